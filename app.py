@@ -1,0 +1,77 @@
+"""The demo's entry, on a laptop and as a Hugging Face Space: python app.py --help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="app.py", description="Serves Glassbox Diffusion.")
+    parser.add_argument(
+        "--model",
+        default="emoji",
+        metavar="NAME|PATH|HUB_ID",
+        help="an embedded model, a folder or a hub id (default: emoji)",
+    )
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--share", action="store_true", help="a public link through gradio.live")
+    parser.add_argument("--mcp", action="store_true", help="offer /generate to MCP clients too")
+    return parser.parse_args(argv)
+
+
+def lent_gpu():
+    """Wraps the work on ZeroGPU, where a GPU is lent for the seconds that a request asks for."""
+    if not os.environ.get("SPACES_ZERO_GPU"):
+        return lambda function: function
+    import spaces  # before torch
+
+    def seconds(fields: dict, folder: str) -> int:
+        pixels = (fields["width"] or 512) * (fields["height"] or 512) / 512**2
+        return int(min(10 + 0.1 * (fields["steps"] or 20) * pixels * (fields["count"] or 1), 300))
+
+    return spaces.GPU(duration=seconds)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    if args.port is not None and not 0 < args.port < 65536:
+        return complain(f"--port must be from 1 to 65535, not {args.port}.")
+    on_gpu = lent_gpu()
+    from pipeline import InputError, load
+
+    try:
+        models = load(args.model)
+    except InputError as error:
+        return complain(error)
+
+    from demo import build, serve
+
+    where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
+    try:
+        page = build(models, on_gpu)
+        _, local, public = serve(page, mcp_server=args.mcp or None, **where)
+    except OSError as error:  # Gradio's word for a port that is taken
+        if "port" not in str(error):
+            raise
+        port = args.port or os.environ.get("GRADIO_SERVER_PORT") or "from 7860 on"
+        return complain(f"Port {port} is in use; choose another one with --port.")
+    if page.mcp_error:
+        return complain(f"--mcp needs more than is installed: {page.mcp_error}.")
+    print(f"Glassbox Diffusion draws with {models.name} at {public or local}", flush=True)
+    page.block_thread()
+    return 0
+
+
+def complain(sentence) -> int:
+    print(sentence, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The browser page: knows the engine's events, nothing of UNets.
+
+page = build(models)
+serve(page, server_port=7860)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from . import api, texts, theme, work
+from .tabs import TABS
+
+QUEUE_SIZE = 24  # requests that may wait; the next one is told that the server is busy
+KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
+
+
+def build(models, on_gpu: Callable = lambda function: function) -> gr.Blocks:
+    """The page of a loaded model. `on_gpu` wraps the work where a GPU is lent by the call."""
+    i18n = texts.translations()
+    paint = work.painter(models, on_gpu)
+    with gr.Blocks(
+        title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
+    ) as page:
+        gr.HTML(theme.header(i18n("tagline"), models), apply_default_css=False, elem_id="gb-head")
+        if len(TABS) == 1:
+            (only,) = TABS.values()
+            only(models, paint, i18n)
+        else:
+            with gr.Tabs():
+                for key, tab in TABS.items():
+                    with gr.Tab(i18n(f"tab_{key}"), id=key):
+                        tab(models, paint, i18n)
+        api.endpoint(paint)
+    page.queue(max_size=QUEUE_SIZE, api_open=False)
+    page.i18n = i18n
+    return page
+
+
+def serve(page: gr.Blocks, **where) -> tuple:
+    """Start the server and return; `where` goes to `launch` (server_name, share, ...)."""
+    return page.launch(
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        theme=theme.theme(),
+        css=theme.CSS,
+        head=theme.HEAD,
+        i18n=page.i18n,
+        footer_links=["api", "gradio"],
+        run_history=False,
+        ssr_mode=False,
+        **where,
+    )

@@ -1,0 +1,5 @@
+"""The page's tabs: one file each, one line here. A tab is `tab(models, paint, i18n)`."""
+
+from . import generate
+
+TABS = {"generate": generate.tab}

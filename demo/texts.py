@@ -1,0 +1,165 @@
+"""The page's words in English and Chinese, one row a key.
+
+Labels, hints and buttons go through gr.I18n, which follows the browser's language. Sentences that
+carry numbers are made on the server by `say`, in the language that the browser asks for.
+"""
+
+from __future__ import annotations
+
+TEXTS = {  # key: (English, Chinese)
+    "tagline": (
+        "Stable Diffusion you can look into: a sentence becomes a picture, step by step.",
+        "看得见过程的 Stable Diffusion：一句话，一步一步变成一幅画。",
+    ),
+    "tab_generate": ("Generate", "生成"),
+    # what to draw
+    "prompt": ("Prompt", "提示词"),
+    "prompt_hint": (
+        "What the picture shows, in English or Chinese",
+        "想画什么？中文、英文都可以",
+    ),
+    "negative": ("Negative prompt", "反向提示词"),
+    "negative_hint": ("What it shall not show", "不想出现什么"),
+    "generate": ("Generate", "生成"),
+    "stop": ("Stop", "停止"),
+    "examples": ("Examples", "示例"),
+    # how
+    "settings": ("Settings", "设置"),
+    "sampler": ("Sampler", "采样器"),
+    "schedule": ("Noise schedule", "噪声调度"),
+    "steps": ("Steps", "步数"),
+    "cfg": ("Guidance", "引导强度"),
+    "seed": ("Seed", "种子"),
+    "seed_hint": ("random each time", "每次随机"),
+    "randomize": ("Random", "随机"),
+    "reuse": ("Reuse last", "用上一个"),
+    "width": ("Width", "宽度"),
+    "height": ("Height", "高度"),
+    "count": ("Pictures", "张数"),
+    # what came out
+    "idle": ("Your picture will appear here.", "你的画会出现在这里。"),
+    "ready": ("Ready", "准备就绪"),
+    "pictures": ("Pictures", "图片"),
+    "parameters": ("Parameters", "生成参数"),
+    "parameters_hint": (
+        "Everything needed to draw the picture again; it is also stored inside the PNG.",
+        "重画这幅图所需的全部信息，也保存在 PNG 文件里。",
+    ),
+    "preview_alt": ("The picture so far", "目前的画面"),
+    "waiting": ("Waiting for the device…", "正在等待设备……"),
+    "starting": ("Reading the prompt…", "正在读取提示词……"),
+    "step": ("Step {index} of {total}", "第 {index} / {total} 步"),
+    "picture": ("Picture {image} of {count}", "第 {image} / {count} 张"),
+    "seconds": ("{seconds:.1f} s", "{seconds:.1f} 秒"),
+    "done": ("Done", "完成"),
+    "done_many": ("{count} pictures done", "{count} 张已完成"),
+    "stopped": ("Stopped at step {index} of {total}", "已停在第 {index} / {total} 步"),
+    "stopped_early": ("Stopped before the first step", "开始之前已停止"),
+    "error": ("That did not work", "没有成功"),
+    "broken": (
+        "Something went wrong on the server; its log has the details. Please try again.",
+        "服务器出了问题，详情见服务器日志。请再试一次。",
+    ),
+    # what the model knows
+    "knows": ("What this model knows", "这个模型认识什么"),
+    "knows_objects": (
+        "It was trained from zero on these objects and on nothing else. Choose one to use it.",
+        "它从零开始学习，只见过下面这些东西。点一下就能用。",
+    ),
+    "knows_colours": (
+        "One or two objects at a time, on a plain background of one of these colours:",
+        "每次画一到两个物体，背景是下列纯色之一：",
+    ),
+    "knows_relations": (
+        "Two objects can stand to the left of, to the right of, above or below each other.",
+        "两个物体可以一左一右，或一上一下。",
+    ),
+    "knows_not": (
+        "It does not know people, places, styles, letters, numbers, colours of objects, "
+        "three or more things, or any word that is not listed here: it will draw something, "
+        "but not that.",
+        "它不认识人物、地点、风格、文字、数量、物体的颜色，也画不了三个以上的东西；"
+        "没有列出的词，它会画点什么，但不会是你想要的。",
+    ),
+    "group_animals": ("Animals", "动物"),
+    "group_plants": ("Plants", "植物"),
+    "group_food": ("Food", "食物"),
+    "group_travel": ("Travel", "旅行"),
+    "group_activities": ("Activities", "活动"),
+    "group_things": ("Things", "物品"),
+}
+
+COLOURS = {  # the embedded model's backgrounds: (English, Chinese, what it looks like)
+    "white": ("white", "白色", "#f5f5f5"),
+    "gray": ("gray", "灰色", "#96999e"),
+    "black": ("black", "黑色", "#202124"),
+    "red": ("red", "红色", "#d63c3c"),
+    "orange": ("orange", "橙色", "#f39237"),
+    "yellow": ("yellow", "黄色", "#fadb5e"),
+    "green": ("green", "绿色", "#5cb062"),
+    "cyan": ("cyan", "青色", "#62cdd6"),
+    "blue": ("blue", "蓝色", "#4279db"),
+    "purple": ("purple", "紫色", "#8858c4"),
+    "pink": ("pink", "粉色", "#f6a6c4"),
+    "brown": ("brown", "棕色", "#885e42"),
+}
+
+# Chinese for the one-line notes of samplers and schedules; where one is missing, English stands.
+NOTES_ZH = {
+    "sampler.ddpm": "最早的方法：每一步都加新噪声，需要很多步。",
+    "sampler.ddim": "最早的快速方法：不加新噪声，简单、稳定。",
+    "sampler.plms": "记得前四步的 DDIM，比步数多调用一次模型。",
+    "sampler.euler": "沿着方向直走：朴素、稳健，适合先试。",
+    "sampler.euler_a": "加新噪声的 Euler：多变、柔和，步数增加也不会定下来。",
+    "sampler.heun": "先看一步再修正的 Euler：每步调用两次，准确。",
+    "sampler.lms": "记得前四步的线性多步法。",
+    "sampler.dpm2": "先看半步：每步调用两次，准确。",
+    "sampler.dpm2_a": "加新噪声的 DPM2：多变，每步调用两次。",
+    "sampler.dpmpp_2m": "步数少时最好，每步只调用一次：15 到 25 步就清晰。",
+    "sampler.dpmpp_2m_sde": "加新噪声的 DPM++ 2M：25 步起细节丰富。",
+    "sampler.dpmpp_sde": "新噪声只取决于种子，与步数无关；每步调用两次。",
+    "sampler.unipc": "不必第二次调用就能预测并修正：8 步起就不错。",
+    "sampler.deis": "精确求解线性部分的多步法：10 步起就不错。",
+    "sampler.lcm": "只用于潜在一致性模型和 LCM LoRA：2 到 8 步。",
+    "schedule.automatic": "最适合这个采样器的调度。",
+    "schedule.uniform": "时间步均匀，照模型自己的配置。",
+    "schedule.karras": "噪声小的地方多走几步：步数少也有细节。",
+    "schedule.exponential": "每一步都把噪声除以同一个数。",
+    "schedule.sgm_uniform": "从最后一个时间步开始的均匀步：范围完整，纯色更准。",
+    "schedule.beta": "两头多走几步：兼顾构图和细节。",
+}
+
+LANGUAGES = ("en", "zh")
+
+
+def notes() -> dict[str, tuple[str, str]]:
+    """Rows like those of TEXTS: one for the note of each sampler and schedule."""
+    from pipeline.samplers import SAMPLERS, SCHEDULES
+
+    return {
+        f"{kind}.{key}": (entry.note, NOTES_ZH.get(f"{kind}.{key}", entry.note))
+        for kind, table in (("sampler", SAMPLERS), ("schedule", SCHEDULES))
+        for key, entry in table.items()
+    }
+
+
+def translations():
+    """The gr.I18n of the page, for `launch(i18n=)`; call it with a key for a component's text."""
+    import gradio as gr
+
+    rows = TEXTS | notes()
+    tables = {
+        language: {key: row[i] for key, row in rows.items()} for i, language in enumerate(LANGUAGES)
+    }
+    return gr.I18n(**tables)
+
+
+def language(request) -> str:
+    """The language that the browser asks for first, "en" where it is none of ours."""
+    wanted = (request.headers.get("accept-language") or "") if request else ""
+    return "zh" if wanted.strip().lower().startswith("zh") else "en"
+
+
+def say(key: str, language: str, **values) -> str:
+    """The text of `key` with its numbers filled in."""
+    return TEXTS[key][LANGUAGES.index(language)].format(**values)

@@ -1,0 +1,204 @@
+"""Runs a request: prompt, noise, sampler, denoiser, autoencoder, picture; an event for every step.
+
+Requests of several users may run at once: each has its own coroutines and generators, and a lock of
+the model is held only while one of its networks runs. Closing the stream stops the request between
+two steps.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from PIL import Image, PngImagePlugin
+
+from . import __version__, infotext, noise, prompt, vae
+from .denoiser import Denoiser, predicted_clean
+from .errors import InputError
+from .inside import Preview
+from .options import GenerateOptions
+from .samplers import SAMPLERS, SCHEDULES, start
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the user's steps is done.
+
+    image: 0-based index in the batch of `count`; index: 1..total; seconds since the request began;
+    latents: the model's input at this step (1, C, h, w); clean: the latents it takes for clean.
+    """
+
+    image: int
+    count: int
+    index: int
+    total: int
+    seconds: float
+    sigma: float
+    latents: torch.Tensor
+    clean: torch.Tensor
+    width: int
+    height: int
+    _preview: Preview = field(repr=False)
+
+    @cached_property
+    def preview(self) -> Image.Image:
+        """The clean picture that the model believes in at this step, coarsely."""
+        return self._preview.image(self.clean, self.width, self.height)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The pictures of a request, each with its parameters text in `info["parameters"]`."""
+
+    images: list[Image.Image]
+    parameters: list[str]
+    seeds: list[int]
+    options: GenerateOptions
+    seconds: float
+    metadata: dict
+    latents: list[torch.Tensor]
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the pictures as PNG: `path`, or for several `name-1.png`, `name-2.png`, ..."""
+        path = Path(path)
+        if len(self.images) == 1:
+            return [save_picture(self.images[0], path)]
+        return [
+            save_picture(image, path.with_name(f"{path.stem}-{i}{path.suffix}"))
+            for i, image in enumerate(self.images, 1)
+        ]
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Write a PNG that keeps the picture's text; InputError where the path cannot be written."""
+    path = Path(path)
+    check_writable(path)
+    text = PngImagePlugin.PngInfo()
+    if "parameters" in picture.info:
+        text.add_text("parameters", picture.info["parameters"])
+    part = path.with_name(f".{path.name}.part")
+    try:
+        picture.save(part, "PNG", pnginfo=text)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from None
+    return path
+
+
+def check_writable(path: Path) -> None:
+    """InputError in one sentence where a PNG could not be written to `path`: before any work."""
+    if "\0" in str(path):
+        raise InputError("The output path holds a NUL character.")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"The output path must end in .png, not {path.suffix or 'nothing'!r}.")
+    if path.is_dir():
+        raise InputError(f"Cannot write {path}: it is a folder.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"Cannot write {path}: the folder {folder} does not exist.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"Cannot write {path}: the folder {folder} is not writable.")
+
+
+def stream(models, options: GenerateOptions) -> Iterator[Step | Result]:
+    """Step events of each image in turn, then the Result. Closing the iterator stops the work."""
+    began = time.perf_counter()
+    options = models.resolve(options)
+    factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
+    for name, pixels in (("width", options.width), ("height", options.height)):
+        if pixels % factor:
+            raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
+    with models.lock:
+        context, uncond = prompt.encode(
+            models.tokenizer, models.text_encoder, options.prompt, options.negative
+        )
+    denoiser = Denoiser(models.unet, context, uncond, options.cfg)
+    prediction = models.scheduler_config.get("prediction_type", "epsilon")
+    images, texts, seeds, finals = [], [], [], []
+    metadata = describe(models)
+    for image in range(options.count):
+        seed = options.seed + image
+        generator = noise.generator_for(options.seed, image)
+        shape = (models.unet.config.in_channels, options.height // factor, options.width // factor)
+        coroutine = start(
+            options.sampler,
+            options.schedule,
+            models.scheduler_config,
+            noise.first_noise(generator, *shape),
+            options.steps,
+            generator,
+            seed,
+        )
+        answer = latents = None
+        try:
+            while True:
+                query = coroutine.send(answer)
+                with models.lock:
+                    answer = denoiser(query)
+                yield Step(
+                    image=image,
+                    count=options.count,
+                    index=query.step + 1,
+                    total=options.steps,
+                    seconds=time.perf_counter() - began,
+                    sigma=float(query.sigma),
+                    latents=query.x,
+                    clean=predicted_clean(query, answer.output, prediction),
+                    width=options.width,
+                    height=options.height,
+                    _preview=models.preview,
+                )
+        except StopIteration as done:
+            latents = done.value
+        finally:
+            coroutine.close()
+        with models.lock:
+            picture = vae.to_image(vae.decode(models.vae, latents))
+        text = parameters(models, options, seed)
+        picture.info["parameters"] = text
+        images.append(picture)
+        texts.append(text)
+        seeds.append(seed)
+        finals.append(latents)
+    yield Result(images, texts, seeds, options, time.perf_counter() - began, metadata, finals)
+
+
+def parameters(models, options: GenerateOptions, seed: int) -> str:
+    """The A1111 "parameters" text of one picture."""
+    return infotext.build(
+        options.prompt,
+        options.negative,
+        {
+            "Steps": options.steps,
+            "Sampler": SAMPLERS[options.sampler].label,
+            "Schedule type": SCHEDULES[options.schedule].label,
+            "CFG scale": options.cfg,
+            "Seed": seed,
+            "Size": f"{options.width}x{options.height}",
+            "Model hash": models.hash,
+            "Model": models.name,
+            "Version": f"glassbox {__version__}",
+        },
+    )
+
+
+def describe(models) -> dict:
+    """What really ran: model, device, types, backends, versions."""
+    return {
+        "model": models.name,
+        "model_hash": models.hash,
+        "device": str(models.device),
+        "dtype": str(models.dtype).removeprefix("torch."),
+        "attention": models.attention,
+        "group_norm": models.group_norm,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "glassbox": __version__,
+    }

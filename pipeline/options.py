@@ -1,0 +1,167 @@
+"""GenerateOptions: the one validated description of a picture, for command line, page, API and tests.
+
+Every limit stands here once. A violation raises InputError with one sentence for each field.
+`None` means "the model's own default" (sampler, schedule, steps, cfg, width, height) or, for the
+seed, "choose one".
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .errors import InputError, closest
+from .samplers import SAMPLERS, SCHEDULES, check_pair, sampler_key, schedule_key
+
+MAX_PROMPT = 10_000
+MAX_SEED = 2**32 - 1
+LIMITS = {  # field: (lowest, highest)
+    "steps": (1, 200),
+    "cfg": (0.0, 30.0),
+    "seed": (0, MAX_SEED),
+    "width": (64, 2048),
+    "height": (64, 2048),
+    "count": (1, 16),
+}
+
+
+class GenerateOptions(BaseModel):
+    """A picture, described. `size=(width, height)` may stand for the two fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field("", description="What the picture shows; may be empty (unconditional)")
+    negative: str = Field("", description="What it shall not show")
+    sampler: str | None = Field(None, description="A name of `python -m pipeline samplers`")
+    schedule: str | None = Field(None, description="A noise schedule that the sampler takes")
+    steps: int | None = Field(None, description="Sampler steps, 1 to 200")
+    cfg: float | None = Field(None, description="Guidance scale, 0 to 30; 1 is no guidance")
+    seed: int | None = Field(None, description="0 to 2**32 - 1; image i of a batch uses seed + i")
+    width: int | None = Field(None, description="Pixels, a multiple of 8, 64 to 2048")
+    height: int | None = Field(None, description="Pixels, a multiple of 8, 64 to 2048")
+    count: int = Field(1, description="Pictures, 1 to 16")
+
+    def __init__(self, **fields: Any):
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(" ".join(_sentence(e) for e in error.errors())) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "size" not in fields:
+            return fields
+        fields = dict(fields)
+        size = fields.pop("size")
+        if size is None:
+            return fields
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise ValueError(f"size must be (width, height), not {_short(size)}.")
+        return fields | {"width": size[0], "height": size[1]}
+
+    @field_validator("prompt", "negative", mode="before")
+    @classmethod
+    def _text(cls, value: Any, info) -> str:
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise ValueError(f"{info.field_name} must be text, not {_short(value)}.")
+        if len(value) > MAX_PROMPT:
+            raise ValueError(
+                f"{info.field_name} has {len(value):,} characters; at most {MAX_PROMPT:,} are allowed."
+            )
+        if "\0" in value:
+            raise ValueError(f"{info.field_name} holds a NUL character; remove it.")
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError(
+                f"{info.field_name} holds half of a surrogate pair, which is no character; remove it."
+            )
+        return value
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _sampler(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        key = sampler_key(value) if isinstance(value, str) else None
+        if key is None:
+            raise ValueError(
+                f"there is no sampler {_short(value)}; there is {closest(str(value), SAMPLERS)}."
+            )
+        return key
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _schedule(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        key = schedule_key(value) if isinstance(value, str) else None
+        if key is None:
+            raise ValueError(
+                f"there is no schedule {_short(value)}; there is {closest(str(value), SCHEDULES)}."
+            )
+        return key
+
+    @field_validator("steps", "seed", "width", "height", "count", mode="before")
+    @classmethod
+    def _whole(cls, value: Any, info) -> int | None:
+        name = info.field_name
+        low, high = LIMITS[name]
+        if value is None and name != "count":
+            return None
+        number = _number(value)
+        if number is None or number != int(number) or not low <= number <= high:
+            hint = "; leave it out for a random one" if name == "seed" else ""
+            raise ValueError(
+                f"{name} must be a whole number from {low} to {high}, not {_short(value)}{hint}."
+            )
+        if name in ("width", "height") and int(number) % 8:
+            near = max(low, round(number / 8) * 8)
+            raise ValueError(f"{name} must be a multiple of 8, not {int(number)}; {near} would do.")
+        return int(value) if isinstance(value, int) else int(number)
+
+    @field_validator("cfg", mode="before")
+    @classmethod
+    def _cfg(cls, value: Any) -> float | None:
+        if value is None:
+            return None
+        low, high = LIMITS["cfg"]
+        number = _number(value)
+        if number is None or not low <= number <= high:
+            raise ValueError(f"cfg must be a number from {low:g} to {high:g}, not {_short(value)}.")
+        return float(number)
+
+    @model_validator(mode="after")
+    def _pair(self) -> GenerateOptions:
+        if self.sampler is not None and self.schedule is not None:
+            reason = check_pair(self.sampler, self.schedule)
+            if reason:
+                raise ValueError(reason)
+        return self
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also from text; None for anything else (booleans too)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _sentence(error: dict) -> str:
+    if error["type"] == "extra_forbidden":
+        name = str(error["loc"][-1])
+        return f"There is no option {_short(name)}; there is {closest(name, GenerateOptions.model_fields)}."
+    message = error["msg"].removeprefix("Value error, ")
+    return message[:1].upper() + message[1:]

@@ -1,0 +1,45 @@
+"""From a prompt to the text encoder's states.
+
+A prompt longer than the encoder's window (75 words' tokens between start and end) is cut into
+chunks of 75 that are encoded one by one and laid behind each other, as AUTOMATIC1111 does.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .text import space_han
+
+
+def chunks(tokenizer, text: str) -> list[list[int]]:
+    """Token ids of `text` in windows of the tokenizer's length, each with start, end and padding."""
+    window = min(tokenizer.model_max_length, 77)
+    body = window - 2
+    ids = tokenizer(space_han(text), add_special_tokens=False, verbose=False).input_ids
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    parts = [ids[i : i + body] for i in range(0, len(ids), body)] or [[]]
+    rows = []
+    for part in parts:
+        row = [tokenizer.bos_token_id, *part, tokenizer.eos_token_id]
+        rows.append(row + [pad] * (window - len(row)))
+    return rows
+
+
+@torch.no_grad()
+def encode(
+    tokenizer, text_encoder, prompt: str, negative: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encoder states of prompt and negative prompt, both (1, 77 * n, E), n the longer's chunks.
+
+    The shorter one is filled up with chunks of the empty text.
+    """
+    rows = [chunks(tokenizer, prompt), chunks(tokenizer, negative)]
+    empty = chunks(tokenizer, "")
+    n = max(len(r) for r in rows)
+    states = []
+    for row in rows:
+        filled = row + empty * (n - len(row))
+        ids = torch.tensor(filled, device=text_encoder.device)
+        hidden = text_encoder(input_ids=ids).last_hidden_state  # (n, 77, E)
+        states.append(hidden.reshape(1, -1, hidden.shape[-1]))
+    return states[0], states[1]

@@ -1,0 +1,156 @@
+"""diffusers' schedulers as samplers: one coroutine around any of them, a fresh instance per image.
+
+diffusers' numbers are kept to the last bit, so every sampler here is diffusers' own with the flags
+of the tables. What that means where diffusers departs from k-diffusion or from the papers:
+
+- DPM++ 2M, UniPC and DEIS hand the UNet whole timesteps: rounded for Karras, cut off for
+  Exponential and Beta (so the noise level is exact and the timestep up to one too low). DPM2 and
+  DPM2 a round for Karras. k-diffusion hands over the fraction, as Euler, Heun and LMS do here.
+- "leading" spacing with one step starts at the lowest timestep (DPM++ 2M, UniPC, DEIS: in the
+  middle): that is what the checkpoint's configuration says, and Uniform does not improve on it.
+- DDIM and PLMS step to t - 1000 // steps, which with "trailing" and a step count that does not
+  divide 1000 is not quite the next timestep.
+- DEIS never leaves the model's lowest noise level; the others end at zero, if `final_sigmas_type`
+  does not say otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+import json
+import math
+
+from ..errors import InputError
+from .base import Query
+
+# The noise level of a second call between two levels; call i of the sampler.
+MIDPOINT = {
+    "KDPM2DiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i],
+    "KDPM2AncestralDiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i - 1],
+    "DPMSolverSDEScheduler": lambda scheduler, i: scheduler.mid_point_sigma,
+}
+
+
+def start(sampler, schedule, config, noise, steps, generator, seed):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
+    scheduler = build(sampler, schedule, config, steps)
+    if hasattr(scheduler, "noise_sampler_seed"):
+        _plant_tree(scheduler, noise, seed)
+    return _run(scheduler, noise, steps, sampler.order, generator)
+
+
+def _run(scheduler, noise, steps, order, generator):
+    device, timesteps = noise.device, scheduler.timesteps
+    takes = inspect.signature(scheduler.step).parameters
+    more = {"generator": generator} if "generator" in takes else {}
+    extra = len(timesteps) - steps  # PLMS calls twice at its first step
+    latents = noise * scheduler.init_noise_sigma
+    for i, t in enumerate(timesteps):
+        x = scheduler.scale_model_input(latents, t)
+        asked = (t.float() if t.is_floating_point() else t).to(device)
+        step = i // 2 if order == 2 else max(0, i - extra)
+        answer = yield Query(x, asked, step, _sigma(scheduler, i, t))
+        output = answer.output.to(latents.dtype)
+        latents = scheduler.step(output, t, latents, return_dict=False, **more)[0]
+    return latents
+
+
+def build(sampler, schedule, config, steps):
+    """diffusers' scheduler for the pair, timesteps set, on the CPU (its step takes any device)."""
+    trained = config.get("num_train_timesteps") or 1000
+    predicts = config.get("prediction_type") or "epsilon"
+    if not 1 <= steps <= trained:
+        raise InputError(f"steps must be from 1 to {trained} with this checkpoint, not {steps}.")
+    if predicts not in ("epsilon", "v_prediction"):
+        raise InputError(
+            f"This checkpoint predicts {predicts}; the samplers take epsilon or v_prediction."
+        )
+    flags = {**schedule.flags, **sampler.flags}
+    if steps == 1 and flags.get("timestep_spacing") == "linspace":
+        flags["timestep_spacing"] = "trailing"  # one point of linspace(0, 999) would be 0
+    if sampler.scheduler == "LCMScheduler":
+        usual = config.get("original_inference_steps") or 50
+        if steps > usual:  # the next finer division of the trained timesteps
+            usual = next(n for n in range(steps, trained + 1) if trained % n == 0)
+        flags["original_inference_steps"] = usual
+    try:
+        scheduler = copy.deepcopy(
+            _prototype(sampler.scheduler, json.dumps(dict(config)), json.dumps(flags))
+        )
+        scheduler.set_timesteps(steps)
+        if scheduler.timesteps.min() < 0:
+            scheduler.set_timesteps(_Steps(steps))
+    except (ValueError, TypeError, NotImplementedError, ArithmeticError) as error:
+        raise InputError(
+            f"{sampler.label} cannot use this checkpoint's scheduler configuration: {error}"
+        ) from None
+    if hasattr(scheduler, "set_begin_index"):
+        # Otherwise it looks the first timestep up, and of two that round to the same whole number
+        # it takes the second: Karras with many steps would skip a level and run off the end.
+        scheduler.set_begin_index(0)
+    sigmas = getattr(scheduler, "sigmas", None)
+    if steps == 1 and sigmas is not None and sigmas[-1] == sigmas[0]:
+        # Ending at the lowest level of the schedule, one step would end where it began.
+        abar = scheduler.alphas_cumprod[0]
+        sigmas[-1] = ((1 - abar) / abar) ** 0.5
+    return scheduler
+
+
+@functools.lru_cache(maxsize=32)
+def _prototype(name: str, config: str, flags: str):
+    """A scheduler to copy, for making one takes DPM2 and DPM2 a half a second (JSON comes in).
+
+    A configuration holds other classes' keys, and diffusers warns of those that it does not know:
+    only the known ones are handed on.
+    """
+    cls = getattr(importlib.import_module("diffusers"), name)
+    known = {*inspect.signature(cls.__init__).parameters, "_use_default_values"}
+    config, flags = (
+        {k: v for k, v in json.loads(text).items() if k in known} for text in (config, flags)
+    )
+    return cls.from_config(config, **flags)
+
+
+class _Steps(int):
+    """A number of steps by which dividing gives the next larger float.
+
+    "trailing" counts down from 1000 by 1000 / steps, and for 61, 103, 121 and 122 steps rounding
+    leaves a crumb, so diffusers' list gets one timestep more: -1.
+    """
+
+    def __rtruediv__(self, other):
+        return math.nextafter(other / int(self), math.inf)
+
+
+def _sigma(scheduler, i: int, t) -> float:
+    """sqrt((1 - abar) / abar) at call i, as exactly as the scheduler itself knows it."""
+    name = type(scheduler).__name__
+    if name in MIDPOINT and not scheduler.state_in_first_order:
+        return float(MIDPOINT[name](scheduler, i))
+    if hasattr(scheduler, "sigmas"):
+        return float(scheduler.sigmas[i])
+    abar = float(scheduler.alphas_cumprod[t])
+    return math.sqrt((1 - abar) / abar) if abar else math.inf
+
+
+def _plant_tree(scheduler, noise, seed: int) -> None:
+    """DPM++ SDE's Brownian tree, grown on the CPU, so that a GPU gets the same noise."""
+    from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
+
+    levels = scheduler.sigmas[scheduler.sigmas > 0]
+    low, high = levels.min().item(), levels.max().item()
+    if low == high:  # one step goes straight to zero: no noise, and no tree of no length
+        scheduler.noise_sampler = lambda sigma, sigma_next: 0.0
+        return
+    tree = BrownianTreeNoiseSampler(noise.cpu(), low, high, seed)
+    # torchsde rounds the tree's ends to six digits, then warns of every level outside of them.
+    low, high = max(low, round(low, 6)), min(high, round(high, 6))
+
+    def between(sigma, sigma_next):
+        ends = (level.double().clamp(low, high) for level in (sigma, sigma_next))
+        return tree(*ends).to(noise)
+
+    scheduler.noise_sampler = between

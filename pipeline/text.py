@@ -1,0 +1,15 @@
+"""Text as the CLIP tokenizer wants it: spaces around Han characters.
+
+CLIP's word pattern takes a run of letters for one word, so a whole Chinese sentence would become
+one word and never match a token that was learned. Spaces around each Han character make every
+character a word. The training captions and every prompt go through the same function.
+"""
+
+import re
+
+_HAN = re.compile(r"([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f])")
+
+
+def space_han(text: str) -> str:
+    """`text` with a space on both sides of each Han character, and no space doubled."""
+    return re.sub(r" +", " ", _HAN.sub(r" \1 ", text)).strip()

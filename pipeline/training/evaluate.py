@@ -1,0 +1,209 @@
+"""Measures the model against what it was asked for; the judge is its own CLIP image tower.
+
+(a) retrieval: single-object captions drawn at random; the generated picture's nearest object among
+    the whole vocabulary (mean image embedding of real scenes), top-1 and top-5, beside the same
+    figure for real pictures that the judge has not averaged: its own ceiling;
+(b) background: the named colour nearest to the median of the picture's border;
+(c) two objects: the object asked for is among the five nearest of its half, for both halves.
+
+English and Chinese are counted apart. All draws come from one fixed seed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import CLIPVisionModelWithProjection
+
+from .clip import enlarge
+from .data import COLOURS, PAIR, SIZE, Composer, Scene, Vocabulary, caption
+from .data import pair_scene, single_scene
+
+SEED = 20_261
+STEPS = 20
+
+
+@dataclass
+class Judge:
+    """The CLIP image tower and the mean embedding of each object of the vocabulary (N, E)."""
+
+    tower: CLIPVisionModelWithProjection
+    whole: torch.Tensor
+    half: torch.Tensor
+
+    @classmethod
+    def build(cls, folder: Path, composer: Composer) -> Judge:
+        tower = CLIPVisionModelWithProjection.from_pretrained(
+            folder / "clip" / "image_encoder", local_files_only=True, dtype=torch.float32
+        ).eval()
+        judge = cls(tower, torch.empty(0), torch.empty(0))
+        generator = torch.Generator().manual_seed(SEED)
+        colours = list(COLOURS)
+        whole, half = [], []
+        for thing in range(len(composer.sprites[PAIR])):
+            chosen = torch.randperm(len(colours), generator=generator)[:6].tolist()
+            scenes = [single_scene(thing, colours[c], generator) for c in chosen]
+            whole.append(judge.embed(composer.draw(scenes)).mean(0))
+            scenes = [pair_scene(thing, thing, "left", colours[c], generator) for c in chosen]
+            half.append(judge.embed(halves(composer.draw(scenes), "left")[0]).mean(0))
+        judge.whole = torch.nn.functional.normalize(torch.stack(whole), dim=-1)
+        judge.half = torch.nn.functional.normalize(torch.stack(half), dim=-1)
+        return judge
+
+    @torch.no_grad()
+    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 128, 128) in -1..1 to unit vectors (B, E)."""
+        return torch.nn.functional.normalize(self.tower(pictures).image_embeds, dim=-1)
+
+    def ranks(self, pictures: torch.Tensor, wanted: list[int], table: torch.Tensor) -> list[int]:
+        """0 where the wanted object is the nearest, 1 where it is the second, ..."""
+        order = (self.embed(pictures) @ table.T).argsort(1, descending=True)
+        return [(row == w).nonzero().item() for row, w in zip(order, wanted, strict=True)]
+
+
+def halves(pictures: torch.Tensor, relation: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The square around the middle of each half, first object's then second's, at full size."""
+    low = (SIZE - PAIR) // 2
+    near, far = slice(0, PAIR), slice(SIZE - PAIR, SIZE)
+    across = slice(low, low + PAIR)
+    if relation in ("left", "right"):
+        crops = pictures[..., across, near], pictures[..., across, far]
+    else:
+        crops = pictures[..., near, across], pictures[..., far, across]
+    first, second = (enlarge(c) for c in crops)
+    return (first, second) if relation in ("left", "above") else (second, first)
+
+
+def border_colour(picture: torch.Tensor) -> str:
+    """The named colour nearest to the median of the outermost 4 pixels; picture (3, H, W)."""
+    edge = torch.cat(
+        [picture[:, :4].flatten(1), picture[:, -4:].flatten(1)]
+        + [picture[:, :, :4].flatten(1), picture[:, :, -4:].flatten(1)],
+        dim=1,
+    )
+    median = (edge.median(1).values + 1) * 127.5
+    return min(COLOURS, key=lambda c: (median - torch.tensor(COLOURS[c][1])).norm().item())
+
+
+def asked(count: int, things: int) -> tuple[list[Scene], list[Scene]]:
+    """The fixed scenes that are asked for: `count` of one object, `count` // 2 of two."""
+    generator = torch.Generator().manual_seed(SEED)
+
+    def below(n: int) -> int:
+        return int(torch.randint(n, (), generator=generator))
+
+    colours = list(COLOURS)
+    order = torch.randperm(things, generator=generator).tolist()
+    singles = [
+        single_scene(order[i % things], colours[below(len(colours))], generator)
+        for i in range(count)
+    ]
+    pairs = []
+    for _ in range(count // 2):
+        a, b = torch.randperm(things, generator=generator)[:2].tolist()
+        relation = ("left", "right", "above", "below")[below(4)]
+        pairs.append(pair_scene(a, b, relation, colours[below(len(colours))], generator))
+    return singles, pairs
+
+
+def evaluate(folder: Path, data: Path, *, count: int = 200, progress: bool = True) -> dict:
+    """The table of figures for the model in `folder`; shares in 0..1."""
+    from ..checkpoints import load
+
+    models = load(str(folder), device="auto")
+    vocabulary = Vocabulary.from_packages(data)
+    composer = Composer(data, vocabulary)
+    judge = Judge.build(folder, composer)
+    singles, pairs = asked(count, len(vocabulary))
+
+    def draw(scene: Scene, language: str, seed: int) -> torch.Tensor:
+        picture = models.generate(
+            prompt=caption(scene, vocabulary, language), seed=seed, steps=STEPS
+        ).images[0]
+        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+        return pixels.view(SIZE, SIZE, 3).permute(2, 0, 1) / 127.5 - 1
+
+    def shares(ranks: list[int]) -> dict[str, float]:
+        n = len(ranks)
+        return {"top1": sum(r == 0 for r in ranks) / n, "top5": sum(r < 5 for r in ranks) / n}
+
+    wanted = [s.things[0] for s in singles]
+    table: dict = {
+        "count": count,
+        "steps": STEPS,
+        "objects": len(vocabulary),
+        "real": shares(judge.ranks(composer.draw(singles), wanted, judge.whole)),
+    }
+    with torch.no_grad():
+        vae = models.vae
+        seen = composer.draw(singles).to(vae.device, vae.dtype)
+        kept = torch.cat(
+            [vae.decode(vae.encode(s).latent_dist.mode()).sample.float().cpu() for s in seen.split(8)]
+        ).clamp(-1, 1)
+    table["real_through_vae"] = shares(judge.ranks(kept, wanted, judge.whole))
+    table["vae_psnr"] = (10 * (4 / (kept - composer.draw(singles)).square().mean()).log10()).item()
+    for language in ("en", "zh"):
+        steps = tqdm(singles, desc=f"one object, {language}", disable=not progress)
+        pictures = torch.stack([draw(s, language, i) for i, s in enumerate(steps)])
+        row = shares(judge.ranks(pictures, wanted, judge.whole))
+        named = [border_colour(p) == s.colour for p, s in zip(pictures, singles, strict=True)]
+        row["background"] = sum(named) / len(named)
+        both, swapped = [], 0
+        steps = tqdm(pairs, desc=f"two objects, {language}", disable=not progress)
+        for i, scene in enumerate(steps):
+            first, second = halves(draw(scene, language, i)[None], scene.relation)
+            a, b = scene.things
+            right = [judge.ranks(p, [w], judge.half)[0] < 5 for p, w in ((first, a), (second, b))]
+            wrong = [judge.ranks(p, [w], judge.half)[0] < 5 for p, w in ((first, b), (second, a))]
+            both.append(all(right))
+            swapped += all(wrong) and not all(right)
+        row["two_objects"] = sum(both) / len(both)
+        row["two_objects_swapped"] = swapped / len(both)
+        table[language] = row
+    table["real_two_objects"] = _real_pairs(judge, composer, pairs)
+    return table
+
+
+def _real_pairs(judge: Judge, composer: Composer, pairs: list[Scene]) -> float:
+    right = 0
+    for scene in pairs:
+        first, second = halves(composer.draw([scene]), scene.relation)
+        a, b = scene.things
+        right += all(judge.ranks(p, [w], judge.half)[0] < 5 for p, w in ((first, a), (second, b)))
+    return right / len(pairs)
+
+
+def markdown(table: dict) -> str:
+    """The figures as a table for the model card and the README."""
+
+    def percent(x: float) -> str:
+        return f"{100 * x:.1f}%"
+
+    real, through = table["real"], table["real_through_vae"]
+    rows = [
+        "| asked in | top-1 | top-5 | background | two objects, both right |",
+        "|---|---|---|---|---|",
+    ]
+    for language, name in (("en", "English"), ("zh", "Chinese")):
+        row = table[language]
+        keys = ("top1", "top5", "background", "two_objects")
+        rows.append(f"| {name} | " + " | ".join(percent(row[k]) for k in keys) + " |")
+    rows.append(
+        f"| real pictures (the judge's ceiling) | {percent(real['top1'])} | {percent(real['top5'])}"
+        f" | | {percent(table['real_two_objects'])} |"
+    )
+    rows.append(
+        f"| real pictures through the autoencoder | {percent(through['top1'])} "
+        f"| {percent(through['top5'])} | | |"
+    )
+    return "\n".join(rows)
+
+
+def save(table: dict, path: Path) -> None:
+    path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+

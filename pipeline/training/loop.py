@@ -1,0 +1,276 @@
+"""The training loop that every stage shares: progress, log, EMA, checkpoints, exact resume.
+
+All randomness of step n comes from one generator seeded by (seed, n), so a resumed run needs no
+stored random state and no data position beyond n itself, and ends with the same weights as an
+unbroken one.
+
+A checkpoint is one safetensors file: weights, EMA weights, optimizer state, and in its header the
+step. It is written beside its final name, flushed to disk and renamed, so a kill at any moment
+leaves the previous one whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The CPU generator of training step `step`: distinct for each (seed, step)."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
+
+
+def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that `path` is either the old or the new file, never a part."""
+    part = path.with_name(f".{path.name}.part")
+    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata)
+    with open(part, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.chmod(part, 0o644)
+    os.replace(part, path)
+
+
+class Ema:
+    """Exponential moving average of a module's parameters, kept in float32.
+
+    The decay grows with the step, min(decay, (1 + n) / (10 + n)), so a short run is not dominated
+    by its first weights.
+    """
+
+    def __init__(self, module: torch.nn.Module, decay: float = 0.9995):
+        self.decay = decay
+        self.shadow = {k: p.detach().clone().float() for k, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: torch.nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        names, live = zip(*module.named_parameters(), strict=True)
+        torch._foreach_lerp_([self.shadow[n] for n in names], [p.detach() for p in live], 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, module: torch.nn.Module) -> None:
+        for name, parameter in module.named_parameters():
+            parameter.copy_(self.shadow[name])
+
+
+class Trainer:
+    """Runs `step_fn(generator, step) -> {"loss": tensor, ...}` until time or steps are used up.
+
+    `batch` is the number of pictures a step sees, for the images/s figure. `config` is stored with
+    the checkpoint; a run whose config differs refuses to resume, with a ValueError that names what
+    differs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        module: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step_fn: Callable[[torch.Generator, int], dict[str, torch.Tensor]],
+        *,
+        config: dict,
+        batch: int,
+        warmup: int = 100,
+        clip: float = 1.0,
+        ema_decay: float = 0.9995,
+        checkpoint_seconds: float = 180,
+        checkpoint_steps: int | None = None,
+        sample_fn: Callable[[int], None] | None = None,
+        sample_seconds: float = 600,
+    ):
+        self.folder, self.module, self.optimizer, self.step_fn = folder, module, optimizer, step_fn
+        self.config, self.batch, self.warmup, self.clip = config, batch, warmup, clip
+        self.checkpoint_seconds, self.checkpoint_steps = checkpoint_seconds, checkpoint_steps
+        self.sample_fn, self.sample_seconds = sample_fn, sample_seconds
+        self.ema = Ema(module, ema_decay)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.step, self.seconds = 0, 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    # ---- checkpoints --------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        return tensors
+
+    def save(self) -> Path:
+        path = self.folder / f"checkpoint-{self.step:08d}.safetensors"
+        header = {"step": str(self.step), "seconds": str(self.seconds)}
+        header["config"] = json.dumps(self.config)
+        save_atomically(self._state(), path, header)
+        for old in checkpoints(self.folder)[:-2]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def resume(self) -> bool:
+        """Continue from the newest checkpoint; False where there is none."""
+        path = newest_checkpoint(self.folder)
+        if path is None:
+            return False
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
+        stored = json.loads(header["config"])
+        differ = [k for k in self.config if stored.get(k) != self.config[k]]
+        if differ:
+            raise ValueError(
+                f"{path.name} was trained with other settings ("
+                + ", ".join(f"{k}: {stored.get(k)} there, {self.config[k]} now" for k in differ)
+                + "); start afresh without --resume or use the same settings."
+            )
+        parts: dict[str, dict] = {"model": {}, "ema": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            kind, name = key.split(".", 1)
+            parts[kind][name] = value
+        self.module.load_state_dict(parts["model"])
+        for name, shadow in self.ema.shadow.items():
+            shadow.copy_(parts["ema"][name])
+        state: dict[int, dict] = {}
+        for name, value in parts["optimizer"].items():
+            index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        return True
+
+    # ---- the loop -----------------------------------------------------------------------------
+
+    def train(self, *, minutes: float | None = None, steps: int | None = None) -> None:
+        """Train for `minutes` more, or up to step `steps` in all; SIGINT and SIGTERM stop cleanly."""
+        stop = {"now": False}
+
+        def ask_to_stop(*_):
+            stop["now"] = True
+
+        try:
+            handlers = {s: signal.signal(s, ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever runs it stops it by `steps`
+            handlers = {}
+        started = saved = sampled = time.monotonic()
+        before = self.seconds
+        log = _Log(self.folder / "log.csv", self.step)
+        bar = tqdm(total=steps, initial=self.step, unit="step", mininterval=1, dynamic_ncols=True)
+        mean = None
+        try:
+            while not stop["now"]:
+                now = time.monotonic()
+                if steps is not None and self.step >= steps:
+                    break
+                if minutes is not None and now - started >= minutes * 60:
+                    break
+                losses = self._one_step()
+                mean = losses["loss"] if mean is None else 0.98 * mean + 0.02 * losses["loss"]
+                self.seconds = before + time.monotonic() - started
+                speed = self.batch / max(time.monotonic() - now, 1e-9)
+                bar.update()
+                bar.set_postfix_str(f"loss {mean:.4f}, {speed:.0f} images/s", refresh=False)
+                if self.step % 50 == 0:
+                    log.write(self.step, self.seconds, speed, {**losses, "mean": mean})
+                due = time.monotonic() - saved >= self.checkpoint_seconds
+                if self.checkpoint_steps is not None:
+                    due = self.step % self.checkpoint_steps == 0
+                if due:
+                    self.save()
+                    saved = time.monotonic()
+                if self.sample_fn and time.monotonic() - sampled >= self.sample_seconds:
+                    self.sample_fn(self.step)
+                    sampled = time.monotonic()
+        finally:
+            bar.close()
+            log.close()
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+        self.save()
+        if self.sample_fn:
+            self.sample_fn(self.step)
+
+    def _one_step(self) -> dict[str, float]:
+        warm = min(1.0, (self.step + 1) / self.warmup)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * warm
+        seed = self.config.get("seed", 0)
+        losses = self.step_fn(step_generator(seed, self.step), self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.ema.update(self.module, self.step)
+        return {k: float(v.detach()) for k, v in losses.items()}
+
+
+class _Log:
+    """CSV log beside the checkpoints; a resumed run drops rows past its step and goes on."""
+
+    def __init__(self, path: Path, step: int):
+        self.path, self.rows = path, []
+        if path.exists() and step:
+            with path.open(newline="") as file:
+                self.rows = [r for r in csv.DictReader(file) if int(r["step"]) <= step]
+        if self.rows:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(self.rows[0]))
+                writer.writeheader()
+                writer.writerows(self.rows)
+        self.file = path.open("a" if self.rows else "w", newline="")
+        self.writer = None
+
+    def write(self, step: int, seconds: float, speed: float, losses: dict[str, float]) -> None:
+        row = {"step": step, "seconds": round(seconds, 1), "images_per_second": round(speed, 1)}
+        row |= {k: round(v, 6) for k, v in losses.items()}
+        if self.writer is None:
+            self.writer = csv.DictWriter(self.file, list(row))
+            if not self.rows:
+                self.writer.writeheader()
+        self.writer.writerow(row)
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*.safetensors"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read; None where there is none."""
+    for path in reversed(checkpoints(folder)):
+        with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+            if "step" in (file.metadata() or {}):
+                return path
+    return None
+
+
+def load_ema(module: torch.nn.Module, folder: Path) -> int:
+    """Load the newest checkpoint's averaged weights into `module`; returns its step.
+
+    Raises FileNotFoundError in one sentence where the stage was not trained yet.
+    """
+    path = newest_checkpoint(folder)
+    if path is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoint: train that stage first.")
+    with safe_open(path, "pt") as file:
+        state = {k[4:]: file.get_tensor(k) for k in file.keys() if k.startswith("ema.")}  # noqa: SIM118
+        missing = module.load_state_dict(state, strict=False).missing_keys
+        if missing:
+            buffers = dict(module.named_buffers())
+            missing = [k for k in missing if k not in buffers]
+        if missing:
+            raise FileNotFoundError(f"{path.name} lacks {missing[0]}: it is of another network.")
+        return int(file.metadata()["step"])

@@ -1,0 +1,160 @@
+"""The denoiser: UNet2DConditionModel on frozen latents and a frozen text tower.
+
+The latents of a pool of scenes are computed once and drawn from for many steps, because encoding
+afresh would take longer than learning. Every `refresh` steps the pool is made anew from other
+scenes. One caption in ten is empty, for classifier-free guidance (arXiv 2207.12598).
+
+Velocity prediction (arXiv 2202.00512): at high noise its error is the error of the clean picture,
+which is what teaches a small model structure; noise prediction gives that little weight.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .clip import tokens
+from .data import SIZE, Composer, Scene, Vocabulary, caption, random_scene
+from .loop import Trainer
+
+EMPTY = 0.1  # share of captions left empty
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.02,
+    "clip_sample": False,
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "timestep_spacing": "trailing",
+}
+
+
+def build(context: int = 192) -> UNet2DConditionModel:
+    """A fresh UNet of 9.7 M parameters for latents (4, 16, 16) and a context of width `context`.
+
+    Words enter by cross attention at 8x8 and 4x4 and, pooled, with the time embedding, which
+    makes names much faster to learn. `attention_head_dim` is the number of heads (32 wide each).
+    """
+    return UNet2DConditionModel(
+        sample_size=SIZE // 8,
+        block_out_channels=(96, 128, 160),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=context,
+        attention_head_dim=(3, 4, 5),
+        norm_num_groups=16,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=6,
+    )
+
+
+def scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
+    return DDIMScheduler(**SCHEDULER, prediction_type=prediction)
+
+
+class Pool:
+    """Scenes and their latents. `latents` (N, 4, 16, 16), scaled to unit deviation, float16."""
+
+    def __init__(self, composer: Composer, vae: AutoencoderKL, count: int, pairs: float):
+        self.composer, self.vae, self.count, self.pairs = composer, vae, count, pairs
+        self.things = len(next(iter(composer.sprites.values())))
+        self.scenes: list[Scene] = []
+        self.latents = torch.empty(0)
+
+    @torch.no_grad()
+    def fill(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.scenes = [random_scene(self.things, generator, self.pairs) for _ in range(self.count)]
+        parts = []
+        for i in tqdm(range(0, self.count, 32), desc="latents", leave=False):
+            pictures = self.composer.draw(self.scenes[i : i + 32]).to(
+                self.vae.device, memory_format=torch.channels_last
+            )
+            parts.append(self.vae.encode(pictures).latent_dist.mode().half().cpu())
+        self.latents = torch.cat(parts) * self.vae.config.scaling_factor
+
+
+def velocity_loss(
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    context: torch.Tensor,
+    alphas: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    prediction: str = "v_prediction",
+    autocast: bool = False,
+) -> torch.Tensor:
+    """Mean squared error of the model's output; latents (B, 4, h, w), alphas (T,) cumulative."""
+    device = latents.device
+    t = torch.randint(len(alphas), (len(latents),), generator=generator)
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    alpha = alphas[t].view(-1, 1, 1, 1).to(device)
+    x = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        output = unet(x, t.to(device), encoder_hidden_states=context, return_dict=False)[0]
+    output = output.float()
+    if prediction == "v_prediction":
+        return F.mse_loss(output, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents)
+    # min-SNR-5 weighting of the noise's error (arXiv 2303.09556)
+    snr = (alpha / (1 - alpha)).flatten()
+    error = (output - noise).square().mean((1, 2, 3))
+    return (error * snr.clamp(max=5.0) / snr).mean()
+
+
+def trainer(
+    unet: UNet2DConditionModel,
+    pool: Pool,
+    vocabulary: Vocabulary,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    folder: Path,
+    *,
+    batch: int = 64,
+    rate: float = 1e-3,
+    seed: int = 0,
+    refresh: int = 5000,
+    prediction: str = "v_prediction",
+    device: str = "cpu",
+    autocast: bool = True,
+    **loop,
+) -> Trainer:
+    unet.to(device, memory_format=torch.channels_last).train()
+    text_encoder.to(device).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+    alphas = scheduler(prediction).alphas_cumprod
+    filled = None
+
+    def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
+        nonlocal filled
+        if filled != number // refresh:
+            filled = number // refresh
+            pool.fill(seed * 1_000_003 + filled)
+        index = torch.randint(pool.count, (batch,), generator=generator).tolist()
+        lots = torch.rand(batch, 2, generator=generator).tolist()
+        texts = [
+            ""
+            if empty < EMPTY
+            else caption(
+                pool.scenes[i], vocabulary, "en" if language < 0.5 else "zh", generator
+            )
+            for i, (empty, language) in zip(index, lots, strict=True)
+        ]
+        with torch.no_grad():
+            ids = tokens(tokenizer, texts, full=True).to(device)
+            context = text_encoder(input_ids=ids).last_hidden_state
+        latents = pool.latents[index].float().to(device, memory_format=torch.channels_last)
+        loss = velocity_loss(
+            unet, latents, context, alphas, generator, prediction=prediction, autocast=autocast
+        )
+        return {"loss": loss}
+
+    config = {"batch": batch, "seed": seed, "refresh": refresh, "prediction": prediction}
+    config |= {"pool": pool.count, "pairs": pool.pairs}
+    return Trainer(folder, unet, optimizer, step, config=config, batch=batch, **loop)

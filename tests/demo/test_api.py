@@ -1,0 +1,117 @@
+"""`/generate` of a real server, called as users call it."""
+
+import json
+
+import httpx
+import pytest
+from gradio_client import Client
+from PIL import Image
+
+from pipeline import infotext
+
+
+@pytest.fixture(scope="module")
+def client(server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("downloads")
+    return Client(server.url, verbose=False, download_files=folder)
+
+
+def call(client, **fields):
+    fields = {"prompt": "a red apple", "steps": 2} | fields
+    return client.predict(**fields, api_name="/generate")
+
+
+def still_draws(client):
+    pictures, text = call(client, seed=1)
+    assert len(pictures) == 1
+    return "Seed: 1" in text
+
+
+def test_pictures_are_png_that_keep_their_text(client):
+    pictures, text = call(client, prompt="a red apple, 红苹果", steps=3, seed=7, count=2)
+    assert len(pictures) == 2
+    for i, picture in enumerate(pictures):
+        image = Image.open(picture["image"])
+        assert image.format == "PNG"
+        assert image.size == (64, 64)
+        kept = infotext.parse(image.info["parameters"])
+        assert kept["Seed"] == str(7 + i)
+        assert kept["Steps"] == "3"
+        assert image.info["parameters"] in text
+
+
+def test_all_but_the_prompt_may_be_left_out(client):
+    pictures, text = client.predict(prompt="", steps=1, api_name="/generate")
+    assert len(pictures) == 1
+    assert "Steps: 1" in text
+    names = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(names) == ["/generate"]
+
+
+def test_the_same_options_give_the_same_pixels(client):
+    first, second = (
+        Image.open(
+            call(client, seed=5, sampler="dpmpp_2m", schedule="karras", cfg=4.0)[0][0]["image"]
+        )
+        for _ in range(2)
+    )
+    assert first.tobytes() == second.tobytes()
+
+
+BAD = [
+    ({"steps": 9999}, "from 1 to 200, not 9999"),
+    ({"steps": 0}, "from 1 to 200, not 0"),
+    ({"steps": 2.5}, "whole number"),
+    ({"steps": "many"}, "whole number"),
+    ({"cfg": -1}, "from 0 to 30"),
+    ({"cfg": 1e308}, "from 0 to 30"),
+    ({"width": 65}, "multiple of 8"),
+    ({"height": 100000}, "from 64 to 2048"),
+    ({"seed": -1}, "from 0 to 4294967295"),
+    ({"count": 0}, "from 1 to 16"),
+    ({"sampler": "eulr_a"}, "there is euler_a"),
+    ({"sampler": "lcm", "schedule": "karras"}, "it takes automatic, uniform"),
+    ({"prompt": "x" * 1_000_000}, "1,000,000 characters; at most 10,000"),
+    ({"negative": "a\0b"}, "NUL"),
+]
+
+
+@pytest.mark.parametrize(("fields", "sentence"), BAD, ids=[str(list(f)) for f, _ in BAD])
+def test_bad_values_get_one_sentence(client, server, fields, sentence):
+    with pytest.raises(Exception, match=".") as caught:
+        call(client, **fields)
+    message = str(caught.value)
+    assert sentence in message
+    assert "\n" not in message
+    assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ('["a", "", null, null, NaN, null, null, null, null, 1]', "not nan"),
+        ('["a", "", null, null, 2, Infinity, null, null, null, 1]', "not inf"),
+        ('["a\\ud800b", "", null, null, 2, null, null, null, null, 1]', "surrogate"),
+        ('["a", "", null, null, {"a": [1]}, null, null, null, null, 1]', "whole number"),
+    ],
+)
+def test_bad_values_that_no_client_would_send(server, body, sentence):
+    url = f"{server.url}gradio_api/call/generate"
+    asked = httpx.post(
+        url, content=f'{{"data": {body}}}', headers={"content-type": "application/json"}
+    )
+    answer = httpx.get(f"{url}/{asked.json()['event_id']}", timeout=60).text
+    assert answer.startswith("event: error")
+    assert sentence in json.loads(answer.split("data: ", 1)[1])["error"]
+    assert "Traceback" not in server.log()
+
+
+def test_the_server_goes_on(client):
+    assert still_draws(client)
+
+
+def test_no_way_past_the_queue(server):
+    fields = ["a", "", None, None, 2, None, None, None, None, 1]
+    for path in ("run", "api"):
+        answer = httpx.post(f"{server.url}gradio_api/{path}/generate", json={"data": fields})
+        assert answer.status_code == 404

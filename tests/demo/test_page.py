@@ -1,0 +1,144 @@
+"""The page is built, and its work done, without a server and without a network."""
+
+import gc
+import threading
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from demo import build, stage, vocabulary
+from demo.tabs import TABS
+from demo.tabs.generate import EXAMPLES
+from demo.work import FIELDS, Broken, Finished, Progress, painter
+from pipeline.errors import InputError
+from pipeline.options import GenerateOptions
+from pipeline.samplers import SAMPLERS
+
+
+def fields(**given):
+    return dict.fromkeys(FIELDS) | {"prompt": "a cat", "count": 1, "seed": 3} | given
+
+
+def test_tables():
+    assert "generate" in TABS
+    assert tuple(GenerateOptions.model_fields) == FIELDS
+    for prompt in EXAMPLES:
+        GenerateOptions(prompt=prompt)
+
+
+def test_every_device_listener_shares_one_place(fake_models):
+    page = build(fake_models())
+    assert isinstance(page, gr.Blocks)
+    device = [fn for fn in page.fns.values() if fn.concurrency_id == "gpu"]
+    assert len(device) == 2
+    assert {fn.concurrency_limit for fn in device} == {1}
+    assert all(fn.queue for fn in device)
+    assert page.api_open is False
+    assert page._queue.max_size
+    public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
+    assert public == {"generate"}
+
+
+def test_api_has_defaults_for_all_but_the_prompt(fake_models):
+    page = build(fake_models())
+    page.config = page.get_config_file()
+    described = page.get_api_info()["named_endpoints"]["/generate"]["parameters"]
+    assert [p["parameter_name"] for p in described] == list(FIELDS)
+    assert [p["parameter_name"] for p in described if not p["parameter_has_default"]] == ["prompt"]
+
+
+def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models):
+    models = fake_models()
+    assert "knows" in _ids(build(models))
+    models.vocabulary = None
+    assert "knows" not in _ids(build(models))
+
+
+def _ids(page):
+    return {getattr(block, "elem_id", None) for block in page.blocks.values()}
+
+
+def test_sampler_choices_are_the_tables(fake_models):
+    page = build(fake_models())
+    (box,) = (b for b in page.blocks.values() if getattr(b, "elem_id", None) == "sampler")
+    assert [key for _, key in box.choices] == list(SAMPLERS)
+
+
+def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, tmp_path):
+    *steps, last = painter(fake_models())(fields(steps=4, count=2), str(tmp_path))
+    assert all(isinstance(step, Progress) for step in steps)
+    assert [(s.image, s.index) for s in steps] == [(i, n) for i in (1, 2) for n in (1, 2, 3, 4)]
+    assert len({s.preview for s in steps}) == 8
+    assert isinstance(last, Finished)
+    assert last.seed == 3
+    for path, text in zip(last.files, last.parameters.split("\n\n"), strict=True):
+        assert Image.open(path).info["parameters"] == text
+
+
+def test_paint_says_what_the_user_can_mend(fake_models, tmp_path):
+    with pytest.raises(InputError, match="whole number from 1 to 200"):
+        next(painter(fake_models())(fields(steps=9999), str(tmp_path)))
+    with pytest.raises(InputError, match="at most 1024 pixels"):
+        next(painter(fake_models())(fields(width=1032), str(tmp_path)))
+
+
+def test_paint_hides_what_the_user_cannot_mend(fake_models, tmp_path, caplog):
+    paint = painter(fake_models(fails=RuntimeError("secret path /x/y")))
+    with pytest.raises(Broken) as caught:
+        next(paint(fields(), str(tmp_path)))
+    assert "secret" not in str(caught.value)
+    assert "secret path" in caplog.text
+
+
+def test_closing_stops_the_work_and_frees_the_device(fake_models, tmp_path):
+    models = fake_models()
+    paint = painter(models)
+    events = paint(fields(steps=200), str(tmp_path))
+    for _ in range(3):
+        next(events)
+    events.close()
+    assert models.active == 0
+    assert models.steps_done == 3
+    assert isinstance(list(paint(fields(steps=2), str(tmp_path)))[-1], Finished)
+
+
+def test_a_dropped_request_frees_the_device(fake_models, tmp_path):
+    models = fake_models()
+    paint = painter(models)
+    next(paint(fields(steps=200), str(tmp_path)))
+    gc.collect()
+    assert models.active == 0
+
+
+def test_the_device_is_held_until_the_step_has_really_ended(fake_models, tmp_path):
+    models = fake_models(seconds_a_step=0.02)
+    paint = painter(models)
+    threads = [
+        threading.Thread(target=lambda: list(paint(fields(steps=3), str(tmp_path))))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert models.most_active == 1
+
+
+def test_status_escapes_what_people_typed():
+    assert "<img" not in stage.error("There is no sampler '<img src=x>'.")
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("red apple", "a red apple"),
+        ("ice skate", "an ice skate"),
+        ("unicorn", "a unicorn"),
+        ("grapes", "grapes"),
+        ("octopus", "an octopus"),
+        ("红苹果", "红苹果"),
+    ],
+)
+def test_names_go_into_the_prompt_as_the_captions_have_them(name, phrase):
+    assert vocabulary.with_article(name) == phrase
