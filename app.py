@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # Gradio's word for a port that is taken
         if "port" not in str(error):
             raise
-        port = args.port or os.environ.get("GRADIO_SERVER_PORT") or "from 7860 on"
-        return complain(f"Port {port} is in use; choose another one with --port.")
+        taken = f"Port {args.port} is" if args.port else "All ports from 7860 on are"
+        return complain(f"{taken} in use; choose another one with --port.")
     if page.mcp_error:
         return complain(f"--mcp needs more than is installed: {page.mcp_error}.")
     print(f"Glassbox Diffusion draws with {models.name} at {public or local}", flush=True)

@@ -29,8 +29,6 @@ class Denoiser:
         """
         x = query.x.to(self.unet.device, self.unet.dtype)
         x = x.expand(len(self.context), *x.shape[1:])
-        if self.unet.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
         t = torch.as_tensor(query.t, device=x.device)
         out = self.unet(x, t, encoder_hidden_states=self.context, return_dict=False)[0]
         out = out.to(query.x.device, query.x.dtype)

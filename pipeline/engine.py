@@ -7,7 +7,6 @@ two steps.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -16,11 +15,12 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from . import __version__, infotext, noise, prompt, vae
 from .denoiser import Denoiser, predicted_clean
 from .errors import InputError
+from .files import save_picture
 from .inside import Preview
 from .options import GenerateOptions
 from .samplers import SAMPLERS, SCHEDULES, start
@@ -73,38 +73,6 @@ class Result:
             save_picture(image, path.with_name(f"{path.stem}-{i}{path.suffix}"))
             for i, image in enumerate(self.images, 1)
         ]
-
-
-def save_picture(picture: Image.Image, path: str | Path) -> Path:
-    """Write a PNG that keeps the picture's text; InputError where the path cannot be written."""
-    path = Path(path)
-    check_writable(path)
-    text = PngImagePlugin.PngInfo()
-    if "parameters" in picture.info:
-        text.add_text("parameters", picture.info["parameters"])
-    part = path.with_name(f".{path.name}.part")
-    try:
-        picture.save(part, "PNG", pnginfo=text)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from None
-    return path
-
-
-def check_writable(path: Path) -> None:
-    """InputError in one sentence where a PNG could not be written to `path`: before any work."""
-    if "\0" in str(path):
-        raise InputError("The output path holds a NUL character.")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"The output path must end in .png, not {path.suffix or 'nothing'!r}.")
-    if path.is_dir():
-        raise InputError(f"Cannot write {path}: it is a folder.")
-    folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"Cannot write {path}: the folder {folder} does not exist.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"Cannot write {path}: the folder {folder} is not writable.")
 
 
 def stream(models, options: GenerateOptions) -> Iterator[Step | Result]:

@@ -4,9 +4,44 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+
+from .errors import InputError
 
 _FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _NEGATIVE = "Negative prompt: "
+
+
+def read(path: str | Path) -> str:
+    """The parameters text of a PNG (text chunk), JPEG or WebP (EXIF UserComment) file.
+
+    Nothing of the picture is decoded. Raises InputError in one sentence where there is none.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+            text = picture.info.get("parameters") or _user_comment(picture)
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is no PNG, JPEG or WebP picture.") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from None
+    if not text:
+        raise InputError(f"{path} carries no parameters text.")
+    return text
+
+
+def _user_comment(picture) -> str | None:
+    raw = picture.getexif().get_ifd(0x8769).get(0x9286)
+    if not isinstance(raw, bytes):
+        return raw
+    code, body = raw[:8], raw[8:]
+    if code == b"UNICODE\0":
+        big = body[:1] == b"\0"
+        return body.decode("utf-16-be" if big else "utf-16-le", "replace")
+    return body.decode("utf-8", "replace")
 
 
 def build(prompt: str, negative: str, fields: dict[str, object]) -> str:

@@ -6,8 +6,10 @@ of the tables. What that means where diffusers departs from k-diffusion or from 
 - DPM++ 2M, UniPC and DEIS hand the UNet whole timesteps: rounded for Karras, cut off for
   Exponential and Beta (so the noise level is exact and the timestep up to one too low). DPM2 and
   DPM2 a round for Karras. k-diffusion hands over the fraction, as Euler, Heun and LMS do here.
-- "leading" spacing with one step starts at the lowest timestep (DPM++ 2M, UniPC, DEIS: in the
-  middle): that is what the checkpoint's configuration says, and Uniform does not improve on it.
+- A configuration without `timestep_spacing`, as Stable Diffusion 1.5's, means each class's own:
+  "leading" for DDPM, DDIM and PLMS, "linspace" for the others.
+- Uniform with a single step is the configuration's too: "leading" and "linspace" then start at the
+  lowest timestep (DPM++ 2M, UniPC and DEIS do not). SGM Uniform starts at the highest.
 - DDIM and PLMS step to t - 1000 // steps, which with "trailing" and a step count that does not
   divide 1000 is not quite the next timestep.
 - DEIS never leaves the model's lowest noise level; the others end at zero, if `final_sigmas_type`

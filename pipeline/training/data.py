@@ -60,16 +60,7 @@ COLOURS = {
 
 # CLDR's keywords that a person would use for that object and for no other one here.
 KEYWORDS = frozenset(
-    "puppy kitten kitty bunny grizzly whale bee bumblebee ladybird tortoise sprout pine maple "
-    "toadstool grape kiwi aubergine maize pumpkin jack-o-lantern loaf toast baguette pancake "
-    "drumstick burger fries pepperoni hotdog sausage bento ramen shrimp prawn takeout donut "
-    "bday beer wine train shinkansen cab car bike plane aeroplane ufo island trophy soccer "
-    "football hockey judo dice die jigsaw drumsticks eyeglasses pants trousers tshirt stocking "
-    "purse rucksack sneaker heels tophat cap gem jewel phone computer photo bulb book snowman "
-    "parcel keys spanner seat flame present gift medal mic sax dart scuba sled sleigh "
-    "小狗 猫咪 象 兔 乌龟 鲸 鸭 螃蟹 太阳花 南瓜 奶酪 汉堡包 比萨 便当 拉面 虾 曲奇 蛋糕 牛奶 咖啡 "
-    "酒杯 火车头 公共汽车 卡车 跑车 摩托 单车 城堡 火山 五角星 丝带 奖牌 橄榄球 乒乓 溜溜球 手柄 色子 "
-    "吉他 幽灵 裤子 心 袜 裙子 包包 书包 运动鞋 王冠 棒球帽 钻石 个人电脑 书本 箱子 剪子 盾 雨伞 火".split()
+    ["puppy", "kitten", "kitty", "bunny", "grizzly", "whale", "bee", "bumblebee", "ladybird", "tortoise", "sprout", "pine", "maple", "toadstool", "grape", "kiwi", "aubergine", "maize", "pumpkin", "jack-o-lantern", "loaf", "toast", "baguette", "pancake", "drumstick", "burger", "fries", "pepperoni", "hotdog", "sausage", "bento", "ramen", "shrimp", "prawn", "takeout", "donut", "bday", "beer", "wine", "train", "shinkansen", "cab", "car", "bike", "plane", "aeroplane", "ufo", "island", "trophy", "soccer", "football", "hockey", "judo", "dice", "die", "jigsaw", "drumsticks", "eyeglasses", "pants", "trousers", "tshirt", "stocking", "purse", "rucksack", "sneaker", "heels", "tophat", "cap", "gem", "jewel", "phone", "computer", "photo", "bulb", "book", "snowman", "parcel", "keys", "spanner", "seat", "flame", "present", "gift", "medal", "mic", "sax", "dart", "scuba", "sled", "sleigh", "小狗", "猫咪", "象", "兔", "乌龟", "鲸", "鸭", "螃蟹", "太阳花", "南瓜", "奶酪", "汉堡包", "比萨", "便当", "拉面", "虾", "曲奇", "蛋糕", "牛奶", "咖啡", "酒杯", "火车头", "公共汽车", "卡车", "跑车", "摩托", "单车", "城堡", "火山", "五角星", "丝带", "奖牌", "橄榄球", "乒乓", "溜溜球", "手柄", "色子", "吉他", "幽灵", "裤子", "心", "袜", "裙子", "包包", "书包", "运动鞋", "王冠", "棒球帽", "钻石", "个人电脑", "书本", "箱子", "剪子", "盾", "雨伞", "火"]
 )
 
 RELATIONS = {  # relation of the first object to the second: English phrases, Chinese phrases

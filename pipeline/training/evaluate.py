@@ -20,8 +20,17 @@ from tqdm import tqdm
 from transformers import CLIPVisionModelWithProjection
 
 from .clip import enlarge
-from .data import COLOURS, PAIR, SIZE, Composer, Scene, Vocabulary, caption
-from .data import pair_scene, single_scene
+from .data import (
+    COLOURS,
+    PAIR,
+    SIZE,
+    Composer,
+    Scene,
+    Vocabulary,
+    caption,
+    pair_scene,
+    single_scene,
+)
 
 SEED = 20_261
 STEPS = 20
@@ -142,7 +151,10 @@ def evaluate(folder: Path, data: Path, *, count: int = 200, progress: bool = Tru
         vae = models.vae
         seen = composer.draw(singles).to(vae.device, vae.dtype)
         kept = torch.cat(
-            [vae.decode(vae.encode(s).latent_dist.mode()).sample.float().cpu() for s in seen.split(8)]
+            [
+                vae.decode(vae.encode(s).latent_dist.mode()).sample.float().cpu()
+                for s in seen.split(8)
+            ]
         ).clamp(-1, 1)
     table["real_through_vae"] = shares(judge.ranks(kept, wanted, judge.whole))
     table["vae_psnr"] = (10 * (4 / (kept - composer.draw(singles)).square().mean()).log10()).item()
@@ -205,5 +217,3 @@ def markdown(table: dict) -> str:
 
 def save(table: dict, path: Path) -> None:
     path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-
-

@@ -22,7 +22,9 @@ WORD = (
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
-def train(vocabulary: Vocabulary, folder: Path, *, size: int = 3000, captions: int = 20_000) -> None:
+def train(
+    vocabulary: Vocabulary, folder: Path, *, size: int = 3000, captions: int = 20_000
+) -> None:
     """Train on `captions` captions in each language; writes the tokenizer's files into `folder`."""
     generator = torch.Generator().manual_seed(0)
 

@@ -23,6 +23,7 @@ from .data import SIZE, Composer, Scene, Vocabulary, caption, random_scene
 from .loop import Trainer
 
 EMPTY = 0.1  # share of captions left empty
+PAIRS = 0.4  # share of scenes with two objects
 SCHEDULER = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
@@ -123,6 +124,7 @@ def trainer(
     prediction: str = "v_prediction",
     device: str = "cpu",
     autocast: bool = True,
+    latents: str = "",
     **loop,
 ) -> Trainer:
     unet.to(device, memory_format=torch.channels_last).train()
@@ -141,20 +143,62 @@ def trainer(
         texts = [
             ""
             if empty < EMPTY
-            else caption(
-                pool.scenes[i], vocabulary, "en" if language < 0.5 else "zh", generator
-            )
+            else caption(pool.scenes[i], vocabulary, "en" if language < 0.5 else "zh", generator)
             for i, (empty, language) in zip(index, lots, strict=True)
         ]
         with torch.no_grad():
             ids = tokens(tokenizer, texts, full=True).to(device)
             context = text_encoder(input_ids=ids).last_hidden_state
-        latents = pool.latents[index].float().to(device, memory_format=torch.channels_last)
+        clean = pool.latents[index].float().to(device, memory_format=torch.channels_last)
         loss = velocity_loss(
-            unet, latents, context, alphas, generator, prediction=prediction, autocast=autocast
+            unet, clean, context, alphas, generator, prediction=prediction, autocast=autocast
         )
         return {"loss": loss}
 
     config = {"batch": batch, "seed": seed, "refresh": refresh, "prediction": prediction}
-    config |= {"pool": pool.count, "pairs": pool.pairs}
+    config |= {"pool": pool.count, "pairs": pool.pairs, "latents": latents}
     return Trainer(folder, unet, optimizer, step, config=config, batch=batch, **loop)
+
+
+def asked(vocabulary: Vocabulary) -> list[tuple[str, Scene]]:
+    """Captions and scenes of the sample sheet: 32, the same ones every time, English and Chinese."""
+    generator = torch.Generator().manual_seed(7)
+    scenes = [random_scene(len(vocabulary), generator, 0.25) for _ in range(32)]
+    return [(caption(s, vocabulary, ("en", "zh")[i % 2]), s) for i, s in enumerate(scenes)]
+
+
+@torch.no_grad()
+def draw(
+    trainer: Trainer,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    captions: list[str],
+    *,
+    steps: int = 20,
+    cfg: float = 3.0,
+) -> torch.Tensor:
+    """What the averaged weights draw now, by DDIM from fixed noise: (N, 3, 128, 128) in -1..1."""
+    unet = trainer.module
+    device = next(unet.parameters()).device
+    live = {k: p.detach().clone() for k, p in unet.named_parameters()}
+    trainer.ema.copy_to(unet)
+    unet.eval()
+    ids = tokens(tokenizer, captions + [""] * len(captions), full=True).to(device)
+    context = text_encoder(input_ids=ids).last_hidden_state
+    sampler = scheduler(trainer.config["prediction"])
+    sampler.set_timesteps(steps)
+    x = torch.randn((len(captions), 4, SIZE // 8, SIZE // 8), generator=_fixed()).to(device)
+    for t in sampler.timesteps:
+        output = unet(torch.cat([x, x]), t, encoder_hidden_states=context).sample
+        cond, uncond = output.chunk(2)
+        x = sampler.step(uncond + cfg * (cond - uncond), t, x).prev_sample
+    for name, parameter in unet.named_parameters():
+        parameter.copy_(live[name])
+    unet.train()
+    x = x / vae.config.scaling_factor
+    return torch.cat([vae.decode(part).sample.float().cpu() for part in x.split(8)])
+
+
+def _fixed() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

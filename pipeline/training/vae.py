@@ -90,14 +90,15 @@ def loss_terms(
     latents = mean + torch.exp(0.5 * log_variance) * noise
     drawn = vae.decoder(vae.post_quant_conv(latents))
     reconstruction = F.l1_loss(drawn, pictures)
-    edge = sum(
-        F.l1_loss(a, b) for a, b in zip(edges(drawn), edges(pictures), strict=True)
-    )
+    edge = sum(F.l1_loss(a, b) for a, b in zip(edges(drawn), edges(pictures), strict=True))
     coarse = F.mse_loss(F.avg_pool2d(drawn, 8), F.avg_pool2d(pictures, 8))
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
     pixels = pictures[0].numel()
     return {
-        "loss": reconstruction + EDGE_WEIGHT * edge + COARSE_WEIGHT * coarse + KL_WEIGHT * kl / pixels,
+        "loss": reconstruction
+        + EDGE_WEIGHT * edge
+        + COARSE_WEIGHT * coarse
+        + KL_WEIGHT * kl / pixels,
         "l1": reconstruction,
         "edge": edge,
         "coarse": coarse,
@@ -155,3 +156,11 @@ def trainer(
 
     config = {"batch": batch, "seed": seed, "decoder_only": decoder_only}
     return Trainer(folder, vae, optimizer, step, config=config, batch=batch, **loop)
+
+
+@torch.no_grad()
+def before_and_after(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    """Each picture, then what the autoencoder keeps of it, (2N, 3, H, W)."""
+    device = next(vae.parameters()).device
+    drawn = vae.decode(vae.encode(pictures.to(device)).latent_dist.mode()).sample.cpu()
+    return torch.stack([pictures, drawn.float()], 1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Two checkpoints' scheduler configurations, a model with a known answer, and the engine's loop."""
+"""Checkpoints' scheduler configurations, a model with a known answer, and the engine's loop."""
 
 from types import SimpleNamespace
 
@@ -19,11 +19,12 @@ SCALED = {
     "trained_betas": None,
 }
 CONFIGS = {
-    "epsilon": {  # Stable Diffusion 1.5's file, which has no timestep_spacing: leading
+    "epsilon": {  # Stable Diffusion 1.5's file: no timestep_spacing, so every class its own
         "_class_name": "PNDMScheduler",
         "_diffusers_version": "0.6.0",
         **SCALED,
     },
+    "leading": {**SCALED, "prediction_type": "epsilon", "timestep_spacing": "leading"},
     "v_prediction": {  # the embedded model's kind
         "_class_name": "EulerDiscreteScheduler",
         "_diffusers_version": "0.42.1",
@@ -37,7 +38,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="session")
 def configs():
-    """scheduler_config.json of two checkpoints, by what they predict."""
+    """scheduler_config.json of three checkpoints; two go by what they predict."""
     return CONFIGS
 
 
@@ -93,3 +94,12 @@ def drive():
                 return end.value, queries
 
     return function
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small only lose by being shared between threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

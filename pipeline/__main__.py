@@ -1,0 +1,234 @@
+"""The command line: `python -m pipeline generate | info | samplers | backends | models | bench | train`.
+
+Nothing heavy is imported before a command needs it. Bad input ends with exit code 2 and one
+sentence, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from .errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def generate(args: argparse.Namespace) -> None:
+    from .options import GenerateOptions
+
+    width, height = _size(args.size)
+    options = GenerateOptions(
+        prompt=args.prompt,
+        negative=args.negative,
+        sampler=args.sampler,
+        schedule=args.schedule,
+        steps=args.steps,
+        cfg=args.cfg,
+        seed=args.seed,
+        width=width,
+        height=height,
+        count=args.count,
+    )
+    from .files import check_writable
+
+    out = Path(args.output)
+    check_writable(out)
+    began = time.perf_counter()
+    models = _load(args)
+    loaded = time.perf_counter()
+    from tqdm import tqdm
+
+    from .engine import Step
+
+    with tqdm(unit="step", dynamic_ncols=True, leave=False) as bar:
+        for event in models.stream(options):
+            if isinstance(event, Step):
+                bar.total = event.total * event.count
+                bar.n = event.image * event.total + event.index
+                bar.refresh()
+    for path, text in zip(event.save(out), event.parameters, strict=True):
+        print(f"{path}\n{text}")
+    ran = event.metadata
+    print(
+        f"Loaded in {loaded - began:.1f} s, drawn in {event.seconds:.1f} s on {ran['device']} "
+        f"({ran['dtype']}, attention {ran['attention']}, GroupNorm {ran['group_norm']})."
+    )
+
+
+def _load(args: argparse.Namespace):
+    from .checkpoints import load
+
+    return load(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        attention=args.attention,
+        group_norm=args.group_norm,
+    )
+
+
+def _size(text: str | None) -> tuple[str | None, str | None]:
+    if text is None:
+        return None, None
+    width, cross, height = text.lower().partition("x")
+    if not cross:
+        raise InputError(f"Size must be WIDTHxHEIGHT such as 128x128, not {text!r}.")
+    return width, height
+
+
+def info(args: argparse.Namespace) -> None:
+    from .infotext import read
+
+    print(read(args.picture))
+
+
+def samplers(args: argparse.Namespace) -> None:
+    from .samplers import SAMPLERS, SCHEDULES, unsupported
+
+    print("Samplers (--sampler), their model calls a step, and the schedules they take:")
+    for key, sampler in SAMPLERS.items():
+        print(f"  {key:14} {sampler.label:13} {sampler.order}  {sampler.note}")
+        print(f"  {'':14} {'':13}    {', '.join(sampler.schedules)}")
+        reason = unsupported(key)
+        if reason:
+            print(f"  {'':14} {'':13}    not here: {reason}")
+    print("Schedules (--schedule):")
+    for key, schedule in SCHEDULES.items():
+        print(f"  {key:14} {schedule.label:13}    {schedule.note}")
+
+
+def backends(args: argparse.Namespace) -> None:
+    import torch
+
+    from .backends import ATTENTION, GROUP_NORM, choose_attention, choose_group_norm
+    from .checkpoints import choose_device, choose_dtype
+
+    device = choose_device(args.device)
+    dtype = choose_dtype(args.dtype, device)
+    print(f"On {device} in {str(dtype).removeprefix('torch.')} (torch {torch.__version__}):")
+    for title, flag, table, choose in (
+        ("Attention", "--attention", ATTENTION, choose_attention),
+        ("GroupNorm", "--group-norm", GROUP_NORM, choose_group_norm),
+    ):
+        print(f"{title} ({flag}), auto takes {choose('auto', device, dtype)}:")
+        for name, backend in table.items():
+            reason = backend.unsupported(device, dtype)
+            print(f"  {name:10} {'not here: ' + reason if reason else backend.note}")
+
+
+def models(args: argparse.Namespace) -> None:
+    from .checkpoints import available
+
+    print("Models (--model), beside any folder in diffusers' format and any hub id owner/name:")
+    for name, path, reason in available():
+        print(f"  {name:14} {path}  {reason}")
+
+
+def bench(args: argparse.Namespace) -> None:
+    from .bench import run
+
+    run(args.model, steps=args.steps, repeats=args.repeats, device=args.device, dtype=args.dtype)
+
+
+def train(args: argparse.Namespace) -> None:
+    from .training.cli import run
+
+    run(args)
+
+
+def _machine_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.add_argument("--dtype", default="auto", help="auto, fp32, fp16, bf16")
+
+
+def parser() -> Parser:
+    root = Parser(prog="python -m pipeline", description="Stable Diffusion, open to look into.")
+    commands = root.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    sub = commands.add_parser("generate", help="draw a picture from a prompt")
+    sub.set_defaults(run=generate)
+    sub.add_argument("prompt", help="what the picture shows; may be empty")
+    sub.add_argument("--negative", default="", help="what it shall not show")
+    sub.add_argument("--sampler", help="see `samplers`; default: the model's own")
+    sub.add_argument("--schedule", help="see `samplers`; default: the model's own")
+    sub.add_argument("--steps", help="1 to 200")
+    sub.add_argument("--cfg", help="guidance scale, 0 to 30; 1 is none")
+    sub.add_argument("--seed", help="0 to 4294967295; default: a random one")
+    sub.add_argument("--size", help="WIDTHxHEIGHT in pixels, multiples of 8")
+    sub.add_argument("--count", default=1, help="pictures, 1 to 16")
+    sub.add_argument("--model", default="emoji", help="see `models`; a folder or hub id too")
+    sub.add_argument("--attention", default="auto", help="see `backends`")
+    sub.add_argument("--group-norm", default="auto", help="see `backends`")
+    _machine_flags(sub)
+    sub.add_argument("-o", "--output", default="out.png", help="PNG file; several get -1, -2, ...")
+
+    sub = commands.add_parser("info", help="a picture's parameters text")
+    sub.set_defaults(run=info)
+    sub.add_argument("picture")
+
+    sub = commands.add_parser("samplers", help="the samplers and noise schedules there are")
+    sub.set_defaults(run=samplers)
+
+    sub = commands.add_parser("backends", help="who runs attention and GroupNorm here, or why not")
+    sub.set_defaults(run=backends)
+    _machine_flags(sub)
+
+    sub = commands.add_parser("models", help="the models that are here")
+    sub.set_defaults(run=models)
+
+    sub = commands.add_parser("bench", help="whole pictures against diffusers, as ratios")
+    sub.set_defaults(run=bench)
+    sub.add_argument("--model", default="emoji")
+    sub.add_argument("--steps", type=int, default=20)
+    sub.add_argument("--repeats", type=int, default=5)
+    _machine_flags(sub)
+
+    sub = commands.add_parser("train", help="train each part from zero, and measure the model")
+    sub.set_defaults(run=train)
+    sub.add_argument(
+        "stage",
+        choices=("clip", "vae", "decoder", "unet", "all", "export", "evaluate"),
+        help="decoder: sharpen the autoencoder's decoder alone; export: write the model folder",
+    )
+    sub.add_argument("--minutes", type=float, help="train for this long")
+    sub.add_argument("--steps", type=int, help="train up to this step in all")
+    sub.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    sub.add_argument("--data", type=Path, help="folder of the npm archives; fetched if not there")
+    sub.add_argument("--run", dest="folder", type=Path, default=Path("runs/emoji"))
+    sub.add_argument("--base", type=Path, help="model folder to take what this run lacks from")
+    sub.add_argument(
+        "--model", type=Path, default=Path("pipeline/models/emoji"), help="model folder"
+    )
+    sub.add_argument("--batch", type=int)
+    sub.add_argument("--rate", type=float, help="learning rate")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--count", type=int, default=200, help="captions that evaluate asks for")
+    sub.add_argument("--pool", type=int, default=16000, help="scenes whose latents are kept")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    sub.add_argument("--checkpoint-steps", type=int, help="default: every three minutes")
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        args.run(args)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""`python -m pipeline train STAGE`: clip, vae, decoder, unet, all, export, evaluate.
+
+A run is a folder: one sub-folder of checkpoints a stage, the tokenizer, and `vae/final`, the
+autoencoder with normalised latents that the UNet is trained on. What a run lacks is taken from
+`--base`, a model folder: so a UNet can go on from shipped weights when its checkpoints are gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
+
+from ..checkpoints import choose_device
+from ..errors import InputError
+from . import clip, data, evaluate, export, tokenizer, unet, vae
+from .loop import Trainer, load_ema, newest_checkpoint
+from .sheet import save_sheet
+
+SHARES = {"clip": 0.1, "vae": 0.3, "unet": 0.6}  # of the minutes of `train all`
+
+
+def run(args: argparse.Namespace) -> None:
+    for name in ("minutes", "rate"):
+        value = getattr(args, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"--{name} must be a positive number, not {value}.")
+    for name in ("steps", "batch", "count", "pool", "checkpoint_steps"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
+    args.data = args.data or Path("runs/data")
+    try:
+        data.fetch(args.data)
+        STAGES[args.stage](args)
+    except (RuntimeError, FileNotFoundError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or type(error) not in (
+            RuntimeError,
+            FileNotFoundError,
+        ):
+            raise
+        raise InputError(str(error)) from None
+
+
+class Parts:
+    """What a run has, read when asked for."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.folder, self.base = args.folder, args.base
+        self.data = args.data
+        self.vocabulary = data.Vocabulary.from_packages(args.data)
+        device = choose_device(args.device)
+        self.device = str(device)
+
+    def _place(self, ours: Path, theirs: str) -> Path:
+        if ours.exists():
+            return ours
+        if self.base is not None and (self.base / theirs).exists():
+            return self.base / theirs
+        raise InputError(f"{ours} is not there: train that stage first, or pass --base FOLDER.")
+
+    def tokenizer_folder(self) -> Path:
+        return self._place(self.folder / "tokenizer", "tokenizer")
+
+    def clip(self) -> CLIPModel:
+        model = clip.build(tokenizer.load(self.tokenizer_folder()))
+        if newest_checkpoint(self.folder / "clip"):
+            load_ema(model, self.folder / "clip")
+            return model
+        if self.base is None:
+            raise InputError(f"{self.folder / 'clip'} holds no checkpoint: train clip first.")
+        text = CLIPTextModel.from_pretrained(self.base / "text_encoder", dtype=torch.float32)
+        model.text_model.load_state_dict(text.state_dict())
+        image = CLIPVisionModelWithProjection.from_pretrained(
+            self.base / "clip" / "image_encoder", dtype=torch.float32
+        )
+        model.vision_model.load_state_dict(image.vision_model.state_dict())
+        model.visual_projection.load_state_dict(image.visual_projection.state_dict())
+        rest = load_file(self.base / "clip" / "text_projection.safetensors")
+        model.text_projection.weight.data.copy_(rest["text_projection.weight"])
+        model.logit_scale.data.copy_(rest["logit_scale"])
+        return model
+
+    def vae(self, *, decoder: bool = True) -> AutoencoderKL:
+        """The autoencoder with normalised latents, its decoder sharpened where that was done."""
+        place = self._place(self.folder / "vae" / "final", "vae")
+        model = AutoencoderKL.from_pretrained(place, torch_dtype=torch.float32)
+        if decoder and newest_checkpoint(self.folder / "decoder"):
+            load_ema(model, self.folder / "decoder")
+        return model.eval()
+
+    def unet(self) -> UNet2DConditionModel:
+        if newest_checkpoint(self.folder / "unet"):
+            model = unet.build()
+            load_ema(model, self.folder / "unet")
+            return model
+        if self.base is None:
+            raise InputError(f"{self.folder / 'unet'} holds no checkpoint: train unet first.")
+        return UNet2DConditionModel.from_pretrained(self.base / "unet", torch_dtype=torch.float32)
+
+
+def _loop(args: argparse.Namespace) -> dict:
+    given = {k: getattr(args, k) for k in ("batch", "rate") if getattr(args, k) is not None}
+    return given | {"seed": args.seed, "checkpoint_steps": args.checkpoint_steps}
+
+
+def _go(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> None:
+    if args.resume:
+        print(
+            f"Going on from step {trainer.step}."
+            if _resumed(trainer)
+            else f"{trainer.folder} holds no checkpoint: starting afresh."
+        )
+    elif newest_checkpoint(trainer.folder):
+        raise InputError(
+            f"{trainer.folder} already holds a run: pass --resume to go on, or another --run."
+        )
+    if minutes is None and args.steps is None:
+        raise InputError("Say how long to train: --minutes N or --steps N.")
+    trainer.train(minutes=minutes, steps=args.steps)
+    print(f"{trainer.folder}: step {trainer.step}, {trainer.seconds / 60:.1f} minutes in all.")
+
+
+def _resumed(trainer: Trainer) -> bool:
+    try:
+        return trainer.resume()
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
+    parts = Parts(args)
+    folder = args.folder / "tokenizer"
+    if not (folder / "vocab.json").exists():
+        tokenizer.train(parts.vocabulary, folder)
+    words = tokenizer.load(folder)
+    torch.manual_seed(args.seed)
+    trainer = clip.trainer(
+        clip.build(words),
+        words,
+        clip.Pairs(args.data, parts.vocabulary),
+        args.folder / "clip",
+        device=parts.device,
+        **_loop(args),
+    )
+    _go(args, trainer, minutes or args.minutes)
+
+
+def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
+    parts = Parts(args)
+    torch.manual_seed(args.seed)
+    model = vae.build()
+    pictures = vae.Pictures(args.data, parts.vocabulary)
+    held = pictures(16, torch.Generator().manual_seed(2**40))
+    folder = args.folder / "vae"
+
+    def sample(step: int) -> None:
+        save_sheet(vae.before_and_after(model, held), folder / "sample.png", columns=8)
+
+    trainer = vae.trainer(
+        model, pictures, folder, device=parts.device, sample_fn=sample, **_loop(args)
+    )
+    _go(args, trainer, minutes or args.minutes)
+    load_ema(model, folder)
+    model.cpu().eval()
+    vae.normalise(model, pictures(512, torch.Generator().manual_seed(2**41)))
+    model.save_pretrained(folder / "final")
+    print(f"PSNR {vae.psnr(model, held):.2f} dB on held-out scenes.")
+
+
+def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> None:
+    parts = Parts(args)
+    pictures = vae.Pictures(args.data, parts.vocabulary)
+    held = pictures(16, torch.Generator().manual_seed(2**40))
+    model = parts.vae(decoder=False)
+    folder = args.folder / "decoder"
+
+    def sample(step: int) -> None:
+        save_sheet(vae.before_and_after(model, held), folder / "sample.png", columns=8)
+
+    trainer = vae.trainer(
+        model,
+        pictures,
+        folder,
+        decoder_only=True,
+        device=parts.device,
+        sample_fn=sample,
+        **_loop(args),
+    )
+    _go(args, trainer, minutes or args.minutes)
+    print(f"PSNR {vae.psnr(parts.vae(), held):.2f} dB on held-out scenes.")
+
+
+def train_unet(args: argparse.Namespace, minutes: float | None = None) -> None:
+    parts = Parts(args)
+    words = tokenizer.load(parts.tokenizer_folder())
+    text, _ = export.split_towers(parts.clip())
+    composer = data.Composer(args.data, parts.vocabulary)
+    encoder = parts.vae().to(parts.device, memory_format=torch.channels_last)
+    torch.manual_seed(args.seed)
+    model = unet.build(text.config.hidden_size)
+    if not newest_checkpoint(args.folder / "unet") and args.base is not None:
+        model.load_state_dict(parts.unet().state_dict())
+    scenes = unet.asked(parts.vocabulary)
+    folder = args.folder / "unet"
+    trainer = unet.trainer(
+        model,
+        unet.Pool(composer, encoder, args.pool, unet.PAIRS),
+        parts.vocabulary,
+        words,
+        text,
+        folder,
+        device=parts.device,
+        latents=_encoder_hash(encoder),
+        **_loop(args),
+    )
+
+    def sample(step: int) -> None:
+        drawn = unet.draw(trainer, encoder, words, text, [caption for caption, _ in scenes])
+        save_sheet(drawn, folder / "sample.png", columns=8)
+
+    trainer.sample_fn = sample
+    _go(args, trainer, minutes or args.minutes)
+
+
+def _encoder_hash(model: AutoencoderKL) -> str:
+    """Names the latents a UNet was trained on; a sharper decoder does not change it."""
+    digest = hashlib.sha256()
+    for part in (model.encoder, model.quant_conv):
+        for tensor in part.state_dict().values():
+            digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:10]
+
+
+def train_all(args: argparse.Namespace) -> None:
+    if args.minutes is None and args.steps is None:
+        raise InputError("Say how long to train: --minutes N or --steps N.")
+    for stage, share in SHARES.items():
+        print(f"Stage {stage}")
+        STAGES[stage](args, args.minutes * share if args.minutes else None)
+    write(args)
+
+
+def write(args: argparse.Namespace) -> None:
+    parts = Parts(args)
+    export.export(
+        args.model,
+        unet=parts.unet(),
+        vae=parts.vae(),
+        clip=parts.clip(),
+        tokenizer_folder=parts.tokenizer_folder(),
+        vocabulary=parts.vocabulary,
+    )
+    size = sum(p.stat().st_size for p in args.model.rglob("*") if p.is_file())
+    print(f"{args.model}: {size / 2**20:.1f} MB")
+
+
+def measure(args: argparse.Namespace) -> None:
+    table = evaluate.evaluate(args.model, args.data, count=args.count)
+    evaluate.save(table, args.model / "evaluation.json")
+    print(evaluate.markdown(table))
+
+
+STAGES = {
+    "clip": train_clip,
+    "vae": train_vae,
+    "decoder": train_decoder,
+    "unet": train_unet,
+    "all": train_all,
+    "export": write,
+    "evaluate": measure,
+}

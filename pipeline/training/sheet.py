@@ -1,0 +1,23 @@
+"""Contact sheets: many pictures as one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+
+def save_sheet(pictures: torch.Tensor, path: Path, *, columns: int) -> None:
+    """(N, 3, H, W) in -1..1, row by row, N filled up with white."""
+    n, _, height, width = pictures.shape
+    rows = -(-n // columns)
+    cells = torch.ones(rows * columns, 3, height, width)
+    cells[:n] = pictures.float().cpu().clamp(-1, 1)
+    grid = cells.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2)
+    pixels = ((grid + 1) * 127.5).round().to(torch.uint8)
+    image = Image.fromarray(pixels.reshape(rows * height, columns * width, 3).numpy(), "RGB")
+    part = path.with_name(f".{path.name}")
+    image.save(part, "PNG")
+    os.replace(part, path)
