@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -40,8 +41,13 @@ def lent_gpu():
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    if args.port is not None and not 0 < args.port < 65536:
-        return complain(f"--port must be from 1 to 65535, not {args.port}.")
+    if args.port is not None:
+        if not 0 < args.port < 65536:
+            return complain(f"--port must be from 1 to 65535, not {args.port}.")
+        host = args.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+        reason = cannot_listen(host, args.port)
+        if reason:
+            return complain(f"Cannot listen on {host}, port {args.port}: {reason}.")
     on_gpu = lent_gpu()
     from pipeline import InputError, load
 
@@ -53,19 +59,26 @@ def main(argv: list[str] | None = None) -> int:
     from demo import build, serve
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
+    page = build(models, on_gpu)
     try:
-        page = build(models, on_gpu)
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
-    except OSError as error:  # Gradio's word for a port that is taken
-        if "port" not in str(error):
-            raise
-        taken = f"Port {args.port} is" if args.port else "All ports from 7860 on are"
-        return complain(f"{taken} in use; choose another one with --port.")
+    except OSError as error:  # no port was free, or no such address is ours
+        return complain(f"Cannot serve: {str(error).splitlines()[0]}")
     if page.mcp_error:
-        return complain(f"--mcp needs more than is installed: {page.mcp_error}.")
+        return complain(page.mcp_error)
     print(f"Glassbox Diffusion draws with {models.name} at {public or local}", flush=True)
     page.block_thread()
     return 0
+
+
+def cannot_listen(host: str, port: int) -> str | None:
+    """Known before the model is loaded, which takes seconds."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
 
 
 def complain(sentence) -> int:

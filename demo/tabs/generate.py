@@ -9,7 +9,7 @@ import time
 import gradio as gr
 
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES
+from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
 
 from .. import stage, vocabulary
 from ..api import GPU
@@ -87,7 +87,7 @@ def tab(models, paint: Painter, i18n) -> None:
         with gr.Column(elem_id="gb-how", min_width=0):
             with gr.Row():
                 sampler = gr.Dropdown(
-                    [(s.label, key) for key, s in SAMPLERS.items()],
+                    [(s.label, key) for key, s in SAMPLERS.items() if not unsupported(key)],
                     value=sampler_default,
                     label=i18n("sampler"),
                     info=i18n(f"sampler.{sampler_default}"),
@@ -216,7 +216,8 @@ def _pictures(files: list[str]):
 
 
 def _schedules(sampler: str) -> list[tuple[str, str]]:
-    return [(SCHEDULES[key].label, key) for key in SAMPLERS[sampler].schedules]
+    keys = [key for key in SAMPLERS[sampler].schedules if not unsupported(key)]
+    return [(SCHEDULES[key].label, key) for key in keys]
 
 
 def _number(i18n, key: str, value, **more) -> gr.Number:

@@ -91,7 +91,7 @@ def build(sampler, schedule, config, steps):
         ) from None
     if hasattr(scheduler, "set_begin_index"):
         # Otherwise it looks the first timestep up, and of two that round to the same whole number
-        # it takes the second: Karras with many steps would skip a level and run off the end.
+        # it takes the second: Beta with many steps would skip a level and run off the end.
         scheduler.set_begin_index(0)
     sigmas = getattr(scheduler, "sigmas", None)
     if steps == 1 and sigmas is not None and sigmas[-1] == sigmas[0]:

@@ -169,7 +169,7 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
     _go(args, trainer, minutes or args.minutes)
     load_ema(model, folder)
     model.cpu().eval()
-    vae.normalise(model, pictures(512, torch.Generator().manual_seed(2**41)))
+    vae.normalise(model, pictures(96, torch.Generator().manual_seed(2**41)))
     model.save_pretrained(folder / "final")
     print(f"PSNR {vae.psnr(model, held):.2f} dB on held-out scenes.")
 

@@ -30,11 +30,14 @@ from .data import (
 )
 from .loop import Trainer
 
+WIDTH = 128  # of the space that the two towers share
+
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:
     """Both towers and their projections, 3.8 M parameters."""
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
+        projection_dim=WIDTH,
         hidden_size=192,
         intermediate_size=512,
         num_hidden_layers=4,
@@ -45,6 +48,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         pad_token_id=tokenizer.pad_token_id,
     )
     vision = CLIPVisionConfig(
+        projection_dim=WIDTH,
         hidden_size=160,
         intermediate_size=512,
         num_hidden_layers=6,
@@ -53,7 +57,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         patch_size=16,
     )
     config = CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH
     )
     return CLIPModel(config)
 

@@ -7,6 +7,8 @@ unknown. Han characters are words of their own (see pipeline.text).
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -57,12 +59,15 @@ def train(
     tokens += [t for t in ("".join(m) for m in merges) if t not in set(tokens)]
     vocab = {token: i for i, token in enumerate(dict.fromkeys([*tokens, BOS, EOS]))}
     clip = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
-    folder.mkdir(parents=True, exist_ok=True)
-    clip.save_pretrained(folder)
+    part = folder.with_name(f".{folder.name}.part")  # so that `folder` is whole or not there
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    clip.save_pretrained(part)
     # The two files that every reader of CLIP's format knows.
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    (part / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (part / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(part, folder)
 
 
 def load(folder: Path) -> CLIPTokenizer:

@@ -29,9 +29,12 @@ def serve(monkeypatch):
 
 
 def until(condition):
-    """Waits for it; the test run's own limit ends a wait in vain."""
-    while not condition():
+    """Waits for it, but not for ever."""
+    for _ in range(6000):
+        if condition():
+            return
         time.sleep(0.01)
+    pytest.fail("waited in vain")
 
 
 def generate(client, **fields):
@@ -56,7 +59,8 @@ def test_leaving_stops_the_work(serve, fake_models):
     fields = ["a", "", None, None, STEPS, None, None, None, None, 16]
     event = httpx.post(url, json={"data": fields}).json()["event_id"]
     with httpx.stream("GET", f"{url}/{event}", timeout=60) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        assert next(lines) == "event: generating"
         until(lambda: models.steps_done > 3)
     until(lambda: models.active == 0)
     assert models.steps_done < 16 * STEPS

@@ -4,6 +4,7 @@ k-diffusion computes with x = x0 + sigma eps; a Query's x is that divided by sqr
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -124,13 +125,13 @@ def test_the_timestep_belongs_to_the_sigma(begin, drive, sampler):
 
 
 def euler(D, x, sigmas, noise):
-    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+    for s, s_next in pairwise(sigmas):
         x = x + (x - D(x, s)) / s * (s_next - s)
     return x
 
 
 def euler_a(D, x, sigmas, noise):
-    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+    for s, s_next in pairwise(sigmas):
         up = min(s_next, math.sqrt(s_next**2 * (s**2 - s_next**2) / s**2))
         down = math.sqrt(s_next**2 - up**2)
         x = x + (x - D(x, s)) / s * (down - s)
@@ -140,7 +141,7 @@ def euler_a(D, x, sigmas, noise):
 
 
 def heun(D, x, sigmas, noise):
-    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+    for s, s_next in pairwise(sigmas):
         d, dt = (x - D(x, s)) / s, s_next - s
         if s_next == 0:
             x = x + d * dt
@@ -153,7 +154,7 @@ def heun(D, x, sigmas, noise):
 
 def dpmpp_2m(D, x, sigmas, noise):
     old, h_last = None, None
-    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+    for s, s_next in pairwise(sigmas):
         denoised = D(x, s)
         if s_next == 0:
             return denoised  # h is infinite: expm1(-h) is -1
@@ -236,3 +237,13 @@ def test_every_sampler_ends_at_the_data(begin, drive, gaussian, sampler):
         latents, _ = drive(coroutine, gaussian.model(prediction))
         assert abs(float(latents.mean()) - gaussian.mean) < 0.08
         assert abs(float(latents.std()) / gaussian.deviation - 1) < 0.06
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_single_step_goes_to_the_models_guess(begin, drive, gaussian, sampler):
+    """But for what the model's lowest noise level, 0.03, leaves with DDIM, PLMS and DEIS."""
+    for schedule in SAMPLERS[sampler].schedules:
+        coroutine, _ = begin(sampler, schedule, "v_prediction", 1)
+        latents, (query,) = drive(coroutine, gaussian.model("v_prediction"))
+        guess = gaussian.denoised(query.x * math.sqrt(1 + query.sigma**2), query.sigma)
+        assert (latents - guess).abs().max() < 0.15, schedule

@@ -143,7 +143,7 @@ def test_missing_packages_are_named(monkeypatch):
     without("torchsde")
     assert unsupported("dpmpp_sde") == "DPM++ SDE needs torchsde: pip install torchsde."
     assert unsupported("lms") is None
-    with pytest.raises(InputError, match="DPM.. SDE needs torchsde"):
+    with pytest.raises(InputError, match=r"DPM\+\+ SDE needs torchsde"):
         begin("dpmpp_sde")
     without("torchsde", "scipy")
     assert unsupported("lms") == "LMS needs scipy: pip install scipy."

@@ -1,0 +1,78 @@
+"""Training data in the packages' own form, made here: coloured discs instead of emoji."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+
+def _archive(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def _disc(index: int) -> bytes:
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGBA", (32, 32))
+    colour = ((index * 67) % 256, (index * 131) % 256, (index * 29) % 256, 255)
+    ImageDraw.Draw(picture).ellipse((3, 3 + index % 5, 28, 28), fill=colour)
+    out = io.BytesIO()
+    picture.save(out, "WEBP", lossless=True)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A folder with the three archives, holding a disc and names for every object."""
+    from pipeline.training.data import OBJECTS
+
+    folder = tmp_path_factory.mktemp("data")
+    emojis = [e for group in OBJECTS.values() for e in group]
+    pictures, names = {}, {"en": {}, "zh": {}}
+    for i, emoji in enumerate(emojis):
+        pictures["assets/" + "-".join(f"{ord(c):x}" for c in emoji) + ".webp"] = _disc(i)
+        han = "".join(chr(0x4E00 + (i * k + k) % 2000) for k in (7, 13))
+        letters = "".join(chr(97 + (i // 26**k) % 26) for k in range(2))
+        names["en"][emoji] = {"tts": [f"thing {letters}"], "default": ["thing", "puppy"]}
+        names["zh"][emoji] = {"tts": [han], "default": [han]}
+    names["en"]["🐱"] = {"tts": ["cat face"], "default": ["cat", "pet", "kitten"]}
+    _archive(folder / "lobehub-fluent-emoji-3d-1.0.0.tgz", pictures)
+    for package, kind in (("full", "annotations"), ("derived-full", "annotationsDerived")):
+        members = {
+            f"{kind}/{language}/annotations.json": json.dumps(
+                {kind: {"annotations": words if package == "full" else {}}}
+            ).encode()
+            for language, words in names.items()
+        }
+        _archive(folder / f"cldr-annotations-{package}-1.0.0.tgz", members)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tiny_data):
+    from pipeline.training.data import Vocabulary
+
+    return Vocabulary.from_packages(tiny_data)
+
+
+@pytest.fixture(scope="session")
+def composer(tiny_data, vocabulary):
+    from pipeline.training.data import Composer
+
+    return Composer(tiny_data, vocabulary)
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory, vocabulary):
+    """The folder of a tokenizer that was trained on few captions."""
+    from pipeline.training import tokenizer
+
+    folder = tmp_path_factory.mktemp("words") / "tokenizer"
+    tokenizer.train(vocabulary, folder, size=1500, captions=500)
+    return folder
