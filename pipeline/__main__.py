@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline generate | info | samplers | backends | models | bench | train`.
+"""The command line, `python -m pipeline COMMAND`: from a prompt to a picture, and to a model.
 
 Nothing heavy is imported before a command needs it. Bad input ends with exit code 2 and one
 sentence, never a traceback.
@@ -104,7 +104,10 @@ def samplers(args: argparse.Namespace) -> None:
 
 
 def backends(args: argparse.Namespace) -> None:
-    import torch
+    from .quiet import quiet
+
+    with quiet():
+        import torch
 
     from .backends import ATTENTION, GROUP_NORM, choose_attention, choose_group_norm
     from .checkpoints import choose_device, choose_dtype
@@ -132,14 +135,21 @@ def models(args: argparse.Namespace) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     from .bench import run
+    from .quiet import quiet
 
-    run(args.model, steps=args.steps, repeats=args.repeats, device=args.device, dtype=args.dtype)
+    with quiet():
+        run(
+            args.model, steps=args.steps, repeats=args.repeats, device=args.device, dtype=args.dtype
+        )
 
 
 def train(args: argparse.Namespace) -> None:
-    from .training.cli import run
+    from .quiet import quiet
 
-    run(args)
+    with quiet():
+        from .training.cli import run
+
+        run(args)
 
 
 def _machine_flags(parser: argparse.ArgumentParser) -> None:

@@ -65,7 +65,9 @@ def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict
     )
     for who, t in times.items():
         print(f"  {who:10} median {medians[who]:.3f} s  (from {min(t):.3f} to {max(t):.3f})")
-    print(f"  diffusers takes {ratio:.2f} times as long; latents differ by {difference:.1e} at most")
+    print(
+        f"  diffusers takes {ratio:.2f} times as long; latents differ by {difference:.1e} at most"
+    )
     cold = _cold_start(name, steps, device, dtype)
     print(f"  cold start to file: {cold:.1f} s (python -m pipeline generate)")
     return {**medians, "ratio": ratio, "difference": difference, "cold": cold}

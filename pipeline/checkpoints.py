@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import secrets
 import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import preflight
 from .errors import InputError, closest
 from .preflight import short
+from .quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +121,7 @@ def load(
     preflight.check_folder(folder)
     vocabulary = read_vocabulary(folder)
     defaults = read_defaults(folder)
-    with _LOADING, _quiet():
+    with _LOADING, quiet():
         import torch
 
         from . import backends
@@ -234,7 +233,7 @@ def _single_file(path: Path) -> str:
 
 def download(name: str) -> Path:
     """The local copy of the hub model "owner/name": JSON, text, one set of safetensors."""
-    with _quiet():
+    with quiet():
         from huggingface_hub import HfApi, errors, snapshot_download
 
         endpoint = os.environ.get("HF_ENDPOINT")
@@ -508,22 +507,3 @@ def _hash(files: tuple[Path, ...]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:10]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings and no progress bars of the libraries on the user's screen."""
-    for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    logging.getLogger("xformers").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import diffusers
-        import transformers
-        from huggingface_hub.utils import disable_progress_bars
-
-        for library in (diffusers, transformers):
-            library.utils.logging.set_verbosity_error()
-            library.utils.logging.disable_progress_bar()
-        disable_progress_bars()
-        yield

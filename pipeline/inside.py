@@ -20,9 +20,9 @@ class Preview:
 
     @classmethod
     def fit(cls, vae, pictures: torch.Tensor | None = None) -> Preview:
-        """Fit on what `vae` makes of `pictures` (N, 3, H, W) in 0..1, or of smooth colour fields."""
+        """Fit on what `vae` makes of `pictures` (N, 3, H, W) in 0..1; default: colour fields."""
         if pictures is None:
-            pictures = _colour_fields(4, 128)
+            pictures = _colour_fields(3, 64)
         rows, colours = [], []
         for picture in pictures.split(1):
             latents = vae_module.encode(vae, picture)

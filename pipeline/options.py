@@ -1,4 +1,4 @@
-"""GenerateOptions: the one validated description of a picture, for command line, page, API and tests.
+"""GenerateOptions: a picture described and validated once, for command line, page, API and tests.
 
 Every limit stands here once. A violation raises InputError with one sentence for each field.
 `None` means "the model's own default" (sampler, schedule, steps, cfg, width, height) or, for the
@@ -71,13 +71,15 @@ class GenerateOptions(BaseModel):
             raise ValueError(f"{info.field_name} must be text, not {_short(value)}.")
         if len(value) > MAX_PROMPT:
             raise ValueError(
-                f"{info.field_name} has {len(value):,} characters; at most {MAX_PROMPT:,} are allowed."
+                f"{info.field_name} has {len(value):,} characters; "
+                f"at most {MAX_PROMPT:,} are allowed."
             )
         if "\0" in value:
             raise ValueError(f"{info.field_name} holds a NUL character; remove it.")
         if any("\ud800" <= c <= "\udfff" for c in value):
             raise ValueError(
-                f"{info.field_name} holds half of a surrogate pair, which is no character; remove it."
+                f"{info.field_name} holds half of a surrogate pair, which is no character; "
+                "remove it."
             )
         return value
 
@@ -162,6 +164,7 @@ def _short(value: Any) -> str:
 def _sentence(error: dict) -> str:
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
-        return f"There is no option {_short(name)}; there is {closest(name, GenerateOptions.model_fields)}."
+        there = closest(name, GenerateOptions.model_fields)
+        return f"There is no option {_short(name)}; there is {there}."
     message = error["msg"].removeprefix("Value error, ")
     return message[:1].upper() + message[1:]

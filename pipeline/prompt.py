@@ -12,7 +12,7 @@ from .text import space_han
 
 
 def chunks(tokenizer, text: str) -> list[list[int]]:
-    """Token ids of `text` in windows of the tokenizer's length, each with start, end and padding."""
+    """Token ids of `text` in windows of 77, each with start, end and padding."""
     window = min(tokenizer.model_max_length, 77)
     body = window - 2
     ids = tokenizer(space_han(text), add_special_tokens=False, verbose=False).input_ids

@@ -90,8 +90,12 @@ def halves(pictures: torch.Tensor, relation: str) -> tuple[torch.Tensor, torch.T
 def border_colour(picture: torch.Tensor) -> str:
     """The named colour nearest to the median of the outermost 4 pixels; picture (3, H, W)."""
     edge = torch.cat(
-        [picture[:, :4].flatten(1), picture[:, -4:].flatten(1)]
-        + [picture[:, :, :4].flatten(1), picture[:, :, -4:].flatten(1)],
+        [
+            picture[:, :4].flatten(1),
+            picture[:, -4:].flatten(1),
+            picture[:, :, :4].flatten(1),
+            picture[:, :, -4:].flatten(1),
+        ],
         dim=1,
     )
     median = (edge.median(1).values + 1) * 127.5

@@ -13,7 +13,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 from .loop import save_atomically
 from .unet import scheduler
 
-SHARD = "9MB"
+SHARD = "8MB"
 GENERATION = {
     "sampler": "euler_a",
     "schedule": "automatic",

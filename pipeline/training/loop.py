@@ -151,7 +151,7 @@ class Trainer:
     # ---- the loop -----------------------------------------------------------------------------
 
     def train(self, *, minutes: float | None = None, steps: int | None = None) -> None:
-        """Train for `minutes` more, or up to step `steps` in all; SIGINT and SIGTERM stop cleanly."""
+        """Train `minutes` more, or up to step `steps` in all; SIGINT and SIGTERM stop cleanly."""
         stop = {"now": False}
 
         def ask_to_stop(*_):

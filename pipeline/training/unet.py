@@ -30,8 +30,8 @@ SCHEDULER = {
     "beta_start": 0.00085,
     "beta_end": 0.02,
     "clip_sample": False,
-    "set_alpha_to_one": True,
-    "steps_offset": 0,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
     "timestep_spacing": "trailing",
 }
 
@@ -161,7 +161,7 @@ def trainer(
 
 
 def asked(vocabulary: Vocabulary) -> list[tuple[str, Scene]]:
-    """Captions and scenes of the sample sheet: 32, the same ones every time, English and Chinese."""
+    """32 captions and scenes for the sample sheet, always the same, English and Chinese."""
     generator = torch.Generator().manual_seed(7)
     scenes = [random_scene(len(vocabulary), generator, 0.25) for _ in range(32)]
     return [(caption(s, vocabulary, ("en", "zh")[i % 2]), s) for i, s in enumerate(scenes)]

@@ -1,11 +1,11 @@
 """The autoencoder: AutoencoderKL, 8 pixels a latent, 4 channels, trained on scenes from zero.
 
 Loss: L1 + L1 of the picture's differences along x and y (edges) + squared error of the picture at
-one value a latent (colours are found sooner than by L1 alone) + a small KL term. The posterior starts
-narrow (bias of the log-variance half at -5): at 0 its noise would drown the latents.
+one value a latent (colours are found sooner than by L1 alone) + a small KL term. The posterior
+starts narrow (bias of the log-variance half at -5): at 0 its noise would drown the latents.
 
-At first three of the four channels are also pulled to the cell's mean colour. Without that fading hint
-all channels soon said the same thing, and after 15,000 pictures pink was still white.
+At first three of the four channels are also pulled to the cell's mean colour. Without that fading
+hint all channels soon said the same thing, and after 15,000 pictures pink was still white.
 
 When the encoder is good it can be frozen (`decoder_only`) and the decoder sharpened further: the
 latents, and so the UNet trained on them, stay what they are.
@@ -60,7 +60,8 @@ class Pictures:
         """(batch, 3, 128, 128) in -1..1: three quarters scenes, one quarter anything."""
         free = batch // 4
         scenes = [random_scene(self.count, generator) for _ in range(batch - free)]
-        return torch.cat([self.composer.draw(scenes), self._free(free, generator)])
+        drawn = self.composer.draw(scenes)
+        return torch.cat([drawn, self._free(free, generator)]) if free else drawn
 
     def _free(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         """One object turned, scaled and shifted at random on a gradient of two random colours."""

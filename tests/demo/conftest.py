@@ -49,7 +49,7 @@ class FakeModels:
     """The interface of pipeline's Models. Counts what was opened and closed."""
 
     name, hash, device, vocabulary = "fake", "0123456789", "cpu", WORDS
-    defaults = dict(
+    defaults = dict(  # noqa: RUF012 - a stand-in, never changed
         sampler="dpmpp_2m", schedule="automatic", steps=8, cfg=5.0, width=128, height=128
     )
 

@@ -1,6 +1,7 @@
 """The engine on a tiny random model: events, batches, cancelling, several users, bad numbers."""
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_events_come_in_order_and_the_result_last(models):
     ]
     assert all(isinstance(s, Step) for s in steps) and isinstance(result, Result)
     assert [s.sigma for s in steps[:3]] == sorted((s.sigma for s in steps[:3]), reverse=True)
-    assert all(a.seconds <= b.seconds for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a.seconds <= b.seconds for a, b in pairwise(steps))
     assert result.seeds == [1, 2] and len(result.images) == len(result.parameters) == 2
     assert steps[0].preview.size == result.images[0].size == (64, 64)
 

@@ -42,7 +42,7 @@ def test_each_object_of_a_pair_lies_wholly_in_its_half(composer, relation):
         first, second = (place[axis] for place in scene.places)
         low, high = (first, second) if relation in ("left", "above") else (second, first)
         assert low + PAIR <= SIZE // 2 <= high
-        assert all(0 <= p and p + PAIR <= SIZE for place in scene.places for p in place)
+        assert all(p >= 0 and p + PAIR <= SIZE for place in scene.places for p in place)
         ground = torch.tensor(scene.shade).view(3, 1, 1) / 127.5 - 1
         seen = ((composer.draw([scene])[0] - ground).abs() > 0.02).any(0)
         assert seen[:, :64].any() and seen[:, 64:].any() if axis == 0 else seen[:64].any()
@@ -69,7 +69,9 @@ def test_captions_name_what_is_there(vocabulary, language):
         for index in scene.things:
             thing = vocabulary.things[index]
             names.append(
-                (thing.en, *thing.keywords_en) if language == "en" else (thing.zh, *thing.keywords_zh)
+                (thing.en, *thing.keywords_en)
+                if language == "en"
+                else (thing.zh, *thing.keywords_zh)
             )
         assert all(any(n in text for n in options) for options in names)
         assert "{" not in text
@@ -107,9 +109,7 @@ def test_articles():
 
 
 def test_the_same_seed_gives_the_same_scenes():
-    a, b = (
-        [data.random_scene(252, g) for _ in range(50)] for g in (seeded(1), seeded(1))
-    )
+    a, b = ([data.random_scene(252, g) for _ in range(50)] for g in (seeded(1), seeded(1)))
     assert a == b and {s.colour for s in a} <= set(COLOURS)
 
 

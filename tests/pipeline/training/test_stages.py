@@ -123,7 +123,9 @@ def test_decoder_only_leaves_the_latents_alone(tmp_path, tiny_data, vocabulary):
     frozen = {k: v.clone() for k, v in model.state_dict().items()}
     trainer = vae.trainer(model, pictures, tmp_path, batch=4, decoder_only=True)
     trainer._one_step()
-    moved = {k.split(".")[0] for k, v in model.state_dict().items() if not torch.equal(v, frozen[k])}
+    moved = {
+        k.split(".")[0] for k, v in model.state_dict().items() if not torch.equal(v, frozen[k])
+    }
     assert moved == {"decoder", "post_quant_conv"}
 
 
