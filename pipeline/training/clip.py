@@ -1,6 +1,6 @@
 """CLIP from zero: a text tower and an image tower that agree on which caption tells which picture.
 
-Symmetric contrastive loss with learned temperature (Radford et al., arXiv 2103.00020). A batch holds
+Symmetric contrastive loss, learned temperature (Radford et al., arXiv 2103.00020). A batch holds
 hard negatives: the same two objects swapped, the same object on another background, so that
 the text tower must learn relations and colours, not only names. The text tower is then frozen; the
 UNet reads its last hidden states. The image tower judges what the UNet draws.
