@@ -221,6 +221,7 @@ def parser() -> Parser:
     sub.add_argument("--count", type=int, default=200, help="captions that evaluate asks for")
     sub.add_argument("--pool", type=int, default=16000, help="scenes whose latents are kept")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    sub.add_argument("--compile", action="store_true", help="unet: compile first, two minutes")
     sub.add_argument("--checkpoint-steps", type=int, help="default: every three minutes")
     return root
 

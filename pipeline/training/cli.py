@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ..checkpoints import choose_device
 from ..errors import InputError
-from . import clip, data, evaluate, export, tokenizer, unet, vae
+from . import card, clip, data, evaluate, export, tokenizer, unet, vae
 from .loop import Trainer, load_ema, newest_checkpoint
 from .sheet import save_sheet
 
@@ -218,6 +219,7 @@ def train_unet(args: argparse.Namespace, minutes: float | None = None) -> None:
         folder,
         device=parts.device,
         latents=_encoder_hash(encoder),
+        compiled=args.compile,
         **_loop(args),
     )
 
@@ -249,6 +251,8 @@ def train_all(args: argparse.Namespace) -> None:
 
 def write(args: argparse.Namespace) -> None:
     parts = Parts(args)
+    kept = args.model / "training.json"
+    before = json.loads(kept.read_text(encoding="utf-8")) if args.base and kept.exists() else None
     export.export(
         args.model,
         unet=parts.unet(),
@@ -257,6 +261,10 @@ def write(args: argparse.Namespace) -> None:
         tokenizer_folder=parts.tokenizer_folder(),
         vocabulary=parts.vocabulary,
     )
+    (args.model / "evaluation.json").unlink(missing_ok=True)  # it measured other weights
+    made = card.history(args.folder, before)
+    kept.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    card.write(args.model)
     size = sum(p.stat().st_size for p in args.model.rglob("*") if p.is_file())
     print(f"{args.model}: {size / 2**20:.1f} MB")
 
@@ -264,7 +272,9 @@ def write(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace) -> None:
     table = evaluate.evaluate(args.model, args.data, count=args.count)
     evaluate.save(table, args.model / "evaluation.json")
-    print(evaluate.markdown(table))
+    if (args.model / "training.json").exists():
+        card.write(args.model)
+    print(evaluate.report(table))
 
 
 STAGES = {

@@ -219,5 +219,16 @@ def markdown(table: dict) -> str:
     return "\n".join(rows)
 
 
+def report(table: dict) -> str:
+    """The table with the words that it needs."""
+    n, steps = table["count"], table["steps"]
+    return (
+        f"{n} captions of one object and {n // 2} of two, drawn at random with a fixed seed, "
+        f"{steps} steps each. The judge is the model's own CLIP image tower, choosing among "
+        f"{table['objects']} objects.\n\n{markdown(table)}\n\n"
+        f"The autoencoder keeps {table['vae_psnr']:.1f} dB of these pictures (PSNR)."
+    )
+
+
 def save(table: dict, path: Path) -> None:
     path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
