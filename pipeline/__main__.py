@@ -219,6 +219,7 @@ def parser() -> Parser:
     sub.add_argument("--rate", type=float, help="learning rate")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--count", type=int, default=200, help="captions that evaluate asks for")
+    sub.add_argument("--sheet", type=Path, help="PNG of the first pictures that evaluate draws")
     sub.add_argument("--pool", type=int, default=16000, help="scenes whose latents are kept")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda")
     sub.add_argument("--compile", action="store_true", help="unet: compile first, two minutes")

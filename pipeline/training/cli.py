@@ -270,7 +270,7 @@ def write(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    table = evaluate.evaluate(args.model, args.data, count=args.count)
+    table = evaluate.evaluate(args.model, args.data, count=args.count, sheet=args.sheet)
     evaluate.save(table, args.model / "evaluation.json")
     if (args.model / "training.json").exists():
         card.write(args.model)

@@ -31,6 +31,7 @@ from .data import (
     pair_scene,
     single_scene,
 )
+from .sheet import save_sheet
 
 SEED = 20_261
 STEPS = 20
@@ -123,8 +124,14 @@ def asked(count: int, things: int) -> tuple[list[Scene], list[Scene]]:
     return singles, pairs
 
 
-def evaluate(folder: Path, data: Path, *, count: int = 200, progress: bool = True) -> dict:
-    """The table of figures for the model in `folder`; shares in 0..1."""
+def evaluate(
+    folder: Path, data: Path, *, count: int = 200, progress: bool = True, sheet: Path | None = None
+) -> dict:
+    """The table of figures for the model in `folder`; shares in 0..1.
+
+    `sheet` is where to save the first pictures that were drawn, none left out: 24 of one object
+    and 8 of two, English.
+    """
     from ..checkpoints import load
 
     models = load(str(folder), device="auto")
@@ -168,10 +175,12 @@ def evaluate(folder: Path, data: Path, *, count: int = 200, progress: bool = Tru
         row = shares(judge.ranks(pictures, wanted, judge.whole))
         named = [border_colour(p) == s.colour for p, s in zip(pictures, singles, strict=True)]
         row["background"] = sum(named) / len(named)
-        both, swapped = [], 0
+        both, swapped, shown = [], 0, list(pictures[:24])
         steps = tqdm(pairs, desc=f"two objects, {language}", disable=not progress)
         for i, scene in enumerate(steps):
-            first, second = halves(draw(scene, language, i)[None], scene.relation)
+            picture = draw(scene, language, i)
+            shown.append(picture)
+            first, second = halves(picture[None], scene.relation)
             a, b = scene.things
             right = [judge.ranks(p, [w], judge.half)[0] < 5 for p, w in ((first, a), (second, b))]
             wrong = [judge.ranks(p, [w], judge.half)[0] < 5 for p, w in ((first, b), (second, a))]
@@ -180,6 +189,8 @@ def evaluate(folder: Path, data: Path, *, count: int = 200, progress: bool = Tru
         row["two_objects"] = sum(both) / len(both)
         row["two_objects_swapped"] = swapped / len(both)
         table[language] = row
+        if sheet is not None and language == "en":
+            save_sheet(torch.stack(shown[:32]), sheet, columns=8)
     table["real_two_objects"] = _real_pairs(judge, composer, pairs)
     return table
 
