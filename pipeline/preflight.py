@@ -413,7 +413,8 @@ def _check_fit(folder: Path) -> None:
     """The parts must go together, and the UNet must ask for nothing but latents, time and words."""
     unet, vae, text = (read_config(folder, n) for n in ("unet", "vae", "text_encoder"))
     for key in ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type"):
-        if unet.get(key) is not None:
+        # "text" pools the words that every UNet gets; it asks for nothing more.
+        if unet.get(key) is not None and (key, unet[key]) != ("addition_embed_type", "text"):
             raise InputError(
                 f"The UNet of {short(folder)} is of another architecture: it has"
                 f" {key} {short(unet[key])}, which Stable Diffusion 1.x and 2.x do not."

@@ -171,7 +171,6 @@ def trainer(
     rate: float = 1e-3,
     seed: int = 0,
     device: str = "cpu",
-    autocast: bool = False,
     **loop,
 ) -> Trainer:
     model.to(device).train()
@@ -183,7 +182,8 @@ def trainer(
     def step(generator: torch.Generator, _: int) -> dict[str, torch.Tensor]:
         pictures, texts = pairs(batch, generator)
         ids = tokens(tokenizer, texts).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
+        kind = torch.device(device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             image = embed_images(model, pictures.to(device))
             text = embed_texts(model, ids)
         image, text = image.float(), text.float()

@@ -44,10 +44,11 @@ def export(
     vocabulary,
     prediction: str = "v_prediction",
 ) -> None:
-    """Write everything but the model card into `folder`; what was there is replaced."""
-    for old in ("unet", "vae", "text_encoder", "clip", "tokenizer", "scheduler"):
-        shutil.rmtree(folder / old, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write everything but the model card into `folder`; what was there is replaced at the end, so
+    that parts may come from it."""
+    whole, folder = folder, folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     text, image = split_towers(clip)
     parts = {"unet": unet, "vae": vae, "text_encoder": text, "clip/image_encoder": image}
     for name, module in parts.items():
@@ -78,3 +79,10 @@ def export(
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(0o644)
+    whole.mkdir(exist_ok=True)
+    for new in folder.iterdir():
+        old = whole / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    folder.rmdir()

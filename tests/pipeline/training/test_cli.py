@@ -1,0 +1,87 @@
+"""`python -m pipeline train`: sentences for what is wrong, and one short run of every stage."""
+
+import json
+
+import pytest
+
+from pipeline.__main__ import main
+
+
+def run(capsys, *argv):
+    code = main(["train", *(str(a) for a in argv)])
+    out, err = capsys.readouterr()
+    return code, out, err.strip().splitlines()[-1] if err.strip() else ""
+
+
+BAD = {
+    "no length": (["clip"], "--minutes N or --steps N"),
+    "minutes": (["clip", "--minutes", "nan"], "--minutes must be a positive number"),
+    "minutes below": (["clip", "--minutes", "-3"], "--minutes must be a positive number"),
+    "steps": (["vae", "--steps", "0"], "--steps must be at least 1"),
+    "batch": (["vae", "--steps", "1", "--batch", "0"], "--batch must be at least 1"),
+    "order": (["unet", "--steps", "1"], "train that stage first"),
+    "stage": (["gan"], "gan"),
+    "device": (["vae", "--steps", "1", "--device", "tpu"], "cpu"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_input_is_one_sentence_and_exit_code_2(capsys, tmp_path, tiny_data, name):
+    argv, sentence = BAD[name]
+    code, _, err = run(capsys, *argv, "--run", tmp_path / "run", "--data", tiny_data)
+    assert code == 2 and sentence in err
+
+
+def test_missing_data_that_cannot_be_fetched(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no npm there
+    code, _, err = run(capsys, "clip", "--steps", 1, "--data", tmp_path / "none")
+    assert code == 2 and "npm is not installed" in err
+
+
+def test_data_is_fetched_with_npm_pack(capsys, tmp_path, monkeypatch, tiny_data):
+    """A stand-in for npm that does what `npm pack` does: puts the named archives here."""
+    from pipeline.training import data
+
+    npm = tmp_path / "npm"
+    npm.write_text(f"#!/bin/sh\necho $@ > asked\ncp {tiny_data}/*.tgz .\n")
+    npm.chmod(0o755)
+    monkeypatch.setattr(data.shutil, "which", lambda _: str(npm))
+    data.fetch(tmp_path / "data")
+    asked = (tmp_path / "data" / "asked").read_text()
+    assert asked.startswith("pack --silent @lobehub/fluent-emoji-3d cldr-annotations-full")
+    (tmp_path / "data" / "asked").unlink()
+    data.fetch(tmp_path / "data")  # all there: npm is not asked again
+    assert not (tmp_path / "data" / "asked").exists()
+
+
+def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, monkeypatch):
+    from pipeline import load
+    from pipeline.training import unet
+
+    asked = unet.asked
+    monkeypatch.setattr(unet, "asked", lambda vocabulary: asked(vocabulary)[:1])
+
+    where = ["--run", tmp_path / "run", "--data", tiny_data, "--device", "cpu"]
+    model = tmp_path / "model"
+    assert run(capsys, "clip", "--steps", 2, "--batch", 8, *where)[0] == 0
+    assert run(capsys, "vae", "--steps", 2, "--batch", 2, *where)[0] == 0
+    assert run(capsys, "decoder", "--steps", 2, "--batch", 2, *where)[0] == 0
+    few = ["--batch", 2, "--pool", 8]
+    assert run(capsys, "unet", "--steps", 2, *few, *where)[0] == 0
+    code, _, err = run(capsys, "unet", "--steps", 3, *few, *where)
+    assert code == 2 and "--resume" in err
+    assert run(capsys, "unet", "--steps", 3, "--resume", *few, *where)[0] == 0
+    code, _, err = run(capsys, "unet", "--steps", 4, "--resume", "--batch", 3, *where)
+    assert code == 2 and "batch: 2 there, 3 now" in err
+    assert run(capsys, "export", "--model", model, *where)[0] == 0
+    made = json.loads((model / "training.json").read_text())["stages"]
+    assert made["unet"]["pictures"] == 6 and set(made) == {"clip", "vae", "decoder", "unet"}
+    assert (tmp_path / "run/unet/sample.png").exists()
+    assert load(str(model), device="cpu").generate(steps=1, seed=1).images[0].size == (128, 128)
+
+    # Another run goes on from the shipped weights alone.
+    other = ["--run", tmp_path / "other", "--data", tiny_data, "--device", "cpu", "--base", model]
+    assert run(capsys, "unet", "--steps", 1, *few, *other)[0] == 0
+    assert run(capsys, "export", "--model", model, *other)[0] == 0
+    made = json.loads((model / "training.json").read_text())["stages"]
+    assert made["unet"]["pictures"] == 2 and "clip" in made
