@@ -19,6 +19,11 @@ import torch
 from tqdm import tqdm
 from transformers import CLIPVisionModelWithProjection
 
+from .. import noise
+from ..options import GenerateOptions
+from ..prompt import encode
+from ..samplers import Answer, start
+from ..vae import decode
 from .clip import enlarge
 from .data import (
     COLOURS,
@@ -124,6 +129,43 @@ def asked(count: int, things: int) -> tuple[list[Scene], list[Scene]]:
     return singles, pairs
 
 
+@torch.no_grad()
+def draw(models, prompts: list[str], seeds: list[int], *, progress: bool = True) -> torch.Tensor:
+    """What `models` draws with its own defaults, (N, 3, 128, 128) in -1..1.
+
+    The samplers of 16 pictures run in step and share each UNet call, which is several times faster
+    than one picture after the other and changes the last bits only.
+    """
+    options = models.resolve(GenerateOptions(steps=STEPS))
+    out = []
+    for begin in tqdm(range(0, len(prompts), 16), desc="drawing", disable=not progress):
+        here = slice(begin, begin + 16)
+        encoded = [encode(models.tokenizer, models.text_encoder, p, "") for p in prompts[here]]
+        context = torch.cat([c for c, _ in encoded] + [u for _, u in encoded])
+        context = context.to(models.device, models.dtype)
+        running = []
+        for seed in seeds[here]:
+            generator = noise.generator_for(seed)
+            first = noise.first_noise(generator, 4, SIZE // 8, SIZE // 8)
+            pair = options.sampler, options.schedule
+            running.append(start(*pair, models.scheduler_config, first, STEPS, generator, seed))
+        queries, latents = [next(r) for r in running], []
+        while queries:
+            x = torch.cat([q.x for q in queries]).to(models.device, models.dtype)
+            t = queries[0].t.to(models.device)
+            output = models.unet(torch.cat([x, x]), t, encoder_hidden_states=context).sample
+            cond, uncond = output.float().cpu().chunk(2)
+            guided = uncond + options.cfg * (cond - uncond)
+            queries = []
+            for r, g in zip(running, guided.split(1), strict=True):
+                try:
+                    queries.append(r.send(Answer(g, g, None)))
+                except StopIteration as done:
+                    latents.append(done.value)
+        out += [decode(models.vae, x) * 2 - 1 for x in latents]
+    return torch.cat(out)
+
+
 def evaluate(
     folder: Path, data: Path, *, count: int = 200, progress: bool = True, sheet: Path | None = None
 ) -> dict:
@@ -139,13 +181,6 @@ def evaluate(
     composer = Composer(data, vocabulary)
     judge = Judge.build(folder, composer)
     singles, pairs = asked(count, len(vocabulary))
-
-    def draw(scene: Scene, language: str, seed: int) -> torch.Tensor:
-        picture = models.generate(
-            prompt=caption(scene, vocabulary, language), seed=seed, steps=STEPS
-        ).images[0]
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        return pixels.view(SIZE, SIZE, 3).permute(2, 0, 1) / 127.5 - 1
 
     def shares(ranks: list[int]) -> dict[str, float]:
         n = len(ranks)
@@ -170,15 +205,15 @@ def evaluate(
     table["real_through_vae"] = shares(judge.ranks(kept, wanted, judge.whole))
     table["vae_psnr"] = (10 * (4 / (kept - composer.draw(singles)).square().mean()).log10()).item()
     for language in ("en", "zh"):
-        steps = tqdm(singles, desc=f"one object, {language}", disable=not progress)
-        pictures = torch.stack([draw(s, language, i) for i, s in enumerate(steps)])
+        asked_for = [caption(s, vocabulary, language) for s in [*singles, *pairs]]
+        seeds = [*range(len(singles)), *range(len(pairs))]
+        drawn = draw(models, asked_for, seeds, progress=progress)
+        pictures, drawn_pairs = drawn[: len(singles)], drawn[len(singles) :]
         row = shares(judge.ranks(pictures, wanted, judge.whole))
         named = [border_colour(p) == s.colour for p, s in zip(pictures, singles, strict=True)]
         row["background"] = sum(named) / len(named)
         both, swapped, shown = [], 0, list(pictures[:24])
-        steps = tqdm(pairs, desc=f"two objects, {language}", disable=not progress)
-        for i, scene in enumerate(steps):
-            picture = draw(scene, language, i)
+        for picture, scene in zip(drawn_pairs, pairs, strict=True):
             shown.append(picture)
             first, second = halves(picture[None], scene.relation)
             a, b = scene.things

@@ -251,3 +251,19 @@ def test_sheet(tmp_path):
         (128, 128, 128),
         (255, 255, 255),
     ]
+
+
+def test_the_evaluation_draws_what_the_pipeline_draws(tmp_path, vocabulary, words):
+    """Many at once and one by one: the same pictures but for the last bits."""
+    torch.manual_seed(0)
+    from pipeline import load
+
+    parts = {"unet": unet.build(192), "vae": vae.build(), "clip": clip.build(tokenizer.load(words))}
+    export.export(tmp_path / "m", tokenizer_folder=words, vocabulary=vocabulary, **parts)
+    models = load(str(tmp_path / "m"), device="cpu", dtype="fp32")
+    prompts = ["a thing aa", "a thing ab on a red background"]
+    many = evaluate.draw(models, prompts, [4, 9], progress=False)
+    for prompt, seed, picture in zip(prompts, (4, 9), many, strict=True):
+        alone = models.generate(prompt=prompt, seed=seed, steps=evaluate.STEPS).images[0]
+        pixels = torch.tensor(list(alone.getdata()), dtype=torch.float32).view(128, 128, 3)
+        assert ((picture.permute(1, 2, 0) + 1) * 127.5 - pixels).abs().max() < 1.5
