@@ -80,7 +80,7 @@ def _peer(models, options):
     from .text import space_han
 
     pipe = StableDiffusionPipeline.from_pretrained(
-        models.path, torch_dtype=models.dtype, local_files_only=True, use_safetensors=True
+        models.path, dtype=models.dtype, local_files_only=True, use_safetensors=True
     ).to(models.device)
     pipe.vae.to(models.vae_dtype)
     pipe.set_progress_bar_config(disable=True)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .options import GenerateOptions
 
 EMBEDDED = Path(__file__).parent / "models"
+# Measured on two cores with the embedded model: bf16 is 1.2 times as fast as fp32 but moves the
+# latents by 0.004; channels-last is no faster.
 AUTO_DTYPE = {"cpu": "fp32", "cuda": "fp16", "mps": "fp32"}
 VAE_DTYPE = "fp32"  # fp16 overflows in some autoencoders, and decoding is one call of many
 CHANNELS_LAST = {"cpu": False, "cuda": False, "mps": False}  # the memory format of UNet and VAE

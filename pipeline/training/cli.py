@@ -91,7 +91,7 @@ class Parts:
     def vae(self, *, decoder: bool = True) -> AutoencoderKL:
         """The autoencoder with normalised latents, its decoder sharpened where that was done."""
         place = self._place(self.folder / "vae" / "final", "vae")
-        model = AutoencoderKL.from_pretrained(place, torch_dtype=torch.float32)
+        model = AutoencoderKL.from_pretrained(place, dtype=torch.float32)
         if decoder and newest_checkpoint(self.folder / "decoder"):
             load_ema(model, self.folder / "decoder")
         return model.eval()
@@ -103,7 +103,7 @@ class Parts:
             return model
         if self.base is None:
             raise InputError(f"{self.folder / 'unet'} holds no checkpoint: train unet first.")
-        return UNet2DConditionModel.from_pretrained(self.base / "unet", torch_dtype=torch.float32)
+        return UNet2DConditionModel.from_pretrained(self.base / "unet", dtype=torch.float32)
 
 
 def _loop(args: argparse.Namespace) -> dict:

@@ -102,12 +102,13 @@ def test_diffusers_own_pipeline_draws_the_same(models, sampler):
     from pipeline.samplers.adapter import build
 
     options = models.resolve(models_options(sampler))
-    pipe = StableDiffusionPipeline.from_pretrained(FOLDER, use_safetensors=True)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        FOLDER, use_safetensors=True, dtype=torch.float32
+    )
     pipe.set_progress_bar_config(disable=True)
     line = SAMPLERS[options.sampler]
     schedule = options.schedule if options.schedule != "automatic" else line.automatic
     pipe.scheduler = build(line, SCHEDULES[schedule], models.scheduler_config, options.steps)
-    pipe.scheduler.set_begin_index(None) if hasattr(pipe.scheduler, "set_begin_index") else None
     generator = noise.generator_for(options.seed)
     latents = noise.first_noise(generator, 4, 16, 16)
     theirs = pipe(
