@@ -170,6 +170,11 @@ def tab(models, paint: Painter, i18n) -> None:
     def halt(step, request: gr.Request):
         return stage.stopped(step, language(request))
 
+    def settle(step, request: gr.Request):
+        """Says it again: a step that was already on its way may have come after the first word."""
+        time.sleep(0.5)
+        return stage.stopped(step, language(request))
+
     def follow(chosen: str, current: str):
         """The schedules that the sampler takes; the chosen one stays if it is among them."""
         choices = _schedules(chosen)
@@ -196,7 +201,9 @@ def tab(models, paint: Painter, i18n) -> None:
         show_progress_on=status,
         **GPU,
     )
-    stop.click(halt, last_step, status, cancels=[running], queue=False, **PRIVATE)
+    stop.click(halt, last_step, status, cancels=[running], queue=False, **PRIVATE).then(
+        settle, last_step, status, queue=False, **PRIVATE
+    )
     sampler.change(follow, [sampler, schedule], [sampler, schedule], queue=False, **PRIVATE)
     schedule.input(
         lambda key: gr.update(info=i18n(f"schedule.{key}")),

@@ -122,6 +122,7 @@ def test_a_visit(visit, tmp_path, language):
     page.wait_for_function("seen.steps.size >= 2")
     page.click("#stop")
     page.wait_for_selector(".gb-stopped")
+    page.wait_for_timeout(1500)  # and it stays so
     index, total = map(int, re.findall(r"\d+", page.inner_text(".gb-stopped .gb-line span"))[:2])
     assert (index < 200, total) == (True, 200)
 
