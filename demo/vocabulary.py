@@ -6,6 +6,8 @@ from html import escape
 
 import gradio as gr
 
+from pipeline.text import with_article
+
 from .texts import COLOURS
 
 # Chips carry both names; the page's language shows one and puts it into the prompt.
@@ -47,15 +49,6 @@ def _insert(prompt: str, chosen: gr.EventData) -> str:
     if not prompt.strip():
         return with_article(name)
     return f"{prompt.rstrip()} {with_article(name)}"
-
-
-def with_article(name: str) -> str:
-    """'an ice skate', 'a red apple', 'grapes', '红苹果': as the training captions have it."""
-    plural = name.endswith("s") and not name.endswith(("us", "ss", "os", "is"))
-    if plural or not name[:1].isascii():
-        return name
-    vowel = name[0].lower() in "aeiou" and not name.startswith("uni")
-    return f"{'an' if vowel else 'a'} {name}"
 
 
 def _paragraph(text, kind: str = "") -> str:

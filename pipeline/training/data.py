@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ..text import with_article
+
 PACKAGES = {
     "emoji": "@lobehub/fluent-emoji-3d",
     "names": "cldr-annotations-full",
@@ -453,16 +455,6 @@ class Composer:
 
 
 # ---- captions -------------------------------------------------------------------------------
-
-_PLURAL_EXCEPTIONS = ("us", "ss", "os", "is")
-
-
-def with_article(name: str) -> str:
-    """'an ice skate', 'a red apple', 'grapes'."""
-    if name.endswith("s") and not name.endswith(_PLURAL_EXCEPTIONS):
-        return name
-    return f"{'an' if name[0].lower() in 'aeiou' and not name.startswith('uni') else 'a'} {name}"
-
 
 EN_SINGLE = (
     "{a} on a {c} background",
