@@ -203,8 +203,9 @@ def parser() -> Parser:
     sub.set_defaults(run=train)
     sub.add_argument(
         "stage",
-        choices=("clip", "vae", "decoder", "unet", "all", "export", "evaluate"),
-        help="decoder: sharpen the autoencoder's decoder alone; export: write the model folder",
+        choices=("clip", "vae", "decoder", "unet", "all", "compare", "export", "evaluate"),
+        help="decoder: sharpen the autoencoder's decoder alone; compare: choices of the UNet's "
+        "training at equal budgets; export: write the model folder",
     )
     sub.add_argument("--minutes", type=float, help="train for this long")
     sub.add_argument("--steps", type=int, help="train up to this step in all")
@@ -220,6 +221,7 @@ def parser() -> Parser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--count", type=int, default=200, help="captions that evaluate asks for")
     sub.add_argument("--sheet", type=Path, help="PNG of the first pictures that evaluate draws")
+    sub.add_argument("--only", help="compare: these choices, with commas between them")
     sub.add_argument("--pool", type=int, default=16000, help="scenes whose latents are kept")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda")
     sub.add_argument("--compile", action="store_true", help="unet: compile first, two minutes")

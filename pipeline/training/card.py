@@ -27,9 +27,21 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}"
 
 
+def begin(run: Path, stage: str, base: Path | None) -> None:
+    """Note in `run`/`stage` what the weights that a stage starts from have seen; where the stage
+    has begun, nothing changes."""
+    made = base / "training.json" if base else None
+    if made is None or not made.exists() or newest_checkpoint(run / stage):
+        return
+    before = json.loads(made.read_text(encoding="utf-8"))["stages"].get(stage)
+    if before:
+        (run / stage).mkdir(parents=True, exist_ok=True)
+        (run / stage / "base.json").write_text(json.dumps(before), encoding="utf-8")
+
+
 def history(run: Path, before: dict | None) -> dict:
-    """Steps, pictures seen and minutes of each stage of `run`; `before`: the shipped model's, kept
-    for stages that this run does not have."""
+    """Steps, pictures seen and minutes of each stage of `run`, with those of the weights it began
+    from; `before`: the shipped model's, kept for stages that this run does not have."""
     stages = dict((before or {}).get("stages", {}))
     for stage in ("clip", "vae", "decoder", "unet"):
         path = newest_checkpoint(run / stage)
@@ -38,10 +50,12 @@ def history(run: Path, before: dict | None) -> dict:
         with safe_open(path, "pt") as file:
             header = file.metadata()
         steps, batch = int(header["step"]), json.loads(header["config"])["batch"]
+        began = run / stage / "base.json"
+        base = json.loads(began.read_text(encoding="utf-8")) if began.exists() else {}
         stages[stage] = {
-            "steps": steps,
-            "pictures": steps * batch,
-            "minutes": round(float(header["seconds"]) / 60, 1),
+            "steps": steps + base.get("steps", 0),
+            "pictures": steps * batch + base.get("pictures", 0),
+            "minutes": round(float(header["seconds"]) / 60 + base.get("minutes", 0), 1),
             "machine": machine(),
         }
     return {"stages": stages}

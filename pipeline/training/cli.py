@@ -1,4 +1,4 @@
-"""`python -m pipeline train STAGE`: clip, vae, decoder, unet, all, export, evaluate.
+"""`python -m pipeline train STAGE`: clip, vae, decoder, unet, all, compare, export, evaluate.
 
 A run is a folder: one sub-folder of checkpoints a stage, the tokenizer, and `vae/final`, the
 autoencoder with normalised latents that the UNet is trained on. What a run lacks is taken from
@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ..checkpoints import choose_device
 from ..errors import InputError
-from . import card, clip, data, evaluate, export, tokenizer, unet, vae
+from . import card, clip, compare, data, evaluate, export, tokenizer, unet, vae
 from .loop import Trainer, load_ema, newest_checkpoint
 from .sheet import save_sheet
 
@@ -124,6 +125,7 @@ def _go(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> No
         )
     if minutes is None and args.steps is None:
         raise InputError("Say how long to train: --minutes N or --steps N.")
+    card.begin(args.folder, trainer.folder.name, args.base)
     trainer.train(minutes=minutes, steps=args.steps)
     print(f"{trainer.folder}: step {trainer.step}, {trainer.seconds / 60:.1f} minutes in all.")
 
@@ -139,11 +141,14 @@ def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
     parts = Parts(args)
     folder = args.folder / "tokenizer"
     if not (folder / "vocab.json").exists():
-        tokenizer.train(parts.vocabulary, folder)
+        if args.base is None:
+            tokenizer.train(parts.vocabulary, folder)
+        else:
+            shutil.copytree(args.base / "tokenizer", folder)
     words = tokenizer.load(folder)
     torch.manual_seed(args.seed)
     trainer = clip.trainer(
-        clip.build(words),
+        clip.build(words) if args.base is None else parts.clip(),
         words,
         clip.Pairs(args.data, parts.vocabulary),
         args.folder / "clip",
@@ -157,6 +162,10 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
     parts = Parts(args)
     torch.manual_seed(args.seed)
     model = vae.build()
+    warm = args.base is not None
+    if warm:
+        base = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32)
+        model.load_state_dict(base.state_dict())
     pictures = vae.Pictures(args.data, parts.vocabulary)
     held = pictures(16, torch.Generator().manual_seed(2**40))
     folder = args.folder / "vae"
@@ -165,7 +174,13 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
         save_sheet(vae.before_and_after(model, held), folder / "sample.png", columns=8)
 
     trainer = vae.trainer(
-        model, pictures, folder, device=parts.device, sample_fn=sample, **_loop(args)
+        model,
+        pictures,
+        folder,
+        hint=not warm,
+        device=parts.device,
+        sample_fn=sample,
+        **_loop(args),
     )
     _go(args, trainer, minutes or args.minutes)
     load_ema(model, folder)
@@ -231,6 +246,26 @@ def train_unet(args: argparse.Namespace, minutes: float | None = None) -> None:
     _go(args, trainer, minutes or args.minutes)
 
 
+def compare_choices(args: argparse.Namespace) -> None:
+    """Short trainings of the UNet that differ in one thing, measured against each other."""
+    names = args.only.split(",") if args.only else list(compare.CHOICES)
+    for name in names:
+        if name not in compare.CHOICES:
+            raise InputError(f"There is no choice {name!r}: {', '.join(compare.CHOICES)}.")
+    if args.minutes is None:
+        raise InputError("Say how long each choice may learn: --minutes N.")
+    parts = Parts(args)
+    words = tokenizer.load(parts.tokenizer_folder())
+    text, _ = export.split_towers(parts.clip())
+    composer, encoder = data.Composer(args.data, parts.vocabulary), parts.vae()
+    measure = compare.Measure.build(composer, encoder, parts.vocabulary, words, text)
+    pool = compare.Kept(composer, encoder, args.pool, unet.PAIRS)
+    pool.fill(args.seed)
+    warm = any(compare.CHOICES[n].warm for n in names)
+    base = parts.unet() if warm else None
+    print(compare.compare(names, pool, measure, args.folder / "compare", args.minutes, base))
+
+
 def _encoder_hash(model: AutoencoderKL) -> str:
     """Names the latents a UNet was trained on; a sharper decoder does not change it."""
     digest = hashlib.sha256()
@@ -283,6 +318,7 @@ STAGES = {
     "decoder": train_decoder,
     "unet": train_unet,
     "all": train_all,
+    "compare": compare_choices,
     "export": write,
     "evaluate": measure,
 }

@@ -105,7 +105,8 @@ def loss_terms(
         "loss": reconstruction
         + EDGE_WEIGHT * edge
         + COARSE_WEIGHT * coarse
-        + KL_WEIGHT * kl / pixels,
+        + KL_WEIGHT * kl / pixels
+        + colour * hint,
         "l1": reconstruction,
         "edge": edge,
         "coarse": coarse,
@@ -149,6 +150,7 @@ def trainer(
     rate: float = 1e-3,
     seed: int = 0,
     decoder_only: bool = False,
+    hint: bool = True,
     device: str = "cpu",
     **loop,
 ) -> Trainer:
@@ -160,13 +162,13 @@ def trainer(
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
         seen = pictures(batch, generator).to(device, memory_format=torch.channels_last)
-        colour = 0.0 if decoder_only else max(0.0, 1 - number / COLOUR_STEPS)
+        colour = max(0.0, 1 - number / COLOUR_STEPS) if hint and not decoder_only else 0.0
         kind = torch.device(device).type
         # On a CPU narrow networks learn markedly worse in bf16.
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             return loss_terms(vae, seen, generator, colour)
 
-    config = {"batch": batch, "seed": seed, "decoder_only": decoder_only}
+    config = {"batch": batch, "seed": seed, "decoder_only": decoder_only, "hint": hint}
     return Trainer(folder, vae, optimizer, step, config=config, batch=batch, **loop)
 
 

@@ -1,8 +1,10 @@
 """`python -m pipeline train`: sentences for what is wrong, and one short run of every stage."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.__main__ import main
 
@@ -79,9 +81,48 @@ def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, m
     assert (tmp_path / "run/unet/sample.png").exists()
     assert load(str(model), device="cpu").generate(steps=1, seed=1).images[0].size == (128, 128)
 
-    # Another run goes on from the shipped weights alone.
+    # Another run goes on from the shipped weights alone, and counts what they have seen.
     other = ["--run", tmp_path / "other", "--data", tiny_data, "--device", "cpu", "--base", model]
     assert run(capsys, "unet", "--steps", 1, *few, *other)[0] == 0
     assert run(capsys, "export", "--model", model, *other)[0] == 0
     made = json.loads((model / "training.json").read_text())["stages"]
-    assert made["unet"]["pictures"] == 2 and "clip" in made
+    assert made["unet"]["pictures"] == 6 + 2 and made["clip"]["pictures"] == 16
+
+
+def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny_data):
+    """One step at a vanishing rate: what is saved is what the model folder held."""
+    from safetensors.torch import load_file
+
+    base = Path(__file__).parents[3] / "pipeline/models/emoji"
+    where = ["--run", tmp_path, "--data", tiny_data, "--device", "cpu", "--base", base]
+    few = ["--steps", 1, "--batch", 4, "--rate", 1e-9]
+    assert run(capsys, "clip", *few, *where)[0] == 0
+    assert run(capsys, "vae", *few, *where)[0] == 0
+    text = load_file(base / "text_encoder/model.safetensors")
+    image = load_file(base / "clip/image_encoder/model.safetensors")
+    vae = load_file(base / "vae/diffusion_pytorch_model.safetensors")
+    held = {s: load_file(next((tmp_path / s).glob("checkpoint-*"))) for s in ("clip", "vae")}
+    for name, parts, prefix in (
+        ("clip", text, "model.text_model."),
+        ("clip", image, "model."),
+        ("vae", vae, "model."),
+    ):
+        for key, tensor in parts.items():
+            assert torch.allclose(held[name][prefix + key], tensor.float(), atol=1e-5), key
+    assert (tmp_path / "tokenizer/merges.txt").read_text() == (
+        base / "tokenizer/merges.txt"
+    ).read_text()
+    # The folder that it began from is not needed to go on, but a fresh hint would be another run.
+    code, _, err = run(capsys, "vae", "--steps", 2, "--batch", 4, "--resume", *where[:-2])
+    assert code == 2 and "hint: False there, True now" in err
+
+
+def test_choices_are_compared_at_equal_budgets(capsys, tmp_path, tiny_data):
+    base = Path(__file__).parents[3] / "pipeline/models/emoji"
+    where = ["--run", tmp_path, "--data", tiny_data, "--device", "cpu", "--base", base]
+    few = ["--pool", 32, "--minutes", 0.001]
+    code, out, _ = run(capsys, "compare", "--only", "noise,small-first,on", *few, *where)
+    rows = out.strip().splitlines()[-3:]
+    assert code == 0 and [r.split(" | ")[1] for r in rows] == ["64", "128", "64"]
+    code, _, err = run(capsys, "compare", "--only", "nose", *few, *where)
+    assert code == 2 and "no choice 'nose'" in err

@@ -116,6 +116,29 @@ def test_normalising_latents_does_not_change_what_is_decoded():
     assert abs(posterior.mode().std().item() * scale - 1) < 1e-3
 
 
+def test_the_fading_hint_pulls_three_channels_to_the_mean_colour(tmp_path, tiny_data, vocabulary):
+    """The hint is in the loss at first, and not after COLOUR_STEPS or for a trained encoder."""
+    torch.manual_seed(0)
+    model = vae.build()
+    pictures = vae.Pictures(tiny_data, vocabulary)
+    seen = pictures(4, seeded(3))
+    with torch.no_grad():
+        without = vae.loss_terms(model, seen, seeded(4))
+        half = vae.loss_terms(model, seen, seeded(4), 0.5)
+        mean = model.encode(seen).latent_dist.mode()[:, :3]
+    wanted = F.mse_loss(mean, 2 * F.avg_pool2d(seen, 8))
+    assert torch.allclose(half["loss"] - without["loss"], wanted / 2, rtol=1e-4)
+
+    def loss(step, **how):
+        trainer = vae.trainer(model, pictures, tmp_path, batch=4, **how)
+        with torch.no_grad():
+            return trainer.step_fn(seeded(5), step)["loss"].item()
+
+    last = loss(vae.COLOUR_STEPS)
+    assert loss(0) > loss(vae.COLOUR_STEPS // 2) > last
+    assert loss(0, hint=False) == last == loss(0, decoder_only=True)
+
+
 def test_decoder_only_leaves_the_latents_alone(tmp_path, tiny_data, vocabulary):
     torch.manual_seed(0)
     model = vae.build()
@@ -130,6 +153,15 @@ def test_decoder_only_leaves_the_latents_alone(tmp_path, tiny_data, vocabulary):
 
 
 # ---- UNet --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_shifted_timesteps_have_the_distribution_they_promise(shift):
+    t = unet.timesteps(200_000, 1000, seeded(6), shift).float()
+    assert t.min() >= 0 and t.max() == 999
+    for share in (0.25, 0.5, 0.9):  # quantiles of shift * u / (1 + (shift - 1) * u)
+        wanted = 1000 * shift * share / (1 + (shift - 1) * share)
+        assert abs(t.quantile(share).item() - wanted) < 6
 
 
 class Oracle(torch.nn.Module):
