@@ -162,8 +162,7 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
     parts = Parts(args)
     torch.manual_seed(args.seed)
     model = vae.build()
-    warm = args.base is not None
-    if warm:
+    if args.base is not None:
         base = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32)
         model.load_state_dict(base.state_dict())
     pictures = vae.Pictures(args.data, parts.vocabulary)
@@ -177,7 +176,6 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
         model,
         pictures,
         folder,
-        hint=not warm,
         device=parts.device,
         sample_fn=sample,
         **_loop(args),

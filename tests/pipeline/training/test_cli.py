@@ -112,9 +112,8 @@ def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny
     assert (tmp_path / "tokenizer/merges.txt").read_text() == (
         base / "tokenizer/merges.txt"
     ).read_text()
-    # The folder that it began from is not needed to go on, but a fresh hint would be another run.
-    code, _, err = run(capsys, "vae", "--steps", 2, "--batch", 4, "--resume", *where[:-2])
-    assert code == 2 and "hint: False there, True now" in err
+    # The folder that it began from is not needed to go on.
+    assert run(capsys, "vae", "--steps", 2, "--batch", 4, "--resume", *where[:-2])[0] == 0
 
 
 def test_choices_are_compared_at_equal_budgets(capsys, tmp_path, tiny_data):
