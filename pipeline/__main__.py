@@ -223,6 +223,9 @@ def parser() -> Parser:
     sub.add_argument("--sheet", type=Path, help="PNG of the first pictures that evaluate draws")
     sub.add_argument("--only", help="compare: these choices, with commas between them")
     sub.add_argument("--pool", type=int, default=16000, help="scenes whose latents are kept")
+    sub.add_argument(
+        "--side", type=int, choices=(64, 128), default=128, help="unet: of the pictures, in pixels"
+    )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda")
     sub.add_argument("--compile", action="store_true", help="unet: compile first, two minutes")
     sub.add_argument("--checkpoint-steps", type=int, help="default: every three minutes")

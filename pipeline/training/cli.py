@@ -25,7 +25,14 @@ from . import card, clip, compare, data, evaluate, export, tokenizer, unet, vae
 from .loop import Trainer, load_ema, newest_checkpoint
 from .sheet import save_sheet
 
-SHARES = {"clip": 0.1, "vae": 0.3, "unet": 0.6}  # of the minutes of `train all`
+# Stage, side of the UNet's pictures, share of the minutes of `train all`. Small pictures teach
+# words at a quarter of the cost; see docs/training.md.
+SHARES = (
+    ("clip", None, 0.2),
+    ("vae", None, 0.25),
+    ("unet", 64, 0.25),
+    ("unet", data.SIZE, 0.3),
+)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -211,7 +218,9 @@ def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> Non
     print(f"PSNR {vae.psnr(parts.vae(), held):.2f} dB on held-out scenes.")
 
 
-def train_unet(args: argparse.Namespace, minutes: float | None = None) -> None:
+def train_unet(
+    args: argparse.Namespace, minutes: float | None = None, side: int | None = None
+) -> None:
     parts = Parts(args)
     words = tokenizer.load(parts.tokenizer_folder())
     text, _ = export.split_towers(parts.clip())
@@ -225,7 +234,7 @@ def train_unet(args: argparse.Namespace, minutes: float | None = None) -> None:
     folder = args.folder / "unet"
     trainer = unet.trainer(
         model,
-        unet.Pool(composer, encoder, args.pool, unet.PAIRS),
+        unet.Pool(composer, encoder, args.pool, unet.PAIRS, side or args.side),
         parts.vocabulary,
         words,
         text,
@@ -276,9 +285,18 @@ def _encoder_hash(model: AutoencoderKL) -> str:
 def train_all(args: argparse.Namespace) -> None:
     if args.minutes is None and args.steps is None:
         raise InputError("Say how long to train: --minutes N or --steps N.")
-    for stage, share in SHARES.items():
-        print(f"Stage {stage}")
-        STAGES[stage](args, args.minutes * share if args.minutes else None)
+    for stage, side, share in SHARES:
+        print(f"Stage {stage}" + (f" at {side} pixels" if side else ""))
+        now = argparse.Namespace(**vars(args))
+        if side == data.SIZE:  # goes on where the smaller pictures ended
+            now.resume = True
+        elif side and args.steps:
+            now.steps = max(1, args.steps // 2)
+        minutes = args.minutes * share if args.minutes else None
+        if side:
+            train_unet(now, minutes, side)
+        else:
+            STAGES[stage](now, minutes)
     write(args)
 
 

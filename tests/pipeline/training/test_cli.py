@@ -89,6 +89,26 @@ def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, m
     assert made["unet"]["pictures"] == 6 + 2 and made["clip"]["pictures"] == 16
 
 
+def test_all_stages_in_one_command_small_pictures_first(capsys, tmp_path, tiny_data, monkeypatch):
+    from pipeline.training import unet
+
+    asked, sides = unet.asked, []
+    monkeypatch.setattr(unet, "asked", lambda vocabulary: asked(vocabulary)[:1])
+    fill = unet.Pool.fill
+
+    def watched(pool, seed):
+        fill(pool, seed)
+        sides.append((pool.side, pool.latents.shape[-1]))
+
+    monkeypatch.setattr(unet.Pool, "fill", watched)
+    where = ["--run", tmp_path / "run", "--data", tiny_data, "--device", "cpu"]
+    few = ["--steps", 2, "--batch", 4, "--pool", 8, "--model", tmp_path / "model"]
+    assert run(capsys, "all", *few, *where)[0] == 0
+    assert sides == [(64, 8), (128, 16)]
+    made = json.loads((tmp_path / "model/training.json").read_text())["stages"]
+    assert {k: v["steps"] for k, v in made.items()} == {"clip": 2, "vae": 2, "unet": 2}
+
+
 def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny_data):
     """One step at a vanishing rate: what is saved is what the model folder held."""
     from safetensors.torch import load_file
