@@ -27,6 +27,7 @@ from .quiet import quiet
 if TYPE_CHECKING:
     import torch
 
+    from .backends import AttentionProcessor
     from .engine import Result, Step
     from .inside import Preview
     from .options import GenerateOptions
@@ -67,10 +68,15 @@ class Models:
     device: torch.device
     dtype: torch.dtype
     vae_dtype: torch.dtype
-    attention: str
+    processor: AttentionProcessor  # of the UNet; its `name` is the backend that runs
     group_norm: str
     preview: Preview
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def attention(self) -> str:
+        """The attention backend that really runs."""
+        return self.processor.name
 
     def resolve(self, options: GenerateOptions) -> GenerateOptions:
         """`options` with every None filled: the model's defaults, and a random seed."""
@@ -85,11 +91,11 @@ class Models:
             filled["seed"] = secrets.randbelow(MAX_SEED + 2 - filled["count"])
         return GenerateOptions(**filled)
 
-    def stream(self, options: GenerateOptions) -> Iterator[Step | Result]:
-        """Step events, then the Result. Closing the iterator stops the work."""
+    def stream(self, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
+        """Step events, then the Result. Closing the iterator stops the work. See engine.stream."""
         from . import engine
 
-        return engine.stream(self, options)
+        return engine.stream(self, options, words=words)
 
     def generate(self, options: GenerateOptions | None = None, **fields: Any) -> Result:
         """The Result for `options`, or for the fields of GenerateOptions given by name."""
@@ -128,7 +134,7 @@ def load(
 
         from . import backends
 
-        attention = backends.choose_attention(attention, torch_device, torch_dtype)
+        backends.choose_attention(attention, torch_device, torch_dtype)  # refused before loading
         group_norm = backends.choose_group_norm(group_norm, torch_device, torch_dtype)
         vae_dtype = getattr(torch, DTYPES[VAE_DTYPE])
         parts = {
@@ -136,6 +142,9 @@ def load(
             "vae": _load_part(folder, "vae", vae_dtype),
             "text_encoder": _load_part(folder, "text_encoder", torch_dtype),
         }
+        heads = backends.head_sizes(parts["unet"])
+        chosen = backends.choose_attention(attention, torch_device, torch_dtype, heads)
+        rest = backends.fallbacks(chosen, torch_device) if attention == "auto" else ()
         tokenizer = _load_tokenizer(folder, parts["text_encoder"])
         try:
             for part in parts.values():
@@ -143,7 +152,7 @@ def load(
             if CHANNELS_LAST[torch_device.type]:
                 for part in (parts["unet"], parts["vae"]):
                     part.to(memory_format=torch.channels_last)
-            backends.install_attention(parts["unet"], parts["vae"], attention)
+            processor = backends.install_attention(parts["unet"], parts["vae"], chosen, rest)
             backends.install_group_norm(parts["unet"], parts["vae"], group_norm)
             preview = _try_out(folder, tokenizer, **parts)
         except torch.OutOfMemoryError:
@@ -163,7 +172,7 @@ def load(
             device=torch_device,
             dtype=torch_dtype,
             vae_dtype=vae_dtype,
-            attention=attention,
+            processor=processor,
             group_norm=group_norm,
             preview=preview,
         )

@@ -15,22 +15,31 @@ from .samplers.base import Answer, Query
 class Denoiser:
     """One image's denoiser: `unet` under `context` and `uncond` (1, K, E) with guidance `cfg`."""
 
-    def __init__(self, unet, context: torch.Tensor, uncond: torch.Tensor, cfg: float):
-        self.unet, self.cfg = unet, cfg
+    def __init__(
+        self, unet, context: torch.Tensor, uncond: torch.Tensor, cfg: float, processor=None
+    ):
+        self.unet, self.cfg, self.processor = unet, cfg, processor
         self.guided = cfg != 1.0
         both = torch.cat([uncond, context]) if self.guided else context
         self.context = both.to(unet.device, unet.dtype)
 
     @torch.no_grad()
-    def __call__(self, query: Query) -> Answer:
+    def __call__(self, query: Query, listener=None) -> Answer:
         """Model output (noise or velocity) for query.x (1, C, h, w), in the query's own type.
 
-        Raises InputError where the model returns values that are not finite.
+        `listener` hears the maps of every cross attention, see backends.AttentionProcessor. Raises
+        InputError where the model returns values that are not finite.
         """
         x = query.x.to(self.unet.device, self.unet.dtype)
         x = x.expand(len(self.context), *x.shape[1:])
         t = torch.as_tensor(query.t, device=x.device)
-        out = self.unet(x, t, encoder_hidden_states=self.context, return_dict=False)[0]
+        if listener is not None:
+            self.processor.listener = listener
+        try:
+            out = self.unet(x, t, encoder_hidden_states=self.context, return_dict=False)[0]
+        finally:
+            if listener is not None:
+                self.processor.listener = None
         out = out.to(query.x.device, query.x.dtype)
         if not torch.isfinite(out).all():
             raise InputError(

@@ -21,7 +21,7 @@ from . import __version__, infotext, noise, prompt, vae
 from .denoiser import Denoiser, predicted_clean
 from .errors import InputError
 from .files import save_picture
-from .inside import Preview
+from .inside import Preview, WordMaps
 from .options import GenerateOptions
 from .samplers import SAMPLERS, SCHEDULES, start
 
@@ -32,6 +32,7 @@ class Step:
 
     image: 0-based index in the batch of `count`; index: 1..total; seconds since the request began;
     latents: the model's input at this step (1, C, h, w); clean: the latents it takes for clean.
+    words and maps, where asked for: the prompt's words and where each went, (words, h', w').
     """
 
     image: int
@@ -45,6 +46,8 @@ class Step:
     width: int
     height: int
     _preview: Preview = field(repr=False)
+    words: tuple[str, ...] = ()
+    maps: torch.Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def preview(self) -> Image.Image:
@@ -75,8 +78,11 @@ class Result:
         ]
 
 
-def stream(models, options: GenerateOptions) -> Iterator[Step | Result]:
-    """Step events of each image in turn, then the Result. Closing the iterator stops the work."""
+def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
+    """Step events of each image in turn, then the Result. Closing the iterator stops the work.
+
+    `words`: each Step also tells where each word of the prompt went, on every backend.
+    """
     began = time.perf_counter()
     options = models.resolve(options)
     factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
@@ -87,7 +93,8 @@ def stream(models, options: GenerateOptions) -> Iterator[Step | Result]:
         context, uncond = prompt.encode(
             models.tokenizer, models.text_encoder, options.prompt, options.negative
         )
-    denoiser = Denoiser(models.unet, context, uncond, options.cfg)
+        places = prompt.words(models.tokenizer, options.prompt) if words else []
+    denoiser = Denoiser(models.unet, context, uncond, options.cfg, models.processor)
     prediction = models.scheduler_config.get("prediction_type", "epsilon")
     images, texts, seeds, finals = [], [], [], []
     metadata = describe(models)
@@ -108,8 +115,9 @@ def stream(models, options: GenerateOptions) -> Iterator[Step | Result]:
         try:
             while True:
                 query = coroutine.send(answer)
+                seen = WordMaps(*query.x.shape[-2:]) if words else None
                 with models.lock:
-                    answer = denoiser(query)
+                    answer = denoiser(query, seen)
                 yield Step(
                     image=image,
                     count=options.count,
@@ -122,6 +130,8 @@ def stream(models, options: GenerateOptions) -> Iterator[Step | Result]:
                     width=options.width,
                     height=options.height,
                     _preview=models.preview,
+                    words=tuple(word for word, _ in places),
+                    maps=seen and seen.words([p for _, p in places]),
                 )
         except StopIteration as done:
             latents = done.value

@@ -1,7 +1,7 @@
-"""What is seen on the way: previews of latents, without the autoencoder.
+"""What is seen on the way: previews of latents, and where each word of the prompt went.
 
 A linear map from latents to RGB is fitted by least squares when a model is loaded, so previews cost
-almost nothing and work for every checkpoint.
+almost nothing and work for every checkpoint. Word maps are what cross attention computed anyway.
 """
 
 from __future__ import annotations
@@ -51,3 +51,46 @@ def _colour_fields(count: int, side: int) -> torch.Tensor:
     coarse = torch.rand((count, 3, 5, 5), generator=generator) * 1.4 - 0.2
     fields = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
     return fields.clamp(0, 1)
+
+
+class WordMaps:
+    """Collects the maps of one call of the UNet: the conditional picture's, over all its layers.
+
+    Layers look at different resolutions; the maps are brought to one grid, that of the finest layer
+    of at most 16 rows or columns (16x16 for Stable Diffusion at 512x512), and averaged. After Tang
+    et al., "What the DAAM", arXiv 2210.04885.
+    """
+
+    def __init__(self, height: int, width: int):
+        self.ratio = height / width
+        self.layers: list[torch.Tensor] = []
+
+    def __call__(self, maps: torch.Tensor) -> None:
+        """maps (B, Tq, Tk) of one layer; the last of the batch is the conditional picture."""
+        self.layers.append(maps[-1])
+
+    def keys(self) -> torch.Tensor | None:
+        """The average (Tk, h, w), fp32 on the CPU; None where there is no cross attention."""
+        grids = []
+        for layer in self.layers:
+            queries = layer.shape[0]
+            rows = round((queries * self.ratio) ** 0.5)
+            grids.append(layer.T.reshape(-1, rows, queries // rows).float())
+        if not grids:
+            return None
+        small = [g.shape[1:] for g in grids if min(g.shape[1:]) <= 16]
+        size = max(small or [g.shape[1:] for g in grids], key=lambda s: s[0] * s[1])
+        total = sum(
+            torch.nn.functional.interpolate(
+                g[None], size, mode="area" if g.shape[1] > size[0] else "bilinear"
+            )[0]
+            for g in grids
+        )
+        return (total / len(grids)).cpu()
+
+    def words(self, places: list[list[int]]) -> torch.Tensor | None:
+        """One map a word, (words, h, w): the sum over the keys where its tokens stand."""
+        keys = self.keys()
+        if keys is None:
+            return None
+        return torch.stack([keys[p].sum(0) for p in places]) if places else keys[:0]

@@ -43,3 +43,28 @@ def encode(
         hidden = text_encoder(input_ids=ids).last_hidden_state  # (n, 77, E)
         states.append(hidden.reshape(1, -1, hidden.shape[-1]))
     return states[0], states[1]
+
+
+def words(tokenizer, text: str) -> list[tuple[str, list[int]]]:
+    """Each word of `text` and where its tokens stand among the keys of `encode`'s states.
+
+    CLIP's tokens say themselves where a word ends; a Han character is a word of its own.
+    """
+    out: list[tuple[str, list[int]]] = []
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    open_word: list[int] = []
+    places: list[int] = []
+    for chunk, row in enumerate(chunks(tokenizer, text)):
+        for place, (token, name) in enumerate(
+            zip(row, tokenizer.convert_ids_to_tokens(row), strict=True)
+        ):
+            if token in special:
+                continue
+            open_word.append(token)
+            places.append(chunk * len(row) + place)
+            if name.endswith("</w>"):
+                out.append((tokenizer.decode(open_word).strip(), places))
+                open_word, places = [], []
+    if open_word:
+        out.append((tokenizer.decode(open_word).strip(), places))
+    return out

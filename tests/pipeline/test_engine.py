@@ -134,3 +134,50 @@ def test_result_saves_one_or_several(models, tmp_path):
     paths = result.save(tmp_path / "a.png")
     assert [p.name for p in paths] == ["a-1.png", "a-2.png"]
     assert parse(read(paths[1]))["Seed"] == "2" and parse(read(paths[0]))["Prompt"] == "苹果"
+
+
+@pytest.mark.parametrize("text", ["a red apple on a blue background", "蓝色背景上的红苹果"])
+def test_word_maps_come_with_each_step_and_change_no_bit(text):
+    models = load("emoji", device="cpu")
+    options = GenerateOptions(prompt=text, steps=2, seed=1, sampler="euler")
+    *steps, result = models.stream(options, words=True)
+    shown = steps[0].words
+    assert "".join(shown) == text.replace(" ", "")
+    for step in steps:
+        assert step.maps.shape == (len(shown), 8, 8)  # the finest cross attention of this model
+        assert step.maps.min() >= 0 and step.maps.sum(0).max() <= 1 + 1e-4
+    assert not torch.equal(steps[0].maps, steps[1].maps)
+    plain = models.generate(options)
+    assert torch.equal(plain.latents[0], result.latents[0])
+    assert next(iter(models.stream(options))).maps is None
+
+
+def test_words_of_a_long_prompt_stand_in_their_chunks(models):
+    from pipeline import prompt
+
+    rows = prompt.chunks(models.tokenizer, "red apple " * 60)
+    flat = [token for row in rows for token in row]
+    words = prompt.words(models.tokenizer, "red apple " * 60)
+    assert [w for w, _ in words] == ["red", "apple"] * 60
+    for word, places in words:
+        assert models.tokenizer.decode([flat[p] for p in places]).strip() == word
+    assert words[-1][1][0] > 77
+
+
+def test_maps_of_layers_are_brought_to_one_grid():
+    from pipeline.inside import WordMaps
+
+    seen = WordMaps(64, 96)  # latents of a picture that is wider than high
+    for rows, columns in ((64, 96), (16, 24), (8, 12)):
+        maps = torch.zeros(2, rows * columns, 3)
+        maps[1, :, 0] = 1  # the first key everywhere
+        grid = maps[1, :, 1].view(rows, columns)
+        grid[:, : columns // 2] = 1  # the second in the left half
+        maps[0] = 7  # the unconditional picture is not looked at
+        seen(maps)
+    keys = seen.keys()
+    assert keys.shape == (3, 16, 24)
+    assert torch.allclose(keys[0], torch.ones(16, 24), atol=1e-5) and (keys[2] == 0).all()
+    assert keys[1, :, :10].min() > 0.9 and keys[1, :, 14:].max() < 0.1
+    assert torch.allclose(seen.words([[0, 1]])[0], keys[0] + keys[1])
+    assert WordMaps(8, 8).words([[0]]) is None

@@ -1,0 +1,1 @@
+"""`python -m kernels.bench`: our kernels against their peers at Stable Diffusion's shapes."""

@@ -1,0 +1,141 @@
+"""`python -m kernels.bench [OP ...] [--device cuda] [--json FILE] [--plot DIR] [--tune]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+OPS = ("attention", "word_attention", "group_norm")
+DTYPES = ("fp16", "bf16", "fp32")
+HEAD = ("shape", "provider", "mode", "ms", "rate", "of ceiling", "to best peer", "")
+WIDTHS = (34, 18, 8, 9, 14, 10, 12, 0)
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        "python -m kernels.bench",
+        description="Times our kernels against their peers at Stable Diffusion's shapes.",
+    )
+    root.add_argument("ops", nargs="*", metavar="OP", help=f"of {', '.join(OPS)}; default: all")
+    root.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    root.add_argument("--dtype", choices=DTYPES, help="default: fp16 on a GPU, fp32 on a CPU")
+    root.add_argument("--mode", choices=("forward", "backward"), help="default: both")
+    root.add_argument("--seconds", type=float, default=0.2, help="of repeats for each time")
+    root.add_argument("--json", type=Path, metavar="FILE", help="write every row")
+    root.add_argument("--plot", type=Path, metavar="DIR", help="write PNG plots")
+    root.add_argument("--tune", action="store_true", help="write this GPU's tuned configurations")
+    return root
+
+
+def print_group(rows: list) -> None:
+    """The rows of one shape and mode, with each one's speed relative to the best peer."""
+    peers = [r.p50 for r in rows if r.p50 and not r.provider.startswith("ours")]
+    best = min(peers, default=None)
+    for row in rows:
+        ratio = f"{best / row.p50:.2f}x" if best and row.p50 else ""
+        cells = (
+            row.shape,
+            row.provider,
+            row.mode,
+            f"{row.p50:.4f}" if row.p50 else "",
+            f"{row.rate:.1f} {row.metric}" if row.rate else "",
+            f"{row.share:.0%}" if row.share else "",
+            ratio,
+            row.note,
+        )
+        print(" ".join(c.ljust(w) for c, w in zip(cells, WIDTHS, strict=True)).rstrip(), flush=True)
+
+
+def summary(rows: list) -> list[str]:
+    """For each op and mode: ours against the best peer of every shape, geometric mean and worst."""
+    out = []
+    groups: dict[tuple, dict[tuple, list]] = {}
+    for row in rows:
+        shapes = groups.setdefault((row.kernel, row.mode), {})
+        shapes.setdefault((row.shape, row.dtype), []).append(row)
+    for (kernel, mode), shapes in groups.items():
+        ratios = {}
+        for (shape, _), here in shapes.items():
+            ours = next((r.p50 for r in here if r.provider == "ours" and r.p50), None)
+            peers = [r.p50 for r in here if not r.provider.startswith("ours") and r.p50]
+            if ours and peers:
+                ratios[shape] = min(peers) / ours
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
+            slow = min(ratios, key=ratios.get)
+            out.append(
+                f"{kernel} {mode}: {mean:.2f}x the best peer (geometric mean of {len(ratios)} "
+                f"shapes), least {ratios[slow]:.2f}x at {slow}."
+            )
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    for op in args.ops:
+        if op not in OPS:
+            print(f"There is no benchmark {op!r}; there is {', '.join(OPS)}.", file=sys.stderr)
+            return 2
+    if not (math.isfinite(args.seconds) and 0 < args.seconds <= 60):
+        print(f"--seconds must be above 0 and at most 60, not {args.seconds}.", file=sys.stderr)
+        return 2
+
+    import importlib
+
+    import torch
+
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        fast = torch.device(device).type == "cuda"
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        print(f"The device {device} can't be used here: {first}", file=sys.stderr)
+        return 2
+    names = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+    dtype = names[args.dtype or ("fp16" if fast else "fp32")]
+    if args.tune:
+        if not fast:
+            print("--tune needs a GPU: an interpreted kernel has no time.", file=sys.stderr)
+            return 2
+        from .tune import tune
+
+        return tune(args.ops or OPS, device, dtype, args.seconds)
+    from .measure import surroundings
+
+    print(", ".join(f"{k} {v}" for k, v in surroundings(device).items() if v))
+    if not fast:
+        print("No GPU: our kernels have no time here; this measures what a CPU can run.")
+    print(" ".join(c.ljust(w) for c, w in zip(HEAD, WIDTHS, strict=True)).rstrip())
+    rows = []
+    for op in args.ops or OPS:
+        bench = importlib.import_module(f".{op}", __package__)
+        modes = [m for m in bench.MODES if args.mode in (None, m)]
+        group: list = []
+        for row in bench.rows(device, dtype, modes, args.seconds):
+            if group and (row.shape, row.mode) != (group[0].shape, group[0].mode):
+                print_group(group)
+                group = []
+            group.append(row)
+            rows.append(row)
+        print_group(group)
+    lines = summary(rows)
+    print("\n".join(lines))
+    if args.json:
+        text = json.dumps([r.as_dict() for r in rows], indent=1)
+        args.json.write_text(text + "\n", encoding="utf-8")
+    if args.plot:
+        from .plot import plots
+
+        for path in plots([r.as_dict() for r in rows], args.plot):
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Cross attention that also tells where each word went: its probabilities, averaged over heads.
+
+At most 128 keys fit in registers, so a program sees whole rows of the softmax. It walks the heads
+of its block of queries and adds their probabilities up in registers: the maps (B, Tq, Tk) cost one
+write, a (B, H, Tq, Tk) tensor never exists, and there are no atomics.
+
+What the maps mean: Tang et al., "What the DAAM", arXiv 2210.04885.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from . import attention as plain
+from .attention import LOG2E, dot, load_rows, split_head, store_rows
+from .launch import bits, multiprocessors, tuned
+
+MAX_KEYS = 128
+
+
+def reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in plain PyTorch, with the (B, H, Tq, Tk) tensor in between."""
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    weights = scores.softmax(-1)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, v), weights.float().mean(1)
+
+
+def heuristic(b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: int) -> dict:
+    """Block of queries, warps and stages: as large as keeps most multiprocessors busy.
+
+    SPLIT covers head size and keys by two powers of two each, 77 keys by 64 + 16 columns. Triton
+    then lays all warps along the rows, so it pays for 64 rows and more; below, whole powers do.
+    """
+    if bits(dtype) == 32 or sum(split_head(d)) > 128:
+        m = 16
+    else:
+        m = 64
+        while m > 16 and 2 * b * triton.cdiv(tq, m) < processors:
+            m //= 2
+    split = m == 64
+    return {"M": m, "SPLIT": split, "num_warps": 4 if split else 8, "num_stages": 2 if split else 1}
+
+
+def key(d: int, tq: int, dtype: torch.dtype) -> str:
+    """The name of a tuned configuration."""
+    return f"word_attention/d{d}/q{plain.length_class(tq)}/{bits(dtype)}"
+
+
+def configuration(q: torch.Tensor, tk: int) -> dict:
+    b, tq, _, d = q.shape
+    return tuned(q.device, key(d, tq, q.dtype)) or heuristic(
+        b, d, tq, tk, q.dtype, multiprocessors(q.device)
+    )
+
+
+@triton.jit
+def scores(
+    b_q0, b_q1, k, o_k, o_0, o_1, skt, skd, Tk, scale: tl.constexpr,
+    UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Scores of M queries and the N keys o_k in units of log2 e, [M, N]; -inf past the last key."""
+    b_k0 = load_rows(k, o_k, o_0, skt, skd, Tk, UNIT, D, D0 <= D)  # [N, D0]
+    b_s = dot(b_q0, tl.trans(b_k0), tl.zeros([M, N], tl.float32))
+    if D1 > 0:
+        b_k1 = load_rows(k, o_k, o_1, skt, skd, Tk, UNIT, D, D0 + D1 <= D)
+        b_s = dot(b_q1, tl.trans(b_k1), b_s)
+    return tl.where(o_k[None, :] < Tk, b_s * scale, -float("inf"))
+
+
+@triton.jit
+def weigh(
+    b_p, v, o_k, o_0, o_1, svt, svd, Tk, b_o0, b_o1,
+    UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
+):  # fmt: skip
+    """The values of the keys o_k, weighed by b_p [M, N], added to b_o0 and b_o1."""
+    b_p = b_p.to(v.dtype.element_ty)
+    b_v0 = load_rows(v, o_k, o_0, svt, svd, Tk, UNIT, D, D0 <= D)
+    b_o0 = dot(b_p, b_v0, b_o0)
+    if D1 > 0:
+        b_v1 = load_rows(v, o_k, o_1, svt, svd, Tk, UNIT, D, D0 + D1 <= D)
+        b_o1 = dot(b_p, b_v1, b_o1)
+    return b_o0, b_o1
+
+
+@triton.jit
+def store_map(p_map, o_k, o_m, Tq, Tk, b_map):
+    p = p_map + o_m.to(tl.int64)[:, None] * Tk + o_k[None, :]
+    tl.store(p, b_map, mask=(o_m[:, None] < Tq) & (o_k[None, :] < Tk))
+
+
+@triton.jit
+def word_kernel(
+    q, k, v, o, lse, maps,
+    sqb, sqt, sqh, sqd, skb, skt, skh, skd, svb, svt, svh, svd, sob, sot, soh, sod,
+    H, Tq, Tk,
+    UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
+    N0: tl.constexpr, N1: tl.constexpr, M: tl.constexpr,
+):  # fmt: skip
+    """One block of M queries of one picture, all heads in order; keys in N0 and N1 columns."""
+    blocks = tl.cdiv(Tq, M)
+    o_b = (tl.program_id(0) // blocks).to(tl.int64)
+    o_m = (tl.program_id(0) % blocks) * M + tl.arange(0, M)
+    o_0, o_1 = tl.arange(0, D0), D0 + tl.arange(0, max(D1, 16))
+    o_n0, o_n1 = tl.arange(0, N0), N0 + tl.arange(0, max(N1, 16))
+    q += o_b * sqb * UNIT
+    k += o_b * skb * UNIT
+    v += o_b * svb * UNIT
+    o += o_b * sob * UNIT
+    b_map0 = tl.zeros([M, N0], tl.float32)
+    if N1 > 0:
+        b_map1 = tl.zeros([M, N1], tl.float32)
+    scale: tl.constexpr = LOG2E / D**0.5
+
+    for h in range(0, H):
+        b_q0 = load_rows(q, o_m, o_0, sqt, sqd, Tq, UNIT, D, D0 <= D)  # [M, D0]
+        b_q1 = b_q0
+        if D1 > 0:
+            b_q1 = load_rows(q, o_m, o_1, sqt, sqd, Tq, UNIT, D, D0 + D1 <= D)
+        b_s0 = scores(b_q0, b_q1, k, o_n0, o_0, o_1, skt, skd, Tk, scale, UNIT, D, D0, D1, M, N0)
+        b_max = tl.max(b_s0, 1)
+        if N1 > 0:
+            b_s1 = scores(
+                b_q0, b_q1, k, o_n1, o_0, o_1, skt, skd, Tk, scale, UNIT, D, D0, D1, M, N1
+            )
+            b_max = tl.maximum(b_max, tl.max(b_s1, 1))
+        b_p0 = tl.exp2(b_s0 - b_max[:, None])
+        b_sum = tl.sum(b_p0, 1)
+        if N1 > 0:
+            b_p1 = tl.exp2(b_s1 - b_max[:, None])
+            b_sum += tl.sum(b_p1, 1)
+        b_p0 = b_p0 / b_sum[:, None]
+        b_map0 += b_p0
+        b_o0, b_o1 = tl.zeros([M, D0], tl.float32), tl.zeros([M, max(D1, 16)], tl.float32)
+        b_o0, b_o1 = weigh(b_p0, v, o_n0, o_0, o_1, svt, svd, Tk, b_o0, b_o1, UNIT, D, D0, D1)
+        if N1 > 0:
+            b_p1 = b_p1 / b_sum[:, None]
+            b_map1 += b_p1
+            b_o0, b_o1 = weigh(b_p1, v, o_n1, o_0, o_1, svt, svd, Tk, b_o0, b_o1, UNIT, D, D0, D1)
+        store_rows(o, o_m, o_0, sot, sod, Tq, UNIT, D, D0 <= D, b_o0)
+        if D1 > 0:
+            store_rows(o, o_m, o_1, sot, sod, Tq, UNIT, D, D0 + D1 <= D, b_o1)
+        tl.store(lse + (o_b * H + h) * Tq + o_m, b_max + tl.log2(b_sum), mask=o_m < Tq)
+        q += tl.cast(sqh, tl.int64) * UNIT
+        k += tl.cast(skh, tl.int64) * UNIT
+        v += tl.cast(svh, tl.int64) * UNIT
+        o += tl.cast(soh, tl.int64) * UNIT
+
+    store_map(maps + o_b * Tq * Tk, o_n0, o_m, Tq, Tk, b_map0 / H)
+    if N1 > 0:
+        store_map(maps + o_b * Tq * Tk, o_n1, o_m, Tq, Tk, b_map1 / H)
+
+
+@torch.library.custom_op("glassbox::word_attention", mutates_args=())
+def word_attention_op(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """o (B, Tq, H, D), maps (B, Tq, Tk) and lse (B, H, Tq), the last two fp32."""
+    b, tq, h, d = q.shape
+    tk = k.shape[1]
+    o = torch.empty((b, tq, h, d), dtype=q.dtype, device=q.device)
+    maps = torch.empty((b, tq, tk), dtype=torch.float32, device=q.device)
+    lse = torch.empty((b, h, tq), dtype=torch.float32, device=q.device)
+    if o.numel() == 0 or tk == 0:
+        return o.zero_(), maps.zero_(), lse.fill_(float("inf"))
+    config = dict(configuration(q, tk))
+    whole = (max(16, triton.next_power_of_2(n)) for n in (d, tk))
+    (d0, d1), (n0, n1) = (
+        (split_head(d), split_head(tk)) if config.pop("SPLIT") else ((w, 0) for w in whole)
+    )
+    unit, steps = plain.strides(q, k, v, o)
+    word_kernel[(b * triton.cdiv(tq, config["M"]),)](
+        q, k, v, o, lse, maps, *steps, h, tq, tk,
+        UNIT=unit, D=d, D0=d0, D1=d1, N0=n0, N1=n1, **config,
+    )  # fmt: skip
+    return o, maps, lse
+
+
+@word_attention_op.register_fake
+def _(q, k, v):
+    b, tq, h, _ = q.shape
+    return (
+        q.new_empty(q.shape),
+        q.new_empty((b, tq, k.shape[1]), dtype=torch.float32),
+        q.new_empty((b, h, tq), dtype=torch.float32),
+    )
+
+
+def _save(ctx, inputs, output):
+    o, maps, lse = output
+    ctx.save_for_backward(*inputs, o, lse)
+    ctx.mark_non_differentiable(maps, lse)
+
+
+def _backward(ctx, do, _maps, _lse):
+    q, k, v, o, lse = ctx.saved_tensors
+    return plain.attention_backward_op(q, k, v, o, lse, do)
+
+
+word_attention_op.register_autograd(_backward, setup_context=_save)
+
+
+def unsupported(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_size: int | None = None,
+    keys: int | None = None,
+    *,
+    mask: bool = False,
+) -> str | None:
+    """Why word attention can't run so, in one sentence; None where it can."""
+    if keys is not None and keys > MAX_KEYS:
+        return f"word attention takes at most {MAX_KEYS} keys, not {keys}."
+    return plain.unsupported(device, dtype, head_size, mask=mask)
+
+
+def word_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attention` and, as a by-product, how much each query looked at each key.
+
+    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most 128; otherwise as for `attention`.
+    Returns o (B, Tq, H, D) and maps (B, Tq, Tk), fp32, the softmax averaged over heads: each row
+    sums to 1. Gradients flow through o; the maps have none. Raises ValueError in one sentence.
+    """
+    q, k, v = plain.autocast(q, k, v)
+    plain.check(q, k, v)
+    if k.shape[1] > MAX_KEYS:
+        raise ValueError(f"k has {k.shape[1]} keys; word attention takes at most {MAX_KEYS}.")
+    o, maps, _ = word_attention_op(q, k, v)
+    return o, maps

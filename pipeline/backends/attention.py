@@ -1,0 +1,257 @@
+"""Attention backends, and the processor that puts one into diffusers' UNet and autoencoder.
+
+A backend takes q (B, Tq, H, D), k and v (B, Tk, H, D) and says in a sentence what it can't do. One
+that has `words` also returns how much each query looked at each key, averaged over heads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class SdpaAttention:
+    """PyTorch's scaled_dot_product_attention, which chooses its own kernel."""
+
+    note = "PyTorch's fused attention"
+
+    @staticmethod
+    def unsupported(device: torch.device, dtype: torch.dtype, **_) -> str | None:
+        return None
+
+    @staticmethod
+    def run(q, k, v):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+class MathAttention:
+    """softmax(q k^T / sqrt(D)) v, written out: the reference."""
+
+    note = "plain matrix products, the reference"
+
+    @staticmethod
+    def unsupported(device: torch.device, dtype: torch.dtype, **_) -> str | None:
+        return None
+
+    @staticmethod
+    def run(q, k, v):
+        return (_weights(q, k).to(q.dtype) @ v.transpose(1, 2)).transpose(1, 2)
+
+
+def _weights(q, k) -> torch.Tensor:
+    """The softmax, written out: (B, H, Tq, Tk) fp32."""
+    q, k = q.transpose(1, 2), k.transpose(1, 2)
+    return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1)
+
+
+def run_with_words(backend: type, q, k, v) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `backend` gives, and the weights averaged over heads, (B, Tq, Tk) fp32.
+
+    Our kernel has them as a by-product. Beside any other backend they are computed plainly, 77 keys
+    are cheap, and the result keeps its bits whether the maps were asked for or not.
+    """
+    if hasattr(backend, "words") and k.shape[1] <= backend.max_keys:
+        return backend.words(q, k, v)
+    return backend.run(q, k, v), _weights(q, k).mean(1)
+
+
+class XformersAttention:
+    """xformers' memory-efficient attention."""
+
+    note = "xformers' memory-efficient attention"
+
+    @staticmethod
+    def unsupported(
+        device: torch.device, dtype: torch.dtype, head_size: int | None = None
+    ) -> str | None:
+        if head_size is not None and head_size > 256:
+            return f"xformers has no operator for a head of {head_size}."
+        return _probe_xformers(str(device), dtype)
+
+    @staticmethod
+    def run(q, k, v):
+        from xformers.ops import memory_efficient_attention
+
+        return memory_efficient_attention(q, k, v)
+
+
+class TritonAttention:
+    """This project's own kernels."""
+
+    note = "this project's Triton kernels"
+
+    @staticmethod
+    def unsupported(
+        device: torch.device, dtype: torch.dtype, head_size: int | None = None
+    ) -> str | None:
+        try:
+            from kernels import attention
+        except ImportError:
+            return "triton is not installed here."
+        return attention.unsupported(device, dtype, head_size) or _probe_triton(str(device), dtype)
+
+    @staticmethod
+    def run(q, k, v):
+        from kernels.attention import attention
+
+        return attention(q, k, v)
+
+    max_keys = 128  # of `words`
+
+    @staticmethod
+    def words(q, k, v):
+        from kernels.word_attention import word_attention
+
+        return word_attention(q, k, v)
+
+
+ATTENTION = {
+    "triton": TritonAttention,
+    "sdpa": SdpaAttention,
+    "xformers": XformersAttention,
+    "math": MathAttention,
+}
+
+
+@lru_cache
+def _probe_xformers(device: str, dtype: torch.dtype) -> str | None:
+    """One real tiny call; None where it works, else the reason in one sentence."""
+    quiet = logging.getLogger("xformers")
+    level = quiet.level
+    quiet.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            from xformers.ops import memory_efficient_attention
+        q = torch.zeros((1, 8, 1, 40), device=device, dtype=dtype)
+        memory_efficient_attention(q, q, q)
+    except ImportError:
+        return "xformers is not installed here."
+    except NotImplementedError:
+        return f"xformers has no attention operator for {device} tensors of type {_short(dtype)}."
+    except Exception as error:  # a broken build fails in ways of its own
+        return f"xformers failed on {device}: {_first_line(error)}"
+    finally:
+        quiet.setLevel(level)
+    return None
+
+
+@lru_cache
+def _probe_triton(device: str, dtype: torch.dtype) -> str | None:
+    """One real tiny call of each kernel; where one fails, a warning and the reason."""
+    from kernels.attention import attention
+    from kernels.word_attention import word_attention
+
+    try:
+        q = torch.zeros((1, 16, 1, 40), device=device, dtype=dtype)
+        attention(q, q, q)
+        word_attention(q, q, q)
+    except Exception as error:  # compilers and drivers fail in ways of their own
+        reason = f"the attention kernel failed on {device}: {_first_line(error)}"
+        log.warning("Attention goes on without Triton: %s", reason)
+        return reason
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+class AttentionProcessor:
+    """diffusers' hook: self and cross attention of a UNet or autoencoder on one backend.
+
+    `names`: the backend to use, and behind it those to go on with where it fails while it runs:
+    none for one that was asked for by name. `listener`, where set, gets the word maps of every
+    cross attention: `listener(maps)`, (B, Tq, Tk) fp32.
+    """
+
+    def __init__(self, *names: str):
+        self.names = list(names)
+        self.listener = None
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def attend(self, q, k, v, listener=None):
+        while True:
+            backend = ATTENTION[self.names[0]]
+            try:
+                if listener is None:
+                    return backend.run(q, k, v)
+                out, maps = run_with_words(backend, q, k, v)
+                listener(maps)
+                return out
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                if self.names[0] != "triton":
+                    raise
+                self._give_up(_first_line(error), q)
+
+    def _give_up(self, reason: str, q: torch.Tensor) -> None:
+        shape = f"head size {q.shape[-1]} and {q.shape[1]} queries on {q.device}"
+        if len(self.names) == 1:
+            raise InputError(f"The attention backend triton failed at {shape}: {reason}") from None
+        self.names.pop(0)
+        log.warning(
+            "Attention goes on with %s: triton failed at %s: %s", self.names[0], shape, reason
+        )
+
+    def __call__(
+        self,
+        attn,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        **_,
+    ) -> torch.Tensor:
+        residual = hidden_states
+        shape = hidden_states.shape
+        if hidden_states.ndim == 4:  # the VAE's: (B, C, H, W)
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            source = attn.norm_encoder_hidden_states(source)
+        heads = attn.heads
+        q = attn.to_q(hidden_states).unflatten(-1, (heads, -1))  # (B, T, H, D)
+        k = attn.to_k(source).unflatten(-1, (heads, -1))
+        v = attn.to_v(source).unflatten(-1, (heads, -1))
+        listener = self.listener if encoder_hidden_states is not None else None
+        out = self.attend(q, k, v, listener).flatten(2)
+        out = attn.to_out[1](attn.to_out[0](out))
+        if len(shape) == 4:
+            out = out.transpose(1, 2).reshape(shape)
+        if attn.residual_connection:
+            out = out + residual
+        return out / attn.rescale_output_factor
+
+
+def install_attention(unet, vae, name: str, fallbacks: tuple[str, ...] = ()) -> AttentionProcessor:
+    """Run every attention layer of `unet` and `vae` on the backend `name`; returns the UNet's
+    processor.
+
+    The autoencoder's single head of 512 is more than xformers and our kernels take: there that one
+    layer stays on SDPA.
+    """
+    processor = AttentionProcessor(name, *fallbacks)
+    unet.set_attn_processor(processor)
+    wide = "sdpa" if name in ("xformers", "triton") else name
+    vae.set_attn_processor(AttentionProcessor(wide))
+    return processor

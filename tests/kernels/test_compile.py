@@ -1,0 +1,84 @@
+"""Every kernel compiles for GPUs that are not here, and the gate notices what is wrong."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+from kernels import compile as C
+from kernels.launch import INTERPRETED
+
+
+def run(*argv):
+    """In a process of its own: the tests' process interprets kernels."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, "-m", "kernels.compile", *argv],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=400,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux only.")
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_default_configurations_pass_the_gate(target):
+    done = run("--target", target, "--dtype", "fp16", "--only", "SD 1.5")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    table = [x for x in done.stdout.splitlines() if x.startswith("| ") and target in x]
+    seen = {x.split(" | ")[0][2:] for x in table}
+    assert seen >= {"forward_kernel", "dkv_kernel", "dq_kernel", "word_kernel", "whole_kernel"}
+    unit = "HGMMA" if target == "sm_90" else "HMMA"
+    flash = [x for x in table if x.startswith("| forward_kernel") and "4096x4096" in x]
+    assert flash and all(re.search(rf"\d+ {unit}", x) for x in flash)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux only.")
+def test_amd_compiles():
+    done = run("--target", "gfx942", "--dtype", "fp16", "--only", "SD 1.5 1024")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert re.search(r"forward_kernel .* gfx942 .* \d+ v_mfma", done.stdout)
+
+
+def test_recording_launches_nothing_and_names_every_kernel():
+    names = set()
+    for case in C.cases():
+        with C.recording() as log:
+            case.run(torch.float16)
+        assert log, case
+        names |= {launch.kernel.__name__ for launch in log}
+    assert names == {
+        "forward_kernel", "delta_kernel", "dkv_kernel", "dq_kernel", "word_kernel",
+        "whole_kernel", "leaves_kernel", "merge_kernel", "apply_kernel",
+        "slope_kernel", "slope_merge_kernel", "dx_kernel",
+    }  # fmt: skip
+
+
+def row(**changes):
+    fields = {"op": "attention", "kernel": "forward_kernel", "shape": "s", "dtype": "fp16"}
+    figures = {"target": "sm_90", "registers": 200, "spilled": 0, "shared": 1, "matrix": "8 HGMMA"}
+    return C.Row(**(fields | figures | changes))
+
+
+def test_the_gate_notices_what_is_wrong():
+    assert row().gated and not row().faults and "| ok |" in C.line(row())
+    assert row(spilled=8).faults == ["spills 8 bytes"]
+    assert row(shared=1 << 20).faults == ["takes 1048576 bytes of shared memory"]
+    assert row(matrix="").faults == ["has no matrix instruction"]
+    assert not row(matrix="", op="group_norm").faults
+    assert row(error="does not compile: x").faults == ["does not compile: x"]
+    for free in ({"target": "sm_75"}, {"dtype": "fp32"}, {"kernel": "dq_kernel"}):
+        assert not row(**free).gated
+    assert "**fails**" in C.line(row(spilled=8))
+    assert "**fails**" not in C.line(row(spilled=8, target="gfx942"))
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="Kernels are not interpreted here.")
+def test_an_interpreting_process_says_so(capsys):
+    assert C.main(["--target", "sm_90"]) == 2
+    assert "unset it" in capsys.readouterr().err

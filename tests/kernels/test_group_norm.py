@@ -1,0 +1,294 @@
+"""GroupNorm + shift + SiLU against fp64, over shapes, layouts and types."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("triton")
+from kernels import group_norm as G
+from kernels import launch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if DEVICE == "cuda" else [])
+EPS = 1e-5
+quick = settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+LAYOUTS = ["plain", "last", "sliced", "tokens", "flipped"]
+
+
+def draw(n, c, places, dtype, layout="plain", seed=0, mean=0.0, deviation=1.0):
+    """A random tensor (N, C, *places) that lies in memory as `layout` says."""
+    g = torch.Generator().manual_seed(seed)
+    if layout == "sliced":  # a window of a larger picture: no single stride walks its places
+        x = torch.randn(n + 1, c + 2, *(p + 1 for p in places), generator=g)
+        x = x[1:, 1:-1][(slice(None), slice(None), *(slice(0, p) for p in places))]
+    elif layout == "tokens":  # (N, T, C) seen as (N, C, T), what attention blocks have
+        x = torch.randn(n, *places, c, generator=g).movedim(-1, 1)
+    elif layout == "flipped":  # channels outermost
+        x = torch.randn(c, n, *places, generator=g).transpose(0, 1)
+    else:
+        x = torch.randn(n, c, *places, generator=g)
+    x = (x.to(DEVICE) * deviation + mean).to(dtype)
+    if layout == "last" and len(places) == 2:
+        x = x.to(memory_format=torch.channels_last)
+    return x
+
+
+def parameters(n, c, shift, dtype, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    weight, bias = (torch.randn(c, generator=g).to(DEVICE) for _ in range(2))
+    moved = torch.randn(n, c, generator=g).to(DEVICE, dtype) if shift else None
+    return weight, bias, moved
+
+
+def theirs(x, groups, weight, bias, eps, *, silu, shift):
+    """PyTorch's own op in the type of x."""
+    weight, bias = (None if t is None else t.to(x.dtype) for t in (weight, bias))
+    return G.reference(x, groups, weight, bias, eps, silu=silu, shift=shift)
+
+
+def double(*tensors):
+    """In fp64 and contiguous: PyTorch's channels-last GroupNorm on a CPU loses a large mean."""
+    return [None if t is None else t.detach().double().contiguous() for t in tensors]
+
+
+@quick
+@given(
+    n=st.integers(1, 3),
+    groups=st.sampled_from([1, 2, 3, 5]),
+    of=st.sampled_from([1, 2, 3, 4, 8, 10, 20, 30]),
+    places=st.sampled_from([(), (1,), (7,), (4, 4), (5, 7), (16, 16), (2, 3, 4), (33, 31)]),
+    layout=st.sampled_from(LAYOUTS),
+    dtype=st.sampled_from(TYPES),
+    affine=st.booleans(),
+    silu=st.booleans(),
+    shift=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_forward_is_as_exact_as_pytorch(
+    judge, n, groups, of, places, layout, dtype, affine, silu, shift, seed
+):
+    c = groups * of
+    x = draw(n, c, places, dtype, layout, seed, mean=2.0)
+    weight, bias, moved = parameters(n, c, shift, dtype, seed)
+    if not affine:
+        weight = bias = None
+    out = G.group_norm(x, groups, weight, bias, EPS, silu=silu, shift=moved)
+    assert out.dtype == dtype
+    if of * max(1, x[0, 0].numel()) == 1:  # one value: its deviation is 0, and so is the result
+        return
+    exact_x, w, b, s = double(x, weight, bias, moved)
+    exact = G.reference(exact_x, groups, w, b, EPS, silu=silu, shift=s)
+    other = theirs(x, groups, weight, bias, EPS, silu=silu, shift=moved)
+    judge(out, other, exact, "y", size=1)
+
+
+@settings(quick, max_examples=60)
+@given(
+    n=st.integers(1, 2),
+    groups=st.sampled_from([1, 2, 3]),
+    of=st.sampled_from([2, 4, 10, 20]),
+    places=st.sampled_from([(3,), (4, 4), (5, 7), (33, 31)]),
+    layout=st.sampled_from(LAYOUTS),
+    dtype=st.sampled_from(TYPES),
+    silu=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_gradients_are_as_exact_as_pytorchs(
+    judge, n, groups, of, places, layout, dtype, silu, seed
+):
+    c = groups * of
+    x = draw(n, c, places, dtype, layout, seed, mean=1.0)
+    weight, bias, moved = parameters(n, c, True, dtype, seed)
+    dy = draw(n, c, places, dtype, LAYOUTS[seed % len(LAYOUTS)], seed + 7)
+
+    def gradients(fn, *inputs):
+        inputs = [t.detach().requires_grad_() for t in inputs]
+        x, weight, bias, moved = inputs
+        y = fn(x, groups, weight, bias, EPS, silu=silu, shift=moved)
+        return torch.autograd.grad(y, inputs, dy.to(y.dtype))
+
+    ours = gradients(G.group_norm, x, weight, bias, moved)
+    other = gradients(theirs, x, weight, bias, moved)
+    exact = gradients(G.reference, *double(x, weight, bias, moved))
+    # a sum over all places cancels; its terms do not
+    sizes = (1, n * x[0, 0].numel() ** 0.5, n * x[0, 0].numel() ** 0.5, x[0, 0].numel() ** 0.5)
+    for name, size, *three in zip(
+        ("dx", "dweight", "dbias", "dshift"), sizes, ours, other, exact, strict=True
+    ):
+        judge(*three, name, size=size)
+
+
+@pytest.mark.parametrize("layout", ["plain", "last"])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_large_mean_takes_no_digits(monkeypatch, layout, split):
+    """Mean 10,000, deviation 0.1: a mean rounded to fp32 alone would be off by 0.005 deviations."""
+    monkeypatch.setattr(G, "one_launch", lambda *_: not split)
+    x = draw(2, 8, (70, 70), torch.float32, layout, mean=10_000, deviation=0.1)
+    out = G.group_norm(x, 2, None, None, EPS)
+    exact = G.reference(*double(x), 2, None, None, EPS)
+    assert (out.double() - exact).abs().max() < 2e-5
+
+
+def test_an_outlier_as_pivot_does_no_harm():
+    x = draw(1, 4, (64, 64), torch.float32, mean=100.0)
+    x[0, 0, 0, 0] = -1e6
+    out = G.group_norm(x, 1, None, None, EPS)
+    exact = G.reference(*double(x), 1, None, None, EPS)
+    assert (out.double() - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+@pytest.mark.parametrize("layout", ["plain", "last"])
+@pytest.mark.parametrize("places", [(16, 16), (70, 70)])
+def test_the_split_of_the_work_changes_no_bit(monkeypatch, layout, places):
+    x = draw(2, 20, places, torch.float16, layout, mean=3.0)
+    weight, bias, moved = parameters(2, 20, True, torch.float16)
+    seen = set()
+    whole = None
+    for one, each in ((True, 1), (False, 1), (False, 3), (False, 1000)):
+        monkeypatch.setattr(G, "one_launch", lambda *_, one=one: one)
+        monkeypatch.setattr(G, "leaves_each", lambda *_, each=each: each)
+        out = G.group_norm(x, 2, weight, bias, EPS, silu=True, shift=moved)
+        whole = out if whole is None else whole
+        assert torch.equal(out, whole), (one, each)
+        seen.add(G.Plan.of(x, 2).grid)
+    assert len(seen) > 1 or G.Plan.of(x, 2).cut.leaves == 1  # the work really was split
+
+
+def test_more_leaves_than_lanes_are_merged_in_parts(monkeypatch):
+    monkeypatch.setattr(G, "LEAF", 64)
+    monkeypatch.setattr(G, "LANES", 8)
+    x = draw(1, 6, (40, 40), torch.float32, mean=5.0)
+    assert G.Plan.of(x, 2).cut.leaves > 8 * 8
+    out = G.group_norm(x, 2, None, None, EPS)
+    assert torch.allclose(out, G.reference(x, 2, None, None, EPS), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3, 3), (2, 4, 0, 3), (2, 0, 3, 3)])
+def test_empty_in_empty_out(shape):
+    x = torch.zeros(shape, device=DEVICE, requires_grad=True)
+    weight = torch.ones(shape[1], device=DEVICE, requires_grad=True)
+    out = G.group_norm(x, 2, weight, weight)
+    assert out.shape == shape
+    out.sum().backward()
+    assert x.grad.shape == shape and (weight.grad == 0).all()
+
+
+@pytest.mark.parametrize("layout", ["plain", "last", "tokens", "flipped"])
+def test_the_layout_stays(layout):
+    x = draw(2, 8, (4, 6), torch.float16, layout).requires_grad_()
+    out = G.group_norm(x, 2)
+    assert out.stride() == x.stride()
+    (dx,) = torch.autograd.grad(out.float().square().sum(), x)
+    assert dx.stride() == x.stride()
+
+
+def test_no_conversion_for_either_layout(monkeypatch):
+    """Both layouts reach the kernel as they lie: nothing is copied."""
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda *_, **__: pytest.fail("a copy"))
+    for layout in ("plain", "last", "tokens"):
+        G.group_norm(draw(1, 8, (4, 6), torch.float16, layout), 2)
+
+
+def test_the_same_bits_every_time():
+    x = draw(2, 20, (33, 31), torch.float16).requires_grad_()
+    weight, bias, moved = parameters(2, 20, True, torch.float16)
+    weight.requires_grad_()
+    runs = []
+    for _ in range(2):
+        out = G.group_norm(x, 2, weight, bias, EPS, silu=True, shift=moved)
+        runs.append((out, *torch.autograd.grad(out.float().square().sum(), (x, weight))))
+    for a, b in zip(*runs, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_opcheck_and_compile():
+    x = draw(2, 8, (4, 6), torch.float32, "last").requires_grad_()
+    weight, bias, moved = parameters(2, 8, True, torch.float32)
+    weight.requires_grad_()
+    torch.library.opcheck(G.group_norm_op, (x, 2, weight, bias, EPS, True, moved))
+    torch.library.opcheck(G.group_norm_op, (x, 2, None, None, EPS, False, None))
+    still, fixed = x.detach(), weight.detach()
+    y, stats = G.group_norm_op(still, 2, fixed, bias, EPS, True, moved)
+    torch.library.opcheck(G.group_norm_backward_op, (still, 2, fixed, bias, True, moved, stats, y))
+
+    def fn(x, weight):
+        return G.group_norm(x * 2, 2, weight, bias, EPS, silu=True, shift=moved).sin()
+
+    compiled = torch.compile(fn, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(x, weight), fn(x, weight), atol=1e-6)
+    wanted = torch.autograd.grad(fn(x, weight).sum(), (x, weight))
+    for a, b in zip(
+        torch.autograd.grad(compiled(x, weight).sum(), (x, weight)), wanted, strict=True
+    ):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("of", [1, 4, 10, 20, 30, 60, 80])
+def test_tiles_cover_every_value_once(last, of):
+    for places in (1, 7, 64, 256, 1024, 4096, 9216, 262_144):
+        cut = G.tiles(of, 32, places, last, 2)
+        assert cut.places * cut.channels * cut.groups <= max(G.LEAF, 128 * cut.groups)
+        assert cut.channel_blocks * cut.channels >= of > (cut.channel_blocks - 1) * cut.channels
+        assert cut.place_blocks * cut.places >= places > (cut.place_blocks - 1) * cut.places
+        if last:  # whole sectors of memory are read
+            assert cut.channel_blocks == 1 and cut.groups * of * 2 >= 64
+        for processors in (1, 68, 132):
+            each = G.leaves_each(cut, 64, processors)
+            assert 1 <= each <= cut.leaves
+        # the shape alone decides about leaves, so the result never depends on the device
+        assert cut == G.tiles(of, 32, places, last, 2)
+
+
+def test_small_groups_take_one_launch_and_large_ones_are_split():
+    unet = G.tiles(10, 32, 4096, False, 2)  # 320 channels at 64x64
+    vae = G.tiles(4, 32, 512 * 512, False, 2)  # 128 channels at 512x512
+    assert G.one_launch(unet, 64, 132)
+    assert not G.one_launch(vae, 32, 132)
+    assert 32 * -(-vae.leaves // G.leaves_each(vae, 32, 132)) >= 3 * 132  # every one is busy
+
+
+def test_tuned_files_are_looked_up_by_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, "TUNED", tmp_path)
+    path = launch.gpu_file("NVIDIA H200")
+    assert path.name == "NVIDIA_H200.json"
+    path.write_text('{"configurations": {"a": {"M": 64}}}')
+    launch.forget_tuned()
+    assert launch._table("NVIDIA H200") == {"a": {"M": 64}} and launch._table("other") == {}
+    assert launch.tuned(torch.device("cpu"), "a") is None
+    launch.forget_tuned()
+
+
+BAD = {
+    "rank": (lambda x: {"x": x[0, 0, 0]}, r"x has shape \(4,\); it must be \(N, C, \*\)"),
+    "no tensor": (lambda x: {"x": [1]}, "x must be a tensor, not list"),
+    "type": (lambda x: {"x": x.double()}, "x has type float64; allowed are"),
+    "groups": (lambda x: {"groups": 3}, "groups is 3; it must divide x's 8 channels"),
+    "no groups": (lambda x: {"groups": 0}, "groups is 0"),
+    "weight": (lambda x: {"weight": torch.ones(4)}, r"weight has shape \(4,\).*must be \(8,\)"),
+    "shift": (lambda x: {"shift": torch.ones(8)}, r"shift has shape \(8,\).*must be \(2, 8\)"),
+    "bias type": (lambda x: {"bias": torch.ones(8).int().to(DEVICE)}, "bias has type int32"),
+    "bias device": (lambda x: {"bias": torch.ones(8, device="meta")}, "bias is on meta, but x"),
+    "eps": (lambda x: {"eps": float("nan")}, "eps is nan"),
+    "device": (lambda x: {"x": x.to("meta")}, "x is on meta: Triton kernels need a CUDA"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_input_is_one_sentence(name):
+    make, sentence = BAD[name]
+    x = torch.randn(2, 8, 4, 4, device=DEVICE)
+    with pytest.raises(ValueError, match=sentence) as error:
+        G.group_norm(**({"x": x, "groups": 2} | make(x)))
+    assert "\n" not in str(error.value)
+
+
+def test_unsupported_speaks_in_sentences():
+    assert G.unsupported(torch.device(DEVICE), torch.float16) is None
+    assert "float64" in G.unsupported(torch.device(DEVICE), torch.float64)
+    assert "mps" in G.unsupported(torch.device("mps"), torch.float16)
