@@ -21,7 +21,7 @@ import torch
 class Provider:
     """One way to compute an op. `make` returns what to time, or raises with the reason it can't.
 
-    `note`, after make, says more: which operator xformers took.
+    What it returns may have a `note` that says more: which operator xformers took.
     """
 
     name: str

@@ -268,9 +268,14 @@ def compare_choices(args: argparse.Namespace) -> None:
     measure = compare.Measure.build(composer, encoder, parts.vocabulary, words, text)
     pool = compare.Kept(composer, encoder, args.pool, unet.PAIRS)
     pool.fill(args.seed)
+    small = None
+    if any(compare.CHOICES[n].first == "small" for n in names):
+        small = compare.Kept(composer, encoder, args.pool, unet.PAIRS, side=64)
+        small.fill(args.seed)
     warm = any(compare.CHOICES[n].warm for n in names)
     base = parts.unet() if warm else None
-    print(compare.compare(names, pool, measure, args.folder / "compare", args.minutes, base))
+    folder = args.folder / "compare"
+    print(compare.compare(names, pool, small, measure, folder, args.minutes, base))
 
 
 def _encoder_hash(model: AutoencoderKL) -> str:

@@ -59,7 +59,7 @@ CHOICES = {
 
 
 class Kept(unet.Pool):
-    """A pool that is filled once and shared; `where` keeps a part, `scale` shrinks pictures."""
+    """A pool that is filled once and shared; `part` keeps the scenes that are `where`."""
 
     def part(self, where) -> Kept:
         out = Kept(self.composer, self.vae, 0, self.pairs)
@@ -71,22 +71,6 @@ class Kept(unet.Pool):
     def fill(self, seed: int) -> None:
         if not self.scenes:
             super().fill(seed)
-
-
-@torch.no_grad()
-def smaller(pool: Kept) -> Kept:
-    """The same scenes at half size: latents (N, 4, 8, 8)."""
-    out = Kept(pool.composer, pool.vae, pool.count, pool.pairs)
-    out.scenes = pool.scenes
-    factor = pool.vae.config.scaling_factor
-    parts = []
-    for i in range(0, pool.count, 64):
-        pictures = F.interpolate(
-            pool.composer.draw(pool.scenes[i : i + 64]), scale_factor=0.5, mode="area"
-        )
-        parts.append(pool.vae.encode(pictures).latent_dist.mode().half() * factor)
-    out.latents = torch.cat(parts)
-    return out
 
 
 @dataclass
@@ -179,11 +163,11 @@ class Measure:
 def learn(
     choice: Choice,
     pool: Kept,
+    small: Kept | None,
     measure: Measure,
     folder: Path,
     minutes: float,
     base: UNet2DConditionModel | None,
-    small: Kept | None = None,
 ) -> dict[str, float]:
     """Train one variant for `minutes` and measure it."""
     torch.manual_seed(0)
@@ -227,19 +211,22 @@ def learn(
 def compare(
     names: list[str],
     pool: Kept,
+    small: Kept | None,
     measure: Measure,
     folder: Path,
     minutes: float,
     base: UNet2DConditionModel | None,
 ) -> str:
-    """The table of `names`, in markdown; each row is also printed as it is measured."""
-    small = smaller(pool) if any(CHOICES[n].first == "small" for n in names) else None
+    """The table of `names`, in markdown; each row is also printed as it is measured.
+
+    `small`: the scenes of `pool` at 64 pixels, for choices that see those first.
+    """
     levels = " | ".join(f"t = {t}" for t in LEVELS)
     rows = [f"| choice | pictures | {levels} | top-1 | top-5 |"]
     rows.append("|" + "---|" * (len(LEVELS) + 4))
     for name in names:
         start = time.strftime("%Y%m%d-%H%M%S")
-        row = learn(CHOICES[name], pool, measure, folder / start, minutes, base, small)
+        row = learn(CHOICES[name], pool, small, measure, folder / start, minutes, base)
         rows.append(
             f"| {CHOICES[name].says} | {row['pictures']} "
             f"| {' | '.join(f'{e:.3f}' for e in row['x0'])} "
