@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..backends import AttentionProcessor
 from .clip import tokens
 from .data import SIZE, Composer, Scene, Vocabulary, caption, random_scene
-from .loop import Trainer
+from .loop import Trainer, bf16_is_fast
 
 CHANNELS = (96, 128, 160)
 EMPTY = 0.1  # share of captions left empty
@@ -146,7 +146,6 @@ def trainer(
     prediction: str = "v_prediction",
     shift: float = SHIFT,
     device: str = "cpu",
-    autocast: bool = True,
     compiled: bool = False,
     latents: str = "",
     **loop,
@@ -160,6 +159,7 @@ def trainer(
     )
     alphas = scheduler(prediction).alphas_cumprod
     forward = torch.compile(unet) if compiled else unet
+    autocast = bf16_is_fast(device)
     filled = None
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
