@@ -17,10 +17,22 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import DTYPES, bits, check_tensors, device_problem, tuned
+from .launch import (
+    DTYPES,
+    INTERPRETED,
+    bits,
+    check_tensors,
+    device_problem,
+    on_device_of,
+    short,
+    tuned,
+    types,
+)
 
 LOG2E = tl.constexpr(1.4426950408889634)
+BY_HAND = tl.constexpr(INTERPRETED)
 MAX_HEAD = 256
+MAX_LENGTH = 2**31 - 1024  # row numbers are 32 bit
 
 
 def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -94,7 +106,8 @@ def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
 def configuration(
     kind: str, d: int, tq: int, tk: int, dtype: torch.dtype, device: torch.device
 ) -> dict:
-    return tuned(device, key(kind, d, tq, tk, dtype)) or heuristic(kind, d, tq, tk, dtype)
+    usual = heuristic(kind, d, tq, tk, dtype)
+    return tuned(device, key(kind, d, tq, tk, dtype), usual) or usual
 
 
 # ---- kernels ------------------------------------------------------------------------------------
@@ -130,6 +143,8 @@ def store_rows(
 @triton.jit
 def dot(b_x, b_y, b_sum):
     """x y + sum; fp32 operands at full precision, not TF32."""
+    if BY_HAND:  # the interpreter multiplies the bits of bf16 as if they were integers
+        return tl.dot(b_x.to(tl.float32), b_y.to(tl.float32), b_sum, input_precision="ieee")
     return tl.dot(b_x, b_y, b_sum, input_precision="ieee")
 
 
@@ -345,6 +360,9 @@ def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     if d % 8 or not 8 <= d <= MAX_HEAD:
         raise ValueError(f"q has head size D = {d}; it must be a multiple of 8 up to {MAX_HEAD}.")
     tk = k.shape[1]
+    for name, t in (("q", q.shape[1]), ("k", tk)):
+        if t > MAX_LENGTH:
+            raise ValueError(f"{name} has {t} tokens; at most {MAX_LENGTH} are allowed.")
     for name, x in (("k", k), ("v", v)):
         if x.shape != (b, tk, h, d):
             raise ValueError(
@@ -357,11 +375,11 @@ def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None, *, mask: bool = False
 ) -> str | None:
     """Why attention can't run so, in one sentence; None where it can."""
-    problem = device_problem(device)
+    if dtype not in DTYPES:
+        return f"the attention kernel takes {types()}, not {short(dtype)}."
+    problem = device_problem(device, dtype)
     if problem:
         return problem
-    if dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        return f"the attention kernel takes float16, bfloat16 and float32, not {dtype}."
     if mask:
         return "the attention kernel takes no mask."
     if head_size is not None and (head_size % 8 or not 8 <= head_size <= MAX_HEAD):
@@ -404,10 +422,11 @@ def attention_op(
     config = configuration("forward", d, tq, tk, q.dtype, q.device)
     d0, d1 = split_head(d)
     unit, steps = strides(q, k, v, o)
-    forward_kernel[_grid(triton.cdiv(tq, config["M"]), q)](
-        q, k, v, o, lse, *steps, h, tq, tk,
-        UNIT=unit, D=d, D0=d0, D1=d1, EVEN=tk % config["N"] == 0, **config,
-    )  # fmt: skip
+    with on_device_of(q):
+        forward_kernel[_grid(triton.cdiv(tq, config["M"]), q)](
+            q, k, v, o, lse, *steps, h, tq, tk,
+            UNIT=unit, D=d, D0=d0, D1=d1, EVEN=tk % config["N"] == 0, **config,
+        )  # fmt: skip
     return o, lse
 
 
@@ -417,20 +436,8 @@ def _(q, k, v):
     return q.new_empty(q.shape), q.new_empty((b, h, tq), dtype=torch.float32)
 
 
-@torch.library.custom_op("glassbox::attention_backward", mutates_args=())
-def attention_backward_op(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    o: torch.Tensor,
-    lse: torch.Tensor,
-    do: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v, contiguous."""
-    (b, tq, h, d), tk = q.shape, k.shape[1]
-    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-    if b * h == 0 or tq == 0 or tk == 0:
-        return dq.zero_(), dk.zero_(), dv.zero_()
+def _backward_kernels(q, k, v, o, lse, do, dq, dk, dv) -> None:
+    (_, tq, h, d), tk = q.shape, k.shape[1]
     delta = torch.empty_like(lse)
     padded = triton.next_power_of_2(d)
     rows = max(16, 4096 // padded)
@@ -450,6 +457,23 @@ def attention_backward_op(
         q, k, v, do, lse, delta, dq, *steps, h, tq, tk,
         UNIT=unit, D=d, D0=d0, D1=d1, EVEN=tk % config["N"] == 0, **config,
     )  # fmt: skip
+
+
+@torch.library.custom_op("glassbox::attention_backward", mutates_args=())
+def attention_backward_op(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    do: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v, contiguous."""
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    if q.numel() == 0 or k.numel() == 0:
+        return dq.zero_(), dk.zero_(), dv.zero_()
+    with on_device_of(q):
+        _backward_kernels(q, k, v, o, lse, do, dq, dk, dv)
     return dq, dk, dv
 
 

@@ -13,6 +13,7 @@ fp32, sm_75, backward and gfx942, is reported.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +157,8 @@ LAYERS = (
     ("SD 2.1", 576, 20, 64),
     ("SDXL", 4096, 10, 64),
     ("SDXL", 1024, 20, 64),
+    ("odd", 333, 3, 96),
+    ("odd", 100, 1, 256),
 )
 # (model, samples, channels, side, from the UNet)
 NORMS = (
@@ -221,7 +225,7 @@ def recording() -> Iterator[list[Launch]]:
             setattr(module, name, value)
 
 
-def specialise(launch: Launch) -> tuple[dict, dict, dict]:
+def specialise(launch: Launch, target: str) -> tuple[dict, dict, dict]:
     """Signature, constants and attributes as Triton derives them from a real launch's arguments."""
     kernel, names = launch.kernel, launch.kernel.arg_names
     constant = {names[p.num] for p in kernel.params if p.is_constexpr}
@@ -233,6 +237,8 @@ def specialise(launch: Launch) -> tuple[dict, dict, dict]:
         elif isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
             attributes[(i,)] = [["tt.divisibility", 16]]
+            if target.startswith("gfx") and value.numel() * value.element_size() < 2**31:
+                attributes[(i,)].append(["tt.pointer_range", 32])
         elif isinstance(value, float):
             signature[name] = "fp32"
         else:
@@ -248,7 +254,7 @@ def build(launch: Launch, target: str):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature, constants, attributes = specialise(launch)
+    signature, constants, attributes = specialise(launch, target)
     source = ASTSource(launch.kernel, signature, constants, attributes)
     if target.startswith("sm_"):
         gpu = GPUTarget("cuda", int(target[3:]), 32)
@@ -295,31 +301,27 @@ def inspect(compiled, row: Row) -> None:
     row.matrix = _count(pattern, code)
 
 
-def rows(
-    targets: list[str], dtypes: list[str], wanted: Callable[[Case], bool] = lambda _: True
-) -> Iterator[Row]:
-    """Compile and inspect; launches that are the same to the compiler are compiled once."""
-    for target in targets:
-        seen = set()
-        for dtype in dtypes:
-            if dtype == "bf16" and target == "sm_75":
-                continue  # no such matrix instructions there
-            for case in cases():
-                if not wanted(case):
-                    continue
-                with recording() as log:
-                    case.run(DTYPES[dtype])
-                for launch in log:
-                    same = (launch.kernel.__name__, str(specialise(launch)), str(launch.options))
-                    if same in seen:
-                        continue
-                    seen.add(same)
-                    row = Row(case.op, launch.kernel.__name__, case.shape, dtype, target)
-                    try:
-                        inspect(build(launch, target), row)
-                    except Exception as error:  # a compiler fails in ways of its own
-                        row.error = f"does not compile: {str(error).strip().splitlines()[0][:100]}"
-                    yield row
+def rows(target: str, dtype: str, only: str = "") -> list[Row]:
+    """Compile and inspect the cases that hold the text `only`; launches that are the same to the
+    compiler are compiled once."""
+    out, seen = [], set()
+    for case in cases():
+        if only not in f"{case.op} {case.shape}":
+            continue
+        with recording() as log:
+            case.run(DTYPES[dtype])
+        for launch in log:
+            same = launch.kernel.__name__, str(specialise(launch, target)), str(launch.options)
+            if same in seen:
+                continue
+            seen.add(same)
+            row = Row(case.op, launch.kernel.__name__, case.shape, dtype, target)
+            try:
+                inspect(build(launch, target), row)
+            except Exception as error:  # a compiler fails in ways of its own
+                row.error = f"does not compile: {str(error).strip().splitlines()[0][:100]}"
+            out.append(row)
+    return out
 
 
 HEAD = (
@@ -345,21 +347,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: all")
     parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: all")
     parser.add_argument("--only", help="ops and shapes that hold this text")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at work")
     parser.add_argument("--report", type=Path, help="write the table to this file too")
     args = parser.parse_args(argv)
     if INTERPRETED:
         print("TRITON_INTERPRET is set: unset it to compile.", file=sys.stderr)
         return 2
+    tasks = [
+        (target, dtype, args.only or "")
+        for target in args.target or TARGETS
+        for dtype in args.dtype or DTYPES
+        if (target, dtype) != ("sm_75", "bf16")  # no such matrix instructions there
+    ]
     table, failed = list(HEAD), 0
     print("\n".join(HEAD))
-
-    def wanted(case: Case) -> bool:
-        return not args.only or args.only in f"{case.op} {case.shape}"
-
-    for row in rows(args.target or list(TARGETS), args.dtype or list(DTYPES), wanted):
-        table.append(line(row))
-        print(table[-1], flush=True)
-        failed += row.gated and bool(row.faults)
+    with ProcessPoolExecutor(
+        max(1, min(args.jobs or 1, len(tasks))), multiprocessing.get_context("spawn")
+    ) as pool:
+        for part in pool.map(rows, *zip(*tasks, strict=True)):
+            for row in part:
+                table.append(line(row))
+                print(table[-1], flush=True)
+                failed += row.gated and bool(row.faults)
     end = f"{len(table) - 2} kernels compiled, {failed} of those that must be right are not."
     print(end)
     if args.report:

@@ -4,17 +4,20 @@ In a ResBlock the timestep embedding is added per sample and channel, then Group
 three passes over memory that are one here. Both layouts are served as they lie in memory.
 
 Statistics. A group is cut into leaves whose size depends on the shape alone. Values are taken
-relative to a pivot, the group's first value, which lies within sqrt(n) deviations of the mean, so
-no large mean is ever rounded away: neither in the sums nor in what is subtracted at the end. Each
+relative to a pivot, the group's first value, which lies within sqrt(n) deviations of the mean, and
+shifts relative to that of the group's first channel, so no large mean is ever rounded away: neither
+in the sums nor in what is subtracted at the end. Each
 leaf gives its mean and its squared deviations from that mean; leaves are merged pairwise in one
 fixed tree (Chan, Golub, LeVeque 1979). So the result does not depend on which program saw what.
 
 Launches. One, where a group is small; else three: leaves, merge, apply, the first and the last
-spread over the multiprocessors. No atomics, forward or backward.
+spread over the multiprocessors. The shape alone decides which, so a sample's bits depend neither on
+its company nor on the size of the GPU. No atomics, forward or backward.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +25,13 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from .launch import DTYPES, device_problem, multiprocessors, short, tuned, types
+from .launch import DTYPES, device_problem, multiprocessors, on_device_of, short, tuned, types
 
 LEAF = 4096  # values of a tile, all its groups together
 LANES = 64  # leaves merged at once
+WALKED = 16  # leaves that one program takes one after the other
+MAX_PLACES = 2**31 - 2 * LEAF  # place numbers are 32 bit
+MAX_CHANNELS = 1 << 16  # of a group: backward sums them in one tile
 
 
 def reference(
@@ -85,11 +91,12 @@ class Tiles:
 def tiles(of: int, groups: int, places: int, last: bool, size: int) -> Tiles:
     """Tiles for `groups` groups of `of` channels over `places`, from the shape alone.
 
-    `last`: channels lie side by side (channels-last); then a tile takes whole groups, as many as
-    make 64 bytes a place, so that memory is read in full sectors. `size`: bytes of a value.
+    `last`: channels lie side by side (channels-last); then a tile takes whole groups (of up to
+    4096 channels), as many as make 64 bytes a place, so that memory is read in full sectors.
+    `size`: bytes of a value.
     """
     if last:
-        channels, together = triton.next_power_of_2(of), 1
+        channels, together = min(triton.next_power_of_2(of), LEAF), 1
         while together < groups and together * of * size < 64:
             together *= 2
         block = max(1, min(triton.next_power_of_2(places), LEAF // (channels * together)))
@@ -107,9 +114,9 @@ def tiles(of: int, groups: int, places: int, last: bool, size: int) -> Tiles:
     )
 
 
-def one_launch(cut: Tiles, programs: int, processors: int) -> bool:
-    """Whether a group is walked by one program: few leaves, or enough programs to be busy."""
-    return cut.leaves <= 8 or (cut.leaves <= LANES // 2 and 4 * programs >= processors)
+def one_launch(cut: Tiles) -> bool:
+    """Whether a group is walked by one program: two more launches cost more than its few leaves."""
+    return cut.leaves <= WALKED
 
 
 def leaves_each(cut: Tiles, programs: int, processors: int) -> int:
@@ -120,7 +127,8 @@ def leaves_each(cut: Tiles, programs: int, processors: int) -> int:
 
 # ---- kernels ------------------------------------------------------------------------------------
 # A tile is [SB places, GB * CB channels]; CG channels a group, G groups, S places. The scratch of
-# leaves is (N, G, leaves); STATS (N, G, 3) holds pivot, mean - pivot, 1 / deviation.
+# leaves is (N, G, leaves); STATS (N, G, 3) holds the pivot, the mean of the centred values and
+# 1 / deviation.
 
 
 @triton.jit
@@ -133,24 +141,26 @@ def tile_columns(group, block, G, CG: tl.constexpr, GB: tl.constexpr, CB: tl.con
 
 
 @triton.jit
-def load_shifted(x, shift, o_s, o_c, m_c, ssn, ss, sc, S, HAS_SHIFT: tl.constexpr):
-    """Values plus shift as fp32 [SB, columns]; zeros where nothing is."""
+def load_centred(
+    x, shift, o_s, o_c, m_c, b_pivot, ssn, ss, sc, S, CG: tl.constexpr, HAS_SHIFT: tl.constexpr
+):
+    """x - pivot + shift - first shift, fp32 [SB, columns], and where it exists; b_pivot a column,
+    the first shift that of the group's first channel."""
     mask = (o_s[:, None] < S) & m_c[None, :]
     p = x + o_s.to(tl.int64)[:, None] * ss + o_c.to(tl.int64)[None, :] * sc
-    b_x = tl.load(p, mask=mask, other=0.0).to(tl.float32)
+    b_x = tl.load(p, mask=mask, other=0.0).to(tl.float32) - b_pivot[None, :]
     if HAS_SHIFT:
-        b_x += tl.load(shift + o_c * ssn, mask=m_c, other=0.0).to(tl.float32)[None, :]
+        b_shift = tl.load(shift + o_c.to(tl.int64) * ssn, mask=m_c, other=0.0).to(tl.float32)
+        o_first = (o_c // CG * CG).to(tl.int64)
+        b_first = tl.load(shift + o_first * ssn, mask=m_c, other=0.0).to(tl.float32)
+        b_x += (b_shift - b_first)[None, :]
     return b_x, mask
 
 
 @triton.jit
-def load_pivot(x, shift, o_g, G, ssn, sc, CG: tl.constexpr, HAS_SHIFT: tl.constexpr):
+def load_pivot(x, o_g, G, sc, CG: tl.constexpr):
     """The first value of each group, [GB]."""
-    o_c = o_g * CG
-    b_p = tl.load(x + o_c.to(tl.int64) * sc, mask=o_g < G, other=0.0).to(tl.float32)
-    if HAS_SHIFT:
-        b_p += tl.load(shift + o_c * ssn, mask=o_g < G, other=0.0).to(tl.float32)
-    return b_p
+    return tl.load(x + (o_g * CG).to(tl.int64) * sc, mask=o_g < G, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -203,10 +213,10 @@ def merge(b_n, b_mean, b_m2, L: tl.constexpr, GB: tl.constexpr):
 
 
 @triton.jit
-def finish(b_x, b_pivot, b_mean, b_rstd, weight, bias, o_c, m_c,
+def finish(b_d, b_mean, b_rstd, weight, bias, o_c, m_c,
            HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
-    """Normalised, scaled values; b_pivot, b_mean and b_rstd a column."""
-    b_y = ((b_x - b_pivot[None, :]) - b_mean[None, :]) * b_rstd[None, :]
+    """Normalised, scaled values of centred ones; b_mean and b_rstd a column."""
+    b_y = (b_d - b_mean[None, :]) * b_rstd[None, :]
     if HAS_WEIGHT:
         b_y *= tl.load(weight + o_c, mask=m_c, other=0.0).to(tl.float32)[None, :]
     if HAS_BIAS:
@@ -223,9 +233,10 @@ def apply_leaf(
 ):  # fmt: skip
     o_s = (leaf % place_blocks) * SB + tl.arange(0, SB)
     o_c, m_c = tile_columns(group, leaf // place_blocks, G, CG, GB, CB)
-    b_x, mask = load_shifted(x, shift, o_s, o_c, m_c, ssn, ss, sc, S, HAS_SHIFT)
+    b_pivots = spread(b_pivot, GB, CB)
+    b_d, mask = load_centred(x, shift, o_s, o_c, m_c, b_pivots, ssn, ss, sc, S, CG, HAS_SHIFT)
     b_y = finish(
-        b_x, spread(b_pivot, GB, CB), spread(b_mean, GB, CB), spread(b_rstd, GB, CB),
+        b_d, spread(b_mean, GB, CB), spread(b_rstd, GB, CB),
         weight, bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS,
     )  # fmt: skip
     if SILU:
@@ -256,14 +267,14 @@ def whole_kernel(
     y += n * ysn
     shift += n * shn
     o_g, o_l = group * GB + tl.arange(0, GB), tl.arange(0, L)
-    b_pivot = load_pivot(x, shift, o_g, G, shc, sc, CG, HAS_SHIFT)
+    b_pivot = load_pivot(x, o_g, G, sc, CG)
     b_means, b_m2s = tl.zeros([L, GB], tl.float32), tl.zeros([L, GB], tl.float32)
     for leaf in range(0, leaves):
         o_s = (leaf % place_blocks) * SB + tl.arange(0, SB)
         o_c, m_c = tile_columns(group, leaf // place_blocks, G, CG, GB, CB)
-        b_x, mask = load_shifted(x, shift, o_s, o_c, m_c, shc, ss, sc, S, HAS_SHIFT)
+        b_pivots = spread(b_pivot, GB, CB)
+        b_d, mask = load_centred(x, shift, o_s, o_c, m_c, b_pivots, shc, ss, sc, S, CG, HAS_SHIFT)
         count = leaf_count(leaf, place_blocks, S, CG, SB, CB)
-        b_d = b_x - spread(b_pivot, GB, CB)[None, :]
         b_mean, b_m2 = leaf_stats(b_d, mask, count, GB, CB)
         here = (o_l == leaf)[:, None]
         b_means = tl.where(here, b_mean[None, :], b_means)
@@ -295,13 +306,13 @@ def leaves_kernel(
     x += n * sn
     shift += n * shn
     o_g = group * GB + tl.arange(0, GB)
-    b_pivot = load_pivot(x, shift, o_g, G, shc, sc, CG, HAS_SHIFT)
+    b_pivot = load_pivot(x, o_g, G, sc, CG)
     for leaf in range(part * each, tl.minimum(leaves, (part + 1) * each)):
         o_s = (leaf % place_blocks) * SB + tl.arange(0, SB)
         o_c, m_c = tile_columns(group, leaf // place_blocks, G, CG, GB, CB)
-        b_x, mask = load_shifted(x, shift, o_s, o_c, m_c, shc, ss, sc, S, HAS_SHIFT)
+        b_pivots = spread(b_pivot, GB, CB)
+        b_d, mask = load_centred(x, shift, o_s, o_c, m_c, b_pivots, shc, ss, sc, S, CG, HAS_SHIFT)
         count = leaf_count(leaf, place_blocks, S, CG, SB, CB)
-        b_d = b_x - spread(b_pivot, GB, CB)[None, :]
         b_mean, b_m2 = leaf_stats(b_d, mask, count, GB, CB)
         o = (n * G + o_g) * leaves + leaf
         tl.store(means + o, b_mean, mask=o_g < G)
@@ -310,15 +321,14 @@ def leaves_kernel(
 
 @triton.jit
 def merge_kernel(
-    x, shift, means, m2s, stats,
-    sn, sc, shn, shc, eps, G, S, place_blocks, leaves,
+    x, means, m2s, stats,
+    sn, sc, eps, G, S, place_blocks, leaves,
     CG: tl.constexpr, SB: tl.constexpr, CB: tl.constexpr, L: tl.constexpr,
-    HAS_SHIFT: tl.constexpr,
 ):  # fmt: skip
     """All leaves of one group of one sample, L at a time, to its statistics."""
     n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
     o_g, o_l = g + tl.arange(0, 1), tl.arange(0, L)
-    b_pivot = load_pivot(x + n * sn, shift + n * shn, o_g, G, shc, sc, CG, HAS_SHIFT)
+    b_pivot = load_pivot(x + n * sn, o_g, G, sc, CG)
     b_n, b_mean, b_m2 = (
         tl.zeros([1, 1], tl.float32), tl.zeros([1, 1], tl.float32), tl.zeros([1, 1], tl.float32),
     )  # fmt: skip
@@ -401,8 +411,8 @@ def slope_leaf(
     b_pivot = tl.load(p, mask=m_c, other=0.0)
     b_mean = tl.load(p + 1, mask=m_c, other=0.0)
     b_rstd = tl.load(p + 2, mask=m_c, other=0.0)
-    b_x, mask = load_shifted(x, shift, o_s, o_c, m_c, shc, ss, sc, S, HAS_SHIFT)
-    b_hat = finish(b_x, b_pivot, b_mean, b_rstd, weight, bias, o_c, m_c, False, False)
+    b_d, mask = load_centred(x, shift, o_s, o_c, m_c, b_pivot, shc, ss, sc, S, CG, HAS_SHIFT)
+    b_hat = finish(b_d, b_mean, b_rstd, weight, bias, o_c, m_c, False, False)
     b_hat = tl.where(mask, b_hat, 0.0)
     p = dy + o_s.to(tl.int64)[:, None] * dss + o_c.to(tl.int64)[None, :] * dsc
     b_dz = tl.load(p, mask=mask, other=0.0).to(tl.float32)
@@ -531,14 +541,13 @@ class Plan:
 def key(plan: Plan) -> str:
     """The name of a tuned configuration."""
     cut = plan.cut
-    return f"group_norm/{cut.places}x{cut.channels}x{cut.groups}/leaves{cut.leaves}/n{plan.n}"
+    return f"group_norm/{cut.places}x{cut.channels}x{cut.groups}/leaves{cut.leaves}"
 
 
 def _one_launch(plan: Plan, device: torch.device) -> bool:
-    chosen = tuned(device, key(plan))
-    if chosen is not None:
-        return chosen["one_launch"] and plan.cut.leaves <= LANES
-    return one_launch(plan.cut, plan.programs, plan.processors)
+    usual = {"one_launch": one_launch(plan.cut)}
+    chosen = tuned(device, key(plan), usual) or usual
+    return chosen["one_launch"] and plan.cut.leaves <= LANES
 
 
 def _flags(shift, weight, bias) -> dict:
@@ -547,6 +556,17 @@ def _flags(shift, weight, bias) -> dict:
         "HAS_WEIGHT": weight is not None,
         "HAS_BIAS": bias is not None,
     }
+
+
+def _walkable(x: torch.Tensor) -> torch.Tensor:
+    """x, or a copy where no single stride walks its places."""
+    return x.contiguous() if collapse(x) is None else x
+
+
+def _gradient_of_shift(x: torch.Tensor, shift: torch.Tensor | None) -> torch.Tensor:
+    if shift is None:
+        return x.new_empty((0, x.shape[1]))
+    return x.new_empty(shift.shape, dtype=shift.dtype)
 
 
 @torch.library.custom_op("glassbox::group_norm", mutates_args=())
@@ -559,7 +579,8 @@ def group_norm_op(
     silu: bool,
     shift: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """y like x, and stats (N, G, 3): pivot, mean - pivot, 1 / deviation."""
+    """y like x, and stats (N, G, 3): pivot, mean of what is centred on it, 1 / deviation."""
+    x = _walkable(x)
     y = torch.empty_like(x)
     stats = torch.empty((x.shape[0], groups, 3), dtype=torch.float32, device=x.device)
     if x.numel() == 0:
@@ -570,31 +591,33 @@ def group_norm_op(
     hs = shift.stride() if shift is not None else (0, 0)
     w, b, h = (x if t is None else t for t in (weight, bias, shift))
     size = groups, plan.places, cut.place_blocks, cut.leaves
-    if _one_launch(plan, x.device):
-        whole_kernel[(plan.programs,)](
-            x, y, h, w, b, stats, *xs, *ys, *hs, eps, *size,
-            L=max(2, triton.next_power_of_2(cut.leaves)), SILU=silu, **flags, **plan.blocks,
+    lanes = max(2, triton.next_power_of_2(cut.leaves))
+    with on_device_of(x):
+        if _one_launch(plan, x.device):
+            whole_kernel[(plan.programs,)](
+                x, y, h, w, b, stats, *xs, *ys, *hs, eps, *size,
+                L=lanes, SILU=silu, **flags, **plan.blocks,
+            )  # fmt: skip
+            return y, stats
+        scratch = torch.empty((2, plan.n, groups, cut.leaves), dtype=torch.float32, device=x.device)
+        leaves_kernel[plan.grid](
+            x, h, *scratch.unbind(), *xs, *hs, *size, plan.each,
+            HAS_SHIFT=shift is not None, **plan.blocks,
         )  # fmt: skip
-        return y, stats
-    scratch = torch.empty((2, plan.n, groups, cut.leaves), dtype=torch.float32, device=x.device)
-    leaves_kernel[plan.grid](
-        x, h, *scratch.unbind(), *xs, *hs, *size, plan.each,
-        HAS_SHIFT=shift is not None, **plan.blocks,
-    )  # fmt: skip
-    merge_kernel[(plan.n * groups,)](
-        x, h, *scratch.unbind(), stats, *xs[:2], *hs, eps, *size,
-        CG=plan.c // groups, SB=cut.places, CB=cut.channels,
-        L=min(LANES, max(2, triton.next_power_of_2(cut.leaves))), HAS_SHIFT=shift is not None,
-        num_warps=1,
-    )  # fmt: skip
-    apply_kernel[plan.grid](
-        x, y, h, w, b, stats, *xs, *ys, *hs, *size, plan.each, SILU=silu, **flags, **plan.blocks
-    )
+        merge_kernel[(plan.n * groups,)](
+            x, *scratch.unbind(), stats, *xs[:2], eps, *size,
+            CG=plan.c // groups, SB=cut.places, CB=cut.channels, L=min(LANES, lanes), num_warps=1,
+        )  # fmt: skip
+        apply_kernel[plan.grid](
+            x, y, h, w, b, stats, *xs, *ys, *hs, *size, plan.each,
+            SILU=silu, **flags, **plan.blocks,
+        )  # fmt: skip
     return y, stats
 
 
 @group_norm_op.register_fake
 def _(x, groups, weight, bias, eps, silu, shift):
+    x = _walkable(x)
     return torch.empty_like(x), x.new_empty((x.shape[0], groups, 3), dtype=torch.float32)
 
 
@@ -609,11 +632,12 @@ def group_norm_backward_op(
     stats: torch.Tensor,
     dy: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """dx like x; dweight and dbias (C,) fp32; dshift (N, C) in x's type, empty without shift."""
+    """dx like x; dweight and dbias (C,) fp32; dshift (N, C) like shift, empty without it."""
+    x, dy = _walkable(x), _walkable(dy)
     n, c = x.shape[:2]
     dx = torch.empty_like(x)
     totals = torch.empty((2, n, c), dtype=torch.float32, device=x.device)
-    dshift = torch.empty((n, c) if shift is not None else (0, c), dtype=x.dtype, device=x.device)
+    dshift = _gradient_of_shift(x, shift)
     if x.numel() == 0:
         return dx, totals[1].zero_().sum(0), totals[0].zero_().sum(0), dshift.zero_()
     plan = Plan.of(x, groups)
@@ -624,29 +648,31 @@ def group_norm_backward_op(
     sums = torch.empty((3, n, c, cut.place_blocks), dtype=torch.float32, device=x.device)
     means = torch.empty((n, groups, 2), dtype=torch.float32, device=x.device)
     size = groups, plan.places, cut.place_blocks, cut.leaves, plan.each
-    slope_kernel[plan.grid](
-        x, dy, h, w, b, stats, sums, *xs, *ds, *hs, n, c, *size,
-        SILU=silu, **flags, **plan.blocks,
-    )  # fmt: skip
     per_group = c // groups
-    slope_merge_kernel[(n * groups,)](
-        sums, w, stats, totals, means, dshift, n, c, groups, plan.places, cut.place_blocks,
-        CG=per_group, CP=triton.next_power_of_2(per_group),
-        L=min(64, triton.next_power_of_2(cut.place_blocks)),
-        HAS_WEIGHT=weight is not None, HAS_SHIFT=shift is not None,
-    )  # fmt: skip
-    dx_kernel[plan.grid](
-        x, dy, dx, h, w, b, stats, means, *xs, *ds, *gs, *hs, *size,
-        SILU=silu, **flags, **plan.blocks,
-    )  # fmt: skip
+    padded = triton.next_power_of_2(per_group)
+    with on_device_of(x):
+        slope_kernel[plan.grid](
+            x, dy, h, w, b, stats, sums, *xs, *ds, *hs, n, c, *size,
+            SILU=silu, **flags, **plan.blocks,
+        )  # fmt: skip
+        slope_merge_kernel[(n * groups,)](
+            sums, w, stats, totals, means, dshift, n, c, groups, plan.places, cut.place_blocks,
+            CG=per_group, CP=padded,
+            L=max(1, min(64, triton.next_power_of_2(cut.place_blocks), LEAF // padded)),
+            HAS_WEIGHT=weight is not None, HAS_SHIFT=shift is not None,
+        )  # fmt: skip
+        dx_kernel[plan.grid](
+            x, dy, dx, h, w, b, stats, means, *xs, *ds, *gs, *hs, *size,
+            SILU=silu, **flags, **plan.blocks,
+        )  # fmt: skip
     return dx, totals[1].sum(0), totals[0].sum(0), dshift
 
 
 @group_norm_backward_op.register_fake
 def _(x, groups, weight, bias, silu, shift, stats, dy):
-    n, c = x.shape[:2]
-    per_channel = x.new_empty((c,), dtype=torch.float32)
-    dshift = x.new_empty((n, c) if shift is not None else (0, c))
+    x = _walkable(x)
+    per_channel = x.new_empty((x.shape[1],), dtype=torch.float32)
+    dshift = _gradient_of_shift(x, shift)
     return torch.empty_like(x), per_channel, torch.empty_like(per_channel), dshift
 
 
@@ -659,8 +685,6 @@ def _save(ctx, inputs, output):
 
 def _backward(ctx, dy, _):
     x, weight, bias, shift, stats = ctx.saved_tensors
-    if collapse(dy) is None:
-        dy = dy.contiguous()
     dx, dweight, dbias, dshift = group_norm_backward_op(
         x, ctx.groups, weight, bias, ctx.silu, shift, stats, dy
     )
@@ -671,7 +695,7 @@ def _backward(ctx, dy, _):
         None if bias is None else dbias.to(bias.dtype),
         None,
         None,
-        None if shift is None else dshift.to(shift.dtype),
+        None if shift is None else dshift,
     )
 
 
@@ -680,12 +704,9 @@ group_norm_op.register_autograd(_backward, setup_context=_save)
 
 def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why GroupNorm can't run so, in one sentence; None where it can."""
-    problem = device_problem(device)
-    if problem:
-        return problem
     if dtype not in DTYPES:
         return f"the GroupNorm kernel takes {types()}, not {short(dtype)}."
-    return None
+    return device_problem(device, dtype)
 
 
 def check(
@@ -703,12 +724,20 @@ def check(
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, C, *).")
     if x.dtype not in DTYPES:
         raise ValueError(f"x has type {short(x.dtype)}; allowed are {types()}.")
-    problem = device_problem(x.device)
+    problem = device_problem(x.device, x.dtype)
     if problem:
         raise ValueError(f"x is on {x.device}: {problem}")
     n, c = x.shape[:2]
+    places = math.prod(x.shape[2:])
+    if places > MAX_PLACES:
+        raise ValueError(f"x has {places} places a channel; at most {MAX_PLACES} are allowed.")
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or c % groups:
         raise ValueError(f"groups is {groups}; it must divide x's {c} channels.")
+    if c // groups > MAX_CHANNELS:
+        raise ValueError(
+            f"groups is {groups}, which makes {c // groups} channels a group of x's {c}; "
+            f"at most {MAX_CHANNELS} are allowed."
+        )
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps is {eps}; it must be finite and not negative.")
     for name, t, shape in (
@@ -748,7 +777,5 @@ def group_norm(
     Wu and He, arXiv 1803.08494; SiLU: Elfwing et al., arXiv 1702.03118.
     """
     check(x, groups, weight, bias, eps, shift)
-    if collapse(x) is None:
-        x = x.contiguous()
     weight, bias = (t if t is None else t.contiguous() for t in (weight, bias))
     return group_norm_op(x, groups, weight, bias, float(eps), silu, shift)[0]

@@ -7,7 +7,9 @@ by `python -m kernels.bench --tune`, overrides them. Nothing is tuned while a us
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 from functools import lru_cache
@@ -19,12 +21,22 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
 TUNED = Path(__file__).with_name("tuned")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+OLDEST = {torch.bfloat16: (8, 0)}  # compute capability; 7.5 for the other types
+log = logging.getLogger(__name__)
 
 
-def device_problem(device: torch.device) -> str | None:
-    """Why a kernel can't run on `device`, in one sentence; None where it can."""
+def device_problem(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
+    """Why a kernel can't run on `device` in `dtype`, in one sentence; None where it can."""
     if device.type == "cuda":  # ROCm's devices have this type too
-        return None
+        oldest = OLDEST.get(dtype, (7, 5))
+        if torch.version.hip or capability(index_of(device)) >= oldest:
+            return None
+        what = f" in {short(dtype)}" if dtype in OLDEST else ""
+        have = ".".join(map(str, capability(index_of(device))))
+        return (
+            f"Triton kernels{what} need compute capability {oldest[0]}.{oldest[1]} or newer; "
+            f"{device} has {have}."
+        )
     if device.type == "cpu" and INTERPRETED:
         return None
     if device.type == "cpu":
@@ -52,7 +64,7 @@ def check_tensors(**tensors: torch.Tensor) -> None:
             raise ValueError(
                 f"{name} is on {x.device}, but {first} is on {head.device}: they must be the same."
             )
-    problem = device_problem(head.device)
+    problem = device_problem(head.device, head.dtype)
     if problem:
         raise ValueError(f"{first} is on {head.device}: {problem}")
 
@@ -80,31 +92,64 @@ def gpu_name(index: int) -> str:
 
 
 @lru_cache
+def capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+@lru_cache
 def processors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
+def index_of(device: torch.device) -> int:
+    return device.index if device.index is not None else torch.cuda.current_device()
+
+
 def multiprocessors(device: torch.device) -> int:
     """How many programs run side by side; a stand-in of 132 where there is no GPU."""
-    if device.type != "cuda":
-        return 132
-    return processors(device.index if device.index is not None else torch.cuda.current_device())
+    return processors(index_of(device)) if device.type == "cuda" else 132
+
+
+def on_device_of(x: torch.Tensor) -> contextlib.AbstractContextManager:
+    """Triton launches on the current device; while this is open, that is the one of x."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 @lru_cache
 def _table(name: str) -> dict:
     path = gpu_file(name)
-    if not path.exists():
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))["configurations"]
+        if not isinstance(table, dict):
+            raise ValueError("its configurations are no table")
+    except FileNotFoundError:
         return {}
-    return json.loads(path.read_text(encoding="utf-8"))["configurations"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s can't be used and is passed over: %r", path, error)
+        return {}
+    return table
 
 
-def tuned(device: torch.device, key: str) -> dict | None:
-    """The tuned configuration under `key` for this GPU; None where there is none."""
+def tuned(device: torch.device, key: str, like: dict) -> dict | None:
+    """The tuned configuration under `key` for this GPU; None where there is none, or one that has
+    not the fields and types of `like`, the heuristic's."""
     if device.type != "cuda":
         return None
-    index = device.index if device.index is not None else torch.cuda.current_device()
-    return _table(gpu_name(index)).get(key)
+    found = _table(gpu_name(index_of(device))).get(key)
+    return found if found is None or _is_like(found, like) else None
+
+
+def _is_like(found, like: dict) -> bool:
+    if not isinstance(found, dict) or found.keys() != like.keys():
+        return False
+    for name, value in found.items():
+        if type(value) is not type(like[name]):
+            return False
+        if isinstance(value, bool):
+            continue
+        if value < 1 or (name.isupper() and (value < 16 or value & (value - 1))):
+            return False  # M, N: sides of a block, powers of two
+    return True
 
 
 def forget_tuned() -> None:

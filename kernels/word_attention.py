@@ -15,7 +15,7 @@ import triton.language as tl
 
 from . import attention as plain
 from .attention import LOG2E, dot, load_rows, split_head, store_rows
-from .launch import bits, multiprocessors, tuned
+from .launch import bits, multiprocessors, on_device_of, tuned
 
 MAX_KEYS = 128
 
@@ -45,16 +45,16 @@ def heuristic(b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: 
     return {"M": m, "SPLIT": split, "num_warps": 4 if split else 8, "num_stages": 2 if split else 1}
 
 
-def key(d: int, tq: int, dtype: torch.dtype) -> str:
+def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
     """The name of a tuned configuration."""
-    return f"word_attention/d{d}/q{plain.length_class(tq)}/{bits(dtype)}"
+    keys = sum(split_head(tk))
+    return f"word_attention/d{d}/q{plain.length_class(tq)}/k{keys}/{bits(dtype)}"
 
 
 def configuration(q: torch.Tensor, tk: int) -> dict:
     b, tq, _, d = q.shape
-    return tuned(q.device, key(d, tq, q.dtype)) or heuristic(
-        b, d, tq, tk, q.dtype, multiprocessors(q.device)
-    )
+    usual = heuristic(b, d, tq, tk, q.dtype, multiprocessors(q.device))
+    return tuned(q.device, key(d, tq, tk, q.dtype), usual) or usual
 
 
 @triton.jit
@@ -173,10 +173,11 @@ def word_attention_op(
         (split_head(d), split_head(tk)) if config.pop("SPLIT") else ((w, 0) for w in whole)
     )
     unit, steps = plain.strides(q, k, v, o)
-    word_kernel[(b * triton.cdiv(tq, config["M"]),)](
-        q, k, v, o, lse, maps, *steps, h, tq, tk,
-        UNIT=unit, D=d, D0=d0, D1=d1, N0=n0, N1=n1, **config,
-    )  # fmt: skip
+    with on_device_of(q):
+        word_kernel[(b * triton.cdiv(tq, config["M"]),)](
+            q, k, v, o, lse, maps, *steps, h, tq, tk,
+            UNIT=unit, D=d, D0=d0, D1=d1, N0=n0, N1=n1, **config,
+        )  # fmt: skip
     return o, maps, lse
 
 

@@ -72,7 +72,9 @@ def tune(ops, device: str, dtype: torch.dtype, seconds: float) -> int:
     table = {k: v for k, v in (table | chosen).items() if v}
     path.parent.mkdir(exist_ok=True)
     content = {"surroundings": surroundings(device), "configurations": table}
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part = path.with_name(path.name + ".part")  # a file cut short would be worse than none
+    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.replace(path)
     print(path)
     return 0
 
@@ -92,7 +94,7 @@ def _work(ops, device: str, dtype: torch.dtype):
                 yield attention.key(kind, d, tq, tk, dtype), _grid(**BLOCKS[kind]), call
         if "word_attention" in ops and tk == 77:
             call = lambda q=q, k=k, v=v: word_attention.word_attention_op(q, k, v)  # noqa: E731
-            yield word_attention.key(d, tq, dtype), _grid(**WORDS), call
+            yield word_attention.key(d, tq, tk, dtype), _grid(**WORDS), call
     if "group_norm" not in ops:
         return
     for _, n, c, side, _ in group_norm_bench.SHAPES:

@@ -184,7 +184,9 @@ def trainer(
     def step(generator: torch.Generator, _: int) -> dict[str, torch.Tensor]:
         pictures, texts = pairs(batch, generator)
         ids = tokens(tokenizer, texts).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16_is_fast(device)):
+        with torch.autocast(
+            torch.device(device).type, torch.bfloat16, enabled=bf16_is_fast(device)
+        ):
             image = embed_images(model, pictures.to(device))
             text = embed_texts(model, ids)
         image, text = image.float(), text.float()

@@ -11,7 +11,7 @@ from kernels import word_attention as W
 from kernels.attention import reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if DEVICE == "cuda" else [])
+TYPES = [torch.float32, torch.float16, torch.bfloat16]
 quick = settings(
     max_examples=80,
     deadline=None,
@@ -49,13 +49,17 @@ def test_result_and_maps_are_as_exact_as_pytorchs(judge, b, tq, tk, h, d, dtype,
     judge(o, sdpa(q, k, v), exact, "o")
     wanted = W.reference(q.double(), k.double(), v.double())[1].double()
     assert maps.dtype == torch.float32 and maps.shape == (b, tq, tk)
-    assert (maps.double() - wanted).abs().max() < (1e-6 if dtype == torch.float32 else 1e-3)
+    # the same inputs, products exact in fp32: the maps are fp32's whatever the type
+    assert (maps.double() - wanted).abs().max() < 2e-6
     assert (maps.sum(-1) - 1).abs().max() < 1e-5 and maps.min() >= 0
 
 
-def test_gradients_are_those_of_attention():
-    q, k, v = (draw((2, 33, 2, 40), torch.float32, i).requires_grad_() for i in range(3))
-    do = draw((2, 33, 2, 40), torch.float32, 9)
+@pytest.mark.parametrize("d, tk", [(40, 33), (64, 77), (160, 128)])
+def test_gradients_are_those_of_attention(d, tk):
+    q, k, v = (
+        draw((2, t, 2, d), torch.float32, i).requires_grad_() for i, t in enumerate((33, tk, tk))
+    )
+    do = draw((2, 33, 2, d), torch.float32, 9)
     ours = torch.autograd.grad(W.word_attention(q, k, v)[0], (q, k, v), do)
     exact = torch.autograd.grad(reference(q, k, v), (q, k, v), do)
     for a, b in zip(ours, exact, strict=True):
