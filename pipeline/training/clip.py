@@ -181,12 +181,12 @@ def trainer(
     groups = [{"params": rest}, {"params": scale, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.05)
 
+    kind = torch.device(device).type
+
     def step(generator: torch.Generator, _: int) -> dict[str, torch.Tensor]:
         pictures, texts = pairs(batch, generator)
         ids = tokens(tokenizer, texts).to(device)
-        with torch.autocast(
-            torch.device(device).type, torch.bfloat16, enabled=bf16_is_fast(device)
-        ):
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16_is_fast(device)):
             image = embed_images(model, pictures.to(device))
             text = embed_texts(model, ids)
         image, text = image.float(), text.float()
