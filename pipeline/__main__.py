@@ -109,19 +109,17 @@ def backends(args: argparse.Namespace) -> None:
     with quiet():
         import torch
 
-    from .backends import ATTENTION, GROUP_NORM, choose_attention, choose_group_norm
+    from .backends import KINDS, choose, why_not
     from .checkpoints import choose_device, choose_dtype
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     print(f"On {device} in {str(dtype).removeprefix('torch.')} (torch {torch.__version__}):")
-    for title, flag, table, choose in (
-        ("Attention", "--attention", ATTENTION, choose_attention),
-        ("GroupNorm", "--group-norm", GROUP_NORM, choose_group_norm),
-    ):
-        print(f"{title} ({flag}), auto takes {choose('auto', device, dtype)}:")
-        for name, backend in table.items():
-            reason = backend.unsupported(device, dtype)
+    for key, kind in KINDS.items():
+        title = kind.name[:1].upper() + kind.name[1:]
+        print(f"{title} ({kind.flag}), auto takes {choose(key, 'auto', device, dtype)}:")
+        for name, backend in kind.table.items():
+            reason = why_not(key, name, device, dtype)
             print(f"  {name:10} {'not here: ' + reason if reason else backend.note}")
 
 
@@ -227,6 +225,8 @@ def parser() -> Parser:
         "--side", type=int, choices=(64, 128), default=128, help="unet: of the pictures, in pixels"
     )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    sub.add_argument("--attention", default="auto", help="of UNet and autoencoder; see `backends`")
+    sub.add_argument("--group-norm", default="auto", help="of UNet and autoencoder")
     sub.add_argument("--compile", action="store_true", help="unet: compile first, two minutes")
     sub.add_argument("--checkpoint-steps", type=int, help="default: every three minutes")
     return root

@@ -27,7 +27,7 @@ from .quiet import quiet
 if TYPE_CHECKING:
     import torch
 
-    from .backends import AttentionProcessor
+    from .backends import Backends
     from .engine import Result, Step
     from .inside import Preview
     from .options import GenerateOptions
@@ -68,15 +68,19 @@ class Models:
     device: torch.device
     dtype: torch.dtype
     vae_dtype: torch.dtype
-    processor: AttentionProcessor  # of the UNet; its `name` is the backend that runs
-    group_norm: str
+    backends: Backends
     preview: Preview
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
     def attention(self) -> str:
-        """The attention backend that really runs."""
-        return self.processor.name
+        """The attention backend that runs where a request asks for none."""
+        return self.backends.start().attention
+
+    @property
+    def group_norm(self) -> str:
+        """The GroupNorm backend that runs where a request asks for none."""
+        return self.backends.start().group_norm
 
     def resolve(self, options: GenerateOptions) -> GenerateOptions:
         """`options` with every None filled: the model's defaults, and a random seed."""
@@ -134,17 +138,14 @@ def load(
 
         from . import backends
 
-        backends.choose_attention(attention, torch_device, torch_dtype)  # refused before loading
-        group_norm = backends.choose_group_norm(group_norm, torch_device, torch_dtype)
+        for kind, wanted in (("attention", attention), ("group_norm", group_norm)):
+            backends.choose(kind, wanted, torch_device, torch_dtype)  # refused before loading
         vae_dtype = getattr(torch, DTYPES[VAE_DTYPE])
         parts = {
             "unet": _load_part(folder, "unet", torch_dtype),
             "vae": _load_part(folder, "vae", vae_dtype),
             "text_encoder": _load_part(folder, "text_encoder", torch_dtype),
         }
-        heads = backends.head_sizes(parts["unet"])
-        chosen = backends.choose_attention(attention, torch_device, torch_dtype, heads)
-        rest = backends.fallbacks(chosen, torch_device) if attention == "auto" else ()
         tokenizer = _load_tokenizer(folder, parts["text_encoder"])
         try:
             for part in parts.values():
@@ -152,9 +153,10 @@ def load(
             if CHANNELS_LAST[torch_device.type]:
                 for part in (parts["unet"], parts["vae"]):
                     part.to(memory_format=torch.channels_last)
-            processor = backends.install_attention(parts["unet"], parts["vae"], chosen, rest)
-            backends.install_group_norm(parts["unet"], parts["vae"], group_norm)
-            preview = _try_out(folder, tokenizer, **parts)
+            used = backends.Backends(
+                parts["unet"], parts["vae"], torch_device, torch_dtype, attention, group_norm
+            )
+            preview = used.start().call(lambda: _try_out(folder, tokenizer, **parts))
         except torch.OutOfMemoryError:
             raise InputError(
                 f"{called} does not fit into the free memory of {torch_device}; free some, or load"
@@ -172,8 +174,7 @@ def load(
             device=torch_device,
             dtype=torch_dtype,
             vae_dtype=vae_dtype,
-            processor=processor,
-            group_norm=group_norm,
+            backends=used,
             preview=preview,
         )
 
@@ -489,6 +490,7 @@ def _try_out(folder: Path, tokenizer, text_encoder, unet, vae) -> Preview:
     import torch
 
     from . import prompt
+    from .backends import KernelFailed
     from .inside import Preview
 
     try:
@@ -504,7 +506,7 @@ def _try_out(folder: Path, tokenizer, text_encoder, unet, vae) -> Preview:
                 " not finite or has another shape than the latents."
             )
         return Preview.fit(vae)
-    except (InputError, torch.OutOfMemoryError):
+    except (InputError, KernelFailed, torch.OutOfMemoryError):
         raise
     except Exception as error:
         reason = short(str(error).strip() or repr(error))

@@ -94,10 +94,10 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
             models.tokenizer, models.text_encoder, options.prompt, options.negative
         )
         places = prompt.words(models.tokenizer, options.prompt) if words else []
-    denoiser = Denoiser(models.unet, context, uncond, options.cfg, models.processor)
+    running = models.backends.start(options.attention, options.group_norm)
+    denoiser = Denoiser(models.unet, context, uncond, options.cfg, models.backends.processor)
     prediction = models.scheduler_config.get("prediction_type", "epsilon")
     images, texts, seeds, finals = [], [], [], []
-    metadata = describe(models)
     for image in range(options.count):
         seed = options.seed + image
         generator = noise.generator_for(options.seed, image)
@@ -115,9 +115,13 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
         try:
             while True:
                 query = coroutine.send(answer)
-                seen = WordMaps(*query.x.shape[-2:]) if words else None
+
+                def ask(query=query):
+                    seen = WordMaps(*query.x.shape[-2:]) if words else None
+                    return denoiser(query, seen), seen
+
                 with models.lock:
-                    answer = denoiser(query, seen)
+                    answer, seen = running.call(ask)
                 yield Step(
                     image=image,
                     count=options.count,
@@ -138,13 +142,15 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
         finally:
             coroutine.close()
         with models.lock:
-            picture = vae.to_image(vae.decode(models.vae, latents))
+            pixels = running.call(lambda latents=latents: vae.decode(models.vae, latents))
+        picture = vae.to_image(pixels)
         text = parameters(models, options, seed)
         picture.info["parameters"] = text
         images.append(picture)
         texts.append(text)
         seeds.append(seed)
         finals.append(latents)
+    metadata = describe(models, running)
     yield Result(images, texts, seeds, options, time.perf_counter() - began, metadata, finals)
 
 
@@ -167,15 +173,16 @@ def parameters(models, options: GenerateOptions, seed: int) -> str:
     )
 
 
-def describe(models) -> dict:
+def describe(models, running) -> dict:
     """What really ran: model, device, types, backends, versions."""
     return {
         "model": models.name,
         "model_hash": models.hash,
         "device": str(models.device),
         "dtype": str(models.dtype).removeprefix("torch."),
-        "attention": models.attention,
-        "group_norm": models.group_norm,
+        "attention": running.attention,
+        "vae_attention": models.backends.vae_processor.name,
+        "group_norm": running.group_norm,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "glassbox": __version__,

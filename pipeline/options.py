@@ -1,8 +1,8 @@
 """GenerateOptions: a picture described and validated once, for command line, page, API and tests.
 
 Every limit stands here once. A violation raises InputError with one sentence for each field.
-`None` means "the model's own default" (sampler, schedule, steps, cfg, width, height) or, for the
-seed, "choose one".
+`None` means "the model's own default" (sampler, schedule, steps, cfg, width, height, attention,
+group_norm) or, for the seed, "choose one".
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class GenerateOptions(BaseModel):
     width: int | None = Field(None, description="Pixels, a multiple of 8, 64 to 2048")
     height: int | None = Field(None, description="Pixels, a multiple of 8, 64 to 2048")
     count: int = Field(1, description="Pictures, 1 to 16")
+    attention: str | None = Field(None, description="A name of `python -m pipeline backends`")
+    group_norm: str | None = Field(None, description="A name of `python -m pipeline backends`")
 
     def __init__(self, **fields: Any):
         try:
@@ -106,6 +108,14 @@ class GenerateOptions(BaseModel):
                 f"there is no schedule {_short(value)}; there is {closest(str(value), SCHEDULES)}."
             )
         return key
+
+    @field_validator("attention", "group_norm", mode="before")
+    @classmethod
+    def _backend(cls, value: Any, info) -> str | None:
+        """Which there are, and which can run, the model knows."""
+        if value is not None and (not isinstance(value, str) or len(value) > 100):
+            raise ValueError(f"{info.field_name} must be a backend's name, not {_short(value)}.")
+        return value or None
 
     @field_validator("steps", "seed", "width", "height", "count", mode="before")
     @classmethod

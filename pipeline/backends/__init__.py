@@ -1,85 +1,180 @@
 """Who can run attention and GroupNorm here, and if not, why.
 
-Each backend has `unsupported(device, dtype) -> str | None`. `auto` takes the first of its order
-that can run on the device; kernels that Triton only interprets are never among them. A backend
-asked for by name that cannot run is an InputError that says why, never a silent swap.
+Each backend has `unsupported(device, dtype) -> str | None`. `auto` takes the first that can run, in
+the order of speed that `python -m kernels.bench` measured (kernels/bench/results); kernels that
+Triton only interprets are never among them. A backend asked for by name that cannot run is an
+InputError that says why, never a silent swap.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from diffusers.models.attention_processor import Attention
 
 from ..errors import InputError, closest
-from .attention import ATTENTION, AttentionProcessor, install_attention
-from .group_norm import GROUP_NORM, install_group_norm
+from .attention import ATTENTION, AttentionProcessor
+from .failures import FAILED, KernelFailed, disable
+from .group_norm import GROUP_NORM, swap_group_norm
+from .speed import order
 
 __all__ = [
     "ATTENTION",
-    "AUTO_ATTENTION",
-    "AUTO_GROUP_NORM",
     "GROUP_NORM",
+    "KINDS",
     "AttentionProcessor",
-    "choose_attention",
-    "choose_group_norm",
-    "fallbacks",
+    "Backends",
+    "KernelFailed",
+    "Running",
+    "able",
+    "choose",
     "head_sizes",
-    "install_attention",
-    "install_group_norm",
+    "order",
+    "swap_group_norm",
+    "why_not",
 ]
-
-# What auto tries, in order. On a CPU SDPA was measured to be fastest. The kernels lead on GPUs once
-# `python -m kernels.bench` has shown there that they are faster.
-AUTO_ATTENTION = {"cuda": ("sdpa", "xformers", "triton", "math"), "": ("sdpa", "math")}
-AUTO_GROUP_NORM = {"cuda": ("torch", "triton"), "": ("torch",)}
+T = TypeVar("T")
 
 
-def _order(auto: dict, device: torch.device) -> tuple[str, ...]:
-    return auto.get(device.type, auto[""])
+@dataclass(frozen=True)
+class Kind:
+    """What can be chosen: its name in sentences, its flag and its table of backends."""
+
+    name: str
+    flag: str
+    table: dict
 
 
-def _choose(kind: str, table: dict, auto: dict, name: str, reason_of) -> str:
+KINDS = {
+    "attention": Kind("attention", "--attention", ATTENTION),
+    "group_norm": Kind("GroupNorm", "--group-norm", GROUP_NORM),
+}
+
+
+def why_not(
+    kind: str,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: frozenset[int] = frozenset(),
+) -> str | None:
+    """Why the backend `name` of `kind` ("attention", "group_norm") can't run here; None where it
+    can. `heads`: the head sizes that attention is to take."""
+    backend = KINDS[kind].table[name]
+    asked = [{"head_size": d} for d in sorted(heads)] if kind == "attention" else []
+    for more in asked or [{}]:
+        reason = backend.unsupported(device, dtype, **more)
+        if reason:
+            return reason
+    return FAILED.get((KINDS[kind].name, name))
+
+
+def able(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
+    """The backends to use for `name`, best first: itself alone, or for "auto" all that can run.
+
+    InputError for a name that does not exist, and for one that can't run here.
+    """
+    what, table = KINDS[kind].name, KINDS[kind].table
     if name == "auto":
-        return next(n for n in auto if reason_of(table[n]) is None)
+        names = order(kind, device)
+        return tuple(n for n in names if why_not(kind, n, device, dtype, heads) is None)
     if name not in table:
-        raise InputError(
-            f"There is no {kind} backend {name!r}; there is {closest(name, ['auto', *table])}."
-        )
-    reason = reason_of(table[name])
+        there = closest(name, ["auto", *table])
+        raise InputError(f"There is no {what} backend {name!r}; there is {there}.")
+    reason = why_not(kind, name, device, dtype, heads)
     if reason:
-        raise InputError(f"The {kind} backend {name} cannot run here: {reason}")
-    return name
+        raise InputError(f"The {what} backend {name} cannot run here: {reason}")
+    return (name,)
 
 
-def choose_attention(
-    name: str, device: torch.device, dtype: torch.dtype, heads: frozenset[int] = frozenset()
-) -> str:
-    """The attention backend that `name` ("auto" or of ATTENTION) means here for these heads."""
-
-    def reason(backend) -> str | None:
-        asked = [{"head_size": d} for d in sorted(heads)] or [{}]
-        return next(filter(None, (backend.unsupported(device, dtype, **a) for a in asked)), None)
-
-    return _choose("attention", ATTENTION, _order(AUTO_ATTENTION, device), name, reason)
+def choose(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
+    """The backend of `kind` that `name` means here, see `able`."""
+    return able(kind, name, device, dtype, heads)[0]
 
 
-def head_sizes(unet) -> frozenset[int]:
-    """The head sizes of all attention layers of `unet`."""
+def head_sizes(network) -> frozenset[int]:
+    """The head sizes of all attention layers of `network`."""
     return frozenset(
-        m.inner_dim // m.heads for m in unet.modules() if isinstance(m, Attention) and m.heads
+        m.inner_dim // m.heads for m in network.modules() if isinstance(m, Attention) and m.heads
     )
 
 
-def choose_group_norm(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The GroupNorm backend that `name` ("auto" or of GROUP_NORM) means here."""
+class Backends:
+    """What runs attention and GroupNorm of one model's UNet and autoencoder, changed between two
+    calls. `attention` and `group_norm` are names, or "auto"."""
 
-    def reason(backend) -> str | None:
-        return backend.unsupported(device, dtype)
+    def __init__(
+        self,
+        unet,
+        vae,
+        device: torch.device,
+        dtype: torch.dtype,
+        attention: str = "auto",
+        group_norm: str = "auto",
+    ):
+        self.networks = unet, vae
+        self.device, self.dtype = device, dtype
+        self.names = {"attention": attention, "group_norm": group_norm}
+        self.heads = head_sizes(unet)
+        self.vae_heads = head_sizes(vae)
+        self.processor, self.vae_processor = AttentionProcessor("math"), AttentionProcessor("math")
+        unet.set_attn_processor(self.processor)
+        vae.set_attn_processor(self.vae_processor)
+        self.group_norm = "torch"
+        self.start()
 
-    return _choose("GroupNorm", GROUP_NORM, _order(AUTO_GROUP_NORM, device), name, reason)
+    def start(self, attention: str | None = None, group_norm: str | None = None) -> Running:
+        """A request's own choice; None is the model's. InputError for one that can't run here."""
+        wanted = {"attention": attention, "group_norm": group_norm}
+        names = {k: v or self.names[k] for k, v in wanted.items()}
+        return Running(self, {k: (v, self.able(k, v)) for k, v in names.items()})
+
+    def able(self, kind: str, name: str) -> tuple[str, ...]:
+        return able(kind, name, self.device, self.dtype, self.heads)
+
+    def install(self, attention: str, group_norm: str) -> None:
+        """The caller holds the model's lock."""
+        self.processor.name = attention
+        # The autoencoder's one head of 512 is more than xformers and our kernels take.
+        wide = why_not("attention", attention, self.device, torch.float32, self.vae_heads)
+        self.vae_processor.name = "sdpa" if wide else attention
+        if group_norm != self.group_norm:
+            for network in self.networks:
+                swap_group_norm(network, group_norm)
+            self.group_norm = group_norm
 
 
-def fallbacks(name: str, device: torch.device) -> tuple[str, ...]:
-    """What goes on where `auto` chose `name` and it fails while it runs: the rest of the order."""
-    order = _order(AUTO_ATTENTION, device)
-    return order[order.index(name) + 1 :] if name in order else ()
+class Running:
+    """The backends of one request: `attention` and `group_norm` name what runs now."""
+
+    def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
+        self._backends, self._choices = backends, choices
+
+    @property
+    def attention(self) -> str:
+        return self._choices["attention"][1][0]
+
+    @property
+    def group_norm(self) -> str:
+        return self._choices["group_norm"][1][0]
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What `function`, which calls the networks, returns. The caller holds the model's lock.
+
+        Where a kernel fails, `auto` goes on with the next backend and calls `function` again; one
+        that was asked for by name is an InputError.
+        """
+        while True:
+            self._backends.install(self.attention, self.group_norm)
+            try:
+                return function()
+            except KernelFailed as failure:
+                disable(failure)
+                kind = next(k for k, v in KINDS.items() if v.name == failure.kind)
+                name, rest = self._choices[kind]
+                if name != "auto" or len(rest) == 1:
+                    raise InputError(f"{failure}.") from None
+                self._choices[kind] = name, rest[1:]

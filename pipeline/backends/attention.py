@@ -14,9 +14,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
-
-log = logging.getLogger(__name__)
+from .failures import KernelFailed, disable, first_line, watched
 
 
 class SdpaAttention:
@@ -122,6 +120,9 @@ ATTENTION = {
     "math": MathAttention,
 }
 
+KERNELS = ("triton", "xformers")  # those that may fail on an exotic GPU
+NOTHING = contextlib.nullcontext()
+
 
 @lru_cache
 def _probe_xformers(device: str, dtype: torch.dtype) -> str | None:
@@ -139,7 +140,7 @@ def _probe_xformers(device: str, dtype: torch.dtype) -> str | None:
     except NotImplementedError:
         return f"xformers has no attention operator for {device} tensors of type {_short(dtype)}."
     except Exception as error:  # a broken build fails in ways of its own
-        return f"xformers failed on {device}: {_first_line(error)}"
+        return f"xformers failed on {device}: {first_line(error)}"
     finally:
         quiet.setLevel(level)
     return None
@@ -151,19 +152,15 @@ def _probe_triton(device: str, dtype: torch.dtype) -> str | None:
     from kernels.attention import attention
     from kernels.word_attention import word_attention
 
+    q = torch.zeros((1, 16, 1, 40), device=device, dtype=dtype)
     try:
-        q = torch.zeros((1, 16, 1, 40), device=device, dtype=dtype)
-        attention(q, q, q)
-        word_attention(q, q, q)
-    except Exception as error:  # compilers and drivers fail in ways of their own
-        reason = f"the attention kernel failed on {device}: {_first_line(error)}"
-        log.warning("Attention goes on without Triton: %s", reason)
-        return reason
+        with watched("attention", "triton", q):
+            attention(q, q, q)
+            word_attention(q, q, q)
+    except KernelFailed as failure:
+        disable(failure)
+        return f"it failed at {failure.reason}"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -171,45 +168,25 @@ def _short(dtype: torch.dtype) -> str:
 
 
 class AttentionProcessor:
-    """diffusers' hook: self and cross attention of a UNet or autoencoder on one backend.
+    """diffusers' hook: self and cross attention of a UNet or autoencoder on the backend `name`.
 
-    `names`: the backend to use, and behind it those to go on with where it fails while it runs:
-    none for one that was asked for by name. `listener`, where set, gets the word maps of every
-    cross attention: `listener(maps)`, (B, Tq, Tk) fp32.
+    `listener`, where set, gets the word maps of every cross attention: `listener(maps)`,
+    (B, Tq, Tk) fp32. A kernel that fails raises KernelFailed.
     """
 
-    def __init__(self, *names: str):
-        self.names = list(names)
+    def __init__(self, name: str):
+        self.name = name
         self.listener = None
 
-    @property
-    def name(self) -> str:
-        return self.names[0]
-
     def attend(self, q, k, v, listener=None):
-        while True:
-            backend = ATTENTION[self.names[0]]
-            try:
-                if listener is None:
-                    return backend.run(q, k, v)
-                out, maps = run_with_words(backend, q, k, v)
-                listener(maps)
-                return out
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                if self.names[0] != "triton":
-                    raise
-                self._give_up(_first_line(error), q)
-
-    def _give_up(self, reason: str, q: torch.Tensor) -> None:
-        shape = f"head size {q.shape[-1]} and {q.shape[1]} queries on {q.device}"
-        if len(self.names) == 1:
-            raise InputError(f"The attention backend triton failed at {shape}: {reason}") from None
-        self.names.pop(0)
-        log.warning(
-            "Attention goes on with %s: triton failed at %s: %s", self.names[0], shape, reason
-        )
+        backend = ATTENTION[self.name]
+        guard = watched("attention", self.name, q) if self.name in KERNELS else NOTHING
+        with guard:
+            if listener is None:
+                return backend.run(q, k, v)
+            out, maps = run_with_words(backend, q, k, v)
+        listener(maps)
+        return out
 
     def __call__(
         self,
@@ -220,6 +197,8 @@ class AttentionProcessor:
         temb: torch.Tensor | None = None,
         **_,
     ) -> torch.Tensor:
+        if attention_mask is not None:
+            raise NotImplementedError("Stable Diffusion's UNet has no attention with a mask.")
         residual = hidden_states
         shape = hidden_states.shape
         if hidden_states.ndim == 4:  # the VAE's: (B, C, H, W)
@@ -241,17 +220,3 @@ class AttentionProcessor:
         if attn.residual_connection:
             out = out + residual
         return out / attn.rescale_output_factor
-
-
-def install_attention(unet, vae, name: str, fallbacks: tuple[str, ...] = ()) -> AttentionProcessor:
-    """Run every attention layer of `unet` and `vae` on the backend `name`; returns the UNet's
-    processor.
-
-    The autoencoder's single head of 512 is more than xformers and our kernels take: there that one
-    layer stays on SDPA.
-    """
-    processor = AttentionProcessor(name, *fallbacks)
-    unet.set_attn_processor(processor)
-    wide = "sdpa" if name in ("xformers", "triton") else name
-    vae.set_attn_processor(AttentionProcessor(wide))
-    return processor

@@ -6,14 +6,13 @@ calls the kernel. In a ResBlock the timestep's shift, the norm and SiLU become o
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-log = logging.getLogger(__name__)
+from .failures import KernelFailed, disable, watched
 
 
 class TorchGroupNorm:
@@ -45,25 +44,28 @@ GROUP_NORM = {"triton": TritonGroupNorm, "torch": TorchGroupNorm}
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    from kernels.group_norm import group_norm
-
+    """One real tiny call; where it fails, a warning and the reason."""
+    x = torch.zeros((1, 8, 4, 4), device=device, dtype=dtype)
     try:
-        x = torch.zeros((1, 8, 4, 4), device=device, dtype=dtype)
-        group_norm(x, 2, silu=True, shift=x[:, :, 0, 0])
-    except Exception as error:  # compilers and drivers fail in ways of their own
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reason = f"the GroupNorm kernel failed on {device}: {first}"
-        log.warning("GroupNorm goes on without Triton: %s", reason)
-        return reason
+        with watched("GroupNorm", "triton", x):
+            _kernel(x, 2, silu=True, shift=x[:, :, 0, 0])
+    except KernelFailed as failure:
+        disable(failure)
+        return f"it failed at {failure.reason}"
     return None
 
 
-def _norm(module: nn.GroupNorm, x, *, silu: bool = False, shift=None) -> torch.Tensor:
+def _kernel(*args, **named) -> torch.Tensor:
     from kernels.group_norm import group_norm
 
-    return group_norm(
-        x, module.num_groups, module.weight, module.bias, module.eps, silu=silu, shift=shift
-    )
+    return group_norm(*args, **named)
+
+
+def _norm(module: nn.GroupNorm, x, *, silu: bool = False, shift=None) -> torch.Tensor:
+    with watched("GroupNorm", "triton", x):
+        return _kernel(
+            x, module.num_groups, module.weight, module.bias, module.eps, silu=silu, shift=shift
+        )
 
 
 class FusedGroupNorm(nn.GroupNorm):
@@ -101,15 +103,14 @@ def _can_fuse(block: nn.Module) -> bool:
     )
 
 
-def install_group_norm(unet, vae, name: str) -> None:
-    """Run every GroupNorm of `unet` and `vae` on the backend `name`; "torch" is what they had."""
+def swap_group_norm(network: nn.Module, name: str) -> None:
+    """Run every GroupNorm of `network` on the backend `name`; "torch" is what it had."""
     swap = {ResnetBlock2D: FusedResnetBlock, nn.GroupNorm: FusedGroupNorm}
     if name == "torch":
         swap = {new: old for old, new in swap.items()}
-    for network in (unet, vae):
-        for module in network.modules():
-            new = swap.get(type(module))
-            if new is FusedResnetBlock and not _can_fuse(module):
-                continue
-            if new is not None:
-                module.__class__ = new
+    for module in network.modules():
+        new = swap.get(type(module))
+        if new is FusedResnetBlock and not _can_fuse(module):
+            continue
+        if new is not None:
+            module.__class__ = new

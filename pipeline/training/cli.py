@@ -19,9 +19,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
+from ..backends import KernelFailed
 from ..checkpoints import choose_device
 from ..errors import InputError
-from . import card, clip, compare, data, evaluate, export, tokenizer, unet, vae
+from . import card, clip, compare, data, evaluate, export, hardware, tokenizer, unet, vae
 from .loop import Trainer, load_ema, newest_checkpoint
 from .sheet import save_sheet
 
@@ -133,7 +134,11 @@ def _go(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> No
     if minutes is None and args.steps is None:
         raise InputError("Say how long to train: --minutes N or --steps N.")
     card.begin(args.folder, trainer.folder.name, args.base)
-    trainer.train(minutes=minutes, steps=args.steps)
+    try:
+        trainer.train(minutes=minutes, steps=args.steps)
+    except KernelFailed as failure:
+        flag = "--attention" if failure.kind == "attention" else "--group-norm"
+        raise InputError(f"{failure}; {flag} chooses another.") from None
     print(f"{trainer.folder}: step {trainer.step}, {trainer.seconds / 60:.1f} minutes in all.")
 
 
@@ -184,11 +189,14 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
         pictures,
         folder,
         device=parts.device,
+        attention=args.attention,
+        group_norm=args.group_norm,
         sample_fn=sample,
         **_loop(args),
     )
     _go(args, trainer, minutes or args.minutes)
     load_ema(model, folder)
+    hardware.restore(model)
     model.cpu().eval()
     vae.normalise(model, pictures(96, torch.Generator().manual_seed(2**41)))
     model.save_pretrained(folder / "final")
@@ -211,6 +219,8 @@ def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> Non
         folder,
         decoder_only=True,
         device=parts.device,
+        attention=args.attention,
+        group_norm=args.group_norm,
         sample_fn=sample,
         **_loop(args),
     )
@@ -240,6 +250,8 @@ def train_unet(
         text,
         folder,
         device=parts.device,
+        attention=args.attention,
+        group_norm=args.group_norm,
         latents=_encoder_hash(encoder),
         compiled=args.compile,
         **_loop(args),

@@ -28,7 +28,8 @@ from .data import (
     pair_scene,
     single_scene,
 )
-from .loop import Trainer, bf16_is_fast
+from .hardware import bf16_is_fast
+from .loop import Trainer
 
 WIDTH = 128  # of the space that the two towers share
 

@@ -31,15 +31,6 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
 
 
-def bf16_is_fast(device: str) -> bool:
-    """Whether `device` multiplies bfloat16 in hardware; a processor that only emulates it takes
-    five times as long as in float32."""
-    if torch.device(device).type != "cpu":
-        return True
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in checks)
-
-
 def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file so that `path` is either the old or the new file, never a part."""
     part = path.with_name(f".{path.name}.part")

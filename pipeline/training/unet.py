@@ -18,10 +18,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..backends import AttentionProcessor
+from . import hardware
 from .clip import tokens
 from .data import SIZE, Composer, Scene, Vocabulary, caption, random_scene
-from .loop import Trainer, bf16_is_fast
+from .loop import Trainer
 
 CHANNELS = (96, 128, 160)
 EMPTY = 0.1  # share of captions left empty
@@ -146,20 +146,21 @@ def trainer(
     prediction: str = "v_prediction",
     shift: float = SHIFT,
     device: str = "cpu",
+    attention: str = "auto",
+    group_norm: str = "auto",
     compiled: bool = False,
     latents: str = "",
     **loop,
 ) -> Trainer:
     unet.to(device, memory_format=torch.channels_last).train()
-    if device == "cpu":  # PyTorch's fused attention is slow backward there: 57 pictures/s, not 70
-        unet.set_attn_processor(AttentionProcessor("math"))
+    hardware.install(unet, device, attention, group_norm)
     text_encoder.to(device).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     alphas = scheduler(prediction).alphas_cumprod
     forward = torch.compile(unet) if compiled else unet
-    autocast = bf16_is_fast(device)
+    autocast = hardware.bf16_is_fast(device)
     filled = None
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:

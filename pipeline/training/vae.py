@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from . import hardware
 from .data import SIZE, Composer, Vocabulary, load_sprites, random_scene
 from .loop import Trainer
 
@@ -155,8 +156,11 @@ def trainer(
     seed: int = 0,
     decoder_only: bool = False,
     device: str = "cpu",
+    attention: str = "auto",
+    group_norm: str = "auto",
     **loop,
 ) -> Trainer:
+    hardware.install(vae, device, attention, group_norm)
     vae.to(device, memory_format=torch.channels_last)
     vae.encoder.requires_grad_(not decoder_only)
     vae.quant_conv.requires_grad_(not decoder_only)

@@ -4,10 +4,19 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
-from pipeline import InputError, backends, load
+from pipeline import GenerateOptions, InputError, backends, inside, load
+from pipeline.backends import attention, failures, group_norm, speed
 
 CPU, FP32 = torch.device("cpu"), torch.float32
+USUAL = {"attention": "sdpa", "group_norm": "torch"}
 USABLE = [n for n, b in backends.ATTENTION.items() if b.unsupported(CPU, FP32) is None]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Interpreted kernels are slow: previews are fitted on one small picture."""
+    fields = inside._colour_fields
+    monkeypatch.setattr(inside, "_colour_fields", lambda *_: fields(1, 16))
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -43,7 +52,7 @@ def test_a_listener_hears_every_cross_attention_and_changes_nothing(name, tiny_m
     heard = []
     with torch.no_grad():
         without = models.unet(x, 500, context).sample
-        models.processor.listener = heard.append
+        models.backends.processor.listener = heard.append
         with_maps = models.unet(x, 500, context).sample
     if name == "triton":  # another kernel
         assert (without - with_maps).abs().max() < 1e-5
@@ -76,10 +85,10 @@ def test_fused_group_norm_is_diffusers_own_and_comes_out_again(tiny_model, train
             parameters = dict(unet.named_parameters())
             grads = torch.autograd.grad(out.square().mean(), parameters.values())
         with torch.no_grad():
-            return out.detach(), vae.decode(x[:1]).sample, grads
+            return out.detach(), vae.decode(x[:1, :, :4, :4]).sample, grads
 
     ours = run()
-    backends.install_group_norm(unet, vae, "torch")
+    models.backends.install(models.attention, "torch")
     assert not any(type(m).__name__.startswith("Fused") for m in [*unet.modules(), *vae.modules()])
     theirs = run()
     for a, b in zip(ours[:2], theirs[:2], strict=True):
@@ -88,21 +97,67 @@ def test_fused_group_norm_is_diffusers_own_and_comes_out_again(tiny_model, train
         assert torch.allclose(a, b, atol=1e-5, rtol=1e-3)
 
 
-def test_a_kernel_that_fails_gives_way_with_a_warning_under_auto_only(caplog, monkeypatch):
-    from pipeline.backends import attention
+@pytest.fixture
+def clean(monkeypatch):
+    """Nothing has failed yet, and what fails here is forgotten."""
+    monkeypatch.setattr(failures, "FAILED", {})
+    monkeypatch.setattr(backends, "FAILED", failures.FAILED)
 
-    def broken(q, k, v):
+
+@pytest.mark.parametrize("kind", ["attention", "group_norm"])
+def test_a_kernel_that_fails_gives_way_for_good(tiny_model, caplog, monkeypatch, clean, kind):
+    """Under auto the next one goes on, with one warning; asked for by name it is an error."""
+    pytest.importorskip("triton")
+
+    def broken(*_, **__):
         raise RuntimeError("out of resource: shared memory\nRequired: 300000")
 
-    monkeypatch.setattr(attention.TritonAttention, "run", staticmethod(broken))
-    q = torch.randn(1, 4, 2, 8)
-    processor = backends.AttentionProcessor("triton", "sdpa", "math")
-    assert torch.allclose(processor.attend(q, q, q).double(), _exact(q, q, q), atol=1e-5)
-    assert processor.name == "sdpa"  # what the result's metadata names
-    assert "goes on with sdpa" in caplog.text and "out of resource: shared memory" in caplog.text
-    with pytest.raises(InputError, match="triton failed at head size 8") as error:
-        backends.AttentionProcessor("triton").attend(q, q, q)
+    monkeypatch.setattr(backends, "order", lambda kind, _: ("triton", USUAL[kind]))
+    models = load(str(tiny_model), device="cpu", dtype="fp32")
+    assert models.attention == models.group_norm == "triton"
+    wanted = models.generate(prompt="a", steps=2, seed=1, **USUAL).latents[0]
+    module = attention.TritonAttention if kind == "attention" else group_norm
+    name = "run" if kind == "attention" else "_kernel"
+    monkeypatch.setattr(module, name, staticmethod(broken) if kind == "attention" else broken)
+    with pytest.raises(InputError, match=r"backend triton failed at .*: out of resource") as error:
+        models.generate(prompt="a", steps=2, seed=1, **{kind: "triton"})
     assert "\n" not in str(error.value)
+    failures.FAILED.clear()
+    caplog.clear()
+    result = models.generate(prompt="a", steps=2, seed=1)
+    assert result.metadata[kind] == USUAL[kind]  # what really ran
+    assert (result.latents[0] - wanted).abs().max() < 1e-3
+    assert caplog.text.count("is not used again") == 1 and "shared memory" in caplog.text
+    assert models.generate(prompt="a", steps=1, seed=1).metadata[kind] == USUAL[kind]
+    assert caplog.text.count("is not used again") == 1
+    with pytest.raises(InputError, match="triton cannot run here: it failed at"):
+        models.generate(prompt="a", steps=1, **{kind: "triton"})
+
+
+def test_a_request_has_its_own_backends(tiny_model):
+    """Two at once, step by step in turns, each on its own; and the model's own stay."""
+    pytest.importorskip("triton")
+    models = load(str(tiny_model), device="cpu", dtype="fp32")
+    fields = {"prompt": "a cat", "seed": 3, "steps": 3}
+    both = [{"attention": "math"}, {"attention": "triton", "group_norm": "triton"}]
+    alone = [models.generate(**fields, **own) for own in both]
+    streams = [models.stream(GenerateOptions(**fields, **own)) for own in both]
+    for _ in range(3):
+        for stream in streams:
+            next(stream)
+    together = [next(stream) for stream in streams]
+    for own, a, b in zip(both, alone, together, strict=True):
+        assert torch.equal(a.latents[0], b.latents[0])
+        assert own.items() <= b.metadata.items()
+    assert not torch.equal(alone[0].latents[0], alone[1].latents[0])
+    assert models.generate(**fields).metadata["group_norm"] == "torch"
+
+
+def test_a_mask_is_not_ignored(tiny_model):
+    unet = load(str(tiny_model), device="cpu", dtype="fp32").unet
+    x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, unet.config.cross_attention_dim)
+    with pytest.raises(NotImplementedError, match="no attention with a mask"):
+        unet(x, 5, context, encoder_attention_mask=torch.ones(1, 77))
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -121,27 +176,52 @@ def test_the_processor_is_diffusers_own_in_unet_and_vae(name, tiny_model):
 
 
 def test_auto_takes_what_can_run():
-    assert backends.choose_attention("auto", CPU, FP32) in USABLE
-    assert backends.choose_group_norm("auto", CPU, FP32) == "torch"
-    assert backends.choose_attention("auto", CPU, FP32) != "triton"  # here it is interpreted
+    assert backends.choose("attention", "auto", CPU, FP32) in USABLE
+    assert backends.choose("group_norm", "auto", CPU, FP32) == "torch"
+    assert "triton" not in backends.able("attention", "auto", CPU, FP32)  # here it is interpreted
+
+
+def test_auto_follows_what_was_measured_on_such_a_card(monkeypatch):
+    from kernels.bench import results
+
+    card = torch.device("cuda", 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    row = {"kernel": "attention", "mode": "forward", "dtype": "fp16", "gpu": "NVIDIA H200"}
+    row["capability"] = [9, 0]
+    times = {"ours": 1.0, "sdpa": 2.0, "xformers": 1.5, "torch eager": 9.0}
+    rows = [row | {"shape": "s", "provider": p, "p50": t} for p, t in times.items()]
+    monkeypatch.setattr(results, "read", lambda: {"NVIDIA_H200": rows})
+    speed.order.cache_clear()
+    assert speed.order("attention", card) == ("triton", "xformers", "sdpa", "math")
+    assert speed.order("group_norm", card) == ("torch", "triton")  # not measured
+    speed.order.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert speed.order("attention", card) == ("sdpa", "xformers", "triton", "math")
+    speed.order.cache_clear()
 
 
 def test_head_sizes_are_asked_for(tiny_model):
     assert backends.head_sizes(load(str(tiny_model), device="cpu").unet) == {8, 16}
-    assert backends.choose_attention("sdpa", CPU, FP32, frozenset({2, 512})) == "sdpa"
+    assert backends.choose("attention", "sdpa", CPU, FP32, frozenset({2, 512})) == "sdpa"
     with pytest.raises(InputError, match="multiples of 8 up to 256, not 2"):
-        backends.choose_attention("triton", CPU, FP32, frozenset({2, 8}))
+        backends.choose("attention", "triton", CPU, FP32, frozenset({2, 8}))
 
 
 def test_xformers_by_name_on_a_cpu_is_refused_with_its_reason(capfd):
     with pytest.raises(InputError, match="xformers cannot run here: xformers") as error:
-        backends.choose_attention("xformers", CPU, FP32)
+        backends.choose("attention", "xformers", CPU, FP32)
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_unknown_backends_list_what_there_is():
+def test_unknown_backends_list_what_there_is(tiny_model):
     with pytest.raises(InputError, match="no attention backend 'spda'; there is sdpa"):
-        backends.choose_attention("spda", CPU, FP32)
+        backends.choose("attention", "spda", CPU, FP32)
     with pytest.raises(InputError, match="no GroupNorm backend"):
-        backends.choose_group_norm("tritn", CPU, FP32)
+        backends.choose("group_norm", "tritn", CPU, FP32)
+    models = load(str(tiny_model), device="cpu", dtype="fp32")
+    with pytest.raises(InputError, match="no attention backend 'spda'"):
+        models.generate(prompt="a", steps=1, attention="spda")
+    with pytest.raises(InputError, match="Group_norm must be a backend's name, not 7"):
+        models.generate(prompt="a", steps=1, group_norm=7)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from pipeline.training import loop
 from pipeline.training.loop import Ema, Trainer, checkpoints, load_ema, newest_checkpoint
 
 STEPS = 24
@@ -186,11 +185,3 @@ def _word(process: subprocess.Popen) -> str:
         if line.strip() in ("killed", "ended") or line.startswith("done"):
             return line.strip()
     return "no answer"
-
-
-def test_a_processor_without_bf16_trains_in_fp32(monkeypatch):
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: False)
-    assert not loop.bf16_is_fast("cpu") and loop.bf16_is_fast("cuda")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert loop.bf16_is_fast("cpu")

@@ -1,0 +1,56 @@
+"""What was measured and committed, kernels/bench/results/*.json: one file a device."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("results")
+log = logging.getLogger(__name__)
+
+
+@lru_cache
+def read() -> dict[str, list[dict]]:
+    """Rows by the file's name; a file that can't be read is passed over with a warning."""
+    out = {}
+    for path in sorted(FOLDER.glob("*.json")):
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            if not all(isinstance(r, dict) and "kernel" in r for r in rows):
+                raise ValueError("it holds no rows of measurements")
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s can't be used and is passed over: %s", path, error)
+            continue
+        out[path.stem] = rows
+    return out
+
+
+def of_gpu(name: str, capability: tuple[int, int]) -> list[dict] | None:
+    """The rows of the GPU `name`, else of one of the same compute capability, else None."""
+    near = None
+    for rows in read().values():
+        if not rows or not rows[0].get("gpu"):
+            continue
+        if rows[0]["gpu"] == name:
+            return rows
+        if tuple(rows[0].get("capability") or ()) == tuple(capability):
+            near = rows
+    return near
+
+
+def slowdown(rows: list[dict], kernel: str, mode: str) -> dict[str, float]:
+    """For each provider the geometric mean, over the shapes it can compute, of how many times as
+    long as the fastest provider it takes."""
+    shapes: dict[tuple, dict[str, float]] = {}
+    for r in rows:
+        if (r["kernel"], r["mode"]) == (kernel, mode) and r["p50"]:
+            shapes.setdefault((r["shape"], r["dtype"]), {})[r["provider"]] = r["p50"]
+    logs: dict[str, list[float]] = {}
+    for times in shapes.values():
+        best = min(times.values())
+        for provider, time in times.items():
+            logs.setdefault(provider, []).append(math.log(time / best))
+    return {p: math.exp(sum(x) / len(x)) for p, x in logs.items()}

@@ -1,0 +1,43 @@
+"""What failed while it ran: it is not tried again in this process, and the next one goes on."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+
+import torch
+
+log = logging.getLogger(__name__)
+FAILED: dict[tuple[str, str], str] = {}  # (kind, backend): the reason
+
+
+class KernelFailed(RuntimeError):
+    """A backend's own code failed. `kind`: "attention" or "GroupNorm"."""
+
+    def __init__(self, kind: str, backend: str, reason: str):
+        super().__init__(f"The {kind} backend {backend} failed at {reason}")
+        self.kind, self.backend, self.reason = kind, backend, reason
+
+
+def disable(failure: KernelFailed) -> None:
+    """Strike the backend off for the rest of this process, with one warning that says why."""
+    key = failure.kind, failure.backend
+    if key not in FAILED:
+        log.warning("%s; it is not used again.", failure)
+        FAILED[key] = f"it failed at {failure.reason}"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def watched(kind: str, backend: str, x: torch.Tensor):
+    """Turns what a kernel raises on x into KernelFailed; memory that ran out stays what it is."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers and drivers fail in ways of their own
+        where = f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')} on {x.device}"
+        raise KernelFailed(kind, backend, f"{where}: {first_line(error)}") from error

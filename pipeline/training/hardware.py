@@ -1,0 +1,39 @@
+"""What a device is good at: number types, and who runs attention and GroupNorm in training."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..backends import AttentionProcessor, choose, head_sizes, swap_group_norm
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Whether `device` multiplies bfloat16 in hardware; a processor that only emulates it takes
+    five times as long as in float32."""
+    if torch.device(device).type != "cpu":
+        return True
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
+def install(network: nn.Module, device: str, attention: str, group_norm: str) -> None:
+    """Train `network` on these backends, forward and backward; "auto" is what draws pictures here,
+    but for attention on a CPU: PyTorch's fused one is slow backward there (57 pictures/s, not 70).
+
+    Raises InputError for a backend that can't run on `device`.
+    """
+    place = torch.device(device)
+    dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+    heads = head_sizes(network)
+    if attention == "auto" and place.type == "cpu":
+        attention = "math"
+    name = choose("attention", attention, place, dtype, heads)
+    if heads:
+        network.set_attn_processor(AttentionProcessor(name))
+    swap_group_norm(network, choose("group_norm", group_norm, place, dtype))
+
+
+def restore(network: nn.Module) -> None:
+    """PyTorch's own GroupNorm again, so that the network runs on any device."""
+    swap_group_norm(network, "torch")
