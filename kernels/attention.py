@@ -74,8 +74,10 @@ def heuristic(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> dict:
             m, n, warps, stages = 128, 64, 4, 3
         elif width <= 128:
             m, n, warps, stages = 128, 64, 8, 2
-        else:
+        elif width <= 192:
             m, n, warps, stages = 128, 32, 8, 2
+        else:
+            m, n, warps, stages = 64, 32, 8, 2
         m, n = min(m, m_cap), min(n, n_cap)
         if m <= 32 and warps == 8:
             warps = 4

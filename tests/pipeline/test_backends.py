@@ -73,7 +73,7 @@ def test_fused_group_norm_is_diffusers_own_and_comes_out_again(tiny_model, train
     unet, vae = models.unet, models.vae
     kinds = {type(m).__name__ for m in unet.modules()}
     assert "FusedResnetBlock" in kinds and "ResnetBlock2D" not in kinds and "GroupNorm" not in kinds
-    x, context = torch.randn(2, 4, 8, 8), torch.randn(2, 77, unet.config.cross_attention_dim)
+    x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, unet.config.cross_attention_dim)
     unet.train(training).requires_grad_(training)
     if training:
         unet.enable_gradient_checkpointing()
@@ -98,6 +98,15 @@ def test_fused_group_norm_is_diffusers_own_and_comes_out_again(tiny_model, train
 
 
 @pytest.fixture
+def stand_in(monkeypatch):
+    """For the GroupNorm kernel, whose numbers others test: the reference, a little off."""
+    pytest.importorskip("triton")
+    from kernels.group_norm import reference
+
+    monkeypatch.setattr(group_norm, "_kernel", lambda *a, **n: reference(*a, **n) * 1.0001)
+
+
+@pytest.fixture
 def clean(monkeypatch):
     """Nothing has failed yet, and what fails here is forgotten."""
     monkeypatch.setattr(failures, "FAILED", {})
@@ -105,9 +114,10 @@ def clean(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["attention", "group_norm"])
-def test_a_kernel_that_fails_gives_way_for_good(tiny_model, caplog, monkeypatch, clean, kind):
+def test_a_kernel_that_fails_gives_way_for_good(
+    tiny_model, caplog, monkeypatch, clean, stand_in, kind
+):
     """Under auto the next one goes on, with one warning; asked for by name it is an error."""
-    pytest.importorskip("triton")
 
     def broken(*_, **__):
         raise RuntimeError("out of resource: shared memory\nRequired: 300000")
@@ -126,7 +136,7 @@ def test_a_kernel_that_fails_gives_way_for_good(tiny_model, caplog, monkeypatch,
     caplog.clear()
     result = models.generate(prompt="a", steps=2, seed=1)
     assert result.metadata[kind] == USUAL[kind]  # what really ran
-    assert (result.latents[0] - wanted).abs().max() < 1e-3
+    assert (result.latents[0] - wanted).abs().max() < 1e-2
     assert caplog.text.count("is not used again") == 1 and "shared memory" in caplog.text
     assert models.generate(prompt="a", steps=1, seed=1).metadata[kind] == USUAL[kind]
     assert caplog.text.count("is not used again") == 1
@@ -134,9 +144,8 @@ def test_a_kernel_that_fails_gives_way_for_good(tiny_model, caplog, monkeypatch,
         models.generate(prompt="a", steps=1, **{kind: "triton"})
 
 
-def test_a_request_has_its_own_backends(tiny_model):
+def test_a_request_has_its_own_backends(tiny_model, stand_in):
     """Two at once, step by step in turns, each on its own; and the model's own stay."""
-    pytest.importorskip("triton")
     models = load(str(tiny_model), device="cpu", dtype="fp32")
     fields = {"prompt": "a cat", "seed": 3, "steps": 3}
     both = [{"attention": "math"}, {"attention": "triton", "group_norm": "triton"}]

@@ -19,13 +19,13 @@ def test_a_processor_without_bf16_trains_in_fp32(monkeypatch):
 def test_the_kernels_train_as_pytorch_does(tiny_model):
     """A step of the UNet on the kernels gives the loss and the gradients of PyTorch's own."""
     pytest.importorskip("triton")
-    x, context = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
+    x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 32)
     seen = {}
     for attention, group_norm in (("math", "torch"), ("triton", "triton")):
         unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet").train()
         unet.enable_gradient_checkpointing()
         hardware.install(unet, "cpu", attention, group_norm)
-        loss = unet(x, torch.tensor([10, 900]), context).sample.square().mean()
+        loss = unet(x, torch.tensor([300]), context).sample.square().mean()
         loss.backward()
         seen[attention] = loss.item(), {n: p.grad for n, p in unet.named_parameters()}
     assert seen["triton"][0] == pytest.approx(seen["math"][0], rel=1e-5)
