@@ -82,12 +82,15 @@ def heuristic(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> dict:
         if m <= 32 and warps == 8:
             warps = 4
         return {"M": m, "N": n, "num_warps": warps, "num_stages": stages}
-    own, other = (64, 32) if width <= 128 else (32, 32)
+    # Blocks of 64 rows of its own let Hopper use its larger matrix instructions.
     if wide:
-        own, other = (32, 32) if width <= 128 else (16, 16)
-    warps = 4 if width <= 80 else 8
-    if wide and width > 128:
-        warps = 4
+        own, other, warps = (32, 32, 4 if width <= 80 else 8) if width <= 128 else (16, 16, 4)
+    elif width <= 128:
+        own, other, warps = 64, 32, 4 if width <= 80 else 8
+    elif width <= 192:  # two more accumulators a row than dq: less of the other side
+        own, other, warps = (64, 16, 4) if kind == "dkv" else (64, 32, 8)
+    else:
+        own, other, warps = 32, 32, 8
     m, n = (other, own) if kind == "dkv" else (own, other)
     return {"M": min(m, m_cap), "N": min(n, n_cap), "num_warps": warps, "num_stages": 1}
 

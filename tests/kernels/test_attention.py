@@ -94,7 +94,7 @@ def test_gradients_are_as_exact_as_pytorchs(judge, b, tq, tk, h, d, dtype, layou
     theirs = gradients(sdpa, q, k, v)
     exact = gradients(A.reference, q.double(), k.double(), v.double())
     for name, *three in zip(("dq", "dk", "dv"), ours, theirs, exact, strict=True):
-        judge(*three, name, size=1)
+        judge(*three, name, size=max(tq, tk) ** 0.5)  # with one key its gradient cancels to 0
 
 
 @pytest.mark.parametrize("dtype", TYPES)
