@@ -106,9 +106,11 @@ def main(argv: list[str] | None = None) -> int:
         from .tune import tune
 
         return tune(args.ops or OPS, device, dtype, args.seconds)
-    from .measure import surroundings
+    from .measure import ceilings, surroundings, where
 
-    print(", ".join(f"{k} {v}" for k, v in surroundings(device).items() if v))
+    print(where(surroundings(device)))
+    tops = ceilings(device, dtype)
+    print("Ceilings: " + ", ".join(f"{v:.4g} {k}" for k, v in tops.items()))
     if not fast:
         print("No GPU: our kernels have no time here; this measures what a CPU can run.")
     print(" ".join(c.ljust(w) for c, w in zip(HEAD, WIDTHS, strict=True)).rstrip())
@@ -127,8 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     lines = summary(rows)
     print("\n".join(lines))
     if args.json:
-        text = json.dumps([r.as_dict() for r in rows], indent=1)
-        args.json.write_text(text + "\n", encoding="utf-8")
+        text = ",\n".join(json.dumps(r.as_dict()) for r in rows)
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(f"[\n{text}\n]\n", encoding="utf-8")
     if args.plot:
         from .plot import plots
 

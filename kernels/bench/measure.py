@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 import torch
+import torch._dynamo
 
 
 @dataclass(frozen=True)
@@ -28,51 +29,89 @@ class Provider:
     make: Callable[..., Callable[[], torch.Tensor]]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one call has to do: floating point operations, bytes it must move at least, and which
+    of the two its speed is told in, "TFLOP/s" or "GB/s"."""
+
+    flop: float
+    bytes: float
+    metric: str
+
+    def rate(self, milliseconds: float) -> float:
+        if self.metric == "TFLOP/s":
+            return self.flop / milliseconds / 1e9
+        return self.bytes / milliseconds / 1e6
+
+
 @dataclass
 class Row:
-    """One measurement, as it is written to JSON. Times in milliseconds."""
+    """One measurement, as it is written to JSON. Times in milliseconds, None where there is none.
+
+    ceilings: what a matrix product and a copy reached on this device, TFLOP/s and GB/s; share: the
+    part of that ceiling which `rate` is.
+    """
 
     kernel: str
     provider: str
     mode: str
     shape: str
     dtype: str
-    p50: float | None
-    p20: float | None
-    p80: float | None
-    metric: str  # what `rate` counts: "TFLOP/s" or "GB/s"
-    rate: float | None
-    ceiling: float | None  # of this device, in the metric
+    metric: str
+    flop: float
+    bytes: float
+    ceilings: dict[str, float]
+    p50: float | None = None
+    p20: float | None = None
+    p80: float | None = None
+    rate: float | None = None
+    share: float | None = None
     note: str = ""
-    surroundings: dict = field(default_factory=dict)
-
-    @property
-    def share(self) -> float | None:
-        """The part of the device's measured ceiling that was reached."""
-        return None if not self.rate or not self.ceiling else self.rate / self.ceiling
+    gpu: str | None = None
+    capability: list[int] | None = None
+    driver: str | None = None
+    cpu: str | None = None
+    threads: int | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
-        return asdict(self)
+        """For JSON, with four digits of what was measured."""
+        out = asdict(self)
+        for key in ("p50", "p20", "p80", "rate", "share"):
+            if out[key]:
+                out[key] = float(f"{out[key]:.4g}")
+        out["ceilings"] = {k: float(f"{v:.4g}") for k, v in self.ceilings.items()}
+        return out
 
 
 @lru_cache
 def surroundings(device: str) -> dict:
-    """Card or processor, driver and versions."""
-    out = {"torch": torch.__version__, "python": platform.python_version()}
-    try:
-        import triton
+    """Card or processor, driver and versions: the last fields of a row."""
+    from importlib.metadata import PackageNotFoundError, version
 
-        out["triton"] = triton.__version__
-    except ImportError:
-        out["triton"] = None
-    if torch.device(device).type == "cuda":
-        out["gpu"] = torch.cuda.get_device_name(device)
-        out["driver"] = _driver()
-        out["cuda"] = torch.version.cuda or torch.version.hip
-    else:
-        out["cpu"] = _processor()
-        out["threads"] = torch.get_num_threads()
-    return out
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in ("triton", "xformers"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    if torch.device(device).type != "cuda":
+        return {"cpu": _processor(), "threads": torch.get_num_threads(), "versions": versions}
+    versions["cuda"] = torch.version.cuda or torch.version.hip
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "capability": list(torch.cuda.get_device_capability(device)),
+        "driver": _driver(),
+        "versions": versions,
+    }
+
+
+def where(around: dict) -> str:
+    """The surroundings in one line."""
+    place = around.get("gpu") or f"{around.get('cpu')} ({around.get('threads')} threads)"
+    driver = f", driver {around['driver']}" if around.get("driver") else ""
+    versions = ", ".join(f"{k} {v}" for k, v in around["versions"].items() if v)
+    return f"{place}{driver}, {versions}"
 
 
 def _driver() -> str | None:
@@ -121,19 +160,17 @@ def time_call(
 
 
 @lru_cache
-def ceiling(metric: str, device: str, dtype: torch.dtype) -> float:
-    """What this device reached here and now: a matrix product, TFLOP/s, or a copy, GB/s."""
+def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
+    """What this device reached here and now: a large matrix product, and a large copy."""
     fast = torch.device(device).type == "cuda"
-    if metric == "TFLOP/s":
-        n = 8192 if fast else 1024
-        a = torch.randn(n, n, device=device, dtype=dtype)
-        ms = time_call(lambda: a @ a, device, 0.5)[0]
-        return 2 * n**3 / ms / 1e9
-    n = (1 << 29) if fast else (1 << 25)
+    n = 8192 if fast else 1024
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    product = Work(2 * n**3, 0, "TFLOP/s").rate(time_call(lambda: a @ a, device, 0.5)[0])
+    n = (1 << 29) if fast else (1 << 27)
     a = torch.empty(n, device=device, dtype=torch.uint8)
     b = torch.empty_like(a)
-    ms = time_call(lambda: b.copy_(a), device, 0.5)[0]
-    return 2 * n / ms / 1e6
+    copy = Work(0, 2 * n, "GB/s").rate(time_call(lambda: b.copy_(a), device, 0.5)[0])
+    return {"TFLOP/s": product, "GB/s": copy}
 
 
 def worst(found, exact) -> float:
@@ -156,17 +193,16 @@ def compare(
     providers: list[Provider],
     inputs: tuple,
     exact,
-    amount: float,
-    metric: str,
+    work: Work,
     device: str,
     seconds: float,
 ) -> Iterator[Row]:
-    """Time every provider on `inputs`. `amount`: FLOP or bytes of a call; `exact`: the answer."""
-    top = ceiling(metric, device, dtype)
+    """Time every provider on `inputs`; `exact` is the answer, `work` what a call has to do."""
+    tops = ceilings(device, dtype)
     for provider in providers:
         row = Row(
             kernel, provider.name, mode, shape, str(dtype).removeprefix("torch."),
-            None, None, None, metric, None, top, surroundings=surroundings(device),
+            work.metric, work.flop, work.bytes, tops, **surroundings(device),
         )  # fmt: skip
         try:
             call = provider.make(*inputs)
@@ -175,10 +211,17 @@ def compare(
                 row.note = f"wrong answer: off by {error:.1e}"
             else:
                 row.p50, row.p20, row.p80 = time_call(call, device, seconds)
-                scale = 1e9 if metric == "TFLOP/s" else 1e6
-                row.rate = amount / row.p50 / scale
+                row.rate = work.rate(row.p50)
+                row.share = row.rate / tops[work.metric]
                 row.note = getattr(call, "note", "")
         except Exception as reason:  # a peer that can't run here says why in its own words
             first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
             row.note = f"not here: {first[:120]}"
         yield row
+
+
+def compiled(function: Callable) -> Callable:
+    """`function` by torch.compile for just these shapes. Without a reset the ninth shape would
+    silently run uncompiled."""
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False)

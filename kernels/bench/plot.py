@@ -1,76 +1,103 @@
-"""Plots of measured rows: bars against peers at each shape, and the share of the ceiling."""
+"""Plots of measured rows: bars against peers at each shape, and the roofline of the device."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import matplotlib
+from matplotlib.figure import Figure
 
-INK, PAPER, GRID = (30, 34, 38), (255, 255, 255), (226, 229, 232)
-OURS = (11, 122, 94)
-PEERS = [
-    (92, 119, 188),
-    (204, 138, 62),
-    (150, 98, 160),
-    (120, 128, 136),
-    (188, 84, 84),
-    (92, 158, 178),
-]
-ROW, GAP, LEFT, WIDTH = 18, 14, 300, 1000
+from .measure import where
+
+matplotlib.use("Agg", force=False)
+OURS = "#0b7a5e"
+PEERS = ("#5c77bc", "#cc8a3e", "#96629e", "#78808a", "#bc5454", "#5c9eb2", "#a8a23c")
+MARKS = {"attention": "o", "word_attention": "^", "group_norm": "s"}
+
+
+def colours(rows: list[dict]) -> dict[str, str]:
+    """A colour for each provider; ours are green."""
+    names = list(dict.fromkeys(r["provider"] for r in rows))
+    peers = [n for n in names if not n.startswith("ours")]
+    return {n: OURS if n.startswith("ours") else PEERS[peers.index(n) % len(PEERS)] for n in names}
 
 
 def plots(rows: list[dict], folder: Path) -> list[Path]:
-    """One PNG for each op and mode in `folder`: the rate of every provider at every shape."""
+    """PNGs in `folder`: bars for each op and mode, and a roofline for each mode."""
     folder.mkdir(parents=True, exist_ok=True)
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[str, list[dict]] = {}
     for row in rows:
         if row["rate"]:
-            groups.setdefault((row["kernel"], row["mode"]), []).append(row)
+            groups.setdefault(f"{row['kernel']}-{row['mode']}", []).append(row)
+            groups.setdefault(f"roofline-{row['mode']}", []).append(row)
     out = []
-    for (kernel, mode), here in groups.items():
-        path = folder / f"{kernel}-{mode}.png"
-        bars(here, f"{kernel}, {mode}, {here[0]['dtype']}").save(path)
-        out.append(path)
+    for name, here in groups.items():
+        out.append(folder / f"{name}.png")
+        figure = roofline(here) if name.startswith("roofline") else bars(here)
+        figure.savefig(out[-1], dpi=120)
     return out
 
 
-def bars(rows: list[dict], title: str) -> Image.Image:
-    """Bars in the rows' metric, a block a shape; the dashed line is the device's ceiling."""
-    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+def bars(rows: list[dict]) -> Figure:
+    """The rate of every provider, a block of bars a shape; the line is the device's ceiling."""
     shapes: dict[str, list[dict]] = {}
     for row in rows:
         shapes.setdefault(row["shape"], []).append(row)
-    names = list(dict.fromkeys(r["provider"] for r in rows))
-    others = [n for n in names if not n.startswith("ours")]
-    colours = {
-        n: OURS if n.startswith("ours") else PEERS[others.index(n) % len(PEERS)] for n in names
-    }
-    height = 90 + sum(ROW * len(v) + GAP for v in shapes.values()) + 30
-    picture = Image.new("RGB", (LEFT + WIDTH + 120, height), PAPER)
-    draw = ImageDraw.Draw(picture)
-    around = rows[0]["surroundings"]
-    where = around.get("gpu") or around.get("cpu", "")
-    draw.text((16, 12), f"{title} on {where}", INK, font)
-    x = 16
-    for name in names:
-        draw.rectangle((x, 44, x + 12, 56), colours[name])
-        draw.text((x + 18, 43), name, INK, small)
-        x += 40 + int(draw.textlength(name, small))
-    top = max(max(r["rate"] for r in rows), rows[0]["ceiling"] or 0)
-    y = 80
+    height = 1.6 + 0.19 * len(rows) + 0.14 * len(shapes)
+    figure = Figure(figsize=(10, height), layout="constrained")
+    axes = figure.subplots()
+    colour, y, ticks = colours(rows), 0.0, []
     for shape, here in shapes.items():
-        draw.text((16, y + ROW * len(here) / 2 - 8), shape, INK, small)
+        ticks.append((y + (len(here) - 1) / 2, shape))
         for row in here:
-            end = LEFT + WIDTH * row["rate"] / top
-            draw.rectangle((LEFT, y + 2, end, y + ROW - 2), colours[row["provider"]])
-            draw.text((end + 6, y + 2), f"{row['rate']:.1f}", INK, small)
-            y += ROW
-        draw.line((LEFT, y + GAP / 2, LEFT + WIDTH, y + GAP / 2), GRID)
-        y += GAP
-    if rows[0]["ceiling"]:
-        x = LEFT + WIDTH * rows[0]["ceiling"] / top
-        for dash in range(76, y, 8):
-            draw.line((x, dash, x, dash + 4), INK)
-        label = f"measured ceiling {rows[0]['ceiling']:.0f} {rows[0]['metric']}"
-        draw.text((x - draw.textlength(label, small) - 6, y + 4), label, INK, small)
-    return picture
+            label = (
+                row["provider"]
+                if row["provider"] not in axes.get_legend_handles_labels()[1]
+                else None
+            )
+            drawn = axes.barh(y, row["rate"], 0.85, color=colour[row["provider"]], label=label)
+            axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=7)
+            y += 1
+        y += 0.8
+    top = rows[0]["ceilings"][rows[0]["metric"]]
+    axes.axvline(top, color="black", linestyle="--", linewidth=1, label="measured ceiling")
+    axes.set_yticks([t for t, _ in ticks], [s for _, s in ticks], fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set_xlabel(rows[0]["metric"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(
+        f"{rows[0]['kernel']}, {rows[0]['mode']}, {rows[0]['dtype']}\n{where(rows[0])}", fontsize=9
+    )
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def roofline(rows: list[dict]) -> Figure:
+    """FLOP/s over FLOP a byte, both logarithmic, under what this device's own matrix product and
+    copy reached (Williams, Waterman and Patterson, doi 10.1145/1498765.1498785)."""
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.subplots()
+    colour, seen = colours(rows), set()
+    for row in rows:
+        key = row["provider"]
+        axes.loglog(
+            row["flop"] / row["bytes"], row["flop"] / row["p50"] / 1e9, MARKS[row["kernel"]],
+            color=colour[key], markersize=5, alpha=0.75, label=None if key in seen else key,
+        )  # fmt: skip
+        seen.add(key)
+    tops = rows[0]["ceilings"]
+    low, high = (f(r["flop"] / r["bytes"] for r in rows) for f in (min, max))
+    knee = 1000 * tops["TFLOP/s"] / tops["GB/s"]
+    x = sorted([low / 2, knee, max(high, knee) * 2])
+    axes.plot(x, [min(tops["TFLOP/s"], v * tops["GB/s"] / 1000) for v in x], "k-", linewidth=1)
+    axes.set_xlabel("FLOP a byte")
+    axes.set_ylabel("TFLOP/s")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    kinds = ", ".join(
+        f"{name} {mark}" for name, mark in (("attention", "●"), ("words", "▲"), ("GroupNorm", "■"))
+    )
+    axes.set_title(f"{rows[0]['mode']}: {kinds}\n{where(rows[0])}", fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure

@@ -8,8 +8,8 @@ from PIL import Image
 
 pytest.importorskip("triton")
 from kernels.bench import __main__ as command
-from kernels.bench import attention, group_norm, measure, plot, word_attention
-from kernels.bench.measure import Provider, Row
+from kernels.bench import attention, group_norm, measure, plot, results, word_attention
+from kernels.bench.measure import Provider, Row, Work
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,9 @@ CPU = torch.device("cpu")
 def small(monkeypatch):
     monkeypatch.setattr(attention, "SHAPES", [("tiny", 1, 32, 77, 2, 8), ("big", 8, 64, 64, 2, 8)])
     monkeypatch.setattr(word_attention, "SHAPES", [("tiny", 1, 32, 77, 2, 8)])
-    monkeypatch.setattr(group_norm, "SHAPES", [("tiny", 1, 64, 8, True), ("big", 8, 64, 8, True)])
+    norms = [(64, 8, True, True, 2), (32, 4, False, False, 1)]
+    shapes = [("tiny", 1, norms[:1]), ("tiny", 1, norms), ("big", 8, norms)]
+    monkeypatch.setattr(group_norm, "SHAPES", shapes)
     monkeypatch.delitem(attention.RUNS, "torch.compile")  # a minute of compiling
     monkeypatch.delitem(group_norm.RUNS, "torch.compile")
 
@@ -37,12 +39,48 @@ def test_on_a_cpu_peers_are_measured_and_ours_has_no_time(small, capsys, tmp_pat
         if r["provider"].startswith("ours"):
             assert r["p50"] is None and r["note"].startswith("not here:")
     timed = [r for r in rows if r["p50"]]
-    assert {"sdpa math", "torch eager", "plain, with maps"} <= {r["provider"] for r in timed}
+    assert {"sdpa", "torch eager", "plain, with maps"} <= {r["provider"] for r in timed}
     for r in timed:
-        assert 0 < r["p20"] <= r["p50"] <= r["p80"] and r["rate"] > 0 and r["ceiling"] > 0
-        assert r["surroundings"]["torch"] == torch.__version__ and r["surroundings"]["cpu"]
-    pictures = sorted(plots.iterdir())
-    assert len(pictures) == 5 and all(Image.open(p).size[0] > 1000 for p in pictures)
+        assert 0 < r["p20"] <= r["p50"] <= r["p80"] and r["rate"] > 0 and not r["note"]
+        amount = r["flop"] / 1e9 if r["metric"] == "TFLOP/s" else r["bytes"] / 1e6
+        assert r["rate"] == pytest.approx(amount / r["p50"], rel=2e-3)
+        assert r["share"] == pytest.approx(r["rate"] / r["ceilings"][r["metric"]], rel=2e-3)
+        assert r["versions"]["torch"] == torch.__version__ and r["cpu"] and r["gpu"] is None
+    assert {r["shape"] for r in rows if "norms" in r["shape"]} == {
+        "tiny B1 all 3 norms NCHW", "tiny B1 all 3 norms NHWC",
+    }  # fmt: skip
+    names = {p.stem for p in plots.iterdir()}
+    assert names == {
+        "attention-forward", "attention-backward", "word_attention-forward", "group_norm-forward",
+        "group_norm-backward", "roofline-forward", "roofline-backward",
+    }  # fmt: skip
+    assert all(Image.open(p).size[0] > 800 for p in plots.iterdir())
+
+
+def test_the_unets_norms_are_stable_diffusions():
+    """The list of 61 norms is what diffusers' UNet of SD 1.5 runs at 512x512."""
+    from collections import Counter
+
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.resnet import ResnetBlock2D
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    kind = {unet.conv_norm_out: (False, True)}
+    for block in unet.modules():
+        if isinstance(block, ResnetBlock2D):
+            kind |= {block.norm1: (False, True), block.norm2: (True, True)}
+    seen = Counter()
+    for norm in unet.modules():
+        if isinstance(norm, torch.nn.GroupNorm):
+            norm.register_forward_hook(
+                lambda m, x, _: seen.update([(*x[0].shape[1:3], *kind.get(m, (False, False)))])
+            )
+    shapes = (2, 4, 64, 64), (1,), (2, 77, 768)
+    with torch.no_grad():
+        unet(*(torch.empty(s, device="meta") for s in shapes))
+    assert seen == {tuple(norm[:4]): norm[4] for norm in group_norm.UNET}
+    assert seen.total() == 61
 
 
 def test_a_wrong_answer_gets_no_time():
@@ -53,7 +91,8 @@ def test_a_wrong_answer_gets_no_time():
         Provider("not a number", lambda x: lambda: x * float("nan")),
         Provider("absent", lambda x: (_ for _ in ()).throw(RuntimeError("no card\nno time"))),
     ]
-    args = "op", "forward", "s", torch.float32, providers, (x,), x * 2, 1.0, "GB/s", "cpu", 0.01
+    work = Work(1e6, 1e6, "GB/s")
+    args = "op", "forward", "s", torch.float32, providers, (x,), x * 2, work, "cpu", 0.01
     right, wrong, nan, absent = measure.compare(*args)
     assert right.p50 and not right.note
     assert wrong.p50 is None and wrong.note.startswith("wrong answer: off by")
@@ -61,9 +100,13 @@ def test_a_wrong_answer_gets_no_time():
     assert absent.p50 is None and absent.note == "not here: no card"
 
 
+TOPS = {"TFLOP/s": 2.0, "GB/s": 100.0}
+
+
 def row(provider, p50, shape="s", mode="forward"):
     rate = None if p50 is None else 1 / p50
-    return Row("op", provider, mode, shape, "fp16", p50, p50, p50, "GB/s", rate, 10.0)
+    fields = "attention", provider, mode, shape, "fp16", "TFLOP/s", 1e9, 1e7, TOPS
+    return Row(*fields, p50, p50, p50, rate, gpu="a card", versions={"torch": "2"})
 
 
 def test_the_summary_compares_with_the_best_peer_of_each_shape():
@@ -73,19 +116,54 @@ def test_the_summary_compares_with_the_best_peer_of_each_shape():
         row("ours", None, "u"), row("a", 1.0, "u"),
     ]  # fmt: skip
     assert command.summary(rows) == [
-        "op forward: 1.00x the best peer (geometric mean of 2 shapes), least 0.50x at t."
+        "attention forward: 1.00x the best peer (geometric mean of 2 shapes), least 0.50x at t."
     ]
     assert command.summary(rows[6:]) == []
 
 
-def test_a_plot_has_a_bar_in_proportion():
+def test_bars_are_in_proportion_and_ours_is_green():
     rows = [r.as_dict() for r in (row("ours", 0.125), row("a", 0.25))]
-    for r in rows:
-        r["surroundings"] = {"gpu": "a card"}
-    picture = plot.bars(rows, "op")
-    width = [sum(picture.getpixel((x, y)) == c for x in range(plot.LEFT, plot.LEFT + plot.WIDTH))
-             for y, c in ((89, plot.OURS), (107, plot.PEERS[0]))]  # fmt: skip
-    assert abs(width[0] / width[1] - 2) < 0.05
+    (axes,) = plot.bars(rows).axes
+    widths = {c.get_label(): c.patches[0].get_width() for c in axes.containers}
+    assert widths == {"ours": 8.0, "a": 4.0}
+    assert plot.colours(rows)["ours"] == plot.OURS != plot.colours(rows)["a"]
+    assert axes.lines[0].get_xdata()[0] == 2.0  # the ceiling
+    assert "a card" in axes.get_title()
+
+
+def test_the_roofline_is_the_lower_of_both_ceilings():
+    (axes,) = plot.roofline([row("ours", 1.0).as_dict()]).axes
+    point, roof = axes.lines
+    assert point.get_xdata()[0] == 100 and point.get_ydata()[0] == 1.0
+    for x, y in zip(*roof.get_data(), strict=True):
+        assert y == pytest.approx(min(2.0, x * 0.1))
+
+
+def test_slowdowns_are_geometric_means_over_shapes():
+    rows = [row("ours", 1.0), row("a", 2.0), row("ours", 8.0, "t"), row("a", 2.0, "t")]
+    rows = [r.as_dict() for r in [*rows, row("b", None), row("a", 9.0, "u", "backward")]]
+    found = results.slowdown(rows, "attention", "forward")
+    assert found == {"ours": pytest.approx(2.0), "a": pytest.approx(2**0.5)}
+
+
+def test_results_of_a_card_or_of_one_like_it(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.read.cache_clear()
+    one = row("ours", 1.0).as_dict() | {"gpu": "NVIDIA H200", "capability": [9, 0]}
+    (tmp_path / "NVIDIA_H200.json").write_text(json.dumps([one]))
+    (tmp_path / "broken.json").write_text("[{")
+    (tmp_path / "cpu.json").write_text(json.dumps([one | {"gpu": None, "cpu": "a"}]))
+    assert results.of_gpu("NVIDIA H200", (9, 0)) == results.of_gpu("NVIDIA H100", (9, 0)) == [one]
+    assert results.of_gpu("NVIDIA A100", (8, 0)) is None
+    assert "broken.json can't be used" in caplog.text
+    results.read.cache_clear()
+
+
+def test_what_is_committed_can_be_read():
+    assert results.read()
+    for rows in results.read().values():
+        assert {"kernel", "provider", "mode", "shape", "p50", "versions"} <= rows[0].keys()
+        assert any(r["p50"] for r in rows)
 
 
 @pytest.mark.parametrize(
