@@ -31,6 +31,8 @@ def endpoint(paint: Painter) -> None:
         width: float | None = None,
         height: float | None = None,
         count: float = 1,
+        attention: str | None = None,
+        group_norm: str | None = None,
     ):
         """Draw pictures from a prompt in English or Chinese.
 
@@ -45,6 +47,8 @@ def endpoint(paint: Painter) -> None:
             width: Pixels, a multiple of 8; the model's own if left out.
             height: Pixels, a multiple of 8; the model's own if left out.
             count: Pictures, 1 to 16; picture i uses seed + i.
+            attention: What runs attention, such as sdpa; the fastest if left out.
+            group_norm: What runs GroupNorm, such as torch; the fastest if left out.
 
         Returns:
             The pictures as PNG files that hold their parameters, and the parameters as text.
@@ -60,6 +64,8 @@ def endpoint(paint: Painter) -> None:
             "width": width,
             "height": height,
             "count": count,
+            "attention": attention or None,
+            "group_norm": group_norm or None,
         }
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -86,6 +92,8 @@ def endpoint(paint: Painter) -> None:
             gr.Number(None, label="width"),
             gr.Number(None, label="height"),
             gr.Number(1, label="count"),
+            gr.Textbox(None, label="attention"),
+            gr.Textbox(None, label="group_norm"),
         ]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
         gr.Button().click(generate, inputs, outputs, api_name="generate", **GPU)

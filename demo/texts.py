@@ -12,6 +12,7 @@ TEXTS = {  # key: (English, Chinese)
         "看得见过程的 Stable Diffusion：一句话，一步一步变成一幅画。",
     ),
     "tab_generate": ("Generate", "生成"),
+    "tab_kernels": ("Kernels", "内核"),
     # what to draw
     "prompt": ("Prompt", "提示词"),
     "prompt_hint": (
@@ -36,6 +37,35 @@ TEXTS = {  # key: (English, Chinese)
     "width": ("Width", "宽度"),
     "height": ("Height", "高度"),
     "count": ("Pictures", "张数"),
+    "attention": ("Attention", "注意力"),
+    "group_norm": ("GroupNorm", "组归一化"),
+    "backend_auto": ("The fastest that was measured.", "实测最快的那个。"),
+    # the kernels
+    "kernels_here": ("What can run on this server", "这台服务器能运行什么"),
+    "kernels_here_hint": (
+        "Attention and GroupNorm are where a picture's time goes. Each can run on several "
+        "implementations; choose one in the settings, or let the fastest be taken.",
+        "画一幅图的时间大多花在注意力和 GroupNorm 上。两者都有多种实现，可以在设置里选择，"
+        "也可以自动选最快的。",
+    ),
+    "auto_takes": ("auto", "自动"),
+    "can_run": ("Runs here", "可以运行"),
+    "cannot_run": ("Not here", "不能运行"),
+    "kernels_measured": ("Measured at Stable Diffusion's real shapes", "按真实形状测得的速度"),
+    "kernels_measured_hint": (
+        "By python -m kernels.bench: right answers first, then the median time. Longer is faster.",
+        "由 python -m kernels.bench 测得：先核对结果，再取时间的中位数。越长越快。",
+    ),
+    "measured_on": ("Measured on", "测试设备"),
+    "operation": ("Operation", "运算"),
+    "bench_none": ("Nothing was measured for this here.", "这一项没有测得数据。"),
+    "bench_legend": (
+        "{metric}, {dtype}; the dashed line is what this device reached itself, {ceiling}. "
+        "The last column is the speed against the best peer. {versions}.",
+        "{metric}，{dtype}；虚线是这台设备自身达到的上限 {ceiling}。"
+        "最后一列是与最快的其他实现之比。{versions}。",
+    ),
+    "bench_absent": ("Not measured on this device:", "在这台设备上没有测："),
     # what came out
     "idle": ("Your picture will appear here.", "你的画会出现在这里。"),
     "ready": ("Ready", "准备就绪"),
@@ -129,18 +159,34 @@ NOTES_ZH = {
     "schedule.beta": "两头多走几步：兼顾构图和细节。",
 }
 
+NOTES_ZH |= {
+    "attention.triton": "本项目自己的 Triton 内核。",
+    "attention.sdpa": "PyTorch 的融合注意力。",
+    "attention.xformers": "xformers 的省显存注意力。",
+    "attention.math": "直接的矩阵乘法，作为参照。",
+    "group_norm.triton": "本项目自己的 Triton 内核，平移、归一化和 SiLU 一次完成。",
+    "group_norm.torch": "PyTorch 自带的 GroupNorm。",
+}
+
 LANGUAGES = ("en", "zh")
 
 
 def notes() -> dict[str, tuple[str, str]]:
-    """Rows like those of TEXTS: one for the note of each sampler and schedule."""
+    """Rows like those of TEXTS: one for the note of each sampler, schedule and backend."""
+    from pipeline.backends import KINDS
     from pipeline.samplers import SAMPLERS, SCHEDULES
 
+    tables = {"sampler": SAMPLERS, "schedule": SCHEDULES} | {k: v.table for k, v in KINDS.items()}
     return {
         f"{kind}.{key}": (entry.note, NOTES_ZH.get(f"{kind}.{key}", entry.note))
-        for kind, table in (("sampler", SAMPLERS), ("schedule", SCHEDULES))
+        for kind, table in tables.items()
         for key, entry in table.items()
     }
+
+
+def note(key: str, language: str) -> str:
+    """One of `notes`, in the language."""
+    return notes()[key][LANGUAGES.index(language)]
 
 
 def translations():

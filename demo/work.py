@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 
 FIELDS = tuple(GenerateOptions.model_fields)  # the order of every listener's inputs
+RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
 log = logging.getLogger("glassbox")
 
 
@@ -108,7 +109,7 @@ def _finished(result, folder: Path) -> Finished:
         parameters="\n\n".join(result.parameters),
         seed=result.seeds[0],
         seconds=result.seconds,
-        ran_on=" · ".join(str(ran[k]) for k in ("device", "dtype", "attention") if ran.get(k)),
+        ran_on=" · ".join(str(ran[k]) for k in RAN if ran.get(k)),
     )
 
 

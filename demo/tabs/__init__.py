@@ -1,5 +1,5 @@
 """The page's tabs: one file each, one line here. A tab is `tab(models, paint, i18n)`."""
 
-from . import generate
+from . import generate, kernels
 
-TABS = {"generate": generate.tab}
+TABS = {"generate": generate.tab, "kernels": kernels.tab}

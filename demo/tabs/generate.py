@@ -11,7 +11,7 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
 
-from .. import stage, vocabulary
+from .. import backends, stage, vocabulary
 from ..api import GPU
 from ..texts import language, say
 from ..work import FIELDS, Broken, Finished, Painter
@@ -121,6 +121,9 @@ def tab(models, paint: Painter, i18n) -> None:
                 )
                 randomize = gr.Button(i18n("randomize"), elem_id="randomize", min_width=70)
                 reuse = gr.Button(i18n("reuse"), elem_id="reuse", min_width=90)
+            with gr.Row(elem_id="gb-backends"):
+                attention = backends.dropdown(i18n, models, "attention")
+                group_norm = backends.dropdown(i18n, models, "group_norm")
     if models.vocabulary:
         vocabulary.panel(i18n, models.vocabulary, prompt)
 
@@ -137,6 +140,8 @@ def tab(models, paint: Painter, i18n) -> None:
         width=width,
         height=height,
         count=count,
+        attention=attention,
+        group_norm=group_norm,
     )
 
     def wait(request: gr.Request):

@@ -41,7 +41,7 @@ def print_group(rows: list) -> None:
             row.provider,
             row.mode,
             f"{row.p50:.4f}" if row.p50 else "",
-            f"{row.rate:.1f} {row.metric}" if row.rate else "",
+            f"{row.rate:.3g} {row.metric}" if row.rate else "",
             f"{row.share:.0%}" if row.share else "",
             ratio,
             row.note,
@@ -84,8 +84,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     import importlib
+    import logging
 
     import torch
+
+    logging.getLogger("xformers").setLevel(logging.ERROR)  # a row says what xformers lacks
 
     device = args.device
     if device == "auto":

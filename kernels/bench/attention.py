@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from ..launch import INTERPRETED, device_problem
+from ..launch import INTERPRETED, device_problem, short
 from .measure import Provider, Row, Work, compare, compiled
 
 # (name, batch with guidance, queries, keys, heads, head size)
@@ -63,7 +63,11 @@ def _named(backend: str):
 def _xformers(q, k, v):
     from xformers.ops import memory_efficient_attention
 
-    return memory_efficient_attention(q, k, v)
+    try:
+        return memory_efficient_attention(q, k, v)
+    except NotImplementedError:  # a page long
+        kind = f"{q.device.type} tensors of type {short(q.dtype)} with heads of {q.shape[-1]}"
+        raise RuntimeError(f"xformers has no operator for {kind}") from None
 
 
 def _xformers_operator(q, k, v) -> str:

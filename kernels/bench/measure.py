@@ -106,12 +106,16 @@ def surroundings(device: str) -> dict:
     }
 
 
+def place(around: dict) -> str:
+    """The card or processor."""
+    return around.get("gpu") or f"{around.get('cpu')} ({around.get('threads')} threads)"
+
+
 def where(around: dict) -> str:
     """The surroundings in one line."""
-    place = around.get("gpu") or f"{around.get('cpu')} ({around.get('threads')} threads)"
     driver = f", driver {around['driver']}" if around.get("driver") else ""
     versions = ", ".join(f"{k} {v}" for k, v in around["versions"].items() if v)
-    return f"{place}{driver}, {versions}"
+    return f"{place(around)}{driver}, {versions}"
 
 
 def _driver() -> str | None:
@@ -161,16 +165,24 @@ def time_call(
 
 @lru_cache
 def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
-    """What this device reached here and now: a large matrix product, and a large copy."""
+    """What this device reached here and now at best: matrix products and copies of three sizes."""
     fast = torch.device(device).type == "cuda"
-    n = 8192 if fast else 1024
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    product = Work(2 * n**3, 0, "TFLOP/s").rate(time_call(lambda: a @ a, device, 0.5)[0])
-    n = (1 << 29) if fast else (1 << 27)
-    a = torch.empty(n, device=device, dtype=torch.uint8)
-    b = torch.empty_like(a)
-    copy = Work(0, 2 * n, "GB/s").rate(time_call(lambda: b.copy_(a), device, 0.5)[0])
-    return {"TFLOP/s": product, "GB/s": copy}
+
+    def best(amounts) -> float:
+        return max(w.rate(time_call(call, device, 0.3)[1]) for w, call in amounts)
+
+    def products():
+        for n in (2048, 4096, 8192) if fast else (512, 1024, 2048):
+            a = torch.randn(n, n, device=device, dtype=dtype)
+            yield Work(2 * n**3, 0, "TFLOP/s"), lambda a=a: a @ a
+
+    def copies():
+        for n in (1 << 27, 1 << 28, 1 << 29) if fast else (1 << 25, 1 << 26, 1 << 27):
+            a = torch.empty(n, device=device, dtype=torch.uint8)
+            b = torch.empty_like(a)
+            yield Work(0, 2 * n, "GB/s"), lambda a=a, b=b: b.copy_(a)
+
+    return {"TFLOP/s": best(products()), "GB/s": best(copies())}
 
 
 def worst(found, exact) -> float:
@@ -215,9 +227,14 @@ def compare(
                 row.share = row.rate / tops[work.metric]
                 row.note = getattr(call, "note", "")
         except Exception as reason:  # a peer that can't run here says why in its own words
-            first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
-            row.note = f"not here: {first[:120]}"
+            row.note = f"not here: {first_sentence(reason)}"
         yield row
+
+
+def first_sentence(error: Exception) -> str:
+    """What an exception says, without the essay that may follow."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def compiled(function: Callable) -> Callable:

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from .measure import where
+from .measure import place, where
 
 matplotlib.use("Agg", force=False)
 OURS = "#0b7a5e"
@@ -73,10 +73,10 @@ def bars(rows: list[dict]) -> Figure:
     return figure
 
 
-def roofline(rows: list[dict]) -> Figure:
+def roofline(rows: list[dict], ink: str = "black") -> Figure:
     """FLOP/s over FLOP a byte, both logarithmic, under what this device's own matrix product and
     copy reached (Williams, Waterman and Patterson, doi 10.1145/1498765.1498785)."""
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
     colour, seen = colours(rows), set()
     for row in rows:
@@ -90,14 +90,12 @@ def roofline(rows: list[dict]) -> Figure:
     low, high = (f(r["flop"] / r["bytes"] for r in rows) for f in (min, max))
     knee = 1000 * tops["TFLOP/s"] / tops["GB/s"]
     x = sorted([low / 2, knee, max(high, knee) * 2])
-    axes.plot(x, [min(tops["TFLOP/s"], v * tops["GB/s"] / 1000) for v in x], "k-", linewidth=1)
+    axes.plot(x, [min(tops["TFLOP/s"], v * tops["GB/s"] / 1000) for v in x], color=ink, lw=1)
     axes.set_xlabel("FLOP a byte")
     axes.set_ylabel("TFLOP/s")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    kinds = ", ".join(
-        f"{name} {mark}" for name, mark in (("attention", "●"), ("words", "▲"), ("GroupNorm", "■"))
-    )
-    axes.set_title(f"{rows[0]['mode']}: {kinds}\n{where(rows[0])}", fontsize=9)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    kinds = "circles attention, triangles word maps, squares GroupNorm"
+    axes.set_title(f"Roofline, {rows[0]['mode']}: {kinds}\n{place(rows[0])}", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure

@@ -133,7 +133,12 @@ class Backends:
         return Running(self, {k: (v, self.able(k, v)) for k, v in names.items()})
 
     def able(self, kind: str, name: str) -> tuple[str, ...]:
+        """See `able`, for this model."""
         return able(kind, name, self.device, self.dtype, self.heads)
+
+    def why_not(self, kind: str, name: str) -> str | None:
+        """See `why_not`, for this model."""
+        return why_not(kind, name, self.device, self.dtype, self.heads)
 
     def install(self, attention: str, group_norm: str) -> None:
         """The caller holds the model's lock."""

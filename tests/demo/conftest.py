@@ -45,9 +45,20 @@ class FakeResult:
     metadata: dict = field(default_factory=lambda: {"device": "cpu", "dtype": "float32"})
 
 
+class FakeBackends:
+    """The interface of pipeline's Backends: our kernels can't run here."""
+
+    def why_not(self, kind, name):
+        return "There is <no> GPU here." if name == "triton" else None
+
+    def able(self, kind, name):
+        return ("sdpa", "math") if kind == "attention" else ("torch",)
+
+
 class FakeModels:
     """The interface of pipeline's Models. Counts what was opened and closed."""
 
+    backends = FakeBackends()
     name, hash, device, vocabulary = "fake", "0123456789", "cpu", WORDS
     defaults = dict(  # noqa: RUF012 - a stand-in, never changed
         sampler="dpmpp_2m", schedule="automatic", steps=8, cfg=5.0, width=128, height=128

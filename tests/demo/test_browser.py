@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from demo.texts import TEXTS
+from kernels.bench import results
+from pipeline.backends import ATTENTION, GROUP_NORM
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -175,6 +177,49 @@ def test_the_seed_is_reused_and_made_random_again(visit):
     )
     page.click("#randomize")
     page.wait_for_function("document.querySelector('#seed input, #seed textarea').value == ''")
+
+
+def test_backends_are_chosen_or_refused_with_their_reason(visit):
+    page = visit()
+    choose(page, "attention", "math")
+    page.wait_for_selector("#attention >> text=plain matrix products")
+    ask(page, "a", 2)
+    assert "Steps: 2" in finished(page)
+    assert "· math · torch" in page.inner_text("#status")
+    choose(page, "attention", "xformers ✕")
+    page.wait_for_selector("#attention >> text=/xformers (is not installed|has no attention)/")
+    ask(page, "a", 3)
+    page.wait_for_selector(".gb-error")
+    assert "xformers cannot run here: xformers" in page.inner_text("#status")
+    assert "Steps: 2" in page.input_value("#parameters textarea")
+
+
+@pytest.mark.parametrize("language, width", [("en", 1400), ("zh", 390)])
+def test_the_kernels_tab_shows_what_was_measured_and_what_can_run(visit, language, width):
+    page = visit(language, viewport={"width": width, "height": 900})
+    page.click(f"[role=tab]:has-text('{_word('tab_kernels', language)}')")
+    page.wait_for_selector("#backends .gb-yes")
+    cells = page.locator("#backends tr").all_inner_texts()
+    assert len(cells) == len(ATTENTION) + len(GROUP_NORM)
+    assert any("sdpa" in c and _word("auto_takes", language) in c for c in cells)
+    assert any("xformers" in c and _word("cannot_run", language) in c for c in cells)
+
+    name, rows = next(iter(results.read().items()))
+    timed = [r for r in rows if (r["kernel"], r["mode"]) == ("attention", "forward") and r["p50"]]
+    page.wait_for_selector("#bench .gb-row")
+    shown = page.locator("#bench .gb-row").all_inner_texts()
+    assert len(shown) == len(timed)
+    for text, row in zip(shown, timed, strict=True):
+        assert text.split("\t")[0] == row["provider"] and f"{row['rate']:.3g}" in text
+    widths = page.eval_on_selector_all("#bench i", "all => all.map(i => i.offsetWidth)")
+    fastest = max(range(len(timed)), key=lambda i: timed[i]["rate"])
+    assert widths[fastest] == max(widths) > 0
+    assert page.is_visible("#bench svg")
+    choose(page, "operation", "GroupNorm · backward")
+    page.wait_for_selector("#bench caption:has-text('all 61 norms NHWC')")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.foreign == []
+    _shoot(page, f"kernels-{language}-{width}")
 
 
 def test_two_visitors_take_turns(visit):

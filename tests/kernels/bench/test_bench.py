@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def small(monkeypatch):
     monkeypatch.setattr(attention, "SHAPES", [("tiny", 1, 32, 77, 2, 8), ("big", 8, 64, 64, 2, 8)])
     monkeypatch.setattr(word_attention, "SHAPES", [("tiny", 1, 32, 77, 2, 8)])
-    norms = [(64, 8, True, True, 2), (32, 4, False, False, 1)]
+    norms = [(64, 8, True, True, 1), (32, 4, False, False, 2)]
     shapes = [("tiny", 1, norms[:1]), ("tiny", 1, norms), ("big", 8, norms)]
     monkeypatch.setattr(group_norm, "SHAPES", shapes)
     monkeypatch.delitem(attention.RUNS, "torch.compile")  # a minute of compiling
