@@ -1,6 +1,7 @@
 """The web API: `/generate`, for gradio_client, curl and MCP.
 
-Its fields are plain text and numbers, so that GenerateOptions alone judges them.
+Its fields are plain text and numbers, so that GenerateOptions alone judges them. They say what the
+picture is; what computes it, the server decides. Clients send them by position: add none between.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ def endpoint(paint: Painter) -> None:
         width: float | None = None,
         height: float | None = None,
         count: float = 1,
-        attention: str | None = None,
-        group_norm: str | None = None,
     ):
         """Draw pictures from a prompt in English or Chinese.
 
@@ -47,8 +46,6 @@ def endpoint(paint: Painter) -> None:
             width: Pixels, a multiple of 8; the model's own if left out.
             height: Pixels, a multiple of 8; the model's own if left out.
             count: Pictures, 1 to 16; picture i uses seed + i.
-            attention: What runs attention, such as sdpa; the fastest if left out.
-            group_norm: What runs GroupNorm, such as torch; the fastest if left out.
 
         Returns:
             The pictures as PNG files that hold their parameters, and the parameters as text.
@@ -64,8 +61,6 @@ def endpoint(paint: Painter) -> None:
             "width": width,
             "height": height,
             "count": count,
-            "attention": attention or None,
-            "group_norm": group_norm or None,
         }
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -92,8 +87,6 @@ def endpoint(paint: Painter) -> None:
             gr.Number(None, label="width"),
             gr.Number(None, label="height"),
             gr.Number(1, label="count"),
-            gr.Textbox(None, label="attention"),
-            gr.Textbox(None, label="group_norm"),
         ]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
         gr.Button().click(generate, inputs, outputs, api_name="generate", **GPU)
