@@ -1,5 +1,7 @@
 """Attention against fp64, over shapes, strides and types; interpreted where there is no GPU."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 from kernels import attention as A
 from kernels import launch
+from kernels.group_norm import group_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -200,6 +203,27 @@ def test_opcheck_and_compile():
     wanted = torch.autograd.grad(fn(q, k, v).sum(), (q, k, v))
     for a, b in zip(torch.autograd.grad(compiled(q, k, v).sum(), (q, k, v)), wanted, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
+def test_inductor_compiles_a_block_with_both_kernels():
+    """Whatever strides the compiler gives them, in one graph, backward too."""
+    conv = torch.nn.Conv2d(8, 16, 3, padding=1, device=DEVICE)
+    weight = torch.randn(16, device=DEVICE, requires_grad=True)
+
+    def block(x):
+        h = conv(x * 2)
+        h = group_norm(h, 2, weight, None, silu=True, shift=h.mean((2, 3)))
+        q = h.flatten(2).transpose(1, 2).unflatten(-1, (2, 8))
+        return (A.attention(q, q.sin(), q).flatten(2) + 1).sum(-1)
+
+    x = torch.randn(2, 8, 4, 6, device=DEVICE).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    ours, plain = torch.compile(block, fullgraph=True)(x), block(x)
+    assert torch.allclose(ours, plain, atol=1e-4)
+    grads = (torch.autograd.grad(y.square().sum(), (x, weight)) for y in (ours, plain))
+    for a, b in zip(*grads, strict=True):
+        assert torch.allclose(a, b, atol=1e-3, rtol=1e-4)
 
 
 def test_autocast_takes_its_type_and_keeps_the_gradients():

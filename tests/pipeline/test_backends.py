@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 from pipeline import GenerateOptions, InputError, backends, inside, load
@@ -182,6 +183,53 @@ def test_the_processor_is_diffusers_own_in_unet_and_vae(name, tiny_model):
         theirs = models.unet(x, 500, context).sample, models.vae.decode(latents).sample
     for a, b in zip(ours, theirs, strict=True):
         assert (a - b).abs().max() < 1e-4
+
+
+SMALL = {
+    "sample_size": 8, "block_out_channels": (16, 32), "layers_per_block": 1, "norm_num_groups": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}  # fmt: skip
+FAMILIES = {
+    "SD 1.x": {"attention_head_dim": 2, "cross_attention_dim": 24},
+    "SD 2.x": {
+        "attention_head_dim": (2, 4), "cross_attention_dim": 40, "use_linear_projection": True,
+    },
+    "SDXL": {
+        "attention_head_dim": (2, 4), "cross_attention_dim": 64, "use_linear_projection": True,
+        "transformer_layers_per_block": (1, 2), "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_runs_on_the_kernels_and_comes_back(family, tiny_model):
+    """SD 1.x, 2.x and XL: the same numbers as diffusers' own, word maps of every cross attention,
+    and diffusers' own modules again afterwards."""
+    pytest.importorskip("triton")
+    unet = UNet2DConditionModel(**SMALL, **FAMILIES[family]).eval()
+    vae = load(str(tiny_model), device="cpu", dtype="fp32").vae
+    x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, unet.config.cross_attention_dim)
+    added = {"text_embeds": torch.randn(1, 32), "time_ids": torch.randn(1, 6)}
+
+    @torch.no_grad()
+    def run():
+        return unet(x, 500, context, added_cond_kwargs=added).sample
+
+    unet.set_attn_processor(AttnProcessor())
+    theirs = run()
+    used = backends.Backends(unet, vae, CPU, FP32)
+    heard = []
+    used.processor.listener = heard.append
+    ours = used.start("triton", "triton").call(run)
+    assert {type(m).__name__ for m in unet.modules()} >= {"FusedResnetBlock", "FusedGroupNorm"}
+    assert (ours - theirs).abs().max() < 1e-4
+    assert len(heard) == sum(n.endswith("attn2") for n, _ in unet.named_modules()) > 1
+    used.processor.listener = None
+    again = used.start("math", "torch").call(run)
+    assert not any(type(m).__name__.startswith("Fused") for m in unet.modules())
+    assert (again - theirs).abs().max() < 1e-5
 
 
 def test_auto_takes_what_can_run():
