@@ -338,6 +338,42 @@ def line(row: Row) -> str:
     return f"| {row.kernel} | {row.shape} | {row.dtype} | {row.target} | {shown} | {mark} |"
 
 
+def failures(done: list[Row]) -> int:
+    return sum(row.gated and bool(row.faults) for row in done)
+
+
+def verdict(done: list[Row]) -> str:
+    return (
+        f"{len(done)} kernels compiled, {failures(done)} of those that must be right are not, "
+        f"{sum(bool(r.faults) for r in done) - failures(done)} others are remarked on."
+    )
+
+
+def report(done: list[Row]) -> str:
+    """Everything in markdown: a summary for each target and type, what is remarked on, all."""
+    import triton
+
+    out = ["# Compiled kernels", "", "`python -m kernels.compile --report FILE`, no GPU needed: "]
+    out[-1] += f"triton {triton.__version__}, torch {torch.__version__}. {verdict(done)}"
+    out += [
+        "",
+        "Forward kernels in fp16 and bf16 for sm_80 and newer must neither spill nor overrun",
+    ]
+    out += ["shared memory nor lack matrix instructions; the rest is reported.", ""]
+    out += ["| target | type | kernels | clean | must be right | of them wrong | most registers |"]
+    out += ["|---|---|---|---|---|---|---|"]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in done:
+        groups.setdefault((row.target, row.dtype), []).append(row)
+    for (target, dtype), rows in groups.items():
+        clean, gated = sum(not r.faults for r in rows), sum(r.gated for r in rows)
+        registers = max(r.registers or 0 for r in rows)
+        cells = target, dtype, len(rows), clean, gated, failures(rows), registers
+        out.append("| " + " | ".join(map(str, cells)) + " |")
+    out += ["", "## Remarked on", "", *HEAD, *(line(r) for r in done if r.faults)]
+    return "\n".join([*out, "", "## All", "", *HEAD, *map(line, done), ""])
+
+
 def main(argv: list[str] | None = None) -> int:
     from .launch import INTERPRETED
 
@@ -359,24 +395,19 @@ def main(argv: list[str] | None = None) -> int:
         for dtype in args.dtype or DTYPES
         if (target, dtype) != ("sm_75", "bf16")  # no such matrix instructions there
     ]
-    table, failed = list(HEAD), 0
+    done: list[Row] = []
     print("\n".join(HEAD))
     with ProcessPoolExecutor(
         max(1, min(args.jobs or 1, len(tasks))), multiprocessing.get_context("spawn")
     ) as pool:
         for part in pool.map(rows, *zip(*tasks, strict=True)):
             for row in part:
-                table.append(line(row))
-                print(table[-1], flush=True)
-                failed += row.gated and bool(row.faults)
-    end = f"{len(table) - 2} kernels compiled, {failed} of those that must be right are not."
-    print(end)
+                print(line(row), flush=True)
+            done += part
+    print(verdict(done))
     if args.report:
-        import triton
-
-        head = f"# Compiled kernels\n\ntriton {triton.__version__}, torch {torch.__version__}. "
-        args.report.write_text(head + end + "\n\n" + "\n".join(table) + "\n", encoding="utf-8")
-    return 1 if failed else 0
+        args.report.write_text(report(done), encoding="utf-8")
+    return 1 if failures(done) else 0
 
 
 if __name__ == "__main__":

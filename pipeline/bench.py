@@ -45,12 +45,17 @@ def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict
         latents = noise.first_noise(noise.generator_for(options.seed), *shape)
         return peer(latents.to(models.device, models.dtype))
 
-    seen = {"ours": ours(), "diffusers": theirs()}  # warm, and to compare
+    def mapped() -> torch.Tensor:
+        *_, result = models.stream(options, words=True)
+        return result.latents[0]
+
+    seen = {"ours": ours(), "with maps": mapped(), "diffusers": theirs()}  # warm, and to compare
     # In torch's default float comparison only the sampler's own rounding remains.
     difference = (seen["ours"].float().cpu() - seen["diffusers"].float().cpu()).abs().max().item()
-    times: dict[str, list[float]] = {"ours": [], "diffusers": []}
+    draws = {"ours": ours, "with maps": mapped, "diffusers": theirs}
+    times: dict[str, list[float]] = {who: [] for who in draws}
     for _ in range(repeats):
-        for who, draw in (("ours", ours), ("diffusers", theirs)):
+        for who, draw in draws.items():
             began = time.perf_counter()
             draw()
             if models.device.type == "cuda":
@@ -68,9 +73,11 @@ def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict
     print(
         f"  diffusers takes {ratio:.2f} times as long; latents differ by {difference:.1e} at most"
     )
+    maps = medians["with maps"] / medians["ours"]
+    print(f"  ours with word maps at every step takes {maps:.2f} times as long as without")
     cold = _cold_start(name, steps, device, dtype)
     print(f"  cold start to file: {cold:.1f} s (python -m pipeline generate)")
-    return {**medians, "ratio": ratio, "difference": difference, "cold": cold}
+    return {**medians, "ratio": ratio, "maps": maps, "difference": difference, "cold": cold}
 
 
 def _peer(models, options):

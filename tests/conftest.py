@@ -12,6 +12,8 @@ import pytest
 # Triton reads this when a kernel is defined: without a GPU the kernels' tests run interpreted.
 if not os.path.exists("/dev/nvidiactl") and not os.path.exists("/dev/kfd"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# Several tests run at once: one thread each, servers and trainings that they start too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
@@ -133,6 +135,20 @@ def _write_tokenizer(folder: Path) -> int:
 def tiny_model(tmp_path_factory) -> Path:
     """The tiny model's folder; read only."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def triton_runs():
+    """Skips, with the reason, where our kernels cannot run, not even interpreted."""
+    import torch
+
+    from pipeline.backends import KINDS, why_not
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for kind in KINDS:
+        reason = why_not(kind, "triton", device, torch.float32)
+        if reason:
+            pytest.skip(reason)
 
 
 @pytest.fixture

@@ -86,3 +86,12 @@ def test_the_gate_notices_what_is_wrong():
 def test_an_interpreting_process_says_so(capsys):
     assert C.main(["--target", "sm_90"]) == 2
     assert "unset it" in capsys.readouterr().err
+
+
+def test_the_report_counts_what_is_right_and_wrong():
+    done = [row(), row(spilled=8), row(dtype="fp32", matrix="")]
+    text = C.report(done)
+    assert "3 kernels compiled, 1 of those that must be right are not, 1 others" in text
+    assert "| sm_90 | fp16 | 2 | 1 | 2 | 1 | 200 |" in text
+    assert "| sm_90 | fp32 | 1 | 0 | 0 | 0 | 200 |" in text
+    assert text.count("| forward_kernel |") == 2 + 3

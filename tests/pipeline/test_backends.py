@@ -67,8 +67,7 @@ def test_a_listener_hears_every_cross_attention_and_changes_nothing(name, tiny_m
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_fused_group_norm_is_diffusers_own_and_comes_out_again(tiny_model, training):
-    pytest.importorskip("triton")
+def test_fused_group_norm_is_diffusers_own_and_comes_out_again(triton_runs, tiny_model, training):
     models = load(str(tiny_model), device="cpu", dtype="fp32", group_norm="triton")
     assert models.group_norm == "triton"
     unet, vae = models.unet, models.vae
@@ -99,9 +98,8 @@ def test_fused_group_norm_is_diffusers_own_and_comes_out_again(tiny_model, train
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
+def stand_in(triton_runs, monkeypatch):
     """For the GroupNorm kernel, whose numbers others test: the reference, a little off."""
-    pytest.importorskip("triton")
     from kernels.group_norm import reference
 
     monkeypatch.setattr(group_norm, "_kernel", lambda *a, **n: reference(*a, **n) * 1.0001)
@@ -204,10 +202,9 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_runs_on_the_kernels_and_comes_back(family, tiny_model):
+def test_every_family_runs_on_the_kernels_and_comes_back(triton_runs, family, tiny_model):
     """SD 1.x, 2.x and XL: the same numbers as diffusers' own, word maps of every cross attention,
     and diffusers' own modules again afterwards."""
-    pytest.importorskip("triton")
     unet = UNet2DConditionModel(**SMALL, **FAMILIES[family]).eval()
     vae = load(str(tiny_model), device="cpu", dtype="fp32").vae
     x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, unet.config.cross_attention_dim)

@@ -16,9 +16,8 @@ def test_a_processor_without_bf16_trains_in_fp32(monkeypatch):
     assert hardware.bf16_is_fast("cpu")
 
 
-def test_the_kernels_train_as_pytorch_does(tiny_model):
+def test_the_kernels_train_as_pytorch_does(triton_runs, tiny_model):
     """A step of the UNet on the kernels gives the loss and the gradients of PyTorch's own."""
-    pytest.importorskip("triton")
     x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 32)
     seen = {}
     for attention, group_norm in (("math", "torch"), ("triton", "triton")):
