@@ -98,7 +98,8 @@ class Row:
             out.append(f"spills {self.spilled} bytes")
         if self.shared > TARGETS[self.target][0]:
             out.append(f"takes {self.shared} bytes of shared memory")
-        if not self.matrix and self.op != "group_norm" and self.kernel != "delta_kernel":
+        multiplies = self.op != "group_norm" and self.kernel != "delta_kernel"
+        if multiplies and not self.matrix and self.dtype != "fp32":  # IEEE fp32 has no such unit
             out.append("has no matrix instruction")
         return out
 

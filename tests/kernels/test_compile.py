@@ -74,7 +74,7 @@ def test_the_gate_notices_what_is_wrong():
     assert row(spilled=8).faults == ["spills 8 bytes"]
     assert row(shared=1 << 20).faults == ["takes 1048576 bytes of shared memory"]
     assert row(matrix="").faults == ["has no matrix instruction"]
-    assert not row(matrix="", op="group_norm").faults
+    assert not row(matrix="", op="group_norm").faults and not row(matrix="", dtype="fp32").faults
     assert row(error="does not compile: x").faults == ["does not compile: x"]
     for free in ({"target": "sm_75"}, {"dtype": "fp32"}, {"kernel": "dq_kernel"}):
         assert not row(**free).gated
@@ -89,7 +89,7 @@ def test_an_interpreting_process_says_so(capsys):
 
 
 def test_the_report_counts_what_is_right_and_wrong():
-    done = [row(), row(spilled=8), row(dtype="fp32", matrix="")]
+    done = [row(), row(spilled=8), row(dtype="fp32", spilled=4, matrix="")]
     text = C.report(done)
     assert "3 kernels compiled, 1 of those that must be right are not, 1 others" in text
     assert "| sm_90 | fp16 | 2 | 1 | 2 | 1 | 200 |" in text
