@@ -23,6 +23,7 @@ from .launch import (
     bits,
     check_tensors,
     device_problem,
+    multiprocessors,
     on_device_of,
     short,
     tuned,
@@ -57,8 +58,19 @@ def split_head(d: int) -> tuple[int, int]:
     return (low, high) if low + high < whole else (whole, 0)
 
 
-def heuristic(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> dict:
-    """Block sizes, warps and stages for kind "forward", "dkv" or "dq", from shapes alone.
+def heuristic(
+    kind: str,
+    d: int,
+    tq: int,
+    tk: int,
+    dtype: torch.dtype,
+    heads: int = 1024,
+    processors: int = 132,
+) -> dict:
+    """Block sizes, warps and stages for kind "forward", "dkv" or "dq".
+
+    `heads`: of all samples together; where their blocks would leave a quarter of the multiprocessors
+    idle, the blocks are made smaller.
 
     M counts queries and N keys a block. Every kernel keeps two or three operands of its own block
     in registers beside fp32 accumulators, so wide heads and fp32 take smaller blocks.
@@ -79,7 +91,9 @@ def heuristic(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> dict:
         else:
             m, n, warps, stages = 64, 32, 8, 2
         m, n = min(m, m_cap), min(n, n_cap)
-        if m <= 32 and warps == 8:
+        if m > 64 and 4 * heads * triton.cdiv(tq, m) < 3 * processors:
+            m //= 2
+        if m <= 64 and warps == 8 and width <= 192:
             warps = 4
         return {"M": m, "N": n, "num_warps": warps, "num_stages": stages}
     # Blocks of 64 rows of its own let Hopper use its larger matrix instructions.
@@ -108,11 +122,10 @@ def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
     return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
 
 
-def configuration(
-    kind: str, d: int, tq: int, tk: int, dtype: torch.dtype, device: torch.device
-) -> dict:
-    usual = heuristic(kind, d, tq, tk, dtype)
-    return tuned(device, key(kind, d, tq, tk, dtype), usual) or usual
+def configuration(kind: str, q: torch.Tensor, tk: int) -> dict:
+    b, tq, h, d = q.shape
+    usual = heuristic(kind, d, tq, tk, q.dtype, b * h, multiprocessors(q.device))
+    return tuned(q.device, key(kind, d, tq, tk, q.dtype), usual) or usual
 
 
 # ---- kernels ------------------------------------------------------------------------------------
@@ -424,7 +437,7 @@ def attention_op(
     lse = torch.empty((b, h, tq), dtype=torch.float32, device=q.device)
     if o.numel() == 0 or tk == 0:
         return o.zero_(), lse.fill_(float("inf"))
-    config = configuration("forward", d, tq, tk, q.dtype, q.device)
+    config = configuration("forward", q, tk)
     d0, d1 = split_head(d)
     unit, steps = strides(q, k, v, o)
     with on_device_of(q):
@@ -451,12 +464,12 @@ def _backward_kernels(q, k, v, o, lse, do, dq, dk, dv) -> None:
         o, do, delta, *steps, h, tq, UNIT=unit, D=d, DP=padded, M=rows, num_warps=4
     )
     d0, d1 = split_head(d)
-    config = configuration("dkv", d, tq, tk, q.dtype, q.device)
+    config = configuration("dkv", q, tk)
     unit, steps = strides(q, k, v, do, dk, dv)
     dkv_kernel[_grid(triton.cdiv(tk, config["N"]), q)](
         q, k, v, do, lse, delta, dk, dv, *steps, h, tq, tk, UNIT=unit, D=d, D0=d0, D1=d1, **config
     )
-    config = configuration("dq", d, tq, tk, q.dtype, q.device)
+    config = configuration("dq", q, tk)
     unit, steps = strides(q, k, v, do, dq)
     dq_kernel[_grid(triton.cdiv(tq, config["M"]), q)](
         q, k, v, do, lse, delta, dq, *steps, h, tq, tk,

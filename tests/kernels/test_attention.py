@@ -273,10 +273,14 @@ def test_a_tuned_configuration_is_used_and_a_bad_one_is_not(monkeypatch):
     table = {}
     monkeypatch.setattr(launch, "_table", lambda _: table)
     monkeypatch.setattr(launch, "gpu_name", lambda _: "a card")
-    card = torch.device("cuda", 0)
+
+    class OnACard:
+        shape, dtype, device = (1, 64, 1, 40), torch.float16, torch.device("cuda", 0)
+
+    monkeypatch.setattr(A, "multiprocessors", lambda _: 132)
 
     def seen():
-        return A.configuration("forward", 40, 64, 77, torch.float16, card)
+        return A.configuration("forward", OnACard, 77)
 
     assert seen() == usual
     wrong = [{"M": 24}, {"M": 8}, {"N": "64"}, {"X": 1}, {"num_warps": 0}]
@@ -288,6 +292,14 @@ def test_a_tuned_configuration_is_used_and_a_bad_one_is_not(monkeypatch):
     q, k = draw((1, 64, 1, 40), torch.float16, 1), draw((1, 77, 1, 40), torch.float16, 2)
     monkeypatch.setattr(A, "configuration", lambda *_: own)
     assert torch.allclose(A.attention(q, k, k).float(), sdpa(q, k, k).float(), atol=2e-3)
+
+
+def test_few_heads_get_smaller_blocks():
+    def rows(heads, tq, processors):
+        return A.heuristic("forward", 80, tq, tq, torch.float16, heads, processors)["M"]
+
+    assert rows(16, 4096, 132) == rows(16, 1024, 132) == 128
+    assert rows(16, 256, 132) == 64 and rows(16, 256, 40) == 128
 
 
 BAD = {
