@@ -69,8 +69,8 @@ def heuristic(
 ) -> dict:
     """Block sizes, warps and stages for kind "forward", "dkv" or "dq".
 
-    `heads`: of all samples together; where their blocks would leave a quarter of the multiprocessors
-    idle, the blocks are made smaller.
+    `heads`: of all samples together; where their blocks would leave a quarter of the
+    multiprocessors idle, the blocks are made smaller.
 
     M counts queries and N keys a block. Every kernel keeps two or three operands of its own block
     in registers beside fp32 accumulators, so wide heads and fp32 take smaller blocks.
