@@ -84,8 +84,8 @@ def heuristic(
             m, n, warps, stages = (32, 32, 4, 1) if width > 64 else (64, 32, 4, 2)
         elif width <= 64:
             m, n, warps, stages = 128, 64, 4, 3
-        elif width <= 128:
-            m, n, warps, stages = 128, 64, 8, 2
+        elif width <= 128:  # 64 + 32 spills on Blackwell with 64 keys
+            m, n, warps, stages = 128, 32 if 80 < width < 128 else 64, 8, 2
         elif width <= 192:
             m, n, warps, stages = 128, 32, 8, 2
         else:

@@ -41,8 +41,10 @@ def heuristic(b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: 
         m = 64
         while m > 16 and 2 * b * triton.cdiv(tq, m) < processors:
             m //= 2
-    split = m == 64
-    return {"M": m, "SPLIT": split, "num_warps": 4 if split else 8, "num_stages": 2 if split else 1}
+    if m < 64:
+        return {"M": m, "SPLIT": False, "num_warps": 8, "num_stages": 1}
+    stages = 2 if sum(split_head(d)) >= 64 else 1  # at 32 + 16 the second spills on Blackwell
+    return {"M": m, "SPLIT": True, "num_warps": 4, "num_stages": stages}
 
 
 def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
