@@ -86,14 +86,12 @@ def heuristic(
             m, n, warps, stages = 128, 64, 4, 3
         elif width <= 128:  # 64 + 32 spills on Blackwell with 64 keys
             m, n, warps, stages = 128, 32 if 80 < width < 128 else 64, 8, 2
-        elif width <= 192:
-            m, n, warps, stages = 128, 32, 8, 2
         else:
             m, n, warps, stages = 64, 32, 8, 2
         m, n = min(m, m_cap), min(n, n_cap)
         if m > 64 and 4 * heads * triton.cdiv(tq, m) < 3 * processors:
             m //= 2
-        if m <= 64 and warps == 8 and width <= 192:
+        if m < 64 or (m == 64 and width <= 128):
             warps = 4
         return {"M": m, "N": n, "num_warps": warps, "num_stages": stages}
     # Blocks of 64 rows of its own let Hopper use its larger matrix instructions.
