@@ -181,7 +181,7 @@ def describe(models, running) -> dict:
         "device": str(models.device),
         "dtype": str(models.dtype).removeprefix("torch."),
         "attention": running.attention,
-        "vae_attention": models.backends.vae_processor.name,
+        "vae_attention": running.vae_attention,
         "group_norm": running.group_norm,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -144,7 +144,7 @@ def triton_runs():
 
     from pipeline.backends import KINDS, why_not
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")  # where its users run
     for kind in KINDS:
         reason = why_not(kind, "triton", device, torch.float32)
         if reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from functools import lru_cache
 from html import escape
 
@@ -14,6 +15,7 @@ from kernels.bench import results
 from .. import backends
 from ..texts import language, say
 
+DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
 INK = "#123456"  # in plots; becomes the page's own text colour
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 MODES = (("attention", "forward"), ("attention", "backward"), ("word_attention", "forward"),
@@ -144,10 +146,15 @@ def roofline(rows: list[dict], mode: str) -> str:
     from kernels.bench import plot
 
     timed = [r for r in rows if r["mode"] == mode and r["p50"]]
+    if not timed:
+        return ""
     style = dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     )
-    with matplotlib.rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "glassbox"}):
+    with (
+        DRAWING,
+        matplotlib.rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "glassbox"}),
+    ):
         out = io.StringIO()
         plot.roofline(timed, ink=INK).savefig(out, format="svg", transparent=True)
     drawing = out.getvalue()

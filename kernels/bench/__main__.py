@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         description="Times our kernels against their peers at Stable Diffusion's shapes.",
     )
     root.add_argument("ops", nargs="*", metavar="OP", help=f"of {', '.join(OPS)}; default: all")
-    root.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    root.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     root.add_argument("--dtype", choices=DTYPES, help="default: fp16 on a GPU, fp32 on a CPU")
     root.add_argument("--mode", choices=("forward", "backward"), help="default: both")
     root.add_argument("--seconds", type=float, default=0.2, help="of repeats for each time")
@@ -100,6 +100,20 @@ def main(argv: list[str] | None = None) -> int:
         first = str(error).splitlines()[0]
         print(f"The device {device} can't be used here: {first}", file=sys.stderr)
         return 2
+    if torch.device(device).type not in ("cpu", "cuda"):
+        print(f"This measures on cpu and cuda, not on {device}.", file=sys.stderr)
+        return 2
+    if fast:
+        torch.cuda.set_device(device)  # events are recorded on the current one
+    try:
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.open("a").close()
+        if args.plot:
+            args.plot.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"Cannot write to {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 2
     names = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
     dtype = names[args.dtype or ("fp16" if fast else "fp32")]
     if args.tune:
@@ -133,7 +147,6 @@ def main(argv: list[str] | None = None) -> int:
     print("\n".join(lines))
     if args.json:
         text = ",\n".join(json.dumps(r.as_dict()) for r in rows)
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(f"[\n{text}\n]\n", encoding="utf-8")
     if args.plot:
         from .plot import plots

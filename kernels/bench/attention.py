@@ -40,13 +40,17 @@ def _sdpa(q, k, v):
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
+def refuse(device: torch.device) -> None:
+    """RuntimeError where our kernels can't run, or would only be interpreted."""
+    problem = device_problem(device)
+    if INTERPRETED or problem:
+        raise RuntimeError(problem or "interpreted: that tells nothing about time.")
+
+
 def _ours(q, k, v):
     from ..attention import attention
 
-    if INTERPRETED or device_problem(q.device):
-        raise RuntimeError(
-            device_problem(q.device) or "interpreted: that tells nothing about time."
-        )
+    refuse(q.device)
     return attention(q, k, v)
 
 

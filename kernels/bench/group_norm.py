@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..launch import INTERPRETED, device_problem
+from .attention import refuse
 from .measure import Provider, Row, Work, compare, compiled
 
 GROUPS = 32
@@ -48,10 +48,7 @@ FLOP = 12  # a value: shift, statistics, normalise, scale, SiLU
 def _ours(x, weight, bias, shift, silu):
     from ..group_norm import group_norm
 
-    if INTERPRETED or device_problem(x.device):
-        raise RuntimeError(
-            device_problem(x.device) or "interpreted: that tells nothing about time."
-        )
+    refuse(x.device)
     return group_norm(x, GROUPS, weight, bias, silu=silu, shift=shift)
 
 

@@ -28,25 +28,30 @@ def read() -> dict[str, list[dict]]:
     return out
 
 
-def of_gpu(name: str, capability: tuple[int, int]) -> list[dict] | None:
-    """The rows of the GPU `name`, else of one of the same compute capability, else None."""
+def of_gpu(name: str, capability: tuple[int, int] | None) -> list[dict] | None:
+    """The rows of the GPU `name`, else of one of the same compute capability, else None.
+
+    `capability` is None for an AMD GPU, whose numbers mean something else.
+    """
     near = None
     for rows in read().values():
         if not rows or not rows[0].get("gpu"):
             continue
         if rows[0]["gpu"] == name:
             return rows
-        if tuple(rows[0].get("capability") or ()) == tuple(capability):
+        if capability and tuple(rows[0].get("capability") or ()) == tuple(capability):
             near = rows
     return near
 
 
 def slowdown(rows: list[dict], kernel: str, mode: str) -> dict[str, float]:
     """For each provider the geometric mean, over the shapes it can compute, of how many times as
-    long as the fastest provider it takes."""
+    long as the fastest provider it takes. One that was wrong anywhere is left out."""
     shapes: dict[tuple, dict[str, float]] = {}
+    rows = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
+    wrong = {r["provider"] for r in rows if r["note"].startswith("wrong answer")}
     for r in rows:
-        if (r["kernel"], r["mode"]) == (kernel, mode) and r["p50"]:
+        if r["p50"] and r["provider"] not in wrong:
             shapes.setdefault((r["shape"], r["dtype"]), {})[r["provider"]] = r["p50"]
     logs: dict[str, list[float]] = {}
     for times in shapes.values():

@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import Attention
 
 from ..errors import InputError, closest
 from .attention import ATTENTION, AttentionProcessor
-from .failures import FAILED, KernelFailed, disable
+from .failures import FAILED, KernelFailed, disable, watched
 from .group_norm import GROUP_NORM, swap_group_norm
 from .speed import order
 
@@ -31,9 +31,11 @@ __all__ = [
     "Running",
     "able",
     "choose",
+    "disable",
     "head_sizes",
     "order",
     "swap_group_norm",
+    "watched",
     "why_not",
 ]
 T = TypeVar("T")
@@ -144,7 +146,9 @@ class Backends:
         """The caller holds the model's lock."""
         self.processor.name = attention
         # The autoencoder's one head of 512 is more than xformers and our kernels take.
-        wide = why_not("attention", attention, self.device, torch.float32, self.vae_heads)
+        wide = self.vae_heads and why_not(
+            "attention", attention, self.device, torch.float32, self.vae_heads
+        )
         self.vae_processor.name = "sdpa" if wide else attention
         if group_norm != self.group_norm:
             for network in self.networks:
@@ -157,6 +161,7 @@ class Running:
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
         self._backends, self._choices = backends, choices
+        self.vae_attention: str | None = None  # what ran in the autoencoder
 
     @property
     def attention(self) -> str:
@@ -174,6 +179,7 @@ class Running:
         """
         while True:
             self._backends.install(self.attention, self.group_norm)
+            self.vae_attention = self._backends.vae_processor.name
             try:
                 return function()
             except KernelFailed as failure:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import contextmanager
 
 import torch
 
 log = logging.getLogger(__name__)
 FAILED: dict[tuple[str, str], str] = {}  # (kind, backend): the reason
+
+
+# On ZeroGPU the page runs without a GPU and each request in a fork with one: nothing can be tried
+# out beforehand, a kernel that fails gives way when it is called.
+LENT = bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
 class KernelFailed(RuntimeError):
@@ -39,5 +45,7 @@ def watched(kind: str, backend: str, x: torch.Tensor):
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # compilers and drivers fail in ways of their own
+        if "out of memory" in str(error).lower():  # Triton has its own exception for it
+            raise torch.OutOfMemoryError(first_line(error)) from error
         where = f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')} on {x.device}"
         raise KernelFailed(kind, backend, f"{where}: {first_line(error)}") from error

@@ -38,7 +38,8 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
         except ImportError:
             results = None
         measured = results and results.of_gpu(
-            torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+            torch.cuda.get_device_name(device),
+            None if torch.version.hip else torch.cuda.get_device_capability(device),
         )
         slower = results.slowdown(measured, kind, "forward") if measured else {}
     ranked = sorted(names, key=lambda n: slower.get(PROVIDER[kind, n], float("inf")))

@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..backends import AttentionProcessor, choose, head_sizes, swap_group_norm
+from ..backends import (
+    ATTENTION,
+    KINDS,
+    AttentionProcessor,
+    KernelFailed,
+    able,
+    disable,
+    head_sizes,
+    swap_group_norm,
+    watched,
+)
+from ..errors import InputError
 
 
 def bf16_is_fast(device: str) -> bool:
@@ -28,10 +39,34 @@ def install(network: nn.Module, device: str, attention: str, group_norm: str) ->
     heads = head_sizes(network)
     if attention == "auto" and place.type == "cpu":
         attention = "math"
-    name = choose("attention", attention, place, dtype, heads)
+    name = _first("attention", attention, place, dtype, heads, _try_attention)
     if heads:
         network.set_attn_processor(AttentionProcessor(name))
-    swap_group_norm(network, choose("group_norm", group_norm, place, dtype))
+    swap_group_norm(network, _first("group_norm", group_norm, place, dtype, None, _try_norm))
+
+
+def _first(kind: str, name: str, place, dtype, heads, attempt) -> str:
+    """The first backend that also gets through a small step backward, which drawing never needs."""
+    for backend in able(kind, name, place, dtype, heads or frozenset()):
+        x = torch.randn((2, 8, 4, 8), device=place, dtype=dtype, requires_grad=True)
+        try:
+            with watched(KINDS[kind].name, backend, x):
+                attempt(backend, x).sum().backward()
+            return backend
+        except KernelFailed as failure:
+            disable(failure)
+            last = failure
+    raise InputError(f"{last}.")
+
+
+def _try_attention(name: str, x: torch.Tensor) -> torch.Tensor:
+    return ATTENTION[name].run(x, x, x)  # a head of 8 channels
+
+
+def _try_norm(name: str, x: torch.Tensor) -> torch.Tensor:
+    norm = nn.GroupNorm(2, 8, device=x.device, dtype=x.dtype)
+    swap_group_norm(norm, name)
+    return norm(x)
 
 
 def restore(network: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 from pipeline import GenerateOptions, InputError, backends, inside, load
@@ -32,6 +32,15 @@ def test_against_fp64(name, shape):
 def _exact(q, k, v):
     q, k, v = (x.double().transpose(1, 2) for x in (q, k, v))
     return ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2)
+
+
+def test_math_neither_overflows_in_fp16_nor_fills_the_memory(monkeypatch):
+    q, k, v = (torch.randn(1, 40, 2, 40) for _ in range(3))
+    whole = attention.MathAttention.run(q, k, v)
+    monkeypatch.setattr(attention, "MATH_BYTES", 4 * 2 * 40 * 7)  # seven queries at once
+    assert torch.allclose(attention.MathAttention.run(q, k, v), whole, atol=1e-6)
+    large = (100 * q).half()
+    assert attention.MathAttention.run(large, large, v.half()).isfinite().all()
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -161,6 +170,35 @@ def test_a_request_has_its_own_backends(tiny_model, stand_in):
     assert models.generate(**fields).metadata["group_norm"] == "torch"
 
 
+def test_an_autoencoder_with_one_wide_head_stays_on_sdpa(triton_runs, tiny_model):
+    """Every real Stable Diffusion has one head of 512 channels there."""
+    unet = load(str(tiny_model), device="cpu", dtype="fp32").unet
+    vae = AutoencoderKL(block_out_channels=(512,), norm_num_groups=32, layers_per_block=1)
+    used = backends.Backends(unet, vae, CPU, FP32)
+    for name, wide in (("triton", "sdpa"), ("math", "math")):
+        running = used.start(name)
+        picture = running.call(lambda: vae.decode(torch.zeros(1, 4, 2, 2)).sample)
+        assert picture.isfinite().all()
+        assert (running.attention, running.vae_attention) == (name, wide)
+
+
+def test_memory_that_ran_out_strikes_no_kernel_off(clean):
+    with (
+        pytest.raises(torch.OutOfMemoryError),
+        failures.watched("attention", "triton", torch.ones(1)),
+    ):
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+
+def test_where_a_gpu_is_only_lent_nothing_is_tried_out_before(monkeypatch, clean):
+    module = pytest.importorskip("kernels.attention")
+    monkeypatch.setattr(attention, "LENT", True)
+    monkeypatch.setattr(module, "attention", lambda *_: pytest.fail("it was tried out"))
+    attention._probe_triton.cache_clear()
+    assert attention._probe_triton("cpu", FP32) is None
+    attention._probe_triton.cache_clear()
+
+
 def test_a_mask_is_not_ignored(tiny_model):
     unet = load(str(tiny_model), device="cpu", dtype="fp32").unet
     x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, unet.config.cross_attention_dim)
@@ -255,7 +293,7 @@ def test_auto_follows_what_was_measured_on_such_a_card(monkeypatch):
     speed.order.cache_clear()
 
 
-def test_head_sizes_are_asked_for(tiny_model):
+def test_head_sizes_are_asked_for(triton_runs, tiny_model):
     assert backends.head_sizes(load(str(tiny_model), device="cpu").unet) == {8, 16}
     assert backends.choose("attention", "sdpa", CPU, FP32, frozenset({2, 512})) == "sdpa"
     with pytest.raises(InputError, match="multiples of 8 up to 256, not 2"):

@@ -1,6 +1,7 @@
 """The benchmark measures what can run, gives a wrong answer no time, and reports honestly."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -94,6 +95,9 @@ def test_a_wrong_answer_gets_no_time():
     work = Work(1e6, 1e6, "GB/s")
     args = "op", "forward", "s", torch.float32, providers, (x,), x * 2, work, "cpu", 0.01
     right, wrong, nan, absent = measure.compare(*args)
+    nothing = torch.full((2,), float("nan"))
+    assert math.isnan(measure.worst((x, nothing), (x, nothing * 0)))
+    assert math.isnan(measure.worst((x, nothing), (x, torch.ones(2))))
     assert right.p50 and not right.note
     assert wrong.p50 is None and wrong.note.startswith("wrong answer: off by")
     assert nan.p50 is None and nan.note.startswith("wrong answer")
@@ -173,6 +177,8 @@ def test_what_is_committed_can_be_read():
         (["--seconds", "nan"], "--seconds must be above 0"),
         (["--device", "cuda:9"], "The device cuda:9 can't be used here"),
         (["--device", "tpu"], "The device tpu can't be used here"),
+        (["--device", "meta"], "on cpu and cuda, not on meta"),
+        (["--device", "cpu", "--json", "/proc/x/y.json"], "Cannot write to /proc/x"),
         (["--tune", "--device", "cpu"], "--tune needs a GPU"),
     ],
 )

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from pipeline import InputError
+from pipeline import InputError, backends
+from pipeline.backends import failures
 from pipeline.training import hardware
 
 
@@ -39,3 +40,27 @@ def test_a_backend_that_cannot_train_here_is_refused(tiny_model):
         hardware.install(unet, "cpu", "xformers", "auto")
     with pytest.raises(InputError, match="no GroupNorm backend 'tritn'"):
         hardware.install(unet, "cpu", "auto", "tritn")
+
+
+def test_a_kernel_that_fails_backward_is_found_before_the_training(
+    triton_runs, tiny_model, monkeypatch, caplog
+):
+    from kernels import attention
+
+    def broken(*_):
+        raise RuntimeError("misaligned address\nmore")
+
+    monkeypatch.setattr(failures, "FAILED", {})
+    monkeypatch.setattr(backends, "FAILED", failures.FAILED)
+    monkeypatch.setattr(attention, "_backward_kernels", broken)
+    monkeypatch.setattr(backends, "order", lambda *_: ("triton", "math"))
+    unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet")
+    with pytest.raises(
+        InputError, match="attention backend triton failed at .* misaligned address"
+    ):
+        hardware.install(unet, "cpu", "triton", "torch")
+    failures.FAILED.clear()
+    found = hardware._first(
+        "attention", "auto", torch.device("cpu"), torch.float32, None, hardware._try_attention
+    )
+    assert found == "math" and "is not used again" in caplog.text
