@@ -280,7 +280,7 @@ def test_auto_follows_what_was_measured_on_such_a_card(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     row = {"kernel": "attention", "mode": "forward", "dtype": "fp16", "gpu": "NVIDIA H200"}
-    row["capability"] = [9, 0]
+    row |= {"capability": [9, 0], "note": ""}
     times = {"ours": 1.0, "sdpa": 2.0, "xformers": 1.5, "torch eager": 9.0}
     rows = [row | {"shape": "s", "provider": p, "p50": t} for p, t in times.items()]
     monkeypatch.setattr(results, "read", lambda: {"NVIDIA_H200": rows})
