@@ -19,9 +19,10 @@ class Denoiser:
         self, unet, context: torch.Tensor, uncond: torch.Tensor, cfg: float, processor=None
     ):
         self.unet, self.cfg, self.processor = unet, cfg, processor
+        self.device, self.dtype = unet.device, unet.dtype  # diffusers walks all modules for each
         self.guided = cfg != 1.0
         both = torch.cat([uncond, context]) if self.guided else context
-        self.context = both.to(unet.device, unet.dtype)
+        self.context = both.to(self.device, self.dtype)
 
     @torch.no_grad()
     def __call__(self, query: Query, listener=None) -> Answer:
@@ -30,7 +31,7 @@ class Denoiser:
         `listener` hears the maps of every cross attention, see backends.AttentionProcessor. Raises
         InputError where the model returns values that are not finite.
         """
-        x = query.x.to(self.unet.device, self.unet.dtype)
+        x = query.x.to(self.device, self.dtype)
         x = x.expand(len(self.context), *x.shape[1:])
         t = torch.as_tensor(query.t, device=x.device)
         if listener is not None:
