@@ -6,6 +6,8 @@ carry numbers are made on the server by `say`, in the language that the browser 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 TEXTS = {  # key: (English, Chinese)
     "tagline": (
         "Stable Diffusion you can look into: a sentence becomes a picture, step by step.",
@@ -171,6 +173,7 @@ NOTES_ZH |= {
 LANGUAGES = ("en", "zh")
 
 
+@lru_cache
 def notes() -> dict[str, tuple[str, str]]:
     """Rows like those of TEXTS: one for the note of each sampler, schedule and backend."""
     from pipeline.backends import KINDS

@@ -116,17 +116,14 @@ def bars(rows: list[dict], tongue: str) -> str:
     for r in timed:
         absent.pop(r["provider"], None)
     missing = "".join(
-        f"<li><b>{escape(name)}</b> {escape(_reason(note))}</li>" for name, note in absent.items()
+        f"<li><b>{escape(name)}</b> {escape(note.removeprefix('not here: '))}</li>"
+        for name, note in absent.items()
     )
     if missing:
         head = say("bench_absent", tongue)
         missing = f'<div class="gb-absent"><p>{head}</p><ul>{missing}</ul></div>'
     legend = f'<p class="gb-note">{escape(legend)}</p>'
     return f'{legend}<div class="gb-benches">{"".join(blocks)}</div>{missing}'
-
-
-def _reason(note: str) -> str:
-    return note.removeprefix("not here: ")
 
 
 def _bar(row: dict, top: float, best: float | None) -> str:

@@ -135,6 +135,8 @@ def main(argv: list[str] | None = None) -> int:
     for op in args.ops or OPS:
         bench = importlib.import_module(f".{op}", __package__)
         modes = [m for m in bench.MODES if args.mode in (None, m)]
+        if not modes:
+            continue
         group: list = []
         for row in bench.rows(device, dtype, modes, args.seconds):
             if group and (row.shape, row.mode) != (group[0].shape, group[0].mode):

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 import torch
-import torch._dynamo
 
 
 @dataclass(frozen=True)
@@ -241,5 +240,5 @@ def first_sentence(error: Exception) -> str:
 def compiled(function: Callable) -> Callable:
     """`function` by torch.compile for just these shapes. Without a reset the ninth shape would
     silently run uncompiled."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     return torch.compile(function, dynamic=False)

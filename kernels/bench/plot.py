@@ -46,15 +46,12 @@ def bars(rows: list[dict]) -> Figure:
     height = 1.6 + 0.19 * len(rows) + 0.14 * len(shapes)
     figure = Figure(figsize=(10, height), layout="constrained")
     axes = figure.subplots()
-    colour, y, ticks = colours(rows), 0.0, []
+    colour, y, ticks, seen = colours(rows), 0.0, [], set()
     for shape, here in shapes.items():
         ticks.append((y + (len(here) - 1) / 2, shape))
         for row in here:
-            label = (
-                row["provider"]
-                if row["provider"] not in axes.get_legend_handles_labels()[1]
-                else None
-            )
+            label = None if row["provider"] in seen else row["provider"]
+            seen.add(row["provider"])
             drawn = axes.barh(y, row["rate"], 0.85, color=colour[row["provider"]], label=label)
             axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=7)
             y += 1

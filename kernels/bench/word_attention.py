@@ -34,7 +34,7 @@ def _make(run):
 
 
 def rows(device: str, dtype: torch.dtype, modes=MODES, seconds: float = 0.2) -> Iterator[Row]:
-    for name, b, tq, tk, h, d in SHAPES if modes else ():
+    for name, b, tq, tk, h, d in SHAPES:
         if torch.device(device).type == "cpu" and b > 2:
             continue
         g = torch.Generator(device).manual_seed(0)
