@@ -1,8 +1,8 @@
 """GenerateOptions: a picture described and validated once, for command line, page, API and tests.
 
 Every limit stands here once. A violation raises InputError with one sentence for each field.
-`None` means "the model's own default" (sampler, schedule, steps, cfg, width, height, attention,
-group_norm) or, for the seed, "choose one".
+`None` means "the model's own default" (sampler, schedule, steps, cfg, width, height, clip_skip,
+attention, group_norm) or, for the seed, "choose one".
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ MAX_SEED = 2**32 - 1
 LIMITS = {  # field: (lowest, highest)
     "steps": (1, 200),
     "cfg": (0.0, 30.0),
+    "cfg_rescale": (0.0, 1.0),
+    "clip_skip": (1, 12),
     "seed": (0, MAX_SEED),
     "width": (64, 2048),
     "height": (64, 2048),
@@ -42,6 +44,12 @@ class GenerateOptions(BaseModel):
     width: int | None = Field(None, description="Pixels, a multiple of 8, 64 to 2048")
     height: int | None = Field(None, description="Pixels, a multiple of 8, 64 to 2048")
     count: int = Field(1, description="Pictures, 1 to 16")
+    clip_skip: int | None = Field(
+        None, description="Which text encoder layer from the end, 1 to 12, as A1111 counts"
+    )
+    cfg_rescale: float = Field(
+        0.0, description="How far guidance is brought back to its unguided contrast, 0 to 1"
+    )
     attention: str | None = Field(None, description="A name of `python -m pipeline backends`")
     group_norm: str | None = Field(None, description="A name of `python -m pipeline backends`")
 
@@ -117,7 +125,7 @@ class GenerateOptions(BaseModel):
             raise ValueError(f"{info.field_name} must be a backend's name, not {_short(value)}.")
         return value or None
 
-    @field_validator("steps", "seed", "width", "height", "count", mode="before")
+    @field_validator("steps", "seed", "width", "height", "count", "clip_skip", mode="before")
     @classmethod
     def _whole(cls, value: Any, info) -> int | None:
         name = info.field_name
@@ -135,15 +143,18 @@ class GenerateOptions(BaseModel):
             raise ValueError(f"{name} must be a multiple of 8, not {int(number)}; {near} would do.")
         return int(value) if isinstance(value, int) else int(number)
 
-    @field_validator("cfg", mode="before")
+    @field_validator("cfg", "cfg_rescale", mode="before")
     @classmethod
-    def _cfg(cls, value: Any) -> float | None:
+    def _real(cls, value: Any, info) -> float | None:
+        name = info.field_name
         if value is None:
-            return None
-        low, high = LIMITS["cfg"]
+            return None if name == "cfg" else 0.0
+        low, high = LIMITS[name]
         number = _number(value)
         if number is None or not low <= number <= high:
-            raise ValueError(f"cfg must be a number from {low:g} to {high:g}, not {_short(value)}.")
+            raise ValueError(
+                f"{name} must be a number from {low:g} to {high:g}, not {_short(value)}."
+            )
         return float(number)
 
     @model_validator(mode="after")
