@@ -59,10 +59,21 @@ COMPONENTS = {
     "text_encoder": Component(("CLIPTextModel",), "config.json", "model"),
     "tokenizer": Component(("CLIPTokenizer", "CLIPTokenizerFast"), "tokenizer_config.json"),
     "scheduler": Component((), "scheduler_config.json"),
+    "text_encoder_2": Component(("CLIPTextModelWithProjection",), "config.json", "model"),
+    "tokenizer_2": Component(("CLIPTokenizer", "CLIPTokenizerFast"), "tokenizer_config.json"),
 }
+PLAIN = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 EXTRAS = ("generation.json", "vocabulary.json")
-READS = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-LATER = {"StableDiffusionXL": "Stable Diffusion XL", "StableDiffusionInpaint": "inpainting models"}
+READS = {  # diffusers' pipeline: the components that it has
+    "StableDiffusionPipeline": PLAIN,
+    "StableDiffusionImg2ImgPipeline": PLAIN,
+    "StableDiffusionXLPipeline": tuple(COMPONENTS),
+    "StableDiffusionXLImg2ImgPipeline": tuple(COMPONENTS),
+}
+LATER = {
+    "StableDiffusionInpaint": "inpainting models",
+    "StableDiffusionXLInpaint": "inpainting models",
+}
 SCHEDULER = {  # field: the values that the samplers understand
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
     "prediction_type": ("epsilon", "v_prediction"),
@@ -79,21 +90,26 @@ class Weights:
 
 
 def check_folder(path: str | os.PathLike) -> None:
-    """Pass a diffusers folder of Stable Diffusion 1.x or 2.x; InputError says what is wrong."""
+    """Pass a diffusers folder of Stable Diffusion 1.x, 2.x or XL; InputError says what is wrong."""
     folder = Path(path)
-    check_index(folder)
-    for name in COMPONENTS:
+    for name in check_index(folder):
         _check_links(folder, folder / name)
         read_config(folder, name)
         if COMPONENTS[name].weights:
             for file in find_weights(folder, name).files:
                 check_safetensors(file)
-    _check_tokenizer(folder / "tokenizer")
+        if name.startswith("tokenizer"):
+            _check_tokenizer(folder / name)
     _check_fit(folder)
 
 
-def check_index(path: str | os.PathLike) -> None:
-    """Pass a folder whose model_index.json describes a model of a kind that is read here."""
+def components(folder: Path) -> tuple[str, ...]:
+    """The components of a folder that `check_index` has passed."""
+    return READS[read_json(folder / "model_index.json")["_class_name"]]
+
+
+def check_index(path: str | os.PathLike) -> tuple[str, ...]:
+    """The components of a folder whose model_index.json describes a model that is read here."""
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"There is no model folder {short(folder)}.")
@@ -108,19 +124,20 @@ def check_index(path: str | os.PathLike) -> None:
     if not isinstance(index, dict):
         raise InputError(f"{short(folder / 'model_index.json')} must hold an object.")
     kind = index.get("_class_name")
-    if kind not in READS:
+    if not isinstance(kind, str) or kind not in READS:
         for start, what in LATER.items():
             if isinstance(kind, str) and kind.startswith(start):
                 raise InputError(
                     f"{short(folder)} is a {short(kind)}; {what} can be loaded in a later version,"
-                    " this one loads Stable Diffusion 1.x and 2.x."
+                    " this one loads Stable Diffusion 1.x, 2.x and XL."
                 )
         raise InputError(
             f"{short(folder)} is a {short(kind)}, which is another architecture; this version"
-            " loads Stable Diffusion 1.x and 2.x (StableDiffusionPipeline)."
+            " loads Stable Diffusion 1.x, 2.x (StableDiffusionPipeline) and XL"
+            " (StableDiffusionXLPipeline)."
         )
-    for name, component in COMPONENTS.items():
-        entry = index.get(name)
+    for name in READS[kind]:
+        component, entry = COMPONENTS[name], index.get(name)
         if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
             raise InputError(f"model_index.json of {short(folder)} names no {name}.")
         if component.classes and entry[1] not in component.classes:
@@ -128,13 +145,14 @@ def check_index(path: str | os.PathLike) -> None:
                 f"The {name} of {short(folder)} is a {short(entry[1])}; only"
                 f" {component.classes[0]} can be loaded."
             )
+    return READS[kind]
 
 
 def read_config(folder: Path, name: str) -> dict:
     """The configuration of the component `name`, its numbers within reason."""
     path = folder / name / COMPONENTS[name].config
     if not path.is_file():
-        if name == "tokenizer" and path.parent.is_dir():
+        if name.startswith("tokenizer") and path.parent.is_dir():
             return {}  # CLIP's defaults do
         raise _missing(folder, _tail(path))
     config = read_json(path)
@@ -219,7 +237,12 @@ def check_safetensors(path: str | os.PathLike) -> None:
 
 
 def safetensors_header(path: str | os.PathLike) -> dict[str, dict]:
-    """Name to {"dtype", "shape", "data_offsets"} of each tensor; the file is checked on the way.
+    """Name to {"dtype", "shape", "data_offsets"} of each tensor; the file is checked on the way."""
+    return safetensors(path)[0]
+
+
+def safetensors(path: str | os.PathLike) -> tuple[dict[str, dict], dict[str, str]]:
+    """The tensors as `safetensors_header` has them, and the file's own metadata.
 
     Stricter than the format (https://huggingface.co/docs/safetensors): no duplicate names, no
     unknown fields, at most 25 MB of header.
@@ -260,7 +283,7 @@ def safetensors_header(path: str | os.PathLike) -> dict[str, dict]:
     if len(header) > MAX_TENSORS:
         raise InputError(f"{shown} names {len(header):,} tensors; {MAX_TENSORS:,} are allowed.")
     _check_layout(header, size - 8 - length, shown)
-    return header
+    return header, metadata
 
 
 def _check_layout(header: dict, size: int, shown: str) -> None:
@@ -410,14 +433,20 @@ def _check_tokenizer(place: Path) -> None:
 
 
 def _check_fit(folder: Path) -> None:
-    """The parts must go together, and the UNet must ask for nothing but latents, time and words."""
+    """The parts must go together, and the UNet must ask for nothing but what its kind is given."""
+    xl = "text_encoder_2" in components(folder)
     unet, vae, text = (read_config(folder, n) for n in ("unet", "vae", "text_encoder"))
-    for key in ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type"):
-        # "text" pools the words that every UNet gets; it asks for nothing more.
-        if unet.get(key) is not None and (key, unet[key]) != ("addition_embed_type", "text"):
+    asks = {k: unet.get(k) for k in ("class_embed_type", "encoder_hid_dim_type")}
+    # "text" pools the words that every UNet gets; it asks for nothing more.
+    wanted = ("text_time",) if xl else (None, "text")
+    if unet.get("addition_embed_type") not in wanted:
+        asks["addition_embed_type"] = unet.get("addition_embed_type")
+    for key, value in asks.items():
+        if value is not None or key == "addition_embed_type":
+            kind = "Stable Diffusion XL has not" if xl else "Stable Diffusion 1.x and 2.x do not"
             raise InputError(
                 f"The UNet of {short(folder)} is of another architecture: it has"
-                f" {key} {short(unet[key])}, which Stable Diffusion 1.x and 2.x do not."
+                f" {key} {short(value)}, which {kind}."
             )
     if unet.get("num_class_embeds") is not None:
         raise InputError(f"The UNet of {short(folder)} asks for classes; this version has none.")
@@ -439,10 +468,24 @@ def _check_fit(folder: Path) -> None:
                 " can be loaded."
             )
     width, words = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
+    if xl:
+        second = read_config(folder, "text_encoder_2")
+        if _sizes([words, second.get("hidden_size", 512)]):
+            words += second.get("hidden_size", 512)
+        # pooled words and six sizes, each embedded
+        pooled, sizes = second.get("projection_dim", 512), unet.get("addition_time_embed_dim")
+        room = unet.get("projection_class_embeddings_input_dim")
+        if not _sizes([pooled, sizes, room]) or room != pooled + 6 * sizes:
+            raise InputError(
+                f"The UNet of {short(folder)} takes {short(room)} numbers beside time and words;"
+                f" its second text encoder's {short(pooled)} and 6 sizes of {short(sizes)} do not"
+                " fit."
+            )
     if width != words:
+        encoders = "encoders give" if xl else "encoder gives"
         raise InputError(
             f"The UNet of {short(folder)} listens to words of size {short(width)}, its text"
-            f" encoder gives {short(words)}."
+            f" {encoders} {short(words)}."
         )
 
 

@@ -183,7 +183,7 @@ DAMAGES = [  # what is done to a good folder, and words of the sentence it must 
     (lambda f: (f / "unet/x.json").symlink_to(f / "unet/x.json"), "cannot be read"),
     (lambda f: (f / "vae/gone.json").symlink_to(f / "nowhere"), "cannot be read"),
     (lambda f: (f / (UNET + ".index.json")).write_text("{}"), "remove the stale one"),
-    (index(_class_name="StableDiffusionXLPipeline"), "later version"),
+    (index(_class_name="StableDiffusionXLPipeline"), "names no text_encoder_2"),
     (index(_class_name="StableDiffusionInpaintPipeline"), "later version"),
     (index(_class_name="StableDiffusion3Pipeline"), "another architecture"),
     (index(_class_name="FluxPipeline"), "FluxPipeline, which is another architecture"),
