@@ -1,0 +1,10 @@
+"""LoRA files: small additions to a model's layers, put on for a request and taken off after it.
+
+`read` a file, and let `pipeline.lora.adapters.Adapters` of the model fit and install it. Nothing
+here imports torch before a file is read (Hu et al., arXiv 2106.09685).
+"""
+
+from .names import family, is_lora
+from .reading import Lora, Part, read
+
+__all__ = ["Lora", "Part", "family", "is_lora", "read"]

@@ -1,0 +1,217 @@
+"""Puts LoRAs onto a loaded model for one call and takes them off again; no weight is changed.
+
+A forward hook on each layer adds scale * up(mid(down(x))) to what the layer gives. Attention and
+GroupNorm backends call those layers as modules, so every backend works with every LoRA.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ldm
+from ..errors import InputError
+from ..preflight import short
+from .names import FAMILIES, layer_names
+from .reading import Lora, Part, read
+
+KEPT = 4  # files whose matrices stay on the device
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A LoRA on the model's device, in its type: for each network its layers and their parts."""
+
+    name: str
+    layers: dict[str, dict[nn.Module, Part]]
+
+
+Active = tuple[tuple[Fitted, float, float], ...]
+
+
+class Adapters:
+    """The LoRAs of one model. `networks`: its "unet", "text_encoder", maybe "text_encoder_2"."""
+
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        self.networks = dict(networks)
+        self._words = _words(self.networks["unet"])
+        self._targets: dict[str, tuple[str, nn.Module]] = {}
+        for network, module in self.networks.items():
+            paths = {
+                p: m for p, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
+            }
+            old = ldm.unet_names(module.config) if network == "unet" else {}
+            for name, path in layer_names(network, paths, old):
+                self._targets.setdefault(name, (network, paths[path]))
+        self._active: Active = ()
+        self._hooks: list = []
+        self._files: OrderedDict[tuple, Fitted] = OrderedDict()
+        self._reading = threading.Lock()
+
+    def load(self, path: str | os.PathLike) -> Fitted:
+        """The file read and fitted; the last few files are kept. InputError as `read` and `fit`."""
+        path = Path(path)
+        if not path.is_file():
+            return self.fit(read(path))  # which says what is wrong with it
+        found = path.stat()
+        key = os.path.abspath(path), found.st_size, found.st_mtime_ns
+        with self._reading:
+            if key not in self._files:
+                self._files[key] = self.fit(read(path))
+                while len(self._files) > KEPT:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(key)
+            return self._files[key]
+
+    def fit(self, lora: Lora) -> Fitted:
+        """`lora` on this model's layers; InputError, and nothing done, where a part fits none."""
+        found, misfits = {}, []
+        for name, part in lora.parts.items():
+            network, layer = self._targets.get(name, (None, None))
+            shaped = layer is not None and _shaped(layer, part)
+            if shaped and (network, layer) not in found:
+                found[network, layer] = shaped
+            else:
+                misfits.append(name)
+        if misfits:
+            raise InputError(self._refusal(lora, misfits))
+        layers: dict[str, dict[nn.Module, Part]] = {network: {} for network in self.networks}
+        for (network, layer), part in found.items():
+            layers[network][layer] = _moved(lora, layer, part)
+        return Fitted(lora.path.name, layers)
+
+    def install(self, active: Active) -> None:
+        """Put exactly these on: (LoRA, its weight in the UNet, its weight in the text encoders).
+
+        () is the bare model. The caller holds the model's lock.
+        """
+        if active == self._active:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._active = [], ()
+        for layer, parts in _by_layer(active).items():
+            self._hooks.append(layer.register_forward_hook(_Hook(parts)))
+        self._active = active
+
+    def _refusal(self, lora: Lora, misfits: list[str]) -> str:
+        fits = len(lora.parts) - len(misfits)
+        example = f"{fits} of its {len(lora.parts)} parts fit, {short(misfits[0])} does not"
+        name = short(lora.path.name)
+        if lora.words is None or lora.words == self._words:
+            made = f" for {_full(lora.family)}" if lora.family else ""
+            return f"{name} is a LoRA{made} that was not made for this model: {example}."
+        made = _full(FAMILIES.get(lora.words)) or "another model"
+        here = _full(FAMILIES.get(self._words)) or "another one"
+        return (
+            f"{name} is a LoRA for {made} (it listens to words of size {lora.words}); this model is"
+            f" {here} ({self._words}): {example}."
+        )
+
+
+class _Hook:
+    """Adds the parts' outputs to a layer's. parts: [(part, its weight times its scale)]."""
+
+    def __init__(self, parts: Iterable[tuple[Part, float]]):
+        self.parts = tuple(parts)
+
+    def __call__(self, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        for part, scale in self.parts:
+            run = _conv if isinstance(layer, nn.Conv2d) else _linear
+            out = run(layer, args[0], out, part, scale)
+        return out
+
+
+def _linear(layer: nn.Linear, x: Tensor, out: Tensor, part: Part, scale: float) -> Tensor:
+    hidden = F.linear(x, part.down).flatten(0, -2)
+    return torch.addmm(out.flatten(0, -2), hidden, part.up.T, alpha=scale).view_as(out)
+
+
+def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Part, scale: float) -> Tensor:
+    """The kernel that stands at the layer's own place has its stride, padding and dilation."""
+    if part.mid is None:
+        hidden = layer._conv_forward(x, part.down, None)
+    else:
+        hidden = layer._conv_forward(F.conv2d(x, part.down), part.mid, None)
+    return torch.add(out, F.conv2d(hidden, part.up), alpha=scale)
+
+
+def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Part, float]]]:
+    """Each layer's parts with their factors; a LoRA named twice counts once, its weights added."""
+    sums: dict[Fitted, list[float]] = {}
+    for fitted, unet, text in active:
+        total = sums.setdefault(fitted, [0.0, 0.0])
+        total[0] += unet
+        total[1] += text
+    layers: dict[nn.Module, list[tuple[Part, float]]] = {}
+    for fitted, (unet, text) in sums.items():
+        for network, parts in fitted.layers.items():
+            weight = unet if network == "unet" else text
+            for layer, part in parts.items():
+                if weight * part.scale:
+                    layers.setdefault(layer, []).append((part, weight * part.scale))
+    return layers
+
+
+def _shaped(layer: nn.Module, part: Part) -> Part | None:
+    """`part` in the shapes that the layer takes, or None where it does not fit.
+
+    Files have (r, in, 1, 1) for (r, in) and the other way round, as their trainer's UNet had it.
+    """
+    conv = isinstance(layer, nn.Conv2d)
+    if layer.groups != 1 if conv else part.mid is not None:
+        return None
+    kernel, one = (tuple(layer.kernel_size), (1, 1)) if conv else ((), ())
+    ends = (
+        (layer.in_channels, layer.out_channels) if conv else (layer.in_features, layer.out_features)
+    )
+    rank = len(part.down)
+    wanted = [(rank, ends[0]) + (kernel if part.mid is None else one)]
+    if part.mid is not None:
+        wanted.append((len(part.mid), rank, *kernel))
+        rank = len(part.mid)
+    wanted.append((ends[1], rank, *one))
+    have = [t for t in (part.down, part.mid, part.up) if t is not None]
+    if any(_bare(t.shape) != _bare(w) for t, w in zip(have, wanted, strict=True)):
+        return None
+    down, *mid, up = (t.reshape(w) for t, w in zip(have, wanted, strict=True))
+    return Part(down, up, mid[0] if mid else None, part.scale)
+
+
+def _bare(shape: Iterable[int]) -> tuple[int, ...]:
+    """A shape without a kernel of 1x1."""
+    shape = tuple(shape)
+    return shape[:2] if shape[2:] == (1, 1) else shape
+
+
+def _moved(lora: Lora, layer: nn.Module, part: Part) -> Part:
+    weight = layer.weight
+    moved = [
+        t if t is None else t.to(weight.device, weight.dtype)
+        for t in (part.down, part.up, part.mid)
+    ]
+    for tensor in moved:
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise InputError(
+                f"{short(lora.path.name)} holds values that {str(weight.dtype)[6:]} cannot;"
+                " load the model with dtype fp32."
+            )
+    return Part(*moved, part.scale)
+
+
+def _words(unet: nn.Module) -> int:
+    """The size of the words that the UNet listens to."""
+    width = unet.config.cross_attention_dim
+    return max(width) if isinstance(width, (list, tuple)) else width
+
+
+def _full(family: str | None) -> str:
+    return (family or "").replace("SD", "Stable Diffusion")

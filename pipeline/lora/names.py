@@ -1,0 +1,142 @@
+"""What the tensors of a LoRA file are called, by kohya, peft and diffusers; no torch.
+
+A tensor's name is a layer's name and a suffix that says which tensor of that layer it is. The
+suffixes are a table; the layers' names are made from the loaded networks' own module paths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+ROLES = {  # suffix: which tensor of the layer it is
+    ".lora_down.weight": "down",  # kohya
+    ".lora_mid.weight": "mid",
+    ".lora_up.weight": "up",
+    ".lora_A.weight": "down",  # peft
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora.down.weight": "down",  # diffusers, and the older `attn1.processor.to_q_lora`
+    ".lora.up.weight": "up",
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+}
+OTHERS = {  # what else adapts a model, by the end of its names, and what it is called
+    r"\.dora_scale$|\.lora_magnitude_vector": "a DoRA",
+    r"\.hada_\w+$": "a LoHa",
+    r"\.lokr_\w+$": "a LoKr",
+    r"\.oft_\w+(?:\.weight)?$": "an OFT",
+    r"\.diff(?:_b)?$|\.[wb]_norm$": "a file of full differences",
+    r"\.lora_B(?:\.default)?\.bias$": "a LoRA with biases",
+}
+FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SD XL"}  # by the size of the words they hear
+# Names of transformers that are no UNet; and those that only Stable Diffusion XL has: a second text
+# encoder, and more than one transformer block behind each other.
+NO_UNET = r"double_blocks|single_blocks|joint_blocks|lora_transformer_|\btransformer\."
+ONLY_XL = (
+    r"^lora_te[12]_|^text_encoder_2\.|"
+    r"(?:attentions[._]|_block_|blocks_\d+_)\d+[._]transformer_blocks[._]0*[1-9]"
+)
+TEXT_PREFIXES = {
+    "text_encoder": ("lora_te_", "lora_te1_"),
+    "text_encoder_2": ("lora_te2_",),
+}
+OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
+
+
+def split(key: str) -> tuple[str, str] | None:
+    """A tensor's name as (layer, role), role one of down, mid, up, alpha; None for other tensors.
+
+    The layer is without what peft and diffusers put around it.
+    """
+    layer, role = key, None
+    if key.endswith(".alpha"):
+        layer, role = key.removesuffix(".alpha"), "alpha"
+    for suffix, name in ROLES.items():
+        if layer.endswith(suffix):  # network_alphas repeat the suffix of their tensor
+            layer, role = layer.removesuffix(suffix), role or name
+            break
+    if role is None:
+        return None
+    return layer.replace("base_model.model.", "").replace(".processor.", "."), role
+
+
+def other_kind(names: Iterable[str]) -> str | None:
+    """What the file is, where it adapts a model in another way than a LoRA does."""
+    text = "\n".join(names)
+    return next((k for end, k in OTHERS.items() if re.search(end, text, re.MULTILINE)), None)
+
+
+def is_lora(header: Mapping[str, Any]) -> bool:
+    """Whether the file with this header (see preflight.safetensors_header) adapts a model.
+
+    True for LoHa, DoRA and their like too: `read` says what they are.
+    """
+    return any(split(name) is not None for name in header) or other_kind(header) is not None
+
+
+def words(header: Mapping[str, Any]) -> int | None:
+    """The size of the words that the file's cross-attention keys listen to, where it has any."""
+    return _width(header, r"attn2[._](?:processor[._])?to_[kv]\b|attn2\.processor\.to_[kv]_lora")
+
+
+def family(header: Mapping[str, Any]) -> str:
+    """What the LoRA was made for, from its header alone: "SD 1.x", "SD 2.x", "SD XL" or ""."""
+    names = "\n".join(header)
+    if re.search(NO_UNET, names):
+        return ""
+    if words(header) is None and re.search(ONLY_XL, names, re.MULTILINE):
+        return FAMILIES[2048]
+    width = words(header) or _width(
+        header, r"^(?:lora_te_|text_encoder\.).*(?:[qkv]_proj|to_[qkv]_)"
+    )
+    return FAMILIES.get(width, "")
+
+
+def _width(header: Mapping[str, Any], pattern: str) -> int | None:
+    """What goes into the first layer whose tensors' name matches."""
+    for name, info in header.items():
+        if re.search(pattern, name):
+            place = split(name)
+            if place and place[1] == "down" and len(info["shape"]) >= 2:
+                return info["shape"][1]
+    return None
+
+
+def layer_names(network: str, paths: Iterable[str], ldm: Mapping[str, str]) -> Iterator[tuple]:
+    """(name in a file, path) for every name that files have for the modules of a network.
+
+    network: "unet", "text_encoder" or "text_encoder_2"; ldm: path to LDM path (of a UNet).
+    """
+    for path in paths:
+        if network == "unet":
+            names = _unet_names(path, ldm.get(path))
+        else:
+            names = _text_names(network, path.removeprefix("text_model."))
+        for name in names:
+            yield name, path
+
+
+def _unet_names(path: str, ldm: str | None) -> Iterator[str]:
+    for spelled in {path, re.sub(r"\.to_out\.0$", ".to_out", path)}:
+        yield spelled
+        yield f"unet.{spelled}"
+        yield "lora_unet_" + spelled.replace(".", "_")
+    if ldm:
+        yield "lora_unet_" + ldm.replace(".", "_")
+
+
+def _text_names(network: str, path: str) -> Iterator[str]:
+    """`path` is without text_model., which some versions of transformers have and some not."""
+    head, _, last = path.rpartition(".")
+    for spelled in {path, f"{head}.{OLD_TEXT.get(last, last)}" if head else path}:
+        for root in ("", "text_model."):
+            yield f"{network}.{root}{spelled}"
+            if network == "text_encoder":
+                yield root + spelled
+            for prefix in TEXT_PREFIXES[network]:
+                yield prefix + (root + spelled).replace(".", "_")

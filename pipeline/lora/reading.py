@@ -1,0 +1,187 @@
+"""A LoRA file as pairs of small matrices, whoever wrote it: kohya, peft or diffusers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..preflight import read_json, safetensors_header, short
+from . import names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROLES = ("down", "up", "mid", "alpha")
+DTYPES = ("F16", "BF16", "F32", "F64")
+ALPHA_DTYPES = (*DTYPES, "I8", "U8", "I16", "I32", "I64")
+PEFT = "lora_adapter_metadata"  # the key under which diffusers writes peft's configuration
+PEFT_NAMES = ("adapter_model.safetensors", "adapter_config.json")  # peft's own two files
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one layer gets: `scale` * up(mid(down(x))).
+
+    down (r, in) or (r, in, kh, kw), up (out, r) or (out, r, 1, 1), on the CPU in the file's type;
+    mid (r, r, kh, kw) of a convolution that was taken apart in three, or None.
+    """
+
+    down: Tensor
+    up: Tensor
+    mid: Tensor | None
+    scale: float  # alpha / rank
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A whole file: a Part for each layer, by the layer's name in the file (see names.split).
+
+    family: "SD 1.x", "SD 2.x", "SD XL" or ""; words: the size of the words its cross attention
+    listens to, None where it leaves them alone.
+    """
+
+    path: Path
+    parts: dict[str, Part]
+    family: str
+    words: int | None
+
+
+def read(path: str | os.PathLike) -> Lora:
+    """The LoRA in a .safetensors file; InputError in one sentence for anything else.
+
+    A LoRA without alpha counts as one whose alpha is its rank.
+    """
+    path = Path(path)
+    header = safetensors_header(path)
+    layers = _layers(path, header)
+    metadata, tensors = _tensors(path, header)
+    configs = _peft_configs(path, metadata)
+    parts = {}
+    for layer, keys in layers.items():
+        down, up, mid, alpha = (tensors.get(keys.get(role)) for role in ROLES)
+        rank = len(down)
+        scale = _peft_scale(layer, rank, configs) if alpha is None else float(alpha) / rank
+        parts[layer] = Part(down, up, mid, scale)
+    return Lora(path, parts, names.family(header), names.words(header))
+
+
+def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Layer: its tensors' names by role; their shapes are held against each other."""
+    shown = short(path.name)
+    kind = names.other_kind(header)
+    if kind:
+        raise InputError(f"{shown} is {kind}, which is not read here; only plain LoRA is.")
+    if not names.is_lora(header):
+        raise InputError(f"{shown} is no LoRA: none of its {len(header):,} tensors belongs to one.")
+    layers: dict[str, dict[str, str]] = {}
+    for key, info in header.items():
+        place = names.split(key)
+        if place is None:
+            raise InputError(f"{shown} holds the tensor {short(key)}, which no LoRA has.")
+        layer, role = place
+        if info["dtype"] not in (ALPHA_DTYPES if role == "alpha" else DTYPES):
+            raise InputError(f"{shown}: {short(key)} has the type {info['dtype']}, no LoRA's.")
+        if role in layers.setdefault(layer, {}):
+            raise InputError(f"{shown} names the layer {short(layer)} twice.")
+        layers[layer][role] = key
+    for layer, keys in layers.items():
+        missing = [role for role in ("down", "up") if role not in keys]
+        if missing:
+            raise InputError(
+                f"{shown} is incomplete: the layer {short(layer)} has no {missing[0]} matrix."
+            )
+        shapes = {role: header[key]["shape"] for role, key in keys.items()}
+        if not _agree(**shapes):
+            sizes = ", ".join(f"{role} {short(shape)}" for role, shape in shapes.items())
+            raise InputError(f"{shown}: the sizes of {short(layer)} do not agree: {sizes}.")
+    return layers
+
+
+def _agree(
+    down: list[int], up: list[int], mid: list[int] | None = None, alpha: list[int] | None = None
+) -> bool:
+    shapes = [down, up] if mid is None else [down, mid, up]
+    return (
+        all(len(shape) in (2, 4) and math.prod(shape) > 0 for shape in shapes)
+        and all(a[0] == b[1] for a, b in pairwise(shapes))
+        and math.prod(alpha or [1]) == 1
+    )
+
+
+def _tensors(path: Path, header: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The file's metadata and all tensors, which are finite."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in header}
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{short(path.name)} cannot be read: {short(error)}.") from None
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{short(path.name)}: {short(name)} holds values that are not finite.")
+    return metadata, tensors
+
+
+def _peft_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict]:
+    """Network's prefix: peft's configuration of it, from the metadata or from peft's own file.
+
+    diffusers writes {"unet.lora_alpha": 8, "unet.alpha_pattern": {...}, ...}, for a network that
+    was saved alone without the prefix.
+    """
+    shown = short(path.name)
+    config: Any = {}
+    if PEFT in metadata:
+        try:
+            config = json.loads(metadata[PEFT])
+        except (ValueError, RecursionError):
+            raise InputError(f"{shown} is damaged: its {PEFT} is no JSON.") from None
+    elif path.name == PEFT_NAMES[0] and path.with_name(PEFT_NAMES[1]).is_file():
+        config = read_json(path.with_name(PEFT_NAMES[1]))
+    if not isinstance(config, dict):
+        raise InputError(f"{shown} is damaged: its peft configuration must be an object.")
+    configs: dict[str, dict] = {}
+    for key, value in config.items():
+        prefix, dot, field = key.rpartition(".")
+        configs.setdefault(prefix + dot, {})[field] = value
+    for fields in configs.values():
+        if fields.get("use_dora"):
+            raise InputError(f"{shown} is a DoRA, which is not read here; only plain LoRA is.")
+        _check_peft(shown, fields)
+    return configs
+
+
+def _check_peft(shown: str, fields: Mapping[str, Any]) -> None:
+    patterns = fields.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise InputError(f"{shown}: peft's alpha_pattern must map layers to numbers.")
+    for name, alpha in {"lora_alpha": fields.get("lora_alpha", 1), **patterns}.items():
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e6:
+            raise InputError(f"{shown}: peft's alpha of {short(name)} is {short(alpha)}.")
+
+
+def _peft_scale(layer: str, rank: int, configs: Mapping[str, dict]) -> float:
+    """alpha / rank, or alpha / sqrt(rank) of a rank-stabilised LoRA (arXiv 2312.03732)."""
+    prefix = next((p for p in sorted(configs, reverse=True) if layer.startswith(p)), None)
+    config = configs.get(prefix, {})
+    alpha = config.get("lora_alpha")
+    path = layer.removeprefix(prefix or "")
+    # A pattern is the whole path or its end; peft takes it for a regular expression, which
+    # a stranger's file does not get to run here. "^" anchors it at the start.
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        plain = pattern.removeprefix("^")
+        if path == plain or (plain == pattern and path.endswith("." + plain)):
+            alpha = value
+            break
+    if alpha is None:
+        return 1.0
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
