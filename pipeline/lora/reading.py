@@ -18,6 +18,7 @@ from . import names
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_TENSORS = 20_000  # Stable Diffusion XL has 2,000 layers, each with up to four
 ROLES = ("down", "up", "mid", "alpha")
 DTYPES = ("F16", "BF16", "F32", "F64")
 ALPHA_DTYPES = (*DTYPES, "I8", "U8", "I16", "I32", "I64")
@@ -75,6 +76,10 @@ def read(path: str | os.PathLike) -> Lora:
 def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Layer: its tensors' names by role; their shapes are held against each other."""
     shown = short(path.name)
+    if len(header) > MAX_TENSORS:
+        raise InputError(
+            f"{shown} names {len(header):,} tensors; a LoRA has at most {MAX_TENSORS:,}."
+        )
     kind = names.other_kind(header)
     if kind:
         raise InputError(f"{shown} is {kind}, which is not read here; only plain LoRA is.")
