@@ -1,4 +1,4 @@
-"""From a prompt to the text encoder's states.
+"""From a prompt to what the UNet hears: `syntax` reads it, `encode` asks the text encoders.
 
 A prompt longer than the encoder's window (75 words' tokens between start and end) is cut into
 chunks of 75 that are encoded one by one and laid behind each other, as AUTOMATIC1111 does.
@@ -6,9 +6,13 @@ chunks of 75 that are encoded one by one and laid behind each other, as AUTOMATI
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from .text import space_han
+from ..text import space_han
+from . import encode as _encode  # noqa: F401  loaded first, or it would hide the function below
+
+if TYPE_CHECKING:
+    import torch
 
 
 def chunks(tokenizer, text: str) -> list[list[int]]:
@@ -25,7 +29,6 @@ def chunks(tokenizer, text: str) -> list[list[int]]:
     return rows
 
 
-@torch.no_grad()
 def encode(
     tokenizer, text_encoder, prompt: str, negative: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,6 +36,8 @@ def encode(
 
     The shorter one is filled up with chunks of the empty text.
     """
+    import torch
+
     rows = [chunks(tokenizer, prompt), chunks(tokenizer, negative)]
     empty = chunks(tokenizer, "")
     n = max(len(r) for r in rows)
@@ -40,7 +45,8 @@ def encode(
     for row in rows:
         filled = row + empty * (n - len(row))
         ids = torch.tensor(filled, device=text_encoder.device)
-        hidden = text_encoder(input_ids=ids).last_hidden_state  # (n, 77, E)
+        with torch.no_grad():
+            hidden = text_encoder(input_ids=ids).last_hidden_state  # (n, 77, E)
         states.append(hidden.reshape(1, -1, hidden.shape[-1]))
     return states[0], states[1]
 

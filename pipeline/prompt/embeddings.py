@@ -1,0 +1,138 @@
+"""Textual inversion: words whose vectors come from a file (https://arxiv.org/abs/2208.01618)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..preflight import safetensors_header, short
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_VECTORS = 300  # four chunks
+MAX_WIDTH = 8192
+FLOATS = ("F16", "BF16", "F32", "F64")
+XL = ("clip_l", "clip_g")
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """A word of the prompt and its vectors: (n, E) for each text encoder it was trained for."""
+
+    name: str
+    vectors: tuple[Tensor, ...]
+
+    @property
+    def count(self) -> int:
+        return self.vectors[0].shape[0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(v.shape[1] for v in self.vectors)
+
+    def fit(self, widths: tuple[int, ...]) -> tuple[Tensor, ...] | None:
+        """Vectors for text encoders of these widths, or None if there are none for one of them."""
+        if self.widths == widths:
+            return self.vectors
+        of = dict(zip(self.widths, self.vectors, strict=True))
+        return tuple(of[w] for w in widths) if set(widths) <= of.keys() else None
+
+
+def read(path: str | os.PathLike) -> Embedding:
+    """The embedding in a safetensors file, named after the file.
+
+    Formats: A1111's and kohya's `emb_params`, Stable Diffusion XL's `clip_l` and `clip_g`,
+    diffusers' single tensor of any name. InputError for anything else.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    header = safetensors_header(path)
+    shown = short(path.name)
+    names = XL if header.keys() >= set(XL) else ("emb_params",)
+    if len(header) == 1:
+        names = tuple(header)
+    if not header.keys() >= set(names):
+        raise InputError(
+            f"{shown} is no textual inversion embedding: it holds {len(header):,} tensors, and such"
+            " a file holds emb_params, clip_l and clip_g, or one tensor alone."
+        )
+    shapes = [_shape(header[name], name, shown) for name in names]
+    if len({count for count, _ in shapes}) > 1:
+        raise InputError(
+            f"{shown}: clip_l has {shapes[0][0]} vectors and clip_g {shapes[1][0]}; an embedding"
+            " has as many for both text encoders."
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = [file.get_tensor(name).float() for name in names]
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{shown} cannot be read: {short(error)}.") from None
+    vectors = tuple(t.reshape(shape) for t, shape in zip(tensors, shapes, strict=True))
+    for name, tensor in zip(names, vectors, strict=True):
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{shown}: {short(name)} holds values that are not finite.")
+    return Embedding(path.stem, vectors)
+
+
+def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
+    """(n, E) of a tensor of vectors, from the file's header."""
+    shape = info["shape"]
+    count, width = shape if len(shape) == 2 else (1, *shape) if len(shape) == 1 else (0, 0)
+    if info["dtype"] not in FLOATS or not 0 < count <= MAX_VECTORS or not 0 < width <= MAX_WIDTH:
+        raise InputError(
+            f"{shown} is no textual inversion embedding: {short(name)} is {info['dtype']}"
+            f" {short(shape)}, and vectors are floats of shape (n, width), n from 1 to"
+            f" {MAX_VECTORS}."
+        )
+    return count, width
+
+
+def split(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
+    """`text` cut at each word that is one of `names`, as (piece, False) and (name, True).
+
+    In any case, the longest name first; a word ends where no letter, digit or _ follows.
+    """
+    ordered = sorted(filter(None, names), key=len, reverse=True)
+    if not ordered:
+        return [(text, False)]
+    out = []
+    end = 0
+    either = "|".join(f"({re.escape(name)})" for name in ordered)
+    for match in re.finditer(rf"(?<!\w)(?:{either})(?!\w)", text, re.IGNORECASE):
+        out += [(text[end : match.start()], False), (ordered[match.lastindex - 1], True)]
+        end = match.end()
+    return [(piece, named) for piece, named in [*out, (text[end:], False)] if piece]
+
+
+@contextmanager
+def placed(model, ids: Tensor, vectors: list[tuple[int, int, Tensor]]) -> Iterator[None]:
+    """Within this, `model` takes for `ids` (B, T) the vector (E,) at each (row, place, vector).
+
+    Other calls of the model at the same time hear nothing of it.
+    """
+    if not vectors:
+        yield
+        return
+
+    def put(module, args, output):
+        if args[0].data_ptr() != ids.data_ptr():
+            return None
+        output = output.clone()
+        for row, place, vector in vectors:
+            output[row, place] = vector.to(output)
+        return output
+
+    hook = model.get_input_embeddings().register_forward_hook(put)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,239 @@
+"""What the UNet hears: a parsed prompt through the text encoders, for each step.
+
+Chunks, weights and clip skip as AUTOMATIC1111 has them (modules/sd_hijack_clip.py,
+modules/sd_emphasis.py), layers and pooling as diffusers' pipelines.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import InputError
+from .chunks import Entry, chunks, count_tokens, window, words
+from .embeddings import Embedding, placed, split
+from .syntax import Break, Parsed, Segment
+from .weights import MAX_WEIGHT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Conditioning", "TextParts", "Tower", "count_tokens", "encode"]
+
+NO_EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType({})
+FAINT = 0.01  # a mean smaller than this share of the states' size is chance
+Words = tuple[tuple[str, list[int]], ...]
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A tokenizer and its text encoder: CLIPTextModel or CLIPTextModelWithProjection."""
+
+    tokenizer: Any
+    model: Any
+
+    @property
+    def width(self) -> int:
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def layers(self) -> int:
+        return self.model.config.num_hidden_layers
+
+
+@dataclass(frozen=True)
+class TextParts:
+    """The text encoders of a model, and how its UNet wants to hear them.
+
+    sd1: the last layer, normed. sd2: the same, of an encoder that was saved without its last layer.
+    xl: the last layer but one, not normed, of all towers side by side, and the last tower's pooled
+    state. zero_empty_negative: an empty negative prompt is all zeros.
+    """
+
+    towers: tuple[Tower, ...]
+    kind: Literal["sd1", "sd2", "xl"]
+    zero_empty_negative: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What the UNet hears, step by step: entry i holds up to and including step ends[i], from 1.
+
+    contexts: (1, K, E). pooled: (1, P), or None where the model has none. words: each word of the
+    text and its places among the K keys.
+    """
+
+    ends: tuple[int, ...]
+    contexts: tuple[Tensor, ...]
+    pooled: tuple[Tensor | None, ...]
+    words: tuple[Words, ...]
+
+    def at(self, step: int) -> tuple[Tensor, Tensor | None, Words]:
+        """Context, pooled state and words at `step`, counted from 0."""
+        i = min(bisect_right(self.ends, step), len(self.ends) - 1)
+        return self.contexts[i], self.pooled[i], self.words[i]
+
+
+def encode(
+    text: TextParts,
+    prompt: Parsed,
+    negative: Parsed,
+    *,
+    clip_skip: int | None = None,
+    embeddings: Mapping[str, Embedding] = NO_EMBEDDINGS,
+) -> tuple[Conditioning, Conditioning, list[str]]:
+    """Conditioning of prompt and negative prompt, and warnings about embeddings.
+
+    All contexts have the same K: the shorter ones are filled up with chunks of the empty text.
+    clip_skip counts from 1, the last layer, as A1111 does. InputError if there is no such layer.
+    """
+    import torch
+
+    depth = _depth(text, clip_skip)
+    usable, warnings = _usable(text, (prompt, negative), embeddings)
+    texts = {part.segments: [] for parsed in (prompt, negative) for part in parsed.parts}
+    for segments, rows in texts.items():
+        rows += [chunks(tower.tokenizer, segments, usable) for tower in text.towers]
+    count = max(len(rows) for towers in texts.values() for rows in towers)
+    silent = text.zero_empty_negative and _is_empty(negative)
+    with torch.no_grad():
+        states = {
+            segments: _hear(text, rows, count, depth, usable) for segments, rows in texts.items()
+        }
+    both = []
+    for parsed, zero in ((prompt, False), (negative, silent)):
+        contexts, pooled = zip(*(states[part.segments] for part in parsed.parts), strict=True)
+        if zero:
+            contexts = tuple(torch.zeros_like(c) for c in contexts)
+            pooled = tuple(p if p is None else torch.zeros_like(p) for p in pooled)
+        heard = tuple(
+            words(text.towers[0].tokenizer, texts[part.segments][0]) for part in parsed.parts
+        )
+        both.append(Conditioning(tuple(p.end for p in parsed.parts), contexts, pooled, heard))
+    return both[0], both[1], warnings
+
+
+def _is_empty(parsed: Parsed) -> bool:
+    segments = [segment for part in parsed.parts for segment in part.segments]
+    return not any(isinstance(segment, Break) or segment.text.strip() for segment in segments)
+
+
+def _depth(text: TextParts, clip_skip: int | None) -> int:
+    """Which layer from the end is heard; 1 is the last, as the encoder was loaded."""
+    skip = 1 if clip_skip is None else clip_skip
+    spare = 1 if text.kind == "sd2" else 0
+    layers = min(tower.layers for tower in text.towers) + spare
+    if not 1 <= skip <= layers:
+        raise InputError(
+            f"clip_skip is {skip}, and this model's text encoder has {layers} layers; it can be"
+            f" 1 to {layers}."
+        )
+    return {"sd1": skip, "sd2": max(skip - 1, 1), "xl": max(skip, 2)}[text.kind]
+
+
+def _usable(
+    text: TextParts, prompts: tuple[Parsed, ...], embeddings: Mapping[str, Embedding]
+) -> tuple[dict[str, Embedding], list[str]]:
+    """The embeddings that fit all towers, and a sentence for each that is asked for and does not.
+
+    Those that do not fit are no words of their own, or they would hide a shorter name inside.
+    """
+    widths = tuple(tower.width for tower in text.towers)
+    usable = {name: e for name, e in embeddings.items() if e.fit(widths) is not None}
+    others = [name for name in embeddings if name not in usable]
+    segments = {s for parsed in prompts for part in parsed.parts for s in part.segments}
+    asked = {
+        name
+        for segment in segments
+        if isinstance(segment, Segment)
+        for name, named in split(segment.text, others)
+        if named
+    }
+    return usable, [
+        f"The embedding {name} has width {_and(embeddings[name].widths)}, this model's text encoder"
+        f" takes {_and(widths)}; it is left as plain words."
+        for name in others
+        if name in asked
+    ]
+
+
+def _and(numbers: tuple[int, ...]) -> str:
+    return " and ".join(map(str, numbers))
+
+
+def _hear(
+    text: TextParts,
+    rows: list[list[list[Entry]]],
+    count: int,
+    depth: int,
+    embeddings: Mapping[str, Embedding],
+) -> tuple[Tensor, Tensor | None]:
+    """Context (1, K, E) and pooled state (1, P) of one text, from its rows for each tower."""
+    import torch
+
+    widths = tuple(tower.width for tower in text.towers)
+    vectors = {name: e.fit(widths) for name, e in embeddings.items()}
+    states, pooled = [], None
+    for i, (tower, own) in enumerate(zip(text.towers, rows, strict=True)):
+        own = own + [[]] * (count - len(own))
+        ids = torch.tensor([_ids(tower.tokenizer, row) for row in own], device=tower.model.device)
+        vectors_at = [
+            (number, place, vectors[entry.embedding][i][entry.vector])
+            for number, row in enumerate(own)
+            for place, entry in enumerate(row, 1)
+            if entry.embedding is not None
+        ]
+        with placed(tower.model, ids, vectors_at):
+            hidden, pooled = _run(tower, text.kind, ids, depth)
+        states.append(_emphasise(hidden, own).reshape(1, -1, hidden.shape[-1]))
+    return states[0] if len(states) == 1 else torch.cat(states, dim=-1), pooled
+
+
+def _ids(tokenizer, row: list[Entry]) -> list[int]:
+    """A window of tokens: start, the row, end, padding."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ids = [tokenizer.bos_token_id, *(entry.token for entry in row), tokenizer.eos_token_id]
+    return ids + [pad] * (window(tokenizer) - len(ids))
+
+
+def _run(tower: Tower, kind: str, ids: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
+    """States (n, T, E) of layer `depth` from the end, and the first row's pooled state for XL."""
+    if kind == "xl":
+        out = tower.model(input_ids=ids, output_hidden_states=True)
+        pooled = out.text_embeds[:1] if "text_embeds" in out else None
+        return out.hidden_states[-depth], pooled
+    if depth == 1:
+        return tower.model(input_ids=ids).last_hidden_state, None
+    out = tower.model(input_ids=ids, output_hidden_states=True)
+    norm = getattr(tower.model, "text_model", tower.model).final_layer_norm
+    return norm(out.hidden_states[-depth]), None
+
+
+def _emphasise(states: Tensor, rows: list[list[Entry]]) -> Tensor:
+    """Each token's state times its weight, then each chunk's mean brought back; (n, T, E).
+
+    A1111's emphasis "Original". A chunk without weights is returned to the bit. Where the mean is
+    but chance, as with encoders whose states are centred, to divide by it would scale the whole
+    chunk by chance: there it is left.
+    """
+    import torch
+
+    out = states
+    for number, row in enumerate(rows):
+        if all(entry.weight == 1 for entry in row):
+            continue
+        if out is states:
+            out = states.clone()
+        state = states[number].float()  # (T, E)
+        weights = torch.ones(len(state), 1, device=state.device)
+        weights[1 : len(row) + 1, 0] = torch.tensor([entry.weight for entry in row])
+        loud = state * weights
+        mean = state.mean()
+        ratio = float(mean / loud.mean())
+        if abs(mean) >= FAINT * state.abs().mean() and 1 / MAX_WEIGHT <= ratio <= MAX_WEIGHT:
+            loud = loud * ratio
+        out[number] = loud.to(out)
+    return out

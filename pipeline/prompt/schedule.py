@@ -1,0 +1,150 @@
+"""Text that changes from step to step: [from:to:when], [to:when], [from::when] and [a|b].
+
+As the wiki of AUTOMATIC1111/stable-diffusion-webui has it under "Prompt editing" and "Alternating
+words", and its doctests.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from .tokens import NUMBER, OPENER, Hints, Token, quote
+
+Range = tuple[int, int]  # of token numbers, without the end
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One bracket of several texts: `ranges[0]` up to step `last`, or in turn if that is None."""
+
+    close: int
+    ranges: tuple[Range, ...]
+    last: int | None
+
+    def at(self, step: int) -> Range:
+        if self.last is None:
+            return self.ranges[(step - 1) % len(self.ranges)]
+        return self.ranges[step > self.last]
+
+
+@dataclass(slots=True)
+class _Frame:
+    open: int
+    kind: str
+    colons: list[int] = field(default_factory=list)
+    bars: list[int] = field(default_factory=list)
+    crossed: bool = False  # it holds a bracket that is not closed inside
+
+
+def find(tokens: list[Token], steps: int, hints: Hints) -> dict[int, Choice]:
+    """The number of each opening bracket that starts a choice, and the choice."""
+    choices: dict[int, Choice] = {}
+    frames: list[_Frame] = []
+    open_frames = {"(": 0, "[": 0}
+    for i, token in enumerate(tokens):
+        kind = token.kind
+        if kind in open_frames:
+            frames.append(_Frame(i, kind))
+            open_frames[kind] += 1
+        elif kind in OPENER and open_frames[OPENER[kind]]:
+            crossed = False
+            while frames[-1].kind != OPENER[kind]:
+                open_frames[frames.pop().kind] -= 1
+                crossed = True
+            frame = frames.pop()
+            open_frames[frame.kind] -= 1
+            if frame.crossed or crossed:
+                if frames:
+                    frames[-1].crossed = True
+            elif kind == "]":
+                choice = _choice(tokens, frame, i, steps, hints)
+                if choice is not None:
+                    choices[frame.open] = choice
+        elif frames and kind == ":":
+            frames[-1].colons.append(i)
+        elif frames and kind == "|":
+            frames[-1].bars.append(i)
+    return choices
+
+
+def _choice(
+    tokens: list[Token], frame: _Frame, close: int, steps: int, hints: Hints
+) -> Choice | None:
+    start, colons = frame.open + 1, frame.colons
+    if not colons:
+        if not frame.bars:
+            return None
+        starts = [start, *(bar + 1 for bar in frame.bars)]
+        return Choice(close, tuple(zip(starts, [*frame.bars, close], strict=True)), None)
+    raw = "".join(t.raw for t in tokens[colons[-1] + 1 : close][:2])
+    when = NUMBER.fullmatch(raw)
+    if when is None or close - colons[-1] != 2:
+        hints.add(
+            f"[...:{quote(raw)}] names no step after its last colon, so it only weighs its text"
+            " less; [from:to:when] and [to:when] take a number of steps or a share such as 0.5."
+        )
+        return None
+    if len(colons) > 2:
+        hints.add(
+            f"[...:{quote(raw)}] has {len(colons)} colons, so it only weighs its text less;"
+            " [from:to:when] has two, and \\: is a colon of the text."
+        )
+        return None
+    middle = start if len(colons) == 1 else colons[0]
+    after = (start if len(colons) == 1 else middle + 1, colons[-1])
+    return Choice(close, ((start, middle), after), _last_step(when[1], steps, hints))
+
+
+def _last_step(when: str, steps: int, hints: Hints) -> int:
+    """The last step of the first text: with a point a share of the steps, else their number.
+
+    Exact: 0.29 of 100 steps is 29, as documented, where A1111's float product is cut to 28.
+    """
+    number = Decimal(when) * (steps if "." in when else 1)
+    if number < 0:
+        hints.add(f"The step {when} of a [from:to:when] lies before the first and counts as 0.")
+    if number > steps:
+        hints.add(
+            f"The step {when} of a [from:to:when] lies past the last of {steps}, so the text never"
+            " changes."
+        )
+    return int(max(0, min(steps, number)))
+
+
+def walk(
+    count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
+) -> list[int]:
+    """The numbers of the tokens, of `count`, that are left when of each choice `pick` is taken."""
+    out: list[int] = []
+    todo = [(0, count)]
+    while todo:
+        i, end = todo.pop()
+        while i < end and i not in choices:
+            out.append(i)
+            i += 1
+        if i < end:
+            choice = choices[i]
+            todo.append((choice.close + 1, end))
+            todo.extend(reversed(pick(choice)))
+    return out
+
+
+def runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
+    """(last step, a step to look at) of each run of steps that make the same choices.
+
+    Two runs that make the same choices, as every second of [a|b], look at the same step.
+    """
+    lasts = sorted({c.last for c in choices.values() if c.last is not None})
+    turns = sorted({len(c.ranges) for c in choices.values() if c.last is None})
+    seen: dict[tuple, int] = {}
+    before = None
+    for step in range(1, steps + 1):
+        state = (bisect_left(lasts, step), *((step - 1) % n for n in turns))
+        if before is not None and state != before:
+            yield step - 1, seen[before]
+        seen.setdefault(state, step)
+        before = state
+    yield steps, seen[before]

@@ -1,0 +1,191 @@
+"""AUTOMATIC1111's prompt language: what a prompt says at each step, and how loud.
+
+    (word)  ((word))  [word]  (word:1.3)      attention
+    \\(  \\)  \\[  \\]  \\\\  \\:  \\|               the character itself
+    BREAK                                     the rest goes into the next chunk of 75 tokens
+    [from:to:when]  [to:when]  [from::when]   another text after step `when`
+    [a|b|c]                                   another text at each step
+    <lora:name:0.8>                           a LoRA, and how strong
+
+Nothing is an error: what cannot be read is taken literally, and a hint says so. The time is linear
+in the prompt's length times the number of different texts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .schedule import find, runs, walk
+from .tokens import Hints, Token, literal, quote, tokenize
+from .weights import weigh
+
+MAX_LORA = 100.0
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA that the prompt asks for, and its strength in the UNet and in the text encoder."""
+
+    name: str
+    unet: float
+    text: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of text and the weight of its tokens."""
+
+    text: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Break:
+    """Where a chunk ends early."""
+
+
+BREAK = Break()
+
+
+@dataclass(frozen=True)
+class Part:
+    """The text that holds up to and including step `end`, counted from 1."""
+
+    end: int
+    segments: tuple[Segment | Break, ...]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A prompt: its LoRAs, its text from step to step, and what to tell who wrote it."""
+
+    loras: tuple[Lora, ...]
+    parts: tuple[Part, ...]
+    hints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of the prompt as it was typed; all of them in order are the prompt.
+
+    kind: "text", which has a weight; "syntax", the signs of attention; "schedule", those of
+    [from:to:when] and [a|b]; "lora"; "break".
+    """
+
+    text: str
+    kind: str
+    weight: float | None = None
+
+
+def parse(text: str, steps: int) -> Parsed:
+    """`text` for a picture of `steps` steps. Never raises; the last part ends at `steps`."""
+    hints = Hints()
+    tokens, loras = _tags(tokenize(text, hints), hints)
+    choices = find(tokens, steps, hints)
+    known: dict[int, tuple[Segment | Break, ...]] = {}
+    parts: list[Part] = []
+    for end, step in runs(choices, steps):
+        if step not in known:
+            numbers = walk(len(tokens), choices, lambda choice, s=step: (choice.at(s),))
+            known[step] = _segments(tokens, weigh(tokens, numbers, hints))
+        if parts and parts[-1].segments == known[step]:
+            parts.pop()
+        parts.append(Part(end, known[step]))
+    return Parsed(tuple(loras), tuple(parts), hints.sentences())
+
+
+def spans(text: str) -> list[Span]:
+    """The prompt for the page, so that weights can be shown where they were typed."""
+    hints = Hints()
+    tokens, _ = _tags(tokenize(text, hints), hints)
+    choices = find(tokens, 1, hints)
+    left = walk(len(tokens), choices, lambda choice: choice.ranges)
+    weights = dict(weigh(tokens, left, hints))
+    kinds = {i: "syntax" for i in left} | {i: "text" for i in weights}
+    out: list[Span] = []
+    for i, token in enumerate(tokens):
+        kind = {"tag": "lora", "break": "break"}.get(token.kind, kinds.get(i, "schedule"))
+        weight = weights[i] if kind == "text" else None
+        if out and (out[-1].kind, out[-1].weight) == (kind, weight):
+            out[-1] = Span(out[-1].text + token.raw, kind, weight)
+        else:
+            out.append(Span(token.raw, kind, weight))
+    return out
+
+
+def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Segment | Break, ...]:
+    """Neighbours of one weight joined, no white space around BREAK.
+
+    A BREAK inside a bracket breaks too; A1111 multiplies its mark with the weight and then reads it
+    as a word.
+    """
+    out: list[Segment | Break] = []
+    texts: list[str] = []
+    loud = 1.0
+
+    def close(strip: bool) -> None:
+        text = "".join(texts)
+        text = text.rstrip() if strip else text
+        if text:
+            out.append(Segment(text, loud))
+        texts.clear()
+
+    for i, weight in weighed:
+        token = tokens[i]
+        if token.kind == "break":
+            close(strip=True)
+            out.append(BREAK)
+            continue
+        if texts and weight != loud:
+            close(strip=False)
+        loud = weight
+        fresh = not texts and out and out[-1] is BREAK
+        texts.append(token.text.lstrip() if fresh else token.text)
+    close(strip=False)
+    return tuple(out)
+
+
+def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[Lora]]:
+    """The LoRAs of the tags; a tag that cannot be read becomes text."""
+    loras = []
+    for i, token in enumerate(tokens):
+        if token.kind != "tag":
+            continue
+        kind, _, fields = token.raw[1:-1].partition(":")
+        if kind == "hypernet":
+            hints.add(f"{quote(token.raw)} is left out: hypernetworks are not supported.")
+            continue
+        lora = _lora(fields.split(":"))
+        if lora is None:
+            hints.add(
+                f"{quote(token.raw)} is taken as text; a LoRA is asked for as <lora:name:0.8>, with"
+                f" numbers from -{MAX_LORA:g} to {MAX_LORA:g}."
+            )
+            tokens[i] = literal(token)
+            continue
+        if kind == "lyco":
+            hints.add(f"{quote(token.raw)} is read as <lora:...>.")
+        loras.append(lora)
+    return tokens, loras
+
+
+def _lora(fields: list[str]) -> Lora | None:
+    """name[:text encoder's[:UNet's]], also te= and unet=; the UNet's is else the text encoder's.
+
+    As extensions-builtin/Lora of AUTOMATIC1111/stable-diffusion-webui reads it.
+    """
+    name, *rest = (f.strip() for f in fields)
+    named = dict(f.split("=", 1) for f in rest if "=" in f)
+    plain = [f for f in rest if "=" not in f]
+    if not name or len(plain) > 2 or not named.keys() <= {"te", "unet"}:
+        return None
+    text = named.get("te", plain[0] if plain else "1")
+    unet = named.get("unet", plain[1] if len(plain) == 2 else text)
+    try:
+        numbers = float(unet), float(text)
+    except ValueError:
+        return None
+    if not all(math.isfinite(n) and abs(n) <= MAX_LORA for n in numbers):
+        return None
+    return Lora(name, *numbers)

@@ -1,0 +1,121 @@
+"""A prompt cut into the tokens of AUTOMATIC1111's language; no CLIP token is meant here."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..preflight import short
+
+MAX_DEPTH = 32  # open brackets at once; 1.1**25 is beyond any weight that is of use
+MAX_HINTS = 8
+OPENER = {")": "(", "]": "["}
+NUMBER = re.compile(r"\s*([+-]?(?:[0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20}))\s*")
+SPECIAL = re.compile(
+    r"\\[()\[\]\\:|]"  # an escape
+    r"|[()\[\]:|]"
+    r"|<(?:lora|lyco|hypernet):[^<>]+>"
+    r"|\bBREAK\b"
+)
+
+
+class Token(NamedTuple):
+    """One stretch of the prompt: all `raw` in order are the prompt.
+
+    kind: "text", "break", "tag" or one of the characters ( ) [ ] : | as syntax.
+    text: what it stands for if it is text: an escape without its backslash.
+    """
+
+    kind: str
+    raw: str
+    text: str
+
+
+class Hints:
+    """One sentence for each thing that was not taken as it may have been meant, none twice."""
+
+    def __init__(self) -> None:
+        self._sentences: dict[str, None] = {}
+
+    def add(self, sentence: str) -> None:
+        self._sentences[sentence] = None
+
+    def sentences(self) -> tuple[str, ...]:
+        """At most MAX_HINTS, and how many more there are."""
+        every = list(self._sentences)
+        more = len(every) - MAX_HINTS
+        return (*every[:MAX_HINTS], *([f"{more:,} more hints are not shown."] * (more > 0)))
+
+
+def tokenize(prompt: str, hints: Hints) -> list[Token]:
+    """The prompt's tokens; brackets that cannot be syntax are text already."""
+    tokens: list[Token] = []
+    end = 0
+    for match in SPECIAL.finditer(prompt):
+        if match.start() > end:
+            tokens.append(_text(prompt[end : match.start()], hints))
+        raw = match[0]
+        if raw[0] == "\\":
+            tokens.append(Token("text", raw, raw[1]))
+        else:
+            kind = {"<": "tag", "B": "break"}.get(raw[0], raw)
+            tokens.append(Token(kind, raw, raw))
+        end = match.end()
+    if end < len(prompt):
+        tokens.append(_text(prompt[end:], hints))
+    return _balance(tokens, hints)
+
+
+def literal(token: Token) -> Token:
+    return Token("text", token.raw, token.raw)
+
+
+def quote(raw: str) -> str:
+    """A piece of the prompt for a hint: one short printable line."""
+    return short(raw if len(raw) <= 40 else raw[:37] + "...")
+
+
+def _text(raw: str, hints: Hints) -> Token:
+    if re.search(r"\bAND\b", raw):
+        hints.add("AND is read as a word: prompts joined by AND are not supported.")
+    return Token("text", raw, raw)
+
+
+def _balance(tokens: list[Token], hints: Hints) -> list[Token]:
+    """Closing brackets that close nothing and brackets too deep become text.
+
+    Round and square brackets are counted apart, because A1111 lets them cross: (a [b) c].
+    """
+    opened = {"(": 0, "[": 0}
+    skipped = {"(": 0, "[": 0}
+    out = []
+    for token in tokens:
+        kind = token.kind
+        if kind in opened:
+            if opened["("] + opened["["] == MAX_DEPTH:
+                hints.add(
+                    f"Brackets deeper than {MAX_DEPTH} are taken as text; write \\{kind} to mean"
+                    " the character."
+                )
+                skipped[kind] += 1
+                token = literal(token)
+            else:
+                opened[kind] += 1
+        elif kind in OPENER:
+            opener = OPENER[kind]
+            if skipped[opener]:
+                skipped[opener] -= 1
+                token = literal(token)
+            elif opened[opener]:
+                opened[opener] -= 1
+            else:
+                hints.add(f"A {kind} closes nothing and is taken as text; write \\{kind} for it.")
+                token = literal(token)
+        out.append(token)
+    for kind, count in opened.items():
+        if count:
+            hints.add(
+                f"A {kind} is never closed, so it weighs everything after it; write \\{kind} to"
+                " mean the character."
+            )
+    return out
