@@ -7,11 +7,18 @@ sentence, never a traceback.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from pathlib import Path
 
 from .errors import InputError
+
+HEADINGS = {
+    "lora": "LoRAs, in a prompt <lora:name:1>",
+    "embedding": "Textual inversions, by name in a prompt",
+    "vae": "Autoencoders (--vae)",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +41,8 @@ def generate(args: argparse.Namespace) -> None:
         width=width,
         height=height,
         count=args.count,
+        clip_skip=args.clip_skip,
+        cfg_rescale=args.cfg_rescale,
     )
     from .files import check_writable
 
@@ -54,6 +63,8 @@ def generate(args: argparse.Namespace) -> None:
                 bar.refresh()
     for path, text in zip(event.save(out), event.parameters, strict=True):
         print(f"{path}\n{text}")
+    for warning in event.warnings:
+        print(f"Note: {warning}", file=sys.stderr)
     ran = event.metadata
     print(
         f"Loaded in {loaded - began:.1f} s, drawn in {event.seconds:.1f} s on {ran['device']} "
@@ -70,6 +81,8 @@ def _load(args: argparse.Namespace):
         dtype=args.dtype,
         attention=args.attention,
         group_norm=args.group_norm,
+        vae=args.vae,
+        low_memory=args.low_memory,
     )
 
 
@@ -85,7 +98,10 @@ def _size(text: str | None) -> tuple[str | None, str | None]:
 def info(args: argparse.Namespace) -> None:
     from .infotext import read
 
-    print(read(args.picture))
+    text = read(args.picture)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever letters the terminal has
+        sys.stdout.reconfigure(errors="backslashreplace")
+    print(text)
 
 
 def samplers(args: argparse.Namespace) -> None:
@@ -124,11 +140,21 @@ def backends(args: argparse.Namespace) -> None:
 
 
 def models(args: argparse.Namespace) -> None:
-    from .checkpoints import available
+    from .library import OWN, scan
+    from .recognise import KINDS
 
-    print("Models (--model), beside any folder in diffusers' format and any hub id owner/name:")
-    for name, path, reason in available():
-        print(f"  {name:14} {path}  {reason}")
+    print(
+        "Models (--model), beside any folder in diffusers' format, any .safetensors file and any"
+        f" hub id owner/name; your own belong into the folder {OWN}, sorted as you like:"
+    )
+    entries = scan()
+    for kind in KINDS:
+        rows = [e for e in entries if e.kind == kind]
+        if kind != "checkpoint" and rows:
+            print(f"{HEADINGS[kind]}:")
+        for e in rows:
+            unusable = f"; not usable: {e.reason}" if e.reason else ""
+            print(f"  {e.name:14} {e.path}  {e.note}{unusable}")
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -170,13 +196,28 @@ def parser() -> Parser:
     sub.add_argument("--seed", help="0 to 4294967295; default: a random one")
     sub.add_argument("--size", help="WIDTHxHEIGHT in pixels, multiples of 8")
     sub.add_argument("--count", default=1, help="pictures, 1 to 16")
-    sub.add_argument("--model", default="emoji", help="see `models`; a folder or hub id too")
+    sub.add_argument("--clip-skip", help="text encoder layer from the end, as A1111 counts")
+    sub.add_argument("--cfg-rescale", default=0, help="0 to 1: against guidance's overexposure")
+    sub.add_argument(
+        "--model", default="emoji", help="see `models`; a folder, .safetensors file or hub id too"
+    )
+    sub.add_argument("--vae", help="another autoencoder: see `models`, or a path")
+    sub.add_argument(
+        "--low-memory",
+        action="store_true",
+        help="weights visit the GPU layer by layer, pictures are decoded in tiles",
+    )
     sub.add_argument("--attention", default="auto", help="see `backends`")
     sub.add_argument("--group-norm", default="auto", help="see `backends`")
     _machine_flags(sub)
-    sub.add_argument("-o", "--output", default="out.png", help="PNG file; several get -1, -2, ...")
+    sub.add_argument(
+        "-o",
+        "--output",
+        default="out.png",
+        help="file, .png, .jpg or .webp, all with the parameters text; several get -1, -2, ...",
+    )
 
-    sub = commands.add_parser("info", help="a picture's parameters text")
+    sub = commands.add_parser("info", help="the parameters text of a PNG, JPEG or WebP")
     sub.set_defaults(run=info)
     sub.add_argument("picture")
 
@@ -187,7 +228,7 @@ def parser() -> Parser:
     sub.set_defaults(run=backends)
     _machine_flags(sub)
 
-    sub = commands.add_parser("models", help="the models that are here")
+    sub = commands.add_parser("models", help="the models, LoRAs and the like that are here")
     sub.set_defaults(run=models)
 
     sub = commands.add_parser("bench", help="whole pictures against diffusers, as ratios")

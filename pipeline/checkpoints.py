@@ -1,9 +1,9 @@
 """What a model's name may mean, and how its files become Models.
 
-A name is an embedded model (a folder in pipeline/models or ./models), a path to a folder in
-diffusers' format, or a hub id "owner/name". Every file passes preflight.py before a loader sees it,
-and the tensors' names and shapes are held against the configuration, so that nothing is ever
-initialised at random.
+A name is an embedded model or one in ./models, a path to a folder in diffusers' format or to a
+single .safetensors file, or a hub id "owner/name". Every file passes preflight.py before a loader
+sees it, and the tensors' names and shapes are held against the configuration, so that nothing is
+ever initialised at random.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import preflight
+from . import library, preflight, sources
 from .errors import InputError, closest
 from .preflight import short
 from .quiet import quiet
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from .backends import Backends
     from .engine import Result, Step
     from .inside import Preview
+    from .lora.adapters import Adapters
     from .options import GenerateOptions
+    from .prompt.encode import TextParts
+    from .sources import Source
 
-EMBEDDED = Path(__file__).parent / "models"
 # Measured on two cores with the embedded model: bf16 is 1.2 times as fast as fp32 but moves the
 # latents by 0.004; channels-last is no faster.
 AUTO_DTYPE = {"cpu": "fp32", "cuda": "fp16", "mps": "fp32"}
@@ -44,11 +46,15 @@ DEFAULTS = ("sampler", "schedule", "steps", "cfg", "width", "height")
 HUB_FILES = [
     *("model_index.json", "generation.json", "vocabulary.json", "scheduler/*.json"),
     *("tokenizer/*.json", "tokenizer/*.txt", "unet/config.json", "vae/config.json"),
-    "text_encoder/config.json",
+    *("text_encoder/config.json", "text_encoder_2/config.json"),
+    *("tokenizer_2/*.json", "tokenizer_2/*.txt"),
 ]
-HUB_WEIGHTS = ("unet", "vae", "text_encoder")
 # transformers and diffusers change global state while they build a model.
 _LOADING = threading.Lock()
+
+
+class NoRoom(InputError):
+    """The model does not fit into the device's free memory."""
 
 
 @dataclass
@@ -57,11 +63,14 @@ class Models:
 
     name: str
     path: Path
-    hash: str  # first 10 hex digits of the SHA-256 of the UNet's files
+    family: str  # a key of recognise.FAMILIES
+    what: str  # what was recognised, in words
+    warnings: tuple[str, ...]  # sentences about what was used instead of what is missing
+    hash: str  # first 10 hex digits of the SHA-256 of the file, or of the folder's UNet's files
     unet: Any
     vae: Any
-    text_encoder: Any
-    tokenizer: Any
+    text: TextParts  # tokenizers and text encoders, two of each for SD XL
+    adapters: Adapters  # puts LoRAs on for a call
     scheduler_config: dict
     defaults: dict  # sampler, schedule, steps, cfg, width, height
     vocabulary: list[dict] | None  # what it knows: [{"emoji", "en", "zh"}], where it says so
@@ -71,6 +80,16 @@ class Models:
     backends: Backends
     preview: Preview
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The (first) tokenizer."""
+        return self.text.towers[0].tokenizer
+
+    @property
+    def text_encoder(self) -> Any:
+        """The (first) text encoder."""
+        return self.text.towers[0].model
 
     @property
     def attention(self) -> str:
@@ -119,84 +138,115 @@ def load(
     dtype: str = "auto",
     attention: str = "auto",
     group_norm: str = "auto",
+    vae: str | os.PathLike | None = None,
+    low_memory: bool = False,
 ) -> Models:
     """The model `name` on `device`; InputError in one sentence for whatever is wrong with it.
 
     device: auto, cpu, cuda, cuda:N, mps. dtype: auto, fp32, fp16, bf16, of the UNet and the text
-    encoder; the autoencoder stays in fp32. attention, group_norm: names of backends.py.
+    encoders; the autoencoder stays in fp32. attention, group_norm: names of backends.py. vae: name
+    or path of another autoencoder. low_memory: weights stay in main memory and visit the GPU layer
+    by layer, and pictures are decoded in tiles.
     """
     place = find(name)
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
-    folder = place if place is not None else download(str(name))
-    called = str(name) if place is None else Path(os.path.abspath(folder)).name
-    preflight.check_folder(folder)
-    vocabulary = read_vocabulary(folder)
-    defaults = read_defaults(folder)
+    source = sources.open_source(place if place is not None else download(str(name)))
+    if vae is not None:
+        source = sources.with_vae(source, _find_vae(vae))
+    called = str(name) if place is None else _name(source.path)
+    vocabulary = read_vocabulary(source.path)
     with _LOADING, quiet():
         import torch
 
         from . import backends
+        from .lora.adapters import Adapters
+        from .prompt.encode import TextParts, Tower
 
         for kind, wanted in (("attention", attention), ("group_norm", group_norm)):
             backends.choose(kind, wanted, torch_device, torch_dtype)  # refused before loading
-        vae_dtype = getattr(torch, DTYPES[VAE_DTYPE])
-        parts = {
-            "unet": _load_part(folder, "unet", torch_dtype),
-            "vae": _load_part(folder, "vae", vae_dtype),
-            "text_encoder": _load_part(folder, "text_encoder", torch_dtype),
-        }
-        tokenizer = _load_tokenizer(folder, parts["text_encoder"])
+        types = {"vae": getattr(torch, DTYPES[VAE_DTYPE])}
+        parts = {n: sources.build(source, n, types.get(n, torch_dtype)) for n in source.parts}
+        towers = []
+        for encoder in (n for n in sources.TEXT_ENCODERS if n in parts):
+            tokens = encoder.replace("text_encoder", "tokenizer")
+            tokenizer = _load_tokenizer(source.tokenizers[tokens], parts[encoder])
+            towers.append(Tower(tokenizer, parts[encoder]))
+        text = TextParts(tuple(towers), source.family, source.zero_empty_negative)
+        unet, autoencoder = parts["unet"], parts["vae"]
         try:
-            for part in parts.values():
-                part.eval().requires_grad_(False).to(torch_device)
-            if CHANNELS_LAST[torch_device.type]:
-                for part in (parts["unet"], parts["vae"]):
-                    part.to(memory_format=torch.channels_last)
+            _place(parts, torch_device, low_memory)
             used = backends.Backends(
-                parts["unet"], parts["vae"], torch_device, torch_dtype, attention, group_norm
+                unet, autoencoder, torch_device, torch_dtype, attention, group_norm
             )
-            preview = used.start().call(lambda: _try_out(folder, tokenizer, **parts))
+            run = _Trial(source, text, unet, autoencoder, torch_device, torch_dtype)
+            preview, predicts = used.start().call(run)
         except torch.OutOfMemoryError:
-            raise InputError(
-                f"{called} does not fit into the free memory of {torch_device}; free some, or load"
-                " it with device cpu."
+            raise NoRoom(
+                f"{called} does not fit into the free memory of {torch_device}; free some, load it"
+                " with --low-memory, or with device cpu."
             ) from None
+        scheduler = source.scheduler | {"prediction_type": predicts}
+        networks = {n: part for n, part in parts.items() if n != "vae"}
         return Models(
             name=called,
-            path=folder,
-            hash=_hash(preflight.find_weights(folder, "unet").files),
-            **parts,
-            tokenizer=tokenizer,
-            scheduler_config=preflight.read_config(folder, "scheduler"),
-            defaults=defaults,
+            path=source.path,
+            family=source.family,
+            what=source.what,
+            warnings=source.warnings,
+            hash=_hash(source.hashed),
+            unet=unet,
+            vae=autoencoder,
+            text=text,
+            adapters=Adapters(networks),
+            scheduler_config=scheduler,
+            defaults=read_defaults(source, predicts),
             vocabulary=vocabulary,
             device=torch_device,
             dtype=torch_dtype,
-            vae_dtype=vae_dtype,
+            vae_dtype=types["vae"],
             backends=used,
             preview=preview,
         )
 
 
-def available() -> list[tuple[str, Path, str]]:
-    """(name, folder, "ok" or why not) of each model in pipeline/models and ./models."""
-    rows = {}
-    for place in (EMBEDDED, Path("models")):
-        for folder in sorted(place.iterdir()) if place.is_dir() else []:
-            if not folder.is_dir() or folder.name.startswith((".", "_")) or folder.name in rows:
-                continue
-            try:
-                preflight.check_folder(folder)
-                reason = "ok"
-            except InputError as error:
-                reason = str(error)
-            rows[folder.name] = (folder.name, folder, reason)
-    return list(rows.values())
+def _name(path: Path) -> str:
+    """What a model at `path` is called."""
+    path = Path(os.path.abspath(path))
+    return path.name if path.is_dir() else path.stem
+
+
+def _find_vae(name: str | os.PathLike) -> Path:
+    """The file or folder that `name` means as an autoencoder."""
+    text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
+    entry = library.named("vae").get(text)
+    path = entry.path if entry else Path(os.path.expanduser(text))
+    if not text or "\0" in text or not path.exists():
+        there = closest(text[:100], library.named("vae")) or "none in the folder models"
+        raise InputError(f"There is no autoencoder {short(repr(name))}; there is {there}.")
+    return path
+
+
+def _place(parts: dict[str, Any], device: torch.device, low_memory: bool) -> None:
+    """Moves the parts to `device`, or has them visit it layer by layer."""
+    import torch
+
+    if low_memory:
+        parts["vae"].enable_tiling()
+        parts["vae"].enable_slicing()
+    for name, part in parts.items():
+        if low_memory and device.type != "cpu":
+            from accelerate import cpu_offload
+
+            cpu_offload(part, device, offload_buffers=False)
+            continue
+        part.to(device)
+        if CHANNELS_LAST[device.type] and name in ("unet", "vae"):
+            part.to(memory_format=torch.channels_last)
 
 
 def find(name: str | os.PathLike) -> Path | None:
-    """The folder that `name` means; None for a hub id, which is to be downloaded."""
+    """The folder or file that `name` means; None for a hub id, which is to be downloaded."""
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"A model is a name, a folder or a hub id, not {short(repr(name))}.")
@@ -206,41 +256,41 @@ def find(name: str | os.PathLike) -> Path | None:
         raise InputError(
             f"{short(text)} is a network path; copy the model to a local folder first."
         )
-    if re.fullmatch(r"\w[\w.-]*", text):
-        for place in (EMBEDDED, Path("models")):
-            if (place / text).is_dir():
-                return place / text
     path = Path(os.path.expanduser(text))
+    if not re.search(r"[\\/]", text):
+        entry = library.named("checkpoint").get(text)
+        if entry is not None:
+            return entry.path
     if path.is_dir():
         return path
     if path.suffix.lower() in (*preflight.PICKLES, ".safetensors"):
-        raise InputError(_single_file(path))
+        return _single_file(path)
     if path.is_file():
-        raise InputError(f"{short(text)} is a file; a model is a folder in diffusers' format.")
+        raise InputError(
+            f"{short(text)} is a file of another kind; a model is a .safetensors file or a folder"
+            " in diffusers' format."
+        )
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII):
         return None
     if re.search(r"[\\/]", text) or text.startswith((".", "~")):
         raise InputError(f"There is no model folder {short(text)}.")
-    names = [row[0] for row in available()]
+    names = list(library.named("checkpoint"))
     there = f"there is {closest(text, names)}" if names else "none is here"
     raise InputError(
-        f"There is no model {short(repr(text))}; {there}, or give a folder or a hub id owner/name."
+        f"There is no model {short(repr(text))}; {there}, or give a folder, a .safetensors file or"
+        " a hub id owner/name."
     )
 
 
-def _single_file(path: Path) -> str:
+def _single_file(path: Path) -> Path:
     if not path.is_file():
-        return f"There is no file {short(path)}."
+        raise InputError(f"There is no file {short(path)}.")
     if path.suffix.lower() != ".safetensors":
-        return (
+        raise InputError(
             f"{short(path)} is a pickle, and pickled weights are not loaded, because they can run"
-            " any code; convert it to a diffusers folder with safetensors."
+            " any code; convert it to safetensors."
         )
-    preflight.check_safetensors(path)
-    return (
-        f"{short(path)} is a single file, which can be loaded in a later version; give a folder in"
-        " diffusers' format."
-    )
+    return path
 
 
 def download(name: str) -> Path:
@@ -282,7 +332,7 @@ def download(name: str) -> Path:
 def _hub_weights(files: list[str]) -> list[str]:
     """Of the weights a hub model offers those to download: plain ones, else the fp16, else all."""
     wanted = []
-    for part in HUB_WEIGHTS:
+    for part in (n for n, component in preflight.COMPONENTS.items() if component.weights):
         base = f"{part}/{preflight.COMPONENTS[part].weights}"
         plain = re.compile(rf"{base}(-\d+-of-\d+)?\.safetensors|{base}\.safetensors\.index\.json")
         half = re.compile(
@@ -339,26 +389,25 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, DTYPES[name])
 
 
-def read_defaults(folder: Path) -> dict:
+def read_defaults(source: Source, predicts: str) -> dict:
     """DEFAULTS as generation.json has them, else as the architecture is known for."""
     from .options import GenerateOptions
     from .samplers import check_pair
 
-    unet, vae = preflight.read_config(folder, "unet"), preflight.read_config(folder, "vae")
+    unet, vae = source.parts["unet"].config, source.parts["vae"].config
     words = unet.get("cross_attention_dim", 1280)
     if words == 768:
         side = 512
     elif words == 1024:
-        scheduler = preflight.read_config(folder, "scheduler")
-        side = 768 if scheduler.get("prediction_type") == "v_prediction" else 512
+        side = 768 if predicts == "v_prediction" else 512
     else:
         latents = unet.get("sample_size") or 64
         latents = min(latents) if isinstance(latents, list) else latents
         side = int(latents) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
         side = min(max(side // 8 * 8, 64), 2048)
     defaults = dict(zip(DEFAULTS, ("euler_a", "automatic", 20, 7.0, side, side), strict=True))
-    path = folder / "generation.json"
-    if not path.exists():
+    path = source.path / "generation.json"
+    if source.path.is_file() or not path.exists():
         return defaults
     own = preflight.read_json(path)
     if not isinstance(own, dict) or not set(own) <= set(DEFAULTS):
@@ -377,7 +426,7 @@ def read_defaults(folder: Path) -> dict:
 def read_vocabulary(folder: Path) -> list[dict] | None:
     """vocabulary.json, [{"emoji", "en", "zh", ...}] of short texts; None where there is none."""
     path = folder / "vocabulary.json"
-    if not path.exists():
+    if folder.is_file() or not path.exists():
         return None
     rows = preflight.read_json(path)
     if not isinstance(rows, list) or len(rows) > 100_000:
@@ -390,86 +439,17 @@ def read_vocabulary(folder: Path) -> list[dict] | None:
     return rows
 
 
-def _load_part(folder: Path, name: str, dtype: torch.dtype):
-    """UNet, autoencoder or text encoder on the CPU, every tensor from the files."""
-    if name == "text_encoder":
-        from transformers import CLIPTextConfig as Config
-        from transformers import CLIPTextModel as Model
-    else:
-        import diffusers
-
-        Config, Model = None, getattr(diffusers, preflight.COMPONENTS[name].classes[0])
-    place = folder / name
-    weights = preflight.find_weights(folder, name)
-    options: dict = {"variant": weights.variant, "output_loading_info": True}
-    options |= {"use_safetensors": True, "local_files_only": True}
-    options["dtype" if Config else "torch_dtype"] = dtype
-    try:
-        _check_tensors(place, name, Config, Model, weights)
-        model, report = Model.from_pretrained(str(place), **options)
-    except InputError:
-        raise
-    except Exception as error:  # a configuration has more ways to be wrong than can be listed
-        raise InputError(
-            f"{short(place)} cannot be loaded: {short(str(error).strip() or repr(error))}"
-        ) from None
-    lost = [*report["missing_keys"], *report["mismatched_keys"]]
-    if lost:
-        raise InputError(_incomplete(place, sorted(map(str, lost))))
-    return model
-
-
-def _check_tensors(place: Path, name: str, Config, Model, weights: preflight.Weights) -> None:
-    """Every tensor that the configuration asks for must be in the files, in its shape."""
-    import torch
-
-    with torch.device("meta"):
-        config = preflight.read_config(place.parent, name)
-        model = Model(Config.from_dict(config)) if Config else Model.from_config(config)
-    there = {}
-    for file in weights.files:
-        for key, info in preflight.safetensors_header(file).items():
-            there[_modern(name, key)] = tuple(info["shape"])
-    asked = {_modern(name, key): tuple(t.shape) for key, t in model.state_dict().items()}
-    lost = [key for key in asked if key not in there]
-    if lost:
-        raise InputError(_incomplete(place, lost))
-    for key, shape in asked.items():
-        if there[key] != shape:
-            raise InputError(
-                f"{short(place)} is damaged: tensor {short(key)} has the shape {short(there[key])},"
-                f" its config.json asks for {shape}."
-            )
-
-
-def _modern(name: str, key: str) -> str:
-    """A tensor's name as today's classes have it; older files have older names."""
-    if name == "text_encoder":
-        return key.removeprefix("text_model.")
-    if name == "vae":
-        old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-        return re.sub(
-            r"(attentions\.\d+\.)(query|key|value|proj_attn)\b", lambda m: m[1] + old[m[2]], key
-        )
-    return key
-
-
-def _incomplete(place: Path, lost: list[str]) -> str:
-    more = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""
-    verb = "are" if more else "is"
-    return f"The weights in {short(place)} are incomplete: {short(lost[0])}{more} {verb} missing."
-
-
-def _load_tokenizer(folder: Path, text_encoder):
+def _load_tokenizer(place: Path, text_encoder):
     """The tokenizer; each number it can give must have a row in the text encoder."""
     from transformers import CLIPTokenizer
 
-    place = folder / "tokenizer"
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True)
         rows, highest = text_encoder.config.vocab_size, max(tokenizer.get_vocab().values())
         window = text_encoder.config.max_position_embeddings
         tokenizer.model_max_length = min(int(tokenizer.model_max_length), window)
+        if place == sources.CLIP and text_encoder.config.hidden_act == "gelu":
+            tokenizer.pad_token = "!"  # OpenCLIP fills up with the number 0
         ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     except Exception as error:
         raise InputError(
@@ -485,32 +465,73 @@ def _load_tokenizer(folder: Path, text_encoder):
     return tokenizer
 
 
-def _try_out(folder: Path, tokenizer, text_encoder, unet, vae) -> Preview:
-    """One small run of every part, so that what cannot work fails here; returns the preview map."""
-    import torch
+@dataclass
+class _Trial:
+    """One small run of every part, so that what cannot work fails while it is loaded.
 
-    from . import prompt
-    from .backends import KernelFailed
-    from .inside import Preview
+    Called, it returns the preview map and what the UNet predicts.
+    """
 
-    try:
-        words, _ = prompt.encode(tokenizer, text_encoder, "", "")  # (1, K, E)
-        latents = torch.zeros((1, unet.config.in_channels, 8, 8), device=unet.device)
+    source: Source
+    text: TextParts
+    unet: Any
+    vae: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self) -> tuple[Preview, str]:
+        import torch
+
+        from .backends import KernelFailed
+        from .inside import Preview
+
+        place = short(self.source.path)
+        try:
+            latents = torch.zeros((1, self.unet.config.in_channels, 8, 8))
+            output = self._ask(latents, 500)
+            if output.shape != latents.shape or not torch.isfinite(output).all():
+                raise InputError(
+                    f"The UNet of {place} does not work in {str(self.dtype)[6:]}: its output is"
+                    " not finite or has another shape than the latents."
+                )
+            predicts = self.source.prediction or self._prediction()
+            return Preview.fit(self.vae), predicts
+        except (InputError, KernelFailed, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            reason = short(str(error).strip() or repr(error))
+            raise InputError(f"{place} was loaded but does not run: {reason}") from None
+
+    def _prediction(self) -> str:
+        """Of an SD 2.x file that does not say: at the last timestep a noise prediction is close to
+        its input, a velocity far below a constant one (as AUTOMATIC1111 tells them apart)."""
+        import torch
+
+        latents = torch.full((1, self.unet.config.in_channels, 8, 8), 0.5)
+        mean = (self._ask(latents, 999) - latents).mean()
+        return "v_prediction" if mean < -1 else "epsilon"
+
+    def _ask(self, latents: torch.Tensor, t: int) -> torch.Tensor:
+        import torch
+
+        from .denoiser import conditions
+        from .prompt.encode import encode
+        from .prompt.syntax import parse
+
+        empty, _, _ = encode(self.text, parse("", 1), parse("", 1))
+        context, pooled, _ = empty.at(0)
+        more = conditions(pooled, 64, 64, self.device, self.dtype)
         with torch.no_grad():
-            output = unet(
-                latents.to(unet.dtype), 500, encoder_hidden_states=words.to(unet.dtype)
-            ).sample
-        if output.shape != latents.shape or not torch.isfinite(output).all():
-            raise InputError(
-                f"The UNet of {short(folder)} does not work in {str(unet.dtype)[6:]}: its output is"
-                " not finite or has another shape than the latents."
+            return (
+                self.unet(
+                    latents.to(self.device, self.dtype),
+                    t,
+                    encoder_hidden_states=context.to(self.device, self.dtype),
+                    **more,
+                )
+                .sample.float()
+                .cpu()
             )
-        return Preview.fit(vae)
-    except (InputError, KernelFailed, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        reason = short(str(error).strip() or repr(error))
-        raise InputError(f"{short(folder)} was loaded but does not run: {reason}") from None
 
 
 def _hash(files: tuple[Path, ...]) -> str:

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from . import __version__, infotext, noise, prompt, vae
+from . import __version__, infotext, memory, noise, request, vae
 from .denoiser import Denoiser, predicted_clean
 from .errors import InputError
 from .files import save_picture
 from .inside import Preview, WordMaps
 from .options import GenerateOptions
-from .samplers import SAMPLERS, SCHEDULES, start
+from .prompt.encode import encode
+from .samplers import SAMPLERS, SCHEDULES, Query, start
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Result:
     seconds: float
     metadata: dict
     latents: list[torch.Tensor]
+    warnings: tuple[str, ...] = ()  # sentences: what was taken otherwise than it was asked for
 
     def save(self, path: str | Path) -> list[Path]:
         """Write the pictures as PNG: `path`, or for several `name-1.png`, `name-2.png`, ..."""
@@ -89,13 +91,27 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
     for name, pixels in (("width", options.width), ("height", options.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
+    asked = request.read(models, options)
     with models.lock:
-        context, uncond = prompt.encode(
-            models.tokenizer, models.text_encoder, options.prompt, options.negative
+        models.adapters.install(asked.adapters)
+        positive, negative, said = encode(
+            models.text,
+            asked.prompt,
+            asked.negative,
+            clip_skip=options.clip_skip,
+            embeddings=asked.embeddings,
         )
-        places = prompt.words(models.tokenizer, options.prompt) if words else []
+    warnings = [*models.warnings, *asked.warnings, *said]
     running = models.backends.start(options.attention, options.group_norm)
-    denoiser = Denoiser(models.unet, context, uncond, options.cfg, models.backends.processor)
+    denoiser = Denoiser(
+        models,
+        positive,
+        negative,
+        cfg=options.cfg,
+        rescale=options.cfg_rescale,
+        width=options.width,
+        height=options.height,
+    )
     prediction = models.scheduler_config.get("prediction_type", "epsilon")
     images, texts, seeds, finals = [], [], [], []
     for image in range(options.count):
@@ -115,13 +131,15 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
         try:
             while True:
                 query = coroutine.send(answer)
+                heard = positive.at(query.step)[2] if words else []
 
                 def ask(query=query):
+                    models.adapters.install(asked.adapters)
                     seen = WordMaps(*query.x.shape[-2:]) if words else None
                     return denoiser(query, seen), seen
 
                 with models.lock:
-                    answer, seen = running.call(ask)
+                    answer, seen = _answer(models, options, denoiser, running, ask, warnings)
                 yield Step(
                     image=image,
                     count=options.count,
@@ -134,27 +152,98 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
                     width=options.width,
                     height=options.height,
                     _preview=models.preview,
-                    words=tuple(word for word, _ in places),
-                    maps=seen and seen.words([p for _, p in places]),
+                    words=tuple(word for word, _ in heard),
+                    maps=seen and seen.words([p for _, p in heard]),
                 )
         except StopIteration as done:
             latents = done.value
         finally:
             coroutine.close()
         with models.lock:
-            pixels = running.call(lambda latents=latents: vae.decode(models.vae, latents))
+            pixels = _decode(models, running, latents, warnings)
         picture = vae.to_image(pixels)
-        text = parameters(models, options, seed)
+        text = parameters(models, options, seed, asked)
         picture.info["parameters"] = text
         images.append(picture)
         texts.append(text)
         seeds.append(seed)
         finals.append(latents)
     metadata = describe(models, running)
-    yield Result(images, texts, seeds, options, time.perf_counter() - began, metadata, finals)
+    seconds = time.perf_counter() - began
+    yield Result(images, texts, seeds, options, seconds, metadata, finals, tuple(warnings))
 
 
-def parameters(models, options: GenerateOptions, seed: int) -> str:
+SPARED = "Memory ran short: guidance was computed in two calls, which may change the last bits."
+TILED = "Memory ran short: the picture was decoded in tiles."
+
+
+def _answer(models, options, denoiser, running, ask, warnings: list[str]):
+    """The denoiser's answer; where memory runs out, with the halves of guidance one by one."""
+
+    def apart():
+        denoiser.together = False
+        warnings.append(SPARED)
+        return running.call(ask)
+
+    sparer = [apart] if denoiser.guided and denoiser.together else []
+    try:
+        return memory.sparing(lambda: running.call(ask), *sparer)
+    except torch.OutOfMemoryError:
+        pass
+    raise InputError(_too_large(models, options, denoiser, running))
+
+
+def _decode(models, running, latents, warnings: list[str]):
+    """The picture; where memory runs out, decoded in tiles."""
+
+    def tiled():
+        before = models.vae.use_tiling
+        models.vae.enable_tiling()
+        try:
+            pixels = running.call(lambda: vae.decode(models.vae, latents, models.device))
+        finally:
+            models.vae.enable_tiling(before)
+        warnings.append(TILED)
+        return pixels
+
+    try:
+        return memory.sparing(
+            lambda: running.call(lambda: vae.decode(models.vae, latents, models.device)), tiled
+        )
+    except torch.OutOfMemoryError:
+        pass
+    h, w = latents.shape[-2:]
+    raise InputError(
+        f"There is not enough memory on {models.device} to decode latents of {w}x{h}, not even in"
+        " tiles; ask for a smaller picture, or start with --low-memory."
+    )
+
+
+def _too_large(models, options, denoiser, running) -> str:
+    """One sentence that names a size that was tried and fits."""
+    fits = None
+    factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
+    grain = factor * 2 ** (len(models.unet.config.block_out_channels) - 1)
+    for share in (0.75, 0.5, 0.25):
+        width, height = (
+            max(64, int(side * share) // grain * grain) for side in (options.width, options.height)
+        )
+        x = torch.zeros((1, models.unet.config.in_channels, height // factor, width // factor))
+        query = Query(x, torch.tensor(500), 0, 1.0)
+        try:
+            running.call(lambda query=query: denoiser(query))
+            fits = f"{width}x{height}"
+        except (torch.OutOfMemoryError, InputError):
+            pass
+        memory.free()
+        if fits:
+            break
+    size = f"{options.width}x{options.height}"
+    hint = f"{fits} fits" if fits else "start with --low-memory, or with device cpu"
+    return f"A picture of {size} does not fit into the free memory of {models.device}; {hint}."
+
+
+def parameters(models, options: GenerateOptions, seed: int, asked: request.Request) -> str:
     """The A1111 "parameters" text of one picture."""
     return infotext.build(
         options.prompt,
@@ -168,6 +257,10 @@ def parameters(models, options: GenerateOptions, seed: int) -> str:
             "Size": f"{options.width}x{options.height}",
             "Model hash": models.hash,
             "Model": models.name,
+            "CFG rescale": options.cfg_rescale or None,
+            "Clip skip": options.clip_skip,
+            "Lora hashes": asked.hashes("lora"),
+            "TI hashes": asked.hashes("embedding"),
             "Version": f"glassbox {__version__}",
         },
     )

@@ -162,14 +162,13 @@ def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def plan(
-    component: str, family: str, config: Mapping[str, Any], keys: Iterable[str]
+    component: str, prefix: str, config: Mapping[str, Any], keys: Iterable[str]
 ) -> dict[str, Stored]:
     """Where each tensor of `keys` (diffusers' names, without `text_model.`) lies in a file.
 
-    component: unet, vae, text_encoder or text_encoder_2; family: sd1, sd2 or xl. Names are given
-    with the component's prefix. KeyError for a tensor that such a file does not hold.
+    component: unet, vae, text_encoder or text_encoder_2; prefix: where it stands in the file, see
+    PREFIXES. KeyError for a tensor that such a file does not hold.
     """
-    prefix = PREFIXES[component][family]
     if component in ("unet", "vae"):
         names = (unet_names if component == "unet" else vae_names)(config)
         joint = re.compile(r"mid_block\.attentions\.0\.to_\w+(\.0)?\.weight")

@@ -93,14 +93,19 @@ def check_folder(path: str | os.PathLike) -> None:
     """Pass a diffusers folder of Stable Diffusion 1.x, 2.x or XL; InputError says what is wrong."""
     folder = Path(path)
     for name in check_index(folder):
-        _check_links(folder, folder / name)
-        read_config(folder, name)
-        if COMPONENTS[name].weights:
-            for file in find_weights(folder, name).files:
-                check_safetensors(file)
-        if name.startswith("tokenizer"):
-            _check_tokenizer(folder / name)
+        check_component(folder, name)
     _check_fit(folder)
+
+
+def check_component(folder: Path, name: str) -> None:
+    """Pass the component `name` of a model folder by itself."""
+    _check_links(folder, folder / name)
+    read_config(folder, name)
+    if COMPONENTS[name].weights:
+        for file in find_weights(folder, name).files:
+            check_safetensors(file)
+    if name.startswith("tokenizer"):
+        _check_tokenizer(folder / name)
 
 
 def components(folder: Path) -> tuple[str, ...]:
@@ -347,16 +352,24 @@ def _parse(raw: bytes, shown: str, of: str) -> Any:
         keys = dict(pairs)
         if len(keys) != len(pairs):
             raise ValueError("a name stands in it twice")
-        for key in keys:
-            key.encode()  # half a surrogate pair is no text
+        for text in (*keys, *keys.values()):
+            if isinstance(text, str):
+                text.encode()  # half a surrogate pair is no text
         return keys
+
+    def whole(digits: str) -> int:
+        if digits == "-0":  # a float to other readers
+            raise ValueError("-0 is no whole number")
+        return int(digits)
 
     def no_constant(name: str):
         raise ValueError(f"{name} is no number")
 
     try:
         text = raw.decode("utf-8")
-        return json.loads(text, object_pairs_hook=no_twins, parse_constant=no_constant)
+        return json.loads(
+            text, object_pairs_hook=no_twins, parse_constant=no_constant, parse_int=whole
+        )
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnicodeError):
             reason = "it is not UTF-8"

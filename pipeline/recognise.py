@@ -247,6 +247,25 @@ def vae_config(part: _Part, family: str) -> dict[str, Any]:
     }
 
 
+def vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
+    """Of an autoencoder's own file, for a model of `family`: the prefix of its names in the
+    original layout, None where they are diffusers', and its configuration."""
+    prefix = PREFIXES["vae"][family]
+    for start in (prefix, ""):
+        if f"{start}encoder.down.0.block.0.conv1.weight" in shapes:
+            return start, vae_config(_Part(shapes, start), family)
+    part = _Part(shapes, "")
+    levels = part.count("encoder.down_blocks.")
+    names = {f"encoder.down.{i}.block.0.conv1.weight": i for i in range(levels)}
+    alias = {  # what `vae_config` looks at, in the original names
+        old: part.get(f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4)
+        for old, i in names.items()
+    }
+    for j in range(part.count("encoder.down_blocks.0.resnets.")):
+        alias[f"encoder.down.0.block.{j}.norm1.weight"] = (1,)
+    return None, vae_config(_Part(dict(shapes) | alias, ""), family)
+
+
 def text_config(part: _Part, name: str, family: str) -> dict[str, Any]:
     """Configuration of the text encoder `name`: CLIP ViT-L's kind or OpenCLIP's."""
     if part.prefix.endswith("text_model."):

@@ -9,10 +9,13 @@ from .errors import InputError
 
 
 @torch.no_grad()
-def decode(vae, latents: torch.Tensor) -> torch.Tensor:
-    """Scaled latents (1, C, h, w) to a picture (1, 3, H, W) in 0..1, float32 on the CPU."""
+def decode(vae, latents: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """Scaled latents (1, C, h, w) to a picture (1, 3, H, W) in 0..1, float32 on the CPU.
+
+    device: where the autoencoder computes, if that is not where its weights lie.
+    """
     shift = getattr(vae.config, "shift_factor", None) or 0.0
-    unscaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
+    unscaled = latents.to(device or vae.device, vae.dtype) / vae.config.scaling_factor + shift
     picture = vae.decode(unscaled, return_dict=False)[0].float().cpu()
     if not torch.isfinite(picture).all():
         raise InputError(

@@ -21,7 +21,8 @@ from transformers import CLIPVisionModelWithProjection
 
 from .. import noise
 from ..options import GenerateOptions
-from ..prompt import encode
+from ..prompt.encode import encode
+from ..prompt.syntax import parse
 from ..samplers import Answer, start
 from ..vae import decode
 from .clip import enlarge
@@ -140,8 +141,10 @@ def draw(models, prompts: list[str], seeds: list[int], *, progress: bool = True)
     out = []
     for begin in tqdm(range(0, len(prompts), 16), desc="drawing", disable=not progress):
         here = slice(begin, begin + 16)
-        encoded = [encode(models.tokenizer, models.text_encoder, p, "") for p in prompts[here]]
-        context = torch.cat([c for c, _ in encoded] + [u for _, u in encoded])
+        encoded = [encode(models.text, parse(p, 1), parse("", 1))[:2] for p in prompts[here]]
+        context = torch.cat(
+            [side.contexts[0] for pair in zip(*encoded, strict=True) for side in pair]
+        )
         context = context.to(models.device, models.dtype)
         running = []
         for seed in seeds[here]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import checkpoints
+from pipeline import checkpoints, library, sources
 from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 
@@ -199,7 +199,7 @@ def test_broken_model_gets_a_sentence(tiny_copy, damage, words):
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """An empty pipeline/models and an empty working directory."""
-    monkeypatch.setattr(checkpoints, "EMBEDDED", tmp_path / "embedded")
+    monkeypatch.setattr(library, "EMBEDDED", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -210,13 +210,13 @@ def test_available_lists_and_says_why_not(shelf, tiny_model):
     shutil.copytree(tiny_model, shelf / "one")
     shutil.copytree(tiny_model, Path("models/two"))
     (shelf / "bad").mkdir()
-    rows = checkpoints.available()
-    assert [(name, "model_index.json" in why) for name, _, why in rows] == [
+    rows = library.scan()
+    assert [(e.name, "model_index.json" in (e.reason or "")) for e in rows] == [
         ("bad", True),
         ("one", False),
         ("two", False),
     ]
-    assert rows[1][2] == rows[2][2] == "ok"
+    assert {e.kind for e in rows} == {"checkpoint"} and rows[1].family == "SD 1.x"
     assert checkpoints.find("one") == shelf / "one"
     assert checkpoints.find("two") == Path("models/two")
     text = sentence(checkpoints.find, "ono")
@@ -255,10 +255,11 @@ def test_single_files_get_a_sentence(shelf, tiny_model):
     Path("model.ckpt").write_bytes(b"\x80\x02")
     Path("fake.safetensors").write_bytes(b"\x80\x02" + bytes(40))
     Path("model.txt").write_text("x")
-    assert "later version" in sentence(checkpoints.load, "model.safetensors")
+    text = sentence(checkpoints.load, "model.safetensors")
+    assert "is the UNet of a diffusers folder" in text and "SD 1.x, SD 2.x or SD XL" in text
     assert "can run any code" in sentence(checkpoints.load, "model.ckpt")
     assert "is a pickle" in sentence(checkpoints.load, "fake.safetensors")
-    assert "is a file" in sentence(checkpoints.load, "model.txt")
+    assert "is a file of another kind" in sentence(checkpoints.load, "model.txt")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +293,8 @@ def test_bad_option_gets_a_sentence(tiny_model, monkeypatch, options, words):
 def test_defaults_of_an_architecture(tiny_copy, words, prediction, side):
     change(tiny_copy / "unet/config.json", cross_attention_dim=words)
     change(tiny_copy / "scheduler/scheduler_config.json", prediction_type=prediction)
-    defaults = checkpoints.read_defaults(tiny_copy)
+    change(tiny_copy / "text_encoder/config.json", hidden_size=words)
+    defaults = checkpoints.read_defaults(sources.open_source(tiny_copy), prediction)
     assert list(defaults) == list(checkpoints.DEFAULTS)
     assert list(defaults.values()) == ["euler_a", "automatic", 20, 7.0, side, side]
 

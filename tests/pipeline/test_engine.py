@@ -62,12 +62,13 @@ def test_prompt_guidance_and_negative_matter(models):
 
 
 def test_a_long_prompt_is_encoded_in_chunks(models):
-    from pipeline.prompt import chunks, encode
+    from pipeline.prompt.encode import encode
+    from pipeline.prompt.syntax import parse
 
-    assert [len(r) for r in chunks(models.tokenizer, "apple " * 80)] == [77, 77]
-    context, uncond = encode(models.tokenizer, models.text_encoder, "apple " * 80, "")
+    long, empty, _ = encode(models.text, parse("apple " * 80, 1), parse("", 1))
+    (context,), (uncond,) = long.contexts, empty.contexts
     assert context.shape == uncond.shape == (1, 154, context.shape[-1])
-    first, _ = encode(models.tokenizer, models.text_encoder, "apple " * 75, "")
+    first = encode(models.text, parse("apple " * 75, 1), parse("", 1))[0].contexts[0]
     assert torch.allclose(context[:, :77], first, atol=1e-5)
     assert models.generate(prompt="apple " * 80, steps=1, seed=1).images
 
@@ -153,15 +154,9 @@ def test_word_maps_come_with_each_step_and_change_no_bit(text):
 
 
 def test_words_of_a_long_prompt_stand_in_their_chunks(models):
-    from pipeline import prompt
-
-    rows = prompt.chunks(models.tokenizer, "red apple " * 60)
-    flat = [token for row in rows for token in row]
-    words = prompt.words(models.tokenizer, "red apple " * 60)
-    assert [w for w, _ in words] == ["red", "apple"] * 60
-    for word, places in words:
-        assert models.tokenizer.decode([flat[p] for p in places]).strip() == word
-    assert words[-1][1][0] > 77
+    step = next(iter(models.stream(GenerateOptions(prompt="red apple " * 60), words=True)))
+    assert step.words == ("red", "apple") * 60
+    assert len(step.maps) == 120 and step.maps.sum() <= 64 * 1.001
 
 
 def test_maps_of_layers_are_brought_to_one_grid():

@@ -1,0 +1,34 @@
+"""When a device's memory runs out: free what nobody holds, then try the sparing way."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def free() -> None:
+    """Give back what every device caches. Not inside `except`, whose traceback holds tensors."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def sparing(call: Callable[[], T], *sparer: Callable[[], T]) -> T:
+    """What `call` returns; where memory runs out, what the first of `sparer` returns that fits.
+
+    torch.OutOfMemoryError where none does.
+    """
+    for attempt in (call, *sparer):
+        try:
+            return attempt()
+        except torch.OutOfMemoryError:
+            pass
+        free()
+    raise torch.OutOfMemoryError("out of memory")

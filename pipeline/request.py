@@ -1,0 +1,90 @@
+"""What a request's texts ask for beside words: LoRAs and textual inversions from the library."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import library
+from .errors import InputError, closest
+from .library import Entry
+from .preflight import short
+from .prompt import embeddings as inversion
+from .prompt.embeddings import Embedding
+from .prompt.syntax import Parsed, parse
+
+if TYPE_CHECKING:
+    from .lora.adapters import Active
+    from .options import GenerateOptions
+
+
+@dataclass(frozen=True)
+class Request:
+    """The two texts read, what they named found and opened, and what was not found."""
+
+    prompt: Parsed
+    negative: Parsed
+    adapters: Active
+    embeddings: dict[str, Embedding]
+    used: dict[str, dict[str, Path]]  # kind: name: file
+    warnings: tuple[str, ...]
+
+    def hashes(self, kind: str) -> str | None:
+        """`name: hash, name: hash` of what was used, as A1111 writes it; None for nothing."""
+        rows = [f"{name}: {content_hash(path)}" for name, path in self.used[kind].items()]
+        return ", ".join(rows) or None
+
+
+def read(models: Any, options: GenerateOptions) -> Request:
+    """InputError in one sentence for a LoRA that does not fit this model: nothing is drawn."""
+    parsed = parse(options.prompt, options.steps)
+    negative = parse(options.negative, options.steps)
+    warnings = [*parsed.hints, *negative.hints]
+    used: dict[str, dict[str, Path]] = {"lora": {}, "embedding": {}}
+    adapters = []
+    there = library.named("lora") if parsed.loras or negative.loras else {}
+    for lora in negative.loras:
+        warnings.append(f"<lora:{short(lora.name)}> in the negative prompt does nothing.")
+    for lora in parsed.loras:
+        entry = _find(there, lora.name)
+        if entry is None:
+            names = closest(lora.name, there) or f"none in the folder {library.OWN}"
+            warnings.append(f"There is no LoRA {short(repr(lora.name))}; there is {names}.")
+            continue
+        adapters.append((models.adapters.load(entry.path), lora.unet, lora.text))
+        used["lora"][entry.name] = entry.path
+    embeddings = {}
+    words = f"{options.prompt}\n{options.negative}".lower()
+    for name, entry in library.named("embedding").items():
+        if name.lower() in words:
+            try:
+                embeddings[name] = inversion.read(entry.path)
+                used["embedding"][name] = entry.path
+            except InputError as error:
+                warnings.append(f"{error} Its name is left as plain words.")
+    return Request(parsed, negative, tuple(adapters), embeddings, used, tuple(warnings))
+
+
+def _find(entries: dict[str, Entry], name: str) -> Entry | None:
+    """By name, else by name whatever its case."""
+    low = {n.lower(): e for n, e in entries.items()}
+    return entries.get(name) or low.get(name.lower())
+
+
+def content_hash(path: Path) -> str:
+    """First 12 hex digits of the SHA-256 of a safetensors file's weights, without its header."""
+    state = path.stat()
+    return _content_hash(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _content_hash(path: Path, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,264 @@
+"""A model's files, whatever their layout: which configuration, which tensor where, which tokenizer.
+
+A source is a folder in diffusers' format or a single .safetensors file in the original layout. Both
+passed the preflight; of the weights nothing but headers was read. `build` makes a component of it,
+every tensor from the files, and nothing is ever initialised at random.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import ldm, preflight, recognise
+from .errors import InputError
+from .ldm import Stored
+from .preflight import short
+
+if TYPE_CHECKING:
+    import torch
+
+CLIP = Path(__file__).parent / "clip"  # the tokenizer that single files leave out
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one component. `places(keys)` tells where tensors of diffusers' names lie."""
+
+    config: dict[str, Any]
+    place: Path  # named in sentences
+    files: tuple[Path, ...]
+    places: Callable[[Iterable[str]], dict[str, Stored]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """family: sd1, sd2 or xl. prediction: None where the files don't tell, of SD 2.x alone."""
+
+    path: Path
+    family: str
+    parts: dict[str, Part]
+    scheduler: dict[str, Any]
+    prediction: str | None
+    tokenizers: dict[str, Path]
+    zero_empty_negative: bool
+    what: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def hashed(self) -> tuple[Path, ...]:
+        """The files whose SHA-256 is the model's hash."""
+        return self.parts["unet"].files
+
+
+def open_source(path: Path) -> Source:
+    """The source that a folder or a .safetensors file is; InputError where it is neither."""
+    return _open_folder(path) if path.is_dir() else _open_file(path)
+
+
+def with_vae(source: Source, path: Path) -> Source:
+    """`source` with the autoencoder of another file, model folder or autoencoder's folder."""
+    part = open_vae(path, source.family)
+    return replace(source, parts=source.parts | {"vae": part})
+
+
+def open_vae(path: Path, family: str) -> Part:
+    """The autoencoder in a .safetensors file of either layout, or in a folder."""
+    if path.is_dir():
+        folder = path.parent if (path / "config.json").is_file() else path
+        if folder is not path and path.name != "vae":
+            raise InputError(
+                f"{short(path)} is no autoencoder: give its .safetensors file, a model's folder, or"
+                " the folder vae of one."
+            )
+        preflight.check_component(folder, "vae")
+        return _folder_part(folder, "vae")
+    found, shapes = recognise.look(path)
+    if found.kind == "checkpoint" and "vae" in found.configs:
+        return _file_part(path, "vae", ldm.PREFIXES["vae"][found.family], found.configs["vae"])
+    if found.kind != "vae":
+        raise InputError(f"{short(path)} is {found.what}, not an autoencoder.")
+    try:
+        prefix, config = recognise.vae_file(shapes, family)
+    except recognise.Damaged as fault:
+        raise InputError(f"{short(path)} {fault}.") from None
+    if prefix is None:  # diffusers' own names
+        return Part(config, path, (path,), lambda keys: _stored(path, "vae", keys))
+    return _file_part(path, "vae", prefix, config)
+
+
+def _open_folder(folder: Path) -> Source:
+    preflight.check_folder(folder)
+    names = preflight.components(folder)
+    index = preflight.read_json(folder / "model_index.json")
+    parts = {n: _folder_part(folder, n) for n in names if preflight.COMPONENTS[n].weights}
+    unet = parts["unet"].config
+    if "text_encoder_2" in parts:
+        family = "xl"
+    else:
+        family = "sd2" if unet.get("use_linear_projection") else "sd1"
+    scheduler = preflight.read_config(folder, "scheduler")
+    return Source(
+        folder,
+        family,
+        parts,
+        scheduler,
+        scheduler.get("prediction_type") or "epsilon",
+        {n: folder / n for n in names if n.startswith("tokenizer")},
+        bool(index.get("force_zeros_for_empty_prompt", family == "xl")) and family == "xl",
+        f"{recognise.FAMILIES[family]}, diffusers folder",
+    )
+
+
+def _open_file(path: Path) -> Source:
+    from . import library
+
+    found, _ = recognise.look(path)
+    if found.kind != "checkpoint":
+        raise InputError(f"{short(path)} is {found.what}; {library.advice(found)}")
+    parts, warnings = {}, ()
+    for name, config in found.configs.items():
+        if name != "scheduler":
+            parts[name] = _file_part(path, name, ldm.PREFIXES[name][found.family], config)
+    if "vae" not in parts:
+        parts["vae"], used = library.other_vae(found.family)
+        warnings = (
+            f"{path.name} holds no autoencoder; {used} is used instead, another one can be given.",
+        )
+    tokenizers = {"tokenizer": CLIP} | ({"tokenizer_2": CLIP} if found.family == "xl" else {})
+    return Source(
+        path,
+        found.family,
+        parts,
+        found.configs["scheduler"],
+        found.prediction,
+        tokenizers,
+        found.family == "xl",
+        f"{recognise.FAMILIES[found.family]}, single file",
+        warnings,
+    )
+
+
+def _folder_part(folder: Path, name: str) -> Part:
+    files = preflight.find_weights(folder, name).files
+    stored: dict[str, Stored] = {}
+    for file in files:
+        stored |= _stored(file, name)
+    config = preflight.read_config(folder, name)
+    return Part(config, folder / name, files, lambda _: stored)
+
+
+def _stored(file: Path, name: str, _=()) -> dict[str, Stored]:
+    return {_modern(name, key): Stored(key) for key in preflight.safetensors_header(file)}
+
+
+def _file_part(path: Path, name: str, prefix: str, config: dict) -> Part:
+    return Part(config, path, (path,), lambda keys: ldm.plan(name, prefix, config, keys))
+
+
+def _modern(name: str, key: str) -> str:
+    """A tensor's name as today's classes have it; older files have older names."""
+    if name in TEXT_ENCODERS:
+        return key.removeprefix("text_model.")
+    if name == "vae":
+        old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+        return re.sub(
+            r"(attentions\.\d+\.)(query|key|value|proj_attn)\b", lambda m: m[1] + old[m[2]], key
+        )
+    return key
+
+
+def build(source: Source, name: str, dtype: torch.dtype):
+    """UNet, autoencoder or text encoder on the CPU, evaluating, every tensor from the files."""
+    part = source.parts[name]
+    try:
+        model = _bare(name, part.config)
+    except Exception as error:  # a configuration has more ways to be wrong than can be listed
+        reason = short(str(error).strip() or repr(error))
+        raise InputError(f"{short(part.place)} cannot be loaded: {reason}") from None
+    asked = {_modern(name, k): (k, tuple(t.shape)) for k, t in model.state_dict().items()}
+    stored = part.places(asked)
+    headers = _headers(part)
+    _check(part, {k: shape for k, (_, shape) in asked.items()}, stored, headers)
+    tensors = {}
+    for file in part.files:
+        keys = {k: stored[k] for k in asked if headers[stored[k].name][0] == file}
+        taken = _take(file, keys, dtype)
+        tensors |= {asked[k][0]: tensor for k, tensor in taken.items()}
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _bare(name: str, config: dict):
+    """The component without weights: its parameters lie on the meta device."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        if name in TEXT_ENCODERS:
+            import transformers
+
+            cls = getattr(transformers, preflight.COMPONENTS[name].classes[0])
+            return cls(transformers.CLIPTextConfig.from_dict(config))
+        import diffusers
+
+        return getattr(diffusers, preflight.COMPONENTS[name].classes[0]).from_config(config)
+
+
+def _headers(part: Part) -> dict[str, tuple[Path, dict]]:
+    """Each tensor of the part's files: its file, and what the header says of it."""
+    return {
+        key: (file, info)
+        for file in part.files
+        for key, info in preflight.safetensors_header(file).items()
+    }
+
+
+def _check(part: Part, asked: dict, stored: dict[str, Stored], headers: dict) -> None:
+    """Every tensor that the configuration asks for must be in the files, in its shape."""
+    lost = [
+        stored[k].name if k in stored else k
+        for k in asked
+        if k not in stored or stored[k].name not in headers
+    ]
+    if lost:
+        raise InputError(_incomplete(part.place, list(dict.fromkeys(lost))))
+    for key, shape in asked.items():
+        name, wanted = stored[key].name, stored[key].shape(shape)
+        _, info = headers[name]
+        if tuple(info["shape"]) != wanted:
+            by = "its config.json asks" if part.place.is_dir() else "the others ask"
+            raise InputError(
+                f"{short(part.place)} is damaged: tensor {short(name)} has the shape"
+                f" {short(tuple(info['shape']))}, {by} for {wanted}."
+            )
+        if info["dtype"] not in FLOATS:
+            raise InputError(
+                f"{short(part.place)}: tensor {short(name)} is of type {info['dtype']}; weights in"
+                f" {', '.join(FLOATS)} are loaded, no quantized ones."
+            )
+
+
+def _take(file: Path, keys: dict[str, Stored], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors by diffusers' names, copied: the file may be replaced while the model serves."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {
+                key: stored.take(opened.get_tensor(stored.name)).to(dtype, copy=True).contiguous()
+                for key, stored in keys.items()
+            }
+    except (SafetensorError, OSError) as error:
+        reason = short(str(error).strip() or repr(error))
+        raise InputError(f"{short(file)} cannot be loaded: {reason}") from None
+
+
+def _incomplete(place: Path, lost: list[str]) -> str:
+    more = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""
+    verb = "are" if more else "is"
+    return f"The weights in {short(place)} are incomplete: {short(lost[0])}{more} {verb} missing."
