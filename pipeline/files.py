@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
+from .metadata import exif
 
 if TYPE_CHECKING:
     from PIL import Image
 
+JPEG_EXIF = 65_533  # bytes: a segment of a JPEG counts its length, itself included, in 16 bits
+
 
 def check_writable(path: Path) -> None:
-    """InputError in one sentence where a PNG could not be written to `path`."""
+    """InputError in one sentence where a picture could not be written to `path`."""
     if "\0" in str(path):
         raise InputError("The output path holds a NUL character.")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"The output path must end in .png, not {path.name!r}.")
+    if path.suffix.lower() not in WRITERS:
+        *first, last = WRITERS
+        endings = f"{', '.join(first)} or {last}"
+        raise InputError(f"The output path must end in {endings}, not {path.name!r}.")
     if path.is_dir():
         raise InputError(f"Cannot write {path}: it is a folder.")
     folder = path.parent
@@ -31,19 +36,52 @@ def check_writable(path: Path) -> None:
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> Path:
-    """Write a PNG that keeps the picture's parameters text; InputError where that fails."""
-    from PIL import PngImagePlugin
+    """Write a PNG, JPEG or WebP file that keeps the picture's text, `info["parameters"]`.
 
+    As A1111 stores it: in PNG a chunk `parameters`, tEXt where Latin-1 holds it and else iTXt; in
+    JPEG and WebP the EXIF UserComment in big-endian UTF-16. The file is there whole or not at all.
+    Raises InputError where it cannot be written, and for a text that a JPEG has no room for, some
+    32,000 characters.
+    """
     path = Path(path)
     check_writable(path)
-    text = PngImagePlugin.PngInfo()
-    if "parameters" in picture.info:
-        text.add_text("parameters", picture.info["parameters"])
+    kind, flags = WRITERS[path.suffix.lower()]
+    flags = flags | (_png if kind == "PNG" else _exif)(picture.info.get("parameters"))
+    if kind == "JPEG" and len(flags.get("exif", b"")) > JPEG_EXIF:
+        raise InputError(
+            f"Cannot write {path}: prompt and settings take {len(flags['exif']):,} bytes in a JPEG "
+            f"(two a character, emoji four), which holds {JPEG_EXIF:,}; .png and .webp hold more."
+        )
     part = path.with_name(f".{path.name}.part")
     try:
-        picture.save(part, "PNG", pnginfo=text)
+        picture.save(part, kind, **flags)
         os.replace(part, path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         part.unlink(missing_ok=True)
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from None
+        raise InputError(
+            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}."
+        ) from None
     return path
+
+
+def _png(text: str | None) -> dict:
+    from PIL import PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    if text:
+        chunks.add_text("parameters", text)
+    return {"pnginfo": chunks}
+
+
+def _exif(text: str | None) -> dict:
+    return {"exif": exif(text)} if text else {}
+
+
+# By ending, what Pillow calls the format and what it is told. Photographs of 4:2:0 smear the edges
+# of flat colours, so JPEG keeps all of its colour.
+WRITERS: dict[str, tuple[str, dict]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"quality": 95}),
+}
