@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import NamedTuple
 
 from ..preflight import short
@@ -63,7 +64,7 @@ def tokenize(prompt: str, hints: Hints) -> list[Token]:
         end = match.end()
     if end < len(prompt):
         tokens.append(_text(prompt[end:], hints))
-    return _balance(tokens, hints)
+    return _join(_balance(tokens, hints))
 
 
 def literal(token: Token) -> Token:
@@ -79,6 +80,18 @@ def _text(raw: str, hints: Hints) -> Token:
     if re.search(r"\bAND\b", raw):
         hints.add("AND is read as a word: prompts joined by AND are not supported.")
     return Token("text", raw, raw)
+
+
+def _join(tokens: list[Token]) -> list[Token]:
+    """Neighbours that are text as one token."""
+    out = []
+    for is_text, group in groupby(tokens, lambda token: token.kind == "text"):
+        if is_text:
+            _, raws, texts = zip(*group, strict=True)
+            out.append(Token("text", "".join(raws), "".join(texts)))
+        else:
+            out += group
+    return out
 
 
 def _balance(tokens: list[Token], hints: Hints) -> list[Token]:
