@@ -171,7 +171,7 @@ def load(
         for encoder in (n for n in sources.TEXT_ENCODERS if n in parts):
             tokens = encoder.replace("text_encoder", "tokenizer")
             tokenizer = _load_tokenizer(source.tokenizers[tokens], parts[encoder])
-            towers.append(Tower(tokenizer, parts[encoder]))
+            towers.append(Tower(tokenizer, parts[encoder], torch_device))
         text = TextParts(tuple(towers), source.family, source.zero_empty_negative)
         unet, autoencoder = parts["unet"], parts["vae"]
         try:
@@ -198,7 +198,7 @@ def load(
             unet=unet,
             vae=autoencoder,
             text=text,
-            adapters=Adapters(networks),
+            adapters=Adapters(networks, torch_device),
             scheduler_config=scheduler,
             defaults=read_defaults(source, predicts),
             vocabulary=vocabulary,
@@ -208,6 +208,14 @@ def load(
             backends=used,
             preview=preview,
         )
+
+
+def offload(parts: dict[str, Any], device: torch.device) -> None:
+    """The parts' weights stay in main memory; each layer's visit `device` while it runs."""
+    from accelerate import cpu_offload
+
+    for part in parts.values():
+        cpu_offload(part, device)
 
 
 def _name(path: Path) -> str:
@@ -234,12 +242,10 @@ def _place(parts: dict[str, Any], device: torch.device, low_memory: bool) -> Non
     if low_memory:
         parts["vae"].enable_tiling()
         parts["vae"].enable_slicing()
+        if device.type != "cpu":
+            offload(parts, device)
+            return
     for name, part in parts.items():
-        if low_memory and device.type != "cpu":
-            from accelerate import cpu_offload
-
-            cpu_offload(part, device, offload_buffers=False)
-            continue
         part.to(device)
         if CHANNELS_LAST[device.type] and name in ("unet", "vae"):
             part.to(memory_format=torch.channels_last)

@@ -202,7 +202,7 @@ def _decode(models, running, latents, warnings: list[str]):
         try:
             pixels = running.call(lambda: vae.decode(models.vae, latents, models.device))
         finally:
-            models.vae.enable_tiling(before)
+            models.vae.use_tiling = before
         warnings.append(TILED)
         return pixels
 

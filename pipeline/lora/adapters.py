@@ -38,10 +38,13 @@ Active = tuple[tuple[Fitted, float, float], ...]
 
 
 class Adapters:
-    """The LoRAs of one model. `networks`: its "unet", "text_encoder", maybe "text_encoder_2"."""
+    """The LoRAs of one model. `networks`: its "unet", "text_encoder", maybe "text_encoder_2".
 
-    def __init__(self, networks: Mapping[str, nn.Module]):
-        self.networks = dict(networks)
+    device: where they compute, if that is not where their weights lie.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], device: torch.device | None = None):
+        self.networks, self.device = dict(networks), device
         self._words = _words(self.networks["unet"])
         self._targets: dict[str, tuple[str, nn.Module]] = {}
         for network, module in self.networks.items():
@@ -85,7 +88,7 @@ class Adapters:
             raise InputError(self._refusal(lora, misfits))
         layers: dict[str, dict[nn.Module, Part]] = {network: {} for network in self.networks}
         for (network, layer), part in found.items():
-            layers[network][layer] = _moved(lora, layer, part)
+            layers[network][layer] = _moved(lora, layer, part, self.device)
         return Fitted(lora.path.name, layers)
 
     def install(self, active: Active) -> None:
@@ -192,10 +195,10 @@ def _bare(shape: Iterable[int]) -> tuple[int, ...]:
     return shape[:2] if shape[2:] == (1, 1) else shape
 
 
-def _moved(lora: Lora, layer: nn.Module, part: Part) -> Part:
+def _moved(lora: Lora, layer: nn.Module, part: Part, device: torch.device | None) -> Part:
     weight = layer.weight
     moved = [
-        t if t is None else t.to(weight.device, weight.dtype)
+        t if t is None else t.to(device or weight.device, weight.dtype)
         for t in (part.down, part.up, part.mid)
     ]
     for tensor in moved:

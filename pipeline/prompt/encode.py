@@ -30,10 +30,14 @@ Words = tuple[tuple[str, list[int]], ...]
 
 @dataclass(frozen=True)
 class Tower:
-    """A tokenizer and its text encoder: CLIPTextModel or CLIPTextModelWithProjection."""
+    """A tokenizer and its text encoder: CLIPTextModel or CLIPTextModelWithProjection.
+
+    device: where the encoder computes, if that is not where its weights lie.
+    """
 
     tokenizer: Any
     model: Any
+    device: Any = None
 
     @property
     def width(self) -> int:
@@ -179,7 +183,9 @@ def _hear(
     states, pooled = [], None
     for i, (tower, own) in enumerate(zip(text.towers, rows, strict=True)):
         own = own + [[]] * (count - len(own))
-        ids = torch.tensor([_ids(tower.tokenizer, row) for row in own], device=tower.model.device)
+        ids = torch.tensor(
+            [_ids(tower.tokenizer, row) for row in own], device=tower.device or tower.model.device
+        )
         vectors_at = [
             (number, place, vectors[entry.embedding][i][entry.vector])
             for number, row in enumerate(own)
