@@ -1,0 +1,409 @@
+"""Prompts through tiny random text encoders: against diffusers, and A1111's rules by hand."""
+
+import pytest
+import torch
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from pipeline import InputError, prompt
+from pipeline.prompt.chunks import BACKTRACK, chunks, count_tokens
+from pipeline.prompt.embeddings import Embedding
+from pipeline.prompt.encode import TextParts, Tower, encode
+from pipeline.prompt.syntax import parse
+
+STEPS = 10
+PROMPTS = [
+    "",
+    "a red apple",
+    "a RED  apple,on\nblue",
+    "红苹果",
+    "a red apple on blue " * 40,
+    "it's",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    return CLIPTokenizer.from_pretrained(tiny_model / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def exclamation(tiny_model):
+    """As Stable Diffusion 2's and XL's second: padded with "!"."""
+    return CLIPTokenizer.from_pretrained(tiny_model / "tokenizer", pad_token="!")
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model):
+    return CLIPTextModel.from_pretrained(tiny_model / "text_encoder").eval()
+
+
+def random_encoder(tokenizer, width, layers, kind=CLIPTextModel):
+    """With a mean that is not 0, as trained encoders have it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(width)
+        model = kind(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=width,
+                intermediate_size=32,
+                num_hidden_layers=layers,
+                num_attention_heads=2,
+                max_position_embeddings=77,
+                projection_dim=12,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        ).eval()
+        text = getattr(model, "text_model", model)
+        torch.nn.init.normal_(text.embeddings.token_embedding.weight, 0.5, 1.0)
+        torch.nn.init.uniform_(text.final_layer_norm.bias, 0.0, 1.0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def sd1(tokenizer):
+    return TextParts((Tower(tokenizer, random_encoder(tokenizer, 16, 3)),), "sd1")
+
+
+@pytest.fixture(scope="module")
+def xl(tokenizer, exclamation):
+    second = random_encoder(exclamation, 24, 2, CLIPTextModelWithProjection)
+    first = random_encoder(tokenizer, 16, 3)
+    return TextParts((Tower(tokenizer, first), Tower(exclamation, second)), "xl", True)
+
+
+def conditioned(text, positive, negative="", **options):
+    one, two, warnings = encode(text, parse(positive, STEPS), parse(negative, STEPS), **options)
+    assert not warnings
+    return one, two
+
+
+def rows_of(tokenizer, text):
+    (part,) = parse(text, STEPS).parts
+    return chunks(tokenizer, part.segments, {})
+
+
+def hidden(tower, text):
+    """All hidden states of a text of one chunk, straight from the model."""
+    ids = torch.tensor(prompt.chunks(tower.tokenizer, text))
+    with torch.no_grad():
+        return tower.model(input_ids=ids, output_hidden_states=True)
+
+
+@pytest.mark.parametrize("negative", ["", "blue " * 80])
+@pytest.mark.parametrize("positive", PROMPTS)
+def test_without_syntax_it_is_the_plain_encoder_to_the_bit(tokenizer, encoder, positive, negative):
+    text = TextParts((Tower(tokenizer, encoder),), "sd1")
+    context, uncond = prompt.encode(tokenizer, encoder, positive, negative)
+    one, two = conditioned(text, positive, negative)
+    assert one.ends == two.ends == (STEPS,) and one.pooled == two.pooled == (None,)
+    assert torch.equal(one.contexts[0], context) and torch.equal(two.contexts[0], uncond)
+    assert list(one.words[0]) == prompt.words(tokenizer, positive)
+
+
+@pytest.mark.parametrize("negative", [None, "", "blue"])
+def test_xl_is_what_diffusers_makes_of_it(xl, negative):
+    from diffusers import StableDiffusionXLPipeline
+
+    parts = {f: None for f in ("vae", "unet", "scheduler")}
+    for end, tower in zip(("", "_2"), xl.towers, strict=True):
+        parts |= {f"tokenizer{end}": tower.tokenizer, f"text_encoder{end}": tower.model}
+    pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    with torch.no_grad():
+        context, uncond, pooled, uncond_pooled = pipeline.encode_prompt(
+            "a red apple", negative_prompt=negative
+        )
+    text = TextParts(xl.towers, "xl", zero_empty_negative=negative is None)
+    one, two = conditioned(text, "a red apple", negative or "")
+    assert torch.equal(one.contexts[0], context) and torch.equal(one.pooled[0], pooled)
+    assert torch.equal(two.contexts[0], uncond) and torch.equal(two.pooled[0], uncond_pooled)
+    assert two.contexts[0].any() == (negative is not None)
+    assert one.contexts[0].shape == (1, 77, 40) and one.pooled[0].shape == (1, 12)
+
+
+def test_an_empty_negative_of_xl_is_zero_at_any_length_and_only_it(xl):
+    one, two = conditioned(xl, "apple " * 80, " ")
+    assert two.contexts[0].shape == one.contexts[0].shape == (1, 154, 40)
+    assert not two.contexts[0].any() and not two.pooled[0].any() and two.words == ((),)
+    for negative in ("blue", "BREAK", "[blue::5]"):
+        assert all(c.any() for c in conditioned(xl, "apple", negative)[1].contexts)
+    same = parse("", STEPS)
+    one, two, _ = encode(xl, same, same)
+    assert one.contexts[0].any() and not two.contexts[0].any()
+
+
+def test_xl_pools_the_first_chunk_of_the_last_tower(xl):
+    long, _ = conditioned(xl, "red " * 75 + "apple")
+    short, _ = conditioned(xl, "red " * 75)
+    assert torch.allclose(long.pooled[0], short.pooled[0], atol=1e-6)
+    assert torch.allclose(long.contexts[0][:, :77], short.contexts[0], atol=1e-5)
+
+
+def test_clip_skip_of_stable_diffusion_1(sd1):
+    (tower,) = sd1.towers
+    states = hidden(tower, "a red apple").hidden_states
+    for skip in (1, 2, 3):
+        one, _ = conditioned(sd1, "a red apple", clip_skip=skip)
+        with torch.no_grad():
+            expected = tower.model.final_layer_norm(states[-skip])
+        assert torch.equal(one.contexts[0], expected)
+    plain, _ = conditioned(sd1, "a red apple")
+    assert torch.equal(plain.contexts[0], hidden(tower, "a red apple").last_hidden_state)
+
+
+def test_clip_skip_of_stable_diffusion_2_counts_the_layer_that_is_not_saved(sd1):
+    sd2 = TextParts(sd1.towers, "sd2")
+    for skip, same in ((None, 1), (1, 1), (2, 1), (3, 2), (4, 3)):
+        one, _ = conditioned(sd2, "a red apple", clip_skip=skip)
+        two, _ = conditioned(sd1, "a red apple", clip_skip=same)
+        assert torch.equal(one.contexts[0], two.contexts[0])
+
+
+def test_clip_skip_of_xl(xl):
+    for skip, depth in ((None, 2), (1, 2), (2, 2)):
+        one, _ = conditioned(xl, "a red apple", clip_skip=skip)
+        states = [hidden(t, "a red apple").hidden_states[-depth] for t in xl.towers]
+        assert torch.equal(one.contexts[0], torch.cat(states, -1))
+    deeper = TextParts(xl.towers[:1], "xl")
+    one, _ = conditioned(deeper, "a red apple", clip_skip=3)
+    assert torch.equal(one.contexts[0], hidden(xl.towers[0], "a red apple").hidden_states[-3])
+    assert one.pooled == (None,)
+
+
+@pytest.mark.parametrize("kind, most", [("sd1", 3), ("sd2", 4), ("xl", 2)])
+def test_a_clip_skip_beyond_the_layers_is_an_error(sd1, xl, kind, most):
+    text = TextParts(xl.towers if kind == "xl" else sd1.towers, kind)
+    conditioned(text, "a", clip_skip=most)
+    for skip in (most + 1, 0, -1):
+        with pytest.raises(InputError, match=f"clip_skip is {skip}.*can be 1 to {most}"):
+            conditioned(text, "a", clip_skip=skip)
+
+
+def test_weights_multiply_and_the_mean_stays(sd1):
+    """A1111's emphasis "Original"."""
+    (tower,) = sd1.towers
+    plain = hidden(tower, "a red apple on blue").last_hidden_state
+    weights = torch.ones(1, 77, 1)
+    weights[0, 2] = 1.5
+    weights[0, 4:6] = 0.5
+    loud = plain * weights
+    one, two = conditioned(sd1, "a (red:1.5) apple (on blue:0.5)", "a (red:0)")
+    assert torch.equal(one.contexts[0], loud * (plain.mean() / loud.mean()))
+    assert one.contexts[0].mean() == pytest.approx(plain.mean().item(), rel=1e-5)
+    plain = hidden(tower, "a red").last_hidden_state
+    assert not two.contexts[0][0, 2].any() and torch.allclose(two.contexts[0].mean(), plain.mean())
+
+
+def test_weights_of_xl_act_on_each_tower_by_itself(xl):
+    one, _ = conditioned(xl, "a (red:2)")
+    expected = []
+    for tower in xl.towers:
+        plain = hidden(tower, "a red").hidden_states[-2]
+        loud = plain.clone()
+        loud[0, 2] *= 2
+        expected.append(loud * (plain.mean() / loud.mean()))
+    assert torch.equal(one.contexts[0], torch.cat(expected, -1))
+    assert torch.equal(one.pooled[0], conditioned(xl, "a red")[0].pooled[0])
+
+
+def test_a_chunk_without_weights_is_left_to_the_bit(sd1):
+    plain, _ = conditioned(sd1, "red " * 75 + "apple")
+    loud, _ = conditioned(sd1, "red " * 75 + "(apple:1.3)")
+    assert torch.equal(plain.contexts[0][:, :77], loud.contexts[0][:, :77])
+    assert not torch.equal(plain.contexts[0][:, 77:], loud.contexts[0][:, 77:])
+    one, _ = conditioned(sd1, "a (red:1) ([apple]:1.1)")
+    assert torch.equal(one.contexts[0], conditioned(sd1, "a red apple")[0].contexts[0])
+
+
+def test_a_mean_that_is_chance_is_not_brought_back(tokenizer, encoder):
+    """The tiny model's norm centres each token: to divide by the mean would scale by rounding."""
+    text = TextParts((Tower(tokenizer, encoder),), "sd1")
+    plain = hidden(text.towers[0], "a red apple").last_hidden_state
+    loud, _ = conditioned(text, "a (red:1.5) apple")
+    assert torch.equal(loud.contexts[0][:, [0, 1, 3]], plain[:, [0, 1, 3]])
+    assert torch.equal(loud.contexts[0][:, 2], plain[:, 2] * 1.5)
+
+
+def test_negative_weights_stay_finite_and_keep_the_sign_of_the_rest(sd1):
+    plain, _ = conditioned(sd1, "red " * 75)
+    loud, _ = conditioned(sd1, "(" + "red " * 75 + ":-10)")
+    assert torch.isfinite(loud.contexts[0]).all()
+    assert (loud.contexts[0][0, 0] * plain.contexts[0][0, 0] >= 0).all()
+
+
+def test_a_schedule_holds_from_step_to_step(sd1):
+    one, two = conditioned(sd1, "a [red:blue:3] apple", "[blue|red|]")
+    assert one.ends == (3, STEPS) and two.ends == tuple(range(1, STEPS + 1))
+    red, blue = (conditioned(sd1, f"a {c} apple")[0].contexts[0] for c in ("red", "blue"))
+    for step in range(STEPS):
+        context, pooled, words = one.at(step)
+        assert torch.equal(context, red if step < 3 else blue) and pooled is None
+        assert words[1] == ("red" if step < 3 else "blue", [2])
+        third = ("blue", "red", "")[step % 3]
+        assert torch.equal(two.at(step)[0], conditioned(sd1, third)[0].contexts[0])
+    assert torch.equal(one.at(STEPS + 5)[0], blue)
+
+
+def test_each_text_is_encoded_once(sd1, monkeypatch):
+    calls = []
+    model = sd1.towers[0].model
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **k: calls.append(k) or forward(**k))
+    one, two = conditioned(sd1, "[red|blue]", "[blue:red:2]")
+    assert len(calls) == 2
+    assert one.contexts[0] is one.contexts[2] is two.contexts[1]
+
+
+def test_all_contexts_are_filled_with_the_empty_text_to_one_length(sd1):
+    one, two = conditioned(sd1, "red BREAK apple", "[blue:" + "blue " * 200 + ":5]")
+    assert {c.shape for c in (*one.contexts, *two.contexts)} == {(1, 231, 16)}
+    empty = conditioned(sd1, "")[0].contexts[0]
+    assert torch.allclose(one.contexts[0][:, 154:], empty, atol=1e-5)
+    assert torch.allclose(two.contexts[0][:, 77:154], empty, atol=1e-5)
+    red, apple = (conditioned(sd1, t)[0].contexts[0] for t in ("red", "apple"))
+    assert torch.allclose(one.contexts[0][:, :154], torch.cat([red, apple], 1), atol=1e-5)
+
+
+def test_gradients_are_not_kept(sd1):
+    assert not conditioned(sd1, "(a:1.2)")[0].contexts[0].requires_grad
+
+
+ROWS = {  # prompt: tokens in each chunk
+    "": [0],
+    "apple " * 75: [75],
+    "apple " * 76: [75, 1],
+    "apple " * 151: [75, 75, 1],
+    "a BREAK a a": [1, 2],
+    "BREAK a": [0, 1],
+    "a BREAK": [1],
+    "BREAK": [0],
+    "a BREAK BREAK a": [1, 0, 1],
+    "apple " * 75 + "BREAK a": [75, 1],
+    # a chunk ends at its last comma if at most BACKTRACK tokens follow it
+    "apple " * (75 - BACKTRACK) + ", " + "red " * 30: [76 - BACKTRACK, 30],
+    "apple " * (74 - BACKTRACK) + ", " + "red " * 30: [75, 10],
+    "apple " * 74 + ", " + "red ": [75, 1],
+    "apple " * 75 + ", red": [75, 2],
+    "apple, " * 2 + "red " * 60 + ", " + "blue " * 20: [65, 20],
+    "apple " * 60 + ", " + "red " * 14: [75],
+    "apple " * 60 + "(,:1.2) " + "(red:1.1) " * 20: [61, 20],
+}
+
+
+@pytest.mark.parametrize("text", ROWS)
+def test_chunks(tokenizer, text):
+    rows = rows_of(tokenizer, text)
+    assert [len(row) for row in rows] == ROWS[text]
+    filled = 75 * (len(rows) - 1)
+    assert count_tokens(tokenizer, parse(text, STEPS)) == (filled + len(rows[-1]), filled + 75)
+
+
+def test_chunks_keep_the_tokens_in_order_with_their_weights(tokenizer):
+    rows = rows_of(tokenizer, "a (red:1.5) apple, " * 40)
+    ids = tokenizer("a red apple, " * 40, add_special_tokens=False).input_ids
+    assert [e.token for row in rows for e in row] == ids
+    assert [e.weight for row in rows for e in row] == [1, 1.5, 1, 1] * 40
+
+
+def test_the_longest_text_is_counted(tokenizer):
+    assert count_tokens(tokenizer, parse("[a:red apple:3] on", STEPS)) == (3, 75)
+    assert count_tokens(tokenizer, parse("a <lora:apple:1> (red:1.3)", STEPS)) == (2, 75)
+    assert count_tokens(tokenizer, parse("a \ud800 b", STEPS))[1] == 75
+
+
+def test_a_window_of_another_size(tiny_model):
+    small = CLIPTokenizer.from_pretrained(tiny_model / "tokenizer", model_max_length=12)
+    assert [len(row) for row in rows_of(small, "apple " * 25)] == [10, 10, 5]
+    assert count_tokens(small, parse("apple " * 25, STEPS)) == (25, 30)
+    text = TextParts((Tower(small, random_encoder(small, 16, 1)),), "sd1")
+    assert conditioned(text, "apple " * 25)[0].contexts[0].shape == (1, 36, 16)
+
+
+def test_padding_is_the_tokenizers_own(xl):
+    seen = []
+    for tower in xl.towers:
+        tower.model.get_input_embeddings().register_forward_hook(
+            lambda module, args, output: seen.append(args[0]), always_call=True
+        )
+    conditioned(xl, "a", "a")
+    for tower in xl.towers:
+        tower.model.get_input_embeddings()._forward_hooks.clear()
+    first, second = seen
+    end, mark = xl.towers[0].tokenizer.eos_token_id, xl.towers[1].tokenizer.pad_token_id
+    assert first[0, 2:].tolist() == [end] * 75
+    assert second[0, 2:].tolist() == [end, *[mark] * 74] and mark != end
+
+
+def test_words_stand_where_their_tokens_are(sd1):
+    one, _ = conditioned(sd1, "a (red) xyz BREAK 苹果")
+    assert one.words[0] == (
+        ("a", [1]),
+        ("red", [2]),
+        ("xyz", [3, 4, 5]),
+        ("苹", [78, 79, 80]),
+        ("果", [81, 82, 83]),
+    )
+    torn, _ = conditioned(sd1, "a " * 74 + "xyz")
+    assert torn.words[0][-1] == ("xyz", [75, 78, 79])
+
+
+def test_an_embedding_stands_for_its_name(sd1):
+    (tower,) = sd1.towers
+    table = tower.model.get_input_embeddings().weight.detach()
+    red, apple = (tower.tokenizer.convert_tokens_to_ids(f"{w}</w>") for w in ("red", "apple"))
+    both = Embedding("thing", (table[[red, apple]].clone(),))
+    one, two = conditioned(sd1, "a (Thing:1.2), things", "blue-THING", embeddings={"thing": both})
+    plain, negative = conditioned(sd1, "a (red apple:1.2), things", "blue-red apple")
+    assert torch.equal(one.contexts[0], plain.contexts[0])
+    assert torch.equal(two.contexts[0], negative.contexts[0])
+    assert one.words[0][:2] == (("a", [1]), ("thing", [2, 3]))
+    assert not tower.model.get_input_embeddings()._forward_hooks
+    parsed = parse("a thing", STEPS)
+    assert count_tokens(tower.tokenizer, parsed, {"thing": both}) == (3, 75)
+
+
+def test_an_embedding_of_xl_speaks_to_both_towers(xl):
+    vectors = []
+    for tower in xl.towers:
+        number = tower.tokenizer.convert_tokens_to_ids("apple</w>")
+        vectors.append(tower.model.get_input_embeddings().weight.detach()[[number]])
+    one, _ = conditioned(xl, "a new", embeddings={"new": Embedding("new", tuple(vectors))})
+    plain, _ = conditioned(xl, "a apple")
+    assert torch.equal(one.contexts[0], plain.contexts[0])
+    assert torch.equal(one.pooled[0], plain.pooled[0])
+
+
+@pytest.mark.parametrize("widths, said", [((8,), "8"), ((16,), "16"), ((24, 8), "24 and 8")])
+def test_an_embedding_of_another_width_is_left_as_words(xl, widths, said):
+    """One that fits one tower of two does not fit."""
+    embeddings = {
+        "apple": Embedding("apple", tuple(torch.ones(2, w) for w in widths)),
+        "unused": Embedding("unused", (torch.ones(2, 8),)),
+    }
+    one, _, warnings = encode(xl, parse("a apple", 5), parse("", 5), embeddings=embeddings)
+    assert warnings == [
+        f"The embedding apple has width {said}, this model's text encoder takes 16 and 24; it is"
+        " left as plain words."
+    ]
+    assert torch.equal(one.contexts[0], conditioned(xl, "a apple")[0].contexts[0])
+
+
+@pytest.mark.parametrize(
+    "count, lengths", [(10, [70, 10]), (5, [75]), (75, [70, 75]), (80, [75, 75])]
+)
+def test_an_embedding_stands_in_one_chunk_if_it_fits(sd1, count, lengths):
+    embeddings = {"big": Embedding("big", (torch.rand(count, 16),))}
+    (part,) = parse("apple " * 70 + "big", STEPS).parts
+    rows = chunks(sd1.towers[0].tokenizer, part.segments, embeddings)
+    assert [len(row) for row in rows] == lengths
+    placed = [e.vector for row in rows for e in row if e.embedding]
+    assert placed == list(range(count))
+    one, _ = conditioned(sd1, "apple " * 70 + "big", embeddings=embeddings)
+    assert torch.isfinite(one.contexts[0]).all()
+    at = [i * 77 + p + 1 for i, row in enumerate(rows) for p, e in enumerate(row) if e.embedding]
+    assert one.words[0][-1] == ("big", at)
