@@ -22,6 +22,11 @@ from .errors import InputError
 MAX_JSON = 16_000_000  # bytes; the largest honest one, SD's tokenizer.json, has 4 MB
 MAX_HEADER = 25_000_000  # bytes; the format allows 100 MB, an SDXL checkpoint has 0.4 MB
 MAX_TENSORS = 100_000
+MAX_PARTS = {  # of a header, by the character that each of them costs
+    b"{": ("objects", 2 * MAX_TENSORS),
+    b"[": ("lists", 4 * MAX_TENSORS),
+    b",": ("values", 20 * MAX_TENSORS),
+}
 MAX_NUMBER = 1_000_000  # of a config.json: no size or count of a real model is larger
 MAX_LAYERS = 128
 ITEM_BYTES = {
@@ -277,6 +282,12 @@ def safetensors(path: str | os.PathLike) -> tuple[dict[str, dict], dict[str, str
         if isinstance(error, InputError):
             raise
         raise InputError(f"{shown} cannot be read: {_reason(error)}.") from None
+    for mark, (parts, most) in MAX_PARTS.items():  # before Python makes objects of them
+        if raw.count(mark) > most:
+            raise InputError(
+                f"The header of {shown} is damaged: it holds {raw.count(mark):,} {parts}, more than"
+                f" {MAX_TENSORS:,} tensors need."
+            )
     header = _parse(raw, shown, "The header of ")
     if not isinstance(header, dict):
         raise InputError(f"The header of {shown} is damaged: it must be an object.")
@@ -567,7 +578,9 @@ def short(value: Any) -> str:
         text = value if isinstance(value, str) else str(value)
     except ValueError:
         text = "a number of thousands of digits"
+    end = isinstance(value, Path)
+    text = text[-121:] if end else text[:121]  # one more than is shown: a name may have megabytes
     text = "".join(c if c.isprintable() else "?" for c in text)
     if len(text) <= 120:
         return text
-    return "..." + text[-117:] if isinstance(value, Path) else text[:117] + "..."
+    return "..." + text[-117:] if end else text[:117] + "..."

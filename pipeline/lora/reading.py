@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..preflight import read_json, safetensors_header, short
+from ..preflight import read_json, safetensors, short
 from . import names
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def read(path: str | os.PathLike) -> Lora:
     A LoRA without alpha counts as one whose alpha is its rank.
     """
     path = Path(path)
-    header = safetensors_header(path)
+    header, metadata = safetensors(path)
     layers = _layers(path, header)
-    metadata, tensors = _tensors(path, header)
+    tensors = _tensors(path, header)
     configs = _peft_configs(path, metadata)
     parts = {}
     for layer, keys in layers.items():
@@ -120,21 +120,20 @@ def _agree(
     )
 
 
-def _tensors(path: Path, header: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The file's metadata and all tensors, which are finite."""
+def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All tensors, which are finite."""
     import torch
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in header}
-            metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{short(path.name)} cannot be read: {short(error)}.") from None
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{short(path.name)}: {short(name)} holds values that are not finite.")
-    return metadata, tensors
+    return tensors
 
 
 def _peft_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict]:

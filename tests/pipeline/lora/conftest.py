@@ -129,7 +129,11 @@ class Files:
 
     def raw(self, tensors: dict, metadata: dict | None = None, name: str = "detail") -> Path:
         path = self.folder / f"{name}.safetensors"
-        save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
+        save_file(
+            {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
+            path,
+            metadata,
+        )
         return path
 
 

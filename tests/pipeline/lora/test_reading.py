@@ -100,6 +100,7 @@ def test_rank_stabilised_and_default_alphas_of_peft(adapters, networks, files):
         ({"unet.lora_alpha": 6}, lambda rank: 6 / rank),
         ({"unet.lora_alpha": 6, "unet.use_rslora": True}, lambda rank: 6 / rank**0.5),
         ({"lora_alpha": 6}, lambda rank: 6 / rank),
+        ({"lora_alpha": 6, "unet.lora_alpha": 4}, lambda rank: 4 / rank),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn1.to_q": 2}}, lambda rank: 2 / rank),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"^to_q": 2}}, lambda rank: 6 / rank),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"n1.to_q": 2}}, lambda rank: 6 / rank),
