@@ -7,7 +7,9 @@ names that file as its `family`.
 
 Names are A1111's. The papers: DDPM arXiv 2006.11239, DDIM 2010.02502, PNDM (PLMS) 2202.09778,
 EDM (Euler, Heun, Karras) 2206.00364, DPM-Solver++ 2211.01095, UniPC 2302.04867, DEIS 2204.13902,
-LCM 2310.04378, SGM Uniform 2305.08891, Beta 2407.12173.
+LCM 2310.04378, TCD 2402.19159, Restart 2306.14878, CFG++ 2406.08070, SGM Uniform and zero terminal
+SNR 2305.08891, Align Your Steps and KL Optimal 2404.14507, Beta 2407.12173. docs/samplers.md
+measures each: the order in which it converges, or the moments of what it draws.
 """
 
 from __future__ import annotations
@@ -34,11 +36,25 @@ __all__ = [
     "check_pair",
     "sampler_key",
     "schedule_key",
+    "split_name",
     "start",
     "unsupported",
 ]
 
-ALL = ("automatic", "uniform", "karras", "exponential", "sgm_uniform", "beta")
+ALL = (
+    "automatic",
+    "uniform",
+    "karras",
+    "exponential",
+    "polyexponential",
+    "sgm_uniform",
+    "kl_optimal",
+    "align_your_steps",
+    "simple",
+    "normal",
+    "ddim",
+    "beta",
+)
 SPACED = ("automatic", "uniform", "sgm_uniform")  # for samplers bound to the trained timesteps
 FIXED = ("automatic", "uniform")
 
@@ -47,9 +63,10 @@ FIXED = ("automatic", "uniform")
 class Sampler:
     """A line of SAMPLERS.
 
-    `automatic` is the schedule that Automatic means here, `order` the model calls of a step,
-    `needs` packages beyond the usual ones, `scheduler` and `flags` diffusers' class and what is
-    set on top of the checkpoint's own configuration.
+    `automatic` is the schedule that Automatic means here, `order` the model calls of a step (the
+    last steps may take fewer, see `start`), `needs` packages beyond the usual ones, `scheduler` and
+    `flags` diffusers' class and what is set on top of the checkpoint's own configuration. With a
+    `family` other than the adapter the class only gives the noise levels.
     """
 
     label: str
@@ -66,11 +83,12 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A line of SCHEDULES; `flags` are what diffusers' scheduler classes call it."""
+    """A line of SCHEDULES: `flags` are what diffusers' classes call it, `formula` what we do."""
 
     label: str
     note: str
     flags: Mapping[str, object] = field(default_factory=dict)
+    formula: str | None = None
     needs: tuple[str, ...] = ()
 
 
@@ -92,11 +110,19 @@ SAMPLERS: dict[str, Sampler] = {
         flags=NO_CLIP,
         schedules=SPACED,
     ),
+    "ddim_cfgpp": Sampler(
+        "DDIM CFG++",
+        "DDIM whose guidance stays closer to real pictures; the scale means 1/12.5 of itself.",
+        "DDIMScheduler",
+        flags=NO_CLIP,
+        schedules=SPACED,
+        family="ddim_cfgpp",
+    ),
     "plms": Sampler(
         "PLMS",
         "DDIM with a memory of four steps; one model call more than steps.",
         "PNDMScheduler",
-        flags={"skip_prk_steps": True},
+        flags={"skip_prk_steps": True, "prediction_type": "epsilon"},
         schedules=SPACED,
         aliases=("PNDM",),
     ),
@@ -109,7 +135,6 @@ SAMPLERS: dict[str, Sampler] = {
         "Euler a",
         "Euler with fresh noise: varied, soft, never settles as steps grow.",
         "EulerAncestralDiscreteScheduler",
-        schedules=SPACED,
         aliases=("Euler ancestral",),
     ),
     "heun": Sampler(
@@ -117,6 +142,13 @@ SAMPLERS: dict[str, Sampler] = {
         "Euler that looks ahead and corrects itself: two calls a step, accurate.",
         "HeunDiscreteScheduler",
         order=2,
+    ),
+    "heunpp2": Sampler(
+        "HeunPP2",
+        "Heun that looks two steps ahead and trusts it little: three calls a step, smooth.",
+        "EulerDiscreteScheduler",
+        order=3,
+        family="heunpp2",
     ),
     "lms": Sampler(
         "LMS",
@@ -139,6 +171,15 @@ SAMPLERS: dict[str, Sampler] = {
         order=2,
         aliases=("DPM2 ancestral",),
     ),
+    "dpmpp_2s_a": Sampler(
+        "DPM++ 2S a",
+        "DPM++ with fresh noise and a look half a step ahead: two calls a step, crisp and varied.",
+        "EulerDiscreteScheduler",
+        automatic="karras",
+        order=2,
+        aliases=("DPM++ 2S ancestral",),
+        family="dpmpp_2s_a",
+    ),
     "dpmpp_2m": Sampler(
         "DPM++ 2M",
         "The best for few steps at one call each: sharp by 15 to 25 steps.",
@@ -152,6 +193,20 @@ SAMPLERS: dict[str, Sampler] = {
         "DPMSolverMultistepScheduler",
         flags=DPMPP_2M | {"algorithm_type": "sde-dpmsolver++"},
         automatic="exponential",
+    ),
+    "dpmpp_2m_sde_heun": Sampler(
+        "DPM++ 2M SDE Heun",
+        "DPM++ 2M SDE with another weight on its memory: a little softer.",
+        "DPMSolverMultistepScheduler",
+        flags=DPMPP_2M | {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+        automatic="exponential",
+    ),
+    "dpmpp_3m_sde": Sampler(
+        "DPM++ 3M SDE",
+        "DPM++ 2M SDE with a longer memory: for 30 steps and more, and lower guidance.",
+        "EulerDiscreteScheduler",
+        automatic="exponential",
+        family="dpmpp_3m_sde",
     ),
     "dpmpp_sde": Sampler(
         "DPM++ SDE",
@@ -178,6 +233,21 @@ SAMPLERS: dict[str, Sampler] = {
         flags=NO_CLIP,
         schedules=FIXED,
     ),
+    "tcd": Sampler(
+        "TCD",
+        "For trajectory consistency distillation LoRAs only: 2 to 8 steps, more detail than LCM.",
+        "TCDScheduler",
+        flags=NO_CLIP,
+        schedules=FIXED,
+    ),
+    "restart": Sampler(
+        "Restart",
+        "Heun that goes back into the noise once or twice to mend errors: from 20 steps on.",
+        "EulerDiscreteScheduler",
+        automatic="karras",
+        order=2,
+        family="restart",
+    ),
 }
 
 
@@ -186,6 +256,7 @@ def _sigmas(kind: str | None, spacing: str) -> dict[str, object]:
     return flags | {"use_lu_lambdas": False, "timestep_spacing": spacing}
 
 
+# A formula's levels take the place of Karras's in diffusers' classes, so they carry that flag.
 # "linspace" makes the first and the last noise level the model's own, as k-diffusion has it; with
 # the checkpoint's "leading" or "trailing" some of diffusers' classes would cut the range short.
 SCHEDULES: dict[str, Schedule] = {
@@ -201,10 +272,46 @@ SCHEDULES: dict[str, Schedule] = {
         "Every step divides the noise by the same factor.",
         _sigmas("exponential", "linspace"),
     ),
+    "polyexponential": Schedule(
+        "Polyexponential",
+        "Exponential with a bend that A1111 leaves straight: the same noise levels.",
+        _sigmas("karras", "linspace"),
+        formula="polyexponential",
+    ),
     "sgm_uniform": Schedule(
         "SGM Uniform",
         "Even timesteps that start at the very last one: whole range, flat colours.",
         _sigmas(None, "trailing"),
+    ),
+    "kl_optimal": Schedule(
+        "KL Optimal",
+        "Even steps in the angle between picture and noise: best if all pictures were one blur.",
+        _sigmas("karras", "linspace"),
+        formula="kl_optimal",
+    ),
+    "align_your_steps": Schedule(
+        "Align Your Steps",
+        "NVIDIA's optimised noise levels: made for about 10 steps.",
+        _sigmas("karras", "linspace"),
+        formula="align_your_steps",
+    ),
+    "simple": Schedule(
+        "Simple",
+        "Even timesteps from the very last one, cut off to whole ones.",
+        _sigmas("karras", "linspace"),
+        formula="simple",
+    ),
+    "normal": Schedule(
+        "Normal",
+        "Even timesteps from the very last one to the very first: A1111's Uniform.",
+        _sigmas("karras", "linspace"),
+        formula="normal",
+    ),
+    "ddim": Schedule(
+        "DDIM",
+        "Even timesteps from the first one up, as DDIM's authors took them: starts below the top.",
+        _sigmas("karras", "linspace"),
+        formula="ddim",
     ),
     "beta": Schedule(
         "Beta",
@@ -223,6 +330,7 @@ _SAMPLER_KEYS = {
     _plain(name): key for key, s in SAMPLERS.items() for name in (key, s.label, *s.aliases)
 }
 _SCHEDULE_KEYS = {_plain(name): key for key, s in SCHEDULES.items() for name in (key, s.label)}
+_ENDINGS = _SCHEDULE_KEYS | {"ka": "karras", "exp": "exponential"}  # k_dpmpp_2m_ka
 
 
 def sampler_key(text: str) -> str | None:
@@ -233,6 +341,23 @@ def sampler_key(text: str) -> str | None:
 def schedule_key(text: str) -> str | None:
     """The key in SCHEDULES that `text` means ("SGM Uniform", "sgm_uniform"), or None."""
     return _SCHEDULE_KEYS.get(_plain(text))
+
+
+def split_name(text: str) -> tuple[str, str | None] | None:
+    """The sampler and the schedule (or None) that an A1111 name of either kind means, as keys.
+
+    "DPM++ 2M Karras" is ("dpmpp_2m", "karras"), "Euler a" and "k_euler_a" are ("euler_a", None). A
+    name of no sampler here is None. Whether the two go together is for `check_pair` to say.
+    """
+    plain = _plain(text)
+    for name in (plain, plain.removeprefix("k")):
+        if name in _SAMPLER_KEYS:
+            return _SAMPLER_KEYS[name], None
+        for ending, schedule in _ENDINGS.items():
+            sampler = _SAMPLER_KEYS.get(name.removesuffix(ending))
+            if sampler and name.endswith(ending):
+                return sampler, schedule
+    return None
 
 
 def check_pair(sampler: str, schedule: str) -> str | None:
@@ -267,9 +392,12 @@ def start(
     """A fresh coroutine that turns `noise` into latents: yields Query, is sent Answer.
 
     noise             (1, C, h, w), unit variance; its device and dtype are the result's
-    steps             what the user asked for, 1 to 200; Heun, DPM2, DPM2 a and DPM++ SDE call the
-                      model twice a step, but for the last; PLMS twice at its first
-    scheduler_config  the checkpoint's scheduler_config.json
+    steps             what the user asked for, 1 to 200. Heun, DPM2, DPM2 a, DPM++ 2S a, DPM++ SDE
+                      and Restart call the model twice a step, but once at the last; HeunPP2 three
+                      times, but twice at the last but one and once at the last; PLMS twice at its
+                      first; the others once
+    scheduler_config  the checkpoint's scheduler_config.json; `"align_your_steps": "sdxl"` in it
+                      chooses SD XL's table for that schedule
     generator         on the CPU, whatever the device: the noise of the steps is drawn from it, so
                       draw `noise` from it first
     seed              what DPM++ SDE grows its Brownian tree from

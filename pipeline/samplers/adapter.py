@@ -1,7 +1,8 @@
 """diffusers' schedulers as samplers: one coroutine around any of them, a fresh instance per image.
 
 diffusers' numbers are kept to the last bit, so every sampler here is diffusers' own with the flags
-of the tables. What that means where diffusers departs from k-diffusion or from the papers:
+of the tables (but PLMS, with a model that predicts v). What that means where diffusers departs
+from k-diffusion or from the papers:
 
 - DPM++ 2M, UniPC and DEIS hand the UNet whole timesteps: rounded for Karras, cut off for
   Exponential and Beta (so the noise level is exact and the timestep up to one too low). DPM2 and
@@ -14,20 +15,32 @@ of the tables. What that means where diffusers departs from k-diffusion or from 
   divide 1000 is not quite the next timestep.
 - DEIS never leaves the model's lowest noise level; the others end at zero, if `final_sigmas_type`
   does not say otherwise.
+- PLMS is given the noise that a velocity means. diffusers' class would take the mean of velocities
+  of several timesteps for one of its own timestep, which makes it a method of first order.
+- DPM2 and DPM2 a use every level. A1111 leaves out the last but one.
+
+The schedules that diffusers does not have (schedules.py) take the place of its Karras levels, and
+then the UNet is handed the fraction of a timestep by every sampler. Euler a has no levels but even
+timesteps of its own: it takes Euler's.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import importlib
 import inspect
 import json
 import math
 
+import torch
+
 from ..errors import InputError
+from . import schedules, terminal
 from .base import Query
 
+EULER = "EulerDiscreteScheduler"
 # The noise level of a second call between two levels; call i of the sampler.
 MIDPOINT = {
     "KDPM2DiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i],
@@ -41,21 +54,31 @@ def start(sampler, schedule, config, noise, steps, generator, seed):
     scheduler = build(sampler, schedule, config, steps)
     if hasattr(scheduler, "noise_sampler_seed"):
         _plant_tree(scheduler, noise, seed)
-    return _run(scheduler, noise, steps, sampler.order, generator)
+    trained = trained_sigmas(scheduler) if schedule.formula else None
+    velocity = config.get("prediction_type") == "v_prediction"
+    return _run(scheduler, noise, steps, sampler.order, generator, trained, velocity)
 
 
-def _run(scheduler, noise, steps, order, generator):
+def _run(scheduler, noise, steps, order, generator, trained, velocity):
     device, timesteps = noise.device, scheduler.timesteps
     takes = inspect.signature(scheduler.step).parameters
     more = {"generator": generator} if "generator" in takes else {}
     extra = len(timesteps) - steps  # PLMS calls twice at its first step
+    calls = [(i, t, i // 2 if order == 2 else max(0, i - extra)) for i, t in enumerate(timesteps)]
     latents = noise * scheduler.init_noise_sigma
-    for i, t in enumerate(timesteps):
+    if terminal.needs_help(scheduler, level(scheduler, 0, timesteps[0])):
+        answer = yield Query(noise, timesteps[0].to(device), 0, terminal.SIGMA)
+        output = answer.output.to(noise.dtype)
+        latents, calls = terminal.leave(scheduler, noise, output, velocity, order, calls)
+    for i, t, step in calls:
+        sigma = level(scheduler, i, t)
         x = scheduler.scale_model_input(latents, t)
-        asked = (t.float() if t.is_floating_point() else t).to(device)
-        step = i // 2 if order == 2 else max(0, i - extra)
-        answer = yield Query(x, asked, step, _sigma(scheduler, i, t))
+        asked = t if trained is None else torch.tensor(schedules.timestep(sigma, trained))
+        asked = (asked.float() if asked.is_floating_point() else asked).to(device)
+        answer = yield Query(x, asked, step, sigma)
         output = answer.output.to(latents.dtype)
+        if velocity and scheduler.config.prediction_type == "epsilon":
+            output = (sigma * x + output) / math.sqrt(1 + sigma**2)
         latents = scheduler.step(output, t, latents, return_dict=False, **more)[0]
     return latents
 
@@ -73,15 +96,22 @@ def build(sampler, schedule, config, steps):
     flags = {**schedule.flags, **sampler.flags}
     if steps == 1 and flags.get("timestep_spacing") == "linspace":
         flags["timestep_spacing"] = "trailing"  # one point of linspace(0, 999) would be 0
-    if sampler.scheduler == "LCMScheduler":
+    if sampler.scheduler in ("LCMScheduler", "TCDScheduler"):
         usual = config.get("original_inference_steps") or 50
         if steps > usual:  # the next finer division of the trained timesteps
             usual = next(n for n in range(steps, trained + 1) if trained % n == 0)
         flags["original_inference_steps"] = usual
     try:
-        scheduler = copy.deepcopy(
-            _prototype(sampler.scheduler, json.dumps(dict(config)), json.dumps(flags))
-        )
+        text = json.dumps(dict(config))
+        scheduler = copy.deepcopy(_prototype(sampler.scheduler, text, json.dumps(flags)))
+        if config.get("rescale_betas_zero_snr"):
+            if "rescale_betas_zero_snr" not in scheduler.config:
+                scheduler.alphas_cumprod = _prototype(EULER, text, "{}").alphas_cumprod.clone()
+            elif predicts == "epsilon":  # which cannot divide by an abar of 0, as v may
+                scheduler.alphas_cumprod.clamp_(min=terminal.ABAR)
+        if schedule.formula:
+            listed = schedules.levels(schedule.formula, steps, trained_sigmas(scheduler), config)
+            scheduler._convert_to_karras = lambda in_sigmas, num_inference_steps=None: listed
         scheduler.set_timesteps(steps)
         if scheduler.timesteps.min() < 0:
             scheduler.set_timesteps(_Steps(steps))
@@ -89,6 +119,9 @@ def build(sampler, schedule, config, steps):
         raise InputError(
             f"{sampler.label} cannot use this checkpoint's scheduler configuration: {error}"
         ) from None
+    if sampler.scheduler == "EulerAncestralDiscreteScheduler" and schedule.flags:
+        euler = build(dataclasses.replace(sampler, scheduler=EULER), schedule, config, steps)
+        scheduler.sigmas, scheduler.timesteps = euler.sigmas, euler.timesteps
     if hasattr(scheduler, "set_begin_index"):
         # Otherwise it looks the first timestep up, and of two that round to the same whole number
         # it takes the second: Beta with many steps would skip a level and run off the end.
@@ -101,7 +134,7 @@ def build(sampler, schedule, config, steps):
     return scheduler
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=128)
 def _prototype(name: str, config: str, flags: str):
     """A scheduler to copy, for making one takes DPM2 and DPM2 a half a second (JSON comes in).
 
@@ -127,7 +160,7 @@ class _Steps(int):
         return math.nextafter(other / int(self), math.inf)
 
 
-def _sigma(scheduler, i: int, t) -> float:
+def level(scheduler, i: int, t) -> float:
     """sqrt((1 - abar) / abar) at call i, as exactly as the scheduler itself knows it."""
     name = type(scheduler).__name__
     if name in MIDPOINT and not scheduler.state_in_first_order:
@@ -135,7 +168,13 @@ def _sigma(scheduler, i: int, t) -> float:
     if hasattr(scheduler, "sigmas"):
         return float(scheduler.sigmas[i])
     abar = float(scheduler.alphas_cumprod[t])
-    return math.sqrt((1 - abar) / abar) if abar else math.inf
+    return math.sqrt((1 - abar) / abar) if abar else terminal.SIGMA
+
+
+def trained_sigmas(scheduler):
+    """sigma of every trained timestep, rising, float64."""
+    abar = scheduler.alphas_cumprod.double().clamp(min=terminal.ABAR)
+    return ((1 - abar) / abar).sqrt().numpy()
 
 
 def _plant_tree(scheduler, noise, seed: int) -> None:

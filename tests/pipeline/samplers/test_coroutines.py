@@ -25,7 +25,7 @@ def test_steps_are_the_users(begin, drive, sampler, steps):
     latents, queries = drive(coroutine, curved)
     counted = [q.step for q in queries]
     assert sorted(set(counted)) == list(range(steps)) and counted == sorted(counted)
-    calls = {1: steps, 2: 2 * steps - 1}[SAMPLERS[sampler].order]
+    calls = {1: steps, 2: 2 * steps - 1, 3: max(1, 3 * steps - 3)}[SAMPLERS[sampler].order]
     assert len(queries) == calls + (sampler == "plms" and steps > 1)
     assert latents.shape == noise.shape and latents.isfinite().all()
     for q in queries:
@@ -82,18 +82,21 @@ def test_recorded_answers_lead_back_to_the_same_place(begin, drive, sampler):
 
 def test_the_seed_alone_feeds_the_noise(begin, drive):
     """The global generator neither matters nor moves."""
-    for sampler in ("ddpm", "euler_a", "dpm2_a", "dpmpp_2m_sde", "dpmpp_sde", "lcm"):
+    noisy = "ddpm euler_a dpm2_a dpmpp_2s_a dpmpp_2m_sde dpmpp_2m_sde_heun dpmpp_3m_sde dpmpp_sde"
+    for sampler in (*noisy.split(), "lcm", "tcd", "restart"):
         results = []
+        steps = 20 if sampler == "restart" else 5
         for other in (0, 1):
             torch.manual_seed(other)
             before = torch.get_rng_state()
-            results.append(drive(begin(sampler, seed=5)[0], curved)[0])
+            results.append(drive(begin(sampler, steps=steps, seed=5)[0], curved)[0])
             assert torch.equal(before, torch.get_rng_state()), sampler
         assert torch.equal(*results), sampler
 
 
-def test_closing_stops(begin):
-    coroutine, _ = begin("dpmpp_2m")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_closing_stops(begin, sampler):
+    coroutine, _ = begin(sampler)
     query = next(coroutine)
     coroutine.send(curved(query))
     coroutine.close()

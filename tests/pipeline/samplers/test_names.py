@@ -14,6 +14,7 @@ from pipeline.samplers import (
     check_pair,
     sampler_key,
     schedule_key,
+    split_name,
     start,
     unsupported,
 )
@@ -40,6 +41,11 @@ def run(code):
         ("PLMS", "plms"),
         ("PNDM", "plms"),
         ("UniPC", "unipc"),
+        ("DPM++ 2S a", "dpmpp_2s_a"),
+        ("DPM++ 2M SDE Heun", "dpmpp_2m_sde_heun"),
+        ("DDIM CFG++", "ddim_cfgpp"),
+        ("HeunPP2", "heunpp2"),
+        ("Heun++2", "heunpp2"),
         ("DPM 2M", None),
         ("euler b", None),
         ("", None),
@@ -59,7 +65,11 @@ def test_sampler_key(text, key):
         ("Automatic", "automatic"),
         ("KARRAS", "karras"),
         ("beta ", "beta"),
-        ("normal", None),
+        ("normal", "normal"),
+        ("Align Your Steps", "align_your_steps"),
+        ("KL Optimal", "kl_optimal"),
+        ("SGMUniform", "sgm_uniform"),
+        ("turbo", None),
         ("", None),
     ],
 )
@@ -67,24 +77,69 @@ def test_schedule_key(text, key):
     assert schedule_key(text) == key
 
 
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("Euler a", ("euler_a", None)),
+        ("k_euler_a", ("euler_a", None)),
+        ("k_euler_ancestral", ("euler_a", None)),
+        ("k_dpm_2_a_ka", ("dpm2_a", "karras")),
+        ("k_lms_ka", ("lms", "karras")),
+        ("k_dpmpp_2s_a_ka", ("dpmpp_2s_a", "karras")),
+        ("k_dpmpp_2m_sde_heun_exp", ("dpmpp_2m_sde_heun", "exponential")),
+        ("DPM++ 2M Karras", ("dpmpp_2m", "karras")),
+        ("DPM++ SDE Karras", ("dpmpp_sde", "karras")),
+        ("DPM++ 2M SDE", ("dpmpp_2m_sde", None)),
+        ("DPM++ 2M SDE Exponential", ("dpmpp_2m_sde", "exponential")),
+        ("DPM++ 2M SDE Heun Karras", ("dpmpp_2m_sde_heun", "karras")),
+        ("DPM++ 3M SDE Polyexponential", ("dpmpp_3m_sde", "polyexponential")),
+        ("DPM++ 2M SGM Uniform", ("dpmpp_2m", "sgm_uniform")),
+        ("Euler Uniform", ("euler", "uniform")),
+        ("Euler Align Your Steps", ("euler", "align_your_steps")),
+        ("Euler DDIM", ("euler", "ddim")),
+        ("DDIM", ("ddim", None)),
+        ("DDIM CFG++", ("ddim_cfgpp", None)),
+        ("DPM2 a Karras", ("dpm2_a", "karras")),
+        ("Restart", ("restart", None)),
+        ("DPM fast", None),
+        ("DPM adaptive", None),
+        ("Karras", None),
+        ("k_", None),
+        ("", None),
+    ],
+)
+def test_split_name(text, pair):
+    assert split_name(text) == pair
+
+
+def test_split_name_knows_every_pair():
+    for key, row in SAMPLERS.items():
+        for schedule in row.schedules:
+            assert split_name(f"{row.label} {SCHEDULES[schedule].label}") == (key, schedule)
+
+
 def test_the_tables_hold_together():
-    names = "ddpm ddim plms euler euler_a heun lms dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde dpmpp_sde"
-    assert [*SAMPLERS][:-3] == names.split() and [*SAMPLERS][-3:] == ["unipc", "deis", "lcm"]
-    assert list(SCHEDULES) == [
-        "automatic",
-        "uniform",
-        "karras",
-        "exponential",
-        "sgm_uniform",
-        "beta",
-    ]
+    names = (
+        "ddpm ddim ddim_cfgpp plms euler euler_a heun heunpp2 lms dpm2 dpm2_a dpmpp_2s_a dpmpp_2m "
+        "dpmpp_2m_sde dpmpp_2m_sde_heun dpmpp_3m_sde dpmpp_sde unipc deis lcm tcd restart"
+    )
+    assert [*SAMPLERS] == names.split()
+    schedules = (
+        "automatic uniform karras exponential polyexponential sgm_uniform kl_optimal "
+        "align_your_steps simple normal ddim beta"
+    )
+    assert [*SCHEDULES] == schedules.split()
     automatic = {key: row.automatic for key, row in SAMPLERS.items() if row.automatic != "uniform"}
     assert automatic == {
         "dpm2": "karras",
         "dpm2_a": "karras",
+        "dpmpp_2s_a": "karras",
         "dpmpp_2m": "karras",
         "dpmpp_2m_sde": "exponential",
+        "dpmpp_2m_sde_heun": "exponential",
+        "dpmpp_3m_sde": "exponential",
         "dpmpp_sde": "karras",
+        "restart": "karras",
     }
     for key, row in SAMPLERS.items():
         assert sampler_key(row.label) == sampler_key(key) == key
@@ -99,12 +154,12 @@ def test_the_tables_hold_together():
 
 
 def test_a_pair_that_does_not_go_together():
-    sentence = check_pair("euler_a", "karras")
+    sentence = check_pair("plms", "karras")
     assert sentence == (
-        "Euler a does not take the schedule karras; it takes automatic, uniform, sgm_uniform."
+        "PLMS does not take the schedule karras; it takes automatic, uniform, sgm_uniform."
     )
-    with pytest.raises(InputError, match="Euler a does not take the schedule karras"):
-        begin("euler_a", "karras")
+    with pytest.raises(InputError, match="PLMS does not take the schedule karras"):
+        begin("plms", "karras")
 
 
 def begin(sampler="euler", schedule="uniform", steps=3, **config):

@@ -1,0 +1,25 @@
+"""DPM++ 2S a: DPM-Solver++(2S), arXiv 2211.01095, in ancestral steps, as k-diffusion has it."""
+
+from __future__ import annotations
+
+import math
+
+from .sigma import Model, ancestral
+
+
+def start(sampler, schedule, config, noise, steps, generator, seed):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
+    return _run(Model(sampler, schedule, config, noise, steps, generator))
+
+
+def _run(model):
+    x = model.first
+    for i, (s, s_next) in enumerate(zip(model.sigmas, model.sigmas[1:], strict=False)):
+        denoised = yield from model.denoise(x, s, i)
+        if s_next == 0:
+            return denoised
+        down, up = ancestral(s, s_next)
+        middle = math.sqrt(s * down)  # half way in log sigma
+        x_middle = middle / s * x + (1 - middle / s) * denoised
+        denoised = yield from model.denoise(x_middle, middle, i)
+        x = down / s * x + (1 - down / s) * denoised + up * model.noise(x)

@@ -1,0 +1,28 @@
+"""HeunPP2: Heun++ of sd-webui-samplers-scheduler (Carzit), as A1111's forks and ComfyUI have it.
+
+It looks one and two steps ahead and weighs the slopes there by their noise levels over the highest
+one, so late steps are almost Euler's: for all its calls it converges in first order only.
+"""
+
+from __future__ import annotations
+
+from .sigma import Model
+
+
+def start(sampler, schedule, config, noise, steps, generator, seed):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
+    return _run(Model(sampler, schedule, config, noise, steps, generator))
+
+
+def _run(model):
+    x, sigmas = model.first, model.sigmas
+    for i, s in enumerate(sigmas[:-1]):
+        ahead = [sigma for sigma in sigmas[i + 1 : i + 3] if sigma > 0]
+        slope = (x - (yield from model.denoise(x, s, i))) / s
+        mean, here, x_ahead, d = slope, s, x, slope
+        for sigma in ahead:
+            x_ahead, here = x_ahead + (sigma - here) * d, sigma
+            d = (x_ahead - (yield from model.denoise(x_ahead, sigma, i))) / sigma
+            mean = mean + sigma / ((len(ahead) + 1) * sigmas[0]) * (d - slope)
+        x = x + (sigmas[i + 1] - s) * mean
+    return x

@@ -1,0 +1,47 @@
+"""What our own samplers share: k-diffusion's scale x = x0 + sigma eps, around the UNet's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from . import adapter, schedules
+from .base import Query
+
+
+class Model:
+    """The UNet as k-diffusion's D(x, sigma): a sampler's noise levels, and what they lead to.
+
+    sigmas  one float per step and a last 0, as diffusers' Euler would have them
+    first   the latents to begin with, noise at the highest level
+    """
+
+    def __init__(self, sampler, schedule, config, noise, steps, generator):
+        row = replace(sampler, scheduler=adapter.EULER)
+        scheduler = adapter.build(row, schedule, config, steps)
+        self.sigmas = [float(sigma) for sigma in scheduler.sigmas]
+        self.first = noise * float(scheduler.init_noise_sigma)
+        self.trained = adapter.trained_sigmas(scheduler)
+        self.predicts = config.get("prediction_type") or "epsilon"
+        self.generator = generator
+
+    def denoise(self, x, sigma: float, step: int):
+        """D(x, sigma), to be had by `yield from`; the timestep may be a fraction."""
+        t = torch.tensor(schedules.timestep(sigma, self.trained), device=x.device)
+        query = Query(x / math.sqrt(1 + sigma**2), t, step, sigma)
+        output = (yield query).output.to(x.dtype)
+        if self.predicts == "epsilon":
+            return x - sigma * output
+        return (query.x - sigma * output) / math.sqrt(1 + sigma**2)
+
+    def noise(self, x):
+        """Fresh noise of x's shape, drawn on the CPU whatever the device."""
+        return torch.randn(x.shape, generator=self.generator).to(x)
+
+
+def ancestral(sigma: float, sigma_next: float) -> tuple[float, float]:
+    """How far down to go without noise, and how much noise then leads to sigma_next."""
+    up = min(sigma_next, sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
+    return math.sqrt(sigma_next**2 - up**2), up
