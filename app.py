@@ -17,7 +17,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--model",
         default="emoji",
         metavar="NAME|PATH|HUB_ID",
-        help="an embedded model, a folder or a hub id (default: emoji)",
+        help="an embedded model, a folder, a .safetensors file or a hub id (default: emoji)",
+    )
+    parser.add_argument(
+        "--low-memory",
+        action="store_true",
+        help="weights visit the GPU layer by layer, pictures are decoded in tiles",
     )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
@@ -52,14 +57,16 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline import InputError, load
 
     try:
-        models = load(args.model)
+        options = {"low_memory": args.low_memory}
+        models = load(args.model, **options)
     except InputError as error:
         return complain(error)
 
     from demo import build, serve
+    from pipeline.shelf import Shelf
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
-    page = build(models, on_gpu)
+    page = build(Shelf(models, **options), on_gpu)
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
     except OSError as error:  # no port was free, or no such address is ours

@@ -1,6 +1,6 @@
 """The browser page: knows the engine's events, nothing of UNets.
 
-page = build(models)
+page = build(Shelf(load("emoji")))
 serve(page, server_port=7860)
 """
 
@@ -11,32 +11,33 @@ from collections.abc import Callable
 import gradio as gr
 
 from . import api, texts, theme, work
+from .page import Page
 from .tabs import TABS
 
 QUEUE_SIZE = 24  # requests that may wait; the next one is told that the server is busy
+LARGEST_FILE = "64mb"  # that may be dropped: large PNGs have 30
 KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
 
 
-def build(models, on_gpu: Callable = lambda function: function) -> gr.Blocks:
-    """The page of a loaded model. `on_gpu` wraps the work where a GPU is lent by the call."""
+def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
+    """The page of a shelf of models. `on_gpu` wraps the work where a GPU is lent by the call."""
     i18n = texts.translations()
-    paint = work.painter(models, on_gpu)
-    with gr.Blocks(
+    paint = work.painter(shelf, on_gpu)
+    with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
-    ) as page:
-        gr.HTML(theme.header(i18n("tagline"), models), apply_default_css=False, elem_id="gb-head")
-        if len(TABS) == 1:
-            (only,) = TABS.values()
-            only(models, paint, i18n)
-        else:
-            with gr.Tabs():
-                for key, tab in TABS.items():
-                    with gr.Tab(i18n(f"tab_{key}"), id=key):
-                        tab(models, paint, i18n)
+    ) as blocks:
+        head = gr.HTML(
+            theme.header(i18n("tagline"), shelf.first), apply_default_css=False, elem_id="gb-head"
+        )
+        with gr.Tabs() as tabs:
+            page = Page(shelf, paint, i18n, head, tabs)
+            for key, tab in TABS.items():
+                with gr.Tab(i18n(f"tab_{key}"), id=key):
+                    tab(page)
         api.endpoint(paint)
-    page.queue(max_size=QUEUE_SIZE, api_open=False)
-    page.i18n = i18n
-    return page
+    blocks.queue(max_size=QUEUE_SIZE, api_open=False)
+    blocks.i18n = i18n
+    return blocks
 
 
 def serve(page: gr.Blocks, **where) -> tuple:
@@ -52,5 +53,6 @@ def serve(page: gr.Blocks, **where) -> tuple:
         footer_links=["api", "gradio"],
         run_history=False,
         ssr_mode=False,
+        max_file_size=LARGEST_FILE,
         **where,
     )

@@ -1,7 +1,7 @@
 """The web API: `/generate`, for gradio_client, curl and MCP.
 
 Its fields are plain text and numbers, so that GenerateOptions alone judges them. They say what the
-picture is; what computes it, the server decides. Clients send them by position: add none between.
+picture is; what computes it, the server decides. Clients send them by position: new ones go last.
 """
 
 from __future__ import annotations
@@ -18,6 +18,15 @@ from .work import Broken, Finished, Painter
 GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}  # every listener that uses the device
 
 
+class Blocks(gr.Blocks):
+    """A page whose web API takes fewer values than it has fields, as clients of curl send them."""
+
+    def validate_inputs(self, block_fn, inputs: list) -> None:
+        if block_fn.api_name == "generate":
+            inputs += [field.value for field in block_fn.inputs[len(inputs) :]]
+        super().validate_inputs(block_fn, inputs)
+
+
 def endpoint(paint: Painter) -> None:
     """Add `/generate` to the page being built; its components are never shown."""
 
@@ -32,6 +41,9 @@ def endpoint(paint: Painter) -> None:
         width: float | None = None,
         height: float | None = None,
         count: float = 1,
+        clip_skip: float | None = None,
+        cfg_rescale: float | None = None,
+        model: str | None = None,
     ):
         """Draw pictures from a prompt in English or Chinese.
 
@@ -46,6 +58,9 @@ def endpoint(paint: Painter) -> None:
             width: Pixels, a multiple of 8; the model's own if left out.
             height: Pixels, a multiple of 8; the model's own if left out.
             count: Pictures, 1 to 16; picture i uses seed + i.
+            clip_skip: Which text encoder layer from the end, 1 to 12; the model's own if left out.
+            cfg_rescale: How far guidance is brought back to its unguided contrast, 0 to 1.
+            model: A name of the page's models; the first one if left out.
 
         Returns:
             The pictures as PNG files that hold their parameters, and the parameters as text.
@@ -61,6 +76,9 @@ def endpoint(paint: Painter) -> None:
             "width": width,
             "height": height,
             "count": count,
+            "clip_skip": clip_skip,
+            "cfg_rescale": cfg_rescale,
+            "model": model or None,
         }
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -87,6 +105,9 @@ def endpoint(paint: Painter) -> None:
             gr.Number(None, label="width"),
             gr.Number(None, label="height"),
             gr.Number(1, label="count"),
+            gr.Number(None, label="clip_skip"),
+            gr.Number(None, label="cfg_rescale"),
+            gr.Textbox(None, label="model"),
         ]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
         gr.Button().click(generate, inputs, outputs, api_name="generate", **GPU)

@@ -30,14 +30,26 @@ def shown() -> str:
     return '<div class="gb-stage gb-shown"></div>'
 
 
-def line(kind: str, what: str, right: str = "", share: float = 0.0) -> str:
-    """The status line. kind: ready, running, done, stopped or error; share: 0..1 of the bar."""
+def line(kind: str, what: str, right: str = "", share: float = 0.0, below: str = "") -> str:
+    """The status line. kind: ready, running, done, stopped or error; share: 0..1 of the bar;
+    below: HTML under it."""
     return (
         f'<div class="gb-status gb-{kind}" role="status">'
         f'<div class="gb-bar"><i style="width:{share:.1%}"></i></div>'
         f'<div class="gb-line"><span>{what}</span>'
-        f'<span class="gb-time">{escape(right)}</span></div></div>'
+        f'<span class="gb-time">{escape(right)}</span></div>{below}</div>'
     )
+
+
+def sorry(sentence: str) -> str:
+    """What is wrong, where a result would stand."""
+    return f'<p class="gb-sorry" role="alert">{escape(sentence)}</p>'
+
+
+def warnings(sentences) -> str:
+    """A quiet list of what was asked for and not done."""
+    rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="gb-warnings">{rows}</ul>' if rows else ""
 
 
 def running(event: Progress, language: str) -> str:
@@ -53,7 +65,8 @@ def done(event: Finished, language: str) -> str:
     count = len(event.files)
     what = say("done", language) if count == 1 else say("done_many", language, count=count)
     seconds = say("seconds", language, seconds=event.seconds)
-    return line("done", what, f"{seconds} · {event.ran_on}" if event.ran_on else seconds, 1.0)
+    right = f"{seconds} · {event.ran_on}" if event.ran_on else seconds
+    return line("done", what, right, 1.0, warnings(event.warnings))
 
 
 def stopped(event: Progress | None, language: str) -> str:

@@ -14,6 +14,7 @@ TEXTS = {  # key: (English, Chinese)
         "看得见过程的 Stable Diffusion：一句话，一步一步变成一幅画。",
     ),
     "tab_generate": ("Generate", "生成"),
+    "tab_info": ("PNG info", "图片信息"),
     "tab_kernels": ("Kernels", "内核"),
     # what to draw
     "prompt": ("Prompt", "提示词"),
@@ -26,8 +27,20 @@ TEXTS = {  # key: (English, Chinese)
     "generate": ("Generate", "生成"),
     "stop": ("Stop", "停止"),
     "examples": ("Examples", "示例"),
+    "tokens": ("{used} / {room} tokens", "{used} / {room} 个词元"),
     # how
     "settings": ("Settings", "设置"),
+    "model": ("Model", "模型"),
+    "model_loading": ("Loading {name}…", "正在载入 {name}……"),
+    "model_ready": ("{name} is ready", "{name} 已就绪"),
+    "lora": ("Add a LoRA", "添加 LoRA"),
+    "lora_hint": (
+        "Puts it into the prompt; the number is its strength.",
+        "加到提示词里，数字是它的强度。",
+    ),
+    "embedding": ("Add an embedding", "添加嵌入词"),
+    "embedding_hint": ("Puts its name into the prompt.", "把它的名字加到提示词里。"),
+    "other_family": ("for {family}", "用于 {family}"),
     "sampler": ("Sampler", "采样器"),
     "schedule": ("Noise schedule", "噪声调度"),
     "steps": ("Steps", "步数"),
@@ -39,6 +52,17 @@ TEXTS = {  # key: (English, Chinese)
     "width": ("Width", "宽度"),
     "height": ("Height", "高度"),
     "count": ("Pictures", "张数"),
+    "clip_skip": ("Clip skip", "跳过 CLIP 层"),
+    "clip_skip_hint": (
+        "Reads the prompt this many layers before the end; many anime models want 2.",
+        "从倒数第几层读取提示词，许多动漫模型用 2。",
+    ),
+    "clip_skip_own": ("the model's own", "模型默认"),
+    "cfg_rescale": ("Guidance rescale", "引导重缩放"),
+    "cfg_rescale_hint": (
+        "Takes the glare off strong guidance; 0 is off, 0.7 is usual.",
+        "减轻强引导带来的过曝，0 为关闭，常用 0.7。",
+    ),
     "attention": ("Attention", "注意力"),
     "group_norm": ("GroupNorm", "组归一化"),
     "backend_auto": ("The fastest that was measured.", "实测最快的那个。"),
@@ -68,6 +92,29 @@ TEXTS = {  # key: (English, Chinese)
         "最后一列是与最快的其他实现之比。{versions}。",
     ),
     "bench_absent": ("Not measured on this device:", "在这台设备上没有测："),
+    # a picture's settings, and the pictures of this browser
+    "info_drop": ("A picture with its settings", "带有参数的图片"),
+    "info_drop_hint": (
+        "A PNG, JPEG or WebP made here or by another Stable Diffusion program, as the file it was "
+        "saved to: chat programs and screenshots lose the settings.",
+        "由本页或其他 Stable Diffusion 程序生成的 PNG、JPEG 或 WebP 原文件。"
+        "聊天软件转发和截图会丢失参数。",
+    ),
+    "info_paste": ("Or paste the parameters text", "或粘贴参数文本"),
+    "info_none": ("What the picture was made with will stand here.", "这里会显示图片的生成参数。"),
+    "info_alt": ("The picture that was read", "读取的图片"),
+    "info_empty": ("(empty)", "（空）"),
+    "info_others": ("Also written there, not used here:", "文本中还有，但这里不用："),
+    "info_use": ("Use these settings", "使用这些参数"),
+    "info_vary": ("Use with a new seed", "换个种子使用"),
+    "info_used": ("The settings are in the form", "参数已填入"),
+    "history": ("Pictures of this browser", "本浏览器的图片"),
+    "history_hint": (
+        "The pictures that you make gather here with their settings. They stay in this browser "
+        "alone and are still here after a reload.",
+        "你生成的图片和参数会留在这里，只保存在这个浏览器里，刷新后仍在。",
+    ),
+    "history_clear": ("Clear history", "清空历史"),
     # what came out
     "idle": ("Your picture will appear here.", "你的画会出现在这里。"),
     "ready": ("Ready", "准备就绪"),

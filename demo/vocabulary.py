@@ -8,40 +8,43 @@ import gradio as gr
 
 from pipeline.text import with_article
 
-from .texts import COLOURS
+from .texts import COLOURS, LANGUAGES, TEXTS, say
 
-# Chips carry both names; the page's language shows one and puts it into the prompt.
 _ON_LOAD = """
-const zh = (navigator.language || '').toLowerCase().startsWith('zh');
-element.classList.add(zh ? 'gb-zh' : 'gb-en');
 element.addEventListener('click', event => {
   const chip = event.target.closest('button');
-  if (chip) trigger('select', {value: zh ? chip.dataset.zh : chip.dataset.en});
+  if (chip) trigger('select', {value: chip.dataset.name});
 });
 """
 
 
-def panel(i18n, rows: list[dict], prompt: gr.Textbox) -> None:
-    """A folding list of `vocabulary.json`; choosing an object puts it into `prompt`."""
+def panel(i18n, prompt: gr.Textbox, visible: bool) -> tuple[gr.Accordion, gr.HTML]:
+    """A folding list, to be filled with `shown`; choosing an object puts it into `prompt`."""
+    with gr.Accordion(i18n("knows"), open=False, visible=visible, elem_id="knows") as fold:
+        listed = gr.HTML(js_on_load=_ON_LOAD, apply_default_css=False, elem_classes="gb-chips")
+        listed.select(_insert, prompt, prompt, queue=False, api_visibility="private")
+    return fold, listed
+
+
+def shown(rows: list[dict] | None, language: str) -> tuple:
+    """Updates of the panel's two parts for a model's `vocabulary.json`, or for its absence."""
+    return gr.update(visible=bool(rows)), html(rows, language) if rows else ""
+
+
+def html(rows: list[dict], language: str) -> str:
+    """The list in the language; its names are those that go into the prompt."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row.get("group", "things"), []).append(row)
-    with gr.Accordion(i18n("knows"), open=False, elem_id="knows"):
-        gr.HTML(_paragraph(i18n("knows_colours")))
-        gr.HTML(
-            _swatches(), js_on_load=_ON_LOAD, apply_default_css=False, elem_classes="gb-swatches"
-        )
-        gr.HTML(_paragraph(i18n("knows_relations")))
-        gr.HTML(_paragraph(i18n("knows_not"), "gb-not"))
-        gr.HTML(_paragraph(i18n("knows_objects")))
-        for group, members in groups.items():
-            chips = gr.HTML(
-                _fold(i18n(f"group_{group}"), members),
-                js_on_load=_ON_LOAD,
-                apply_default_css=False,
-                elem_classes="gb-chips",
-            )
-            chips.select(_insert, prompt, prompt, queue=False, api_visibility="private")
+    folds = "".join(
+        _fold(_group(group, language), members, language) for group, members in groups.items()
+    )
+    return (
+        f"{_paragraph('knows_colours', language)}{_swatches(language)}"
+        f"{_paragraph('knows_relations', language)}"
+        f"{_paragraph('knows_not', language, 'gb-not')}"
+        f"{_paragraph('knows_objects', language)}{folds}"
+    )
 
 
 def _insert(prompt: str, chosen: gr.EventData) -> str:
@@ -51,25 +54,28 @@ def _insert(prompt: str, chosen: gr.EventData) -> str:
     return f"{prompt.rstrip()} {with_article(name)}"
 
 
-def _paragraph(text, kind: str = "") -> str:
-    return f'<p class="gb-note {kind}">{text}</p>'
+def _group(name: str, language: str) -> str:
+    key = f"group_{name}"
+    return say(key, language) if key in TEXTS else escape(name)
 
 
-def _names(en: str, zh: str) -> str:
-    return f'<span class="en">{escape(en)}</span><span class="zh">{escape(zh)}</span>'
+def _paragraph(key: str, language: str, kind: str = "") -> str:
+    return f'<p class="gb-note {kind}">{say(key, language)}</p>'
 
 
-def _swatches() -> str:
-    return "".join(
-        f'<span class="gb-swatch"><i style="background:{look}"></i>{_names(en, zh)}</span>'
-        for en, zh, look in COLOURS.values()
+def _swatches(language: str) -> str:
+    swatches = "".join(
+        f'<span class="gb-swatch"><i style="background:{names[2]}"></i>'
+        f"{names[LANGUAGES.index(language)]}</span>"
+        for names in COLOURS.values()
     )
+    return f'<div class="gb-swatches">{swatches}</div>'
 
 
-def _fold(name, rows: list[dict]) -> str:
+def _fold(name: str, rows: list[dict], language: str) -> str:
     chips = "".join(
-        f'<button type="button" data-en="{escape(r["en"])}" data-zh="{escape(r["zh"])}">'
-        f"<b>{escape(r['emoji'])}</b>{_names(r['en'], r['zh'])}</button>"
+        f'<button type="button" data-name="{escape(r[language])}">'
+        f"<b>{escape(r['emoji'])}</b>{escape(r[language])}</button>"
         for r in rows
     )
     look = "".join(f"<i>{escape(r['emoji'])}</i>" for r in rows[:12])

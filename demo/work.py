@@ -11,14 +11,16 @@ import io
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 
-FIELDS = tuple(GenerateOptions.model_fields)  # the order of every listener's inputs
+FIELDS = (*GenerateOptions.model_fields, "model")  # the order of every listener's inputs
 RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
+SMALL = 192  # pixels: the larger side of a picture in the history
 log = logging.getLogger("glassbox")
 
 
@@ -40,49 +42,74 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """All pictures are done: PNG files that hold their parameters text."""
+    """All pictures are done: PNG files that hold their parameters text.
+
+    small: each as a data URL, for the history. warnings: what was asked for and not done.
+    """
 
     files: list[str]
-    parameters: str
+    small: list[str]
+    texts: list[str]
     seed: int
     seconds: float
     ran_on: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> str:
+        return "\n\n".join(self.texts)
 
 
 Painter = Callable[[dict, str], Iterator[Progress | Finished]]
 
 
-def painter(models, on_gpu: Callable = lambda function: function) -> Painter:
+def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
     """The server's one way to pictures: `paint(fields, folder)`, closed to stop it.
 
-    `on_gpu` wraps the work where a GPU is lent by the call (ZeroGPU). The iterator raises
+    fields: those of GenerateOptions, and under "model" a name of the shelf's choices, None for its
+    first. `on_gpu` wraps the work where a GPU is lent by the call (ZeroGPU). The iterator raises
     InputError for what the user can mend, and Broken for the rest.
     """
     device = threading.Lock()
 
     @on_gpu
     def work(fields: dict, folder: str) -> Iterator[Progress | Finished]:
-        for event in models.stream(GenerateOptions(**fields)):
+        options, models = GenerateOptions(**_but_model(fields)), shelf.get(fields.get("model"))
+        for event in models.stream(options):
             if hasattr(event, "images"):
                 yield _finished(event, Path(folder))
             else:
                 yield _progress(event)
 
     def paint(fields: dict, folder: str) -> Iterator[Progress | Finished]:
-        GenerateOptions(**fields)  # bad input need not wait for the device
+        GenerateOptions(**_but_model(fields))  # bad input need not wait for the device
+        with broken():
+            shelf.get(fields.get("model"))  # nor may loading hold it
         with device:
             events = work(fields, folder)
             try:
-                yield from events
-            except InputError:
-                raise
-            except Exception:
-                log.exception("a request failed")
-                raise Broken from None
+                with broken():
+                    yield from events
             finally:
                 events.close()
 
     return paint
+
+
+@contextmanager
+def broken() -> Iterator[None]:
+    """Whatever fails within goes to the log and becomes Broken, but for what the user can mend."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception:
+        log.exception("a request failed")
+        raise Broken from None
+
+
+def _but_model(fields: dict) -> dict:
+    return {key: value for key, value in fields.items() if key != "model"}
 
 
 def _progress(step) -> Progress:
@@ -92,7 +119,7 @@ def _progress(step) -> Progress:
         index=step.index,
         total=step.total,
         seconds=step.seconds,
-        preview=_data_url(step.preview),
+        preview=_data_url(step.preview, 256),
     )
 
 
@@ -106,17 +133,19 @@ def _finished(result, folder: Path) -> Finished:
     ran = result.metadata
     return Finished(
         files=files,
-        parameters="\n\n".join(result.parameters),
+        small=[_data_url(picture, SMALL) for picture in result.images],
+        texts=list(result.parameters),
         seed=result.seeds[0],
         seconds=result.seconds,
         ran_on=" · ".join(str(ran[k]) for k in RAN if ran.get(k)),
+        warnings=tuple(getattr(result, "warnings", ())),
     )
 
 
-def _data_url(picture) -> str:
-    """A preview inside the page itself: no file that another user could fetch."""
+def _data_url(picture, side: int) -> str:
+    """A small picture inside the page itself: no file that another user could fetch."""
     small = picture.convert("RGB")
-    small.thumbnail((256, 256))
+    small.thumbnail((side, side))
     data = io.BytesIO()
     small.save(data, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

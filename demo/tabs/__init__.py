@@ -1,5 +1,5 @@
-"""The page's tabs: one file each, one line here. A tab is `tab(models, paint, i18n)`."""
+"""The page's tabs: one file each, one line here. A tab is `tab(page)`, see page.py."""
 
-from . import generate, kernels
+from . import generate, info, kernels
 
-TABS = {"generate": generate.tab, "kernels": kernels.tab}
+TABS = {"generate": generate.tab, "info": info.tab, "kernels": kernels.tab}

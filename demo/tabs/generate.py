@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from functools import partial
 
 import gradio as gr
 
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
 
-from .. import backends, stage, vocabulary
+from .. import backends, chooser, history, plan, prompt_line, reading, stage, switch, vocabulary
 from ..api import GPU
 from ..texts import language, say
-from ..work import FIELDS, Broken, Finished, Painter
+from ..work import FIELDS, Broken, Finished
 
 EXAMPLES = (
     "a red apple on a blue background",
@@ -25,12 +25,13 @@ EXAMPLES = (
 )
 PREVIEW_EVERY = 0.05  # seconds: a fast GPU makes more steps than a browser can show
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+TYPED = ("seed", "clip_skip")  # in text boxes, because an empty number field is sent as 0
 
 
-def tab(models, paint: Painter, i18n) -> None:
+def tab(page) -> None:
     """Build the tab inside the page and wire it."""
+    i18n, models = page.i18n, page.shelf.first
     defaults = models.defaults
-    sampler_default = defaults["sampler"]
     with gr.Column(elem_id="gb-grid"):
         with gr.Column(elem_id="gb-ask", min_width=0):
             prompt = gr.Textbox(
@@ -40,6 +41,7 @@ def tab(models, paint: Painter, i18n) -> None:
                 max_lines=6,
                 elem_id="prompt",
             )
+            prompt_view = prompt_line.view("prompt")
             negative = gr.Textbox(
                 label=i18n("negative"),
                 placeholder=i18n("negative_hint"),
@@ -47,6 +49,7 @@ def tab(models, paint: Painter, i18n) -> None:
                 max_lines=4,
                 elem_id="negative",
             )
+            negative_view = prompt_line.view("negative")
             with gr.Row(elem_id="gb-buttons"):
                 go = gr.Button(i18n("generate"), variant="primary", elem_id="generate", scale=4)
                 stop = gr.Button(i18n("stop"), variant="stop", elem_id="stop", min_width=90)
@@ -84,24 +87,13 @@ def tab(models, paint: Painter, i18n) -> None:
                 buttons=["copy"],
                 elem_id="parameters",
             )
+            below = gr.Column(elem_id="history", min_width=0)
         with gr.Column(elem_id="gb-how", min_width=0):
+            model = chooser.model(page)
+            with gr.Row(elem_id="gb-additions"):
+                added = {kind: chooser.addition(page, kind) for kind in chooser.TAGS}
             with gr.Row():
-                sampler = gr.Dropdown(
-                    [(s.label, key) for key, s in SAMPLERS.items() if not unsupported(key)],
-                    value=sampler_default,
-                    label=i18n("sampler"),
-                    info=i18n(f"sampler.{sampler_default}"),
-                    elem_id="sampler",
-                    min_width=140,
-                )
-                schedule = gr.Dropdown(
-                    _schedules(sampler_default),
-                    value=defaults["schedule"],
-                    label=i18n("schedule"),
-                    info=i18n(f"schedule.{defaults['schedule']}"),
-                    elem_id="schedule",
-                    min_width=140,
-                )
+                sampler, schedule = plan.dropdowns(i18n, defaults["sampler"], defaults["schedule"])
             with gr.Row():
                 steps = _number(i18n, "steps", defaults["steps"])
                 cfg = _number(i18n, "cfg", defaults["cfg"], step=0.5)
@@ -110,7 +102,6 @@ def tab(models, paint: Painter, i18n) -> None:
                 width = _number(i18n, "width", defaults["width"], step=8)
                 height = _number(i18n, "height", defaults["height"], step=8)
             with gr.Row(elem_id="gb-seed"):
-                # Text, because an empty number field is sent as 0.
                 seed = gr.Textbox(
                     label=i18n("seed"),
                     placeholder=i18n("seed_hint"),
@@ -121,15 +112,29 @@ def tab(models, paint: Painter, i18n) -> None:
                 )
                 randomize = gr.Button(i18n("randomize"), elem_id="randomize", min_width=70)
                 reuse = gr.Button(i18n("reuse"), elem_id="reuse", min_width=90)
+            with gr.Row(elem_id="gb-reading"):
+                clip_skip = gr.Textbox(
+                    label=i18n("clip_skip"),
+                    info=i18n("clip_skip_hint"),
+                    placeholder=i18n("clip_skip_own"),
+                    max_lines=1,
+                    elem_id="clip_skip",
+                    min_width=140,
+                )
+                cfg_rescale = gr.Number(
+                    0,
+                    label=i18n("cfg_rescale"),
+                    info=i18n("cfg_rescale_hint"),
+                    step=0.05,
+                    elem_id="cfg_rescale",
+                    min_width=140,
+                )
             with gr.Row(elem_id="gb-backends"):
                 attention = backends.dropdown(i18n, models, "attention")
                 group_norm = backends.dropdown(i18n, models, "group_norm")
-    if models.vocabulary:
-        vocabulary.panel(i18n, models.vocabulary, prompt)
-
     last_seed = gr.State()
     last_step = gr.State()
-    fields = dict(
+    page.form = dict(
         prompt=prompt,
         negative=negative,
         sampler=sampler,
@@ -140,9 +145,18 @@ def tab(models, paint: Painter, i18n) -> None:
         width=width,
         height=height,
         count=count,
+        clip_skip=clip_skip,
+        cfg_rescale=cfg_rescale,
         attention=attention,
         group_norm=group_norm,
+        model=model,
     )
+    knows = vocabulary.panel(i18n, prompt, bool(models.vocabulary))
+    page.fill = reading.filler(page, status, switch.wire(page, status, added, knows))
+    with below:
+        strip = history.panel(page)
+    prompt_line.wire(page, prompt, prompt_view)
+    prompt_line.wire(page, negative, negative_view)
 
     def wait(request: gr.Request):
         return stage.line("running", say("waiting", language(request))), None
@@ -151,25 +165,27 @@ def tab(models, paint: Painter, i18n) -> None:
         """Streams the picture. A failure keeps what is on the page and says why."""
         tongue = language(request)
         skip = gr.skip()
-        yield skip, stage.line("running", say("starting", tongue)), skip, skip, skip, None
+        yield skip, stage.line("running", say("starting", tongue)), *4 * [skip], None
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
                 shown = 0.0
                 wanted = dict(zip(FIELDS, values, strict=True))
-                wanted["seed"] = (wanted["seed"] or "").strip() or None
-                for event in paint(wanted, folder):
+                for key in TYPED:
+                    wanted[key] = (wanted[key] or "").strip() or None
+                for event in page.paint(wanted, folder):
                     if isinstance(event, Finished):
                         done = stage.done(event, tongue)
                         pictures = _pictures(event.files)
                         text, seed = event.parameters, str(event.seed)
-                        yield stage.shown(), done, pictures, text, seed, None
+                        made = history.entries(event)
+                        yield stage.shown(), done, pictures, text, seed, made, None
                     elif time.monotonic() - shown >= PREVIEW_EVERY:
                         shown = time.monotonic()
                         line = stage.running(event, tongue)
-                        yield stage.live(event, tongue), line, skip, skip, skip, event
+                        yield stage.live(event, tongue), line, *4 * [skip], event
         except (InputError, Broken) as error:
             sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
-            yield skip, stage.error(sentence), skip, skip, skip, None
+            yield skip, stage.error(sentence), *4 * [skip], None
             raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
 
     def halt(step, request: gr.Request):
@@ -179,15 +195,6 @@ def tab(models, paint: Painter, i18n) -> None:
         """Says it again: a step that was already on its way may have come after the first word."""
         time.sleep(0.5)
         return stage.stopped(step, language(request))
-
-    def follow(chosen: str, current: str):
-        """The schedules that the sampler takes; the chosen one stays if it is among them."""
-        choices = _schedules(chosen)
-        keep = current if current in [key for _, key in choices] else choices[0][1]
-        return (
-            gr.update(info=i18n(f"sampler.{chosen}")),
-            gr.update(choices=choices, value=keep, info=i18n(f"schedule.{keep}")),
-        )
 
     running = gr.on(
         [go.click, prompt.submit, negative.submit],
@@ -199,8 +206,8 @@ def tab(models, paint: Painter, i18n) -> None:
         **PRIVATE,
     ).then(
         run,
-        [fields[name] for name in FIELDS],
-        [view, status, gallery, parameters, last_seed, last_step],
+        [page.form[name] for name in FIELDS],
+        [view, status, gallery, parameters, last_seed, strip, last_step],
         api_visibility="private",
         show_progress="minimal",
         show_progress_on=status,
@@ -209,15 +216,9 @@ def tab(models, paint: Painter, i18n) -> None:
     stop.click(halt, last_step, status, cancels=[running], queue=False, **PRIVATE).then(
         settle, last_step, status, queue=False, **PRIVATE
     )
-    sampler.change(follow, [sampler, schedule], [sampler, schedule], queue=False, **PRIVATE)
-    schedule.input(
-        lambda key: gr.update(info=i18n(f"schedule.{key}")),
-        schedule,
-        schedule,
-        queue=False,
-        **PRIVATE,
-    )
     randomize.click(lambda: "", None, seed, queue=False, **PRIVATE)
+    for kind, box in added.items():
+        box.input(partial(chooser.put, kind), [prompt, box], [prompt, box], queue=False, **PRIVATE)
     reuse.click(lambda last: last, last_seed, seed, queue=False, **PRIVATE)
 
 
@@ -225,11 +226,6 @@ def _pictures(files: list[str]):
     """One picture large, several as tiles that open."""
     columns = math.ceil(math.sqrt(len(files)))
     return gr.update(value=files, columns=columns, selected_index=0 if len(files) == 1 else None)
-
-
-def _schedules(sampler: str) -> list[tuple[str, str]]:
-    keys = [key for key in SAMPLERS[sampler].schedules if not unsupported(key)]
-    return [(SCHEDULES[key].label, key) for key in keys]
 
 
 def _number(i18n, key: str, value, **more) -> gr.Number:

@@ -22,15 +22,16 @@ MODES = (("attention", "forward"), ("attention", "backward"), ("word_attention",
          ("group_norm", "forward"), ("group_norm", "backward"))  # fmt: skip
 
 
-def tab(models, paint, i18n) -> None:
+def tab(page) -> None:
     """Build the tab inside the page and wire it."""
+    i18n = page.i18n
     measured = results.read()
     with gr.Column(elem_id="gb-here", elem_classes="gb-card", min_width=0):
         _heading(i18n("kernels_here"), i18n("kernels_here_hint"))
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
 
         def can_run(request: gr.Request):
-            return backends.table(models, language(request))
+            return backends.table(page.shelf.first, language(request))
 
         gr.on(None, can_run, None, here, **PRIVATE)
     with gr.Column(elem_id="gb-measured", elem_classes="gb-card", min_width=0):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +16,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline import library
 from pipeline.errors import InputError
+from pipeline.library import Entry
 from pipeline.options import GenerateOptions
+from pipeline.shelf import Shelf
 
 WORDS = [
     {"emoji": "🍎", "en": "red apple", "zh": "红苹果", "group": "food"},
@@ -43,6 +48,7 @@ class FakeResult:
     options: GenerateOptions
     seconds: float
     metadata: dict = field(default_factory=lambda: {"device": "cpu", "dtype": "float32"})
+    warnings: tuple = ("A <b>quiet</b> word.",)
 
 
 class FakeBackends:
@@ -60,6 +66,7 @@ class FakeModels:
 
     backends = FakeBackends()
     name, hash, device, vocabulary = "fake", "0123456789", "cpu", WORDS
+    family, what = "sd1", "a stand-in"
     defaults = dict(  # noqa: RUF012 - a stand-in, never changed
         sampler="dpmpp_2m", schedule="automatic", steps=8, cfg=5.0, width=128, height=128
     )
@@ -112,22 +119,38 @@ def fake_models():
     return FakeModels
 
 
+@pytest.fixture
+def fake_shelf(monkeypatch):
+    """fake_shelf(models, more) holds fakes alone: `models`, then those of `more` by their names."""
+
+    def fill(models, more=()):
+        files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
+        monkeypatch.setattr(library, "named", lambda kind: files if kind == "checkpoint" else {})
+        monkeypatch.setattr(library, "scan", lambda: list(files.values()))
+        shelf = Shelf(models)
+        shelf._held |= {m.name: m for m in more}
+        return shelf
+
+    return fill
+
+
 ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """`python app.py` in a process of its own."""
+    """`python app.py` in a process and a working folder of its own."""
 
-    def __init__(self, model: Path, log: Path):
+    def __init__(self, model: Path, place: Path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._log = log
-        with log.open("w") as out:
+        self._log = place / "log.txt"
+        app = [sys.executable, str(ROOT / "app.py")]
+        with self._log.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "app.py", "--model", str(model), "--port", str(self.port)],
-                cwd=ROOT,
+                [*app, "--model", str(model), "--port", str(self.port)],
+                cwd=place,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
@@ -152,10 +175,29 @@ class Server:
             self.process.wait()
 
 
+OTHER = {"sampler": "dpmpp_2m", "schedule": "karras", "steps": 3, "cfg": 2.5, "width": 128}
+
+
+def fill_models(folder: Path, tiny_model: Path) -> None:
+    """./models of the server: another model, one that is damaged, a LoRA, an embedding."""
+    import torch
+    from safetensors.torch import save_file
+
+    shutil.copytree(tiny_model, folder / "other")
+    (folder / "other" / "generation.json").write_text(json.dumps(OTHER))
+    (folder / "damaged.safetensors").write_bytes(b"no header")
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    pair = {"lora_down.weight": torch.zeros(2, 32), "lora_up.weight": torch.zeros(16, 2)}
+    save_file({f"{layer}.{k}": v for k, v in pair.items()}, folder / "soft light.safetensors")
+    save_file({"emb_params": torch.zeros(5, 32)}, folder / "zonk.safetensors")
+
+
 @pytest.fixture(scope="session")
 def server(tiny_model, tmp_path_factory):
-    """One server for all tests of the page; serves the tiny model."""
-    running = Server(tiny_model, tmp_path_factory.mktemp("server") / "log.txt")
+    """One server for all tests of the page; serves the tiny model, and has some files beside it."""
+    place = tmp_path_factory.mktemp("server")
+    fill_models(place / "models", tiny_model)
+    running = Server(tiny_model, place)
     try:
         yield running.wait()
     finally:

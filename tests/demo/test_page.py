@@ -22,16 +22,16 @@ def fields(**given):
 
 def test_tables():
     assert "generate" in TABS
-    assert tuple(GenerateOptions.model_fields) == FIELDS
+    assert (*GenerateOptions.model_fields, "model") == FIELDS
     for prompt in EXAMPLES:
         GenerateOptions(prompt=prompt)
 
 
-def test_every_device_listener_shares_one_place(fake_models):
-    page = build(fake_models())
+def test_every_device_listener_shares_one_place(fake_models, fake_shelf):
+    page = build(fake_shelf(fake_models()))
     assert isinstance(page, gr.Blocks)
     device = [fn for fn in page.fns.values() if fn.concurrency_id == "gpu"]
-    assert len(device) == 2
+    assert len(device) == 2  # the page's button and the web API
     assert {fn.concurrency_limit for fn in device} == {1}
     assert all(fn.queue for fn in device)
     assert page.api_open is False
@@ -40,8 +40,8 @@ def test_every_device_listener_shares_one_place(fake_models):
     assert public == {"generate"}
 
 
-def test_api_has_defaults_for_all_but_the_prompt(fake_models):
-    page = build(fake_models())
+def test_api_has_defaults_for_all_but_the_prompt(fake_models, fake_shelf):
+    page = build(fake_shelf(fake_models()))
     page.config = page.get_config_file()
     described = page.get_api_info()["named_endpoints"]["/generate"]["parameters"]
     pictures = [f for f in FIELDS if f not in ("attention", "group_norm")]
@@ -49,25 +49,27 @@ def test_api_has_defaults_for_all_but_the_prompt(fake_models):
     assert [p["parameter_name"] for p in described if not p["parameter_has_default"]] == ["prompt"]
 
 
-def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models):
+def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models, fake_shelf):
     models = fake_models()
-    assert "knows" in _ids(build(models))
+    assert part(build(fake_shelf(models)), "knows").visible
     models.vocabulary = None
-    assert "knows" not in _ids(build(models))
+    assert not part(build(fake_shelf(models)), "knows").visible
 
 
-def _ids(page):
-    return {getattr(block, "elem_id", None) for block in page.blocks.values()}
+def part(page, elem_id):
+    (block,) = (b for b in page.blocks.values() if getattr(b, "elem_id", None) == elem_id)
+    return block
 
 
-def test_sampler_choices_are_the_tables(fake_models):
-    page = build(fake_models())
-    (box,) = (b for b in page.blocks.values() if getattr(b, "elem_id", None) == "sampler")
-    assert [key for _, key in box.choices] == [s for s in SAMPLERS if not unsupported(s)]
+def test_sampler_choices_are_the_tables(fake_models, fake_shelf):
+    page = build(fake_shelf(fake_models()))
+    assert [key for _, key in part(page, "sampler").choices] == [
+        s for s in SAMPLERS if not unsupported(s)
+    ]
 
 
-def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, tmp_path):
-    *steps, last = painter(fake_models())(fields(steps=4, count=2), str(tmp_path))
+def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, fake_shelf, tmp_path):
+    *steps, last = painter(fake_shelf(fake_models()))(fields(steps=4, count=2), str(tmp_path))
     assert all(isinstance(step, Progress) for step in steps)
     assert [(s.image, s.index) for s in steps] == [(i, n) for i in (1, 2) for n in (1, 2, 3, 4)]
     assert len({s.preview for s in steps}) == 8
@@ -77,24 +79,24 @@ def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, tmp_pa
         assert Image.open(path).info["parameters"] == text
 
 
-def test_paint_says_what_the_user_can_mend(fake_models, tmp_path):
+def test_paint_says_what_the_user_can_mend(fake_models, fake_shelf, tmp_path):
     with pytest.raises(InputError, match="whole number from 1 to 200"):
-        next(painter(fake_models())(fields(steps=9999), str(tmp_path)))
+        next(painter(fake_shelf(fake_models()))(fields(steps=9999), str(tmp_path)))
     with pytest.raises(InputError, match="at most 1024 pixels"):
-        next(painter(fake_models())(fields(width=1032), str(tmp_path)))
+        next(painter(fake_shelf(fake_models()))(fields(width=1032), str(tmp_path)))
 
 
-def test_paint_hides_what_the_user_cannot_mend(fake_models, tmp_path, caplog):
-    paint = painter(fake_models(fails=RuntimeError("secret path /x/y")))
+def test_paint_hides_what_the_user_cannot_mend(fake_models, fake_shelf, tmp_path, caplog):
+    paint = painter(fake_shelf(fake_models(fails=RuntimeError("secret path /x/y"))))
     with pytest.raises(Broken) as caught:
         next(paint(fields(), str(tmp_path)))
     assert "secret" not in str(caught.value)
     assert "secret path" in caplog.text
 
 
-def test_closing_stops_the_work_and_frees_the_device(fake_models, tmp_path):
+def test_closing_stops_the_work_and_frees_the_device(fake_models, fake_shelf, tmp_path):
     models = fake_models()
-    paint = painter(models)
+    paint = painter(fake_shelf(models))
     events = paint(fields(steps=200), str(tmp_path))
     for _ in range(3):
         next(events)
@@ -104,17 +106,17 @@ def test_closing_stops_the_work_and_frees_the_device(fake_models, tmp_path):
     assert isinstance(list(paint(fields(steps=2), str(tmp_path)))[-1], Finished)
 
 
-def test_a_dropped_request_frees_the_device(fake_models, tmp_path):
+def test_a_dropped_request_frees_the_device(fake_models, fake_shelf, tmp_path):
     models = fake_models()
-    paint = painter(models)
+    paint = painter(fake_shelf(models))
     next(paint(fields(steps=200), str(tmp_path)))
     gc.collect()
     assert models.active == 0
 
 
-def test_the_device_is_held_until_the_step_has_really_ended(fake_models, tmp_path):
+def test_the_device_is_held_until_the_step_has_really_ended(fake_models, fake_shelf, tmp_path):
     models = fake_models(seconds_a_step=0.02)
-    paint = painter(models)
+    paint = painter(fake_shelf(models))
     threads = [
         threading.Thread(target=lambda: list(paint(fields(steps=3), str(tmp_path))))
         for _ in range(4)

@@ -13,13 +13,13 @@ STEPS = 200
 
 
 @pytest.fixture
-def serve(monkeypatch):
+def serve(monkeypatch, fake_shelf):
     """serve(models) starts a page for them and returns its address."""
     pages = []
 
     def start(models, queue_size=8):
         monkeypatch.setattr(demo, "QUEUE_SIZE", queue_size)
-        page = demo.build(models)
+        page = demo.build(fake_shelf(models))
         pages.append(page)
         return demo.serve(page)[1]
 
