@@ -51,6 +51,9 @@ def read(models: Any, options: GenerateOptions) -> Request:
     for lora in parsed.loras:
         entry = _find(there, lora.name)
         if entry is None:
+            damaged = [e.reason for e in library.scan() if e.name == lora.name and e.reason]
+            if damaged:
+                raise InputError(damaged[0])
             names = closest(lora.name, there) or f"none in the folder {library.OWN}"
             warnings.append(f"There is no LoRA {short(repr(lora.name))}; there is {names}.")
             continue

@@ -175,7 +175,7 @@ def tiny_parts(family: str) -> dict:
         torch.manual_seed({"sd1": 1, "sd2": 2, "xl": 3}[family])
         shape = dict(
             sample_size=8,
-            block_out_channels=(32, 64) if family == "sd1" else (64, 128),
+            block_out_channels=(64, 128),
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             layers_per_block=1,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline import load
-from pipeline.checkpoints import EMBEDDED
+from pipeline.library import EMBEDDED
 
 FOLDER = EMBEDDED / "emoji"
 
