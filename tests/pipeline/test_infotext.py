@@ -1,13 +1,16 @@
 """The A1111 parameters text, there and back."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline import infotext
+from pipeline import infotext, metadata
 
 FIELDS = {"Steps": 20, "Sampler": "Euler a", "CFG scale": 7.0, "Seed": 42, "Size": "512x512"}
 # How A1111 finds the pairs of the last line.
@@ -52,6 +55,7 @@ hostile = st.lists(st.sampled_from(PIECES) | letters, max_size=8).map("".join)
 @example("Negative prompt: a", "", "m", 7.0)
 @example("", "a\nNegative prompt: b", "../../x", 1 / 3)
 @example("\n", "\n\n", "\n", 0.0)
+@example("", "", " m\u3000", 0.0)
 def test_round_trip(prompt, negative, model, cfg):
     text = infotext.build(prompt, negative, FIELDS | {"CFG scale": cfg, "Model": model, "Z": "1"})
     found = infotext.parse(text)
@@ -115,6 +119,7 @@ TEXTS = {
         'a\nSteps: 1, Civitai resources: [{"type":"lora","weight":0.7}, 1], Seed: 2',
         {"Civitai resources": '[{"type":"lora","weight":0.7}, 1]', "Seed": "2"},
     ),
+    "JSON and more": ("Steps: 1, A list: [1] x, Seed: 2", {"A list": "[1] x", "Seed": "2"}),
     "JSON that is none": ("Steps: 1, A list: [1, Seed: 2", {"A list": "[1", "Seed": "2"}),
     "quotes that do not end": ('Steps: 1, Model: "a, Seed: 2', {"Model": '"a', "Seed": "2"}),
     "quotes in a value": ('Steps: 1, Model: a "b", Seed: 2', {"Model": 'a "b"', "Seed": "2"}),
@@ -159,3 +164,18 @@ def test_a_million_letters_of_anything_are_read(start, unit):
     found = infotext.parse(text)
     assert set(found) >= {"Prompt", "Negative prompt"}
     assert all(value in text for value in found.values())
+
+
+@pytest.mark.parametrize(("code", "cat"), [("utf-8", "猫 cat"), ("ascii", "\\u732b cat")])
+def test_info_prints_the_text_alone_whatever_the_terminal(tmp_path, code, cat):
+    exif = metadata.exif(infotext.build("猫 cat", "", FIELDS))
+    size = len(exif).to_bytes(4, "little")
+    (tmp_path / "a.webp").write_bytes(b"RIFF\0\0\0\0WEBPEXIF" + size + exif)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pipeline", "info", tmp_path / "a.webp"],
+        env=os.environ | {"PYTHONIOENCODING": code, "PYTHONUTF8": "0"},
+        capture_output=True,
+        check=True,
+    )
+    assert ran.stdout.decode(code).splitlines() == infotext.build(cat, "", FIELDS).split("\n")
+    assert not ran.stderr

@@ -40,8 +40,11 @@ def jpeg(block: bytes) -> bytes:
     return out.getvalue()[:2] + segment + out.getvalue()[2:]
 
 
-def webp(block: bytes) -> bytes:
-    body = b"EXIF" + struct.pack("<L", len(block)) + block + b"\0" * (len(block) % 2)
+def webp(*blocks: bytes) -> bytes:
+    body = b"".join(
+        b"EXIF" + struct.pack("<L", len(block)) + block + b"\0" * (len(block) % 2)
+        for block in blocks
+    )
     return b"RIFF" + struct.pack("<L", len(body) + 4) + b"WEBP" + body
 
 
@@ -69,6 +72,7 @@ PLACES = {
     "JPEG": (jpeg(exif(b"UNICODE\0" + TEXT.encode("utf-16-be"))), TEXT),
     "WebP": (webp(exif(b"UNICODE\0" + TEXT.encode("utf-16-be"))), TEXT),
     "WebP, odd length": (webp(exif(b"ASCII\0\0\0Steps: 1, Seed: 22")), "Steps: 1, Seed: 22"),
+    "WebP, behind an odd length": (webp(b"odd", exif(b"ASCII\0\0\0Steps: 1")), "Steps: 1"),
     "WebP with Exif's own mark": (webp(b"Exif\0\0" + exif(b"ASCII\0\0\0Steps: 1")), "Steps: 1"),
 }
 for mark in "<>":
@@ -108,6 +112,7 @@ BAD = {
     ),
     "a megabyte": (png(chunk(b"tEXt", b"parameters\0" + b"x" * 1_000_001)), "1,000,000 bytes"),
     "a megabyte of EXIF": (webp(exif(b"ASCII\0\0\0" + b"x" * 1_000_000)), "1,000,000 bytes"),
+    "endless EXIF": (png(chunk(b"eXIf", exif(b"") + bytes(4_000_000))), "1,000,000 bytes"),
     "a chunk of 4 GB": (PNG + b"\xff\xff\xff\xfftEXtparameters\0x", "more than 1,000,000 bytes"),
     "a bomb elsewhere": (png(chunk(b"zTXt", b"Comment\0\0" + BOMB)), "no parameters text"),
     "zTXt garbage": (png(chunk(b"zTXt", b"parameters\0\0garbage")), "no parameters text"),

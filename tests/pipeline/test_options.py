@@ -12,6 +12,8 @@ def test_defaults_are_the_models_own():
     options = GenerateOptions()
     assert options.prompt == "" and options.count == 1
     assert options.sampler is options.steps is options.seed is options.width is None
+    assert options.clip_skip is None and options.cfg_rescale == 0.0
+    assert GenerateOptions(cfg_rescale=None).cfg_rescale == 0.0
 
 
 def test_size_stands_for_width_and_height():
@@ -35,7 +37,7 @@ def test_limits_are_allowed_and_what_lies_beyond_is_not(field):
     for value in (low, high):
         assert getattr(GenerateOptions(**{field: value}), field) == value
     beyond = [low - 1, high + 1, math.nan, math.inf, -math.inf, 1e308, "many", True, [1]]
-    if field != "cfg":
+    if field not in ("cfg", "cfg_rescale"):
         beyond.append(low + 0.5)
     for value in beyond:
         with pytest.raises(InputError, match=f"(?i){field} must be") as error:
