@@ -21,9 +21,18 @@ from .. import ldm
 from ..errors import InputError
 from ..preflight import short
 from .names import FAMILIES, layer_names
+from .products import Product
 from .reading import Lora, Part, read
 
 KEPT = 4  # files whose matrices stay on the device
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A layer's difference multiplied out, in the shape of its weight."""
+
+    weight: Tensor
+    scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +40,7 @@ class Fitted:
     """A LoRA on the model's device, in its type: for each network its layers and their parts."""
 
     name: str
-    layers: dict[str, dict[nn.Module, Part]]
+    layers: dict[str, dict[nn.Module, Part | Whole]]
 
 
 Active = tuple[tuple[Fitted, float, float], ...]
@@ -86,7 +95,9 @@ class Adapters:
                 misfits.append(name)
         if misfits:
             raise InputError(self._refusal(lora, misfits))
-        layers: dict[str, dict[nn.Module, Part]] = {network: {} for network in self.networks}
+        layers: dict[str, dict[nn.Module, Part | Whole]] = {
+            network: {} for network in self.networks
+        }
         for (network, layer), part in found.items():
             layers[network][layer] = _moved(lora, layer, part, self.device)
         return Fitted(lora.path.name, layers)
@@ -123,7 +134,7 @@ class Adapters:
 class _Hook:
     """Adds the parts' outputs to a layer's. parts: [(part, its weight times its scale)]."""
 
-    def __init__(self, parts: Iterable[tuple[Part, float]]):
+    def __init__(self, parts: Iterable[tuple[Part | Whole, float]]):
         self.parts = tuple(parts)
 
     def __call__(self, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
@@ -133,13 +144,17 @@ class _Hook:
         return out
 
 
-def _linear(layer: nn.Linear, x: Tensor, out: Tensor, part: Part, scale: float) -> Tensor:
+def _linear(layer: nn.Linear, x: Tensor, out: Tensor, part: Part | Whole, scale: float) -> Tensor:
+    if isinstance(part, Whole):
+        return torch.add(out, F.linear(x, part.weight), alpha=scale)
     hidden = F.linear(x, part.down).flatten(0, -2)
     return torch.addmm(out.flatten(0, -2), hidden, part.up.T, alpha=scale).view_as(out)
 
 
-def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Part, scale: float) -> Tensor:
+def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Part | Whole, scale: float) -> Tensor:
     """The kernel that stands at the layer's own place has its stride, padding and dilation."""
+    if isinstance(part, Whole):
+        return torch.add(out, layer._conv_forward(x, part.weight, None), alpha=scale)
     if part.mid is None:
         hidden = layer._conv_forward(x, part.down, None)
     else:
@@ -147,14 +162,14 @@ def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Part, scale: float) ->
     return torch.add(out, F.conv2d(hidden, part.up), alpha=scale)
 
 
-def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Part, float]]]:
+def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Part | Whole, float]]]:
     """Each layer's parts with their factors; a LoRA named twice counts once, its weights added."""
     sums: dict[Fitted, list[float]] = {}
     for fitted, unet, text in active:
         total = sums.setdefault(fitted, [0.0, 0.0])
         total[0] += unet
         total[1] += text
-    layers: dict[nn.Module, list[tuple[Part, float]]] = {}
+    layers: dict[nn.Module, list[tuple[Part | Whole, float]]] = {}
     for fitted, (unet, text) in sums.items():
         for network, parts in fitted.layers.items():
             weight = unet if network == "unet" else text
@@ -164,11 +179,13 @@ def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Part, float]]]:
     return layers
 
 
-def _shaped(layer: nn.Module, part: Part) -> Part | None:
+def _shaped(layer: nn.Module, part: Part | Product) -> Part | Product | None:
     """`part` in the shapes that the layer takes, or None where it does not fit.
 
     Files have (r, in, 1, 1) for (r, in) and the other way round, as their trainer's UNet had it.
     """
+    if isinstance(part, Product):
+        return part if part.size == (len(layer.weight), layer.weight[0].numel()) else None
     conv = isinstance(layer, nn.Conv2d)
     if layer.groups != 1 if conv else part.mid is not None:
         return None
@@ -195,19 +212,25 @@ def _bare(shape: Iterable[int]) -> tuple[int, ...]:
     return shape[:2] if shape[2:] == (1, 1) else shape
 
 
-def _moved(lora: Lora, layer: nn.Module, part: Part, device: torch.device | None) -> Part:
+def _moved(
+    lora: Lora, layer: nn.Module, part: Part | Product, device: torch.device | None
+) -> Part | Whole:
     weight = layer.weight
-    moved = [
-        t if t is None else t.to(device or weight.device, weight.dtype)
-        for t in (part.down, part.up, part.mid)
-    ]
-    for tensor in moved:
-        if tensor is not None and not torch.isfinite(tensor).all():
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        tensor = tensor.to(device or weight.device, weight.dtype)
+        if not torch.isfinite(tensor).all():
             raise InputError(
                 f"{short(lora.path.name)} holds values that {str(weight.dtype)[6:]} cannot;"
                 " load the model with dtype fp32."
             )
-    return Part(*moved, part.scale)
+        return tensor
+
+    if isinstance(part, Product):
+        return Whole(moved(part.matrix().reshape(weight.shape)), part.scale)
+    return Part(moved(part.down), moved(part.up), moved(part.mid), part.scale)
 
 
 def _words(unet: nn.Module) -> int:

@@ -24,11 +24,11 @@ ROLES = {  # suffix: which tensor of the layer it is
     "_lora.up.weight": "up",
     ".lora_linear_layer.down.weight": "down",
     ".lora_linear_layer.up.weight": "up",
+    **{f".hada_{r}": f"LoHa {r}" for r in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},  # LyCORIS
+    **{f".lokr_{r}": f"LoKr {r}" for r in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
 }
 OTHERS = {  # what else adapts a model, by the end of its names, and what it is called
     r"\.dora_scale$|\.lora_magnitude_vector": "a DoRA",
-    r"\.hada_\w+$": "a LoHa",
-    r"\.lokr_\w+$": "a LoKr",
     r"\.oft_\w+(?:\.weight)?$": "an OFT",
     r"\.diff(?:_b)?$|\.[wb]_norm$": "a file of full differences",
     r"\.lora_B(?:\.default)?\.bias$": "a LoRA with biases",
@@ -49,9 +49,10 @@ OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "t
 
 
 def split(key: str) -> tuple[str, str] | None:
-    """A tensor's name as (layer, role), role one of down, mid, up, alpha; None for other tensors.
+    """A tensor's name as (layer, role); None for tensors that no LoRA has.
 
-    The layer is without what peft and diffusers put around it.
+    role: down, mid, up, alpha, or as "LoHa w1_a" the kind of product and its matrix. The layer is
+    without what peft and diffusers put around it.
     """
     layer, role = key, None
     if key.endswith(".alpha"):
@@ -74,7 +75,7 @@ def other_kind(names: Iterable[str]) -> str | None:
 def is_lora(header: Mapping[str, Any]) -> bool:
     """Whether the file with this header (see preflight.safetensors_header) adapts a model.
 
-    True for LoHa, DoRA and their like too: `read` says what they are.
+    True for DoRA and its like too, of which `read` says what they are.
     """
     return any(split(name) is not None for name in header) or other_kind(header) is not None
 
@@ -102,7 +103,7 @@ def _width(header: Mapping[str, Any], pattern: str) -> int | None:
     for name, info in header.items():
         if re.search(pattern, name):
             place = split(name)
-            if place and place[1] == "down" and len(info["shape"]) >= 2:
+            if place and place[1] in ("down", "LoHa w1_b") and len(info["shape"]) >= 2:
                 return info["shape"][1]
     return None
 

@@ -1,11 +1,11 @@
-"""A LoRA file as pairs of small matrices, whoever wrote it: kohya, peft or diffusers."""
+"""A LoRA file as small matrices for each layer: of kohya, peft, diffusers or LyCORIS."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..preflight import read_json, safetensors, short
 from . import names
+from .products import PRODUCTS, Product, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TENSORS = 20_000  # Stable Diffusion XL has 2,000 layers, each with up to four
-ROLES = ("down", "up", "mid", "alpha")
+ROLES = ("down", "mid", "up")  # as they follow each other
 DTYPES = ("F16", "BF16", "F32", "F64")
 ALPHA_DTYPES = (*DTYPES, "I8", "U8", "I16", "I32", "I64")
 PEFT = "lora_adapter_metadata"  # the key under which diffusers writes peft's configuration
@@ -42,14 +43,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Lora:
-    """A whole file: a Part for each layer, by the layer's name in the file (see names.split).
+    """A whole file: a part for each layer, by the layer's name in the file (see names.split).
 
     family: "SD 1.x", "SD 2.x", "SD XL" or ""; words: the size of the words its cross attention
     listens to, None where it leaves them alone.
     """
 
     path: Path
-    parts: dict[str, Part]
+    parts: dict[str, Part | Product]
     family: str
     words: int | None
 
@@ -64,12 +65,20 @@ def read(path: str | os.PathLike) -> Lora:
     layers = _layers(path, header)
     tensors = _tensors(path, header)
     configs = _peft_configs(path, metadata)
-    parts = {}
+    parts: dict[str, Part | Product] = {}
     for layer, keys in layers.items():
-        down, up, mid, alpha = (tensors.get(keys.get(role)) for role in ROLES)
-        rank = len(down)
-        scale = _peft_scale(layer, rank, configs) if alpha is None else float(alpha) / rank
-        parts[layer] = Part(down, up, mid, scale)
+        given = {role: tensors[key] for role, key in keys.items()}
+        alpha = given.pop("alpha", None)
+        rank = _rank({role: t.shape for role, t in given.items()})
+        scale = 1.0
+        if rank is not None:
+            scale = _peft_scale(layer, rank, configs) if alpha is None else float(alpha) / rank
+        kind = _kind(given)
+        if kind:
+            matrices = {role.removeprefix(f"{kind} "): t for role, t in given.items()}
+            parts[layer] = Product(kind, matrices, scale)
+        else:
+            parts[layer] = Part(given["down"], given["up"], given.get("mid"), scale)
     return Lora(path, parts, names.family(header), names.words(header))
 
 
@@ -97,27 +106,43 @@ def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
             raise InputError(f"{shown} names the layer {short(layer)} twice.")
         layers[layer][role] = key
     for layer, keys in layers.items():
-        missing = [role for role in ("down", "up") if role not in keys]
+        shapes = {role: header[key]["shape"] for role, key in keys.items()}
+        missing = [r for r in ("down", "up") if r not in keys and not _kind(keys)]
         if missing:
             raise InputError(
                 f"{shown} is incomplete: the layer {short(layer)} has no {missing[0]} matrix."
             )
-        shapes = {role: header[key]["shape"] for role, key in keys.items()}
-        if not _agree(**shapes):
+        if not _agree(shapes):
             sizes = ", ".join(f"{role} {short(shape)}" for role, shape in shapes.items())
-            raise InputError(f"{shown}: the sizes of {short(layer)} do not agree: {sizes}.")
+            raise InputError(f"{shown}: the sizes of {short(layer)} do not agree: {short(sizes)}.")
     return layers
 
 
-def _agree(
-    down: list[int], up: list[int], mid: list[int] | None = None, alpha: list[int] | None = None
-) -> bool:
-    shapes = [down, up] if mid is None else [down, mid, up]
-    return (
-        all(len(shape) in (2, 4) and math.prod(shape) > 0 for shape in shapes)
-        and all(a[0] == b[1] for a, b in pairwise(shapes))
-        and math.prod(alpha or [1]) == 1
-    )
+def _kind(roles: Iterable[str]) -> str | None:
+    """Which product these are the matrices of, None for a plain LoRA."""
+    return next((kind for kind in PRODUCTS if any(r.startswith(f"{kind} ") for r in roles)), None)
+
+
+def _rank(shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """What alpha is divided by; None for a Kronecker product of two full matrices."""
+    kind = _kind(shapes)
+    return shapes["down"][0] if kind is None else _product_size(kind, shapes).rank
+
+
+def _product_size(kind: str, shapes: Mapping[str, Sequence[int]]) -> Size | None:
+    return PRODUCTS[kind].size({r.removeprefix(f"{kind} "): s for r, s in shapes.items()})
+
+
+def _agree(shapes: Mapping[str, list[int]]) -> bool:
+    """Whether the matrices of a layer, by role, can be multiplied with each other."""
+    shapes = dict(shapes)
+    if math.prod(shapes.pop("alpha", [])) != 1 or not all(map(math.prod, shapes.values())):
+        return False
+    kind = _kind(shapes)
+    if kind:
+        return _product_size(kind, shapes) is not None
+    chain = [shapes[role] for role in ROLES if role in shapes]
+    return all(len(s) in (2, 4) for s in chain) and all(a[0] == b[1] for a, b in pairwise(chain))
 
 
 def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
