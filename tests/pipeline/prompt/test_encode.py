@@ -9,11 +9,12 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from pipeline import InputError, prompt
+from pipeline import InputError
 from pipeline.prompt.chunks import BACKTRACK, chunks, count_tokens
 from pipeline.prompt.embeddings import Embedding
 from pipeline.prompt.encode import TextParts, Tower, encode
 from pipeline.prompt.syntax import parse
+from pipeline.text import space_han
 
 STEPS = 10
 PROMPTS = [
@@ -88,9 +89,34 @@ def rows_of(tokenizer, text):
     return chunks(tokenizer, part.segments, {})
 
 
+def plain_rows(tokenizer, text):
+    """The reference: token ids cut every 75, with start, end and padding."""
+    ids = tokenizer(space_han(text), add_special_tokens=False, verbose=False).input_ids
+    rows = []
+    for i in range(0, max(len(ids), 1), 75):
+        row = [tokenizer.bos_token_id, *ids[i : i + 75], tokenizer.eos_token_id]
+        rows.append(row + [tokenizer.pad_token_id] * (77 - len(row)))
+    return rows
+
+
+def plain_words(tokenizer, text):
+    """The reference: a word ends with its token that ends in </w>."""
+    found, letters, places = [], [], []
+    for number, row in enumerate(plain_rows(tokenizer, text)):
+        for place, name in enumerate(tokenizer.convert_ids_to_tokens(row)):
+            if row[place] in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+                continue
+            letters.append(row[place])
+            places.append(77 * number + place)
+            if name.endswith("</w>"):
+                found.append((tokenizer.decode(letters).strip(), places))
+                letters, places = [], []
+    return found
+
+
 def hidden(tower, text):
     """All hidden states of a text of one chunk, straight from the model."""
-    ids = torch.tensor(prompt.chunks(tower.tokenizer, text))
+    ids = torch.tensor(plain_rows(tower.tokenizer, text))
     with torch.no_grad():
         return tower.model(input_ids=ids, output_hidden_states=True)
 
@@ -99,11 +125,18 @@ def hidden(tower, text):
 @pytest.mark.parametrize("positive", PROMPTS)
 def test_without_syntax_it_is_the_plain_encoder_to_the_bit(tokenizer, encoder, positive, negative):
     text = TextParts((Tower(tokenizer, encoder),), "sd1")
-    context, uncond = prompt.encode(tokenizer, encoder, positive, negative)
+    rows = [plain_rows(tokenizer, t) for t in (positive, negative)]
+    count = max(map(len, rows))
+    expected = []
+    for own in rows:
+        own += plain_rows(tokenizer, "") * (count - len(own))
+        with torch.no_grad():
+            states = encoder(input_ids=torch.tensor(own)).last_hidden_state
+        expected.append(states.reshape(1, 77 * count, -1))
     one, two = conditioned(text, positive, negative)
     assert one.ends == two.ends == (STEPS,) and one.pooled == two.pooled == (None,)
-    assert torch.equal(one.contexts[0], context) and torch.equal(two.contexts[0], uncond)
-    assert list(one.words[0]) == prompt.words(tokenizer, positive)
+    assert torch.equal(one.contexts[0], expected[0]) and torch.equal(two.contexts[0], expected[1])
+    assert list(one.words[0]) == plain_words(tokenizer, positive)
 
 
 @pytest.mark.parametrize("negative", [None, "", "blue"])
