@@ -93,7 +93,7 @@ def build(sampler, schedule, config, steps):
         raise InputError(
             f"This checkpoint predicts {predicts}; the samplers take epsilon or v_prediction."
         )
-    flags = {**schedule.flags, **sampler.flags}
+    flags = dict(schedule.flags)
     if steps == 1 and flags.get("timestep_spacing") == "linspace":
         flags["timestep_spacing"] = "trailing"  # one point of linspace(0, 999) would be 0
     if sampler.scheduler in ("LCMScheduler", "TCDScheduler"):
@@ -101,9 +101,12 @@ def build(sampler, schedule, config, steps):
         if steps > usual:  # the next finer division of the trained timesteps
             usual = next(n for n in range(steps, trained + 1) if trained % n == 0)
         flags["original_inference_steps"] = usual
+    flags = {name: flag for name, flag in flags.items() if name not in sampler.flags}
     try:
         text = json.dumps(dict(config))
-        scheduler = copy.deepcopy(_prototype(sampler.scheduler, text, json.dumps(flags)))
+        made = _prototype(sampler.scheduler, text, json.dumps(dict(sampler.flags)))
+        scheduler = copy.deepcopy(made)
+        scheduler.register_to_config(**{k: v for k, v in flags.items() if k in made.config})
         if config.get("rescale_betas_zero_snr"):
             if "rescale_betas_zero_snr" not in scheduler.config:
                 scheduler.alphas_cumprod = _prototype(EULER, text, "{}").alphas_cumprod.clone()
@@ -122,6 +125,8 @@ def build(sampler, schedule, config, steps):
     if sampler.scheduler == "EulerAncestralDiscreteScheduler" and schedule.flags:
         euler = build(dataclasses.replace(sampler, scheduler=EULER), schedule, config, steps)
         scheduler.sigmas, scheduler.timesteps = euler.sigmas, euler.timesteps
+    if sampler.scheduler == "KDPM2AncestralDiscreteScheduler":
+        _mend(scheduler)
     if hasattr(scheduler, "set_begin_index"):
         # Otherwise it looks the first timestep up, and of two that round to the same whole number
         # it takes the second: Beta with many steps would skip a level and run off the end.
@@ -175,6 +180,17 @@ def trained_sigmas(scheduler):
     """sigma of every trained timestep, rising, float64."""
     abar = scheduler.alphas_cumprod.double().clamp(min=terminal.ABAR)
     return ((1 - abar) / abar).sqrt().numpy()
+
+
+def _mend(scheduler) -> None:
+    """DPM2 a's levels where one step divides sigma by thousands and rounding leaves NaN of them."""
+    levels, down, middle = (
+        x[::2] for x in (scheduler.sigmas, scheduler.sigmas_down, scheduler.sigmas_interpol)
+    )
+    lost = ~(down[:-1] > 0) & (levels[1:] > 0)
+    down[:-1][lost] = (levels[1:] ** 2 / levels[:-1])[lost]
+    middle[:-1][lost] = levels[1:][lost]
+    scheduler.timesteps[1::2][lost[:-1]] = scheduler.timesteps[2::2][lost[:-1]]
 
 
 def _plant_tree(scheduler, noise, seed: int) -> None:

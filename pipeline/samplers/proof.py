@@ -139,7 +139,7 @@ NOISY = {  # sampler: steps at which the moments are taken
 }
 
 
-def errors(sampler: str) -> list[float]:
+def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
     """Distance to the exact solution (root mean square over 64 points) for each count of steps.
 
     Taken at a noise level that every count visits: the lowest of the schedule, or timestep 99 for
@@ -148,7 +148,7 @@ def errors(sampler: str) -> list[float]:
     """
     row = ORDERS[sampler]
     found = []
-    for steps in row.counts:
+    for steps in counts or row.counts:
         _, queries = draw(sampler, row.schedule, steps, 8)
         if row.schedule == "uniform":
             last = [q for q in queries if int(q.t) == COMMON][-1]
@@ -259,9 +259,9 @@ def _convergence(folder: Path, found: dict[str, list[float]]) -> list[str]:
         "The model is the exact denoiser of a mixture of three Gaussians in the plane; the truth "
         "is its probability flow ODE, solved to eleven digits. The error is the root mean square "
         "over 64 trajectories at the lowest noise level of the Exponential schedule, or at "
-        f"timestep {COMMON} for samplers that are bound to even timesteps. The last step, from there to "
-        "zero, is left out: it is the denoiser's answer for every sampler, and one step of any "
-        "method. The order is the slope of log error over log steps, by least squares.",
+        f"timestep {COMMON} for samplers that are bound to even timesteps. The last step, from "
+        "there to zero, is left out: it is the denoiser's answer for every sampler, and one step "
+        "of any method. The order is the slope of log error over log steps, by least squares.",
         "",
         *_table(["sampler", "order", "measured", "steps", "error", "why"], rows),
         "![Error over steps](samplers-order.png)",
