@@ -109,14 +109,14 @@ def samplers(args: argparse.Namespace) -> None:
 
     print("Samplers (--sampler), their model calls a step, and the schedules they take:")
     for key, sampler in SAMPLERS.items():
-        print(f"  {key:14} {sampler.label:13} {sampler.order}  {sampler.note}")
-        print(f"  {'':14} {'':13}    {', '.join(sampler.schedules)}")
+        takes = "all" if len(sampler.schedules) == len(SCHEDULES) else ", ".join(sampler.schedules)
+        print(f"  {key:18} {sampler.label:18} {sampler.order}  {sampler.note} ({takes})")
         reason = unsupported(key)
         if reason:
-            print(f"  {'':14} {'':13}    not here: {reason}")
+            print(f"  {'':18} {'':18}    not here: {reason}")
     print("Schedules (--schedule):")
     for key, schedule in SCHEDULES.items():
-        print(f"  {key:14} {schedule.label:13}    {schedule.note}")
+        print(f"  {key:18} {schedule.label:18}    {schedule.note}")
 
 
 def backends(args: argparse.Namespace) -> None:

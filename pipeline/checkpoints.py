@@ -187,6 +187,8 @@ def load(
                 " with --low-memory, or with device cpu."
             ) from None
         scheduler = source.scheduler | {"prediction_type": predicts}
+        if source.family == "xl":
+            scheduler.setdefault("align_your_steps", "sdxl")  # which of NVIDIA's tables
         networks = {n: part for n, part in parts.items() if n != "vae"}
         return Models(
             name=called,
