@@ -324,6 +324,7 @@ ROWS = {  # prompt: tokens in each chunk
     "apple " * 75 + ", red": [75, 2],
     "apple, " * 2 + "red " * 60 + ", " + "blue " * 20: [65, 20],
     "apple " * 60 + ", " + "red " * 14: [75],
+    "apple " * 60 + ", BREAK " + "red " * 80: [61, 75, 5],
     "apple " * 60 + "(,:1.2) " + "(red:1.1) " * 20: [61, 20],
 }
 

@@ -119,6 +119,18 @@ SCHEDULE = {  # of modules/prompt_parser.py, at 10 steps; then the wiki's
     "[a:b:c:5]": [(10, [("a:b:c:5", DOWN)])],
     "[a:b:1e3]": [(10, [("a:b:1e3", DOWN)])],
     "[a:b:nan]": [(10, [("a:b:nan", DOWN)])],
+    "[x:(a [b) c:3] d]": [  # the outer bracket holds one that is closed outside
+        (
+            10,
+            [
+                ("x:", DOWN),
+                ("a ", DOWN * 1.1),
+                ("b", DOWN * DOWN * 1.1),
+                (" c:3", DOWN * DOWN),
+                (" d", DOWN),
+            ],
+        )
+    ],
     "[a:b:(5)]": [(10, [("a:b:", DOWN), ("5", 1.1 * DOWN)])],
 }
 
