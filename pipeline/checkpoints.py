@@ -65,6 +65,7 @@ class Models:
     path: Path
     family: str  # a key of recognise.FAMILIES
     what: str  # what was recognised, in words
+    vae_name: str | None  # of another autoencoder than its own
     warnings: tuple[str, ...]  # sentences about what was used instead of what is missing
     hash: str  # first 10 hex digits of the SHA-256 of the file, or of the folder's UNet's files
     unet: Any
@@ -153,7 +154,8 @@ def load(
     torch_dtype = choose_dtype(dtype, torch_device)
     source = sources.open_source(place if place is not None else download(str(name)))
     if vae is not None:
-        source = sources.with_vae(source, _find_vae(vae))
+        vae = _find_vae(vae)
+        source = sources.with_vae(source, vae)
     called = str(name) if place is None else _name(source.path)
     vocabulary = read_vocabulary(source.path)
     with _LOADING, quiet():
@@ -195,6 +197,7 @@ def load(
             path=source.path,
             family=source.family,
             what=source.what,
+            vae_name=None if vae is None else _name(vae),
             warnings=source.warnings,
             hash=_hash(source.hashed),
             unet=unet,

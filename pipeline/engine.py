@@ -257,6 +257,7 @@ def parameters(models, options: GenerateOptions, seed: int, asked: request.Reque
             "Size": f"{options.width}x{options.height}",
             "Model hash": models.hash,
             "Model": models.name,
+            "VAE": models.vae_name,
             "CFG rescale": options.cfg_rescale or None,
             "Clip skip": options.clip_skip,
             "Lora hashes": asked.hashes("lora"),
@@ -271,6 +272,7 @@ def describe(models, running) -> dict:
     return {
         "model": models.name,
         "model_hash": models.hash,
+        "vae": models.vae_name,
         "device": str(models.device),
         "dtype": str(models.dtype).removeprefix("torch."),
         "attention": running.attention,

@@ -28,7 +28,8 @@ class Shelf:
 
     def __init__(self, first: Models, **options: Any):
         self.first, self.options = first, options
-        self._held: dict[str, Models] = {first.name: first}  # the one used last stands last
+        # by name and other autoencoder; the one used last stands last
+        self._held: dict[tuple[str, str | None], Models] = {(first.name, None): first}
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def choices(self) -> list[Entry]:
@@ -48,12 +49,23 @@ class Shelf:
             )
         return [there, *rows.values()]
 
-    def get(self, name: str | None = None) -> Models:
-        """The model `name` (None: the first), loaded if it is not; InputError if that fails."""
-        name = name or self.first.name
+    def vaes(self) -> list[Entry]:
+        """The autoencoders that may take the place of a model's own."""
+        return list(library.named("vae").values())
+
+    def get(self, name: str | None = None, vae: str | None = None) -> Models:
+        """The model `name` (None: the first) with the autoencoder `vae` (None: its own), loaded if
+        it is not; InputError if that fails."""
+        name, vae = name or self.first.name, vae or None
+        if vae is not None and vae not in {e.name for e in self.vaes()}:
+            there = closest(str(vae)[:100], [e.name for e in self.vaes()]) or "none"
+            raise InputError(
+                f"There is no autoencoder {str(vae)[:100]!r} to choose; there is {there}."
+            )
+        key = name, vae
         with self._lock:
-            if name in self._held:
-                return self._use(name)
+            if key in self._held:
+                return self._use(key)
         entry = {e.name: e for e in self.choices()}.get(name) if isinstance(name, str) else None
         if entry is None:
             names = [e.name for e in self.choices()]
@@ -65,27 +77,27 @@ class Shelf:
             raise InputError(entry.reason)
         with self._loading:  # one at a time; whoever waited finds it loaded
             with self._lock:
-                if name in self._held:
-                    return self._use(name)
-            models = self._load(entry)
+                if key in self._held:
+                    return self._use(key)
+            models = self._load(entry, vae)
             with self._lock:
-                self._held[name] = models
+                self._held[key] = models
                 while len(self._held) > KEEP:
                     self._held.pop(next(iter(self._held)))
                 return models
 
-    def _load(self, entry: Entry) -> Models:
+    def _load(self, entry: Entry, vae: str | None) -> Models:
         from .checkpoints import NoRoom, load
 
         try:
-            models = load(entry.path, **self.options)
+            models = load(entry.path, vae=vae, **self.options)
         except NoRoom:  # beside the others; without them it may fit
             with self._lock:
                 self._held.clear()
-            models = load(entry.path, **self.options)
+            models = load(entry.path, vae=vae, **self.options)
         models.name = entry.name
         return models
 
-    def _use(self, name: str) -> Models:
-        self._held[name] = models = self._held.pop(name)
+    def _use(self, key: tuple[str, str | None]) -> Models:
+        self._held[key] = models = self._held.pop(key)
         return models

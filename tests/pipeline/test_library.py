@@ -140,6 +140,18 @@ def test_the_old_model_serves_while_the_new_one_loads(shelf, monkeypatch):
     assert got[0].name == "two"
 
 
+def test_shelf_gives_another_autoencoder(shelf, folder):
+    assert [e.name for e in shelf.vaes()] == ["soft"]
+    soft = shelf.get("one", "soft")
+    assert soft is shelf.get("one", "soft") and soft is not shelf.get("one")
+    assert shelf.get("one") is shelf.first
+    ask = {"steps": 1, "seed": 1, "size": (64, 64)}
+    assert "Model: one, VAE: soft, " in soft.generate(**ask).parameters[0]
+    assert "VAE" not in shelf.first.generate(**ask).parameters[0]
+    with pytest.raises(InputError, match="no autoencoder '../soft' to choose; there is soft"):
+        shelf.get("one", "../soft")
+
+
 def test_no_room_beside_the_others_makes_room(shelf, monkeypatch):
     held, load = [], checkpoints.load
 
