@@ -67,7 +67,8 @@ def _run(scheduler, noise, steps, order, generator, trained, velocity):
     calls = [(i, t, i // 2 if order == 2 else max(0, i - extra)) for i, t in enumerate(timesteps)]
     latents = noise * scheduler.init_noise_sigma
     if terminal.needs_help(scheduler, level(scheduler, 0, timesteps[0])):
-        answer = yield Query(noise, timesteps[0].to(device), 0, terminal.SIGMA)
+        last = torch.tensor(float(timesteps[0]), device=device)
+        answer = yield Query(noise, last, 0, terminal.SIGMA)
         output = answer.output.to(noise.dtype)
         latents, calls = terminal.leave(scheduler, noise, output, velocity, order, calls)
     for i, t, step in calls:

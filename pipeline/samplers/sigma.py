@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 
@@ -14,13 +13,12 @@ from .base import Query
 class Model:
     """The UNet as k-diffusion's D(x, sigma): a sampler's noise levels, and what they lead to.
 
-    sigmas  one float per step and a last 0, as diffusers' Euler would have them
+    sigmas  one float per step and a last 0, from the scheduler of the sampler's line
     first   the latents to begin with, noise at the highest level
     """
 
     def __init__(self, sampler, schedule, config, noise, steps, generator):
-        row = replace(sampler, scheduler=adapter.EULER)
-        scheduler = adapter.build(row, schedule, config, steps)
+        scheduler = adapter.build(sampler, schedule, config, steps)
         self.sigmas = [float(sigma) for sigma in scheduler.sigmas]
         self.first = noise * float(scheduler.init_noise_sigma)
         self.trained = adapter.trained_sigmas(scheduler)

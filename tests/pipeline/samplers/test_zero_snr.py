@@ -32,6 +32,7 @@ def test_every_pair_ends_finite(drive, sampler):
             counted = [q.step for q in queries]
             assert counted == sorted(counted) and set(counted) == set(range(steps))
             assert all(math.isfinite(q.sigma) and q.x.isfinite().all() for q in queries)
+            assert {q.t.dtype for q in queries} <= {torch.int64, torch.float32}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
