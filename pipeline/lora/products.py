@@ -72,7 +72,7 @@ def _loha_size(shapes: Mapping[str, Shape]) -> Size | None:
         sides = [_pair_size(*_loha_side(shapes, i)) for i in (1, 2)]
     except KeyError:
         return None
-    if sides[0] is None or sides[0] != sides[1] or ("t1" in shapes) != ("t2" in shapes):
+    if sides[0] is None or sides[0] != sides[1]:
         return None
     return Size(*sides[0], shapes["w1_b"][0])
 
