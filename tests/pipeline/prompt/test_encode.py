@@ -401,6 +401,19 @@ def test_an_embedding_stands_for_its_name(sd1):
     assert count_tokens(tower.tokenizer, parsed, {"thing": both}) == (3, 75)
 
 
+def test_an_encoder_whose_weights_lie_elsewhere_says_the_same(tokenizer):
+    from accelerate import cpu_offload
+
+    model = random_encoder(tokenizer, 16, 3)
+    text = TextParts((Tower(tokenizer, model, torch.device("cpu")),), "sd1")
+    options = {"clip_skip": 2, "embeddings": {"x": Embedding("x", (torch.rand(2, 16),))}}
+    before, _ = conditioned(text, "a (x:1.2)", **options)
+    cpu_offload(model, torch.device("cpu"))
+    assert model.device.type == "meta"
+    after, _ = conditioned(text, "a (x:1.2)", **options)
+    assert torch.equal(after.contexts[0], before.contexts[0])
+
+
 def test_an_embedding_of_xl_speaks_to_both_towers(xl):
     vectors = []
     for tower in xl.towers:
