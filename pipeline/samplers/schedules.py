@@ -44,7 +44,8 @@ def align_your_steps(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray
 
     SD XL's table if the configuration says `"align_your_steps": "sdxl"`, else SD 1.5's.
     """
-    table = np.log(ALIGN_YOUR_STEPS[config.get("align_your_steps") or "sd1"])
+    family = "sdxl" if config.get("align_your_steps") == "sdxl" else "sd1"
+    table = np.log(ALIGN_YOUR_STEPS[family])
     return np.exp(np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(table)), table))
 
 
@@ -61,7 +62,9 @@ def normal(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
 
 def ddim(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
     """Timesteps 1, 1 + k, 1 + 2 k, ... with k = 1000 // n, as the DDIM paper's code has them."""
-    return trained[(1 + np.arange(n) * (len(trained) // n))[::-1].clip(max=len(trained) - 1)]
+    stride = len(trained) // n
+    first = min(1, len(trained) - 1 - (n - 1) * stride)  # 0 where every timestep is a step
+    return trained[(first + np.arange(n) * stride)[::-1]]
 
 
 FORMULAS = {

@@ -118,3 +118,9 @@ def test_ancestral_euler_takes_diffusers_levels(begin, drive):
         ours, _ = levels(begin, drive, "euler_a", schedule, 12)
         eulers, _ = levels(begin, drive, "euler", schedule, 12)
         assert ours == eulers and ours[0] > ours[1]
+
+
+def test_ddim_with_a_step_for_every_timestep():
+    trained = np.array([0.1, 0.2, 0.4, 0.9])
+    assert FORMULAS["ddim"](4, trained, {}).tolist() == [0.9, 0.4, 0.2, 0.1]
+    assert FORMULAS["ddim"](2, trained, {}).tolist() == [0.9, 0.2]
