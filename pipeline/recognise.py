@@ -16,9 +16,12 @@ from typing import Any
 
 from .errors import InputError
 from .ldm import PREFIXES
+from .lora.names import family as lora_family
+from .lora.names import is_lora
 from .preflight import MAX_LAYERS, safetensors, short
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "xl": "SD XL"}
+BY_LABEL = {label: key for key, label in FAMILIES.items()}
 KINDS = {"checkpoint": "checkpoint", "lora": "LoRA", "embedding": "embedding", "vae": "VAE"}
 CHANNELS = {  # of the UNet's input, where they are not the latents alone
     5: "a depth-to-image model",
@@ -33,9 +36,7 @@ OTHERS = (  # what else people have: (a name's beginning or end, what it is)
     (r"(down|up)_blocks\.\d+\.(resnets|attentions)\.", "the UNet of a diffusers folder"),
     (r"text_model\.encoder\.layers\.", "a text encoder"),
     (r"(encoder|shared)\.(block|weight)", "a T5 text encoder"),
-    (r".*\b(hada|lokr|oft)_", "a LyCORIS network"),
 )
-LORA = re.compile(r".*[._](lora_down|lora_A|lora\.down|hada_w1_a|lokr_w1(_a)?)(\.\w+)?(\.weight)?")
 SCHEDULER = {  # how Stable Diffusion was trained
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -93,8 +94,9 @@ def recognise(shapes: Shapes, metadata: Mapping[str, str] = {}) -> Recognised:
     """
     if any(k.startswith("model.diffusion_model.input_blocks.") for k in shapes):
         return _checkpoint(shapes, metadata)
-    if any(LORA.fullmatch(k) for k in shapes):
-        return Recognised("lora", "a LoRA", _lora_family(shapes))
+    if is_lora(shapes):
+        made_for = lora_family({name: {"shape": shape} for name, shape in shapes.items()})
+        return Recognised("lora", "a LoRA", BY_LABEL.get(made_for, ""))
     if {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= shapes.keys():
         return Recognised("vae", "an autoencoder")
     if "first_stage_model.decoder.conv_in.weight" in shapes:
@@ -297,14 +299,6 @@ def text_config(part: _Part, name: str, family: str) -> dict[str, Any]:
         "eos_token_id": vocabulary - 1,
         "pad_token_id": 0 if activation == "gelu" else vocabulary - 1,
     }
-
-
-def _lora_family(shapes: Shapes) -> str:
-    """By the width that the cross attention of a LoRA's UNet listens to."""
-    for key, shape in shapes.items():
-        if re.search(r"attn2[._]to_[kv]\b.*(down|lora_A)", key.replace("_lora", ".lora")):
-            return WIDTHS.get(shape[-1], "")
-    return ""
 
 
 def _embedding(shapes: Shapes) -> Recognised | None:
