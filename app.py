@@ -19,6 +19,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME|PATH|HUB_ID",
         help="an embedded model, a folder, a .safetensors file or a hub id (default: emoji)",
     )
+    parser.add_argument("--vae", help="another autoencoder for it: a name of ./models, or a path")
     parser.add_argument(
         "--low-memory",
         action="store_true",
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         options = {"low_memory": args.low_memory}
-        models = load(args.model, **options)
+        models = load(args.model, vae=args.vae, **options)
     except InputError as error:
         return complain(error)
 
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.shelf import Shelf
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
-    page = build(Shelf(models, **options), on_gpu)
+    page = build(Shelf(models, first_vae=args.vae, **options), on_gpu)
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
     except OSError as error:  # no port was free, or no such address is ours

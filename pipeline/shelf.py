@@ -23,11 +23,12 @@ KEEP = 2  # models in memory; the one that was used longest ago makes room
 class Shelf:
     """`first` is there from the start; `options` go to `load` for every other (device, dtype...).
 
-    A model is asked for by a name of `choices` alone, so that a visitor reaches no other file.
+    `first_vae` is what `first` was loaded with in place of its own autoencoder. A model is asked
+    for by a name of `choices` alone, so that a visitor reaches no other file.
     """
 
-    def __init__(self, first: Models, **options: Any):
-        self.first, self.options = first, options
+    def __init__(self, first: Models, *, first_vae: Any = None, **options: Any):
+        self.first, self.first_vae, self.options = first, first_vae, options
         # by name and other autoencoder; the one used last stands last
         self._held: dict[tuple[str, str | None], Models] = {(first.name, None): first}
         self._lock, self._loading = threading.Lock(), threading.Lock()
@@ -89,6 +90,8 @@ class Shelf:
     def _load(self, entry: Entry, vae: str | None) -> Models:
         from .checkpoints import NoRoom, load
 
+        if entry.name == self.first.name:
+            vae = vae or self.first_vae
         try:
             models = load(entry.path, vae=vae, **self.options)
         except NoRoom:  # beside the others; without them it may fit

@@ -152,6 +152,13 @@ def test_shelf_gives_another_autoencoder(shelf, folder):
         shelf.get("one", "../soft")
 
 
+def test_the_first_model_comes_back_with_its_autoencoder(folder):
+    shelf = Shelf(checkpoints.load("one", device="cpu", vae="soft"), first_vae="soft", device="cpu")
+    shelf.get("two"), shelf.get("xl")
+    again = shelf.get()
+    assert again is not shelf.first and again.vae_name == shelf.first.vae_name == "soft"
+
+
 def test_no_room_beside_the_others_makes_room(shelf, monkeypatch):
     held, load = [], checkpoints.load
 
