@@ -26,13 +26,13 @@ def model(page) -> gr.Dropdown:
 
 
 def addition(page, kind: str) -> gr.Dropdown:
-    """LoRAs or embeddings to put into the prompt; seen once `additions` has found some."""
+    """LoRAs or embeddings to put into the prompt, where there are any; see `additions`."""
     return gr.Dropdown(
         [],
         value=None,
         label=page.i18n(kind),
         info=page.i18n(f"{kind}_hint"),
-        visible=False,
+        visible=any(e.kind == kind for e in library.scan()),
         elem_id=kind,
         min_width=140,
     )

@@ -3,6 +3,7 @@
 const KEY = 'glassbox.history', MOST = 40, CHARACTERS = 2000000;
 const list = element.querySelector('ol');
 let memory = '[]';  // where the browser lets nothing be stored
+let chosen = null;
 
 function usable(entry) {
   return entry && typeof entry.text === 'string' && typeof entry.image === 'string'
@@ -45,15 +46,21 @@ function show() {
     button.title = picture.alt = entry.text.split('\n', 1)[0].slice(0, 200);
     picture.src = entry.image;
     button.append(picture);
-    button.addEventListener('click', () => {
-      for (const other of list.querySelectorAll('[aria-pressed]')) other.removeAttribute('aria-pressed');
-      button.setAttribute('aria-pressed', 'true');
-      trigger('select', {value: entry.text});
-    });
+    if (entry.text === chosen) button.setAttribute('aria-pressed', 'true');
+    button.addEventListener('click', () => choose(entry.text === chosen ? null : entry.text));
     item.append(button);
     return item;
   }));
   element.classList.toggle('gb-some', list.children.length > 0);
+}
+
+// The settings of the chosen one are shown; chosen again, they are put away.
+function choose(text) {
+  const at = [...list.querySelectorAll('button')].indexOf(document.activeElement);
+  chosen = text;
+  show();
+  if (at >= 0) list.querySelectorAll('button')[at].focus();
+  trigger('select', {value: text || ''});
 }
 
 watch('value', () => {
@@ -64,5 +71,5 @@ watch('value', () => {
   show();
 });
 window.addEventListener('storage', event => event.key === KEY && show());  // another tab drew
-window.addEventListener('glassbox-forget', () => { write([]); show(); });
+window.addEventListener('glassbox-forget', () => { write([]); chosen = null; show(); });
 show();

@@ -47,6 +47,8 @@ def panel(page) -> gr.HTML:
 
     def show(picked: gr.EventData, request: gr.Request):
         words = str(picked.value)
+        if not words:
+            return words, "", gr.update(visible=False)
         read = reading.read(words, page.shelf)
         return words, reading.html(read, language(request)), gr.update(visible=True)
 

@@ -75,7 +75,7 @@ def filler(page, status, after) -> Callable:
             }
 
         outputs = [page.tabs, status, *page.form.values()]
-        after(button.click(put, text, outputs, queue=False, **PRIVATE))
+        after(button.click(put, text, outputs, queue=False, **PRIVATE).then)
 
     return fill
 
@@ -86,10 +86,14 @@ def filled(page, read: Settings, vary: bool) -> dict:
     fields = ABSENT | {"count": 1} | read.fields
     if vary:
         fields["seed"] = ""
-    updates = {form[key]: gr.update(value=value) for key, value in fields.items() if key in form}
-    if "sampler" in fields:
-        pair = plan.updates(page.i18n, fields["sampler"], fields.get("schedule", "automatic"))
-        updates |= {form[key]: update for key, update in pair.items()}
+    fields |= {key: str(fields[key]) for key in TYPED}
+    if read.model is not None:
+        fields["model"] = read.model
+    pair = [fields.pop(key, None) for key in plan.PAIR]
+    updates = {form[key]: gr.update(value=value) for key, value in fields.items()}
+    if pair[0]:  # without a sampler, who knows whether this one takes the schedule
+        both = plan.updates(page.i18n, pair[0], pair[1] or "automatic")
+        updates |= {form[key]: update for key, update in both.items()}
     return updates
 
 

@@ -19,7 +19,7 @@ NUMBERS = ("steps", "cfg", "width", "height")  # a model's own, beside sampler a
 
 
 def wire(page, status, additions: dict, knows: tuple) -> Callable:
-    """Make the model's dropdown work; returns `after(event)`, for whoever else sets it.
+    """Make the model's dropdown work; returns `after(listen)`, for whoever else sets it.
 
     A model that cannot be had gets its sentence in `status`, and the one before stays chosen.
     """
@@ -73,13 +73,16 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
 
         return handler
 
-    def after(event, own: bool = False):
-        """Load what the dropdown holds now; `own`: and take over the model's own settings."""
+    def after(listen: Callable, own: bool = False):
+        """Load what the dropdown then holds; `own`: and take over the model's own settings.
+
+        listen: an event such as `box.input`, or the `then` of one.
+        """
         outputs = [status, now, box, *followers, *(form[k] for k in (*plan.PAIR, *NUMBERS))]
-        return event.then(wait, [box, now], status, queue=False, **PRIVATE).then(
+        listen(wait, [box, now], status, queue=False, **PRIVATE).then(
             load(own), [box, now], outputs, **PRIVATE, **LOAD
         )
 
     gr.on(None, arrive, None, [box, *followers], queue=False, **PRIVATE)
-    after(box.input(lambda: None, None, None, queue=False, **PRIVATE), own=True)
+    after(box.input, own=True)
     return after

@@ -38,24 +38,26 @@ def tab(page) -> None:
     known = gr.State("")  # the text that is shown
     outputs = [known, picture, view, usable]
 
-    def open_file(path: str | None, request: gr.Request):
-        """The file's text also goes into the box, to be read and copied."""
-        if path is None:
-            return {pasted: ""} | nothing()
+    def open_file(path: str, request: gr.Request):
+        """The file's text also goes into the box, to be read and copied.
+
+        A file without any changes nothing else. The place to drop one is free again.
+        """
         try:
             text = infotext.read(path)
         except InputError as error:
             # where it lies on the server is nobody's business
             sentence = str(error).replace(str(path), Path(path).name)
-            return {pasted: ""} | nothing() | {view: stage.sorry(sentence)}
+            return {dropped: None, picture: stage.sorry(sentence)}
         tongue = language(request)
-        return {pasted: text} | something(text, tongue) | {picture: _image(path, tongue)}
+        filled = {dropped: None, pasted: text} | something(text, tongue)
+        return filled | {picture: _image(path, tongue)}
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""
         if text == shown:
             return {known: shown}
-        return {dropped: None} | (something(text, language(request)) if text.strip() else nothing())
+        return something(text, language(request)) if text.strip() else nothing()
 
     def something(text: str, tongue: str) -> dict:
         seen = reading.html(reading.read(text, page.shelf), tongue)
@@ -64,8 +66,8 @@ def tab(page) -> None:
     def nothing() -> dict:
         return {known: "", picture: "", view: _nothing(i18n), usable: gr.update(visible=False)}
 
-    gr.on([dropped.upload, dropped.clear], open_file, dropped, [pasted, *outputs], **PRIVATE)
-    pasted.change(show, [pasted, known], [dropped, *outputs], trigger_mode="always_last", **PRIVATE)
+    dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **PRIVATE)
+    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **PRIVATE)
 
 
 def _nothing(i18n) -> str:

@@ -128,7 +128,7 @@ def fake_shelf(monkeypatch):
         monkeypatch.setattr(library, "named", lambda kind: files if kind == "checkpoint" else {})
         monkeypatch.setattr(library, "scan", lambda: list(files.values()))
         shelf = Shelf(models)
-        shelf._held |= {m.name: m for m in more}
+        shelf._held |= {(m.name, None): m for m in more}
         return shelf
 
     return fill

@@ -48,6 +48,23 @@ def test_all_but_the_prompt_may_be_left_out(client):
     assert list(names) == ["/generate"]
 
 
+def test_another_model_draws_when_it_is_named(client):
+    pictures, text = call(client, model="other", width=64, clip_skip=2, cfg_rescale=0.5)
+    assert Image.open(pictures[0]["image"]).size == (64, 64)
+    kept = infotext.parse(text)
+    assert kept["Model"] == "other"
+    assert kept["Clip skip"] == "2"
+
+
+@pytest.mark.parametrize("values", [["a"], ["a", "", None, None, 1], ["a", *[None] * 4, 3.5]])
+def test_the_last_values_may_be_left_out(server, values):
+    url = f"{server.url}gradio_api/call/generate"
+    event = httpx.post(url, json={"data": values}).json()["event_id"]
+    answer = httpx.get(f"{url}/{event}", timeout=60).text
+    done = answer.split("event: complete\ndata: ", 1)[1]
+    assert f"CFG scale: {7 if len(values) < 6 else 3.5}," in done
+
+
 def test_the_same_options_give_the_same_pixels(client):
     first, second = (
         Image.open(
@@ -73,6 +90,11 @@ BAD = [
     ({"sampler": "lcm", "schedule": "karras"}, "it takes automatic, uniform"),
     ({"prompt": "x" * 1_000_000}, "1,000,000 characters; at most 10,000"),
     ({"negative": "a\0b"}, "NUL"),
+    ({"clip_skip": 13}, "from 1 to 12, not 13"),
+    ({"cfg_rescale": 2}, "from 0 to 1, not 2"),
+    ({"model": "nowhere"}, "there is "),
+    ({"model": "../models/other"}, "There is no model '../models/other'"),
+    ({"model": "damaged"}, "damaged.safetensors"),
 ]
 
 

@@ -1,16 +1,19 @@
 """The page is built, and its work done, without a server and without a network."""
 
+import base64
 import gc
+import io
+import json
 import threading
 
 import gradio as gr
 import pytest
 from PIL import Image
 
-from demo import build, stage, vocabulary
+from demo import build, history, stage, vocabulary
 from demo.tabs import TABS
 from demo.tabs.generate import EXAMPLES
-from demo.work import FIELDS, Broken, Finished, Progress, painter
+from demo.work import FIELDS, SMALL, Broken, Finished, Progress, painter
 from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 from pipeline.samplers import SAMPLERS, unsupported
@@ -79,6 +82,28 @@ def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, fake_s
         assert Image.open(path).info["parameters"] == text
 
 
+def test_paint_draws_with_the_model_that_is_named(fake_models, fake_shelf, tmp_path):
+    first, second = fake_models(), fake_models()
+    second.name = "second"
+    paint = painter(fake_shelf(first, [second]))
+    list(paint(fields(steps=2), str(tmp_path)))
+    list(paint(fields(steps=3, model="second"), str(tmp_path)))
+    assert (first.steps_done, second.steps_done) == (2, 3)
+    with pytest.raises(InputError, match="no model 'third'"):
+        next(paint(fields(model="third"), str(tmp_path)))
+
+
+def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_shelf, tmp_path):
+    *_, last = painter(fake_shelf(fake_models()))(fields(width=1024, count=2), str(tmp_path))
+    made = json.loads(history.entries(last))
+    assert [entry["text"] for entry in made] == last.texts
+    for entry in made:
+        small = Image.open(io.BytesIO(base64.b64decode(entry["image"].split(",")[1])))
+        assert (max(small.size), small.format) == (SMALL, "JPEG")
+    told = stage.done(last, "en")
+    assert "A &lt;b&gt;quiet&lt;/b&gt; word." in told
+
+
 def test_paint_says_what_the_user_can_mend(fake_models, fake_shelf, tmp_path):
     with pytest.raises(InputError, match="whole number from 1 to 200"):
         next(painter(fake_shelf(fake_models()))(fields(steps=9999), str(tmp_path)))
@@ -126,6 +151,15 @@ def test_the_device_is_held_until_the_step_has_really_ended(fake_models, fake_sh
     for thread in threads:
         thread.join()
     assert models.most_active == 1
+
+
+def test_the_vocabulary_is_shown_in_the_language_of_the_page(fake_models):
+    english, chinese = (vocabulary.html(fake_models.vocabulary, t) for t in ("en", "zh"))
+    assert 'data-name="red apple"' in english and "红苹果" not in english
+    assert 'data-name="红苹果"' in chinese and "red apple" not in chinese
+    strange = [{"emoji": "<x1>", "en": "<x2>", "zh": "x", "group": "<x3>"}]
+    assert "<x" not in vocabulary.html(strange, "en")
+    assert vocabulary.shown(None, "en")[1] == ""
 
 
 def test_status_escapes_what_people_typed():
