@@ -57,6 +57,9 @@ CHOICES = {
     "on-batch32": Choice("the same, t shifted by 3, batch 32, rate 5e-4", 32, 5e-4, 3.0, warm=True),
 }
 
+HELD = 256  # scenes that no training sees
+EVERY = 4  # one object of so many is drawn
+
 
 class Kept(unet.Pool):
     """A pool that is filled once and shared; `part` keeps the scenes that are `where`."""
@@ -94,7 +97,7 @@ class Measure:
         tokenizer: CLIPTokenizer,
         text_encoder: CLIPTextModel,
     ) -> Measure:
-        held = Kept(composer, vae, 256, unet.PAIRS)
+        held = Kept(composer, vae, HELD, unet.PAIRS)
         held.fill(2**33)
         shade = single_scene(0, COLOUR, torch.Generator().manual_seed(0)).shade
         scenes = [
@@ -140,7 +143,7 @@ class Measure:
     @torch.no_grad()
     def named(self, model: UNet2DConditionModel, prediction: str) -> tuple[float, float]:
         """Shares of drawn objects that are the nearest, and among the five nearest."""
-        wanted = list(range(0, len(self.vocabulary), 4))
+        wanted = list(range(0, len(self.vocabulary), EVERY))
         places = len(SINGLE_PLACES) ** 2
         generator = torch.Generator().manual_seed(2)
         scenes = [single_scene(w, COLOUR, generator) for w in wanted]

@@ -136,7 +136,11 @@ def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny
     assert run(capsys, "vae", "--steps", 2, "--batch", 4, "--resume", *where[:-2])[0] == 0
 
 
-def test_choices_are_compared_at_equal_budgets(capsys, tmp_path, tiny_data):
+def test_choices_are_compared_at_equal_budgets(capsys, tmp_path, tiny_data, monkeypatch):
+    from pipeline.training import compare
+
+    for name, few in (("HELD", 8), ("EVERY", 64), ("SINGLE_PLACES", compare.SINGLE_PLACES[:1])):
+        monkeypatch.setattr(compare, name, few)
     base = Path(__file__).parents[3] / "pipeline/models/emoji"
     where = ["--run", tmp_path, "--data", tiny_data, "--device", "cpu", "--base", base]
     few = ["--pool", 32, "--minutes", 0.001]
