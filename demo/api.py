@@ -44,6 +44,7 @@ def endpoint(paint: Painter) -> None:
         clip_skip: float | None = None,
         cfg_rescale: float | None = None,
         model: str | None = None,
+        vae: str | None = None,
     ):
         """Draw pictures from a prompt in English or Chinese.
 
@@ -61,6 +62,7 @@ def endpoint(paint: Painter) -> None:
             clip_skip: Which text encoder layer from the end, 1 to 12; the model's own if left out.
             cfg_rescale: How far guidance is brought back to its unguided contrast, 0 to 1.
             model: A name of the page's models; the first one if left out.
+            vae: A name of the page's autoencoders; the model's own if left out.
 
         Returns:
             The pictures as PNG files that hold their parameters, and the parameters as text.
@@ -79,6 +81,7 @@ def endpoint(paint: Painter) -> None:
             "clip_skip": clip_skip,
             "cfg_rescale": cfg_rescale,
             "model": model or None,
+            "vae": vae or None,
         }
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -108,6 +111,7 @@ def endpoint(paint: Painter) -> None:
             gr.Number(None, label="clip_skip"),
             gr.Number(None, label="cfg_rescale"),
             gr.Textbox(None, label="model"),
+            gr.Textbox(None, label="vae"),
         ]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
         gr.Button().click(generate, inputs, outputs, api_name="generate", **GPU)

@@ -25,6 +25,23 @@ def model(page) -> gr.Dropdown:
     )
 
 
+def vae(page) -> gr.Dropdown:
+    """Another autoencoder than the model's own, where there are any."""
+    return gr.Dropdown(
+        vaes(page.shelf, "en"),
+        value="",
+        label=page.i18n("vae"),
+        info=page.i18n("vae_hint"),
+        visible=bool(page.shelf.vaes()),
+        elem_id="vae",
+    )
+
+
+def vaes(shelf, tongue: str) -> list[tuple[str, str]]:
+    """What the dropdown of `vae` offers, the model's own first."""
+    return [(say("vae_own", tongue), ""), *labels(shelf.vaes())]
+
+
 def addition(page, kind: str) -> gr.Dropdown:
     """LoRAs or embeddings to put into the prompt, where there are any; see `additions`."""
     return gr.Dropdown(

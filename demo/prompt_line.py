@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from pipeline.errors import InputError
-from pipeline.options import MAX_PROMPT
+from pipeline.options import LIMITS, MAX_PROMPT
 from pipeline.prompt import embeddings
 from pipeline.prompt.embeddings import Embedding
 from pipeline.prompt.encode import count_tokens
@@ -43,17 +43,23 @@ def view(key: str) -> gr.HTML:
 
 
 def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
-    """The line follows while the prompt is typed, and when the model changes."""
+    """The line follows while the prompt is typed, and when the model or the steps change."""
 
-    def look(text: str, name: str, request: gr.Request):
+    def look(text: str, name: str, steps: float | None, request: gr.Request):
         tokenizer = page.tokenizers.get(name) or page.shelf.first.tokenizer
         low = (text or "").lower()
         files = [path for word, path in page.embeddings.items() if word.lower() in low]
         read = {one.name: one for one in map(_embedding, files) if one}
-        return html(text or "", tokenizer, language(request), read)
+        return html(text or "", tokenizer, language(request), read, _steps(steps))
 
     # without triggers: when the page opens, and when an input changes
-    gr.on(None, look, [prompt, page.form["model"]], line, **QUIET)
+    gr.on(None, look, [prompt, page.form["model"], page.form["steps"]], line, **QUIET)
+
+
+def _steps(value: float | None) -> int:
+    """What is typed so far as a number of steps; GenerateOptions has the sentence for a bad one."""
+    low, high = LIMITS["steps"]
+    return int(min(max(value or low, low), high))
 
 
 @lru_cache(256)
@@ -64,11 +70,17 @@ def _embedding(path: Path) -> Embedding | None:
         return None
 
 
-def html(text: str, tokenizer, tongue: str, known: dict[str, Embedding] | None = None) -> str:
+def html(
+    text: str,
+    tokenizer,
+    tongue: str,
+    known: dict[str, Embedding] | None = None,
+    steps: int = 20,
+) -> str:
     """One row, and under it what was not understood; weights only where there is syntax."""
     if len(text) > MAX_PROMPT:  # GenerateOptions has a sentence for it
         return ""
-    parsed, stretches = parse(text, steps=1), spans(text)
+    parsed, stretches = parse(text, steps), spans(text)
     used, room = count_tokens(tokenizer, parsed, known)
     plain = all(s.kind == "text" and s.weight == 1.0 for s in stretches)
     seen = "" if plain else "".join(map(_stretch, stretches))

@@ -37,8 +37,10 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
         """Files may have come since the server started, and the language is known only now."""
         first = shelf.first
         page.embeddings = {n: e.path for n, e in library.named("embedding").items()}
+        tongue = language(request)
         choices = gr.update(choices=chooser.labels(shelf.choices()))
-        return {box: choices} | around(first.name, first, language(request))
+        others = gr.update(choices=chooser.vaes(shelf, tongue), visible=bool(shelf.vaes()))
+        return {box: choices, form["vae"]: others} | around(first.name, first, tongue)
 
     def wait(name: str, before: str, request: gr.Request):
         if name == before:
@@ -83,6 +85,6 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
             load(own), [box, now], outputs, **PRIVATE, **LOAD
         )
 
-    gr.on(None, arrive, None, [box, *followers], queue=False, **PRIVATE)
+    gr.on(None, arrive, None, [box, form["vae"], *followers], queue=False, **PRIVATE)
     after(box.input, own=True)
     return after

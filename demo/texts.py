@@ -31,6 +31,9 @@ TEXTS = {  # key: (English, Chinese)
     # how
     "settings": ("Settings", "设置"),
     "model": ("Model", "模型"),
+    "vae": ("Autoencoder", "自编码器"),
+    "vae_hint": ("Turns latents into the picture.", "把潜变量变成图片。"),
+    "vae_own": ("the model's own", "模型自带"),
     "model_loading": ("Loading {name}…", "正在载入 {name}……"),
     "model_ready": ("{name} is ready", "{name} 已就绪"),
     "lora": ("Add a LoRA", "添加 LoRA"),

@@ -18,7 +18,8 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 
-FIELDS = (*GenerateOptions.model_fields, "model")  # the order of every listener's inputs
+MODEL = ("model", "vae")  # what the shelf is asked for
+FIELDS = (*GenerateOptions.model_fields, *MODEL)  # the order of every listener's inputs
 RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
 SMALL = 192  # pixels: the larger side of a picture in the history
 log = logging.getLogger("glassbox")
@@ -66,15 +67,17 @@ Painter = Callable[[dict, str], Iterator[Progress | Finished]]
 def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
     """The server's one way to pictures: `paint(fields, folder)`, closed to stop it.
 
-    fields: those of GenerateOptions, and under "model" a name of the shelf's choices, None for its
-    first. `on_gpu` wraps the work where a GPU is lent by the call (ZeroGPU). The iterator raises
-    InputError for what the user can mend, and Broken for the rest.
+    fields: those of GenerateOptions, under "model" a name of the shelf's choices (None: its first),
+    under "vae" another autoencoder's (None: the model's own). `on_gpu` wraps the work where a GPU
+    is lent by the call (ZeroGPU). The iterator raises InputError for what the user can mend, and
+    Broken for the rest.
     """
     device = threading.Lock()
 
     @on_gpu
     def work(fields: dict, folder: str) -> Iterator[Progress | Finished]:
-        options, models = GenerateOptions(**_but_model(fields)), shelf.get(fields.get("model"))
+        options = GenerateOptions(**_but_model(fields))
+        models = shelf.get(*(fields.get(key) for key in MODEL))
         for event in models.stream(options):
             if hasattr(event, "images"):
                 yield _finished(event, Path(folder))
@@ -84,7 +87,7 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
     def paint(fields: dict, folder: str) -> Iterator[Progress | Finished]:
         GenerateOptions(**_but_model(fields))  # bad input need not wait for the device
         with broken():
-            shelf.get(fields.get("model"))  # nor may loading hold it
+            shelf.get(*(fields.get(key) for key in MODEL))  # nor may loading hold it
         with device:
             events = work(fields, folder)
             try:
@@ -109,7 +112,7 @@ def broken() -> Iterator[None]:
 
 
 def _but_model(fields: dict) -> dict:
-    return {key: value for key, value in fields.items() if key != "model"}
+    return {key: value for key, value in fields.items() if key not in MODEL}
 
 
 def _progress(step) -> Progress:

@@ -90,6 +90,7 @@ def tab(page) -> None:
             below = gr.Column(elem_id="history", min_width=0)
         with gr.Column(elem_id="gb-how", min_width=0):
             model = chooser.model(page)
+            vae = chooser.vae(page)
             with gr.Row(elem_id="gb-additions"):
                 added = {kind: chooser.addition(page, kind) for kind in chooser.TAGS}
             with gr.Row():
@@ -150,6 +151,7 @@ def tab(page) -> None:
         attention=attention,
         group_norm=group_norm,
         model=model,
+        vae=vae,
     )
     knows = vocabulary.panel(i18n, prompt, bool(models.vocabulary))
     page.fill = reading.filler(page, status, switch.wire(page, status, added, knows))

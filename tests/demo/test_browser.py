@@ -204,7 +204,7 @@ def test_tokens_and_weights_follow_what_is_typed(visit):
     page.wait_for_selector("#prompt-line >> text=3 / 75 tokens")
     assert page.inner_text("#prompt-line .gb-weights") == ""
     page.keyboard.type(" (on:1.5) [blue] BREAK <lora:soft light:1> <img src=x>")
-    page.wait_for_selector("#prompt-line .gb-lora")
+    page.wait_for_selector("#prompt-line .gb-weights >> text=src=x>")  # all that was typed
     shown = page.inner_text("#prompt-line .gb-weights")
     assert "<img src=x>" in shown and not page.query_selector("#prompt-line img")
     sizes = {

@@ -25,7 +25,7 @@ def fields(**given):
 
 def test_tables():
     assert "generate" in TABS
-    assert (*GenerateOptions.model_fields, "model") == FIELDS
+    assert (*GenerateOptions.model_fields, "model", "vae") == FIELDS
     for prompt in EXAMPLES:
         GenerateOptions(prompt=prompt)
 

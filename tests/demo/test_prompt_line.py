@@ -65,3 +65,8 @@ def test_an_embedding_counts_its_vectors(tokenizer):
 
 def test_a_prompt_beyond_the_limit_is_not_read(tokenizer):
     assert html("x" * 10_001, tokenizer, "en") == ""
+
+
+def test_a_schedule_is_read_with_the_steps_of_the_form(tokenizer):
+    assert "<li>" not in html("[a:b:5]", tokenizer, "en", steps=20)
+    assert "<li>" in html("[a:b:5]", tokenizer, "en", steps=3)
