@@ -73,12 +73,6 @@ def find(shelf, name: str):
     return next((e for e in shelf.choices() if e.name == name), None)
 
 
-def hashes(shelf) -> dict[str, str]:
-    """{name: hash} of the checkpoints that can be chosen; the hash is empty where none is known."""
-    first = shelf.first
-    return {e.name: first.hash if e.name == first.name else "" for e in shelf.choices()}
-
-
 def additions(shelf, name: str, tongue: str) -> list:
     """Updates of the two `addition`s for the model `name`; those of other models are marked."""
     chosen = find(shelf, name)

@@ -10,7 +10,7 @@ import gradio as gr
 from pipeline.samplers import SAMPLERS, SCHEDULES
 from pipeline.settings import Settings, understand
 
-from . import chooser, plan, stage
+from . import plan, stage
 from .texts import language, say
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
@@ -24,7 +24,7 @@ ABSENT = {"negative": "", "seed": "", "clip_skip": "", "cfg_rescale": 0}  # as n
 
 def read(text: str, shelf) -> Settings:
     """What `text` says, as far as this page knows it."""
-    return understand(text, chooser.hashes(shelf))
+    return understand(text, shelf.hashes())
 
 
 def html(read: Settings, tongue: str) -> str:

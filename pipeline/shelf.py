@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import library
 from .errors import InputError, closest
 from .library import Entry
+from .recognise import FAMILIES
 
 if TYPE_CHECKING:
     from .checkpoints import Models
@@ -45,10 +46,16 @@ class Shelf:
                 self.first.name,
                 getattr(self.first, "path", None),
                 "checkpoint",
-                getattr(self.first, "family", ""),
+                FAMILIES.get(getattr(self.first, "family", ""), ""),
                 getattr(self.first, "what", ""),
             )
         return [there, *rows.values()]
+
+    def hashes(self) -> dict[str, str]:
+        """{name: hash} of the models to choose; "" where a file has not been loaded yet."""
+        with self._lock:
+            known = {name: models.hash for (name, _), models in self._held.items()}
+        return {e.name: known.get(e.name, "") for e in self.choices()}
 
     def vaes(self) -> list[Entry]:
         """The autoencoders that may take the place of a model's own."""
@@ -58,6 +65,8 @@ class Shelf:
         """The model `name` (None: the first) with the autoencoder `vae` (None: its own), loaded if
         it is not; InputError if that fails."""
         name, vae = name or self.first.name, vae or None
+        if not isinstance(name, str) or not isinstance(vae, str | None):
+            raise InputError("A model and an autoencoder are asked for by their names.")
         if vae is not None and vae not in {e.name for e in self.vaes()}:
             there = closest(str(vae)[:100], [e.name for e in self.vaes()]) or "none"
             raise InputError(
@@ -67,7 +76,7 @@ class Shelf:
         with self._lock:
             if key in self._held:
                 return self._use(key)
-        entry = {e.name: e for e in self.choices()}.get(name) if isinstance(name, str) else None
+        entry = {e.name: e for e in self.choices()}.get(name)
         if entry is None:
             names = [e.name for e in self.choices()]
             raise InputError(
