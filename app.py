@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.shelf import Shelf
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
-    page = build(Shelf(models, first_vae=args.vae, **options), on_gpu)
+    page = build(Shelf(models, **options), on_gpu)
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
     except OSError as error:  # no port was free, or no such address is ours

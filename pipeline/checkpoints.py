@@ -152,10 +152,22 @@ def load(
     place = find(name)
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
+    with _LOADING, quiet():
+        # Not in the frame that holds the weights: a package that cannot be imported may keep the
+        # frames of its failure for ever, and the first model with them.
+        from . import backends
+
+        for kind, wanted in (("attention", attention), ("group_norm", group_norm)):
+            backends.choose(kind, wanted, torch_device, torch_dtype)  # refused before loading
+    return _load(name, place, torch_device, torch_dtype, attention, group_norm, vae, low_memory)
+
+
+def _load(
+    name, place, torch_device, torch_dtype, attention: str, group_norm: str, vae, low_memory: bool
+) -> Models:
     source = sources.open_source(place if place is not None else download(str(name)))
-    if vae is not None:
-        vae = _find_vae(vae)
-        source = sources.with_vae(source, vae)
+    vae = None if vae is None else _find_vae(vae)
+    source = sources.with_vae(source, vae)
     called = str(name) if place is None else _name(source.path)
     vocabulary = read_vocabulary(source.path)
     with _LOADING, quiet():
@@ -165,15 +177,15 @@ def load(
         from .lora.adapters import Adapters
         from .prompt.encode import TextParts, Tower
 
-        for kind, wanted in (("attention", attention), ("group_norm", group_norm)):
-            backends.choose(kind, wanted, torch_device, torch_dtype)  # refused before loading
         types = {"vae": getattr(torch, DTYPES[VAE_DTYPE])}
-        parts = {n: sources.build(source, n, types.get(n, torch_dtype)) for n in source.parts}
+        plans = {n: sources.plan(source, n) for n in source.parts}
         towers = []
-        for encoder in (n for n in sources.TEXT_ENCODERS if n in parts):
+        for encoder in (n for n in sources.TEXT_ENCODERS if n in plans):
             tokens = encoder.replace("text_encoder", "tokenizer")
-            tokenizer = _load_tokenizer(source.tokenizers[tokens], parts[encoder])
-            towers.append(Tower(tokenizer, parts[encoder], torch_device))
+            tokenizer = _load_tokenizer(source.tokenizers[tokens], plans[encoder].model)
+            towers.append(Tower(tokenizer, plans[encoder].model, torch_device))
+        read_defaults(source, "epsilon")  # all is checked before the first weight is read
+        parts = {n: p.fill(types.get(n, torch_dtype)) for n, p in plans.items()}
         text = TextParts(tuple(towers), source.family, source.zero_empty_negative)
         unet, autoencoder = parts["unet"], parts["vae"]
         try:
@@ -234,7 +246,7 @@ def _find_vae(name: str | os.PathLike) -> Path:
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
     entry = library.named("vae").get(text)
     path = entry.path if entry else Path(os.path.expanduser(text))
-    if not text or "\0" in text or not path.exists():
+    if not text or "\0" in text or len(text) > 1000 or not os.path.exists(path):
         there = closest(text[:100], library.named("vae")) or "none in the folder models"
         raise InputError(f"There is no autoencoder {short(repr(name))}; there is {there}.")
     return path
@@ -272,7 +284,11 @@ def find(name: str | os.PathLike) -> Path | None:
         entry = library.named("checkpoint").get(text)
         if entry is not None:
             return entry.path
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise InputError(f"{short(text)} cannot be read: {error.strerror}.") from None
+    if folder:
         return path
     if path.suffix.lower() in (*preflight.PICKLES, ".safetensors"):
         return _single_file(path)

@@ -54,19 +54,15 @@ class Denoiser:
         x = query.x.to(self.device, self.dtype)
         t = torch.as_tensor(query.t, device=x.device)
         context, more = self._listen(query.step)
-        if listener is not None:
-            self.processor.listener = listener
-        try:
-            if self.together:
-                out = self._ask(x.expand(len(context), *x.shape[1:]), t, context, more)
-            else:  # the conditional picture last: its are the word maps
-                parts = [
-                    self._ask(x, t, context[i : i + 1], _row(more, i)) for i in range(len(context))
-                ]
-                out = torch.cat(parts)
-        finally:
-            if listener is not None:
-                self.processor.listener = None
+        if self.together:
+            out = self._ask(x.expand(len(context), *x.shape[1:]), t, context, more, listener)
+        else:
+            last = len(context) - 1  # the conditional picture: its are the word maps
+            parts = [
+                self._ask(x, t, context[i : i + 1], _row(more, i), listener if i == last else None)
+                for i in range(len(context))
+            ]
+            out = torch.cat(parts)
         out = out.to(query.x.device, query.x.dtype)
         if not torch.isfinite(out).all():
             raise InputError(
@@ -81,8 +77,12 @@ class Denoiser:
             guided = rescaled(guided, cond, self.rescale)
         return Answer(guided, cond, uncond)
 
-    def _ask(self, x, t, context, more):
-        return self.unet(x, t, encoder_hidden_states=context, return_dict=False, **more)[0]
+    def _ask(self, x, t, context, more, listener):
+        self.processor.listener = listener
+        try:
+            return self.unet(x, t, encoder_hidden_states=context, return_dict=False, **more)[0]
+        finally:
+            self.processor.listener = None
 
     def _listen(self, step: int) -> tuple[torch.Tensor, dict]:
         """The words of this step on the device, (1 or 2, K, E), and what SD XL hears beside."""

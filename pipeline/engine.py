@@ -203,7 +203,8 @@ def _decode(models, running, latents, warnings: list[str]):
             pixels = running.call(lambda: vae.decode(models.vae, latents, models.device))
         finally:
             models.vae.use_tiling = before
-        warnings.append(TILED)
+        if TILED not in warnings:
+            warnings.append(TILED)
         return pixels
 
     try:

@@ -18,6 +18,7 @@ from .recognise import FAMILIES, KINDS, Recognised, look
 
 EMBEDDED = Path(__file__).parent / "models"
 OWN = Path("models")
+NO_VAE = ", no autoencoder"
 DEPTH = 4  # folders below ./models
 
 
@@ -61,14 +62,15 @@ def named(kind: str) -> dict[str, Entry]:
 def other_vae(family: str):
     """(an autoencoder for a checkpoint of `family` that has none, what it is called).
 
-    One from the model folders; InputError where there is none. Shapes do not tell SD XL's from
-    SD 1.x's: one whose metadata names its family goes before one that names none.
+    From ./models; InputError where there is none. Shapes do not tell SD XL's from SD 1.x's, so that
+    of another checkpoint of the family goes before files that are an autoencoder alone.
     """
     from .sources import open_vae
 
-    usable = [e for e in named("vae").values() if e.reason is None]
-    usable = [e for e in usable if e.family in ("", FAMILIES[family])]
-    for entry in sorted(usable, key=lambda e: e.family == ""):
+    label = FAMILIES[family]
+    own = [e for e in named("checkpoint").values() if e.path.is_relative_to(OWN)]
+    own = [e for e in own if e.family == label and not e.note.endswith(NO_VAE)]
+    for entry in (e for e in (*own, *named("vae").values()) if e.reason is None):
         return open_vae(entry.path, family), entry.name
     raise InputError(
         f"This checkpoint holds no autoencoder; put one for {FAMILIES[family]} into the folder"
@@ -95,26 +97,33 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
     for path in paths:
         if path.name.startswith((".", "_")):
             continue
-        if path.is_dir():
-            if (path / "model_index.json").exists() or (place == EMBEDDED):
-                yield path
-            elif depth > 1:
+        try:
+            folder = path.is_dir()
+            whole = folder and (place == EMBEDDED or (path / "model_index.json").exists())
+        except OSError:  # a folder that may not be looked into
+            continue
+        if whole:
+            yield path
+        elif folder:
+            if depth > 1:
                 yield from _walk(path, depth - 1)
         elif path.suffix.lower() in (".safetensors", *preflight.PICKLES):
             yield path
 
 
 def _entry(path: Path) -> Entry:
-    if path.is_dir():
-        return _folder(path)
     try:
+        if path.is_dir():
+            stats = [(str(p), p.stat()) for p in sorted(path.rglob("*"))]
+            return _folder(path, tuple((n, s.st_size, s.st_mtime_ns) for n, s in stats))
         state = os.stat(path)
     except OSError as error:
         return Entry(path.stem, path, "checkpoint", "", "", f"{path.name}: {error.strerror}.")
     return _file(path, state.st_size, state.st_mtime_ns)
 
 
-def _folder(path: Path) -> Entry:
+@lru_cache(maxsize=256)
+def _folder(path: Path, state: tuple) -> Entry:
     try:
         preflight.check_folder(path)
     except InputError as error:
@@ -144,5 +153,5 @@ def _file(path: Path, size: int, changed: int) -> Entry:
         return Entry(path.stem, path, "checkpoint", family, found.what, reason)
     note = f"{family} {KINDS[found.kind]}".strip()
     if found.kind == "checkpoint":
-        note = f"{family}, single file" + ("" if "vae" in found.configs else ", no autoencoder")
+        note = f"{family}, single file" + ("" if "vae" in found.configs else NO_VAE)
     return Entry(path.stem, path, found.kind, family, note)

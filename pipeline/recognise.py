@@ -50,6 +50,10 @@ SCHEDULER = {  # how Stable Diffusion was trained
 SCALING = {"sd1": 0.18215, "sd2": 0.18215, "xl": 0.13025}  # of the latents
 WIDTHS = {768: "sd1", 1024: "sd2", 2048: "xl"}  # what the cross attention listens to, full size
 
+PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
+EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+MAX_DEPTH, MAX_PER_LEVEL = 32, 8  # SD XL has 10 transformer blocks in one, and 2 a level
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -116,6 +120,8 @@ def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> Recognised:
     family = _family(unet)
     if family == "xl" and unet.get("label_emb.0.0.weight", 2)[1] == 2560:
         return Recognised("", "a Stable Diffusion XL refiner, which draws nothing by itself")
+    if any(k in shapes for k in EDM) or metadata.get("modelspec.prediction_type") == "edm":
+        return Recognised("", "an EDM checkpoint, whose noise levels are not Stable Diffusion's")
     config = unet_config(unet, family)
     if config["in_channels"] != config["out_channels"]:
         what = CHANNELS.get(config["in_channels"], f"of {config['in_channels']} input channels")
@@ -128,8 +134,7 @@ def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> Recognised:
         if family in PREFIXES[name]:
             part = _Part(shapes, PREFIXES[name][family])
             configs[name] = text_config(part, name, family)
-    prediction = metadata.get("modelspec.prediction_type")
-    prediction = {"v": "v_prediction", "epsilon": "epsilon"}.get(prediction)
+    prediction = PREDICTIONS.get(metadata.get("modelspec.prediction_type", ""))
     if "v_pred" in shapes:  # a mark that v-prediction checkpoints of SD XL carry
         prediction = "v_prediction"
     elif family != "sd2":
@@ -205,6 +210,11 @@ def unet_config(part: _Part, family: str) -> dict[str, Any]:
         layers[-1] += 1
     if not widths:
         raise Damaged(f"is incomplete: {part.prefix}input_blocks.1 is missing")
+    if max(depths) > MAX_DEPTH or max(layers) > MAX_PER_LEVEL:
+        raise Damaged(
+            f"is damaged: its UNet has {max(layers):,} blocks a level and {max(depths):,}"
+            " transformer blocks in one"
+        )
     if not attends[-1]:
         depths[-1] = max(1, transformers.get("middle_block", 1))
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends]

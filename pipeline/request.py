@@ -29,12 +29,12 @@ class Request:
     negative: Parsed
     adapters: Active
     embeddings: dict[str, Embedding]
-    used: dict[str, dict[str, Path]]  # kind: name: file
+    used: dict[str, dict[str, str]]  # kind: name: hash of the file's weights
     warnings: tuple[str, ...]
 
     def hashes(self, kind: str) -> str | None:
         """`name: hash, name: hash` of what was used, as A1111 writes it; None for nothing."""
-        rows = [f"{name}: {content_hash(path)}" for name, path in self.used[kind].items()]
+        rows = [f"{name}: {digest}" for name, digest in self.used[kind].items()]
         return ", ".join(rows) or None
 
 
@@ -43,7 +43,7 @@ def read(models: Any, options: GenerateOptions) -> Request:
     parsed = parse(options.prompt, options.steps)
     negative = parse(options.negative, options.steps)
     warnings = [*parsed.hints, *negative.hints]
-    used: dict[str, dict[str, Path]] = {"lora": {}, "embedding": {}}
+    used: dict[str, dict[str, str]] = {"lora": {}, "embedding": {}}
     adapters = []
     there = library.named("lora") if parsed.loras or negative.loras else {}
     for lora in negative.loras:
@@ -58,14 +58,14 @@ def read(models: Any, options: GenerateOptions) -> Request:
             warnings.append(f"There is no LoRA {short(repr(lora.name))}; there is {names}.")
             continue
         adapters.append((models.adapters.load(entry.path), lora.unet, lora.text))
-        used["lora"][entry.name] = entry.path
+        used["lora"][entry.name] = content_hash(entry.path)
     embeddings = {}
     words = f"{options.prompt}\n{options.negative}".lower()
     for name, entry in library.named("embedding").items():
         if name.lower() in words:
             try:
                 embeddings[name] = inversion.read(entry.path)
-                used["embedding"][name] = entry.path
+                used["embedding"][name] = content_hash(entry.path)
             except InputError as error:
                 warnings.append(f"{error} Its name is left as plain words.")
     return Request(parsed, negative, tuple(adapters), embeddings, used, tuple(warnings))

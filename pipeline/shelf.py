@@ -18,20 +18,20 @@ from .recognise import FAMILIES
 if TYPE_CHECKING:
     from .checkpoints import Models
 
-KEEP = 2  # models in memory; the one that was used longest ago makes room
+KEEP = 1  # models in memory beside the first; the one that was used longest ago makes room
 
 
 class Shelf:
     """`first` is there from the start; `options` go to `load` for every other (device, dtype...).
 
-    `first_vae` is what `first` was loaded with in place of its own autoencoder. A model is asked
-    for by a name of `choices` alone, so that a visitor reaches no other file.
+    It always stays. A model is asked for by a name of `choices` alone, so that a visitor reaches no
+    other file.
     """
 
-    def __init__(self, first: Models, *, first_vae: Any = None, **options: Any):
-        self.first, self.first_vae, self.options = first, first_vae, options
-        # by name and other autoencoder; the one used last stands last
-        self._held: dict[tuple[str, str | None], Models] = {(first.name, None): first}
+    def __init__(self, first: Models, **options: Any):
+        self.first, self.options = first, options
+        # the others, by name and other autoencoder; the one used last stands last
+        self._held: dict[tuple[str, str | None], Models] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def choices(self) -> list[Entry]:
@@ -55,6 +55,7 @@ class Shelf:
         """{name: hash} of the models to choose; "" where a file has not been loaded yet."""
         with self._lock:
             known = {name: models.hash for (name, _), models in self._held.items()}
+        known[self.first.name] = self.first.hash
         return {e.name: known.get(e.name, "") for e in self.choices()}
 
     def vaes(self) -> list[Entry]:
@@ -73,6 +74,8 @@ class Shelf:
                 f"There is no autoencoder {str(vae)[:100]!r} to choose; there is {there}."
             )
         key = name, vae
+        if key == (self.first.name, None):
+            return self.first
         with self._lock:
             if key in self._held:
                 return self._use(key)
@@ -97,16 +100,19 @@ class Shelf:
                 return models
 
     def _load(self, entry: Entry, vae: str | None) -> Models:
+        from . import memory
         from .checkpoints import NoRoom, load
 
-        if entry.name == self.first.name:
-            vae = vae or self.first_vae
-        try:
-            models = load(entry.path, vae=vae, **self.options)
-        except NoRoom:  # beside the others; without them it may fit
-            with self._lock:
+        for last in (False, True):
+            try:
+                models = load(entry.path, vae=vae, **self.options)
+                break
+            except NoRoom:
+                if last:
+                    raise
+            with self._lock:  # without the others it may fit; they are loaded again when asked for
                 self._held.clear()
-            models = load(entry.path, vae=vae, **self.options)
+            memory.free()
         models.name = entry.name
         return models
 

@@ -1,8 +1,8 @@
 """A model's files, whatever their layout: which configuration, which tensor where, which tokenizer.
 
 A source is a folder in diffusers' format or a single .safetensors file in the original layout. Both
-passed the preflight; of the weights nothing but headers was read. `build` makes a component of it,
-every tensor from the files, and nothing is ever initialised at random.
+passed the preflight; of the weights nothing but headers was read. Each component's `plan` is made
+and checked before the first weight is read, and nothing is ever initialised at random.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import ldm, preflight, recognise
+from . import ldm, library, preflight, recognise
 from .errors import InputError
 from .ldm import Stored
 from .preflight import short
@@ -61,10 +61,27 @@ def open_source(path: Path) -> Source:
     return _open_folder(path) if path.is_dir() else _open_file(path)
 
 
-def with_vae(source: Source, path: Path) -> Source:
-    """`source` with the autoencoder of another file, model folder or autoencoder's folder."""
-    part = open_vae(path, source.family)
-    return replace(source, parts=source.parts | {"vae": part})
+def with_vae(source: Source, path: Path | None) -> Source:
+    """`source` with the autoencoder of another file, model folder or autoencoder's folder.
+
+    None: its own, or where it has none one of ./models, and a warning that says which.
+    """
+    warnings = source.warnings
+    if path is not None:
+        part = open_vae(path, source.family)
+    elif "vae" in source.parts:
+        return source
+    else:
+        part, used = library.other_vae(source.family)
+        name = source.path.name
+        warnings += (f"{name} holds no autoencoder; {used} is used instead, --vae names another.",)
+    latents, takes = part.config.get("latent_channels", 4), source.parts["unet"].config
+    if latents != takes.get("in_channels", 4):
+        raise InputError(
+            f"{short(part.place)} has {latents} latent channels, this model's UNet takes"
+            f" {takes.get('in_channels', 4)}; it is another architecture's autoencoder."
+        )
+    return replace(source, parts=source.parts | {"vae": part}, warnings=warnings)
 
 
 def open_vae(path: Path, family: str) -> Part:
@@ -116,20 +133,13 @@ def _open_folder(folder: Path) -> Source:
 
 
 def _open_file(path: Path) -> Source:
-    from . import library
-
     found, _ = recognise.look(path)
     if found.kind != "checkpoint":
         raise InputError(f"{short(path)} is {found.what}; {library.advice(found)}")
-    parts, warnings = {}, ()
+    parts = {}
     for name, config in found.configs.items():
         if name != "scheduler":
             parts[name] = _file_part(path, name, ldm.PREFIXES[name][found.family], config)
-    if "vae" not in parts:
-        parts["vae"], used = library.other_vae(found.family)
-        warnings = (
-            f"{path.name} holds no autoencoder; {used} is used instead, another one can be given.",
-        )
     tokenizers = {"tokenizer": CLIP} | ({"tokenizer_2": CLIP} if found.family == "xl" else {})
     return Source(
         path,
@@ -140,7 +150,6 @@ def _open_file(path: Path) -> Source:
         tokenizers,
         found.family == "xl",
         f"{recognise.FAMILIES[found.family]}, single file",
-        warnings,
     )
 
 
@@ -173,8 +182,33 @@ def _modern(name: str, key: str) -> str:
     return key
 
 
-def build(source: Source, name: str, dtype: torch.dtype):
-    """UNet, autoencoder or text encoder on the CPU, evaluating, every tensor from the files."""
+@dataclass(frozen=True)
+class Plan:
+    """A component without weights, and where each of them lies; checked, and nothing read yet."""
+
+    part: Part
+    model: Any
+    asked: dict[str, str]  # name as today's classes have it: as this model has it
+    stored: dict[str, Stored]
+    file_of: dict[str, Path]
+
+    def fill(self, dtype: torch.dtype) -> Any:
+        """The component on the CPU, evaluating, every tensor from the files."""
+        tensors = {}
+        for file in self.part.files:
+            keys = {k: self.stored[k] for k in self.asked if self.file_of[k] == file}
+            taken = _take(file, keys, dtype)
+            tensors |= {self.asked[k]: tensor for k, tensor in taken.items()}
+        try:
+            self.model.load_state_dict(tensors, assign=True)
+        except RuntimeError:
+            place = short(self.part.place)
+            raise InputError(f"{place} was changed while it was loaded; try again.") from None
+        return self.model.eval().requires_grad_(False)
+
+
+def plan(source: Source, name: str) -> Plan:
+    """The plan of UNet, autoencoder or a text encoder; InputError for what is missing or wrong."""
     part = source.parts[name]
     try:
         model = _bare(name, part.config)
@@ -185,13 +219,8 @@ def build(source: Source, name: str, dtype: torch.dtype):
     stored = part.places(asked)
     headers = _headers(part)
     _check(part, {k: shape for k, (_, shape) in asked.items()}, stored, headers)
-    tensors = {}
-    for file in part.files:
-        keys = {k: stored[k] for k in asked if headers[stored[k].name][0] == file}
-        taken = _take(file, keys, dtype)
-        tensors |= {asked[k][0]: tensor for k, tensor in taken.items()}
-    model.load_state_dict(tensors, assign=True)
-    return model.eval().requires_grad_(False)
+    file_of = {k: headers[stored[k].name][0] for k in asked}
+    return Plan(part, model, {k: name for k, (name, _) in asked.items()}, stored, file_of)
 
 
 def _bare(name: str, config: dict):
