@@ -74,6 +74,19 @@ def test_a_file_that_changed_is_looked_at_again(folder):
     assert "flux" not in library.named("lora")
 
 
+def test_a_folder_that_may_not_be_read_is_passed_over(folder, monkeypatch):
+    exists = Path.exists
+
+    def forbidden(path, **more):
+        if "mine" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return exists(path, **more)
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    names = {e.name for e in library.scan()}
+    assert "one" not in names and {"two", "xl"} <= names
+
+
 def test_names_are_unique(folder):
     shutil.copy(folder / "xl.safetensors", folder / "Stable-diffusion/xl.safetensors")
     names = [e.name for e in library.scan() if e.kind == "checkpoint" and e.family == "SD XL"]

@@ -366,6 +366,38 @@ def test_a_checkpoint_without_autoencoder_says_which_it_used(pairs, tmp_path, mo
     assert warning.startswith("bare.safetensors holds no autoencoder; good-vae is used instead")
 
 
+def test_a_checkpoint_without_autoencoder_takes_the_one_that_is_named(pairs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tensors = without("first_stage_model.")(load_file(pairs("sd1").file))
+    path = save(tmp_path, tensors)
+    models = checkpoints.load(path, device="cpu", vae=pairs("sd1").file)
+    assert models.vae_name == "sd1" and not models.warnings
+    wide = Path(shutil.copytree(pairs("sd1").folder / "vae", tmp_path / "wide/vae"))
+    config = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps(config | {"latent_channels": 16}))
+    with pytest.raises(InputError, match="has 16 latent channels, this model's UNet takes 4"):
+        checkpoints.load(path, device="cpu", vae=wide)
+
+
+def test_all_is_checked_before_the_first_weight_is_read(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_take", lambda *_: pytest.fail("a weight was read"))
+    tensors = load_file(pairs("sd1").file)
+    assert "is missing" in refusal(save(tmp_path, without(T + "final_layer_norm.bias")(tensors)))
+    folder = Path(shutil.copytree(pairs("xl").folder, tmp_path / "xl"))
+    (folder / "generation.json").write_text('{"steps": 0}')
+    assert "whole number from 1" in refusal(folder)
+
+
+def test_other_noise_and_endless_depth_are_refused(pairs, tmp_path):
+    tensors = load_file(pairs("xl").file)
+    marked = save(tmp_path, tensors | {"edm_mean": torch.zeros(4), "edm_std": torch.zeros(4)})
+    assert "is an EDM checkpoint" in refusal(marked)
+    block = U + "input_blocks.3.1.transformer_blocks."
+    assert any(k.startswith(block) for k in tensors)
+    deep = {f"{block}{i}.x": torch.zeros(1) for i in range(900)}
+    assert "900 transformer blocks" in refusal(save(tmp_path, tensors | deep))
+
+
 def test_model_hash_is_that_of_the_file(loaded, pairs):
     import hashlib
 
