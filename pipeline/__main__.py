@@ -141,6 +141,7 @@ def backends(args: argparse.Namespace) -> None:
 
 def models(args: argparse.Namespace) -> None:
     from .library import OWN, scan
+    from .preflight import short
     from .recognise import KINDS
 
     print(
@@ -154,7 +155,7 @@ def models(args: argparse.Namespace) -> None:
             print(f"{HEADINGS[kind]}:")
         for e in rows:
             unusable = f"; not usable: {e.reason}" if e.reason else ""
-            print(f"  {e.name:14} {e.path}  {e.note}{unusable}")
+            print(f"  {short(e.name):14} {short(e.path)}  {e.note}{unusable}")
 
 
 def bench(args: argparse.Namespace) -> None:

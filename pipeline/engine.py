@@ -234,8 +234,9 @@ def _too_large(models, options, denoiser, running) -> str:
         try:
             running.call(lambda query=query: denoiser(query))
             fits = f"{width}x{height}"
-        except (torch.OutOfMemoryError, InputError):
-            pass
+        except Exception as error:
+            if not isinstance(error, InputError) and not memory.ran_out(error):
+                raise
         memory.free()
         if fits:
             break

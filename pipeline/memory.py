@@ -20,6 +20,14 @@ def free() -> None:
         torch.mps.empty_cache()
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether memory is what failed: on CPUs and Apple's GPUs PyTorch has no exception for it."""
+    told = ("out of memory", "can't allocate memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    )
+
+
 def sparing(call: Callable[[], T], *sparer: Callable[[], T]) -> T:
     """What `call` returns; where memory runs out, what the first of `sparer` returns that fits.
 
@@ -28,7 +36,8 @@ def sparing(call: Callable[[], T], *sparer: Callable[[], T]) -> T:
     for attempt in (call, *sparer):
         try:
             return attempt()
-        except torch.OutOfMemoryError:
-            pass
+        except Exception as error:
+            if not ran_out(error):
+                raise
         free()
     raise torch.OutOfMemoryError("out of memory")

@@ -94,6 +94,15 @@ def test_offloaded_layers_draw_the_same(models):
     assert list(result.images[0].getdata()) == list(whole.images[0].getdata())
 
 
+def test_a_processor_has_words_of_its_own_for_it(models, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(models.unet, "forward", full)
+    with pytest.raises(InputError, match="A picture of 64x64 does not fit"):
+        models.generate(**ASK)
+
+
 def test_what_fails_otherwise_is_not_memory():
     with pytest.raises(ValueError):
         memory.sparing(lambda: int("x"), lambda: 1)
