@@ -141,7 +141,7 @@ def _finished(result, folder: Path) -> Finished:
         seed=result.seeds[0],
         seconds=result.seconds,
         ran_on=" · ".join(str(ran[k]) for k in RAN if ran.get(k)),
-        warnings=tuple(getattr(result, "warnings", ())),
+        warnings=result.warnings,
     )
 
 

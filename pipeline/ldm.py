@@ -44,8 +44,8 @@ OPEN_CLIP = {  # transformers: OpenCLIP, inside one layer
     "self_attn.out_proj": "attn.out_proj",
 }
 PREFIXES = {  # component: where it stands in a file of SD 1.x, 2.x or XL
-    "unet": {"sd1": "model.diffusion_model.", "sd2": "model.diffusion_model."},
-    "vae": {"sd1": "first_stage_model.", "sd2": "first_stage_model."},
+    "unet": dict.fromkeys(("sd1", "sd2", "xl"), "model.diffusion_model."),
+    "vae": dict.fromkeys(("sd1", "sd2", "xl"), "first_stage_model."),
     "text_encoder": {
         "sd1": "cond_stage_model.transformer.text_model.",
         "sd2": "cond_stage_model.model.",
@@ -53,8 +53,6 @@ PREFIXES = {  # component: where it stands in a file of SD 1.x, 2.x or XL
     },
     "text_encoder_2": {"xl": "conditioner.embedders.1.model."},
 }
-for _component in ("unet", "vae"):
-    PREFIXES[_component]["xl"] = PREFIXES[_component]["sd1"]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from . import preflight
 from .errors import InputError
-from .recognise import FAMILIES, KINDS, Recognised, look
+from .recognise import FAMILIES, KINDS, Recognised, folder_family, look
 
 EMBEDDED = Path(__file__).parent / "models"
 OWN = Path("models")
@@ -50,32 +50,13 @@ def scan() -> list[Entry]:
                 name = f"{name} ({path.parent.name})"
             if (entry.kind, name) not in taken:
                 taken.add((entry.kind, name))
-                entries.append(Entry(name, *list(vars(entry).values())[1:]))
+                entries.append(replace(entry, name=name))
     return entries
 
 
 def named(kind: str) -> dict[str, Entry]:
     """The entries of `kind` by name."""
     return {e.name: e for e in scan() if e.kind == kind}
-
-
-def other_vae(family: str):
-    """(an autoencoder for a checkpoint of `family` that has none, what it is called).
-
-    From ./models; InputError where there is none. Shapes do not tell SD XL's from SD 1.x's, so that
-    of another checkpoint of the family goes before files that are an autoencoder alone.
-    """
-    from .sources import open_vae
-
-    label = FAMILIES[family]
-    own = [e for e in named("checkpoint").values() if e.path.is_relative_to(OWN)]
-    own = [e for e in own if e.family == label and not e.note.endswith(NO_VAE)]
-    for entry in (e for e in (*own, *named("vae").values()) if e.reason is None):
-        return open_vae(entry.path, family), entry.name
-    raise InputError(
-        f"This checkpoint holds no autoencoder; put one for {FAMILIES[family]} into the folder"
-        f" {OWN}, or name one."
-    )
 
 
 def advice(found: Recognised) -> str:
@@ -128,11 +109,7 @@ def _folder(path: Path, state: tuple) -> Entry:
         preflight.check_folder(path)
     except InputError as error:
         return Entry(path.name, path, "checkpoint", "", "diffusers folder", str(error))
-    unet = preflight.read_config(path, "unet")
-    if "text_encoder_2" in preflight.components(path):
-        family = FAMILIES["xl"]
-    else:
-        family = FAMILIES["sd2" if unet.get("use_linear_projection") else "sd1"]
+    family = FAMILIES[folder_family(path)]
     own = (path / "vocabulary.json").exists()
     note = "small model with its own vocabulary" if own else f"{family}, diffusers folder"
     return Entry(path.name, path, "checkpoint", family, note)

@@ -16,9 +16,10 @@ from typing import Any
 
 from .errors import InputError
 from .ldm import PREFIXES
+from .lora.names import FAMILIES as BY_WIDTH
 from .lora.names import family as lora_family
 from .lora.names import is_lora
-from .preflight import MAX_LAYERS, safetensors, short
+from .preflight import MAX_LAYERS, components, read_config, safetensors, short
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "xl": "SD XL"}
 BY_LABEL = {label: key for key, label in FAMILIES.items()}
@@ -48,7 +49,7 @@ SCHEDULER = {  # how Stable Diffusion was trained
     "steps_offset": 1,
 }
 SCALING = {"sd1": 0.18215, "sd2": 0.18215, "xl": 0.13025}  # of the latents
-WIDTHS = {768: "sd1", 1024: "sd2", 2048: "xl"}  # what the cross attention listens to, full size
+WIDTHS = {width: BY_LABEL[label] for width, label in BY_WIDTH.items()}
 
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
@@ -88,6 +89,13 @@ def look(path: str | os.PathLike) -> tuple[Recognised, Shapes]:
         return recognise(shapes, metadata), shapes
     except Damaged as fault:
         raise InputError(f"{short(Path(path))} {fault}.") from None
+
+
+def folder_family(folder: Path) -> str:
+    """The family of a diffusers folder that has passed the preflight."""
+    if "text_encoder_2" in components(folder):
+        return "xl"
+    return "sd2" if read_config(folder, "unet").get("use_linear_projection") else "sd1"
 
 
 def recognise(shapes: Shapes, metadata: Mapping[str, str] = {}) -> Recognised:

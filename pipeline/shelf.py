@@ -38,16 +38,16 @@ class Shelf:
         """The checkpoints to choose from, the first model before all others."""
         rows = library.named("checkpoint")
         there = rows.pop(self.first.name, None)
-        if there is None or there.path != getattr(self.first, "path", there.path):
+        if there is None or there.path != self.first.path:
             if there is not None:  # the first is another folder of the same name
                 name = f"{there.name} ({there.path.parent.name})"
                 rows[name] = replace(there, name=name)
             there = Entry(
                 self.first.name,
-                getattr(self.first, "path", None),
+                self.first.path,
                 "checkpoint",
-                FAMILIES.get(getattr(self.first, "family", ""), ""),
-                getattr(self.first, "what", ""),
+                FAMILIES[self.first.family],
+                self.first.what,
             )
         return [there, *rows.values()]
 

@@ -72,7 +72,7 @@ def with_vae(source: Source, path: Path | None) -> Source:
     elif "vae" in source.parts:
         return source
     else:
-        part, used = library.other_vae(source.family)
+        part, used = _other_vae(source.family)
         name = source.path.name
         warnings += (f"{name} holds no autoencoder; {used} is used instead, --vae names another.",)
     latents, takes = part.config.get("latent_channels", 4), source.parts["unet"].config
@@ -82,6 +82,23 @@ def with_vae(source: Source, path: Path | None) -> Source:
             f" {takes.get('in_channels', 4)}; it is another architecture's autoencoder."
         )
     return replace(source, parts=source.parts | {"vae": part}, warnings=warnings)
+
+
+def _other_vae(family: str) -> tuple[Part, str]:
+    """(an autoencoder for a checkpoint of `family` that has none, what it is called).
+
+    From ./models; InputError where there is none. Shapes do not tell SD XL's from SD 1.x's, so that
+    of another checkpoint of the family goes before files that are an autoencoder alone.
+    """
+    label = recognise.FAMILIES[family]
+    own = [e for e in library.named("checkpoint").values() if e.path.is_relative_to(library.OWN)]
+    own = [e for e in own if e.family == label and not e.note.endswith(library.NO_VAE)]
+    for entry in (e for e in (*own, *library.named("vae").values()) if e.reason is None):
+        return open_vae(entry.path, family), entry.name
+    raise InputError(
+        f"This checkpoint holds no autoencoder; put one for {label} into the folder {library.OWN},"
+        " or name one."
+    )
 
 
 def open_vae(path: Path, family: str) -> Part:
@@ -114,11 +131,7 @@ def _open_folder(folder: Path) -> Source:
     names = preflight.components(folder)
     index = preflight.read_json(folder / "model_index.json")
     parts = {n: _folder_part(folder, n) for n in names if preflight.COMPONENTS[n].weights}
-    unet = parts["unet"].config
-    if "text_encoder_2" in parts:
-        family = "xl"
-    else:
-        family = "sd2" if unet.get("use_linear_projection") else "sd1"
+    family = recognise.folder_family(folder)
     scheduler = preflight.read_config(folder, "scheduler")
     return Source(
         folder,

@@ -66,7 +66,7 @@ class FakeModels:
 
     backends = FakeBackends()
     name, hash, device, vocabulary = "fake", "0123456789", "cpu", WORDS
-    family, what = "sd1", "a stand-in"
+    family, what, path = "sd1", "a stand-in", Path("fake")
     defaults = dict(  # noqa: RUF012 - a stand-in, never changed
         sampler="dpmpp_2m", schedule="automatic", steps=8, cfg=5.0, width=128, height=128
     )

@@ -7,8 +7,10 @@ import torch
 
 from pipeline import checkpoints, memory
 from pipeline.errors import InputError
+from pipeline.options import GenerateOptions
 
 ASK = {"prompt": "a red apple", "seed": 3, "steps": 2, "size": (64, 64)}
+OPTIONS = GenerateOptions(**ASK)
 
 
 @pytest.fixture
@@ -32,21 +34,15 @@ def limit(monkeypatch, module, most):
 
 def test_guidance_is_split_where_memory_runs_out(models, monkeypatch):
     whole = models.generate(**ASK)
-    first = next(models.stream(checkpoints_options(), words=True))
+    first = next(models.stream(OPTIONS, words=True))
     calls = limit(monkeypatch, models.unet, 4 * 8 * 8)
     result = models.generate(**ASK)
     assert calls == [(2, 4, 8, 8)] + [(1, 4, 8, 8)] * 4
     assert (result.latents[0] - whole.latents[0]).abs().max() < 1e-3
     (warning,) = result.warnings
     assert "two calls" in warning and not whole.warnings
-    step = next(models.stream(checkpoints_options(), words=True))
+    step = next(models.stream(OPTIONS, words=True))
     assert len(step.words) == 3 and (step.maps - first.maps).abs().max() < 1e-5
-
-
-def checkpoints_options():
-    from pipeline.options import GenerateOptions
-
-    return GenerateOptions(**ASK)
 
 
 def test_a_picture_that_cannot_be_made_names_a_size_that_can(models, monkeypatch):
