@@ -38,9 +38,10 @@ def lent_gpu():
         return lambda function: function
     import spaces  # before torch
 
-    def seconds(fields: dict, folder: str) -> int:
-        pixels = (fields["width"] or 512) * (fields["height"] or 512) / 512**2
-        return int(min(10 + 0.1 * (fields["steps"] or 20) * pixels * (fields["count"] or 1), 300))
+    def seconds(task: str, asked, names: tuple, folder: str) -> int:
+        pixels = (asked.width or 512) * (asked.height or 512) / 512**2
+        pixels *= 1 + getattr(asked, "scale", 0) ** 2  # drawn again, larger
+        return int(min(10 + 0.1 * (asked.steps or 20) * pixels * asked.count, 300))
 
     return spaces.GPU(duration=seconds)
 

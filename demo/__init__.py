@@ -34,7 +34,7 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
             for key, tab in TABS.items():
                 with gr.Tab(i18n(f"tab_{key}"), id=key):
                     tab(page)
-        api.endpoint(paint)
+        api.endpoints(paint)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n
     return blocks

@@ -1,91 +1,72 @@
-"""The web API: `/generate`, for gradio_client, curl and MCP.
+"""The web API: an endpoint for each task, `/generate` the first, for gradio_client, curl and MCP.
 
-Its fields are plain text and numbers, so that GenerateOptions alone judges them. They say what the
-picture is; what computes it, the server decides. Clients send them by position: new ones go last.
+Its fields are plain text and numbers, and files for pictures, so that the task's Options alone
+judge them. They say what the picture is; what computes it, the server decides. Clients send them by
+position: new ones go last.
 """
 
 from __future__ import annotations
 
+import inspect
 import tempfile
+from collections.abc import Callable
 
 import gradio as gr
 
+from pipeline import tasks
 from pipeline.errors import InputError
 
 from .texts import say
-from .work import Broken, Finished, Painter
+from .upload import PictureBox
+from .work import MODEL, Broken, Finished, Painter
 
 GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}  # every listener that uses the device
+PICTURES = ("picture", "mask")
+FIRST = ("picture", "mask", "prompt", "negative")
+SERVERS = ("attention", "group_norm")  # the server decides
+LATER = ("variation_seed", "variation_strength")  # they came when /generate had its order
+SAID = {
+    "model": "A name of the page's models; the first one if left out.",
+    "vae": "A name of the page's autoencoders; the model's own if left out.",
+}
 
 
 class Blocks(gr.Blocks):
     """A page whose web API takes fewer values than it has fields, as clients of curl send them."""
 
     def validate_inputs(self, block_fn, inputs: list) -> None:
-        if block_fn.api_name == "generate":
+        if block_fn.api_name in tasks.TASKS:
             inputs += [field.value for field in block_fn.inputs[len(inputs) :]]
         super().validate_inputs(block_fn, inputs)
 
 
-def endpoint(paint: Painter) -> None:
-    """Add `/generate` to the page being built; its components are never shown."""
+def endpoints(paint: Painter) -> None:
+    """Add one for each task to the page being built; their components are never shown."""
+    for key in tasks.TASKS:
+        with gr.Row(visible=False):
+            inputs = [_component(key, name) for name in names(key)]
+            outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
+            gr.Button().click(handler(key, paint), inputs, outputs, api_name=key, **GPU)
 
-    def generate(
-        prompt: str,
-        negative: str = "",
-        sampler: str | None = None,
-        schedule: str | None = None,
-        steps: float | None = None,
-        cfg: float | None = None,
-        seed: float | None = None,
-        width: float | None = None,
-        height: float | None = None,
-        count: float = 1,
-        clip_skip: float | None = None,
-        cfg_rescale: float | None = None,
-        model: str | None = None,
-        vae: str | None = None,
-    ):
-        """Draw pictures from a prompt in English or Chinese.
 
-        Args:
-            prompt: What the picture shows; may be empty.
-            negative: What it shall not show.
-            sampler: A sampler's name, such as euler_a; the model's own if left out.
-            schedule: A noise schedule that the sampler takes; the model's own if left out.
-            steps: Sampler steps, 1 to 200; the model's own if left out.
-            cfg: Guidance scale, 0 to 30; the model's own if left out.
-            seed: 0 to 4294967295; a random one if left out.
-            width: Pixels, a multiple of 8; the model's own if left out.
-            height: Pixels, a multiple of 8; the model's own if left out.
-            count: Pictures, 1 to 16; picture i uses seed + i.
-            clip_skip: Which text encoder layer from the end, 1 to 12; the model's own if left out.
-            cfg_rescale: How far guidance is brought back to its unguided contrast, 0 to 1.
-            model: A name of the page's models; the first one if left out.
-            vae: A name of the page's autoencoders; the model's own if left out.
+def names(key: str) -> tuple[str, ...]:
+    """The fields of the endpoint, in the order in which clients send them."""
+    there = tasks.module(key).Options.model_fields
+    shared = tasks.module("generate").Options.model_fields
+    own = [name for name in there if name not in shared and name not in FIRST]
+    rest = [name for name in shared if name not in (*FIRST, *SERVERS, *LATER)]
+    return (*(name for name in FIRST if name in there), *own, *rest, *MODEL, *LATER)
 
-        Returns:
-            The pictures as PNG files that hold their parameters, and the parameters as text.
-        """
-        fields = {
-            "prompt": prompt,
-            "negative": negative,
-            "sampler": sampler or None,
-            "schedule": schedule or None,
-            "steps": steps,
-            "cfg": cfg,
-            "seed": seed,
-            "width": width,
-            "height": height,
-            "count": count,
-            "clip_skip": clip_skip,
-            "cfg_rescale": cfg_rescale,
-            "model": model or None,
-            "vae": vae or None,
-        }
+
+def handler(key: str, paint: Painter) -> Callable:
+    """What the endpoint calls: its signature and docstring are those of the task's fields."""
+    fields = names(key)
+
+    def draw(*values):
+        given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-                for event in paint(fields, folder):
+                for event in paint(given, folder, key):
                     # Yielding at every step lets a cancelled or lost client stop the work.
                     if isinstance(event, Finished):
                         yield event.files, event.parameters
@@ -96,22 +77,51 @@ def endpoint(paint: Painter) -> None:
         except Broken:
             raise gr.Error(say("broken", "en"), print_exception=False) from None
 
-    with gr.Row(visible=False):
-        inputs = [
-            gr.Textbox(label="prompt"),
-            gr.Textbox("", label="negative"),
-            gr.Textbox(None, label="sampler"),
-            gr.Textbox(None, label="schedule"),
-            gr.Number(None, label="steps"),
-            gr.Number(None, label="cfg"),
-            gr.Number(None, label="seed"),
-            gr.Number(None, label="width"),
-            gr.Number(None, label="height"),
-            gr.Number(1, label="count"),
-            gr.Number(None, label="clip_skip"),
-            gr.Number(None, label="cfg_rescale"),
-            gr.Textbox(None, label="model"),
-            gr.Textbox(None, label="vae"),
+    draw.__name__ = key
+    draw.__doc__ = _says(key)
+    draw.__signature__ = inspect.Signature(
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=_default(key, name)
+            )
+            for name in fields
         ]
-        outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
-        gr.Button().click(generate, inputs, outputs, api_name="generate", **GPU)
+    )
+    return draw
+
+
+def _says(key: str) -> str:
+    note, there = tasks.TASKS[key].note, tasks.module(key).Options.model_fields
+    lines = [f"{note[:1].upper()}{note[1:]}; the prompt may be English or Chinese.", "", "Args:"]
+    for name in names(key):
+        says = SAID.get(name) or there[name].description.rstrip(".") + "."
+        if name in there and there[name].default is None and name not in FIRST:
+            says = says[:-1] + "; left out: what suits the model."
+        lines.append(f"    {name}: {says}")
+    lines += ["", "Returns:"]
+    lines += [
+        "    The pictures as PNG files that hold their parameters, and the parameters as text."
+    ]
+    return "\n".join(lines)
+
+
+def _default(key: str, name: str):
+    """A field's default; the first of a task has none, because it must be given."""
+    there = tasks.module(key).Options.model_fields
+    if name == names(key)[0]:
+        return inspect.Parameter.empty
+    return there[name].default if name in there else None
+
+
+def _component(key: str, name: str):
+    """Nothing that judges: what was sent reaches the Options as it is."""
+    field = tasks.module(key).Options.model_fields.get(name)
+    value = None if field is None else field.default
+    if name in PICTURES:
+        return PictureBox(label=name)
+    if isinstance(value, bool):
+        return gr.Checkbox(value, label=name)
+    if field is None or "str" in str(field.annotation):
+        # An empty Textbox, so that a client need not send the prompt of a picture.
+        return gr.Textbox(value, label=name)
+    return gr.Number(value, label=name)

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import tasks
 from pipeline.errors import InputError
-from pipeline.options import GenerateOptions
 
 MODEL = ("model", "vae")  # what the shelf is asked for
-FIELDS = (*GenerateOptions.model_fields, *MODEL)  # the order of every listener's inputs
 RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
 SMALL = 192  # pixels: the larger side of a picture in the history
 log = logging.getLogger("glassbox")
@@ -61,35 +60,40 @@ class Finished:
         return "\n\n".join(self.texts)
 
 
-Painter = Callable[[dict, str], Iterator[Progress | Finished]]
+Painter = Callable[..., Iterator[Progress | Finished]]
+
+
+def fields_of(task: str) -> tuple[str, ...]:
+    """What a listener of `task` has as inputs, in this order."""
+    return (*tasks.module(task).Options.model_fields, *MODEL)
 
 
 def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
-    """The server's one way to pictures: `paint(fields, folder)`, closed to stop it.
+    """The server's one way to pictures: `paint(fields, folder, task)`, closed to stop it.
 
-    fields: those of GenerateOptions, under "model" a name of the shelf's choices (None: its first),
-    under "vae" another autoencoder's (None: the model's own). `on_gpu` wraps the work where a GPU
-    is lent by the call (ZeroGPU). The iterator raises InputError for what the user can mend, and
-    Broken for the rest.
+    fields: those of the task's Options, under "model" a name of the shelf's choices (None: its
+    first), under "vae" another autoencoder's (None: the model's own). `on_gpu` wraps the work where
+    a GPU is lent by the call (ZeroGPU). The iterator raises InputError for what the user can mend,
+    and Broken for the rest.
     """
     device = threading.Lock()
 
     @on_gpu
-    def work(fields: dict, folder: str) -> Iterator[Progress | Finished]:
-        options = GenerateOptions(**_but_model(fields))
-        models = shelf.get(*(fields.get(key) for key in MODEL))
-        for event in models.stream(options):
+    def work(task: str, asked, names: tuple, folder: str) -> Iterator[Progress | Finished]:
+        for event in tasks.stream(shelf.get(*names), task, asked, shelf):
             if hasattr(event, "images"):
                 yield _finished(event, Path(folder))
             else:
                 yield _progress(event)
 
-    def paint(fields: dict, folder: str) -> Iterator[Progress | Finished]:
-        GenerateOptions(**_but_model(fields))  # bad input need not wait for the device
+    def paint(fields: dict, folder: str, task: str = "generate") -> Iterator[Progress | Finished]:
+        names = tuple(fields.get(key) for key in MODEL)
         with broken():
-            shelf.get(*(fields.get(key) for key in MODEL))  # nor may loading hold it
+            # Bad input need not wait for the device, nor may opening pictures and models hold it.
+            asked = tasks.options(task, **{k: v for k, v in fields.items() if k not in MODEL})
+            shelf.get(*names)
         with device:
-            events = work(fields, folder)
+            events = work(task, asked, names, folder)
             try:
                 with broken():
                     yield from events
@@ -109,10 +113,6 @@ def broken() -> Iterator[None]:
     except Exception:
         log.exception("a request failed")
         raise Broken from None
-
-
-def _but_model(fields: dict) -> dict:
-    return {key: value for key, value in fields.items() if key not in MODEL}
 
 
 def _progress(step) -> Progress:

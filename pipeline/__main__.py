@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from .errors import InputError
+from .tasks import TASKS
 
 HEADINGS = {
     "lora": "LoRAs, in a prompt <lora:name:1>",
@@ -26,24 +27,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
-def generate(args: argparse.Namespace) -> None:
-    from .options import GenerateOptions
+def draw(args: argparse.Namespace) -> None:
+    from . import tasks
+    from .tasks import flags
 
-    width, height = _size(args.size)
-    options = GenerateOptions(
-        prompt=args.prompt,
-        negative=args.negative,
-        sampler=args.sampler,
-        schedule=args.schedule,
-        steps=args.steps,
-        cfg=args.cfg,
-        seed=args.seed,
-        width=width,
-        height=height,
-        count=args.count,
-        clip_skip=args.clip_skip,
-        cfg_rescale=args.cfg_rescale,
-    )
+    options = tasks.options(args.command, **flags.fields(args, args.command))
     from .files import check_writable
 
     out = Path(args.output)
@@ -56,7 +44,7 @@ def generate(args: argparse.Namespace) -> None:
     from .engine import Step
 
     with tqdm(unit="step", dynamic_ncols=True, leave=False) as bar:
-        for event in models.stream(options):
+        for event in tasks.stream(models, args.command, options):
             if isinstance(event, Step):
                 bar.total = event.total * event.count
                 bar.n = event.image * event.total + event.index
@@ -79,20 +67,11 @@ def _load(args: argparse.Namespace):
         args.model,
         device=args.device,
         dtype=args.dtype,
-        attention=args.attention,
-        group_norm=args.group_norm,
+        attention=args.attention or "auto",
+        group_norm=args.group_norm or "auto",
         vae=args.vae,
         low_memory=args.low_memory,
     )
-
-
-def _size(text: str | None) -> tuple[str | None, str | None]:
-    if text is None:
-        return None, None
-    width, cross, height = text.lower().partition("x")
-    if not cross:
-        raise InputError(f"Size must be WIDTHxHEIGHT such as 128x128, not {text!r}.")
-    return width, height
 
 
 def info(args: argparse.Namespace) -> None:
@@ -182,23 +161,15 @@ def _machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="auto, fp32, fp16, bf16")
 
 
-def parser() -> Parser:
-    root = Parser(prog="python -m pipeline", description="Stable Diffusion, open to look into.")
-    commands = root.add_subparsers(dest="command", required=True, parser_class=Parser)
+def _spellings(key: str) -> list[str]:
+    """image_to_image may be written image-to-image."""
+    return [key.replace("_", "-")] if "_" in key else []
 
-    sub = commands.add_parser("generate", help="draw a picture from a prompt")
-    sub.set_defaults(run=generate)
-    sub.add_argument("prompt", help="what the picture shows; may be empty")
-    sub.add_argument("--negative", default="", help="what it shall not show")
-    sub.add_argument("--sampler", help="see `samplers`; default: the model's own")
-    sub.add_argument("--schedule", help="see `samplers`; default: the model's own")
-    sub.add_argument("--steps", help="1 to 200")
-    sub.add_argument("--cfg", help="guidance scale, 0 to 30; 1 is none")
-    sub.add_argument("--seed", help="0 to 4294967295; default: a random one")
-    sub.add_argument("--size", help="WIDTHxHEIGHT in pixels, multiples of 8")
-    sub.add_argument("--count", default=1, help="pictures, 1 to 16")
-    sub.add_argument("--clip-skip", help="text encoder layer from the end, as A1111 counts")
-    sub.add_argument("--cfg-rescale", default=0, help="0 to 1: against guidance's overexposure")
+
+def _task_flags(sub: argparse.ArgumentParser, key: str) -> None:
+    from .tasks import flags
+
+    flags.add(sub, key)
     sub.add_argument(
         "--model", default="emoji", help="see `models`; a folder, .safetensors file or hub id too"
     )
@@ -208,8 +179,6 @@ def parser() -> Parser:
         action="store_true",
         help="weights visit the GPU layer by layer, pictures are decoded in tiles",
     )
-    sub.add_argument("--attention", default="auto", help="see `backends`")
-    sub.add_argument("--group-norm", default="auto", help="see `backends`")
     _machine_flags(sub)
     sub.add_argument(
         "-o",
@@ -217,6 +186,18 @@ def parser() -> Parser:
         default="out.png",
         help="file, .png, .jpg or .webp, all with the parameters text; several get -1, -2, ...",
     )
+
+
+def parser(command: str | None = None) -> Parser:
+    """`command`: the one whose flags are needed in full."""
+    root = Parser(prog="python -m pipeline", description="Stable Diffusion, open to look into.")
+    commands = root.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    for key, task in TASKS.items():
+        sub = commands.add_parser(key, help=task.note, aliases=_spellings(key))
+        sub.set_defaults(run=draw, command=key)
+        if command in (key, *_spellings(key)):  # its fields take a moment to import
+            _task_flags(sub, key)
 
     sub = commands.add_parser("info", help="the parameters text of a PNG, JPEG or WebP")
     sub.set_defaults(run=info)
@@ -243,18 +224,20 @@ def parser() -> Parser:
     sub.set_defaults(run=train)
     sub.add_argument(
         "stage",
-        choices=("clip", "vae", "decoder", "unet", "all", "compare", "export", "evaluate"),
+        choices=("clip", "vae", "decoder", "unet", "all", "compare", "export", "evaluate", "lora"),
         help="decoder: sharpen the autoencoder's decoder alone; compare: choices of the UNet's "
-        "training at equal budgets; export: write the model folder",
+        "training at equal budgets; export: write the model folder; lora: teach a model a character",
     )
     sub.add_argument("--minutes", type=float, help="train for this long")
     sub.add_argument("--steps", type=int, help="train up to this step in all")
     sub.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     sub.add_argument("--data", type=Path, help="folder of the npm archives; fetched if not there")
-    sub.add_argument("--run", dest="folder", type=Path, default=Path("runs/emoji"))
+    sub.add_argument(
+        "--run", dest="folder", type=Path, help="default: runs/emoji, of a LoRA runs/lora/NAME"
+    )
     sub.add_argument("--base", type=Path, help="model folder to take what this run lacks from")
     sub.add_argument(
-        "--model", type=Path, default=Path("pipeline/models/emoji"), help="model folder"
+        "--model", type=Path, help="model folder; of a LoRA also a name, a file or a hub id"
     )
     sub.add_argument("--batch", type=int)
     sub.add_argument("--rate", type=float, help="learning rate")
@@ -271,12 +254,32 @@ def parser() -> Parser:
     sub.add_argument("--group-norm", default="auto", help="of UNet and autoencoder")
     sub.add_argument("--compile", action="store_true", help="unet: compile first, two minutes")
     sub.add_argument("--checkpoint-steps", type=int, help="default: every three minutes")
+    _lora_flags(sub)
     return root
+
+
+def _lora_flags(parser: argparse.ArgumentParser) -> None:
+    """Those of `train lora` alone; where one is not given, what suits the model is taken."""
+    sub = parser.add_argument_group("lora")
+    sub.add_argument("--images", type=Path, help="folder of pictures of the character")
+    sub.add_argument("--name", help="of the LoRA, in a prompt <lora:NAME:1>")
+    sub.add_argument("--prompt", help="what the character is called, such as 'zog the creature'")
+    sub.add_argument("--rank", type=int, help="size of the matrices that learn")
+    sub.add_argument("--alpha", type=float, help="default: the rank")
+    sub.add_argument("--layers", help="attention, blocks or all")
+    sub.add_argument("--size", type=int, help="side of the pictures that are learned, in pixels")
+    sub.add_argument("--flip", action="store_true", help="learn each picture mirrored as well")
+    sub.add_argument("--prior-prompt", help="what it is one of: keep the model's own idea of it")
+    sub.add_argument("--prior-count", type=int, help="pictures of that drawn before; default 16")
+    sub.add_argument("--previews", type=int, help="pictures drawn on the way; default none")
+    sub.add_argument("--preview-prompt", help="of the previews; default: --prompt")
+    sub.add_argument("--naming", help="of the tensors: peft (diffusers) or kohya (A1111, ComfyUI)")
 
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        args = parser().parse_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        args = parser(argv[0] if argv else None).parse_args(argv)
         args.run(args)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -104,16 +104,22 @@ class Models:
 
     def resolve(self, options: GenerateOptions) -> GenerateOptions:
         """`options` with every None filled: the model's defaults, and a random seed."""
-        from .options import MAX_SEED, GenerateOptions
+        from .options import MAX_SEED
         from .samplers import check_pair
 
-        given = {k: v for k, v in options.model_dump().items() if v is not None}
+        fields = {k: getattr(options, k) for k in type(options).model_fields}
+        given = {k: v for k, v in fields.items() if v is not None}
         filled = self.defaults | given
         if "schedule" not in given and check_pair(filled["sampler"], filled["schedule"]):
             filled["schedule"] = "automatic"
-        if "seed" not in given:
-            filled["seed"] = secrets.randbelow(MAX_SEED + 2 - filled["count"])
-        return GenerateOptions(**filled)
+        reason = check_pair(filled["sampler"], filled["schedule"])
+        if reason:
+            raise InputError(reason)
+        varied = ["variation_seed"] if filled["variation_strength"] else []
+        for name in ("seed", *varied):
+            if name not in given:
+                filled[name] = secrets.randbelow(MAX_SEED + 2 - filled["count"])
+        return options.model_copy(update=filled)
 
     def stream(self, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
         """Step events, then the Result. Closing the iterator stops the work. See engine.stream."""
@@ -516,7 +522,10 @@ class _Trial:
         try:
             latents = torch.zeros((1, self.unet.config.in_channels, 8, 8))
             output = self._ask(latents, 500)
-            if output.shape != latents.shape or not torch.isfinite(output).all():
+            if (
+                output.shape != latents[:, : self.vae.config.latent_channels].shape
+                or not torch.isfinite(output).all()
+            ):
                 raise InputError(
                     f"The UNet of {place} does not work in {str(self.dtype)[6:]}: its output is"
                     " not finite or has another shape than the latents."
@@ -535,7 +544,7 @@ class _Trial:
         import torch
 
         latents = torch.full((1, self.unet.config.in_channels, 8, 8), 0.5)
-        mean = (self._ask(latents, 999) - latents).mean()
+        mean = self._ask(latents, 999).mean() - latents.mean()
         return "v_prediction" if mean < -1 else "epsilon"
 
     def _ask(self, latents: torch.Tensor, t: int) -> torch.Tensor:

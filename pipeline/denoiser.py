@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import tiles, vae
 from .errors import InputError
 from .samplers.base import Answer, Query
 
@@ -22,8 +23,9 @@ class Denoiser:
 
     models: their UNet, device, type and attention processor are used. positive, negative: what the
     UNet hears at each step. cfg: guidance scale, 1 is none; rescale: see `rescaled`.
-    `together`: both halves of guidance in one call; two calls need less memory, and may differ in
-    the last bits.
+    beside (1, 1 + C, h, w): what an inpainting UNet sees beside the latents. tile: (side, overlap)
+    in latents, see tiles.py; None: all at once. `together`: both halves of guidance in one call;
+    two calls need less memory, and may differ in the last bits.
     """
 
     def __init__(
@@ -36,10 +38,16 @@ class Denoiser:
         rescale: float = 0.0,
         width: int,
         height: int,
+        beside: torch.Tensor | None = None,
+        tile: tuple[int, int] | None = None,
     ):
         self.unet, self.device, self.dtype = models.unet, models.device, models.dtype
         self.processor = models.backends.processor
-        self.cfg, self.rescale, self.size = cfg, rescale, (width, height)
+        self.cfg, self.rescale = cfg, rescale
+        scale = vae.factor(models.vae)
+        sides = (min(side, tile[0] * scale) if tile else side for side in (width, height))
+        self.size = tuple(sides)  # what SD XL is told
+        self.beside, self.tile = beside, tile
         self.guided, self.together = cfg != 1.0, True
         self.positive, self.negative = positive, negative
         self._heard: tuple[Any, ...] = ()  # what was put on the device last, and for what
@@ -51,7 +59,10 @@ class Denoiser:
         `listener` hears the maps of every cross attention, see backends.AttentionProcessor. Raises
         InputError where the model returns values that are not finite.
         """
-        x = query.x.to(self.device, self.dtype)
+        x = query.x
+        if self.beside is not None:
+            x = torch.cat([x, self.beside.to(x)], 1)
+        x = x.to(self.device, self.dtype)
         t = torch.as_tensor(query.t, device=x.device)
         context, more = self._listen(query.step)
         if self.together:
@@ -78,9 +89,12 @@ class Denoiser:
         return Answer(guided, cond, uncond)
 
     def _ask(self, x, t, context, more, listener):
+        def unet(x):
+            return self.unet(x, t, encoder_hidden_states=context, return_dict=False, **more)[0]
+
         self.processor.listener = listener
         try:
-            return self.unet(x, t, encoder_hidden_states=context, return_dict=False, **more)[0]
+            return unet(x) if self.tile is None else tiles.blended(unet, x, *self.tile)
         finally:
             self.processor.listener = None
 
@@ -139,3 +153,14 @@ def predicted_clean(query: Query, output: torch.Tensor, prediction: str) -> torc
     if prediction == "sample":
         return output
     return (query.x - beta * output) / alpha
+
+
+def output_for(query: Query, clean: torch.Tensor, prediction: str) -> torch.Tensor:
+    """The model's output that means these clean latents (1, C, h, w): `predicted_clean` undone."""
+    alpha = 1 / (1 + query.sigma**2) ** 0.5
+    beta = query.sigma * alpha
+    if prediction == "v_prediction":
+        return (alpha * query.x - clean) / beta
+    if prediction == "sample":
+        return clean
+    return (query.x - alpha * clean) / beta

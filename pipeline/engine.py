@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from PIL import Image
@@ -25,6 +27,7 @@ from .inside import Preview, WordMaps
 from .options import GenerateOptions
 from .prompt.encode import encode
 from .samplers import SAMPLERS, SCHEDULES, Query, start
+from .start import Start, beside, steered
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,23 @@ class Result:
         ]
 
 
-def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
+def stream(
+    models,
+    options: GenerateOptions,
+    *,
+    words: bool = False,
+    starts: Callable[[int], Start] = lambda image: Start(),
+    notes: Iterable[str] = (),
+) -> Iterator[Step | Result]:
     """Step events of each image in turn, then the Result. Closing the iterator stops the work.
 
-    `words`: each Step also tells where each word of the prompt went, on every backend.
+    `words`: each Step also tells where each word of the prompt went, on every backend; not where
+    the picture is drawn in tiles. starts: where image i begins, see start.py. notes: sentences that
+    go before the result's warnings.
     """
     began = time.perf_counter()
     options = models.resolve(options)
-    factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
+    factor = vae.factor(models.vae)
     for name, pixels in (("width", options.width), ("height", options.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
@@ -101,50 +113,65 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
             clip_skip=options.clip_skip,
             embeddings=asked.embeddings,
         )
-    warnings = [*models.warnings, *asked.warnings, *said]
+    warnings = [*notes, *models.warnings, *asked.warnings, *said]
     running = models.backends.start(options.attention, options.group_norm)
-    denoiser = Denoiser(
-        models,
-        positive,
-        negative,
-        cfg=options.cfg,
-        rescale=options.cfg_rescale,
-        width=options.width,
-        height=options.height,
-    )
     prediction = models.scheduler_config.get("prediction_type", "epsilon")
     images, texts, seeds, finals = [], [], [], []
     for image in range(options.count):
-        seed = options.seed + image
-        generator = noise.generator_for(options.seed, image)
-        shape = (models.unet.config.in_channels, options.height // factor, options.width // factor)
+        first = starts(image)
+        seed, second = noise.seeds(options, image)
+        generator = noise.generator_for(seed)
+        shape = (
+            models.vae.config.latent_channels,
+            options.height // factor,
+            options.width // factor,
+        )
+        variation = second, options.variation_strength
+        seen_beside = first.beside
+        if seen_beside is None:
+            seen_beside = beside(models, None, None, (options.width, options.height))
+        denoiser = Denoiser(
+            models,
+            positive,
+            negative,
+            cfg=options.cfg,
+            rescale=options.cfg_rescale,
+            width=options.width,
+            height=options.height,
+            beside=seen_beside,
+            tile=first.tile,
+        )
         coroutine = start(
             options.sampler,
             options.schedule,
             models.scheduler_config,
-            noise.first_noise(generator, *shape),
+            noise.first_noise(generator, *shape, variation=variation),
             options.steps,
             generator,
             seed,
+            begin=first.begin,
+            clean=first.clean,
         )
         answer = latents = None
         try:
             while True:
                 query = coroutine.send(answer)
-                heard = positive.at(query.step)[2] if words else []
+                heard = positive.at(query.step)[2] if words and not first.tile else []
 
                 def ask(query=query):
                     models.adapters.install(asked.adapters)
-                    seen = WordMaps(*query.x.shape[-2:]) if words else None
+                    seen = WordMaps(*query.x.shape[-2:]) if words and not first.tile else None
                     return denoiser(query, seen), seen
 
                 with models.lock:
                     answer, seen = _answer(models, options, denoiser, running, ask, warnings)
+                if first.steer:
+                    answer = steered(answer, query, prediction, first.steer)
                 yield Step(
                     image=image,
                     count=options.count,
                     index=query.step + 1,
-                    total=options.steps,
+                    total=options.steps - first.begin,
                     seconds=time.perf_counter() - began,
                     sigma=float(query.sigma),
                     latents=query.x,
@@ -162,7 +189,9 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
         with models.lock:
             pixels = _decode(models, running, latents, warnings)
         picture = vae.to_image(pixels)
-        text = parameters(models, options, seed, asked)
+        if first.finish:
+            picture = first.finish(picture)
+        text = parameters(models, options, (seed, second), asked, first.fields)
         picture.info["parameters"] = text
         images.append(picture)
         texts.append(text)
@@ -171,6 +200,33 @@ def stream(models, options: GenerateOptions, *, words: bool = False) -> Iterator
     metadata = describe(models, running)
     seconds = time.perf_counter() - began
     yield Result(images, texts, seeds, options, seconds, metadata, finals, tuple(warnings))
+
+
+def joined(results: list[Result], options: GenerateOptions) -> Result:
+    """The pictures of several requests that answer one, `options`."""
+
+    def all_of(name: str) -> list:
+        return [item for result in results for item in getattr(result, name)]
+
+    return replace(
+        results[-1],
+        **{name: all_of(name) for name in ("images", "parameters", "seeds", "latents")},
+        options=options,
+        seconds=sum(result.seconds for result in results),
+        warnings=tuple(dict.fromkeys(all_of("warnings"))),
+    )
+
+
+def untouched(models, options: GenerateOptions, image: Image.Image, more: Mapping[str, Any]):
+    """The Result of a task that draws nothing: `image` with its parameters text."""
+    began = time.perf_counter()
+    options = models.resolve(options)
+    seeds = noise.seeds(options, 0)
+    text = parameters(models, options, seeds, request.read(models, options), more)
+    image.info["parameters"] = text
+    metadata = describe(models, models.backends.start())
+    seconds = time.perf_counter() - began
+    yield Result([image], [text], [options.seed], options, seconds, metadata, [], ())
 
 
 SPARED = "Memory ran short: guidance was computed in two calls, which may change the last bits."
@@ -197,12 +253,8 @@ def _decode(models, running, latents, warnings: list[str]):
     """The picture; where memory runs out, decoded in tiles."""
 
     def tiled():
-        before = models.vae.use_tiling
-        models.vae.enable_tiling()
-        try:
+        with vae.tiling(models.vae):
             pixels = running.call(lambda: vae.decode(models.vae, latents, models.device))
-        finally:
-            models.vae.use_tiling = before
         if TILED not in warnings:
             warnings.append(TILED)
         return pixels
@@ -223,14 +275,17 @@ def _decode(models, running, latents, warnings: list[str]):
 def _too_large(models, options, denoiser, running) -> str:
     """One sentence that names a size that was tried and fits."""
     fits = None
-    factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
+    factor = vae.factor(models.vae)
     grain = factor * 2 ** (len(models.unet.config.block_out_channels) - 1)
     for share in (0.75, 0.5, 0.25):
         width, height = (
             max(64, int(side * share) // grain * grain) for side in (options.width, options.height)
         )
-        x = torch.zeros((1, models.unet.config.in_channels, height // factor, width // factor))
+        h, w = height // factor, width // factor
+        x = torch.zeros((1, models.vae.config.latent_channels, h, w))
         query = Query(x, torch.tensor(500), 0, 1.0)
+        if denoiser.beside is not None:
+            denoiser.beside = denoiser.beside[..., :h, :w]
         try:
             running.call(lambda query=query: denoiser(query))
             fits = f"{width}x{height}"
@@ -245,8 +300,18 @@ def _too_large(models, options, denoiser, running) -> str:
     return f"A picture of {size} does not fit into the free memory of {models.device}; {hint}."
 
 
-def parameters(models, options: GenerateOptions, seed: int, asked: request.Request) -> str:
-    """The A1111 "parameters" text of one picture."""
+def parameters(
+    models,
+    options: GenerateOptions,
+    seeds: tuple[int, int | None],
+    asked: request.Request,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """The A1111 "parameters" text of one picture; `more` are a task's own fields.
+
+    seeds: its seed and its variation seed, which is None without variation.
+    """
+    seed, second = seeds
     return infotext.build(
         options.prompt,
         options.negative,
@@ -260,7 +325,10 @@ def parameters(models, options: GenerateOptions, seed: int, asked: request.Reque
             "Model hash": models.hash,
             "Model": models.name,
             "VAE": models.vae_name,
+            **more,
             "CFG rescale": options.cfg_rescale or None,
+            "Variation seed": second,
+            "Variation seed strength": options.variation_strength or None,
             "Clip skip": options.clip_skip,
             "Lora hashes": asked.hashes("lora"),
             "TI hashes": asked.hashes("embedding"),

@@ -26,6 +26,8 @@ LIMITS = {  # field: (lowest, highest)
     "width": (64, 2048),
     "height": (64, 2048),
     "count": (1, 16),
+    "variation_seed": (0, MAX_SEED),
+    "variation_strength": (0.0, 1.0),
 }
 
 
@@ -50,6 +52,12 @@ class GenerateOptions(BaseModel):
     cfg_rescale: float = Field(
         0.0, description="How far guidance is brought back to its unguided contrast, 0 to 1"
     )
+    variation_seed: int | None = Field(
+        None, description="A second seed; image i of a batch uses variation_seed + i"
+    )
+    variation_strength: float = Field(
+        0.0, description="How far the first noise is that of variation_seed, 0 to 1"
+    )
     attention: str | None = Field(None, description="A name of `python -m pipeline backends`")
     group_norm: str | None = Field(None, description="A name of `python -m pipeline backends`")
 
@@ -57,7 +65,8 @@ class GenerateOptions(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InputError(" ".join(_sentence(e) for e in error.errors())) from None
+            said = (_sentence(e, type(self).model_fields) for e in error.errors())
+            raise InputError(" ".join(said)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -69,7 +78,7 @@ class GenerateOptions(BaseModel):
         if size is None:
             return fields
         if not isinstance(size, (tuple, list)) or len(size) != 2:
-            raise ValueError(f"size must be (width, height), not {_short(size)}.")
+            raise ValueError(f"size must be (width, height), not {short(size)}.")
         return fields | {"width": size[0], "height": size[1]}
 
     @field_validator("prompt", "negative", mode="before")
@@ -78,7 +87,7 @@ class GenerateOptions(BaseModel):
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise ValueError(f"{info.field_name} must be text, not {_short(value)}.")
+            raise ValueError(f"{info.field_name} must be text, not {short(value)}.")
         if len(value) > MAX_PROMPT:
             raise ValueError(
                 f"{info.field_name} has {len(value):,} characters; "
@@ -101,7 +110,7 @@ class GenerateOptions(BaseModel):
         key = sampler_key(value) if isinstance(value, str) else None
         if key is None:
             raise ValueError(
-                f"there is no sampler {_short(value)}; there is {closest(str(value), SAMPLERS)}."
+                f"there is no sampler {short(value)}; there is {closest(str(value), SAMPLERS)}."
             )
         return key
 
@@ -113,7 +122,7 @@ class GenerateOptions(BaseModel):
         key = schedule_key(value) if isinstance(value, str) else None
         if key is None:
             raise ValueError(
-                f"there is no schedule {_short(value)}; there is {closest(str(value), SCHEDULES)}."
+                f"there is no schedule {short(value)}; there is {closest(str(value), SCHEDULES)}."
             )
         return key
 
@@ -122,40 +131,32 @@ class GenerateOptions(BaseModel):
     def _backend(cls, value: Any, info) -> str | None:
         """Which there are, and which can run, the model knows."""
         if value is not None and (not isinstance(value, str) or len(value) > 100):
-            raise ValueError(f"{info.field_name} must be a backend's name, not {_short(value)}.")
+            raise ValueError(f"{info.field_name} must be a backend's name, not {short(value)}.")
         return value or None
 
-    @field_validator("steps", "seed", "width", "height", "count", "clip_skip", mode="before")
+    @field_validator(
+        *("steps", "seed", "width", "height", "count", "clip_skip", "variation_seed"),
+        mode="before",
+    )
     @classmethod
     def _whole(cls, value: Any, info) -> int | None:
         name = info.field_name
-        low, high = LIMITS[name]
         if value is None and name != "count":
             return None
-        number = _number(value)
-        if number is None or number != int(number) or not low <= number <= high:
-            hint = "; leave it out for a random one" if name == "seed" else ""
-            raise ValueError(
-                f"{name} must be a whole number from {low} to {high}, not {_short(value)}{hint}."
-            )
-        if name in ("width", "height") and int(number) % 8:
-            near = max(low, round(number / 8) * 8)
-            raise ValueError(f"{name} must be a multiple of 8, not {int(number)}; {near} would do.")
-        return int(value) if isinstance(value, int) else int(number)
+        hint = "; leave it out for a random one" if name.endswith("seed") else ""
+        number = whole_number(name, value, *LIMITS[name], hint)
+        if name in ("width", "height") and number % 8:
+            near = max(LIMITS[name][0], round(number / 8) * 8)
+            raise ValueError(f"{name} must be a multiple of 8, not {number}; {near} would do.")
+        return number
 
-    @field_validator("cfg", "cfg_rescale", mode="before")
+    @field_validator("cfg", "cfg_rescale", "variation_strength", mode="before")
     @classmethod
     def _real(cls, value: Any, info) -> float | None:
         name = info.field_name
         if value is None:
             return None if name == "cfg" else 0.0
-        low, high = LIMITS[name]
-        number = _number(value)
-        if number is None or not low <= number <= high:
-            raise ValueError(
-                f"{name} must be a number from {low:g} to {high:g}, not {_short(value)}."
-            )
-        return float(number)
+        return real_number(name, value, *LIMITS[name])
 
     @model_validator(mode="after")
     def _pair(self) -> GenerateOptions:
@@ -164,6 +165,24 @@ class GenerateOptions(BaseModel):
             if reason:
                 raise ValueError(reason)
         return self
+
+
+def whole_number(name: str, value: Any, low: int, high: int, hint: str = "") -> int:
+    """`value` as a whole number, also from text; ValueError in one sentence for any other."""
+    number = _number(value)
+    if number is None or number != int(number) or not low <= number <= high:
+        raise ValueError(
+            f"{name} must be a whole number from {low} to {high}, not {short(value)}{hint}."
+        )
+    return int(value) if isinstance(value, int) else int(number)
+
+
+def real_number(name: str, value: Any, low: float, high: float) -> float:
+    """`value` as a number, also from text; ValueError in one sentence for any other."""
+    number = _number(value)
+    if number is None or not low <= number <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {short(value)}.")
+    return float(number)
 
 
 def _number(value: Any) -> float | None:
@@ -177,15 +196,15 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _sentence(error: dict) -> str:
+def _sentence(error: dict, fields) -> str:
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
-        there = closest(name, GenerateOptions.model_fields)
-        return f"There is no option {_short(name)}; there is {there}."
+        there = closest(name, fields)
+        return f"There is no option {short(name)}; there is {there}."
     message = error["msg"].removeprefix("Value error, ")
     return message[:1].upper() + message[1:]

@@ -72,12 +72,10 @@ EXTRAS = ("generation.json", "vocabulary.json")
 READS = {  # diffusers' pipeline: the components that it has
     "StableDiffusionPipeline": PLAIN,
     "StableDiffusionImg2ImgPipeline": PLAIN,
+    "StableDiffusionInpaintPipeline": PLAIN,
     "StableDiffusionXLPipeline": tuple(COMPONENTS),
     "StableDiffusionXLImg2ImgPipeline": tuple(COMPONENTS),
-}
-LATER = {
-    "StableDiffusionInpaint": "inpainting models",
-    "StableDiffusionXLInpaint": "inpainting models",
+    "StableDiffusionXLInpaintPipeline": tuple(COMPONENTS),
 }
 SCHEDULER = {  # field: the values that the samplers understand
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
@@ -135,12 +133,6 @@ def check_index(path: str | os.PathLike) -> tuple[str, ...]:
         raise InputError(f"{short(folder / 'model_index.json')} must hold an object.")
     kind = index.get("_class_name")
     if not isinstance(kind, str) or kind not in READS:
-        for start, what in LATER.items():
-            if isinstance(kind, str) and kind.startswith(start):
-                raise InputError(
-                    f"{short(folder)} is a {short(kind)}; {what} can be loaded in a later version,"
-                    " this one loads Stable Diffusion 1.x, 2.x and XL."
-                )
         raise InputError(
             f"{short(folder)} is a {short(kind)}, which is another architecture; this version"
             " loads Stable Diffusion 1.x, 2.x (StableDiffusionPipeline) and XL"
@@ -484,12 +476,13 @@ def _check_fit(folder: Path) -> None:
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale <= 0:
         raise InputError(f"{short(folder / 'vae')}: scaling_factor is {short(scale)}.")
     latents = vae.get("latent_channels", 4)
-    for key in ("in_channels", "out_channels"):
-        if unet.get(key, 4) != latents:
+    masked = 2 * latents + 1 if isinstance(latents, int) else None  # an inpainting UNet sees more
+    for key, fit in (("in_channels", (latents, masked)), ("out_channels", (latents,))):
+        if unet.get(key, 4) not in fit:
             raise InputError(
                 f"The UNet of {short(folder)} has {key} {short(unet.get(key, 4))} and its"
-                f" autoencoder {short(latents)} latent channels; only a plain text-to-image UNet"
-                " can be loaded."
+                f" autoencoder {short(latents)} latent channels; only a UNet for text to image or"
+                " for inpainting can be loaded."
             )
     width, words = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
     if xl:

@@ -28,7 +28,6 @@ CHANNELS = {  # of the UNet's input, where they are not the latents alone
     5: "a depth-to-image model",
     7: "an upscaling model",
     8: "an image-editing model (InstructPix2Pix)",
-    9: "an inpainting model",
 }
 OTHERS = (  # what else people have: (a name's beginning or end, what it is)
     (r"(model\.diffusion_model\.)?(double_blocks|single_blocks)\.", "a Flux model"),
@@ -131,7 +130,8 @@ def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> Recognised:
     if any(k in shapes for k in EDM) or metadata.get("modelspec.prediction_type") == "edm":
         return Recognised("", "an EDM checkpoint, whose noise levels are not Stable Diffusion's")
     config = unet_config(unet, family)
-    if config["in_channels"] != config["out_channels"]:
+    latents, masked = config["out_channels"], 2 * config["out_channels"] + 1
+    if config["in_channels"] not in (latents, masked):
         what = CHANNELS.get(config["in_channels"], f"of {config['in_channels']} input channels")
         name = FAMILIES[family]
         return Recognised("", f"{what} of {name}, which draws from more than words")
@@ -153,7 +153,8 @@ def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> Recognised:
     if "ztsnr" in shapes:
         scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     configs["scheduler"] = scheduler
-    return Recognised("checkpoint", f"a {FAMILIES[family]} checkpoint", family, configs, prediction)
+    kind = "inpainting checkpoint" if config["in_channels"] == masked else "checkpoint"
+    return Recognised("checkpoint", f"a {FAMILIES[family]} {kind}", family, configs, prediction)
 
 
 class _Part:

@@ -32,6 +32,8 @@ NUMBERS = {
     "width": "width",
     "height": "height",
     "clipskip": "clip_skip",
+    "variationseed": "variation_seed",
+    "variationseedstrength": "variation_strength",
     "cfgrescale": "cfg_rescale",
     "cfgrescaleφ": "cfg_rescale",
     "rescalecfg": "cfg_rescale",

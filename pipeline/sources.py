@@ -76,10 +76,10 @@ def with_vae(source: Source, path: Path | None) -> Source:
         name = source.path.name
         warnings += (f"{name} holds no autoencoder; {used} is used instead, --vae names another.",)
     latents, takes = part.config.get("latent_channels", 4), source.parts["unet"].config
-    if latents != takes.get("in_channels", 4):
+    if latents != takes.get("out_channels", 4):
         raise InputError(
             f"{short(part.place)} has {latents} latent channels, this model's UNet takes"
-            f" {takes.get('in_channels', 4)}; it is another architecture's autoencoder."
+            f" {takes.get('out_channels', 4)}; it is another architecture's autoencoder."
         )
     return replace(source, parts=source.parts | {"vae": part}, warnings=warnings)
 

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from PIL import Image
 
 from .errors import InputError
+
+
+def factor(vae) -> int:
+    """Pixels a latent stands for, along each side."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+@contextmanager
+def tiling(vae) -> Iterator[None]:
+    """Within, `vae` works in tiles, which need less memory."""
+    before = vae.use_tiling
+    vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.use_tiling = before
 
 
 @torch.no_grad()
@@ -25,10 +44,13 @@ def decode(vae, latents: torch.Tensor, device: torch.device | None = None) -> to
 
 
 @torch.no_grad()
-def encode(vae, picture: torch.Tensor) -> torch.Tensor:
-    """A picture (1, 3, H, W) in 0..1 to scaled latents (the posterior's mean), float32."""
+def encode(vae, picture: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """A picture (1, 3, H, W) in 0..1 to scaled latents (the posterior's mean), float32.
+
+    device: where the autoencoder computes, if that is not where its weights lie.
+    """
     shift = getattr(vae.config, "shift_factor", None) or 0.0
-    pixels = (picture * 2 - 1).to(vae.device, vae.dtype)
+    pixels = (picture * 2 - 1).to(device or vae.device, vae.dtype)
     latents = vae.encode(pixels).latent_dist.mode().float().cpu()
     return (latents - shift) * vae.config.scaling_factor
 

@@ -33,6 +33,7 @@ __all__ = [
     "Query",
     "Sampler",
     "Schedule",
+    "begin_at",
     "check_pair",
     "sampler_key",
     "schedule_key",
@@ -388,8 +389,14 @@ def start(
     steps: int,
     generator: torch.Generator,
     seed: int,
+    *,
+    begin: int = 0,
+    clean: torch.Tensor | None = None,
 ) -> Generator[Query, Answer, torch.Tensor]:
     """A fresh coroutine that turns `noise` into latents: yields Query, is sent Answer.
+
+    With `clean`, latents (1, C, h, w), it begins at step `begin` of `steps` with those, and `noise`
+    as strong as the noise is there; Query.step counts from 0 all the same.
 
     noise             (1, C, h, w), unit variance; its device and dtype are the result's
     steps             what the user asked for, 1 to 200. Heun, DPM2, DPM2 a, DPM++ 2S a, DPM++ SDE
@@ -419,4 +426,17 @@ def start(
     if reason:
         raise InputError(reason)
     family = importlib.import_module(f"{__name__}.{row.family}")
-    return family.start(row, SCHEDULES[plan], scheduler_config, noise, steps, generator, seed)
+    if clean is None:
+        begin = 0
+    elif not 0 <= begin < steps:
+        raise InputError(f"begin must be from 0 to {steps - 1}, not {begin}.")
+    given = SCHEDULES[plan], scheduler_config, noise, steps, generator, seed, begin, clean
+    return family.start(row, *given)
+
+
+def begin_at(strength: float, steps: int) -> int:
+    """The step of `steps` at which a picture begins of which `strength`, 0 to 1, may change.
+
+    As in A1111: of 20 steps at 0.75 the last 16 are taken, of any number at least one.
+    """
+    return steps - int(min(strength, 0.999) * steps) - 1

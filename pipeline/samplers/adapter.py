@@ -18,6 +18,9 @@ from k-diffusion or from the papers:
 - PLMS is given the noise that a velocity means. diffusers' class would take the mean of velocities
   of several timesteps for one of its own timestep, which makes it a method of first order.
 - DPM2 and DPM2 a use every level. A1111 leaves out the last but one.
+- Beginning in the middle, every sampler's memory is empty. diffusers' LMS would weigh four slopes
+  and have one, its PLMS would take the first step for a second. DEIS with fewer than 15 steps left
+  counts as one with few steps and ends in first order.
 
 The schedules that diffusers does not have (schedules.py) take the place of its Karras levels, and
 then the UNet is handed the fraction of a timestep by every sampler. Euler a has no levels but even
@@ -41,6 +44,7 @@ from . import schedules, terminal
 from .base import Query
 
 EULER = "EulerDiscreteScheduler"
+COUNTS = ("LCMScheduler", "TCDScheduler")  # they tell the last step by counting
 # The noise level of a second call between two levels; call i of the sampler.
 MIDPOINT = {
     "KDPM2DiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i],
@@ -49,23 +53,54 @@ MIDPOINT = {
 }
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed):
+def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
     """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
     scheduler = build(sampler, schedule, config, steps)
     if hasattr(scheduler, "noise_sampler_seed"):
         _plant_tree(scheduler, noise, seed)
+    if begin:
+        _skip(scheduler, begin, sampler.order)
     trained = trained_sigmas(scheduler) if schedule.formula else None
     velocity = config.get("prediction_type") == "v_prediction"
-    return _run(scheduler, noise, steps, sampler.order, generator, trained, velocity)
+    left = steps - begin
+    return _run(scheduler, noise, left, sampler.order, generator, trained, velocity, clean)
 
 
-def _run(scheduler, noise, steps, order, generator, trained, velocity):
+def _skip(scheduler, begin: int, order: int) -> None:
+    """Leaves out what belongs to the first `begin` steps, at least one.
+
+    Its own `set_begin_index` would not do: LMS then takes its history to be as long as the index,
+    and PLMS needs its second timestep twice.
+    """
+    if type(scheduler).__name__ == "PNDMScheduler":
+        rest = scheduler.timesteps[begin + 1 :]
+        scheduler.timesteps = torch.cat([rest[:1], rest[1:2], rest[1:]])
+        return
+    for name in terminal.PER_CALL:
+        if getattr(scheduler, name, None) is not None:
+            setattr(scheduler, name, getattr(scheduler, name)[begin * order :])
+    if type(scheduler).__name__ in COUNTS:
+        scheduler.num_inference_steps = len(scheduler.timesteps)
+
+
+def noisy(scheduler, noise, clean):
+    """`clean` with the noise of the first call: in the scheduler's own scale, and as the UNet sees
+    it. Where the first noise has no strength of its own, the two are the same."""
+    sigma = level(scheduler, 0, scheduler.timesteps[0])
+    latents = clean.to(noise) + sigma * noise
+    seen = latents / math.sqrt(1 + sigma**2)
+    return latents if hasattr(type(scheduler), "init_noise_sigma") else seen, seen
+
+
+def _run(scheduler, noise, steps, order, generator, trained, velocity, clean=None):
     device, timesteps = noise.device, scheduler.timesteps
     takes = inspect.signature(scheduler.step).parameters
     more = {"generator": generator} if "generator" in takes else {}
     extra = len(timesteps) - steps  # PLMS calls twice at its first step
     calls = [(i, t, i // 2 if order == 2 else max(0, i - extra)) for i, t in enumerate(timesteps)]
     latents = noise * scheduler.init_noise_sigma
+    if clean is not None:
+        latents, noise = noisy(scheduler, noise, clean)
     if terminal.needs_help(scheduler, level(scheduler, 0, timesteps[0])):
         last = torch.tensor(float(timesteps[0]), device=device)
         answer = yield Query(noise, last, 0, terminal.SIGMA)
@@ -97,7 +132,7 @@ def build(sampler, schedule, config, steps):
     flags = dict(schedule.flags)
     if steps == 1 and flags.get("timestep_spacing") == "linspace":
         flags["timestep_spacing"] = "trailing"  # one point of linspace(0, 999) would be 0
-    if sampler.scheduler in ("LCMScheduler", "TCDScheduler"):
+    if sampler.scheduler in COUNTS:
         usual = config.get("original_inference_steps") or 50
         if steps > usual:  # the next finer division of the trained timesteps
             usual = next(n for n in range(steps, trained + 1) if trained % n == 0)

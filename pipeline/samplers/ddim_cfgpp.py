@@ -14,13 +14,16 @@ from .base import Query
 SCALE = 12.5
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed):
+def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
     """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
-    return _run(adapter.build(sampler, schedule, config, steps), noise, steps)
+    ddim = adapter.build(sampler, schedule, config, steps)
+    ddim.timesteps = ddim.timesteps[begin:]
+    x = noise if clean is None else adapter.noisy(ddim, noise, clean)[1]
+    return _run(ddim, x, steps)
 
 
-def _run(ddim, noise, steps):
-    x, stride = noise, ddim.config.num_train_timesteps // steps
+def _run(ddim, x, steps):
+    stride = ddim.config.num_train_timesteps // steps
     velocity = ddim.config.prediction_type == "v_prediction"
     for i, t in enumerate(ddim.timesteps):
         answer = yield Query(x, t.to(x.device), i, adapter.level(ddim, i, t))

@@ -11,9 +11,9 @@ import math
 from .sigma import Model
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed):
+def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
     """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
-    return _run(Model(sampler, schedule, config, noise, steps, generator))
+    return _run(Model(sampler, schedule, config, noise, steps, generator, begin, clean))
 
 
 def _run(model):

@@ -2,7 +2,8 @@
 
 The lists of A1111: below 20 steps there is no restart; from 20 on 9 of the steps, from 36 on twice
 a quarter of them, lead down once more from sigma 2 to sigma 0.1, evenly spaced as Karras has it. So
-a restart costs no calls beyond the steps that the user asked for; the way down has fewer.
+a restart costs no calls beyond the steps that the user asked for; the way down has fewer. Begun in
+the middle, the steps that are left are counted.
 """
 
 from __future__ import annotations
@@ -17,15 +18,33 @@ from .sigma import Model
 LOW, HIGH = 0.1, 2.0  # a restart leads from the level nearest to LOW up to the one nearest to HIGH
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed):
+def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
     """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
-    length, times = (steps // 4, 2) if steps >= 36 else (9, 1) if steps >= 20 else (0, 0)
-    model = Model(sampler, schedule, config, noise, steps - length * times, generator)
+    left = steps - begin
+    length, times = (left // 4, 2) if left >= 36 else (9, 1) if left >= 20 else (0, 0)
+
+    def model_with(fewer: int) -> Model:
+        if not begin:
+            return Model(sampler, schedule, config, noise, steps - fewer, generator, 0, clean)
+        model = Model(sampler, schedule, config, noise, steps, generator, begin, clean)
+        model.sigmas = _fewer(model.sigmas, fewer)
+        return model
+
+    model = model_with(length * times)
     intervals = _intervals(model.sigmas, length, times)
-    if len(intervals) < steps:  # no two levels to go between
-        model = Model(sampler, schedule, config, noise, steps, generator)
+    if len(intervals) < left:  # no two levels to go between
+        model = model_with(0)
         intervals = list(pairwise(model.sigmas))
     return _run(model, intervals)
+
+
+def _fewer(sigmas: list[float], less: int) -> list[float]:
+    """`less` levels fewer between the same ends, spaced alike: of Karras's levels, Karras's."""
+    if not less:
+        return sigmas
+    roots, places = np.array(sigmas[:-1]) ** (1 / 7), np.arange(len(sigmas) - 1)
+    fewer = np.interp(np.linspace(0, places[-1], len(places) - less), places, roots) ** 7
+    return [sigmas[0], *fewer[1:].tolist(), 0.0]
 
 
 def _run(model, intervals):

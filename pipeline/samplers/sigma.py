@@ -14,13 +14,16 @@ class Model:
     """The UNet as k-diffusion's D(x, sigma): a sampler's noise levels, and what they lead to.
 
     sigmas  one float per step and a last 0, from the scheduler of the sampler's line
-    first   the latents to begin with, noise at the highest level
+    first   the latents to begin with: noise at the highest level, or `clean` with noise at that of
+            step `begin`
     """
 
-    def __init__(self, sampler, schedule, config, noise, steps, generator):
+    def __init__(self, sampler, schedule, config, noise, steps, generator, begin=0, clean=None):
         scheduler = adapter.build(sampler, schedule, config, steps)
-        self.sigmas = [float(sigma) for sigma in scheduler.sigmas]
+        self.sigmas = [float(sigma) for sigma in scheduler.sigmas][begin:]
         self.first = noise * float(scheduler.init_noise_sigma)
+        if clean is not None:
+            self.first = clean.to(noise) + self.sigmas[0] * noise
         self.trained = adapter.trained_sigmas(scheduler)
         self.predicts = config.get("prediction_type") or "epsilon"
         self.generator = generator

@@ -281,8 +281,8 @@ DAMAGED = [
     (lambda t: t | {U + "time_embed.0.bias": torch.zeros(3)}, "has the shape (3,), the others ask"),
     (lambda t: t | {U + "out.2.bias": torch.zeros(4, dtype=torch.int8)}, "no quantized ones"),
     (
-        lambda t: t | {U + "input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)},
-        "an inpainting model",
+        lambda t: t | {U + "input_blocks.0.0.weight": torch.zeros(32, 8, 3, 3)},
+        "an image-editing model",
     ),
     (lambda t: t | {U + "out.2.bias": torch.full((4,), torch.nan)}, "is not finite"),
     (without("first_stage_model."), "holds no autoencoder; put one for SD 1.x"),

@@ -1,0 +1,66 @@
+"""Pictures that visitors give: kept as the files they are, so that pipeline.pictures alone opens
+them, with its own list of formats and limits."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from pipeline.pictures import open_mask, open_picture
+
+RED = "#e5484d"  # what is painted over a picture; any colour but black would do
+SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps several copies
+
+
+class PictureBox(gr.Image):
+    """An image field whose value is the uploaded file's path, whatever the file may be."""
+
+    def __init__(self, **more):
+        super().__init__(type="filepath", image_mode=None, **more)
+
+    def preprocess(self, payload) -> str | None:
+        return payload.path if payload is not None else None
+
+
+class MaskEditor(gr.ImageEditor):
+    """A picture to paint on; its value is the files of what was painted, without the picture."""
+
+    def __init__(self, **more):
+        super().__init__(
+            type="filepath",
+            format="png",
+            sources=(),
+            transforms=(),
+            layers=False,
+            brush=gr.Brush(colors=[RED], color_mode="fixed"),
+            **more,
+        )
+
+    def preprocess(self, payload) -> list[str]:
+        if payload is None:
+            return []
+        self.blob_storage.pop(payload.id, None)
+        return [layer.path for layer in payload.layers]
+
+
+def canvas(image) -> dict:
+    """What a MaskEditor takes to show a PIL picture with nothing painted on it."""
+    shown = image.copy()
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return {"background": shown, "layers": [], "composite": None}
+
+
+def mask(painted: list[str], file: str | None, size: tuple[int, int]):
+    """What was painted and what a mask file says as one "L" picture of `size`, 255 where either
+    wants it repainted; None where neither does. InputError for a file that is no mask."""
+    from PIL import Image, ImageChops
+
+    masks = [open_mask(file, size)] if file else []
+    for layer in painted:
+        image = open_picture(layer, "The mask", ground="black").image.resize(size, Image.NEAREST)
+        # The brush's edge is half transparent: on black, its colour is dim but not gone.
+        strongest = ImageChops.lighter(*(image.getchannel(c) for c in "RG"))
+        masks.append(strongest.point(lambda value: 255 if value else 0))
+    union = None
+    for one in masks:
+        union = one if union is None else ImageChops.lighter(union, one)
+    return union if union is not None and union.getbbox() else None

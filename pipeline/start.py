@@ -1,0 +1,100 @@
+"""Where a picture begins and how its way is steered: what a task hands the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import memory, vae
+from .denoiser import output_for, predicted_clean
+from .errors import InputError
+from .samplers.base import Answer, Query
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MASKED = 9  # channels of an inpainting UNet: latents, mask, latents of the picture with a hole
+Steer = Callable[[Query, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the engine draws one picture; by default from noise alone.
+
+    clean   latents (1, C, h, w) to begin from, with the noise of step `begin` of all steps
+    begin   the first step that is taken
+    steer   steer(query, clean) gives the clean latents to believe in instead of the predicted ones
+    beside  (1, 1 + C, h, w), what an inpainting UNet sees beside the latents; see `beside`
+    finish  what becomes of the decoded picture
+    fields  additions to the parameters text
+    tile    (side, overlap) in latents: the UNet sees a larger picture piece by piece
+    """
+
+    clean: torch.Tensor | None = None
+    begin: int = 0
+    steer: Steer | None = None
+    beside: torch.Tensor | None = None
+    finish: Callable[[Image.Image], Image.Image] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    tile: tuple[int, int] | None = None
+
+
+def steered(answer: Answer, query: Query, prediction: str, steer: Steer) -> Answer:
+    """The answer whose clean latents `steer` chose: samplers never know that they were changed."""
+
+    def changed(output: torch.Tensor) -> torch.Tensor:
+        clean = steer(query, predicted_clean(query, output, prediction))
+        return output_for(query, clean, prediction).to(output.dtype)
+
+    uncond = None if answer.uncond is None else changed(answer.uncond)
+    return Answer(changed(answer.output), None, uncond)
+
+
+def encode_picture(models: Any, image: Image.Image, running: Any = None) -> torch.Tensor:
+    """An RGB picture, its sides multiples of the autoencoder's factor, as scaled latents
+    (1, C, h, w), float32 on the CPU; in tiles where memory runs out."""
+    from .pictures import to_tensor
+
+    pixels = to_tensor(image)
+    running = running or models.backends.start()
+
+    def encode() -> torch.Tensor:
+        return running.call(lambda: vae.encode(models.vae, pixels, models.device))
+
+    def tiled() -> torch.Tensor:
+        with vae.tiling(models.vae):
+            return encode()
+
+    try:
+        with models.lock:
+            return memory.sparing(encode, tiled)
+    except torch.OutOfMemoryError:
+        pass
+    raise InputError(
+        f"There is not enough memory on {models.device} for a picture of"
+        f" {image.width}x{image.height}; give a smaller one, or start with --low-memory."
+    )
+
+
+def beside(models: Any, image: Image.Image | None, mask: torch.Tensor | None, size: tuple) -> Any:
+    """What the UNet of an inpainting checkpoint sees beside the latents; None for other UNets.
+
+    image: of `size` (width, height); mask (1, 1, h, w) in latents, 1 where it is to be repainted;
+    None for both is a picture that is all to be painted. Rombach et al., arXiv 2112.10752.
+    """
+    if models.unet.config.in_channels != MASKED:
+        return None
+    from PIL import Image
+
+    factor = vae.factor(models.vae)
+    width, height = size
+    grey = Image.new("RGB", (width, height), (127, 127, 127))
+    if image is None or mask is None:
+        mask, hollow = torch.ones(1, 1, height // factor, width // factor), grey
+    else:
+        hole = Image.fromarray((mask[0, 0].numpy() * 255).astype("uint8"), "L")
+        hollow = Image.composite(grey, image, hole.resize(size, Image.Resampling.NEAREST))
+    return torch.cat([mask, encode_picture(models, hollow)], 1)

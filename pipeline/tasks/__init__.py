@@ -1,0 +1,61 @@
+"""Tasks: what can be asked for, each one file and one line of TASKS.
+
+A task's file has `Options`, what is asked for, and `stream(models, options)`, which yields the
+engine's Step events and at last its Result. Command line, web API and page are made from TASKS and
+the fields of Options, so nothing heavy is imported here, nor where Options are defined.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, closest
+
+if TYPE_CHECKING:
+    from ..engine import Result, Step
+    from ..options import GenerateOptions
+
+
+@dataclass(frozen=True)
+class Task:
+    """A line of TASKS: its name for people, what it does, and whether `stream` is handed the shelf
+    of models, too, because one picture may be drawn by several."""
+
+    label: str
+    note: str
+    shelf: bool = False
+
+
+TASKS: dict[str, Task] = {
+    "generate": Task("Text to image", "draw a picture from a prompt"),
+    "image_to_image": Task("Image to image", "draw a picture anew, as a prompt says"),
+    "inpaint": Task("Inpaint", "repaint a part of a picture, or paint on beyond its edges"),
+    "hires": Task("High-resolution fix", "draw a picture, enlarge it and draw its details"),
+    "upscale": Task("Enlarge", "enlarge a picture, its details drawn tile by tile"),
+    "colorize": Task("Colorize", "colour a grey picture as a prompt says"),
+    "grid": Task("Grid", "one picture for each value of two or three options", shelf=True),
+}
+
+
+def module(key: str) -> Any:
+    """The file of the task `key`."""
+    if key not in TASKS:
+        raise InputError(f"There is no task {key[:100]!r}; there is {closest(key[:100], TASKS)}.")
+    return importlib.import_module(f"{__name__}.{key}")
+
+
+def options(key: str, **fields: Any) -> GenerateOptions:
+    """What is asked for, checked; InputError in one sentence for each field that is wrong."""
+    return module(key).Options(**fields)
+
+
+def stream(models, key: str, asked: GenerateOptions, shelf=None) -> Iterator[Step | Result]:
+    """Step events, then the Result; closing the iterator stops the work.
+
+    asked: of `options`. shelf: where a task that draws with several models finds them.
+    """
+    more = {"shelf": shelf} if TASKS[key].shelf else {}
+    return module(key).stream(models, asked, **more)

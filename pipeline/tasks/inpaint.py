@@ -1,0 +1,125 @@
+"""Inpainting: a part of a picture is repainted, or the picture painted on beyond its edges.
+
+With an ordinary checkpoint the clean latents outside the mask are put back at each step (Lugmayr et
+al., arXiv 2201.09865, without its resampling); one for inpainting is shown the picture with its
+hole, too. What lies outside the mask comes back bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ..errors import InputError
+from .fields import STRENGTH, Given, TaskOptions, one_of, real, whole
+
+AREAS = ("whole", "masked")
+FILLS = ("original", "fill", "noise")  # see masks.fill
+SIDES = ("left", "top", "right", "bottom")
+
+
+def _mask(value: Any, info) -> Any:
+    from ..masks import open_mask
+
+    if value is None or value == "" or "picture" not in info.data:
+        return None
+    try:
+        return open_mask(value, info.data["picture"].image.size)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+class Options(TaskOptions):
+    """A picture, and what of it is to be repainted: a mask, margins around it, or both."""
+
+    picture: Given = Field(description="The picture to repaint")
+    mask: Annotated[Any, BeforeValidator(_mask)] = Field(
+        None, description="A picture of the same size, white where it is to be repainted"
+    )
+    strength: Annotated[float, real(0, 1)] = Field(1.0, description=STRENGTH)
+    area: Annotated[str, one_of(AREAS)] = Field(
+        "whole", description="Draw at the size of the whole picture, or of the masked part alone"
+    )
+    padding: Annotated[int, whole(0, 512)] = Field(
+        32, description="Pixels around the masked part that are seen with it, for area masked"
+    )
+    mask_blur: Annotated[int, whole(0, 256)] = Field(
+        4, description="Pixels inside the mask's edge over which old and new melt"
+    )
+    fill: Annotated[str, one_of(FILLS)] = Field(
+        "original", description="What stands under the mask at first: original, fill or noise"
+    )
+    left: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on to the left")
+    top: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on above")
+    right: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on to the right")
+    bottom: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on below")
+
+    @model_validator(mode="after")
+    def _something(self) -> Options:
+        if self.mask is None and not any(self.margins):
+            raise ValueError(
+                "There is nothing to repaint: give a mask, or pixels to paint on at a side."
+            )
+        return self
+
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """left, top, right, bottom."""
+        return tuple(getattr(self, side) for side in SIDES)
+
+
+def stream(models, options: Options):
+    """The picture in its own size, with its margins, and only what the mask covers is new."""
+    from .. import engine, masks, vae
+    from ..pictures import fitted
+    from ..start import beside, encode_picture
+    from .working import begin, sized
+
+    seed = models.resolve(options).seed
+    options = options.model_copy(update={"seed": seed})
+    picture, mask = options.picture.image, options.mask
+    if any(options.margins):
+        picture, mask = masks.extend(picture, *options.margins, mask=mask, seed=seed)
+    box = (0, 0, *picture.size)
+    if options.area == "masked":
+        options = models.resolve(options)
+        box = masks.padded_box(mask, options.padding, options.width / options.height)
+    part, hole = picture.crop(box), mask.crop(box)
+    options = sized(models, options, part.size)
+    size = options.width, options.height
+    seen = fitted(part, *size, "stretch")
+    under = fitted(masks.fill(part, hole, options.fill, seed), *size, "stretch")
+    kept = encode_picture(models, seen)
+    paint = masks.latent_mask(hole, *size, vae.factor(models.vae))
+
+    def steer(query, clean):
+        new, old = paint.to(clean), kept.to(clean)
+        return new * clean + (1 - new) * old
+
+    alpha = masks.feather(hole, options.mask_blur)
+
+    def finish(drawn):
+        new = masks.composite(part, fitted(drawn, *part.size, "stretch"), alpha)
+        whole = picture.copy()
+        whole.paste(new, box[:2])
+        return whole
+
+    fields = {
+        "Denoising strength": options.strength,
+        "Mask blur": options.mask_blur,
+        "Masked content": options.fill,
+        "Inpaint area": "Only masked" if options.area == "masked" else None,
+        "Masked area padding": options.padding if options.area == "masked" else None,
+        "Outpaint": ", ".join(map(str, options.margins)) if any(options.margins) else None,
+    }
+    start = begin(
+        models,
+        options,
+        under,
+        fields,
+        steer=steer,
+        finish=finish,
+        beside=beside(models, seen, paint, size),
+    )
+    return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)

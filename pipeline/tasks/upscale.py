@@ -1,0 +1,67 @@
+"""Enlarging a given picture: first by an upscaler, then its details are drawn, tile by tile.
+
+The tiles overlap and are blended at each step, see pipeline/tiles.py, so the picture has no seams
+and the memory is that of one tile.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .fields import Given, TaskOptions, one_of, real, switch, whole
+from .working import PIXELS
+
+
+class Options(TaskOptions):
+    """A picture, how much larger it becomes and how much of it is drawn anew."""
+
+    picture: Given = Field(description="The picture to enlarge")
+    scale: Annotated[float, real(1, 8)] = Field(2.0, description="How many times larger, 1 to 8")
+    upscaler: Annotated[str, one_of(PIXELS)] = Field(
+        "glass", description=f"What enlarges the pixels: {', '.join(PIXELS)}"
+    )
+    redraw: Annotated[bool, switch()] = Field(
+        True, description="Whether the model draws the details, tile by tile"
+    )
+    strength: Annotated[float, real(0, 1)] = Field(
+        0.25, description="How much is drawn anew, 0 to 1"
+    )
+    tile: Annotated[int, whole(0, 2048)] = Field(
+        0, description="Pixels of a tile's side; 0: the size that the model knows"
+    )
+    overlap: Annotated[int, whole(0, 1024)] = Field(
+        0, description="Pixels that tiles share; 0: half a tile"
+    )
+
+
+def stream(models, options: Options):
+    """The picture, `scale` times as large."""
+    from .. import engine
+    from ..pictures import fitted
+    from ..upscaler import UPSCALERS
+    from .working import begin, larger, tiling
+
+    image = options.picture.image
+    size = tuple(round(side * options.scale) for side in image.size)
+    width, height = larger(models, image.size, options.scale)
+    options = models.resolve(options.model_copy(update={"width": width, "height": height}))
+    big = UPSCALERS[options.upscaler].enlarge(image, *size)
+    fields = {
+        "Denoising strength": options.strength if options.redraw else None,
+        "Upscale": options.scale,
+        "Upscaler": options.upscaler,
+    }
+    if not options.redraw:
+        return engine.untouched(models, options, big, fields)
+    tile = tiling(models, options)
+    start = begin(
+        models,
+        options,
+        fitted(big, width, height, "stretch"),
+        fields,
+        tile=tile,
+        finish=lambda drawn: fitted(drawn, *size, "stretch"),
+    )
+    return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)
