@@ -20,12 +20,13 @@ import torch
 from PIL import Image
 
 from . import __version__, infotext, memory, noise, request, vae
+from .backends import Running
 from .denoiser import Denoiser, predicted_clean
 from .errors import InputError
 from .files import save_picture
 from .inside import Preview, WordMaps
 from .options import GenerateOptions
-from .prompt.encode import encode
+from .prompt.encode import Conditioning, encode
 from .samplers import SAMPLERS, SCHEDULES, Query, start
 from .start import Start, beside, steered
 
@@ -113,58 +114,63 @@ def stream(
             clip_skip=options.clip_skip,
             embeddings=asked.embeddings,
         )
-    warnings = [*notes, *models.warnings, *asked.warnings, *said]
-    running = models.backends.start(options.attention, options.group_norm)
-    prediction = models.scheduler_config.get("prediction_type", "epsilon")
+    drawing = _Drawing(
+        models,
+        options,
+        asked,
+        positive,
+        negative,
+        running=models.backends.start(options.attention, options.group_norm),
+        warnings=[*notes, *models.warnings, *asked.warnings, *said],
+        words=words,
+        began=began,
+    )
     images, texts, seeds, finals = [], [], [], []
     for image in range(options.count):
-        first = starts(image)
-        seed, second = noise.seeds(options, image)
-        generator = noise.generator_for(seed)
-        shape = (
-            models.vae.config.latent_channels,
-            options.height // factor,
-            options.width // factor,
-        )
-        variation = second, options.variation_strength
-        seen_beside = first.beside
-        if seen_beside is None:
-            seen_beside = beside(models, None, None, (options.width, options.height))
-        denoiser = Denoiser(
-            models,
-            positive,
-            negative,
-            cfg=options.cfg,
-            rescale=options.cfg_rescale,
-            width=options.width,
-            height=options.height,
-            beside=seen_beside,
-            tile=first.tile,
-        )
-        coroutine = start(
-            options.sampler,
-            options.schedule,
-            models.scheduler_config,
-            noise.first_noise(generator, *shape, variation=variation),
-            options.steps,
-            generator,
-            seed,
-            begin=first.begin,
-            clean=first.clean,
-        )
-        answer = latents = None
+        first, pair = starts(image), noise.seeds(options, image)
+        latents = yield from drawing.steps(image, first, *pair)
+        picture = drawing.picture(latents)
+        if first.finish:
+            picture = first.finish(picture)
+        text = parameters(models, options, pair, asked, first.fields)
+        picture.info["parameters"] = text
+        images.append(picture)
+        texts.append(text)
+        seeds.append(pair[0])
+        finals.append(latents)
+    metadata = describe(models, drawing.running)
+    seconds = time.perf_counter() - began
+    yield Result(images, texts, seeds, options, seconds, metadata, finals, tuple(drawing.warnings))
+
+
+@dataclass
+class _Drawing:
+    """What the pictures of one request share."""
+
+    models: Any
+    options: GenerateOptions
+    asked: request.Request
+    positive: Conditioning
+    negative: Conditioning
+    running: Running
+    warnings: list[str]
+    words: bool
+    began: float
+
+    def steps(self, image: int, first: Start, seed: int, second: int | None):
+        """The Steps of one picture; returns its final latents."""
+        models, options = self.models, self.options
+        prediction = models.scheduler_config.get("prediction_type", "epsilon")
+        maps = self.words and not first.tile  # a tile's maps are not the picture's
+        denoiser = self._denoiser(first)
+        coroutine = self._sampler(first, seed, second)
+        answer = None
         try:
             while True:
                 query = coroutine.send(answer)
-                heard = positive.at(query.step)[2] if words and not first.tile else []
-
-                def ask(query=query):
-                    models.adapters.install(asked.adapters)
-                    seen = WordMaps(*query.x.shape[-2:]) if words and not first.tile else None
-                    return denoiser(query, seen), seen
-
+                heard = self.positive.at(query.step)[2] if maps else []
                 with models.lock:
-                    answer, seen = _answer(models, options, denoiser, running, ask, warnings)
+                    answer, seen = self._answer(denoiser, query, maps)
                 if first.steer:
                     answer = steered(answer, query, prediction, first.steer)
                 yield Step(
@@ -172,7 +178,7 @@ def stream(
                     count=options.count,
                     index=query.step + 1,
                     total=options.steps - first.begin,
-                    seconds=time.perf_counter() - began,
+                    seconds=time.perf_counter() - self.began,
                     sigma=float(query.sigma),
                     latents=query.x,
                     clean=predicted_clean(query, answer.output, prediction),
@@ -183,23 +189,93 @@ def stream(
                     maps=seen and seen.words([p for _, p in heard]),
                 )
         except StopIteration as done:
-            latents = done.value
+            return done.value
         finally:
             coroutine.close()
-        with models.lock:
-            pixels = _decode(models, running, latents, warnings)
-        picture = vae.to_image(pixels)
-        if first.finish:
-            picture = first.finish(picture)
-        text = parameters(models, options, (seed, second), asked, first.fields)
-        picture.info["parameters"] = text
-        images.append(picture)
-        texts.append(text)
-        seeds.append(seed)
-        finals.append(latents)
-    metadata = describe(models, running)
-    seconds = time.perf_counter() - began
-    yield Result(images, texts, seeds, options, seconds, metadata, finals, tuple(warnings))
+
+    def picture(self, latents: torch.Tensor) -> Image.Image:
+        """Decoded; in tiles where it is large or memory runs out."""
+        models, (h, w) = self.models, latents.shape[-2:]
+
+        def whole():
+            return self.running.call(lambda: vae.decode(models.vae, latents, models.device))
+
+        def tiled():
+            with vae.tiling(models.vae):
+                return whole()
+
+        def short():
+            if TILED not in self.warnings:
+                self.warnings.append(TILED)
+            return tiled()
+
+        scale = vae.factor(models.vae)
+        usual = tiled if vae.is_large(w * scale, h * scale) else whole
+        try:
+            with models.lock:
+                return vae.to_image(memory.sparing(usual, short))
+        except torch.OutOfMemoryError:
+            pass
+        raise InputError(
+            f"There is not enough memory on {models.device} to decode latents of {w}x{h}, not even"
+            " in tiles; ask for a smaller picture, or start with --low-memory."
+        )
+
+    def _denoiser(self, first: Start) -> Denoiser:
+        models, options = self.models, self.options
+        size = options.width, options.height
+        seen = first.beside if first.beside is not None else beside(models, None, None, size)
+        return Denoiser(
+            models,
+            self.positive,
+            self.negative,
+            cfg=options.cfg,
+            rescale=options.cfg_rescale,
+            width=options.width,
+            height=options.height,
+            beside=seen,
+            tile=first.tile,
+        )
+
+    def _sampler(self, first: Start, seed: int, second: int | None):
+        models, options = self.models, self.options
+        generator, scale = noise.generator_for(seed), vae.factor(models.vae)
+        shape = models.vae.config.latent_channels, options.height // scale, options.width // scale
+        variation = second, options.variation_strength
+        return start(
+            options.sampler,
+            options.schedule,
+            models.scheduler_config,
+            noise.first_noise(generator, *shape, variation=variation),
+            options.steps,
+            generator,
+            seed,
+            begin=first.begin,
+            clean=first.clean,
+        )
+
+    def _answer(self, denoiser: Denoiser, query: Query, maps: bool):
+        """The denoiser's answer and the maps of its call, if asked for; where memory runs out, with
+        the halves of guidance one by one."""
+        seen = None
+
+        def ask():
+            nonlocal seen
+            self.models.adapters.install(self.asked.adapters)
+            seen = WordMaps(*query.x.shape[-2:]) if maps else None  # of this try alone
+            return denoiser(query, seen)
+
+        def apart():
+            denoiser.together = False
+            self.warnings.append(SPARED)
+            return self.running.call(ask)
+
+        sparer = [apart] if denoiser.guided and denoiser.together else []
+        try:
+            return memory.sparing(lambda: self.running.call(ask), *sparer), seen
+        except torch.OutOfMemoryError:
+            pass
+        raise InputError(_too_large(self.models, self.options, denoiser, self.running))
 
 
 def joined(results: list[Result], options: GenerateOptions) -> Result:
@@ -231,45 +307,6 @@ def untouched(models, options: GenerateOptions, image: Image.Image, more: Mappin
 
 SPARED = "Memory ran short: guidance was computed in two calls, which may change the last bits."
 TILED = "Memory ran short: the picture was decoded in tiles."
-
-
-def _answer(models, options, denoiser, running, ask, warnings: list[str]):
-    """The denoiser's answer; where memory runs out, with the halves of guidance one by one."""
-
-    def apart():
-        denoiser.together = False
-        warnings.append(SPARED)
-        return running.call(ask)
-
-    sparer = [apart] if denoiser.guided and denoiser.together else []
-    try:
-        return memory.sparing(lambda: running.call(ask), *sparer)
-    except torch.OutOfMemoryError:
-        pass
-    raise InputError(_too_large(models, options, denoiser, running))
-
-
-def _decode(models, running, latents, warnings: list[str]):
-    """The picture; where memory runs out, decoded in tiles."""
-
-    def tiled():
-        with vae.tiling(models.vae):
-            pixels = running.call(lambda: vae.decode(models.vae, latents, models.device))
-        if TILED not in warnings:
-            warnings.append(TILED)
-        return pixels
-
-    try:
-        return memory.sparing(
-            lambda: running.call(lambda: vae.decode(models.vae, latents, models.device)), tiled
-        )
-    except torch.OutOfMemoryError:
-        pass
-    h, w = latents.shape[-2:]
-    raise InputError(
-        f"There is not enough memory on {models.device} to decode latents of {w}x{h}, not even in"
-        " tiles; ask for a smaller picture, or start with --low-memory."
-    )
 
 
 def _too_large(models, options, denoiser, running) -> str:

@@ -70,7 +70,7 @@ def encode_picture(models: Any, image: Image.Image, running: Any = None) -> torc
 
     try:
         with models.lock:
-            return memory.sparing(encode, tiled)
+            return memory.sparing(tiled if vae.is_large(*image.size) else encode, tiled)
     except torch.OutOfMemoryError:
         pass
     raise InputError(

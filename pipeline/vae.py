@@ -10,10 +10,17 @@ from PIL import Image
 
 from .errors import InputError
 
+LARGE = 1536 * 1536  # pixels
+
 
 def factor(vae) -> int:
     """Pixels a latent stands for, along each side."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def is_large(width: int, height: int) -> bool:
+    """Whether a picture of these pixels is better encoded and decoded in tiles from the start."""
+    return width * height > LARGE
 
 
 @contextmanager
