@@ -1,0 +1,194 @@
+"""CIELAB: a picture in the colours of another with its own lightness kept, and colour differences.
+
+sRGB (IEC 61966-2-1) with 8 bits, D65, the observer of 2 degrees. All maths is float64. Lab arrays
+are (..., 3): L* 0..100, a* and b* around 0. The white is the sum of the matrix's columns, so greys
+have a* = b* = 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+TO_XYZ /= TO_XYZ[1].sum()  # white has Y = 1 exactly, not to seven digits
+TO_RGB = np.linalg.inv(TO_XYZ)
+WHITE = TO_XYZ.sum(1)
+EDGE = 6 / 29  # below it the cube root gives way to a line
+STRIP = 1 << 18  # pixels at a time: memory stays small whatever the picture
+HALVINGS = 24  # of the chroma's range: far finer than 8 bits
+RADIUS, EPS = 1 / 20, 1e-3  # of the guided filter: of the shorter side, and variance of L*/100
+
+
+def _expand(v: np.ndarray) -> np.ndarray:
+    """sRGB values 0..1 to linear light."""
+    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+
+
+def _compress(v: np.ndarray) -> np.ndarray:
+    """Linear light 0..1 to sRGB values."""
+    return np.where(v <= 0.0031308, v * 12.92, 1.055 * np.maximum(v, 0) ** (1 / 2.4) - 0.055)
+
+
+LIGHT = _expand(np.arange(256) / 255)
+
+
+def to_lab(rgb) -> np.ndarray:
+    """Lab (..., 3) of sRGB (..., 3): uint8 or a PIL picture 0..255, or float 0..1."""
+    rgb = np.asarray(rgb)
+    linear = LIGHT[rgb] if rgb.dtype == np.uint8 else _expand(rgb.astype(np.float64))
+    xyz = linear @ (TO_XYZ / WHITE[:, None]).T
+    f = np.where(xyz > EDGE**3, np.cbrt(xyz), xyz / (3 * EDGE**2) + 4 / 29)
+    fx, fy, fz = np.moveaxis(f, -1, 0)
+    return np.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], -1)
+
+
+def _to_linear(lab: np.ndarray) -> np.ndarray:
+    """Linear RGB (..., 3) of Lab, below 0 or above 1 where sRGB does not have the colour."""
+    fy = (lab[..., 0] + 16) / 116
+    f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
+    xyz = np.where(f > EDGE, f**3, 3 * EDGE**2 * (f - 4 / 29))
+    return xyz @ (TO_RGB * WHITE).T
+
+
+def to_rgb(lab: np.ndarray) -> np.ndarray:
+    """The nearest uint8 sRGB (..., 3) of Lab (..., 3); clipped where sRGB does not have it."""
+    return (_compress(_to_linear(lab).clip(0, 1)) * 255).round().astype(np.uint8)
+
+
+def within(lab: np.ndarray) -> np.ndarray:
+    """Lab (N, 3) with a* and b* shrunk together, hue and L* kept, until sRGB has the colour."""
+    lab = lab.copy()
+
+    def inside(colours):
+        linear = _to_linear(colours)
+        return ((linear > -1e-9) & (linear < 1 + 1e-9)).all(-1)
+
+    outside = ~inside(lab)
+    far = lab[outside]
+    low, high = np.zeros((len(far), 1)), np.ones((len(far), 1))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        fits = inside(far * np.concatenate([np.ones_like(middle), middle, middle], -1))[:, None]
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    far[:, 1:] *= low
+    lab[outside] = far
+    return lab
+
+
+def grey(image: Image.Image) -> Image.Image:
+    """The lightness of an RGB picture alone."""
+    lab = to_lab(image)
+    lab[..., 1:] = 0
+    return Image.fromarray(to_rgb(lab))
+
+
+def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -> Image.Image:
+    """The RGB picture `grey` in the colours of `coloured`, which may be of another size.
+
+    L* is that of `grey` to 0.27 at every pixel: the colours are brought into sRGB at that lightness
+    before they are rounded, and half a step of each of the 8-bit channels moves L* by no more. Hue
+    is that of `coloured`. edges: a* and b* end where `grey` has edges, see `guided`; always
+    so where the sizes differ.
+    """
+    colours = to_lab(coloured)[..., 1:]
+    edges = edges or coloured.size != grey.size
+    slope, offset = guided(colours, _seen(grey, coloured.size)) if edges else (None, colours)
+    pixels = np.asarray(grey)
+    height, width = pixels.shape[:2]
+    out = np.empty_like(pixels)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        span = slice(top, min(top + rows, height))
+        lab = to_lab(pixels[span])
+        if edges:
+            light = lab[..., :1] / 100
+            lab[..., 1:] = _rows(slope, pixels, span) * light + _rows(offset, pixels, span)
+        else:
+            lab[..., 1:] = offset[span]
+        out[span] = to_rgb(within(lab.reshape(-1, 3)).reshape(lab.shape))
+    return Image.fromarray(out)
+
+
+def guided(colours: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The guided filter's slope and offset (h, w, 2) by which a* and b* (h, w, 2) follow `light`,
+    L*/100 (h, w): colours are slope * light + offset, also where all are enlarged.
+
+    He, Sun and Tang, TPAMI 2013; enlarging as in He and Sun, arXiv 1505.00996.
+    """
+    from scipy.ndimage import uniform_filter
+
+    side = 2 * max(1, round(RADIUS * min(light.shape))) + 1
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return uniform_filter(x, (side, side, 1), mode="nearest")
+
+    light = light[..., None]
+    centre, average = mean(light), mean(colours)
+    slope = (mean(light * colours) - centre * average) / (mean(light**2) - centre**2 + EPS)
+    return mean(slope), mean(average - slope * centre)
+
+
+def _seen(grey: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """L*/100 of `grey` at `size`, (h, w)."""
+    return to_lab(grey.resize(size, Image.Resampling.BOX))[..., 0] / 100
+
+
+def _rows(small: np.ndarray, pixels: np.ndarray, span: slice) -> np.ndarray:
+    """Some rows of (h, w, 2) brought to the size of `pixels` (H, W, 3), linearly."""
+    h, w = small.shape[:2]
+    height, width = pixels.shape[:2]
+    box = (0, span.start * h / height, w, span.stop * h / height)
+    size = width, span.stop - span.start
+    planes = [
+        Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BILINEAR, box)
+        for plane in np.moveaxis(small, -1, 0)
+    ]
+    return np.stack([np.asarray(plane) for plane in planes], -1).astype(np.float64)
+
+
+def delta_e76(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The difference of two colours in Lab (..., 3), CIE 1976: their distance."""
+    return np.linalg.norm(np.asarray(a) - np.asarray(b), axis=-1)
+
+
+def delta_e2000(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The difference of two colours in Lab (..., 3) as people see it, CIEDE2000.
+
+    Sharma, Wu and Dalal, Color Research and Application 30 (2005), whose numbers stand beside.
+    """
+    (l1, a1, b1), (l2, a2, b2) = (np.moveaxis(np.asarray(x, np.float64), -1, 0) for x in (a, b))
+    chroma = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2
+    stretch = 1 + (1 - np.sqrt(chroma**7 / (chroma**7 + 25.0**7))) / 2  # (4), (5)
+    a1, a2 = a1 * stretch, a2 * stretch
+    c1, c2 = np.hypot(a1, b1), np.hypot(a2, b2)  # (6)
+    h1, h2 = (np.degrees(np.arctan2(y, x)) % 360 for x, y in ((a1, b1), (a2, b2)))  # (7)
+    grey = c1 * c2 == 0
+    turn = np.where(grey, 0, (h2 - h1 + 180) % 360 - 180)
+    turn = np.where((turn == -180) & (h2 > h1), 180, turn)  # (10): exactly opposite hues
+    hue = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn / 2))  # (11)
+    total = h1 + h2
+    far = np.abs(h1 - h2) > 180
+    middle = np.where(far, total + np.where(total < 360, 360, -360), total) / 2
+    middle = np.where(grey, total, middle)  # (14)
+    light, mean = (l1 + l2) / 2, (c1 + c2) / 2
+    weight = (  # (15)
+        1
+        - 0.17 * np.cos(np.radians(middle - 30))
+        + 0.24 * np.cos(np.radians(2 * middle))
+        + 0.32 * np.cos(np.radians(3 * middle + 6))
+        - 0.20 * np.cos(np.radians(4 * middle - 63))
+    )
+    bend = 60 * np.exp(-(((middle - 275) / 25) ** 2))  # (16), doubled
+    off = (light - 50) ** 2
+    dl = (l2 - l1) / (1 + 0.015 * off / np.sqrt(20 + off))  # (18)
+    dc = (c2 - c1) / (1 + 0.045 * mean)  # (19)
+    dh = hue / (1 + 0.015 * mean * weight)  # (20)
+    twist = -2 * np.sqrt(mean**7 / (mean**7 + 25.0**7)) * np.sin(np.radians(bend))  # (17), (21)
+    return np.sqrt(dl**2 + dc**2 + dh**2 + twist * dc * dh)  # (22)
