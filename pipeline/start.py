@@ -16,7 +16,6 @@ from .samplers.base import Answer, Query
 if TYPE_CHECKING:
     from PIL import Image
 
-MASKED = 9  # channels of an inpainting UNet: latents, mask, latents of the picture with a hole
 Steer = Callable[[Query, torch.Tensor], torch.Tensor]
 
 
@@ -55,11 +54,15 @@ def steered(answer: Answer, query: Query, prediction: str, steer: Steer) -> Answ
 
 def encode_picture(models: Any, image: Image.Image, running: Any = None) -> torch.Tensor:
     """An RGB picture, its sides multiples of the autoencoder's factor, as scaled latents
-    (1, C, h, w), float32 on the CPU; in tiles where memory runs out."""
+    (1, C, h, w), float32 on the CPU; in tiles where it is large or memory runs out."""
     from .pictures import to_tensor
 
-    pixels = to_tensor(image)
+    return _encode(models, to_tensor(image), running)
+
+
+def _encode(models: Any, pixels: torch.Tensor, running: Any = None) -> torch.Tensor:
     running = running or models.backends.start()
+    height, width = pixels.shape[-2:]
 
     def encode() -> torch.Tensor:
         return running.call(lambda: vae.encode(models.vae, pixels, models.device))
@@ -70,31 +73,34 @@ def encode_picture(models: Any, image: Image.Image, running: Any = None) -> torc
 
     try:
         with models.lock:
-            return memory.sparing(tiled if vae.is_large(*image.size) else encode, tiled)
+            return memory.sparing(tiled if vae.is_large(width, height) else encode, tiled)
     except torch.OutOfMemoryError:
         pass
     raise InputError(
-        f"There is not enough memory on {models.device} for a picture of"
-        f" {image.width}x{image.height}; give a smaller one, or start with --low-memory."
+        f"There is not enough memory on {models.device} for a picture of {width}x{height}; give a"
+        " smaller one, or start with --low-memory."
     )
 
 
-def beside(models: Any, image: Image.Image | None, mask: torch.Tensor | None, size: tuple) -> Any:
+def beside(
+    models: Any, image: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]
+) -> torch.Tensor | None:
     """What the UNet of an inpainting checkpoint sees beside the latents; None for other UNets.
 
-    image: of `size` (width, height); mask (1, 1, h, w) in latents, 1 where it is to be repainted;
-    None for both is a picture that is all to be painted. Rombach et al., arXiv 2112.10752.
+    image, mask: of `size` (width, height), 255 where it is to be repainted; None for both is a
+    picture that is all to be painted. Rombach et al., arXiv 2112.10752.
     """
-    if models.unet.config.in_channels != MASKED:
+    if models.unet.config.in_channels != 2 * models.vae.config.latent_channels + 1:
         return None
-    from PIL import Image
+    from .masks import latent_mask
+    from .pictures import to_tensor
 
     factor = vae.factor(models.vae)
     width, height = size
-    grey = Image.new("RGB", (width, height), (127, 127, 127))
     if image is None or mask is None:
-        mask, hollow = torch.ones(1, 1, height // factor, width // factor), grey
+        hole = torch.ones(1, 1, height // factor, width // factor)
+        pixels = torch.full((1, 3, height, width), 0.5)
     else:
-        hole = Image.fromarray((mask[0, 0].numpy() * 255).astype("uint8"), "L")
-        hollow = Image.composite(grey, image, hole.resize(size, Image.Resampling.NEAREST))
-    return torch.cat([mask, encode_picture(models, hollow)], 1)
+        hole = latent_mask(mask, width, height, factor)
+        pixels = torch.where(to_tensor(mask)[:, :1] > 0.5, 0.5, to_tensor(image))
+    return torch.cat([hole, _encode(models, pixels)], 1)

@@ -71,6 +71,8 @@ class Options(TaskOptions):
 
 def stream(models, options: Options):
     """The picture in its own size, with its margins, and only what the mask covers is new."""
+    from PIL.Image import Resampling
+
     from .. import engine, masks, vae
     from ..pictures import fitted
     from ..start import beside, encode_picture
@@ -120,6 +122,6 @@ def stream(models, options: Options):
         fields,
         steer=steer,
         finish=finish,
-        beside=beside(models, seen, paint, size),
+        beside=beside(models, seen, hole.resize(size, Resampling.NEAREST), size),
     )
     return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)
