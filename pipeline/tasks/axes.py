@@ -1,0 +1,224 @@
+"""Axes of a grid, "NAME: VALUES", as A1111's X/Y/Z plot reads them.
+
+    cfg: 3, 5, 7            steps: 4-20 (+4)          variation strength: 0-1 [5]
+    prompt: red, blue       sampler: Euler a, ddim    size: 128x128, 192x128
+
+Values have commas between them; one with a comma stands in quotes. Of numbers `4-20` counts on by
+one, `4-20 (+4)` by four, and `0-1 [5]` are five numbers at equal distances. Of a prompt the first
+value is what is searched for, and each value takes its place. A seed of -1 is drawn at random.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import secrets
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from ..errors import InputError, closest
+from ..options import LIMITS, MAX_SEED, GenerateOptions, short
+from ..samplers import SAMPLERS, SCHEDULES
+
+MAX_CELLS = 100
+OWN = ("own", "automatic", "none")  # the model's own autoencoder
+
+# What can vary, and what A1111 calls it. Every other field of GenerateOptions can, under its name.
+LABELS = {
+    "prompt": "Prompt S/R",
+    "negative": "Negative prompt",
+    "sampler": "Sampler",
+    "schedule": "Schedule type",
+    "steps": "Steps",
+    "cfg": "CFG Scale",
+    "seed": "Seed",
+    "size": "Size",
+    "width": "Width",
+    "height": "Height",
+    "clip_skip": "Clip skip",
+    "cfg_rescale": "CFG rescale",
+    "variation_seed": "Var. seed",
+    "variation_strength": "Var. strength",
+    "model": "Checkpoint name",
+    "vae": "VAE",
+    "attention": "Attention",
+    "group_norm": "GroupNorm",
+}
+NAMES = LABELS | {
+    name: name.replace("_", " ").capitalize()
+    for name in GenerateOptions.model_fields
+    if name not in LABELS and name != "count"
+}
+ALIASES = {
+    "checkpoint": "model",
+    "variationseedstrength": "variation_strength",
+    "cfgscale": "cfg",
+    "scheduler": "schedule",
+}
+WHOLE = {n for n, f in GenerateOptions.model_fields.items() if f.annotation in (int, int | None)}
+TABLES = {"sampler": SAMPLERS, "schedule": SCHEDULES}  # keys of options, and their labels
+
+_NUMBER = r"([+-]?\d{1,12}(?:\.\d{0,12})?)"
+_RANGE = re.compile(
+    rf"{_NUMBER}\s*-\s*{_NUMBER}\s*(?:\(\s*{_NUMBER}\s*\)|\[\s*(\d{{1,12}})\s*\])?", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """letter: x, y or z; name: a key of NAMES; values: what the options take, or texts;
+    written: the values as they were asked for."""
+
+    letter: str
+    name: str
+    values: tuple[Any, ...]
+    written: str
+
+    @property
+    def label(self) -> str:
+        return NAMES[self.name]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a person reads beside each value's pictures."""
+        return tuple(self._shown(value) for value in self.values)
+
+    def _shown(self, value: Any) -> str:
+        if self.name in TABLES:
+            return TABLES[self.name][value].label
+        if isinstance(value, float):
+            return f"{value:.8g}"
+        return str(value) if str(value).strip() else "(empty)"
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What A1111 writes of an axis into the parameters text."""
+        letter = self.letter.upper()
+        found = {f"{letter} Type": self.label, f"{letter} Values": self.written}
+        if self.name.endswith("seed"):
+            found[f"Fixed {letter} Values"] = ", ".join(map(str, self.values))
+        return found
+
+
+def read(letter: str, text: str) -> Axis:
+    """The axis that a text describes; InputError in one sentence, which names axis and value."""
+    name, colon, written = re.fullmatch("([^:：]*)([:：]?)(.*)", text, re.DOTALL).groups()
+    key, written = _KEYS.get(_squeezed(name)), written.strip()
+    if key is None:
+        there = closest(name[:100], NAMES)
+        raise InputError(
+            f"On the axis {letter}, there is no option {short(name)}; there is {there}."
+        )
+    if not colon or not written:
+        raise InputError(
+            f'The axis {letter} has no values; write "{key}: " and values with commas.'
+        )
+    try:
+        values = tuple(_value(key, value) for value in _values(key, written))
+    except InputError as error:
+        raise on(f"On the axis {letter}", error) from None
+    return Axis(letter, key, values, written)
+
+
+def on(where: str, error: Exception) -> InputError:
+    """The same sentence, after where it is meant."""
+    said = str(error)
+    if said[1:2].islower():
+        said = said[:1].lower() + said[1:]
+    return InputError(f"{where}, {said}")
+
+
+def applied(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
+    """`fields` of GenerateOptions, "model" and "vae" with one value of an axis; InputError where a
+    prompt does not have what is searched for."""
+    if axis.name == "size":
+        width, height = _size(value)
+        return fields | {"width": width, "height": height}
+    if axis.name != "prompt":
+        return fields | {axis.name: value}
+    searched = axis.values[0]
+    texts = {name: fields[name] for name in ("prompt", "negative")}
+    if not any(searched in text for text in texts.values()):
+        raise InputError(
+            f"On the axis {axis.letter}, {short(searched)} is searched for and is neither in the"
+            " prompt nor in the negative prompt."
+        )
+    return fields | {name: text.replace(searched, value) for name, text in texts.items()}
+
+
+def touched(axis: Axis) -> tuple[str, ...]:
+    """The options that an axis sets; what two axes set, neither would show."""
+    return {"size": ("width", "height"), "prompt": ()}.get(axis.name, (axis.name,))
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+_KEYS = ALIASES | {_squeezed(name): key for key, label in NAMES.items() for name in (key, label)}
+
+
+def _values(key: str, written: str) -> list[str]:
+    """The values of a text, ranges counted out, at most MAX_CELLS of them."""
+    try:
+        rows = list(csv.reader(io.StringIO(written, ""), skipinitialspace=True, strict=True))
+    except csv.Error:
+        raise InputError(
+            f"{key} has a quote too many or too few: a value with commas stands in double quotes as"
+            " a whole."
+        ) from None
+    texts = [text.strip() for row in rows for text in row]
+    if key in LIMITS:
+        texts = [value for text in texts for value in _counted(text, key in WHOLE)]
+    if len(texts) > MAX_CELLS:
+        raise InputError(f"{key} has {len(texts)} values; a grid has at most {MAX_CELLS} pictures.")
+    return texts
+
+
+def _counted(text: str, whole: bool) -> list[str]:
+    """What a range stands for; any other text itself."""
+    found = _RANGE.fullmatch(text)
+    if not found or (whole and "." in text):
+        return [text]
+    start, end = Fraction(found[1]), Fraction(found[2])
+    if found[4]:
+        count, step = Fraction(found[4]), Fraction(0)
+        if count > 1:
+            step = (end - start) / (count - 1)
+    else:
+        step = Fraction(found[3] or (1 if start <= end else -1))
+        count = (end - start) // step + 1 if step else Fraction(0)
+    if count < 1:
+        raise InputError(f"The range {short(text)} has no values.")
+    if count > MAX_CELLS:
+        raise InputError(
+            f"The range {short(text)} has too many values; a grid has at most {MAX_CELLS} pictures."
+        )
+    numbers = [start + step * i for i in range(int(count))]
+    return [str(int(n)) if whole else str(float(n)) for n in numbers]
+
+
+def _value(key: str, text: str) -> Any:
+    """What GenerateOptions makes of it; InputError for what it does not take."""
+    if key == "prompt":
+        return text
+    if key == "size":
+        width, height = _size(text)
+        return f"{width}x{height}"
+    if key in ("seed", "variation_seed") and text == "-1":
+        return secrets.randbelow(MAX_SEED + 1)
+    if not text and key != "negative":
+        raise InputError(f"{key} has an empty value.")
+    if key in ("model", "vae"):
+        return OWN[0] if key == "vae" and text.casefold() in OWN else text
+    return getattr(GenerateOptions(**{key: text}), key)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = re.sub(r"\s", "", text.lower()).replace("×", "x").partition("x")
+    if not cross:
+        raise InputError(f"size must be WIDTHxHEIGHT such as 512x512, not {short(text)}.")
+    options = GenerateOptions(width=width, height=height)
+    return options.width, options.height

@@ -1,0 +1,280 @@
+"""Grid: one picture for each value of up to three options, as one sheet with labels and as files.
+
+A1111's X/Y/Z plot. X gives the columns, Y the rows, Z blocks of them; axes.py tells how an axis is
+written. Everything is checked before the first picture is drawn. Each picture is the one that its
+options give when it is drawn alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from ..errors import InputError, closest
+from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions, short
+from .axes import MAX_CELLS, OWN, Axis, applied, on, read, touched
+from .fields import TaskOptions
+
+MAX_SHEET = 64_000_000  # pixels
+MAX_SIDE = 16_383  # pixels: what a WebP file has, and about what a browser shows
+HOW = 'as "cfg: 3, 5, 7" or "steps: 4-20 (+4)"; of a prompt the first value is replaced'
+
+
+class Options(TaskOptions):
+    """What all pictures have in common, and what varies."""
+
+    x: str = Field("", description=f"What varies from column to column, {HOW}")
+    y: str = Field("", description="What varies from row to row, written as x")
+    z: str = Field("", description="What varies from block to block, written as x")
+
+    @field_validator("x", "y", "z", mode="before")
+    @classmethod
+    def _axis(cls, value: Any, info) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{info.field_name} must be text {HOW}, not {short(value)}.")
+        if len(value) > MAX_PROMPT:
+            raise ValueError(
+                f"{info.field_name} has {len(value):,} characters; at most {MAX_PROMPT:,} are"
+                " allowed."
+            )
+        if value.strip():
+            read(info.field_name, value)
+        return value.strip()
+
+    @model_validator(mode="after")
+    def _cells(self) -> Options:
+        cells(self, axes(self))
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture. place: its column, row and block; model, vae: None for the caller's."""
+
+    place: tuple[int, int, int]
+    options: GenerateOptions
+    model: str | None
+    vae: str | None
+
+
+def axes(options: Options) -> dict[str, Axis]:
+    """The axes by letter; a random seed is another at each call."""
+    found = {letter: read(letter, text) for letter in "xyz" if (text := getattr(options, letter))}
+    if not found:
+        raise InputError(f"A grid needs an axis; write one {HOW}.")
+    setters: dict[str, str] = {}
+    for letter, axis in found.items():
+        for name in touched(axis):
+            if name in setters:
+                raise InputError(f"The axes {setters[name]} and {letter} both set {name}.")
+            setters[name] = letter
+    return found
+
+
+def cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
+    """All pictures, columns first; InputError for too many, and for the first that cannot be."""
+    if options.count != 1:
+        raise InputError(f"A grid draws one picture a cell; count must be 1, not {options.count}.")
+    lengths = [len(found[letter].values) if letter in found else 1 for letter in "xyz"]
+    total = lengths[0] * lengths[1] * lengths[2]
+    if total > MAX_CELLS:
+        raise InputError(
+            f"The grid would be of {' x '.join(map(str, lengths))} = {total:,} pictures; at most"
+            f" {MAX_CELLS} are drawn."
+        )
+    common = {name: getattr(options, name) for name in GenerateOptions.model_fields}
+    # What is searched for in a prompt may be in the negative prompt of another axis.
+    order = sorted(found.values(), key=lambda axis: axis.name == "prompt")
+    made = []
+    for block, row, column in product(*(range(n) for n in reversed(lengths))):
+        at = dict(zip("xyz", (column, row, block), strict=True))
+        fields = dict(common)
+        for axis in order:
+            fields = applied(fields, axis, axis.values[at[axis.letter]])
+        model, vae = fields.pop("model", None), fields.pop("vae", None)
+        try:
+            picture = GenerateOptions(**fields)
+        except InputError as error:
+            raise _at(found, (column, row, block), error) from None
+        made.append(Cell((column, row, block), picture, model, vae))
+    return made
+
+
+def _at(found: dict[str, Axis], place: tuple[int, int, int], error: InputError) -> InputError:
+    """The sentence of one cell, after the axes and values that make it."""
+    at = dict(zip("xyz", place, strict=True))
+    where = [f"{letter} {axis.labels[at[letter]][:60]}" for letter, axis in found.items()]
+    return on(f"At {' and '.join(where)}", error)
+
+
+def stream(models, options: Options, shelf=None) -> Iterator[Any]:
+    """Step events, `image` counting all pictures, then the Result: first the sheet, then each.
+
+    shelf: where the models and autoencoders of an axis are found. A picture that cannot be drawn
+    ends the grid with its sentence.
+    """
+    from .. import engine, sheet
+
+    began = time.perf_counter()
+    options = _seeded(options)
+    found = {letter: _there(axis, shelf) for letter, axis in axes(options).items()}
+    planned = cells(options, found)
+    sizes = _sizes(models, planned, found, shelf)
+    headings = {letter: sheet.Heading(axis.label, axis.labels) for letter, axis in found.items()}
+    layout = sheet.lay_out(sizes, **headings)
+    _check_size(layout)
+    results: dict[tuple[int, int, int], Any] = {}
+    # Loading takes the longest: all of one model are drawn before the next.
+    order = sorted(planned, key=lambda cell: (cell.model or "", cell.vae or ""))
+    text, used = "", None
+    for number, cell in enumerate(order):
+        used = None  # or it would stay in memory beside the next
+        used = _models(models, cell, shelf)
+        with closing(used.stream(cell.options)) as events:
+            for event in events:
+                if not hasattr(event, "images"):
+                    spent = time.perf_counter() - began
+                    yield replace(event, image=number, count=len(order), seconds=spent)
+        results[cell.place] = event
+        if cell is planned[0]:
+            text = _text(used, event.options, found)
+    ordered = [results[cell.place] for cell in planned]
+    whole = layout.draw({place: result.images[0] for place, result in results.items()})
+    whole.info["parameters"] = text
+    joined = engine.joined(ordered, models.resolve(options))
+    yield replace(
+        joined,
+        images=[whole, *joined.images],
+        parameters=[text, *joined.parameters],
+        seeds=[joined.seeds[0], *joined.seeds],
+        seconds=time.perf_counter() - began,
+        metadata=ordered[0].metadata,
+    )
+
+
+def _text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
+    """The sheet's parameters text: that of its first picture and, as in A1111, the axes."""
+    from .. import engine, noise, request
+
+    more = {"Script": "X/Y/Z plot"}
+    for axis in found.values():
+        more |= axis.fields
+    asked = request.read(models, options)
+    return engine.parameters(models, options, noise.seeds(options, 0), asked, more)
+
+
+def _seeded(options: Options) -> Options:
+    """The seeds that were left out, drawn once for all pictures."""
+    drawn = {
+        name: secrets.randbelow(MAX_SEED + 1)
+        for name in ("seed", "variation_seed")
+        if getattr(options, name) is None
+    }
+    return options.model_copy(update=drawn)
+
+
+def _there(axis: Axis, shelf) -> Axis:
+    """An axis of models or autoencoders, their names as the shelf has them."""
+    if axis.name not in ("model", "vae"):
+        return axis
+    if shelf is None:
+        raise InputError(f"On the axis {axis.letter}, no other model can be chosen here.")
+    names = _entries(axis.name, shelf)
+    low = {name.casefold(): name for name in names}
+    values = []
+    for value in axis.values:
+        name = value if value in names else low.get(value.casefold())
+        if axis.name == "vae" and value == OWN[0]:
+            name = value
+        elif name is None:
+            there = closest(value[:100], names) or "none"
+            raise InputError(
+                f"On the axis {axis.letter}, there is no {axis.name} {short(value)} to choose;"
+                f" there is {there}."
+            )
+        elif names[name].reason:
+            raise on(f"On the axis {axis.letter}", InputError(names[name].reason))
+        values.append(name)
+    return replace(axis, values=tuple(values))
+
+
+def _entries(kind: str, shelf) -> dict[str, Any]:
+    return {e.name: e for e in (shelf.choices() if kind == "model" else shelf.vaes())}
+
+
+def _models(models, cell: Cell, shelf) -> Any:
+    """The model that draws a cell, loaded where it is not."""
+    if cell.model is None and cell.vae is None:
+        return models
+    return shelf.get(cell.model or models.name, None if cell.vae == OWN[0] else cell.vae)
+
+
+def _sizes(models, planned: list[Cell], found: dict[str, Axis], shelf) -> dict[tuple, tuple]:
+    """Width and height of each cell's picture; InputError for the first that cannot be drawn.
+
+    Of a model that is not in memory only the headers of its files are read.
+    """
+    sizes: dict[tuple, tuple] = {}
+    usual: dict[tuple, dict] = {}
+    for cell in planned:
+        key = cell.model, cell.vae
+        try:
+            if key in ((None, None), (models.name, None)):
+                options = _checked(models, cell.options)
+                sizes[cell.place] = options.width, options.height
+                continue
+            if key not in usual:
+                usual[key] = _defaults(models, cell, shelf)
+        except InputError as error:
+            raise _at(found, cell.place, error) from None
+        asked = {"width": cell.options.width, "height": cell.options.height}
+        sizes[cell.place] = tuple(asked[name] or usual[key][name] for name in asked)
+    return sizes
+
+
+def _checked(models, options: GenerateOptions) -> GenerateOptions:
+    """`options` resolved; InputError for what the engine would refuse before its first step."""
+    from .. import request, vae
+    from ..samplers import unsupported
+
+    options = models.resolve(options)
+    factor = vae.factor(models.vae)
+    for name in ("width", "height"):
+        if getattr(options, name) % factor:
+            raise InputError(
+                f"this model draws multiples of {factor} pixels; {name} is"
+                f" {getattr(options, name)}."
+            )
+    reason = unsupported(options.sampler) or unsupported(options.schedule)
+    if reason:
+        raise InputError(reason)
+    models.backends.start(options.attention, options.group_norm)
+    request.read(models, options)
+    return options
+
+
+def _defaults(models, cell: Cell, shelf) -> dict[str, Any]:
+    from ..checkpoints import read_defaults
+    from ..sources import open_source, with_vae
+
+    entry = _entries("model", shelf)[cell.model or models.name]
+    own = cell.vae in (None, OWN[0])
+    other = None if own else _entries("vae", shelf)[cell.vae].path
+    return read_defaults(with_vae(open_source(entry.path), other), "v_prediction")
+
+
+def _check_size(layout) -> None:
+    width, height = layout.width, layout.height
+    if width * height > MAX_SHEET or max(width, height) > MAX_SIDE:
+        raise InputError(
+            f"The sheet would be of {width}x{height} = {width * height / 1e6:.1f} million pixels;"
+            f" at most {MAX_SHEET // 10**6} million, and {MAX_SIDE:,} a side, are drawn: ask for"
+            " smaller pictures or fewer values."
+        )
