@@ -46,7 +46,7 @@ MODES = {  # what a format is written in here
     "WEBP": ["RGB", "RGBA"],
     "GIF": ["1", "L", "P"],
     "BMP": ["1", "L", "P", "RGB"],
-    "TIFF": ["1", "L", "LA", "I;16", "I", "F", "P", "RGB", "RGBA", "RGBX", "CMYK", "LAB", "YCbCr"],
+    "TIFF": ["1", "L", "LA", "I;16", "I", "F", "P", "RGB", "RGBA", "RGBX", "CMYK", "LAB"],
     "AVIF": ["L", "RGB", "RGBA"],
 }
 
@@ -511,6 +511,8 @@ def test_tiff_of_other_layouts(tmp_path):
         data = coded(image, "TIFF", compression=compression)
         got = open_picture(written(tmp_path, data)).image
         assert values(got).tolist() == values(image).tolist()
+    lossy = open_picture(written(tmp_path, coded(image, "TIFF", compression="jpeg"))).image
+    assert np.abs(values(lossy) - values(image)).mean() < 12
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[0x0112] = 6
     turned = open_picture(written(tmp_path, coded(noisy((9, 17)), "TIFF", tiffinfo=tags))).image
