@@ -127,12 +127,7 @@ def _progress(step) -> Progress:
 
 
 def _finished(result, folder: Path) -> Finished:
-    from pipeline.engine import save_picture
-
-    files = [
-        str(save_picture(picture, folder / f"glassbox-{seed}.png"))
-        for picture, seed in zip(result.images, result.seeds, strict=True)
-    ]
+    files = [str(file) for file in result.save(folder / f"glassbox-{result.seeds[0]}.png")]
     ran = result.metadata
     return Finished(
         files=files,

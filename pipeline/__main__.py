@@ -44,7 +44,7 @@ def draw(args: argparse.Namespace) -> None:
     from .engine import Step
 
     with tqdm(unit="step", dynamic_ncols=True, leave=False) as bar:
-        for event in tasks.stream(models, args.command, options):
+        for event in tasks.stream(models, args.command, options, _shelf(models, args)):
             if isinstance(event, Step):
                 bar.total = event.total * event.count
                 bar.n = event.image * event.total + event.index
@@ -63,15 +63,24 @@ def draw(args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace):
     from .checkpoints import load
 
-    return load(
-        args.model,
-        device=args.device,
-        dtype=args.dtype,
-        attention=args.attention or "auto",
-        group_norm=args.group_norm or "auto",
-        vae=args.vae,
-        low_memory=args.low_memory,
-    )
+    return load(args.model, vae=args.vae, **_machine(args))
+
+
+def _shelf(models, args: argparse.Namespace):
+    """For a grid over several models."""
+    from .shelf import Shelf
+
+    return Shelf(models, **_machine(args))
+
+
+def _machine(args: argparse.Namespace) -> dict:
+    return {
+        "device": args.device,
+        "dtype": args.dtype,
+        "attention": args.attention or "auto",
+        "group_norm": args.group_norm or "auto",
+        "low_memory": args.low_memory,
+    }
 
 
 def info(args: argparse.Namespace) -> None:
@@ -224,7 +233,10 @@ def parser(command: str | None = None) -> Parser:
     sub.set_defaults(run=train)
     sub.add_argument(
         "stage",
-        choices=("clip", "vae", "decoder", "unet", "all", "compare", "export", "evaluate", "lora"),
+        choices=(
+            *("clip", "vae", "decoder", "unet", "all", "compare", "export", "evaluate"),
+            *("upscaler", "export-upscaler", "evaluate-upscaler", "lora"),
+        ),
         help="decoder: sharpen the autoencoder's decoder alone; compare: choices of the UNet's "
         "training at equal budgets; export: write the model folder; lora: teach a model a character",
     )

@@ -72,15 +72,17 @@ class Result:
     metadata: dict
     latents: list[torch.Tensor]
     warnings: tuple[str, ...] = ()  # sentences: what was taken otherwise than it was asked for
+    sheet: bool = False  # whether the first picture shows all others
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the pictures as PNG: `path`, or for several `name-1.png`, `name-2.png`, ..."""
-        path = Path(path)
+        """Write the pictures as `path`, or several as `name-1.png`, `name-2.png`, ..., a sheet of
+        them as `path` itself."""
+        path, first = Path(path), 0 if self.sheet else 1
         if len(self.images) == 1:
             return [save_picture(self.images[0], path)]
         return [
-            save_picture(image, path.with_name(f"{path.stem}-{i}{path.suffix}"))
-            for i, image in enumerate(self.images, 1)
+            save_picture(image, path.with_name(f"{path.stem}-{i}{path.suffix}" if i else path.name))
+            for i, image in enumerate(self.images, first)
         ]
 
 

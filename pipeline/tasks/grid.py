@@ -154,6 +154,7 @@ def stream(models, options: Options, shelf=None) -> Iterator[Any]:
         images=[whole, *joined.images],
         parameters=[text, *joined.parameters],
         seeds=[joined.seeds[0], *joined.seeds],
+        sheet=True,
         seconds=time.perf_counter() - began,
         metadata=ordered[0].metadata,
     )
