@@ -13,8 +13,9 @@ from k-diffusion or from the papers:
   lowest timestep (DPM++ 2M, UniPC and DEIS do not). SGM Uniform starts at the highest.
 - DDIM and PLMS step to t - 1000 // steps, which with "trailing" and a step count that does not
   divide 1000 is not quite the next timestep.
-- DEIS never leaves the model's lowest noise level; the others end at zero, if `final_sigmas_type`
-  does not say otherwise.
+- DEIS ends at the lowest noise level of the schedule (with Uniform and SGM Uniform the model's),
+  TCD at the model's, and so do DDIM and PLMS without `set_alpha_to_one`; the others end at zero, if
+  `final_sigmas_type` does not say otherwise.
 - PLMS is given the noise that a velocity means. diffusers' class would take the mean of velocities
   of several timesteps for one of its own timestep, which makes it a method of first order.
 - DPM2 and DPM2 a use every level. A1111 leaves out the last but one.

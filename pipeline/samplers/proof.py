@@ -344,6 +344,13 @@ NOTES = """## What is particular
   Heun and their like would multiply the model's error by a hundred. It is for models that predict
   v, with Uniform under `"timestep_spacing": "trailing"` or SGM Uniform; schedules in sigma spend
   many of their steps above the level where a picture begins.
+- **Image to image** takes the last int(strength * steps) + 1 steps, as A1111 does, from the picture
+  under the noise of the first of them, with an empty memory. Restart counts the steps left. The
+  tree of DPM++ SDE is that of the whole way.
+- **DDIM, DDIM CFG++, PLMS, TCD and DEIS** do not end at zero noise: DEIS ends at the last level of
+  the schedule, which with KL Optimal and Simple shows, the others at the model's lowest; the first
+  three at zero if the configuration has `"set_alpha_to_one": true`. So before it is pasted back, the
+  part that inpainting keeps holds a trace of noise.
 - **Randomness** comes from one generator on the CPU, and for DPM++ SDE from a Brownian tree grown
   there from the seed, whatever the device.
 """

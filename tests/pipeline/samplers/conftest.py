@@ -70,13 +70,25 @@ def gaussian():
 
 @pytest.fixture(scope="session")
 def begin(configs):
-    """begin(sampler, schedule, prediction, steps, seed) -> (coroutine, its first noise)."""
+    """begin(sampler, schedule, prediction, steps, seed) -> (coroutine, its first noise).
 
-    def function(sampler, schedule="automatic", prediction="v_prediction", steps=5, seed=7, size=8):
+    `first` is the step to begin at and the clean latents to begin from.
+    """
+
+    def function(
+        sampler,
+        schedule="automatic",
+        prediction="v_prediction",
+        steps=5,
+        seed=7,
+        size=8,
+        first=(0, None),
+    ):
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(1, 4, size, size, generator=generator)
         config = configs[prediction]
-        return start(sampler, schedule, config, noise, steps, generator, seed), noise
+        place = dict(zip(("begin", "clean"), first, strict=True))
+        return start(sampler, schedule, config, noise, steps, generator, seed, **place), noise
 
     return function
 

@@ -1,4 +1,4 @@
-"""Every sampler against StableDiffusionPipeline with diffusers' scheduler: the same latents.
+"""Every sampler against diffusers' pipelines, from noise and from a picture: the same latents.
 
 The reference's table is written out here a second time on purpose.
 """
@@ -81,20 +81,23 @@ def contexts():
 
 @pytest.fixture
 def both(unet, contexts, configs, begin, drive):
-    """both(sampler, schedule, prediction, steps) -> our latents, the pipeline's latents."""
+    """both(sampler, schedule, prediction, steps) -> our latents, the pipeline's latents.
+
+    With `first`, a step and clean latents, it is StableDiffusionImg2ImgPipeline.
+    """
 
     @torch.inference_mode()
-    def function(sampler, schedule, prediction, steps):
+    def function(sampler, schedule, prediction, steps, first=(0, None)):
         def model(query):
             pair = unet(torch.cat([query.x] * 2), query.t, encoder_hidden_states=contexts).sample
             uncond, cond = pair.chunk(2)
             return Answer(uncond + GUIDANCE * (cond - uncond), cond, uncond)
 
-        coroutine, noise = begin(sampler, schedule, prediction, steps, SEED, SIZE)
+        coroutine, noise = begin(sampler, schedule, prediction, steps, SEED, SIZE, first)
         ours, _ = drive(coroutine, model)
-        return ours, reference(sampler, schedule, configs[prediction], steps, noise)
+        return ours, reference(sampler, schedule, configs[prediction], steps, noise, *first)
 
-    def reference(sampler, schedule, config, steps, noise):
+    def reference(sampler, schedule, config, steps, noise, step, clean):
         import diffusers
         from diffusers.utils import logging
 
@@ -108,7 +111,8 @@ def both(unet, contexts, configs, begin, drive):
             scheduler = getattr(diffusers, name).from_config(config, **flags)
             if sampler == "dpmpp_sde" and steps == 1:
                 scheduler.set_timesteps = without_tree(scheduler)
-            pipeline = diffusers.StableDiffusionPipeline(
+            made = "StableDiffusionPipeline" if clean is None else "StableDiffusionImg2ImgPipeline"
+            pipeline = getattr(diffusers, made)(
                 vae=None,
                 text_encoder=None,
                 tokenizer=None,
@@ -121,11 +125,14 @@ def both(unet, contexts, configs, begin, drive):
             pipeline.set_progress_bar_config(disable=True)
             generator = torch.Generator().manual_seed(SEED)
             more = {"eta": 0.3} if sampler == "tcd" else {}  # its class's own; the pipeline's is 0
-            torch.randn(noise.shape, generator=generator)  # the first noise comes from it too
+            if clean is None:
+                torch.randn(noise.shape, generator=generator)  # the first noise comes from it too
+                more["latents"] = noise
+            else:
+                more |= {"image": clean, "strength": (steps - step) / steps}
             return pipeline(
                 prompt_embeds=contexts[1:],
                 negative_prompt_embeds=contexts[:1],
-                latents=noise,
                 num_inference_steps=steps,
                 guidance_scale=GUIDANCE,
                 generator=generator,
@@ -168,3 +175,13 @@ def test_latents_agree_with_the_pipeline(both, sampler, prediction, steps):
 def test_latents_agree_on_every_other_schedule(both, sampler, schedule):
     ours, theirs = both(sampler, schedule, "epsilon" if sampler == "plms" else "v_prediction", 4)
     assert (ours - theirs).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("sampler", sorted(set(CLASSES) - {"plms", "lms"}))
+def test_image_to_image_agrees_with_the_pipeline(both, sampler, prediction):
+    """PLMS and LMS are left out: begun in the middle, diffusers' think that they have a past."""
+    clean = torch.randn(1, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
+    for steps, step in ((8, 4), (8, 6)):  # eighths, so that the strength is exact
+        ours, theirs = both(sampler, "automatic", prediction, steps, (step, clean))
+        assert (ours - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max()), (steps, step)
