@@ -10,12 +10,17 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from . import api, texts, theme, work
+from . import api, texts, theme, work, workspace
 from .page import Page
-from .tabs import TABS
+from .tabs import TABS, TASKS
 
 QUEUE_SIZE = 24  # requests that may wait; the next one is told that the server is busy
 LARGEST_FILE = "64mb"  # that may be dropped: large PNGs have 30
+# On a narrow screen the tabs are a row that scrolls.
+INTO_VIEW = """() => {
+  const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
+  tab?.scrollIntoView({block: 'nearest', inline: 'center'});
+}"""
 KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
 
 
@@ -29,10 +34,14 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
         head = gr.HTML(
             theme.header(i18n("tagline"), shelf.first), apply_default_css=False, elem_id="gb-head"
         )
-        with gr.Tabs() as tabs:
-            page = Page(shelf, paint, i18n, head, tabs)
-            for key, tab in TABS.items():
-                with gr.Tab(i18n(f"tab_{key}"), id=key):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+            panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
+        tabs.change(None, js=INTO_VIEW)
+        page = Page(shelf, paint, i18n, head, tabs)
+        workspace.build(page, TASKS)
+        for key, tab in TABS.items():
+            if key not in TASKS:
+                with panels[key]:
                     tab(page)
         api.endpoints(paint)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
@@ -47,7 +56,7 @@ def serve(page: gr.Blocks, **where) -> tuple:
         quiet=True,
         show_error=False,
         theme=theme.theme(),
-        css=theme.CSS,
+        css=theme.CSS + workspace.css(TABS),
         head=theme.HEAD,
         i18n=page.i18n,
         footer_links=["api", "gradio"],

@@ -12,11 +12,15 @@ from .work import Painter
 
 @dataclass
 class Page:
-    """Handed to each tab while the page is built; the Generate tab comes first and adds its own.
+    """Handed to each tab while the page is built; the block that tasks share adds its own.
 
     head: the header, which names the model. tabs: to switch between them, by their key in TABS.
-    form: the Generate tab's components by the name of their field.
-    fill: `fill(button, text, vary)` makes a button fill that form, see reading.py.
+    form: the shared settings' components by the name of their field.
+    own_size: whether a picture's task leaves width and height to the picture.
+    boxes: by task, where it takes its picture, see fields.py.
+    worded: by dropdown, its choices in a language.
+    seen: what shows the pictures, see workspace.py.
+    fill: `fill(button, text, vary, tab)` makes a button fill that form, see reading.py.
     tokenizers: by model, of those that visitors chose. embeddings: the files, by name.
     """
 
@@ -26,6 +30,10 @@ class Page:
     head: Any
     tabs: Any
     form: dict[str, Any] = field(default_factory=dict)
+    own_size: Any = None
+    boxes: dict[str, Any] = field(default_factory=dict)
+    worded: dict[Any, Callable] = field(default_factory=dict)
+    seen: Any = None
     fill: Callable | None = None
     tokenizers: dict[str, Any] = field(default_factory=dict)
     embeddings: dict[str, Path] = field(default_factory=dict)

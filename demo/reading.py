@@ -16,10 +16,11 @@ from .texts import language, say
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 TABLE = (  # in this order
     *("sampler", "schedule", "steps", "cfg", "seed", "width", "height"),
-    *("clip_skip", "cfg_rescale", "model"),
+    *("variation_seed", "variation_strength", "clip_skip", "cfg_rescale", "model"),
 )
-TYPED = ("seed", "clip_skip")  # text boxes: an empty number field is sent as 0
-ABSENT = {"negative": "", "seed": "", "clip_skip": "", "cfg_rescale": 0}  # as nothing means it
+TYPED = ("seed", "clip_skip", "variation_seed")  # text boxes: an empty number field is sent as 0
+ABSENT = {"negative": "", "cfg_rescale": 0, "variation_strength": 0}  # as nothing means it
+ABSENT |= dict.fromkeys(TYPED, "")
 
 
 def read(text: str, shelf) -> Settings:
@@ -49,30 +50,29 @@ def html(read: Settings, tongue: str) -> str:
     )
 
 
-def buttons(page, text, place: str) -> None:
-    """Two buttons that fill the Generate tab's form with what the component `text` holds."""
+def buttons(page, text, place: str, tab: str | None = None) -> None:
+    """Two buttons that fill the shared settings with what the component `text` holds, and bring
+    `tab` to the front."""
     with gr.Row(elem_classes="gb-use"):
         use = gr.Button(page.i18n("info_use"), variant="primary", elem_id=f"{place}-use")
         vary = gr.Button(page.i18n("info_vary"), elem_id=f"{place}-vary")
-    page.fill(use, text, vary=False)
-    page.fill(vary, text, vary=True)
+    page.fill(use, text, vary=False, tab=tab)
+    page.fill(vary, text, vary=True, tab=tab)
 
 
 def filler(page, status, after) -> Callable:
-    """`fill(button, text, vary)` makes a button fill the form from the component `text`.
+    """`fill(button, text, vary, tab)` makes a button fill the form from the component `text`, and
+    bring `tab` to the front, if any.
 
-    status: where it is said; after: see switch.wire. The tab with the form comes to the front.
+    status: where it is said; after: see switch.wire.
     """
 
-    def fill(button: gr.Button, text, vary: bool) -> None:
+    def fill(button: gr.Button, text, vary: bool, tab: str | None) -> None:
         def put(words: str, request: gr.Request):
             tongue, got = language(request), read(words, page.shelf)
             said = stage.line("ready", say("info_used", tongue), below=stage.warnings(got.warnings))
-            return {
-                page.tabs: gr.Tabs(selected="generate"),
-                status: said,
-                **filled(page, got, vary),
-            }
+            front = {page.tabs: gr.Tabs(selected=tab)} if tab else {}
+            return {status: said, **front, **filled(page, got, vary)}
 
         outputs = [page.tabs, status, *page.form.values()]
         after(button.click(put, text, outputs, queue=False, **PRIVATE).then)
@@ -90,7 +90,7 @@ def filled(page, read: Settings, vary: bool) -> dict:
     if read.model is not None:
         fields["model"] = read.model
     pair = [fields.pop(key, None) for key in plan.PAIR]
-    updates = {form[key]: gr.update(value=value) for key, value in fields.items()}
+    updates = {form[key]: gr.update(value=fields[key]) for key in form if key in fields}
     if pair[0]:  # without a sampler, who knows whether this one takes the schedule
         both = plan.updates(page.i18n, pair[0], pair[1] or "automatic")
         updates |= {form[key]: update for key, update in both.items()}

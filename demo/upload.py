@@ -3,37 +3,51 @@ them, with its own list of formats and limits."""
 
 from __future__ import annotations
 
-import gradio as gr
+from abc import ABCMeta
 
-from pipeline.pictures import open_mask, open_picture
+import gradio as gr
+from gradio.component_meta import ComponentMeta
+
+from pipeline.pictures import open_picture
 
 RED = "#e5484d"  # what is painted over a picture; any colour but black would do
 SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps several copies
 
 
-class PictureBox(gr.Image):
+class _Quiet(ComponentMeta):
+    """Gradio's own writes a .pyi file beside the source of every class."""
+
+    def __new__(cls, name, bases, attrs):
+        return ABCMeta.__new__(cls, name, bases, attrs)
+
+
+class PictureBox(gr.Image, metaclass=_Quiet):
     """An image field whose value is the uploaded file's path, whatever the file may be."""
 
+    is_template = True  # the browser has gr.Image for it
+
     def __init__(self, **more):
-        super().__init__(type="filepath", image_mode=None, **more)
+        super().__init__(**{"type": "filepath", "image_mode": None} | more)
+
+    def get_config(self, cls=None) -> dict:
+        return super().get_config(gr.Image)
 
     def preprocess(self, payload) -> str | None:
         return payload.path if payload is not None else None
 
 
-class MaskEditor(gr.ImageEditor):
+class MaskEditor(gr.ImageEditor, metaclass=_Quiet):
     """A picture to paint on; its value is the files of what was painted, without the picture."""
 
+    is_template = True
+
     def __init__(self, **more):
-        super().__init__(
-            type="filepath",
-            format="png",
-            sources=(),
-            transforms=(),
-            layers=False,
-            brush=gr.Brush(colors=[RED], color_mode="fixed"),
-            **more,
-        )
+        brush = gr.Brush(colors=[RED], color_mode="fixed")
+        fixed = {"type": "filepath", "format": "png", "brush": brush, "layers": False}
+        super().__init__(**fixed | {"sources": (), "transforms": ()} | more)
+
+    def get_config(self, cls=None) -> dict:
+        return super().get_config(gr.ImageEditor)
 
     def preprocess(self, payload) -> list[str]:
         if payload is None:
@@ -53,6 +67,8 @@ def mask(painted: list[str], file: str | None, size: tuple[int, int]):
     """What was painted and what a mask file says as one "L" picture of `size`, 255 where either
     wants it repainted; None where neither does. InputError for a file that is no mask."""
     from PIL import Image, ImageChops
+
+    from pipeline.masks import open_mask
 
     masks = [open_mask(file, size)] if file else []
     for layer in painted:

@@ -1,5 +1,21 @@
-"""The page's tabs: one file each, one line here. A tab is `tab(page)`, see page.py."""
+"""The page's tabs, in their order: one file each, one line here.
 
-from . import generate, info, kernels
+Either a fields.Task, which draws with the shared settings, or a function `tab(page)` that fills the
+panel with what it likes, see page.py.
+"""
 
-TABS = {"generate": generate.tab, "info": info.tab, "kernels": kernels.tab}
+from ..fields import Task
+from . import colorize, generate, grid, hires, image_to_image, info, inpaint, kernels, upscale
+
+TABS = {
+    "generate": generate.TASK,
+    "image_to_image": image_to_image.TASK,
+    "inpaint": inpaint.TASK,
+    "hires": hires.TASK,
+    "upscale": upscale.TASK,
+    "colorize": colorize.TASK,
+    "grid": grid.TASK,
+    "info": info.tab,
+    "kernels": kernels.tab,
+}
+TASKS = {key: tab for key, tab in TABS.items() if isinstance(tab, Task)}

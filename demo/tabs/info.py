@@ -33,7 +33,7 @@ def tab(page) -> None:
             picture = gr.HTML(apply_default_css=False, elem_id="info-picture")
             view = gr.HTML(_nothing(i18n), apply_default_css=False, elem_id="info-settings")
             with gr.Column(visible=False, min_width=0) as usable:
-                reading.buttons(page, pasted, "info")
+                reading.buttons(page, pasted, "info", tab="generate")
 
     known = gr.State("")  # the text that is shown
     outputs = [known, picture, view, usable]
