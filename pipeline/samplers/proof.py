@@ -349,8 +349,8 @@ NOTES = """## What is particular
   tree of DPM++ SDE is that of the whole way.
 - **DDIM, DDIM CFG++, PLMS, TCD and DEIS** do not end at zero noise: DEIS ends at the last level of
   the schedule, which with KL Optimal and Simple shows, the others at the model's lowest; the first
-  three at zero if the configuration has `"set_alpha_to_one": true`. So before it is pasted back, the
-  part that inpainting keeps holds a trace of noise.
+  three at zero if the configuration has `"set_alpha_to_one": true`. So the part that inpainting
+  keeps holds a trace of noise until it is pasted back.
 - **Randomness** comes from one generator on the CPU, and for DPM++ SDE from a Brownian tree grown
   there from the seed, whatever the device.
 """
