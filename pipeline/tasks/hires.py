@@ -19,7 +19,7 @@ class Options(TaskOptions):
         "glass", description=f"What enlarges the first picture: {', '.join(WAYS)}"
     )
     strength: Annotated[float, real(0, 1)] = Field(
-        0.4, description="How much is drawn anew at the larger size, 0 to 1"
+        0.25, description="How much is drawn anew at the larger size, 0 to 1"
     )
     refine_steps: Annotated[int, whole(0, 200)] = Field(
         0, description="Steps of the second pass; 0: as many as of the first"
@@ -30,12 +30,15 @@ def stream(models, options: Options):
     """Each picture small, then large, from the same seed."""
     from .working import each
 
-    return each(models.resolve(options), lambda single: _one(models, single))
+    chosen = options.schedule
+    resolved = models.resolve(options)
+    return each(resolved, lambda single: _one(models, single, chosen))
 
 
-def _one(models, options: Options):
+def _one(models, options: Options, chosen: str | None):
     from .. import engine, samplers
-    from .working import larger, numbered, refined
+    from ..samplers import SCHEDULES
+    from .working import gentle, larger, numbered, refined
 
     size = larger(models, (options.width, options.height), options.scale)
     fine = options.model_copy(
@@ -43,6 +46,7 @@ def _one(models, options: Options):
             "steps": options.refine_steps or options.steps,
             "width": size[0],
             "height": size[1],
+            "schedule": chosen or gentle(options.sampler),
         }
     )
     fields = {
@@ -52,6 +56,7 @@ def _one(models, options: Options):
         "Hires upscale": options.scale,
         "Hires upscaler": options.upscaler,
         "Hires steps": options.refine_steps or None,
+        "Hires schedule type": SCHEDULES[fine.schedule].label,
     }
     total = options.steps + fine.steps - samplers.begin_at(fine.strength, fine.steps)
     first = yield from numbered(engine.stream(models, options), 0, total)

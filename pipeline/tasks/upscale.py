@@ -26,7 +26,7 @@ class Options(TaskOptions):
         True, description="Whether the model draws the details, tile by tile"
     )
     strength: Annotated[float, real(0, 1)] = Field(
-        0.25, description="How much is drawn anew, 0 to 1"
+        0.1, description="How much is drawn anew, 0 to 1"
     )
     tile: Annotated[int, whole(0, 2048)] = Field(
         0, description="Pixels of a tile's side; 0: the size that the model knows"
@@ -41,12 +41,19 @@ def stream(models, options: Options):
     from .. import engine
     from ..pictures import fitted
     from ..upscaler import UPSCALERS
-    from .working import begin, larger, tiling
+    from .working import begin, gentle, larger, tiling
 
     image = options.picture.image
     size = tuple(round(side * options.scale) for side in image.size)
     width, height = larger(models, image.size, options.scale)
-    options = models.resolve(options.model_copy(update={"width": width, "height": height}))
+    sampler = options.sampler or models.defaults["sampler"]
+    update = {
+        "width": width,
+        "height": height,
+        "sampler": sampler,
+        "schedule": options.schedule or gentle(sampler),
+    }
+    options = models.resolve(options.model_copy(update=update))
     big = UPSCALERS[options.upscaler].enlarge(image, *size)
     fields = {
         "Denoising strength": options.strength if options.redraw else None,

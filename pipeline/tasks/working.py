@@ -1,4 +1,4 @@
-"""What tasks share: the size to work at, where to begin from a picture, passes one after another."""
+"""What tasks share: the size to work at, where to begin from a picture, several passes."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def begin(models, options: Any, image, fields: Mapping[str, Any], **more: Any) -
 
     first = samplers.begin_at(options.strength, options.steps)
     return Start(encode_picture(models, image), first, fields=fields, **more)
+
+
+def gentle(sampler: str) -> str:
+    """The schedule for drawing details, where none was asked for: Karras's levels lie close where
+    there is little noise, while even timesteps begin with more than a little."""
+    from ..samplers import SAMPLERS
+
+    return "karras" if "karras" in SAMPLERS[sampler].schedules else "automatic"
 
 
 def larger(models, size: tuple[int, int], scale: float) -> tuple[int, int]:
