@@ -242,6 +242,6 @@ def test_the_guided_filter_against_windows_one_by_one():
     rng = np.random.default_rng()
     light, colours = rng.random((70, 66)), rng.normal(0, 30, (70, 66, 2))
     fast = colour.guided(colours, light)
-    slow = slow_guided(colours[..., 1], light, 3, colour.EPS)
+    slow = slow_guided(colours[..., 1], light, 4, colour.EPS)
     assert np.abs(fast[0][..., 1] - slow[0]).max() < 1e-8
     assert np.abs(fast[1][..., 1] - slow[1]).max() < 1e-8

@@ -1,0 +1,78 @@
+"""Colorization: a grey picture gets colours as a prompt says, and keeps its lightness.
+
+It is drawn anew, and at each step the predicted clean latents are moved along the one direction in
+which the model's preview map sees lightness, to where the grey picture's latents stand: the range
+of the grey is the picture's, its null space the model's. After DDNM, Wang, Yu and Zhang, arXiv
+2212.00490. What comes out gives its a* and b* alone, through a guided filter; see colour.recolour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from .fields import Given, TaskOptions, real
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..start import Steer
+
+GUIDANCE = 0.4  # of the model's own: what suits drawing makes colours too strong
+STEPS = 0.5  # of the model's own: colours are no nearer to the true ones with more
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B, ITU-R BT.601
+
+
+class Options(TaskOptions):
+    """A picture whose lightness is kept; its own colours, if it has any, are not looked at."""
+
+    picture: Given = Field(description="The picture to colour")
+    strength: Annotated[float, real(0, 1)] = Field(
+        1.0, description="How much is drawn anew, 0 to 1: less gives fainter colours"
+    )
+    cfg: float | None = Field(
+        None, description="Guidance scale, 0 to 30; default: two fifths of the model's own"
+    )
+    steps: int | None = Field(
+        None, description="Sampler steps, 1 to 200; default: half of the model's own"
+    )
+
+
+def stream(models, options: Options):
+    """The picture in its own size, coloured at the size at which the model works."""
+    from .. import colour, engine
+    from ..pictures import fitted
+    from .working import begin, sized
+
+    picture, usual = options.picture.image, models.defaults
+    suited = {
+        "cfg": max(1.0, GUIDANCE * usual["cfg"]),
+        "steps": max(1, round(STEPS * usual["steps"])),
+    }
+    left_out = {k: v for k, v in suited.items() if getattr(options, k) is None}
+    options = sized(models, options.model_copy(update=left_out), picture.size)
+    grey = colour.grey(fitted(picture, options.width, options.height, "stretch"))
+    start = begin(models, options, grey, {"Denoising strength": options.strength})
+    start = replace(
+        start,
+        steer=lightness(models.preview, start.clean),
+        finish=lambda drawn: colour.recolour(picture, drawn, edges=True),
+    )
+    return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)
+
+
+def lightness(preview, grey: torch.Tensor) -> Steer:
+    """Gives the predicted clean latents the lightness of `grey` (1, C, h, w), as `preview`, an
+    inside.Preview, sees it: x + pinv(A) (A grey - A x), A (1, C) the luma of its linear map."""
+    import torch
+
+    seen = (preview.weight @ torch.tensor(LUMA)).view(1, -1, 1, 1)
+    back = seen / seen.square().sum().clamp(min=1e-12)
+
+    def steer(query, clean: torch.Tensor) -> torch.Tensor:
+        off = ((grey.to(clean) - clean) * seen.to(clean)).sum(1, keepdim=True)
+        return clean + off * back.to(clean)
+
+    return steer
