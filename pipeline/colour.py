@@ -22,7 +22,7 @@ TO_RGB = np.linalg.inv(TO_XYZ)
 WHITE = TO_XYZ.sum(1)
 EDGE = 6 / 29  # below it the cube root gives way to a line
 STRIP = 1 << 18  # pixels at a time: memory stays small whatever the picture
-HALVINGS = 24  # of the chroma's range: far finer than 8 bits
+HALVINGS = 14  # of the chroma: to a hundredth, far finer than 8 bits
 RADIUS, EPS = 1 / 16, 1e-4  # of the guided filter: of the shorter side, and variance of L*/100
 
 
