@@ -5,6 +5,7 @@ Light at import, as pictures.py is. A mask is a PIL "L" image of 0 and 255 in th
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, closest
@@ -19,6 +20,7 @@ MAX_MARGIN = 1024  # pixels that extend() adds to a side
 BLURS = (4, 16, 64)  # pixels; in extend() each takes over by twice that distance
 NOISE = 12  # levels, its deviation in extend() at a distance of FAR pixels and more
 FAR = 64
+SPREAD_PIXELS = 4_000_000  # at which fill() works at most
 THICKNESSES = 8  # how many widths of ramp feather() tells apart
 
 
@@ -81,22 +83,38 @@ def feather(mask: Image.Image, radius: int) -> np.ndarray:
     picture's own border is no edge.
     """
     import numpy as np
-    from scipy.ndimage import distance_transform_edt as distances
 
     inside = np.asarray(mask) >= 128
     alpha = np.zeros(inside.shape, np.float32)
     if inside.all() or not inside.any() or radius <= 0:
         alpha[inside] = 1
         return alpha
-    # Nothing beyond the mask's box counts but the first pixels around it, which are its edges.
-    left, top, right, bottom = mask.getbbox()
-    part = slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1)
-    hole = inside[part]
-    depth = distances(hole).astype(np.float32)
-    reach = np.minimum(_thickness(hole, depth, radius + 1), radius + 1)
-    share = np.clip(depth / np.maximum(reach, 1), 0, 1)
-    alpha[part] = np.where(hole, share * share * (3 - 2 * share), 0)
+    # In pieces, of which only those at an edge cost time. What is `halo` away changes nothing: a
+    # disc, the edge that bounds it and the smoothing each reach radius + 1 at most.
+    halo = 3 * (radius + 1)
+    side = max(128, 2 * halo)
+    left, top, right, bottom = box(mask)
+    for y in range(top, bottom, side):
+        for x in range(left, right, side):
+            low, start = max(0, y - halo), max(0, x - halo)
+            hole = inside[low : y + side + halo, start : x + side + halo]
+            if hole.any():
+                ramp = hole if hole.all() else _ramp(hole, radius + 1)
+                piece = alpha[y : y + side, x : x + side]
+                h, w = piece.shape
+                piece[...] = ramp[y - low :, x - start :][:h, :w]
     return alpha
+
+
+def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
+    """feather() of one piece; `most` is how far from the edge it reaches 1 at the latest."""
+    import numpy as np
+    from scipy.ndimage import distance_transform_edt as distances
+
+    depth = distances(hole).astype(np.float32)
+    reach = np.minimum(_thickness(hole, depth, most), most)
+    share = np.clip(depth / np.maximum(reach, 1), 0, 1)
+    return np.where(hole, share * share * (3 - 2 * share), 0)
 
 
 def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
@@ -109,7 +127,7 @@ def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
     from scipy.ndimage import uniform_filter
 
     reach = hole.astype(np.float32)
-    for radius in np.unique(np.geomspace(1, most, THICKNESSES)):
+    for radius in np.unique(np.geomspace(1, most, THICKNESSES).round())[1:]:
         middles = depth >= radius
         if not middles.any():
             break
@@ -193,11 +211,9 @@ def extend(
     noise = np.random.default_rng(seed).standard_normal((int(at.sum()), 3), np.float32)
     noise *= NOISE * np.minimum(away[at] / FAR, 1)[:, None]
     pixels[at] = np.clip(pixels[at] + noise + 0.5, 0, 255).astype(np.uint8)
-    canvas = Image.fromarray(pixels)
-    canvas.paste(Image.fromarray(old), inner)
     new = Image.new("L", (width, height), 255)
     new.paste(mask or 0, inner)
-    return canvas, new
+    return Image.fromarray(pixels), new
 
 
 def _extended(size: tuple[int, int], margins: dict[str, int]) -> tuple[int, int]:
@@ -245,11 +261,17 @@ def fill(
 
 def _spread(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
     import numpy as np
+    from PIL import Image
 
-    known = (~hole).astype(np.float32)[..., None]
-    if not known.any():
+    if hole.all():
         return np.full_like(pixels, 127)
-    return np.clip(_filled(pixels * known, known) + 0.5, 0, 255).astype(np.uint8)
+    known = Image.fromarray(np.where(hole, 0, 255).astype(np.uint8))
+    seen = Image.fromarray(np.where(hole[..., None], 0, pixels))
+    share = math.ceil(math.sqrt(hole.size / SPREAD_PIXELS))  # large ones are filled at a share
+    weight = np.asarray(known.reduce(share), np.float32)[..., None] / 255
+    filled = _filled(np.asarray(seen.reduce(share), np.float32), weight)
+    small = Image.fromarray(np.clip(filled + 0.5, 0, 255).astype(np.uint8))
+    return np.asarray(small.resize(seen.size, Image.Resampling.BILINEAR))
 
 
 def _filled(colours: np.ndarray, known: np.ndarray) -> np.ndarray:

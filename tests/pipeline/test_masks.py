@@ -185,6 +185,16 @@ def test_the_middle_of_a_thin_stroke_is_repainted(width):
     assert feather(joined, 8)[20 + (width - 1) // 2, 80:140].min() > 0.9
 
 
+@given(SEEDS, st.sampled_from([1, 4, 20]))
+@settings(max_examples=6, deadline=None)
+def test_feather_in_pieces_is_that_in_one(seed, radius):
+    mask = blots(420, 300, seed)
+    inside = hole(mask)
+    if not inside.all():
+        whole = masks._ramp(inside, radius + 1)
+        assert np.abs(feather(mask, radius) - whole).max() < 1e-5
+
+
 def test_whole_and_empty_masks():
     assert (feather(painted(20, 10, (0, 0, 20, 10)), 5) == 1).all()
     assert (feather(painted(20, 10), 5) == 0).all()
@@ -284,7 +294,9 @@ def test_fill_changes_nothing_outside(seed, how):
     assert how != "original" or got.tobytes() == image.tobytes()
 
 
-def test_fill_spreads_the_colours_around():
+@pytest.mark.parametrize("most", [4_000_000, 500])
+def test_fill_spreads_the_colours_around(monkeypatch, most):
+    monkeypatch.setattr(masks, "SPREAD_PIXELS", most)
     pixels = np.zeros((64, 128, 3), np.uint8)
     pixels[:, :64], pixels[:, 64:] = (220, 30, 40), (20, 60, 230)
     mask = painted(128, 64, (8, 8, 120, 56))
