@@ -122,7 +122,7 @@ def _progress(step) -> Progress:
         index=step.index,
         total=step.total,
         seconds=step.seconds,
-        preview=_data_url(step.preview, 256),
+        preview=data_url(step.preview, 256),
     )
 
 
@@ -131,7 +131,7 @@ def _finished(result, folder: Path) -> Finished:
     ran = result.metadata
     return Finished(
         files=files,
-        small=[_data_url(picture, SMALL) for picture in result.images],
+        small=[data_url(picture, SMALL) for picture in result.images],
         texts=list(result.parameters),
         seed=result.seeds[0],
         seconds=result.seconds,
@@ -140,7 +140,7 @@ def _finished(result, folder: Path) -> Finished:
     )
 
 
-def _data_url(picture, side: int) -> str:
+def data_url(picture, side: int) -> str:
     """A small picture inside the page itself: no file that another user could fetch."""
     small = picture.convert("RGB")
     small.thumbnail((side, side))
