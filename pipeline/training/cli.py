@@ -1,4 +1,5 @@
-"""`python -m pipeline train STAGE`: clip, vae, decoder, unet, all, compare, export, evaluate.
+"""`python -m pipeline train STAGE`: clip, vae, decoder, unet, all, compare, export, evaluate, lora,
+upscaler, export-upscaler, evaluate-upscaler.
 
 A run is a folder: one sub-folder of checkpoints a stage, the tokenizer, and `vae/final`, the
 autoencoder with normalised latents that the UNet is trained on. What a run lacks is taken from
@@ -22,7 +23,22 @@ from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 from ..backends import KernelFailed
 from ..checkpoints import choose_device
 from ..errors import InputError
-from . import card, clip, compare, data, evaluate, export, hardware, tokenizer, unet, vae
+from ..library import EMBEDDED
+from . import (
+    card,
+    clip,
+    compare,
+    data,
+    evaluate,
+    export,
+    hardware,
+    lora_cli,
+    tokenizer,
+    unet,
+    upscaler,
+    upscaler_measure,
+    vae,
+)
 from .loop import Trainer, load_ema, newest_checkpoint
 from .sheet import save_sheet
 
@@ -45,9 +61,13 @@ def run(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
-    args.data = args.data or Path("runs/data")
     try:
-        data.fetch(args.data)
+        if args.stage != "lora":  # which learns from a person's own pictures, on any model
+            args.data = args.data or Path("runs/data")
+            name = "upscaler" if args.stage.endswith("upscaler") else "emoji"
+            args.folder = args.folder or Path("runs") / name
+            args.model = args.model or Path("pipeline/models") / name
+            data.fetch(args.data)
         STAGES[args.stage](args)
     except (RuntimeError, FileNotFoundError) as error:
         if isinstance(error, torch.OutOfMemoryError) or type(error) not in (
@@ -345,6 +365,33 @@ def measure(args: argparse.Namespace) -> None:
     print(evaluate.report(table))
 
 
+def train_upscaler(args: argparse.Namespace) -> None:
+    """--base: the model folder whose autoencoder makes some of the pictures soft."""
+    base = args.base or EMBEDDED / "emoji"
+    soft = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).eval()
+    learned, _ = upscaler.split(args.data)
+    crops = upscaler.Crops(upscaler.Scenes(upscaler.sprites(args.data, learned)), soft)
+    torch.manual_seed(args.seed)
+    trainer = upscaler.trainer(
+        upscaler.Upscaler(),
+        crops,
+        args.folder / "upscaler",
+        device=str(choose_device(args.device)),
+        **_loop(args),
+    )
+    _go(args, trainer, args.minutes)
+
+
+def export_upscaler(args: argparse.Namespace) -> None:
+    upscaler_measure.export(args.model, args.folder)
+    measure_upscaler(args)
+
+
+def measure_upscaler(args: argparse.Namespace) -> None:
+    base = args.base or EMBEDDED / "emoji"
+    print(upscaler_measure.measure(args.model, args.data, base, count=args.count, sheet=args.sheet))
+
+
 STAGES = {
     "clip": train_clip,
     "vae": train_vae,
@@ -354,4 +401,8 @@ STAGES = {
     "compare": compare_choices,
     "export": write,
     "evaluate": measure,
+    "lora": lora_cli.run,
+    "upscaler": train_upscaler,
+    "export-upscaler": export_upscaler,
+    "evaluate-upscaler": measure_upscaler,
 }
