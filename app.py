@@ -28,7 +28,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="a public link through gradio.live")
-    parser.add_argument("--mcp", action="store_true", help="offer /generate to MCP clients too")
+    parser.add_argument("--mcp", action="store_true", help="offer each task to MCP clients too")
     return parser.parse_args(argv)
 
 

@@ -17,6 +17,7 @@ from .errors import InputError
 from .recognise import FAMILIES, KINDS, Recognised, folder_family, look
 
 EMBEDDED = Path(__file__).parent / "models"
+UPSCALER = EMBEDDED / "upscaler"  # no diffusion model, see upscaler.py
 OWN = Path("models")
 NO_VAE = ", no autoencoder"
 DEPTH = 4  # folders below ./models
@@ -82,6 +83,8 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
             folder = path.is_dir()
             whole = folder and (place == EMBEDDED or (path / "model_index.json").exists())
         except OSError:  # a folder that may not be looked into
+            continue
+        if path == UPSCALER:
             continue
         if whole:
             yield path

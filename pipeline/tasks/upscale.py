@@ -54,7 +54,7 @@ def stream(models, options: Options):
         "schedule": options.schedule or gentle(sampler),
     }
     options = models.resolve(options.model_copy(update=update))
-    big = UPSCALERS[options.upscaler].enlarge(image, *size)
+    big = UPSCALERS[options.upscaler].enlarge(image, *size, device=models.device)
     fields = {
         "Denoising strength": options.strength if options.redraw else None,
         "Upscale": options.scale,

@@ -90,7 +90,8 @@ def refined(models, fine: Any, first: Result, fields: Mapping[str, Any]) -> Star
     if fine.upscaler != LATENT:
         from ..upscaler import UPSCALERS
 
-        image = UPSCALERS[fine.upscaler].enlarge(first.images[0], fine.width, fine.height)
+        upscaler = UPSCALERS[fine.upscaler]
+        image = upscaler.enlarge(first.images[0], fine.width, fine.height, device=models.device)
         return begin(models, fine, image, fields)
     from torch.nn.functional import interpolate
 

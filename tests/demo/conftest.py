@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline import library
+from pipeline.engine import Result
 from pipeline.errors import InputError
 from pipeline.library import Entry
 from pipeline.options import GenerateOptions
@@ -49,6 +50,10 @@ class FakeResult:
     seconds: float
     metadata: dict = field(default_factory=lambda: {"device": "cpu", "dtype": "float32"})
     warnings: tuple = ("A <b>quiet</b> word.",)
+    sheet: bool = False
+
+    def save(self, path):
+        return Result.save(self, path)
 
 
 class FakeBackends:
@@ -140,7 +145,7 @@ ROOT = Path(__file__).parents[2]
 class Server:
     """`python app.py` in a process and a working folder of its own."""
 
-    def __init__(self, model: Path, place: Path):
+    def __init__(self, model: Path, place: Path, *flags: str):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -149,7 +154,7 @@ class Server:
         app = [sys.executable, str(ROOT / "app.py")]
         with self._log.open("w") as out:
             self.process = subprocess.Popen(
-                [*app, "--model", str(model), "--port", str(self.port)],
+                [*app, "--model", str(model), "--port", str(self.port), *flags],
                 cwd=place,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -173,6 +178,12 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server_of():
+    """server_of(model, place, *flags) starts a server of its own."""
+    return Server
 
 
 OTHER = {"sampler": "dpmpp_2m", "schedule": "karras", "steps": 3, "cfg": 2.5, "width": 128}

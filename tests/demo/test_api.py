@@ -3,11 +3,13 @@
 import json
 
 import httpx
+import numpy as np
 import pytest
-from gradio_client import Client
+from gradio_client import Client, handle_file
 from PIL import Image
 
-from pipeline import infotext
+from demo import api
+from pipeline import colour, infotext, tasks
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +46,105 @@ def test_all_but_the_prompt_may_be_left_out(client):
     pictures, text = client.predict(prompt="", steps=1, api_name="/generate")
     assert len(pictures) == 1
     assert "Steps: 1" in text
-    names = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(names) == ["/generate"]
+
+
+def test_every_task_is_an_endpoint_whose_fields_are_explained(client):
+    found = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(found) == {*(f"/{key}" for key in tasks.TASKS), "/train_lora"}
+    for key in tasks.TASKS:
+        asked = [p["parameter_name"] for p in found[f"/{key}"]["parameters"]]
+        assert asked == list(api.names(key))
+        there = set(tasks.module(key).Options.model_fields) - {"attention", "group_norm"}
+        assert set(asked) == there | {"model", "vae"}
+        told = api.handler(key, None).__doc__
+        assert all(f"    {name}: " in told for name in asked)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture file of another size than the model's."""
+    path = tmp_path / "given.png"
+    field = np.random.default_rng(1).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    Image.fromarray(field).resize((72, 64), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def opened(answer):
+    """The first picture of an answer and what its text says."""
+    pictures, _ = answer
+    image = Image.open(pictures[0]["image"])
+    assert image.format == "PNG"
+    return image.convert("RGB"), infotext.parse(image.info["parameters"])
+
+
+def test_image_to_image(client, picture):
+    fields = {"picture": handle_file(picture), "prompt": "a red apple", "steps": 3}
+    drawn, text = opened(client.predict(**fields, strength=0.5, api_name="/image_to_image"))
+    assert drawn.size == (72, 64)
+    assert text["Denoising strength"] == "0.5"
+
+
+def test_inpaint(client, picture, tmp_path):
+    mask = Image.new("L", (72, 64))
+    mask.paste(255, (10, 10, 40, 40))
+    mask.save(tmp_path / "mask.png")
+    fields = {"picture": handle_file(picture), "mask": handle_file(tmp_path / "mask.png")}
+    drawn, _ = opened(client.predict(**fields, steps=3, seed=1, api_name="/inpaint"))
+    given = np.asarray(Image.open(picture))
+    changed = (np.asarray(drawn) != given).any(-1)
+    assert not changed[np.asarray(mask) == 0].any() and changed.any()
+    wider, _ = opened(client.predict(fields["picture"], right=16, steps=2, api_name="/inpaint"))
+    assert wider.size == (88, 64)
+    assert (np.asarray(wider)[:, :72] == given).all()
+
+
+@pytest.mark.parametrize("key, size", [("hires", (128, 128)), ("upscale", (144, 128))])
+def test_larger(client, picture, key, size):
+    given = {"picture": handle_file(picture)} if key == "upscale" else {"prompt": "a red apple"}
+    drawn, _ = opened(client.predict(**given, steps=2, api_name=f"/{key}"))
+    assert drawn.size == size
+
+
+def test_colorize_keeps_the_lightness(client, picture):
+    drawn, _ = opened(client.predict(handle_file(picture), steps=2, api_name="/colorize"))
+    ours, theirs = (colour.to_lab(np.asarray(p)) for p in (drawn, Image.open(picture)))
+    off = ours[..., 0] - theirs[..., 0]
+    assert np.abs(off).max() <= 0.5
+
+
+def test_grid(client):
+    fields = {"prompt": "a red apple", "x": "steps: 1, 2", "y": "cfg: 1, 3, 5"}
+    pictures, text = client.predict(**fields, api_name="/grid")
+    assert len(pictures) == 1 + 6
+    sheet, cell = (Image.open(p["image"]) for p in pictures[:2])
+    assert sheet.width > 2 * cell.width and sheet.height > 3 * cell.height
+    assert "X Type: Steps" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "fields", "sentence"),
+    [
+        ("image_to_image", {}, "There is no picture"),
+        ("image_to_image", {"picture": __file__}, "is no PNG, JPEG"),
+        ("inpaint", {"picture": True}, "nothing to repaint"),
+        ("inpaint", {"picture": True, "mask": True, "strength": 2}, "from 0 to 1, not 2"),
+        ("upscale", {"picture": True, "scale": 90}, "from 1 to 8, not 90"),
+        ("grid", {"prompt": "x", "x": "steps: 1-200", "y": "cfg: 1, 2"}, "at most 100"),
+        ("train_lora", {"images": [], "name": "x", "prompt": "y"}, "no pictures"),
+    ],
+)
+def test_bad_tasks_get_one_sentence(client, server, picture, key, fields, sentence):
+    fields = {k: picture if v is True else v for k, v in fields.items()}
+    for name in ("picture", "mask"):
+        if name in fields:
+            fields[name] = handle_file(fields[name])
+    if key == "image_to_image" and not fields:
+        fields = {"picture": None}
+    with pytest.raises(Exception, match=r".") as caught:
+        client.predict(**fields, api_name=f"/{key}")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in server.log()
 
 
 def test_another_model_draws_when_it_is_named(client):
