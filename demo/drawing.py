@@ -10,7 +10,7 @@ import gradio as gr
 
 from pipeline.errors import InputError
 
-from . import history, sending, stage
+from . import history, stage
 from .api import GPU
 from .fields import Task
 from .reading import TYPED
@@ -48,7 +48,8 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
     def run(request: gr.Request, *values):
         """Streams the picture. A failure keeps what is on the page and says why."""
         tongue = language(request)
-        yield {seen.status: stage.line("running", say("starting", tongue)), seen.last_step: None}
+        starting = {seen.status: stage.line("running", say("starting", tongue))}
+        yield starting | {seen.last_step: None} | seen.comparison.put_away()
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
                 shown = 0.0
@@ -57,9 +58,8 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
                 for event in page.paint(fields, folder, key):
                     if isinstance(event, Finished):
                         before = task.before(dict(zip(given, values, strict=True)))
-                        yield _finished(seen, event, tongue, task.first) | sending.result(
-                            seen, before
-                        )
+                        compared = seen.comparison.after(before)
+                        yield _finished(seen, event, tongue, task.first) | compared
                     elif time.monotonic() - shown >= PREVIEW_EVERY:
                         shown = time.monotonic()
                         yield {
@@ -73,7 +73,7 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
             raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
 
     outputs = [seen.view, seen.status, seen.gallery, seen.chosen, seen.parameters]
-    outputs += [seen.last_seed, seen.strip, seen.last_step, *sending.result(seen, None)]
+    outputs += [seen.last_seed, seen.strip, seen.last_step, *seen.comparison.after(None)]
     return go.click(
         wait,
         None,

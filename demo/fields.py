@@ -62,7 +62,7 @@ def picture(page, key: str) -> PictureBox:
         height=230,
         buttons=[],
         elem_id=f"{key}-picture",
-        elem_classes="gb-picture",
+        elem_classes=["gb-picture", "gb-drop"],
     )
     page.boxes[key] = Box(box)
     return box

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gradio as gr
 
@@ -19,7 +18,7 @@ PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden
 
 def row(page, place: str) -> dict[str, gr.Button]:
     """Buttons that send a picture, one for each task that takes one; see `send`."""
-    gr.HTML(page.i18n("send"), apply_default_css=False, elem_classes="gb-send-label", min_width=0)
+    gr.HTML(f"<span>{page.i18n('send')}</span>", apply_default_css=False, min_width=0)
     return {
         key: gr.Button(page.i18n(f"tab_{key}"), size="sm", elem_id=f"{place}-to-{key}", min_width=0)
         for key in page.boxes
@@ -80,7 +79,3 @@ def wire(page, buttons: dict[str, gr.Button]) -> None:
 def chosen(pictures: list | None, index: int) -> str | None:
     """The path of the gallery's picture that is looked at."""
     return pictures[min(index, len(pictures) - 1)][0] if pictures else None
-
-
-def result(seen, before: str | None) -> dict[Any, Any]:
-    return {}

@@ -24,7 +24,8 @@ SANS = (
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-HEAD = '<meta name="color-scheme" content="light dark">'
+DROPS = Path(__file__).with_name("drops.js").read_text(encoding="utf-8")
+HEAD = f'<meta name="color-scheme" content="light dark"><script>{DROPS}</script>'
 
 
 def theme() -> gr.themes.Base:

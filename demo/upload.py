@@ -10,7 +10,8 @@ from gradio.component_meta import ComponentMeta
 
 from pipeline.pictures import open_picture
 
-RED = "#e5484d"  # what is painted over a picture; any colour but black would do
+PAINT = ("#ff1fa8", 0.6)  # over a picture: any colour but black would do, and its opacity
+BRUSH = 1 / 16  # of the picture's shorter side, the brush at first
 SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps several copies
 
 
@@ -42,8 +43,7 @@ class MaskEditor(gr.ImageEditor, metaclass=_Quiet):
     is_template = True
 
     def __init__(self, **more):
-        brush = gr.Brush(colors=[RED], color_mode="fixed")
-        fixed = {"type": "filepath", "format": "png", "brush": brush, "layers": False}
+        fixed = {"type": "filepath", "format": "png", "brush": _brush(512), "layers": False}
         super().__init__(**fixed | {"sources": (), "transforms": ()} | more)
 
     def get_config(self, cls=None) -> dict:
@@ -57,10 +57,18 @@ class MaskEditor(gr.ImageEditor, metaclass=_Quiet):
 
 
 def canvas(image) -> dict:
-    """What a MaskEditor takes to show a PIL picture with nothing painted on it."""
+    """Properties of a MaskEditor that shows a PIL picture, or None, with nothing painted on it."""
+    if image is None:
+        return {"value": None, "visible": False}
     shown = image.copy()
     shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return {"background": shown, "layers": [], "composite": None}
+    value = {"background": shown, "layers": [], "composite": None}
+    return {"value": value, "visible": True, "brush": _brush(min(shown.size))}
+
+
+def _brush(side: int) -> gr.Brush:
+    """One that suits a picture whose shorter side has so many pixels."""
+    return gr.Brush(max(1, round(side * BRUSH)), colors=[PAINT], color_mode="fixed")
 
 
 def mask(painted: list[str], file: str | None, size: tuple[int, int]):

@@ -15,6 +15,7 @@ import gradio as gr
 from . import (
     backends,
     chooser,
+    compare,
     drawing,
     history,
     plan,
@@ -25,6 +26,7 @@ from . import (
     switch,
     vocabulary,
 )
+from .compare import Comparison
 from .fields import Task
 from .texts import language
 
@@ -37,12 +39,14 @@ EXAMPLES = (
 )
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 PRESS = "() => { [...document.querySelectorAll('.gb-go')].find(b => b.offsetParent)?.click(); }"
+ROWS = {"width": "gb-size", "height": "gb-size"}  # fields that come and go as a row
 SELECTED = '.gradio-container:has(#tab-{}[style*="flex"])'
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The components that show what comes out. chosen: the number of the gallery's picture."""
+    """The components that show what comes out. chosen: the number of the gallery's picture;
+    comparison: see compare.py."""
 
     view: Any
     gallery: Any
@@ -50,6 +54,7 @@ class Seen:
     parameters: Any
     strip: Any
     chosen: Any
+    comparison: Any
     last_seed: Any
     last_step: Any
 
@@ -63,9 +68,9 @@ def css(tabs: dict[str, Any]) -> str:
             rules.append(f"{here} #gb-work")
             continue
         rules.append(f"{here} .gb-for:not(.gb-for-{key})")
-        rules += [f"{here} #{name}" for name in tab.without]
+        rules += [f"{here} #{ROWS.get(name, name)}" for name in tab.without]
         if tab.own_size:
-            rules.append(f"{here}:has(#own_size input:checked) :is(#width, #height)")
+            rules.append(f"{here}:has(#own_size input:checked) #gb-size")
     return ",\n".join(rules) + " { display: none !important; }\n"
 
 
@@ -104,9 +109,8 @@ def build(page, tabs: dict[str, Task]) -> None:
             with gr.Column(elem_id="gb-how", min_width=0):
                 added, seeds = _settings(page, tabs)
         knows = vocabulary.panel(i18n, form["prompt"], bool(page.shelf.first.vocabulary))
-    page.fill = reading.filler(
-        page, shown["status"], switch.wire(page, shown["status"], added, knows)
-    )
+    status = shown["status"]
+    page.fill = reading.filler(page, status, switch.wire(page, status, added, knows))
     with below:
         strip = history.panel(page)
     seen = Seen(**shown, strip=strip, last_seed=gr.State(), last_step=gr.State())
@@ -117,6 +121,7 @@ def build(page, tabs: dict[str, Task]) -> None:
     runs = [drawing.wire(page, key, tabs[key], goes[key], own[key]) for key in tabs]
     drawing.stopping(seen, stop, runs)
     sending.wire(page, senders)
+    compare.wire(seen)
     _follow(page, added, seeds, seen.last_seed)
 
 
@@ -154,10 +159,11 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
             elem_id="gallery",
         )
         view = gr.HTML(stage.idle(i18n("idle")), apply_default_css=False, elem_id="stage")
+        slider = compare.slider(i18n)
     status = gr.HTML(stage.line("ready", i18n("ready")), apply_default_css=False, elem_id="status")
-    chosen = gr.State(0)
     with gr.Row(elem_id="gallery-send", elem_classes="gb-send"):
         senders = sending.row(page, "gallery")
+        comparison = Comparison(compare.button(i18n), slider, gr.State(), gr.State(False))
     parameters = gr.Textbox(
         label=i18n("parameters"),
         info=i18n("parameters_hint"),
@@ -167,12 +173,19 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
         buttons=["copy"],
         elem_id="parameters",
     )
-    shown = dict(gallery=gallery, view=view, status=status, chosen=chosen, parameters=parameters)
+    shown = dict(
+        gallery=gallery,
+        view=view,
+        status=status,
+        chosen=gr.State(0),
+        comparison=comparison,
+        parameters=parameters,
+    )
     return shown, senders
 
 
 def _settings(page, tabs: dict[str, Task]) -> tuple[dict, tuple]:
-    """The settings card; gives the dropdowns of what goes into the prompt, and the seed's buttons."""
+    """The settings card; gives the dropdowns of prompt additions and the seed's buttons."""
     i18n, models, form = page.i18n, page.shelf.first, page.form
     usual = models.defaults
     form["model"] = chooser.model(page)
@@ -194,7 +207,7 @@ def _settings(page, tabs: dict[str, Task]) -> tuple[dict, tuple]:
         elem_id="own_size",
         elem_classes=_only(*(key for key, task in tabs.items() if task.own_size)),
     )
-    with gr.Row():
+    with gr.Row(elem_id="gb-size"):
         form["width"] = _number(i18n, "width", usual["width"], step=8)
         form["height"] = _number(i18n, "height", usual["height"], step=8)
     with gr.Row(elem_id="gb-seed"):
@@ -202,13 +215,12 @@ def _settings(page, tabs: dict[str, Task]) -> tuple[dict, tuple]:
         randomize = gr.Button(i18n("randomize"), elem_id="randomize", min_width=70)
         reuse = gr.Button(i18n("reuse"), elem_id="reuse", min_width=90)
     with gr.Row(elem_id="gb-variation"):
-        form["variation_seed"] = _typed(i18n, "variation_seed", "seed_hint", min_width=140)
-        form["variation_strength"] = _number(i18n, "variation_strength", 0, step=0.05)
-    gr.HTML(
-        f'<p class="gb-note gb-not">{i18n("variation_hint")}</p>',
-        apply_default_css=False,
-        elem_id="variation-hint",
-    )
+        form["variation_seed"] = _typed(
+            i18n, "variation_seed", "seed_hint", info=i18n("variation_seed_hint"), min_width=140
+        )
+        form["variation_strength"] = _number(
+            i18n, "variation_strength", 0, step=0.05, info=i18n("variation_strength_hint")
+        )
     with gr.Row(elem_id="gb-reading"):
         form["clip_skip"] = _typed(
             i18n, "clip_skip", "clip_skip_own", info=i18n("clip_skip_hint"), min_width=140

@@ -10,7 +10,7 @@ import gradio as gr
 from pipeline import infotext
 from pipeline.errors import InputError
 
-from .. import reading, stage
+from .. import reading, sending, stage
 from ..texts import language, say
 
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
@@ -20,9 +20,11 @@ def tab(page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-info", min_width=0):
-        with gr.Column(elem_id="gb-drop", elem_classes="gb-card", min_width=0):
+        with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
             # A plain file: Gradio's picture component would decode what strangers send.
-            dropped = gr.File(label=i18n("info_drop"), height=170, elem_id="info-file")
+            dropped = gr.File(
+                label=i18n("info_drop"), height=170, elem_id="info-file", elem_classes="gb-drop"
+            )
             gr.HTML(
                 f'<p class="gb-note gb-not">{i18n("info_drop_hint")}</p>', apply_default_css=False
             )
@@ -32,11 +34,16 @@ def tab(page) -> None:
         with gr.Column(elem_id="gb-found", elem_classes="gb-card", min_width=0):
             picture = gr.HTML(apply_default_css=False, elem_id="info-picture")
             view = gr.HTML(_nothing(i18n), apply_default_css=False, elem_id="info-settings")
+            with gr.Row(visible=False, elem_id="info-send", elem_classes="gb-send") as sendable:
+                senders = sending.row(page, "info")
             with gr.Column(visible=False, min_width=0) as usable:
                 reading.buttons(page, pasted, "info", tab="generate")
 
     known = gr.State("")  # the text that is shown
-    outputs = [known, picture, view, usable]
+    file = gr.State()  # the path of the picture that is shown
+    outputs = [known, file, picture, view, usable, sendable]
+
+    no_picture = {file: None, picture: "", sendable: gr.update(visible=False)}
 
     def open_file(path: str, request: gr.Request):
         """The file's text also goes into the box, to be read and copied.
@@ -51,7 +58,8 @@ def tab(page) -> None:
             return {dropped: None, picture: stage.sorry(sentence)}
         tongue = language(request)
         filled = {dropped: None, pasted: text} | something(text, tongue)
-        return filled | {picture: _image(path, tongue)}
+        shown = {file: path, picture: _image(path, tongue), sendable: gr.update(visible=True)}
+        return filled | shown
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""
@@ -61,12 +69,13 @@ def tab(page) -> None:
 
     def something(text: str, tongue: str) -> dict:
         seen = reading.html(reading.read(text, page.shelf), tongue)
-        return {known: text, picture: "", view: seen, usable: gr.update(visible=True)}
+        return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:
-        return {known: "", picture: "", view: _nothing(i18n), usable: gr.update(visible=False)}
+        return {known: "", view: _nothing(i18n), usable: gr.update(visible=False), **no_picture}
 
     dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **PRIVATE)
+    sending.send(page, senders, [file], lambda path: path)
     pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **PRIVATE)
 
 

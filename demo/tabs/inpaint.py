@@ -25,13 +25,19 @@ def inputs(page, key: str) -> dict:
         """The editor takes the picture's place, or gives it back."""
         there = image is not None
         return {
-            painted: gr.update(value=upload.canvas(image) if there else None, visible=there),
+            painted: gr.update(**upload.canvas(image)),
             other: gr.update(visible=there),
             box: gr.update(value=path, visible="hidden" if there else True),
         }
 
     page.boxes[key].follow = follow
-    other.click(lambda: follow(None, None), None, [painted, other, box], **PRIVATE)
+    gr.on(
+        [other.click, painted.clear],
+        lambda: follow(None, None),
+        None,
+        [painted, other, box],
+        **PRIVATE,
+    )
     made = {"picture": box, "painted": painted}
     with gr.Accordion(i18n("mask_file"), open=False):
         made["mask"] = upload.PictureBox(
@@ -41,6 +47,7 @@ def inputs(page, key: str) -> dict:
             height=150,
             buttons=[],
             elem_id=f"{key}-mask",
+            elem_classes="gb-picture",
         )
     made["strength"] = share(page, key, "strength")
     with gr.Row():

@@ -12,44 +12,52 @@ from PIL import Image
 
 from demo import build, history, stage, vocabulary
 from demo.tabs import TABS
-from demo.tabs.generate import EXAMPLES
-from demo.work import FIELDS, SMALL, Broken, Finished, Progress, painter
+from demo.tabs import TASKS as TABS_OF_TASKS
+from demo.work import SMALL, Broken, Finished, Progress, fields_of, painter
+from demo.workspace import EXAMPLES
 from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 from pipeline.samplers import SAMPLERS, unsupported
+from pipeline.tasks import TASKS, module
 
 
 def fields(**given):
-    return dict.fromkeys(FIELDS) | {"prompt": "a cat", "count": 1, "seed": 3} | given
+    return dict.fromkeys(fields_of("generate")) | {"prompt": "a cat", "count": 1, "seed": 3} | given
 
 
-def test_tables():
-    assert "generate" in TABS
-    assert (*GenerateOptions.model_fields, "model", "vae") == FIELDS
+def test_every_task_has_a_tab():
+    assert set(TABS_OF_TASKS) == set(TASKS)
+    assert set(TABS) - set(TASKS) >= {"info", "kernels"}
     for prompt in EXAMPLES:
         GenerateOptions(prompt=prompt)
+
+
+@pytest.mark.parametrize("key", TABS_OF_TASKS)
+def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_shelf):
+    """Every field of a task can be set on the page, and its default there is the task's own."""
+    page = build(fake_shelf(fake_models()))
+    own = set(module(key).Options.model_fields) - set(module("generate").Options.model_fields)
+    shown = {
+        getattr(block, "elem_id", None): block
+        for block in page.blocks.values()
+        if str(getattr(block, "elem_id", "")).startswith(f"{key}-")
+    }
+    assert {f"{key}-{name}" for name in own} <= set(shown)
+    for name in own - {"picture", "mask", "x", "y", "z"}:
+        assert shown[f"{key}-{name}"].value == module(key).Options.model_fields[name].default
 
 
 def test_every_device_listener_shares_one_place(fake_models, fake_shelf):
     page = build(fake_shelf(fake_models()))
     assert isinstance(page, gr.Blocks)
     device = [fn for fn in page.fns.values() if fn.concurrency_id == "gpu"]
-    assert len(device) == 2  # the page's button and the web API
+    assert len(device) == 2 * len(TASKS)  # the page's buttons and the web API's endpoints
     assert {fn.concurrency_limit for fn in device} == {1}
     assert all(fn.queue for fn in device)
     assert page.api_open is False
     assert page._queue.max_size
     public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
-    assert public == {"generate"}
-
-
-def test_api_has_defaults_for_all_but_the_prompt(fake_models, fake_shelf):
-    page = build(fake_shelf(fake_models()))
-    page.config = page.get_config_file()
-    described = page.get_api_info()["named_endpoints"]["/generate"]["parameters"]
-    pictures = [f for f in FIELDS if f not in ("attention", "group_norm")]
-    assert [p["parameter_name"] for p in described] == pictures
-    assert [p["parameter_name"] for p in described if not p["parameter_has_default"]] == ["prompt"]
+    assert public >= set(TASKS)
 
 
 def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models, fake_shelf):

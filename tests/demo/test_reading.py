@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from demo import reading
-from demo.work import FIELDS
+from demo.work import fields_of
 
 TEXT = (
     "a <b>cat</b>\nNegative prompt: rain\nSteps: 7, Sampler: Euler, Schedule type: Karras, "
@@ -24,7 +24,7 @@ def shelf(fake_models, fake_shelf):
 @pytest.fixture
 def page(shelf):
     """A page whose components are the names of their fields."""
-    form = {name: name for name in FIELDS}
+    form = {name: name for name in fields_of("generate")}
     return SimpleNamespace(shelf=shelf, form=form, i18n=str)
 
 
@@ -53,7 +53,7 @@ def test_the_form_takes_what_the_text_says(page):
     assert values(page, TEXT) == {
         "prompt": "a <b>cat</b>", "negative": "rain", "sampler": "euler", "schedule": "karras",
         "steps": 7, "cfg": 3.5, "seed": "42", "width": 192, "height": 64, "clip_skip": "2",
-        "cfg_rescale": 0, "count": 1, "model": "fake",
+        "cfg_rescale": 0, "variation_seed": "", "variation_strength": 0, "count": 1, "model": "fake",
     }  # fmt: skip
 
 
@@ -61,6 +61,20 @@ def test_what_the_text_leaves_out_is_the_default_and_the_rest_stays(page):
     got = values(page, "a cat")
     assert got["clip_skip"] == got["seed"] == got["negative"] == ""
     assert not {"steps", "sampler", "attention", "group_norm", "model"} & set(got)
+
+
+def test_variations_are_filled_and_forgotten(page):
+    got = values(page, TEXT + ", Variation seed: 9, Variation seed strength: 0.25")
+    assert (got["variation_seed"], got["variation_strength"]) == ("9", 0.25)
+    assert (values(page, TEXT)["variation_seed"], values(page, TEXT)["variation_strength"]) == (
+        "",
+        0,
+    )
+
+
+def test_what_the_form_does_not_have_is_left_out(page):
+    del page.form["cfg"]
+    assert "cfg" not in values(page, TEXT) and values(page, TEXT)["steps"] == 7
 
 
 def test_a_new_seed_is_a_random_one(page):

@@ -38,7 +38,7 @@ def test_keys_used_in_the_code_exist():
     for path in Path(demo.__file__).parent.rglob("*.py"):
         code = path.read_text(encoding="utf-8")
         used |= set(re.findall(r"""\b(?:i18n|say)\(\s*["'](\w+)["']""", code))
-    assert used >= {"prompt", "generate", "stop"}
+    assert used >= {"stop", "model", "send"}
     assert used <= set(texts.TEXTS)
 
 
