@@ -236,9 +236,11 @@ def parser(command: str | None = None) -> Parser:
         choices=(
             *("clip", "vae", "decoder", "unet", "all", "compare", "export", "evaluate"),
             *("upscaler", "export-upscaler", "evaluate-upscaler", "lora"),
+            "evaluate-colorize",
         ),
         help="decoder: sharpen the autoencoder's decoder alone; compare: choices of the UNet's "
-        "training at equal budgets; export: write the model folder; lora: teach a model a character",
+        "training at equal budgets; export: write the model folder; lora: teach a model a "
+        "character",
     )
     sub.add_argument("--minutes", type=float, help="train for this long")
     sub.add_argument("--steps", type=int, help="train up to this step in all")

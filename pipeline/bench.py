@@ -41,7 +41,8 @@ def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict
 
     def theirs() -> torch.Tensor:
         factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
-        shape = (models.vae.config.latent_channels, options.height // factor, options.width // factor)
+        channels = models.vae.config.latent_channels
+        shape = (channels, options.height // factor, options.width // factor)
         latents = noise.first_noise(noise.generator_for(options.seed), *shape)
         return peer(latents.to(models.device, models.dtype))
 

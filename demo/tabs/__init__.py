@@ -5,7 +5,18 @@ panel with what it likes, see page.py.
 """
 
 from ..fields import Task
-from . import colorize, generate, grid, hires, image_to_image, info, inpaint, kernels, upscale
+from . import (
+    character,
+    colorize,
+    generate,
+    grid,
+    hires,
+    image_to_image,
+    info,
+    inpaint,
+    kernels,
+    upscale,
+)
 
 TABS = {
     "generate": generate.TASK,
@@ -14,6 +25,7 @@ TABS = {
     "hires": hires.TASK,
     "upscale": upscale.TASK,
     "colorize": colorize.TASK,
+    "character": character.tab,
     "grid": grid.TASK,
     "info": info.tab,
     "kernels": kernels.tab,

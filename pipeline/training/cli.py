@@ -1,5 +1,5 @@
 """`python -m pipeline train STAGE`: clip, vae, decoder, unet, all, compare, export, evaluate, lora,
-upscaler, export-upscaler, evaluate-upscaler.
+upscaler, export-upscaler, evaluate-upscaler, evaluate-colorize.
 
 A run is a folder: one sub-folder of checkpoints a stage, the tokenizer, and `vae/final`, the
 autoencoder with normalised latents that the UNet is trained on. What a run lacks is taken from
@@ -392,6 +392,15 @@ def measure_upscaler(args: argparse.Namespace) -> None:
     print(upscaler_measure.measure(args.model, args.data, base, count=args.count, sheet=args.sheet))
 
 
+def measure_colorize(args: argparse.Namespace) -> None:
+    from ..checkpoints import load
+    from . import colorize
+
+    models = load(str(args.model or "emoji"), device=args.device)
+    table = colorize.evaluate(models, args.data, count=args.count, sheet=args.sheet)
+    print(colorize.markdown(table))
+
+
 STAGES = {
     "clip": train_clip,
     "vae": train_vae,
@@ -405,4 +414,5 @@ STAGES = {
     "upscaler": train_upscaler,
     "export-upscaler": export_upscaler,
     "evaluate-upscaler": measure_upscaler,
+    "evaluate-colorize": measure_colorize,
 }

@@ -185,17 +185,15 @@ def _learner(
     optimizer = torch.optim.AdamW(
         layers.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01
     )
-    shift = defaults(models).shift
+    shift, empty = defaults(models).shift, defaults(models).empty
     prediction = models.scheduler_config.get("prediction_type", "epsilon")
     # Where the last noise level holds no picture at all, its share is kept from being exactly zero.
     alphas = DDIMScheduler.from_config(models.scheduler_config).alphas_cumprod.clamp(min=2**-24)
-    dtype = next(unet.parameters()).dtype
-    autocast = hardware.bf16_is_fast(str(models.device)) and (
-        models.device.type == "cpu" or dtype == torch.bfloat16
-    )
+    half = unet.dtype == torch.bfloat16
+    autocast = half or (models.device.type == "cpu" and hardware.bf16_is_fast("cpu"))
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
-        clean, context, more = material.batch(options.batch, generator, models.device, dtype)
+        clean, context, more = material.batch(options.batch, generator, models.device, empty)
         loss = velocity_loss(
             functools.partial(unet, **more),
             clean,

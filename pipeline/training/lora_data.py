@@ -134,18 +134,28 @@ class Lesson:
     pooled: Tensor | None
     size: int
     classes: int = 0
+    silence: tuple[Tensor, Tensor | None] | None = None  # the empty caption, (1, K, E) and (1, P)
 
-    def batch(self, count: int, generator: torch.Generator, device, dtype) -> tuple:
+    def batch(self, count: int, generator: torch.Generator, device, empty: float = 0.0) -> tuple:
         """Latents, contexts and what SD XL hears beside, for `count` pictures of the character
-        and as many of the class."""
+        and as many of the class; float32, for bfloat16 would round SD XL's sizes.
+
+        empty: share of the captions that are left empty, as guidance asks the model too.
+        """
         own = len(self.latents) - self.classes
         rows = torch.randint(own, (count,), generator=generator)
         if self.classes:
             class_rows = own + torch.randint(self.classes, (count,), generator=generator)
             rows = torch.cat([rows, class_rows])
+        contexts = self.contexts[rows]
         pooled = None if self.pooled is None else self.pooled[rows]
-        more = conditions(pooled, self.size, self.size, device, dtype)
-        return self.latents[rows].to(device), self.contexts[rows].to(device, dtype), more
+        mute = torch.rand(len(rows), generator=generator) < empty
+        if mute.any():
+            contexts[mute] = self.silence[0]
+            if pooled is not None:
+                pooled[mute] = self.silence[1]
+        more = conditions(pooled, self.size, self.size, device, torch.float32)
+        return self.latents[rows].to(device), contexts.to(device), more
 
 
 def lesson(
@@ -163,12 +173,12 @@ def lesson(
     for example in rows:
         with models.lock:
             latents.append(vae.encode(models.vae, to_tensor(example.picture), models.device))
-    heard = hear(models, {e.caption for e in rows})
+    heard = hear(models, {"", *(e.caption for e in rows)})
     contexts = torch.cat([heard[e.caption][0] for e in rows])
     pooled = None
     if heard[rows[0].caption][1] is not None:
         pooled = torch.cat([heard[e.caption][1] for e in rows])
-    return Lesson(torch.cat(latents), contexts, pooled, size, len(groups[1]))
+    return Lesson(torch.cat(latents), contexts, pooled, size, len(groups[1]), heard[""])
 
 
 def hear(models: Any, captions: Iterable[str]) -> dict[str, tuple[Tensor, Tensor | None]]:

@@ -41,7 +41,8 @@ def rank(emoji):
     from pipeline.pictures import to_tensor
 
     folder = emoji.path / "clip"
-    tower = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", dtype=torch.float32)
+    place = folder / "image_encoder"
+    tower = CLIPVisionModelWithProjection.from_pretrained(place, dtype=torch.float32)
     projection = load_file(folder / "text_projection.safetensors")["text_projection.weight"]
     things = [row["en"] for row in emoji.vocabulary]
 

@@ -1,5 +1,7 @@
 """High-resolution fix: the same picture, larger."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,7 +25,7 @@ def test_both_passes_are_counted_and_told(models, upscaler):
     assert [s.index for s in steps] == [*range(1, 9)] * 2  # four, and the last four of six
     assert {s.total for s in steps} == {8}
     assert [s.image for s in steps] == [0] * 8 + [1] * 8
-    assert all(a.seconds <= b.seconds for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(steps))
     assert result.seeds == [3, 4]
     found = infotext.parse(result.parameters[1])
     told = {"Steps": "4", "Size": "64x64", "Seed": "4", "Hires upscale": "1.5"}

@@ -75,7 +75,7 @@ def test_what_was_asked_for_is_inside(emoji, rank, name):
 
 
 def test_only_masked_draws_the_part_alone_at_full_size(models, colours):
-    """Half a megapixel around a small hole: only its surroundings are drawn, at the model's size."""
+    """Of half a megapixel only the surroundings of a small hole are drawn, at the model's size."""
     picture, mask = colours(800, 600), circle((800, 600), (400, 300, 440, 330))
     result = draw(models, picture=picture, mask=mask, area="masked", padding=8, steps=2, seed=1)
     assert result.latents[0].shape[-2:] == (8, 8)

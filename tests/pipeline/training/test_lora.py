@@ -174,6 +174,7 @@ def test_the_loss_is_that_of_the_checkpoints_own_prediction(pairs):
 
         generator = loop.step_generator(0, 0)
         rows = torch.randint(3, (2,), generator=generator)
+        torch.rand(2, generator=generator)  # whose caption is left empty: nobody's here
         t = (torch.rand(2, generator=generator) * 1000).long()
         noise = torch.randn(2, 4, 8, 8, generator=generator)
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -258,10 +259,22 @@ def test_a_batch_with_classes_takes_half_of_each():
     latents = torch.arange(7.0).view(7, 1, 1, 1)
     material = lora_data.Lesson(latents, latents.view(7, 1, 1), None, 64, classes=4)
     generator = torch.Generator().manual_seed(0)
-    rows = torch.cat([material.batch(3, generator, "cpu", torch.float32)[0] for _ in range(40)])
+    rows = torch.cat([material.batch(3, generator, "cpu")[0] for _ in range(40)])
     rows = rows.view(40, 6)
     assert set(rows[:, :3].flatten().tolist()) == {0, 1, 2}
     assert set(rows[:, 3:].flatten().tolist()) == {3, 4, 5, 6}
+
+
+def test_a_share_of_the_captions_is_empty():
+    said = torch.ones(5, 2, 3)
+    silence = torch.zeros(1, 2, 3), torch.zeros(1, 6)
+    material = lora_data.Lesson(torch.ones(5, 1, 1, 1), said, torch.ones(5, 6), 64, silence=silence)
+    generator = torch.Generator().manual_seed(0)
+    _, contexts, more = material.batch(1000, generator, "cpu", 0.3)
+    mute = (contexts == 0).all(2).all(1)
+    assert 0.25 < mute.float().mean() < 0.35 and contexts[~mute].min() == 1
+    assert torch.equal(more["added_cond_kwargs"]["text_embeds"].sum(1) == 0, mute)
+    assert said.min() == 1
 
 
 def test_captions_mirrors_and_long_prompts(tiny, tmp_path):
@@ -499,9 +512,9 @@ def test_the_embedded_model_learns_a_drawing_it_has_never_seen(eye):
     """On new backgrounds and from new seeds its pictures come closer to held-out drawings."""
     models = load("emoji", device="cpu")
     prompt = "zog the striped creature"
-    options = lora.LoraOptions([zog(*s) for s in SEEN], "zog", prompt, steps=90)
+    options = lora.LoraOptions([zog(*s) for s in SEEN], "zog", prompt, steps=110, rate=3e-3)
     end = run(models, options)[-1]
-    assert end.notes == () and end.loss < 0.2
+    assert end.notes == () and end.loss < 0.25
     held = eye([zog(*h) for h in HELD])
 
     def near(tag: str) -> torch.Tensor:
@@ -513,5 +526,6 @@ def test_the_embedded_model_learns_a_drawing_it_has_never_seen(eye):
         return (eye(drawn) @ held.T).mean(1)
 
     with_it, without = near(" <lora:zog:1>"), near("")
+    print("SIM", with_it.mean(), without.mean(), end.loss)
     assert with_it.mean() > without.mean() + 0.04, (with_it, without)
     assert (with_it > without).float().mean() > 0.8, (with_it, without)
