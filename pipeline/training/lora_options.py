@@ -49,7 +49,7 @@ class Defaults:
     empty: float  # share of captions left empty
 
 
-SMALL = Defaults(steps=300, rank=8, rate=2e-3, batch=4, layers="all", shift=3.0, empty=0.1)
+SMALL = Defaults(steps=200, rank=8, rate=2e-3, batch=4, layers="all", shift=3.0, empty=0.1)
 LARGE = Defaults(steps=800, rank=8, rate=1e-4, batch=1, layers="attention", shift=1.0, empty=0.0)
 
 

@@ -526,6 +526,5 @@ def test_the_embedded_model_learns_a_drawing_it_has_never_seen(eye):
         return (eye(drawn) @ held.T).mean(1)
 
     with_it, without = near(" <lora:zog:1>"), near("")
-    print("SIM", with_it.mean(), without.mean(), end.loss)
     assert with_it.mean() > without.mean() + 0.04, (with_it, without)
     assert (with_it > without).float().mean() > 0.8, (with_it, without)
