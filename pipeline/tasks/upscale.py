@@ -29,7 +29,7 @@ class Options(TaskOptions):
         0.1, description="How much is drawn anew, 0 to 1"
     )
     tile: Annotated[int, whole(0, 2048)] = Field(
-        0, description="Pixels of a tile's side; 0: the size that the model knows"
+        0, description="Pixels of a tile's side; 0: twice the size that the model knows, up to 768"
     )
     overlap: Annotated[int, whole(0, 1024)] = Field(
         0, description="Pixels that tiles share; 0: half a tile"

@@ -17,6 +17,7 @@ LATENT = "latent"  # the latents themselves are enlarged
 WAYS = (*PIXELS, LATENT)
 MAX_AREA = 32_000_000  # pixels of an enlarged picture
 MAX_SIDE = 8192
+ROOMY = 768  # pixels of a tile: more surroundings mean fewer things drawn where there are none
 
 
 def sized(models, options: Any, size: tuple[int, int]) -> Any:
@@ -74,7 +75,8 @@ def tiling(models, options: Any) -> tuple[int, int]:
     from .. import vae
 
     factor = vae.factor(models.vae)
-    side = (options.tile or min(models.defaults["width"], models.defaults["height"])) // factor
+    native = min(models.defaults["width"], models.defaults["height"])
+    side = (options.tile or max(native, min(2 * native, ROOMY))) // factor
     overlap = options.overlap // factor if options.overlap else side // 2
     if side < 4 or overlap >= side:
         raise InputError(
