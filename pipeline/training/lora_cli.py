@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     models = load(str(args.model or "emoji"), device=args.device)
     events = train(models, options)
     told, event = set(), None
-    with stopping() as stop, tqdm(unit="step", dynamic_ncols=True) as bar:
+    with stopping() as stop, tqdm(unit="step", dynamic_ncols=True, delay=1) as bar:
         for event in events:
             for note in event.notes:
                 if note not in told:
