@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from demo.texts import TEXTS
 from pipeline import library
 from pipeline.engine import Result
 from pipeline.errors import InputError
@@ -213,3 +214,66 @@ def server(tiny_model, tmp_path_factory):
         yield running.wait()
     finally:
         running.stop()
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 60_000  # milliseconds before a wait counts as in vain
+LOCALES = {"en": "en-US", "zh": "zh-CN"}
+
+# Notes every preview and every status that the page shows.
+WATCH = """() => {
+  window.seen = {previews: new Set(), steps: new Set()};
+  new MutationObserver(() => {
+    const picture = document.querySelector('.gb-live img');
+    const step = document.querySelector('.gb-running .gb-line span');
+    if (picture) seen.previews.add(picture.getAttribute('src'));
+    if (step && /\\d/.test(step.textContent)) seen.steps.add(step.textContent);
+  }).observe(document.querySelector('#gb-see'),
+             {subtree: true, childList: true, attributes: true, characterData: true});
+}"""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """visit(language, ...) opens the page as a new visitor."""
+    contexts = []
+
+    def home(url):
+        return url.startswith((server.url, "data:", "blob:"))
+
+    def open_page(language="en", **more):
+        context = browser.new_context(locale=LOCALES[language], accept_downloads=True, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.foreign = []
+        page.on("request", lambda r: home(r.url) or page.foreign.append(r.url))
+        page.goto(server.url)
+        page.wait_for_selector("#generate")
+        word = TEXTS["generate"][language == "zh"]
+        page.wait_for_selector(f"#generate:has-text('{word}')")
+        page.evaluate(WATCH)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -6,7 +6,6 @@ GLASSBOX_SCREENSHOTS=folder also writes pictures of the page, wide and narrow, l
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,69 +15,8 @@ from demo.texts import TEXTS
 from kernels.bench import results
 from pipeline.backends import ATTENTION, GROUP_NORM
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 60_000  # milliseconds before a wait counts as in vain
-LOCALES = {"en": "en-US", "zh": "zh-CN"}
+LOCALES = ("en", "zh")
 SHOTS = os.environ.get("GLASSBOX_SCREENSHOTS")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
-# Notes every preview and every status that the page shows.
-WATCH = """() => {
-  window.seen = {previews: new Set(), steps: new Set()};
-  new MutationObserver(() => {
-    const picture = document.querySelector('.gb-live img');
-    const step = document.querySelector('.gb-running .gb-line span');
-    if (picture) seen.previews.add(picture.getAttribute('src'));
-    if (step && /\\d/.test(step.textContent)) seen.steps.add(step.textContent);
-  }).observe(document.querySelector('#gb-see'),
-             {subtree: true, childList: true, attributes: true, characterData: true});
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser, server):
-    """visit(language, ...) opens the page as a new visitor."""
-    contexts = []
-
-    def open_page(language="en", **more):
-        context = browser.new_context(locale=LOCALES[language], accept_downloads=True, **more)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.foreign = []
-        page.on("request", lambda r: page.foreign.append(r.url) if _foreign(r.url, server) else 0)
-        page.goto(server.url)
-        page.wait_for_selector("#generate")
-        page.wait_for_selector(f"#generate:has-text('{_word('generate', language)}')")
-        page.evaluate(WATCH)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def _foreign(url, server):
-    return not url.startswith((server.url, "data:", "blob:"))
 
 
 def _word(key, language):

@@ -53,7 +53,8 @@ def test_the_form_takes_what_the_text_says(page):
     assert values(page, TEXT) == {
         "prompt": "a <b>cat</b>", "negative": "rain", "sampler": "euler", "schedule": "karras",
         "steps": 7, "cfg": 3.5, "seed": "42", "width": 192, "height": 64, "clip_skip": "2",
-        "cfg_rescale": 0, "variation_seed": "", "variation_strength": 0, "count": 1, "model": "fake",
+        "cfg_rescale": 0, "variation_seed": "", "variation_strength": 0, "count": 1,
+        "model": "fake",
     }  # fmt: skip
 
 
