@@ -110,7 +110,7 @@ TEXTS = {  # key: (English, Chinese)
         "提示词的词：第一个会被逐个替换。",
     ),
     # pictures go from tab to tab
-    "send": ("Use this picture:", "使用这张图片："),
+    "send": ("Use it in:", "用于："),
     "send_none": ("There is no picture to use yet.", "还没有可用的图片。"),
     "compare": ("Compare", "对比原图"),
     "compare_label": ("Before and after", "前后对比"),
