@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-TEXTS = {  # key: (English, Chinese)
+from .task_texts import TASKS
+
+TEXTS = TASKS | {  # key: (English, Chinese)
     "tagline": (
         "Stable Diffusion you can look into: a sentence becomes a picture, step by step.",
         "看得见过程的 Stable Diffusion：一句话，一步一步变成一幅画。",
@@ -41,79 +43,6 @@ TEXTS = {  # key: (English, Chinese)
     "stop": ("Stop", "停止"),
     "examples": ("Examples", "示例"),
     "tokens": ("{used} / {room} tokens", "{used} / {room} 个词元"),
-    # what a task asks for beside
-    "picture_box": ("Picture", "图片"),
-    "picture_drop": (
-        "Drop a picture here, paste one, or click",
-        "把图片拖到这里、粘贴，或点击选择",
-    ),
-    "picture_ready": (
-        "The picture is in its place: {width} × {height} pixels",
-        "图片已放好：{width} × {height} 像素",
-    ),
-    "picture_other": ("Another picture", "换一张图片"),
-    "strength": ("Strength", "重绘强度"),
-    "strength_hint": (
-        "0 keeps the picture, 1 all but forgets it.",
-        "0 保持原图，1 几乎不看原图。",
-    ),
-    "own_size": ("Size as the picture", "尺寸与图片相同"),
-    "own_size_hint": (
-        "Or near it, where the model draws better at another size.",
-        "若模型更适合别的尺寸，则取接近的。",
-    ),
-    "fit": ("Where the shapes differ", "长宽比不同时"),
-    "fit_crop": ("cut off the edges", "裁掉边缘"),
-    "fit_stretch": ("stretch", "拉伸"),
-    "fit_pad": ("fill the edges", "补边"),
-    "mask_paint": ("Paint over what is to be repainted", "涂抹要重绘的部分"),
-    "mask_file": ("Or a mask file, white where it is repainted", "或使用蒙版图片，白色为重绘处"),
-    "mask": ("Mask", "蒙版"),
-    "area": ("Seen by the model", "模型看到的范围"),
-    "area_whole": ("the whole picture", "整幅图片"),
-    "area_masked": ("the painted part, larger", "只看涂抹处，更清晰"),
-    "fill": ("Begins from", "起点"),
-    "fill_original": ("what is there", "原有内容"),
-    "fill_fill": ("the colours around", "周围颜色"),
-    "fill_noise": ("noise", "噪声"),
-    "padding": ("Margin seen", "可见边距"),
-    "mask_blur": ("Soft edge", "边缘柔化"),
-    "paint_on": ("Paint on beyond the edges, in pixels", "向边缘之外延展（像素）"),
-    "left": ("Left", "左"),
-    "top": ("Top", "上"),
-    "right": ("Right", "右"),
-    "bottom": ("Bottom", "下"),
-    "scale": ("Times larger", "放大倍数"),
-    "upscaler": ("Enlarged by", "放大方法"),
-    "upscaler_glass": ("Glassbox's own network", "Glassbox 自己的网络"),
-    "upscaler_lanczos": ("Lanczos, plain", "Lanczos 插值"),
-    "upscaler_latent": ("in latents, softer", "在潜空间里，更柔和"),
-    "refine_steps": ("Steps of the second pass", "第二遍步数"),
-    "refine_steps_hint": ("0: as many as of the first.", "0：与第一遍相同。"),
-    "redraw": ("Let the model draw the details", "让模型补画细节"),
-    "tile": ("Tile", "分块"),
-    "tile_hint": ("Pixels; 0: the model's size.", "像素，0 为模型的尺寸。"),
-    "overlap": ("Overlap", "重叠"),
-    "overlap_hint": ("Pixels; 0: half a tile.", "像素，0 为半块。"),
-    "axis_x": ("Columns", "列"),
-    "axis_y": ("Rows", "行"),
-    "axis_z": ("Blocks", "组"),
-    "axis_values": ("Values, with commas between them", "取值，用逗号分隔"),
-    "axis_none": ("nothing varies", "不变"),
-    "axis_prompt": ("Words of the prompt", "提示词中的词"),
-    "axis_size": ("Size", "尺寸"),
-    "axis_example": ("such as {values}", "例如 {values}"),
-    "grid_hint": (
-        "One picture for each combination, on one sheet. Ranges such as 4-20 (+4) are counted "
-        "out. Of the prompt's words the first is replaced by each.",
-        "每种组合画一张，排成一张大图。可以写 4-20 (+4) 这样的范围。"
-        "提示词的词：第一个会被逐个替换。",
-    ),
-    # pictures go from tab to tab
-    "send": ("Use it in:", "用于："),
-    "send_none": ("There is no picture to use yet.", "还没有可用的图片。"),
-    "compare": ("Compare", "对比原图"),
-    "compare_label": ("Before and after", "前后对比"),
     # a character
     "character_images": (
         "Pictures of one character: a handful, each another view of it",

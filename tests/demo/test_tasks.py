@@ -133,7 +133,7 @@ def test_what_is_painted_over_is_repainted_and_nothing_else(page, given, tmp_pat
     middle = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
     page.mouse.move(middle[0] - 20 * zoom, middle[1])
     page.mouse.down()
-    page.mouse.move(middle[0] + 20 * zoom, middle[1], steps=8)
+    page.mouse.move(middle[0] + 20 * zoom, middle[1], steps=3)
     page.mouse.up()
     image = draw(page, "inpaint", tmp_path)
     rows, columns = np.nonzero((pixels(image) != pixels(Image.open(path))).any(-1))
