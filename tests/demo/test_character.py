@@ -61,7 +61,7 @@ def test_without_pictures_one_sentence(page):
 
 def test_trained_on_the_page_and_used_in_the_prompt(page, drawings, server):
     page.set_input_files("#character-images input[type=file]", [str(d) for d in drawings])
-    page.locator("#character-images").get_by_text("2.png").wait_for()
+    page.wait_for_selector('#character-images [aria-label="2.png"]')
     fill(page, name="zog", prompt="zog the blob", steps="8", rank="2")
     page.click("#character-go")
     said = status(page, "Learned")
