@@ -64,10 +64,12 @@ def _weights(q, k) -> torch.Tensor:
 def run_with_words(backend: type, q, k, v) -> tuple[torch.Tensor, torch.Tensor]:
     """What `backend` gives, and the weights averaged over heads, (B, Tq, Tk) fp32.
 
-    Our kernel has them as a by-product. Beside any other backend they are computed plainly, 77 keys
-    are cheap, and the result keeps its bits whether the maps were asked for or not.
+    Our kernel has them as a by-product, without a gradient. Beside any other backend, and where
+    something learns from them, they are computed plainly: 77 keys are cheap, and the result keeps
+    its bits whether the maps were asked for or not.
     """
-    if hasattr(backend, "words") and k.shape[1] <= backend.max_keys:
+    own = hasattr(backend, "words") and k.shape[1] <= backend.max_keys
+    if own and not (torch.is_grad_enabled() and q.requires_grad):
         return backend.words(q, k, v)
     return backend.run(q, k, v), _weights(q, k).mean(1)
 

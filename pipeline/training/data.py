@@ -493,6 +493,16 @@ def caption(
     generator: torch.Generator | None = None,
 ) -> str:
     """A caption of `scene` in "en" or "zh": the first phrasing, or with a generator any."""
+    return told(scene, vocabulary, language, generator)[0]
+
+
+def told(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    language: str,
+    generator: torch.Generator | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """A caption of `scene`, see `caption`, and what it calls each of the scene's things."""
 
     def choose(options):
         return options[0] if generator is None else _pick(options, generator)
@@ -506,20 +516,33 @@ def caption(
         full = thing.en if language == "en" else thing.zh
         return choose(keywords) if keywords and chance(0.15) else full
 
-    names = [name(i) for i in scene.things]
+    names = tuple(name(i) for i in scene.things)
     colour = scene.colour if language == "en" else COLOURS[scene.colour][0]
     if scene.relation is None:
         plain = chance(0.15)
         if language == "en":
             form = choose(EN_PLAIN if plain else EN_SINGLE)
-            return form.format(a=with_article(names[0]), n=names[0], c=colour)
-        return choose(ZH_PLAIN if plain else ZH_SINGLE).format(n=names[0], c=colour)
-    relation = scene.relation
+            return form.format(a=with_article(names[0]), n=names[0], c=colour), names
+        return choose(ZH_PLAIN if plain else ZH_SINGLE).format(n=names[0], c=colour), names
+    order, relation = names, scene.relation
     if chance(0.5):  # the same scene, told from the other object
-        names, relation = names[::-1], OPPOSITE[relation]
+        order, relation = names[::-1], OPPOSITE[relation]
     if language == "en":
-        a, b = (with_article(n) for n in names)
+        a, b = (with_article(n) for n in order)
         phrase = choose(RELATIONS[relation][0])
-        return choose(EN_PAIR).format(a=a, b=b, r=phrase, c=colour)
+        return choose(EN_PAIR).format(a=a, b=b, r=phrase, c=colour), names
     phrase = choose(RELATIONS[relation][1])
-    return choose(ZH_PAIR).format(a=names[0], b=names[1], r=phrase, c=colour)
+    return choose(ZH_PAIR).format(a=order[0], b=order[1], r=phrase, c=colour), names
+
+
+def squares(scene: Scene, side: int) -> torch.Tensor:
+    """Where the scene's things lie, (things, side, side): the share of each cell of the picture, cut
+    into side x side, that the square of a thing covers."""
+    size = SINGLE if len(scene.things) == 1 else PAIR
+    edges = torch.arange(side + 1) * (SIZE / side)
+
+    def covered(low: int) -> torch.Tensor:
+        ends = edges.clamp(low, low + size)
+        return (ends[1:] - ends[:-1]) / (SIZE / side)
+
+    return torch.stack([covered(y)[:, None] * covered(x)[None] for x, y in scene.places])

@@ -20,12 +20,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import hardware
 from .clip import tokens
-from .data import SIZE, Composer, Scene, Vocabulary, caption, random_scene
+from .data import SIZE, Composer, Scene, Vocabulary, caption, random_scene, told
 from .loop import Trainer
+from .placement import WEIGHT, Placement
 
 CHANNELS = (96, 128, 160)
 EMPTY = 0.1  # share of captions left empty
-PAIRS = 0.4  # share of scenes with two objects
+PAIRS = 0.5  # share of scenes with two objects
 SHIFT = 3.0  # draws t towards high noise, see `timesteps`
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -150,8 +151,10 @@ def trainer(
     group_norm: str = "auto",
     compiled: bool = False,
     latents: str = "",
+    placement: float = WEIGHT,
     **loop,
 ) -> Trainer:
+    """placement: how much it counts where words look, see placement.py."""
     unet.to(device, memory_format=torch.channels_last).train()
     hardware.install(unet, device, attention, group_norm)
     text_encoder.to(device).eval().requires_grad_(False)
@@ -162,6 +165,8 @@ def trainer(
     forward = torch.compile(unet) if compiled else unet
     autocast = hardware.bf16_is_fast(device)
     filled = None
+    looks = Placement(tokenizer)
+    hears = {id(p): p for p in unet.attn_processors.values()}.values()
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
         nonlocal filled
@@ -170,16 +175,19 @@ def trainer(
             pool.fill(seed * 1_000_003 + filled)
         index = torch.randint(pool.count, (batch,), generator=generator).tolist()
         lots = torch.rand(batch, 2, generator=generator).tolist()
-        texts = [
-            ""
+        captions = [
+            ("", ())
             if empty < EMPTY
-            else caption(pool.scenes[i], vocabulary, "en" if language < 0.5 else "zh", generator)
+            else told(pool.scenes[i], vocabulary, "en" if language < 0.5 else "zh", generator)
             for i, (empty, language) in zip(index, lots, strict=True)
         ]
+        texts, names = zip(*captions, strict=True)
         kind = torch.device(device).type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
-            ids = tokens(tokenizer, texts, full=True).to(device)
+            ids = tokens(tokenizer, list(texts), full=True).to(device)
             context = text_encoder(input_ids=ids).last_hidden_state.float()
+        for processor in hears:
+            processor.listener = looks if placement else None
         clean = pool.latents[index].float().to(device, memory_format=torch.channels_last)
         loss = velocity_loss(
             forward,
@@ -191,10 +199,16 @@ def trainer(
             shift=shift,
             autocast=autocast,
         )
-        return {"loss": loss}
+        for processor in hears:
+            processor.listener = None
+        if not placement:
+            return {"loss": loss}
+        beside = looks.loss(ids, list(names), [pool.scenes[i] for i in index])
+        return {"loss": loss + placement * beside, "denoising": loss, "placement": beside}
 
     config = {"batch": batch, "seed": seed, "refresh": refresh, "prediction": prediction}
     config |= {"pool": pool.count, "pairs": pool.pairs, "shift": shift, "latents": latents}
+    config |= {"placement": placement}
     return Trainer(folder, unet, optimizer, step, config=config, batch=batch, **loop)
 
 
