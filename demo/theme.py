@@ -23,7 +23,8 @@ SANS = (
 )  # fmt: skip
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
-CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+STYLES = ("page.css", "inside.css", "arena.css", "zero.css")
+CSS = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in STYLES)
 DROPS = Path(__file__).with_name("drops.js").read_text(encoding="utf-8")
 HEAD = f'<meta name="color-scheme" content="light dark"><script>{DROPS}</script>'
 

@@ -6,6 +6,7 @@ panel with what it likes, see page.py.
 
 from ..fields import Task
 from . import (
+    arena,
     character,
     colorize,
     generate,
@@ -14,8 +15,10 @@ from . import (
     image_to_image,
     info,
     inpaint,
+    inside,
     kernels,
     upscale,
+    zero,
 )
 
 TABS = {
@@ -27,6 +30,9 @@ TABS = {
     "colorize": colorize.TASK,
     "character": character.tab,
     "grid": grid.TASK,
+    "inside": inside.tab,
+    "arena": arena.tab,
+    "zero": zero.tab,
     "info": info.tab,
     "kernels": kernels.tab,
 }
