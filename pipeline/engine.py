@@ -27,17 +27,29 @@ from .files import save_picture
 from .inside import Preview, WordMaps
 from .options import GenerateOptions
 from .prompt.encode import Conditioning, encode
-from .samplers import SAMPLERS, SCHEDULES, Query, start
+from .samplers import SAMPLERS, SCHEDULES, Answer, Query, start
 from .start import Start, beside, steered
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What the way of one picture began with: enough to go it again, or another from its middle."""
+
+    options: GenerateOptions  # resolved, of the whole request
+    start: Start
+    seeds: tuple[int, int | None]  # seed and variation seed of this picture
+    prediction: str  # what the model's output means: epsilon or v_prediction
 
 
 @dataclass(frozen=True)
 class Step:
-    """One of the user's steps is done.
+    """One call of the model is done; a sampler may need several for one of the user's steps.
 
     image: 0-based index in the batch of `count`; index: 1..total; seconds since the request began;
-    latents: the model's input at this step (1, C, h, w); clean: the latents it takes for clean.
-    words and maps, where asked for: the prompt's words and where each went, (words, h', w').
+    t: the timestep that the model was told; latents: its input at this step (1, C, h, w); clean:
+    the latents it takes for clean; answer: what the sampler was told.
+    words and maps, where asked for: the prompt's words and where each went, (words, h', w'); grids:
+    the same at each resolution that the model's layers have, the coarsest first.
     """
 
     image: int
@@ -50,9 +62,14 @@ class Step:
     clean: torch.Tensor
     width: int
     height: int
+    t: float
+    answer: Answer = field(repr=False)
+    origin: Origin = field(repr=False)
+    origin_step: int  # the sampler's own, from 0, whatever a task makes of index and total
     _preview: Preview = field(repr=False)
     words: tuple[str, ...] = ()
     maps: torch.Tensor | None = field(default=None, repr=False)
+    grids: tuple[torch.Tensor, ...] = field(default=(), repr=False)
 
     @cached_property
     def preview(self) -> Image.Image:
@@ -71,6 +88,7 @@ class Result:
     seconds: float
     metadata: dict
     latents: list[torch.Tensor]
+    origins: list[Origin] = field(default_factory=list, repr=False)  # one for each of `latents`
     warnings: tuple[str, ...] = ()  # sentences: what was taken otherwise than it was asked for
     sheet: bool = False  # whether the first picture shows all others
 
@@ -127,10 +145,11 @@ def stream(
         words=words,
         began=began,
     )
-    images, texts, seeds, finals = [], [], [], []
+    images, texts, seeds, finals, origins = [], [], [], [], []
     for image in range(options.count):
         first, pair = starts(image), noise.seeds(options, image)
-        latents = yield from drawing.steps(image, first, *pair)
+        origin = Origin(options, first, pair, drawing.prediction)
+        latents = yield from drawing.steps(image, origin)
         picture = drawing.picture(latents)
         if first.finish:
             picture = first.finish(picture)
@@ -140,9 +159,18 @@ def stream(
         texts.append(text)
         seeds.append(pair[0])
         finals.append(latents)
-    metadata = describe(models, drawing.running)
-    seconds = time.perf_counter() - began
-    yield Result(images, texts, seeds, options, seconds, metadata, finals, tuple(drawing.warnings))
+        origins.append(origin)
+    yield Result(
+        images,
+        texts,
+        seeds,
+        options,
+        time.perf_counter() - began,
+        describe(models, drawing.running),
+        finals,
+        origins,
+        tuple(drawing.warnings),
+    )
 
 
 @dataclass
@@ -159,22 +187,32 @@ class _Drawing:
     words: bool
     began: float
 
-    def steps(self, image: int, first: Start, seed: int, second: int | None):
+    @property
+    def prediction(self) -> str:
+        return self.models.scheduler_config.get("prediction_type", "epsilon")
+
+    def steps(self, image: int, origin: Origin):
         """The Steps of one picture; returns its final latents."""
-        models, options = self.models, self.options
-        prediction = models.scheduler_config.get("prediction_type", "epsilon")
+        models, options, prediction = self.models, self.options, self.prediction
+        first, (seed, second) = origin.start, origin.seeds
         maps = self.words and not first.tile  # a tile's maps are not the picture's
         denoiser = self._denoiser(first)
-        coroutine = self._sampler(first, seed, second)
-        answer = None
+        generator = noise.generator_for(seed)
+        coroutine = self._sampler(first, generator, seed, second)
         try:
+            query = next(coroutine)
+            for answers, reseed in first.past:
+                for answer in answers:
+                    query = coroutine.send(answer)
+                if reseed is not None:
+                    generator.manual_seed(reseed)
             while True:
-                query = coroutine.send(answer)
                 heard = self.positive.at(query.step)[2] if maps else []
                 with models.lock:
                     answer, seen = self._answer(denoiser, query, maps)
                 if first.steer:
                     answer = steered(answer, query, prediction, first.steer)
+                places = [place for _, place in heard]
                 yield Step(
                     image=image,
                     count=options.count,
@@ -186,10 +224,16 @@ class _Drawing:
                     clean=predicted_clean(query, answer.output, prediction),
                     width=options.width,
                     height=options.height,
+                    t=float(query.t),
+                    answer=answer,
+                    origin=origin,
+                    origin_step=query.step,
                     _preview=models.preview,
                     words=tuple(word for word, _ in heard),
-                    maps=seen and seen.words([p for _, p in heard]),
+                    maps=seen and seen.words(places),
+                    grids=seen.grids(places) if seen else (),
                 )
+                query = coroutine.send(answer)
         except StopIteration as done:
             return done.value
         finally:
@@ -239,16 +283,17 @@ class _Drawing:
             tile=first.tile,
         )
 
-    def _sampler(self, first: Start, seed: int, second: int | None):
+    def _sampler(self, first: Start, generator, seed: int, second: int | None):
         models, options = self.models, self.options
-        generator, scale = noise.generator_for(seed), vae.factor(models.vae)
+        scale = vae.factor(models.vae)
         shape = models.vae.config.latent_channels, options.height // scale, options.width // scale
         variation = second, options.variation_strength
+        drawn = noise.first_noise(generator, *shape, variation=variation)
         return start(
             options.sampler,
             options.schedule,
             models.scheduler_config,
-            noise.first_noise(generator, *shape, variation=variation),
+            drawn if first.noise is None else first.noise,
             options.steps,
             generator,
             seed,
@@ -288,7 +333,7 @@ def joined(results: list[Result], options: GenerateOptions) -> Result:
 
     return replace(
         results[-1],
-        **{name: all_of(name) for name in ("images", "parameters", "seeds", "latents")},
+        **{name: all_of(name) for name in ("images", "parameters", "seeds", "latents", "origins")},
         options=options,
         seconds=sum(result.seconds for result in results),
         warnings=tuple(dict.fromkeys(all_of("warnings"))),
@@ -304,7 +349,7 @@ def untouched(models, options: GenerateOptions, image: Image.Image, more: Mappin
     image.info["parameters"] = text
     metadata = describe(models, models.backends.start())
     seconds = time.perf_counter() - began
-    yield Result([image], [text], [options.seed], options, seconds, metadata, [], ())
+    yield Result([image], [text], [options.seed], options, seconds, metadata, [])
 
 
 SPARED = "Memory ran short: guidance was computed in two calls, which may change the last bits."

@@ -56,9 +56,9 @@ def _colour_fields(count: int, side: int) -> torch.Tensor:
 class WordMaps:
     """Collects the maps of one call of the UNet: the conditional picture's, over all its layers.
 
-    Layers look at different resolutions; the maps are brought to one grid, that of the finest layer
-    of at most 16 rows or columns (16x16 for Stable Diffusion at 512x512), and averaged. After Tang
-    et al., "What the DAAM", arXiv 2210.04885.
+    Layers look at different resolutions: `grids` has the average of each. For `words` they are
+    brought to one, that of the finest layer of at most 16 rows or columns (16x16 for Stable
+    Diffusion at 512x512), and averaged. After Tang et al., "What the DAAM", arXiv 2210.04885.
     """
 
     def __init__(self, height: int, width: int):
@@ -69,28 +69,40 @@ class WordMaps:
         """maps (B, Tq, Tk) of one layer; the last of the batch is the conditional picture."""
         self.layers.append(maps[-1])
 
-    def keys(self) -> torch.Tensor | None:
-        """The average (Tk, h, w), fp32 on the CPU; None where there is no cross attention."""
+    def _keys(self) -> list[torch.Tensor]:
+        """Each layer's maps (Tk, h, w), fp32, in the order in which the layers ran."""
         grids = []
         for layer in self.layers:
             queries = layer.shape[0]
             rows = round((queries * self.ratio) ** 0.5)
             grids.append(layer.T.reshape(-1, rows, queries // rows).float())
-        if not grids:
-            return None
-        small = [g.shape[1:] for g in grids if min(g.shape[1:]) <= 16]
-        size = max(small or [g.shape[1:] for g in grids], key=lambda s: s[0] * s[1])
-        total = sum(
-            torch.nn.functional.interpolate(
-                g[None], size, mode="area" if g.shape[1] > size[0] else "bilinear"
-            )[0]
-            for g in grids
-        )
-        return (total / len(grids)).cpu()
+        return grids
+
+    def grids(self, places: list[list[int]]) -> tuple[torch.Tensor, ...]:
+        """One map a word at each resolution, (words, h, w) fp32 on the CPU, the coarsest first;
+        () where there is no cross attention."""
+        found: dict[tuple[int, int], list[torch.Tensor]] = {}
+        for keys in self._keys():
+            found.setdefault(tuple(keys.shape[1:]), []).append(_of_words(keys, places))
+        return tuple(torch.stack(found[size]).mean(0).cpu() for size in sorted(found))
 
     def words(self, places: list[list[int]]) -> torch.Tensor | None:
-        """One map a word, (words, h, w): the sum over the keys where its tokens stand."""
-        keys = self.keys()
-        if keys is None:
-            return None
-        return torch.stack([keys[p].sum(0) for p in places]) if places else keys[:0]
+        """One map a word over all layers, (words, h, w): the sum over the keys where its tokens
+        stand, fp32 on the CPU; None where there is no cross attention."""
+        layers = [_of_words(keys, places) for keys in self._keys()]
+        return together(layers).cpu() if layers else None
+
+
+def _of_words(keys: torch.Tensor, places: list[list[int]]) -> torch.Tensor:
+    return torch.stack([keys[p].sum(0) for p in places]) if places else keys[:0]
+
+
+def together(layers: list[torch.Tensor]) -> torch.Tensor:
+    """Maps (words, h, w) of several layers as their average at one resolution, see WordMaps."""
+    sizes = [layer.shape[1:] for layer in layers]
+    size = max([s for s in sizes if min(s) <= 16] or sizes, key=lambda s: s[0] * s[1])
+    total = 0
+    for layer in layers:
+        mode = "area" if layer.shape[1] > size[0] else "bilinear"
+        total = total + torch.nn.functional.interpolate(layer[None], size, mode=mode)[0]
+    return total / len(layers)

@@ -16,6 +16,8 @@ from .samplers.base import Answer, Query
 if TYPE_CHECKING:
     from PIL import Image
 
+# Answers that the sampler had before, and the seed of its noise from there on, or None.
+Past = tuple[tuple[tuple[Answer, ...], int | None], ...]
 Steer = Callable[[Query, torch.Tensor], torch.Tensor]
 
 
@@ -30,6 +32,10 @@ class Start:
     finish  what becomes of the decoded picture
     fields  additions to the parameters text
     tile    (side, overlap) in latents: the UNet sees a larger picture piece by piece
+    noise   (1, C, h, w) in place of the seed's first noise
+    past    what the sampler is told first, without a call of the model: it goes on from there as if
+            it had never stopped
+    lineage where this is a branch: the first picture's options, then each branch's step and changes
     """
 
     clean: torch.Tensor | None = None
@@ -39,6 +45,9 @@ class Start:
     finish: Callable[[Image.Image], Image.Image] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     tile: tuple[int, int] | None = None
+    noise: torch.Tensor | None = None
+    past: Past = ()
+    lineage: tuple[Mapping[str, Any], ...] = ()
 
 
 def steered(answer: Answer, query: Query, prediction: str, steer: Steer) -> Answer:

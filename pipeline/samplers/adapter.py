@@ -58,7 +58,7 @@ def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, cle
     """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
     scheduler = build(sampler, schedule, config, steps)
     if hasattr(scheduler, "noise_sampler_seed"):
-        _plant_tree(scheduler, noise, seed)
+        _plant_tree(scheduler, noise, seed, generator)
     if begin:
         _skip(scheduler, begin, sampler.order)
     trained = trained_sigmas(scheduler) if schedule.formula else None
@@ -230,8 +230,9 @@ def _mend(scheduler) -> None:
     scheduler.timesteps[1::2][lost[:-1]] = scheduler.timesteps[2::2][lost[:-1]]
 
 
-def _plant_tree(scheduler, noise, seed: int) -> None:
-    """DPM++ SDE's Brownian tree, grown on the CPU, so that a GPU gets the same noise."""
+def _plant_tree(scheduler, noise, seed: int, generator) -> None:
+    """DPM++ SDE's Brownian tree, grown on the CPU, so that a GPU gets the same noise. Whoever seeds
+    `generator` anew on the way gets another tree from there on."""
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
     levels = scheduler.sigmas[scheduler.sigmas > 0]
@@ -239,12 +240,16 @@ def _plant_tree(scheduler, noise, seed: int) -> None:
     if low == high:  # one step goes straight to zero: no noise, and no tree of no length
         scheduler.noise_sampler = lambda sigma, sigma_next: 0.0
         return
-    tree = BrownianTreeNoiseSampler(noise.cpu(), low, high, seed)
+    began = generator.initial_seed()
+    trees = {began: BrownianTreeNoiseSampler(noise.cpu(), low, high, seed)}
     # torchsde rounds the tree's ends to six digits, then warns of every level outside of them.
-    low, high = max(low, round(low, 6)), min(high, round(high, 6))
+    inner = max(low, round(low, 6)), min(high, round(high, 6))
 
     def between(sigma, sigma_next):
-        ends = (level.double().clamp(low, high) for level in (sigma, sigma_next))
-        return tree(*ends).to(noise)
+        now = generator.initial_seed()
+        if now not in trees:
+            trees[now] = BrownianTreeNoiseSampler(noise.cpu(), low, high, now)
+        ends = (level.double().clamp(*inner) for level in (sigma, sigma_next))
+        return trees[now](*ends).to(noise)
 
     scheduler.noise_sampler = between

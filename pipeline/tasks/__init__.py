@@ -1,8 +1,8 @@
 """Tasks: what can be asked for, each one file and one line of TASKS.
 
-A task's file has `Options`, what is asked for, and `stream(models, options)`, which yields the
-engine's Step events and at last its Result. Command line, web API and page are made from TASKS and
-the fields of Options, so nothing heavy is imported here, nor where Options are defined.
+A task's file has `Options`, what is asked for, and `stream(models, options, *, words)`, which
+yields the engine's Step events and at last its Result. Command line, web API and page are made from
+TASKS and the fields of Options, so nothing heavy is imported here, nor where Options are defined.
 """
 
 from __future__ import annotations
@@ -52,10 +52,13 @@ def options(key: str, **fields: Any) -> GenerateOptions:
     return module(key).Options(**fields)
 
 
-def stream(models, key: str, asked: GenerateOptions, shelf=None) -> Iterator[Step | Result]:
+def stream(
+    models, key: str, asked: GenerateOptions, shelf=None, *, words: bool = False
+) -> Iterator[Step | Result]:
     """Step events, then the Result; closing the iterator stops the work.
 
-    asked: of `options`. shelf: where a task that draws with several models finds them.
+    asked: of `options`. shelf: where a task that draws with several models finds them. words:
+    whether the Steps tell where words went, see engine.stream.
     """
     more = {"shelf": shelf} if TASKS[key].shelf else {}
-    return module(key).stream(models, asked, **more)
+    return module(key).stream(models, asked, words=words, **more)

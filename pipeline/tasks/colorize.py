@@ -40,7 +40,7 @@ class Options(TaskOptions):
     )
 
 
-def stream(models, options: Options):
+def stream(models, options: Options, *, words: bool = False):
     """The picture in its own size, coloured at the size at which the model works."""
     from .. import colour, engine
     from ..pictures import fitted
@@ -60,7 +60,8 @@ def stream(models, options: Options):
         steer=lightness(models.preview, start.clean),
         finish=lambda drawn: colour.recolour(picture, drawn, edges=True),
     )
-    return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)
+    notes = options.picture.notes
+    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)
 
 
 def lightness(preview, grey: torch.Tensor) -> Steer:

@@ -7,6 +7,6 @@ from ..options import GenerateOptions as Options
 __all__ = ["Options", "stream"]
 
 
-def stream(models, options: Options):
+def stream(models, options: Options, *, words: bool = False):
     """See engine.stream."""
-    return models.stream(options)
+    return models.stream(options, words=words)

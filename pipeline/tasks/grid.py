@@ -114,7 +114,7 @@ def _at(found: dict[str, Axis], place: tuple[int, int, int], error: InputError) 
     return on(f"At {' and '.join(where)}", error)
 
 
-def stream(models, options: Options, shelf=None) -> Iterator[Any]:
+def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iterator[Any]:
     """Step events, `image` counting all pictures, then the Result: first the sheet, then each.
 
     shelf: where the models and autoencoders of an axis are found. A picture that cannot be drawn
@@ -137,7 +137,7 @@ def stream(models, options: Options, shelf=None) -> Iterator[Any]:
     for number, cell in enumerate(order):
         used = None  # or it would stay in memory beside the next
         used = _models(models, cell, shelf)
-        with closing(used.stream(cell.options)) as events:
+        with closing(used.stream(cell.options, words=words)) as events:
             for event in events:
                 if not hasattr(event, "images"):
                     spent = time.perf_counter() - began

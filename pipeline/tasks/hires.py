@@ -26,16 +26,16 @@ class Options(TaskOptions):
     )
 
 
-def stream(models, options: Options):
+def stream(models, options: Options, *, words: bool = False):
     """Each picture small, then large, from the same seed."""
     from .working import each
 
     chosen = options.schedule
     resolved = models.resolve(options)
-    return each(resolved, lambda single: _one(models, single, chosen))
+    return each(resolved, lambda single: _one(models, single, chosen, words))
 
 
-def _one(models, options: Options, chosen: str | None):
+def _one(models, options: Options, chosen: str | None, words: bool):
     from .. import engine, samplers
     from ..samplers import SCHEDULES
     from .working import gentle, larger, numbered, refined
@@ -59,7 +59,7 @@ def _one(models, options: Options, chosen: str | None):
         "Hires schedule type": SCHEDULES[fine.schedule].label,
     }
     total = options.steps + fine.steps - samplers.begin_at(fine.strength, fine.steps)
-    first = yield from numbered(engine.stream(models, options), 0, total)
+    first = yield from numbered(engine.stream(models, options, words=words), 0, total)
     start = refined(models, fine, first, fields)
-    second = engine.stream(models, fine, starts=lambda _: start)
+    second = engine.stream(models, fine, words=words, starts=lambda _: start)
     return (yield from numbered(second, options.steps, total, first.seconds))

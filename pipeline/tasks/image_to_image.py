@@ -25,7 +25,7 @@ class Options(TaskOptions):
     )
 
 
-def stream(models, options: Options):
+def stream(models, options: Options, *, words: bool = False):
     """The picture's own size where the model can work at it, else its shape at the model's size."""
     from .. import engine
     from ..pictures import fitted
@@ -34,4 +34,5 @@ def stream(models, options: Options):
     options = sized(models, options, options.picture.image.size)
     image = fitted(options.picture.image, options.width, options.height, options.fit)
     start = begin(models, options, image, {"Denoising strength": options.strength})
-    return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)
+    notes = options.picture.notes
+    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)

@@ -69,7 +69,7 @@ class Options(TaskOptions):
         return tuple(getattr(self, side) for side in SIDES)
 
 
-def stream(models, options: Options):
+def stream(models, options: Options, *, words: bool = False):
     """The picture in its own size, with its margins, and only what the mask covers is new."""
     from PIL.Image import Resampling
 
@@ -124,4 +124,5 @@ def stream(models, options: Options):
         finish=finish,
         beside=beside(models, seen, hole.resize(size, Resampling.NEAREST), size),
     )
-    return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)
+    notes = options.picture.notes
+    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)

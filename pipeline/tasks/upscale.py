@@ -36,7 +36,7 @@ class Options(TaskOptions):
     )
 
 
-def stream(models, options: Options):
+def stream(models, options: Options, *, words: bool = False):
     """The picture, `scale` times as large."""
     from .. import engine
     from ..pictures import fitted
@@ -71,4 +71,5 @@ def stream(models, options: Options):
         tile=tile,
         finish=lambda drawn: fitted(drawn, *size, "stretch"),
     )
-    return engine.stream(models, options, starts=lambda _: start, notes=options.picture.notes)
+    notes = options.picture.notes
+    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)
