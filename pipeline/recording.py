@@ -225,7 +225,7 @@ class Branch(Watch):
         if seed is not None:
             self.reseeds += ((self.step, seed),)
         different = _different(recording, options, seed)
-        root = start.lineage or (recording.options.model_dump(mode="json", exclude_defaults=True),)
+        root = start.lineage or (described(recording.options),)
         fields = {**start.fields, "Branch step": self.step + 1}
         fields |= {"Branch changes": "; ".join(different) or None, "Noise seed": seed}
         lineage = (*root, {"at": self.step, **different})
@@ -249,6 +249,14 @@ class Branch(Watch):
             reseeds=self.reseeds,
             parent=self.parent.key,
         )
+
+
+def described(options: GenerateOptions) -> dict[str, Any]:
+    """Resolved options as plain values, those of GenerateOptions alone, defaults left out."""
+    from .options import GenerateOptions
+
+    fields = set(GenerateOptions.model_fields)
+    return options.model_dump(mode="json", include=fields, exclude_defaults=True)
 
 
 def changed(recording: Recording, changes: Mapping[str, Any]) -> tuple[GenerateOptions, int | None]:

@@ -68,7 +68,7 @@ class _Closing(list):
 def test_resumed_without_a_change_it_is_the_same_picture(models, sampler):
     whole, (recording,) = record(models, sampler=sampler)
     calls = len(recording.moments)
-    for step in (1, 3, 5):
+    for step in (1, 4):
         result, again, steps = branch(models, recording, step)
         assert np.array_equal(pixels(result), pixels(whole)), step
         assert torch.equal(result.latents[0], whole.latents[0])
@@ -123,7 +123,7 @@ def test_another_seed_of_the_noise_changes_the_noise_that_follows(models, sample
 @pytest.mark.parametrize(("old", "new"), [("euler", s) for s in ABLE if s != "euler"])
 def test_another_sampler_goes_on_from_the_latents(models, old, new):
     """Its first query has the picture and the noise that were there, at a level of its own."""
-    _, (recording,) = record(models, sampler=old, steps=8)
+    _, (recording,) = record(models, sampler=old, steps=6)
     moment = recording.at_step(4)
     result, made, steps = branch(models, recording, 4, sampler=new)
     sigma = steps[0].sigma
@@ -131,7 +131,7 @@ def test_another_sampler_goes_on_from_the_latents(models, old, new):
     expected = alpha * moment.clean + sigma * alpha * moment.noise
     assert torch.allclose(steps[0].latents, expected, atol=1e-4)
     # No other step of that sampler begins nearer.
-    own = [m.sigma for m in record(models, sampler=new, steps=8)[1][0].moments]
+    own = [m.sigma for m in record(models, sampler=new, steps=6)[1][0].moments]
     gaps = [abs(math.log(s / moment.sigma)) for s in own if s > 0]
     assert abs(math.log(sigma / moment.sigma)) <= min(gaps) + 1e-4 or SAMPLERS[new].order > 1
     assert torch.isfinite(result.latents[0]).all()
@@ -200,7 +200,7 @@ def test_a_sampler_that_cannot_begin_there_is_refused_and_one_that_can_is_offere
     monkeypatch.setattr(
         "pipeline.samplers.unsupported", lambda n: "LMS needs scipy." if n == "lms" else None
     )
-    with pytest.raises(InputError, match="LMS needs scipy. Euler can begin here."):
+    with pytest.raises(InputError, match=r"LMS needs scipy\. Euler can begin here\."):
         Branch(models, recording, 1, {"sampler": "lms"})
 
 
