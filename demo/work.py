@@ -74,11 +74,26 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
     fields: those of the task's Options, under "model" a name of the shelf's choices (None: its
     first), under "vae" another autoencoder's (None: the model's own). `on_gpu` wraps the work where
     a GPU is lent by the call (ZeroGPU). The iterator raises InputError for what the user can mend,
-    and Broken for the rest.
+    and Broken for the rest. `paint.on_device(generator)` is another's way onto the same device.
     """
     device = threading.Lock()
 
-    @on_gpu
+    def on_device(function: Callable[..., Iterator]) -> Callable[..., Iterator]:
+        """`function`, a generator, alone on the device and on the lent GPU; see `paint`."""
+        lent = on_gpu(function)
+
+        def run(*args):
+            with device:
+                events = lent(*args)
+                try:
+                    with broken():
+                        yield from events
+                finally:
+                    events.close()
+
+        return run
+
+    @on_device
     def work(task: str, asked, names: tuple, folder: str) -> Iterator[Progress | Finished]:
         for event in tasks.stream(shelf.get(*names), task, asked, shelf):
             if hasattr(event, "images"):
@@ -92,14 +107,9 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
             # Bad input need not wait for the device, nor may opening pictures and models hold it.
             asked = tasks.options(task, **{k: v for k, v in fields.items() if k not in MODEL})
             shelf.get(*names)
-        with device:
-            events = work(task, asked, names, folder)
-            try:
-                with broken():
-                    yield from events
-            finally:
-                events.close()
+        yield from work(task, asked, names, folder)
 
+    paint.on_device = on_device
     return paint
 
 

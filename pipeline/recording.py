@@ -89,6 +89,10 @@ class Recording:
         return self.origin.options
 
     @property
+    def parameters(self) -> str:
+        return self.image.info.get("parameters", "")
+
+    @property
     def steps(self) -> int:
         """How many of the user's steps there are."""
         return self.moments[-1].step + 1
@@ -209,7 +213,7 @@ class Branch(Watch):
                 f"Step {self.step + 1} is of the picture that this is a branch of: go on from that."
             )
         start = recording.origin.start
-        if start is None:
+        if start.begin < 0:
             raise InputError(
                 "This picture began from another one, which its file does not hold: it can be"
                 " looked at, but not gone on from."
@@ -371,3 +375,24 @@ class Recordings:
 
 def _key() -> str:
     return secrets.token_urlsafe(12)
+
+
+def remake(models: Any, lineage: Iterable[Mapping[str, Any]], key: str | None = None):
+    """The events of a picture made again from its lineage, see start.Start: the first picture, then
+    each branch. Yields Steps and Results; returns the last Recording, None if it was too large.
+
+    key: what it is to be called, where that is known.
+    """
+    from .options import GenerateOptions
+
+    first, *branches = lineage
+    watch = Watch(models, models.stream(GenerateOptions(**first), words=True))
+    yield from watch
+    for change in branches:
+        if watch.recordings[0] is None:
+            return None
+        changes = {name: value for name, value in change.items() if name != "at"}
+        watch = Branch(models, watch.recordings[0], change["at"], changes)
+        yield from watch
+    made = watch.recordings[0]
+    return made if made is None or key is None else replace(made, key=key)

@@ -108,7 +108,7 @@ def test_log_is_one_csv_without_doubles(tmp_path):
 # A parent that imports everything once and forks the real command: each child is killed for real,
 # without ten times the start-up.
 FORKS = """
-    import os, random, signal, sys, time
+    import glob, os, random, signal, sys, time
     import pipeline.training.cli
     from pipeline.__main__ import main
     folder, data, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -129,6 +129,10 @@ FORKS = """
         return child
     for kill in range(kills):
         child = train(kill > 0)
+        patience = time.monotonic() + 120
+        while kill > 6 and not glob.glob(folder + "/vae/checkpoint-*"):  # a slow machine
+            assert time.monotonic() < patience
+            time.sleep(0.02)
         time.sleep(random.uniform(0.1, 3.0))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
