@@ -55,7 +55,7 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
                 shown = 0.0
                 with broken():
                     fields = asked(values)
-                for event in page.paint(fields, folder, key):
+                for event in page.paint(fields, folder, key, record=True):
                     if isinstance(event, Finished):
                         before = task.before(dict(zip(given, values, strict=True)))
                         compared = seen.comparison.after(before)
@@ -73,7 +73,13 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
             raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
 
     outputs = [seen.view, seen.status, seen.gallery, seen.chosen, seen.parameters]
-    outputs += [seen.last_seed, seen.strip, seen.last_step, *seen.comparison.after(None)]
+    outputs += [
+        seen.records,
+        seen.last_seed,
+        seen.strip,
+        seen.last_step,
+        *seen.comparison.after(None),
+    ]
     return go.click(
         wait,
         None,
@@ -120,6 +126,7 @@ def _finished(seen, event: Finished, tongue: str, first: bool) -> dict:
         ),
         seen.chosen: 0,
         seen.parameters: event.parameters,
+        seen.records: event.records,
         seen.last_seed: str(event.seed),
         seen.strip: history.entries(event),
         seen.last_step: None,

@@ -9,17 +9,21 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import tasks
 from pipeline.errors import InputError
+from pipeline.recording import Recordings, Watch
 
 MODEL = ("model", "vae")  # what the shelf is asked for
 RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
+# Where a GPU is lent by the call, what was kept would be lost with the process that has it.
+LENT = bool(os.environ.get("SPACES_ZERO_GPU"))
 SMALL = 192  # pixels: the larger side of a picture in the history
 log = logging.getLogger("glassbox")
 
@@ -44,7 +48,8 @@ class Progress:
 class Finished:
     """All pictures are done: PNG files that hold their parameters text.
 
-    small: each as a data URL, for the history. warnings: what was asked for and not done.
+    small: each as a data URL, for the history. warnings: what was asked for and not done. records:
+    the key of each picture's recording, None where there is none.
     """
 
     files: list[str]
@@ -54,6 +59,7 @@ class Finished:
     seconds: float
     ran_on: str
     warnings: tuple[str, ...] = ()
+    records: tuple[str | None, ...] = ()
 
     @property
     def parameters(self) -> str:
@@ -75,8 +81,9 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
     first), under "vae" another autoencoder's (None: the model's own). `on_gpu` wraps the work where
     a GPU is lent by the call (ZeroGPU). The iterator raises InputError for what the user can mend,
     and Broken for the rest. `paint.on_device(generator)` is another's way onto the same device.
+    `paint.recordings` keeps the ways of those pictures that were drawn with `record`.
     """
-    device = threading.Lock()
+    device, recordings = threading.Lock(), Recordings()
 
     def on_device(function: Callable[..., Iterator]) -> Callable[..., Iterator]:
         """`function`, a generator, alone on the device and on the lent GPU; see `paint`."""
@@ -94,22 +101,22 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
         return run
 
     @on_device
-    def work(task: str, asked, names: tuple, folder: str) -> Iterator[Progress | Finished]:
-        for event in tasks.stream(shelf.get(*names), task, asked, shelf):
-            if hasattr(event, "images"):
-                yield _finished(event, Path(folder))
-            else:
-                yield _progress(event)
+    def work(task: str, asked, names: tuple, folder: str, record: bool):
+        models = shelf.get(*names)
+        events = tasks.stream(models, task, asked, shelf, words=record)
+        yield from told(Watch(models, events) if record else events, folder, recordings)
 
-    def paint(fields: dict, folder: str, task: str = "generate") -> Iterator[Progress | Finished]:
+    def paint(
+        fields: dict, folder: str, task: str = "generate", *, record: bool = False
+    ) -> Iterator[Progress | Finished]:
         names = tuple(fields.get(key) for key in MODEL)
         with broken():
             # Bad input need not wait for the device, nor may opening pictures and models hold it.
             asked = tasks.options(task, **{k: v for k, v in fields.items() if k not in MODEL})
             shelf.get(*names)
-        yield from work(task, asked, names, folder)
+        yield from work(task, asked, names, folder, record and not LENT)
 
-    paint.on_device = on_device
+    paint.on_device, paint.recordings = on_device, recordings
     return paint
 
 
@@ -123,6 +130,24 @@ def broken() -> Iterator[None]:
     except Exception:
         log.exception("a request failed")
         raise Broken from None
+
+
+def told(events, folder: str, recordings: Recordings) -> Iterator[Progress | Finished]:
+    """What the page is told of a request's events; pictures become files in `folder`, and what a
+    Watch recorded goes to `recordings`."""
+    try:
+        for event in events:
+            if not hasattr(event, "images"):
+                yield _progress(event)
+                continue
+            finished = _finished(event, Path(folder))
+            if isinstance(events, Watch):
+                sheet = (None,) if event.sheet else ()
+                keys = (*sheet, *recordings.put(events.recordings))
+                finished = replace(finished, records=keys)
+            yield finished
+    finally:
+        events.close()
 
 
 def _progress(step) -> Progress:

@@ -46,7 +46,7 @@ SELECTED = '.gradio-container:has(#tab-{}[style*="flex"])'
 @dataclass(frozen=True)
 class Seen:
     """The components that show what comes out. chosen: the number of the gallery's picture;
-    comparison: see compare.py."""
+    comparison: see compare.py; records: the keys of the pictures' recordings, see work.py."""
 
     view: Any
     gallery: Any
@@ -55,6 +55,7 @@ class Seen:
     strip: Any
     chosen: Any
     comparison: Any
+    records: Any
     last_seed: Any
     last_step: Any
 
@@ -113,7 +114,9 @@ def build(page, tabs: dict[str, Task]) -> None:
     page.fill = reading.filler(page, status, switch.wire(page, status, added, knows))
     with below:
         strip = history.panel(page)
-    seen = Seen(**shown, strip=strip, last_seed=gr.State(), last_step=gr.State())
+    seen = Seen(
+        **shown, strip=strip, records=gr.State(()), last_seed=gr.State(), last_step=gr.State()
+    )
     page.seen = seen
     for name, view in views.items():
         prompt_line.wire(page, form[name], view)

@@ -64,7 +64,7 @@ class Recording:
     """The way of one picture.
 
     key       what it is called where it is kept
-    model     name and hash of the model that drew it
+    model     name and hash of the model that drew it, and its autoencoder if that is another's
     moments   all calls in their order, those before a branch too
     before    how many of the moments are its parent's
     first     the step at which its own sampler began: 0 but where a branch took another sampler
@@ -74,7 +74,7 @@ class Recording:
     """
 
     key: str
-    model: tuple[str, str]
+    model: tuple[str, str, str | None]
     origin: Origin
     moments: tuple[Moment, ...]
     final: torch.Tensor
@@ -135,10 +135,14 @@ class Watch:
     None where it took too much memory (`limit` bytes). Closing the iterator closes the events."""
 
     def __init__(self, models: Any, events: Iterator[Step | Result], limit: int = EACH):
-        self.model, self.events, self.limit = (models.name, models.hash), events, limit
+        self.model = models.name, models.hash, models.vae_name
+        self.events, self.limit = events, limit
         self.recordings: list[Recording | None] = []
         self._moments: dict[Origin, list[Moment] | None] = {}
         self._bytes: dict[Origin, int] = {}
+
+    def close(self) -> None:
+        self.events.close()
 
     def __iter__(self) -> Iterator[Step | Result]:
         try:
@@ -199,10 +203,11 @@ class Branch(Watch):
         self.parent, self.step = recording, _step(step)
         options, seed = changed(recording, changes)
         moment = recording.at_step(self.step)
-        if (models.name, models.hash) != recording.model:
+        if (models.name, models.hash, models.vae_name) != recording.model:
             raise InputError(
-                f"This picture was drawn by {' '.join(recording.model)}, not by {models.name} "
-                f"{models.hash}: it can be looked at, and gone on from with its own model."
+                f"This picture was drawn by {' '.join(filter(None, recording.model))}, not by"
+                f" {' '.join(filter(None, (models.name, models.hash, models.vae_name)))}: only its"
+                " own model can go on."
             )
         self.afresh = any(
             getattr(options, name) != getattr(recording.options, name)

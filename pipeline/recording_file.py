@@ -224,7 +224,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     )
     return Recording(
         keys[row["key"]],
-        tuple(map(str, row["model"][:2])),
+        _model(row["model"]),
         origin,
         tuple(moments),
         latents("final"),
@@ -234,6 +234,11 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
         tuple((_whole(a), _whole(b)) for a, b in row["reseeds"]),
         None if parent is None else parent.key,
     )
+
+
+def _model(row: Any) -> tuple[str, str, str | None]:
+    name, digest, vae = row
+    return str(name)[:200], str(digest)[:64], None if vae is None else str(vae)[:200]
 
 
 def _unknown(lineage: tuple):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from demo.texts import TEXTS
@@ -22,6 +23,7 @@ from pipeline.engine import Result
 from pipeline.errors import InputError
 from pipeline.library import Entry
 from pipeline.options import GenerateOptions
+from pipeline.samplers import Answer
 from pipeline.shelf import Shelf
 
 WORDS = [
@@ -40,6 +42,16 @@ class FakeStep:
     total: int
     seconds: float
     preview: Image.Image
+    latents: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 4, 8, 8))
+    clean: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 4, 8, 8))
+    answer: Answer = field(default_factory=lambda: Answer(torch.zeros(1, 4, 8, 8)))
+    origin: object = None
+    origin_step: int = 0
+    t: float = 0.0
+    sigma: float = 1.0
+    words: tuple = ()
+    maps: None = None
+    grids: tuple = ()
 
 
 @dataclass
@@ -52,6 +64,8 @@ class FakeResult:
     metadata: dict = field(default_factory=lambda: {"device": "cpu", "dtype": "float32"})
     warnings: tuple = ("A <b>quiet</b> word.",)
     sheet: bool = False
+    origins: tuple = ()
+    latents: tuple = ()
 
     def save(self, path):
         return Result.save(self, path)
@@ -72,6 +86,7 @@ class FakeModels:
 
     backends = FakeBackends()
     name, hash, device, vocabulary = "fake", "0123456789", "cpu", WORDS
+    vae_name = None
     family, what, path = "sd1", "a stand-in", Path("fake")
     defaults = dict(  # noqa: RUF012 - a stand-in, never changed
         sampler="dpmpp_2m", schedule="automatic", steps=8, cfg=5.0, width=128, height=128
@@ -88,7 +103,7 @@ class FakeModels:
             filled["seed"] = random.randrange(2**32)
         return GenerateOptions(**(given | filled))
 
-    def stream(self, options):
+    def stream(self, options, words=False):
         options = self.resolve(options)
         if options.width > 1024:
             raise InputError("The fake draws at most 1024 pixels.")

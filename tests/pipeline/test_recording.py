@@ -44,7 +44,7 @@ def test_every_call_is_kept_as_it_was(models):
     assert list(watch) == events
     *steps, result = events
     (recording,) = watch.recordings
-    assert recording.model == (models.name, models.hash) and recording.steps == 3
+    assert recording.model == (models.name, models.hash, None) and recording.steps == 3
     assert torch.equal(recording.final, result.latents[0])
     for step, moment in zip(steps, recording.moments, strict=True):
         assert (moment.step, moment.sigma) == (step.index - 1, step.sigma)
