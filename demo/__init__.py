@@ -37,7 +37,7 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(shelf, paint, i18n, head, tabs)
+        page = Page(shelf, paint, i18n, head, tabs, panels)
         workspace.build(page, TASKS)
         for key, tab in TABS.items():
             if key not in TASKS:

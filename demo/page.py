@@ -15,6 +15,7 @@ class Page:
     """Handed to each tab while the page is built; the block that tasks share adds its own.
 
     head: the header, which names the model. tabs: to switch between them, by their key in TABS.
+    panels: each tab itself. look: the button that opens the gallery's picture in Look inside.
     form: the shared settings' components by the name of their field.
     own_size: whether a picture's task leaves width and height to the picture.
     boxes: by task, where it takes its picture, see fields.py.
@@ -29,11 +30,13 @@ class Page:
     i18n: Any
     head: Any
     tabs: Any
+    panels: dict[str, Any]
     form: dict[str, Any] = field(default_factory=dict)
     own_size: Any = None
     boxes: dict[str, Any] = field(default_factory=dict)
     worded: dict[Any, Callable] = field(default_factory=dict)
     seen: Any = None
+    look: Any = None
     fill: Callable | None = None
     tokenizers: dict[str, Any] = field(default_factory=dict)
     embeddings: dict[str, Path] = field(default_factory=dict)

@@ -165,6 +165,9 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
         slider = compare.slider(i18n)
     status = gr.HTML(stage.line("ready", i18n("ready")), apply_default_css=False, elem_id="status")
     with gr.Row(elem_id="gallery-send", elem_classes="gb-send"):
+        page.look = gr.Button(
+            i18n("inside_open"), size="sm", variant="primary", elem_id="look", min_width=0
+        )
         senders = sending.row(page, "gallery")
         comparison = Comparison(compare.button(i18n), slider, gr.State(), gr.State(False))
     parameters = gr.Textbox(

@@ -101,6 +101,8 @@ def together(layers: list[torch.Tensor]) -> torch.Tensor:
     """Maps (words, h, w) of several layers as their average at one resolution, see WordMaps."""
     sizes = [layer.shape[1:] for layer in layers]
     size = max([s for s in sizes if min(s) <= 16] or sizes, key=lambda s: s[0] * s[1])
+    if not len(layers[0]):
+        return layers[0].new_zeros((0, *size))
     total = 0
     for layer in layers:
         mode = "area" if layer.shape[1] > size[0] else "bilinear"

@@ -382,22 +382,42 @@ def _key() -> str:
     return secrets.token_urlsafe(12)
 
 
-def remake(models: Any, lineage: Iterable[Mapping[str, Any]], key: str | None = None):
-    """The events of a picture made again from its lineage, see start.Start: the first picture, then
-    each branch. Yields Steps and Results; returns the last Recording, None if it was too large.
+class Remake(Watch):
+    """The events of a picture made again from its lineage, see start.Start: the Steps of the first
+    picture and of each branch, then the last Result.
 
-    key: what it is to be called, where that is known.
+    key, parent: of the recording that comes of it, where they are known.
     """
-    from .options import GenerateOptions
 
-    first, *branches = lineage
-    watch = Watch(models, models.stream(GenerateOptions(**first), words=True))
-    yield from watch
-    for change in branches:
-        if watch.recordings[0] is None:
-            return None
-        changes = {name: value for name, value in change.items() if name != "at"}
-        watch = Branch(models, watch.recordings[0], change["at"], changes)
-        yield from watch
-    made = watch.recordings[0]
-    return made if made is None or key is None else replace(made, key=key)
+    def __init__(
+        self,
+        models: Any,
+        lineage: Iterable[Mapping[str, Any]],
+        key: str | None = None,
+        parent: str | None = None,
+    ):
+        from .options import GenerateOptions
+
+        first, *self.branches = lineage
+        options = GenerateOptions(**first)
+        super().__init__(models, models.stream(options, words=True))
+        self.models, self.named = models, {"key": key, "parent": parent}
+
+    def __iter__(self) -> Iterator[Step | Result]:
+        watch, left = Watch(self.models, self.events, self.limit), list(self.branches)
+        while True:
+            try:
+                for event in watch:
+                    if not hasattr(event, "images"):
+                        yield event
+            finally:
+                watch.close()
+            made = watch.recordings[0]
+            if made is None or not left:
+                break
+            change = dict(left.pop(0))
+            watch = Branch(self.models, made, change.pop("at"), change, limit=self.limit)
+        if made is not None:
+            made = replace(made, **{k: v for k, v in self.named.items() if v is not None})
+        self.recordings = [made]
+        yield event
