@@ -117,5 +117,6 @@ INSIDE = {
     ),
     "inside_go": ("Branch", "分支"),
     "inside_export": ("Export the tree", "导出分支树"),
+    "inside_file": ("The tree, all of its steps", "分支树，包含每一步"),
     "inside_import": ("Open a tree", "打开分支树"),
 }

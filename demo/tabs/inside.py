@@ -79,19 +79,26 @@ def tab(page) -> None:
                     stop = gr.Button(
                         i18n("stop"), variant="stop", min_width=90, elem_id="inside-stop"
                     )
-            with gr.Row(elem_id="inside-file", elem_classes="gb-card"):
-                export = gr.DownloadButton(
-                    i18n("inside_export"), size="sm", elem_id="inside-export", min_width=120
-                )
-                load = gr.UploadButton(
-                    i18n("inside_import"),
-                    size="sm",
-                    file_types=[".safetensors"],
-                    elem_id="inside-import",
-                    min_width=120,
+            with gr.Column(elem_id="inside-files", elem_classes="gb-card", min_width=0):
+                with gr.Row():
+                    export = gr.Button(
+                        i18n("inside_export"), size="sm", elem_id="inside-export", min_width=120
+                    )
+                    load = gr.UploadButton(
+                        i18n("inside_import"),
+                        size="sm",
+                        file_types=[".safetensors"],
+                        elem_id="inside-import",
+                        min_width=120,
+                    )
+                exported = gr.File(
+                    label=i18n("inside_file"),
+                    visible=False,
+                    interactive=False,
+                    elem_id="inside-file",
                 )
 
-    looks = {empty, viewer, tree, opened, status, again, *form.values()}
+    looks = {empty, viewer, tree, opened, status, again, exported, *form.values()}
 
     def show(recording: Recording, grove: inside.Tree, tongue: str, said: str = "") -> dict:
         options = recording.options
@@ -102,6 +109,7 @@ def tab(page) -> None:
             opened: recording.key,
             status: stage.line("done", said or say("inside_ready", tongue)),
             again: gr.update(visible=False),
+            exported: gr.update(visible=False),
             form["at"]: recording.steps,
             **{form[name]: getattr(options, name) for name in CHANGES if name != "noise_seed"},
             form["noise_seed"]: "",
@@ -245,7 +253,8 @@ def tab(page) -> None:
             raise gr.Error(say(why, tongue), title=say("error", tongue), print_exception=False)
         folder = Path(tempfile.mkdtemp(prefix="glassbox-"))
         try:
-            return str(recording_file.save(found, folder / "glassbox-tree.safetensors"))
+            path = recording_file.save(found, folder / "glassbox-tree.safetensors")
+            return gr.update(value=str(path), visible=True)
         except InputError as error:
             raise gr.Error(str(error), title=say("error", tongue), print_exception=False) from None
 
@@ -277,7 +286,7 @@ def tab(page) -> None:
         example.click(first, [page.form[n] for n in asked], [*looks], **PRIVATE, **GPU),
     ]
     stop.click(halt, None, status, cancels=runs, **QUIET)
-    export.click(save, tree, export, **QUIET)
+    export.click(save, tree, exported, **QUIET)
     load.upload(bring, load, [*looks], **QUIET)
 
 

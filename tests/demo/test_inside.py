@@ -268,6 +268,7 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     # Exported, opened by another visitor, gone on from there.
     with page.expect_download() as download:
         page.click("#inside-export")
+        page.click("#inside-file a")
     file = tmp_path / "tree.safetensors"
     download.value.save_as(file)
     root, branch = open_tree(file)
