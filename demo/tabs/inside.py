@@ -251,10 +251,10 @@ def tab(page) -> None:
         if not found or None in found:
             why = "inside_gone" if found else "inside_none"
             raise gr.Error(say(why, tongue), title=say("error", tongue), print_exception=False)
-        folder = Path(tempfile.mkdtemp(prefix="glassbox-"))
         try:
-            path = recording_file.save(found, folder / "glassbox-tree.safetensors")
-            return gr.update(value=str(path), visible=True)
+            with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+                path = recording_file.save(found, Path(folder) / "glassbox-tree.safetensors")
+                yield gr.update(value=str(path), visible=True)
         except InputError as error:
             raise gr.Error(str(error), title=say("error", tongue), print_exception=False) from None
 
@@ -286,7 +286,7 @@ def tab(page) -> None:
         example.click(first, [page.form[n] for n in asked], [*looks], **PRIVATE, **GPU),
     ]
     stop.click(halt, None, status, cancels=runs, **QUIET)
-    export.click(save, tree, exported, **QUIET)
+    export.click(save, tree, exported, **PRIVATE)
     load.upload(bring, load, [*looks], **QUIET)
 
 

@@ -6,6 +6,9 @@
 (b) background: the named colour nearest to the median of the picture's border;
 (c) two objects: the object asked for is among the five nearest of its half, for both halves.
 
+(d) words: the map of an object's name, of all of its tokens, layers and steps together, has its
+    centre of mass in the half where the object was asked for, over both objects of (c)'s scenes.
+
 English and Chinese are counted apart. All draws come from one fixed seed.
 """
 
@@ -226,11 +229,55 @@ def evaluate(
             swapped += all(wrong) and not all(right)
         row["two_objects"] = sum(both) / len(both)
         row["two_objects_swapped"] = swapped / len(both)
+        row["words"] = words_on_things(models, vocabulary, pairs, language, progress=progress)
         table[language] = row
         if sheet is not None and language == "en":
             save_sheet(torch.stack(shown[:32]), sheet, columns=8)
     table["real_two_objects"] = _real_pairs(judge, composer, pairs)
     return table
+
+
+def name_at(words: tuple[str, ...], name: str) -> slice | None:
+    """Where the words of `name` stand among a prompt's words, however they were cut."""
+    wanted = name.replace(" ", "").lower()
+    for begin in range(len(words)):
+        joined = ""
+        for end in range(begin, len(words)):
+            joined += words[end].replace(" ", "").lower()
+            if joined == wanted:
+                return slice(begin, end + 1)
+            if not wanted.startswith(joined):
+                break
+    return None
+
+
+def in_its_half(maps: torch.Tensor, relation: str, first: bool) -> bool:
+    """Whether the map (h, w) of the first or second object has its centre of mass in the half where
+    the object was asked for."""
+    along = maps.sum(0 if relation in ("left", "right") else 1)
+    places = (torch.arange(len(along)) + 0.5) / len(along)
+    centre = float((along * places).sum() / along.sum())
+    return (centre < 0.5) == ((relation in ("left", "above")) == first)
+
+
+def words_on_things(
+    models, vocabulary: Vocabulary, pairs: list[Scene], language: str, *, progress: bool = True
+) -> float:
+    """Share of the names in captions of `pairs` whose maps lie in the right half."""
+    right = []
+    for seed, scene in enumerate(tqdm(pairs, desc="words", disable=not progress)):
+        options = GenerateOptions(
+            prompt=caption(scene, vocabulary, language), seed=seed, steps=STEPS
+        )
+        steps = [e for e in models.stream(options, words=True) if not hasattr(e, "images")]
+        maps = torch.stack([step.maps for step in steps]).mean(0)
+        for number, thing in enumerate(scene.things):
+            called = vocabulary.things[thing]
+            at = name_at(steps[0].words, called.en if language == "en" else called.zh)
+            right.append(
+                at is not None and in_its_half(maps[at].sum(0), scene.relation, not number)
+            )
+    return sum(right) / len(right)
 
 
 def _real_pairs(judge: Judge, composer: Composer, pairs: list[Scene]) -> float:
@@ -250,20 +297,20 @@ def markdown(table: dict) -> str:
 
     real, through = table["real"], table["real_through_vae"]
     rows = [
-        "| asked in | top-1 | top-5 | background | two objects, both right |",
-        "|---|---|---|---|---|",
+        "| asked in | top-1 | top-5 | background | two objects, both right | words in place |",
+        "|---|---|---|---|---|---|",
     ]
     for language, name in (("en", "English"), ("zh", "Chinese")):
         row = table[language]
-        keys = ("top1", "top5", "background", "two_objects")
+        keys = ("top1", "top5", "background", "two_objects", "words")
         rows.append(f"| {name} | " + " | ".join(percent(row[k]) for k in keys) + " |")
     rows.append(
         f"| real pictures (the judge's ceiling) | {percent(real['top1'])} | {percent(real['top5'])}"
-        f" | | {percent(table['real_two_objects'])} |"
+        f" | | {percent(table['real_two_objects'])} | |"
     )
     rows.append(
         f"| real pictures through the autoencoder | {percent(through['top1'])} "
-        f"| {percent(through['top5'])} | | |"
+        f"| {percent(through['top5'])} | | | |"
     )
     return "\n".join(rows)
 
@@ -274,7 +321,8 @@ def report(table: dict) -> str:
     return (
         f"{n} captions of one object and {n // 2} of two, drawn at random with a fixed seed, "
         f"{steps} steps each. The judge is the model's own CLIP image tower, choosing among "
-        f"{table['objects']} objects.\n\n{markdown(table)}\n\n"
+        f"{table['objects']} objects. Words in place: names in captions of two objects whose map"
+        f" has its centre of mass in the half of what they name.\n\n{markdown(table)}\n\n"
         f"The autoencoder keeps {table['vae_psnr']:.1f} dB of these pictures (PSNR)."
     )
 

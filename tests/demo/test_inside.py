@@ -286,6 +286,35 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     assert "Traceback" not in server.log()
 
 
+def test_steps_that_were_dropped_are_said_and_made_again(visit):
+    page = visit("en")
+    draw(page, seed="11")
+    dropped = []
+
+    def drop(route):
+        if "frame" in (route.request.post_data or "") and not page.dropped:
+            return route.continue_()
+        dropped.append(1)
+        return route.fulfill(json={"gone": "dropped"})
+
+    page.dropped = False
+    page.route("**/component_server*", drop)
+    look(page)
+    before = shown(page)
+    page.dropped = True
+    page.click(".gbi-kinds [data-kind=noise]")
+    page.wait_for_selector("#inside-status .gb-error")
+    assert "were dropped" in page.inner_text("#inside-status") and dropped
+    page.dropped = False
+    page.unroute("**/component_server*")
+    page.click("#inside-again")
+    page.wait_for_selector("#inside-status .gb-done")
+    page.click(".gbi-kinds [data-kind=clean]")
+    page.wait_for_function("document.querySelector('.gbi-a').dataset.shown.endsWith('/3/clean')")
+    assert np.abs(shown(page) - before).max() == 0
+    assert page.locator(".gbi-node").count() == 1
+
+
 def test_an_empty_place_offers_to_draw_and_files_that_are_none_are_refused(visit, tmp_path):
     page = visit("en", viewport={"width": 390, "height": 844})
     page.get_by_role("tab", name="Look inside").click()
