@@ -19,7 +19,6 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 
-
 def pytest_configure(config):
     """Triton's interpreter searches the whole language at every call of every function for what
     it replaces: a third of its time. What it finds is always the same, so it is kept."""

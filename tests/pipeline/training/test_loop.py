@@ -139,12 +139,14 @@ FORKS = """
         return child
     def newest():
         return loop.newest_checkpoint(Path(folder) / "vae")
+    def over(child):
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     for kill in range(kills):
         before, until = newest(), time.monotonic() + 60
         child = train(kill > 0)
-        while kill % 2 and newest() == before and time.monotonic() < until:
+        while kill % 2 and newest() == before and not over(child) and time.monotonic() < until:
             time.sleep(0.01)
-        time.sleep(random.uniform(0.0, 0.3 if kill % 2 else 1.5))
+        time.sleep(random.uniform(0.0, 0.2 if kill % 2 else 0.8))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         print("killed" if os.WIFSIGNALED(status) else "ended", flush=True)
