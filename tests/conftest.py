@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -16,6 +17,49 @@ if not os.path.exists("/dev/nvidiactl") and not os.path.exists("/dev/kfd"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+
+def pytest_configure(config):
+    """Triton's interpreter searches the whole language at every call of every function for what
+    it replaces: a third of its time. What it finds is always the same, so it is kept."""
+    try:
+        from triton.runtime import interpreter
+    except ImportError:
+        return
+    if not hasattr(interpreter, "_LangPatchScope"):  # older ones load the language anew
+        return
+    builtin, found = interpreter.tl.core.is_builtin, {}
+
+    def patch_builtin(package, builder, scope):
+        if package not in found:
+            members = inspect.getmembers(package)
+            found[package] = [(name, member) for name, member in members if builtin(member)]
+        for name, member in found[package]:
+            if getattr(package, name) is member:  # not replaced yet
+                interpreter._patch_attr(package, name, member, builder, scope)
+
+    interpreter._patch_builtin = patch_builtin
+
+
+# What takes longest begins first, so that no worker ends with one of these while the others idle.
+LONGEST = (
+    "tests/pipeline/training/",
+    "tests/kernels/",
+    "tests/demo/test_browser.py",
+    "tests/demo/test_tasks.py",
+    "tests/pipeline/test_backends.py",
+    "tests/pipeline/test_emoji.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    def rank(item) -> int:
+        found = (i for i, place in enumerate(LONGEST) if item.nodeid.startswith(place))
+        return next(found, len(LONGEST))
+
+    items.sort(key=rank)  # keeps the order within
+
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler",

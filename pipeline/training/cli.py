@@ -51,6 +51,8 @@ SHARES = (
     ("unet", data.SIZE, 0.3),
 )
 
+TRAINED = ("clip", "vae", "decoder", "unet", "all", "upscaler")  # need --minutes or --steps
+
 
 def run(args: argparse.Namespace) -> None:
     for name in ("minutes", "rate"):
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
+    if args.stage in TRAINED and args.minutes is None and args.steps is None:
+        raise InputError("Say how long to train: --minutes N or --steps N.")
     try:
         if args.stage != "lora":  # which learns from a person's own pictures, on any model
             args.data = args.data or Path("runs/data")
@@ -151,8 +155,6 @@ def _go(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> No
         raise InputError(
             f"{trainer.folder} already holds a run: pass --resume to go on, or another --run."
         )
-    if minutes is None and args.steps is None:
-        raise InputError("Say how long to train: --minutes N or --steps N.")
     card.begin(args.folder, trainer.folder.name, args.base)
     try:
         trainer.train(minutes=minutes, steps=args.steps)
@@ -320,8 +322,6 @@ def _encoder_hash(model: AutoencoderKL) -> str:
 
 
 def train_all(args: argparse.Namespace) -> None:
-    if args.minutes is None and args.steps is None:
-        raise InputError("Say how long to train: --minutes N or --steps N.")
     for stage, side, share in SHARES:
         print(f"Stage {stage}" + (f" at {side} pixels" if side else ""))
         now = argparse.Namespace(**vars(args))

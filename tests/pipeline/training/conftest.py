@@ -27,6 +27,34 @@ def _disc(index: int) -> bytes:
     return out.getvalue()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_sprites():
+    """The pictures of an archive are decoded once, not anew for each stage of each run."""
+    from pipeline.training import data, upscaler, vae
+
+    read, kept = data.load_sprites, {}
+
+    def load_sprites(folder, emojis, side):
+        key = folder, None if emojis is None else tuple(emojis), side
+        if key not in kept:
+            kept[key] = read(folder, emojis, side)
+        return kept[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (data, upscaler, vae):
+            patch.setattr(module, "load_sprites", load_sprites)
+        yield
+
+
+@pytest.fixture
+def few_objects(monkeypatch):
+    """A vocabulary of four objects a group, for what looks at each of them many times."""
+    from pipeline.training import data
+
+    objects = {group: emojis[:4] for group, emojis in data.OBJECTS.items()}
+    monkeypatch.setattr(data, "OBJECTS", objects)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """A folder with the three archives, holding a disc and names for every object."""

@@ -1,12 +1,27 @@
 """`python -m pipeline train`: sentences for what is wrong, and one short run of every stage."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline.__main__ import main
+
+
+@pytest.fixture
+def small(few_objects, monkeypatch):
+    """Whole runs, little work: a short tokenizer's training, small batches of held-out scenes,
+    sample sheets of one caption in few steps."""
+    from pipeline.training import tokenizer, unet, vae
+
+    train, pictures = tokenizer.train, vae.Pictures.__call__
+    asked, draw = unet.asked, unet.draw
+    monkeypatch.setattr(tokenizer, "train", lambda *a: train(*a, captions=500))
+    monkeypatch.setattr(vae.Pictures, "__call__", lambda p, n, g: pictures(p, min(n, 8), g))
+    monkeypatch.setattr(unet, "asked", lambda vocabulary: asked(vocabulary)[:1])
+    monkeypatch.setattr(unet, "draw", lambda *a: draw(*a, steps=3))
 
 
 def run(capsys, *argv):
@@ -56,12 +71,8 @@ def test_data_is_fetched_with_npm_pack(capsys, tmp_path, monkeypatch, tiny_data)
     assert not (tmp_path / "data" / "asked").exists()
 
 
-def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, monkeypatch):
+def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, small):
     from pipeline import load
-    from pipeline.training import unet
-
-    asked = unet.asked
-    monkeypatch.setattr(unet, "asked", lambda vocabulary: asked(vocabulary)[:1])
 
     where = ["--run", tmp_path / "run", "--data", tiny_data, "--device", "cpu"]
     model = tmp_path / "model"
@@ -89,12 +100,12 @@ def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, m
     assert made["unet"]["pictures"] == 6 + 2 and made["clip"]["pictures"] == 16
 
 
-def test_all_stages_in_one_command_small_pictures_first(capsys, tmp_path, tiny_data, monkeypatch):
+def test_all_stages_in_one_command_small_pictures_first(
+    capsys, tmp_path, tiny_data, monkeypatch, small
+):
     from pipeline.training import unet
 
-    asked, sides = unet.asked, []
-    monkeypatch.setattr(unet, "asked", lambda vocabulary: asked(vocabulary)[:1])
-    fill = unet.Pool.fill
+    fill, sides = unet.Pool.fill, []
 
     def watched(pool, seed):
         fill(pool, seed)
@@ -109,7 +120,7 @@ def test_all_stages_in_one_command_small_pictures_first(capsys, tmp_path, tiny_d
     assert {k: v["steps"] for k, v in made.items()} == {"clip": 2, "vae": 2, "unet": 2}
 
 
-def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny_data):
+def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny_data, small):
     """One step at a vanishing rate: what is saved is what the model folder held."""
     from safetensors.torch import load_file
 
@@ -136,16 +147,20 @@ def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny
     assert run(capsys, "vae", "--steps", 2, "--batch", 4, "--resume", *where[:-2])[0] == 0
 
 
-def test_choices_are_compared_at_equal_budgets(capsys, tmp_path, tiny_data, monkeypatch):
+def test_choices_are_compared_at_equal_budgets(
+    capsys, tmp_path, tiny_data, monkeypatch, few_objects
+):
     from pipeline.training import compare
 
-    for name, few in (("HELD", 8), ("EVERY", 64), ("SINGLE_PLACES", compare.SINGLE_PLACES[:1])):
+    for name, few in (("HELD", 8), ("EVERY", 16), ("SINGLE_PLACES", compare.SINGLE_PLACES[:1])):
         monkeypatch.setattr(compare, name, few)
+    small = {name: replace(choice, batch=4) for name, choice in compare.CHOICES.items()}
+    monkeypatch.setattr(compare, "CHOICES", small)
     base = Path(__file__).parents[3] / "pipeline/models/emoji"
     where = ["--run", tmp_path, "--data", tiny_data, "--device", "cpu", "--base", base]
     few = ["--pool", 32, "--minutes", 0.001]
     code, out, _ = run(capsys, "compare", "--only", "noise,small-first,on", *few, *where)
     rows = out.strip().splitlines()[-3:]
-    assert code == 0 and [r.split(" | ")[1] for r in rows] == ["64", "128", "64"]
+    assert code == 0 and [r.split(" | ")[1] for r in rows] == ["4", "8", "4"]
     code, _, err = run(capsys, "compare", "--only", "nose", *few, *where)
     assert code == 2 and "no choice 'nose'" in err

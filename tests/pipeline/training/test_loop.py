@@ -105,16 +105,26 @@ def test_log_is_one_csv_without_doubles(tmp_path):
     assert [int(r.split(",")[0]) for r in rows[1:]] == [50, 100, 150, 200]
 
 
-# A parent that imports everything once and forks the real command: each child is killed for real,
-# without ten times the start-up.
+# A parent that imports everything and decodes the pictures once and forks the real command: each
+# child is killed for real, without ten times the start-up. Every other one is killed at a random
+# moment after its first checkpoint, however busy the machine is, the rest at any moment at all.
 FORKS = """
-    import glob, os, random, signal, sys, time
+    import os, random, signal, sys, time
+    from pathlib import Path
     import pipeline.training.cli
     from pipeline.__main__ import main
-    folder, data, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    argv = ["train", "vae", "--run", folder, "--data", data, "--batch", "1", "--steps", "STEPS",
+    from pipeline.training import data, loop, vae
+    folder, archives, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    argv = ["train", "vae", "--run", folder, "--data", archives, "--batch", "1", "--steps", "STEPS",
             "--checkpoint-steps", "1", "--device", "cpu"]
     random.seed(int(sys.argv[4]))
+    emojis = [t.emoji for t in data.Vocabulary.from_packages(Path(archives)).things]
+    read = data.load_sprites
+    kept = {side: read(Path(archives), emojis, side) for side in (data.SINGLE, data.PAIR)}
+    kept[data.SIZE] = read(Path(archives), None, data.SIZE)
+    data.load_sprites = vae.load_sprites = lambda folder, emojis, side: kept[side].clone()
+    pictures = vae.Pictures.__call__  # few for the sample sheet of every checkpoint
+    vae.Pictures.__call__ = lambda self, count, generator: pictures(self, min(count, 4), generator)
     def train(resume):
         child = os.fork()
         if child == 0:
@@ -127,13 +137,16 @@ FORKS = """
             finally:
                 os._exit(code)
         return child
+    def newest():
+        return loop.newest_checkpoint(Path(folder) / "vae")
+    def over(child):
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     for kill in range(kills):
+        before, until = newest(), time.monotonic() + 60
         child = train(kill > 0)
-        patience = time.monotonic() + 120
-        while kill > 6 and not glob.glob(folder + "/vae/checkpoint-*"):  # a slow machine
-            assert time.monotonic() < patience
-            time.sleep(0.02)
-        time.sleep(random.uniform(0.1, 3.0))
+        while kill % 2 and newest() == before and not over(child) and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.2 if kill % 2 else 0.8))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         print("killed" if os.WIFSIGNALED(status) else "ended", flush=True)

@@ -238,11 +238,12 @@ def test_asked_scenes_are_fixed_and_cover_the_vocabulary():
 
 
 def test_export_writes_a_model_that_loads_draws_and_can_be_measured(
-    tmp_path, tiny_data, vocabulary, words
+    tmp_path, tiny_data, few_objects, words
 ):
     torch.manual_seed(0)
     from pipeline import load
 
+    vocabulary = data.Vocabulary.from_packages(tiny_data)
     folder = tmp_path / "model"
     towers = clip.build(tokenizer.load(words))
     export.export(
