@@ -38,21 +38,19 @@ class News:
     warnings: tuple[str, ...] = ()
 
 
-def news(events: Iterator, folder: str, labels: Sequence[str]) -> Iterator[News]:
-    """Each event as it is to be shown; finished pictures go to `folder`, named after the labels."""
+def news(events: Iterator, folder: str, given: Sequence) -> Iterator[News]:
+    """Each event as it is to be shown; pictures of the lanes `given` go to files in `folder`."""
     shown: dict[int | None, float] = {}
     try:
         for event in events:
             if isinstance(event, arena.Call):
                 yield News(replace(event, view=None), _due(event, shown))
             elif isinstance(event, arena.Finish):
-                name = "".join(c if c.isalnum() else "_" for c in labels[event.lane].lower())
-                name = f"glassbox-{event.result.seeds[0]}-{name.replace('__', '_')}.png"
-                (file,) = event.result.save(Path(folder) / name)
-                text, image = event.result.parameters[0], event.result.images[0]
-                said = event.result.warnings
-                light = replace(event, result=None)
-                yield News(light, data_url(image, SIDE), str(file), text, said)
+                made = event.result
+                name = f"glassbox-{made.seeds[0]}-{given[event.lane].key}.png"
+                (file,) = made.save(Path(folder) / name)
+                seen = data_url(made.images[0], SIDE), str(file), made.parameters[0], made.warnings
+                yield News(replace(event, result=None), *seen)
             elif isinstance(event, arena.Reference):
                 yield News(event, data_url(event.image, SIDE))
             else:
@@ -185,11 +183,13 @@ class Board:
                 return say("arena_known", self.tongue)
             return say("arena_step", self.tongue, index=track.step, total=track.total)
         step = say("arena_step", self.tongue, index=track.step, total=track.total)
-        calls = say("arena_calls", self.tongue, calls=track.calls)
+        lines = [step, say("arena_calls", self.tongue, calls=track.calls)]
         far = track.last if track.last is not None else (track.distances or [None])[-1]
-        if far is None:
-            return f"{step}<br>{calls}"
-        return f"{step}<br>{calls} · {say('arena_far', self.tongue, far=number(far))}"
+        if far is not None:
+            lines.append(say("arena_far", self.tongue, far=number(far)))
+        elif self.backends:
+            lines.append(say("seconds", self.tongue, seconds=track.seconds))
+        return "<br>".join(lines)
 
     # what comes out
 
@@ -217,13 +217,8 @@ class Board:
 
     def _table(self) -> str:
         heads = (
-            "sampler",
-            "schedule",
-            "steps",
-            "arena_head_calls",
-            "arena_head_time",
-            "arena_head_far",
-        )
+            "sampler", "arena_head_far", "arena_head_calls", "arena_head_time", "steps", "schedule",
+        )  # fmt: skip
         nearest = min(
             (t.last for t, lane in zip(self.tracks, self.given, strict=True)
              if t.last is not None and lane.sampler not in arena.ELSEWHERE),
@@ -239,7 +234,7 @@ class Board:
                 far = f'<b class="gb-nearest">{far}</b>'
             elif lane.sampler in arena.ELSEWHERE:
                 far += f" <i>{say('arena_elsewhere_mark', self.tongue)}</i>"
-            cells = [schedule, track.step, track.calls, f"{track.seconds:.2f} s", far]
+            cells = [far, track.calls, f"{track.seconds:.2f} s", track.step, schedule]
             rows.append(_row(f"{swatch(i)}{escape(SAMPLERS[lane.sampler].label)}", cells))
         return _table([say(h, self.tongue) for h in heads], rows) + self._texts()
 
@@ -279,18 +274,6 @@ class Board:
         return _table([say(h, self.tongue) for h in heads], rows)
 
 
-def absent(models, tongue: str) -> str:
-    """The backends that do not race here, and why."""
-    rows = "".join(
-        f"<li><b>{say(kind, tongue)}: {escape(name)}</b> {escape(why)}</li>"
-        for kind, name, why in arena.absent(models)
-    )
-    if not rows:
-        return ""
-    head = say("arena_absent", tongue)
-    return f'<div class="gb-absent"><p>{head}</p><ul>{rows}</ul></div>'
-
-
 def curves(tracks: Sequence[Track], samplers: Sequence[str], steps: int, tongue: str) -> str:
     """Both plots; without tracks only their axes."""
     calls = max((SAMPLERS[s].order * steps for s in samplers), default=steps)
@@ -299,40 +282,52 @@ def curves(tracks: Sequence[Track], samplers: Sequence[str], steps: int, tongue:
         [Curve(t.sigmas, i) for i, t in enumerate(tracks)],
         Frame(steps, *SIGMAS),
         x_label=say("steps", tongue),
-        y_label="sigma",
         alt=say("arena_sigma_alt", tongue, names=names),
     )
     far = plot(
         [Curve([*enumerate(t.distances, 1)], i) for i, t in enumerate(tracks)],
         Frame(calls, *FAR),
         x_label=say("arena_head_calls", tongue),
-        y_label=say("arena_distance", tongue),
         alt=say("arena_far_alt", tongue, names=names),
+        empty=say("arena_far_later", tongue) if tracks else "",
     )
     legend = "".join(f"<li>{swatch(i)}{escape(t.label)}</li>" for i, t in enumerate(tracks))
-    return (
-        f'<div class="gb-plots"><figure><figcaption>{say("arena_sigma", tongue)}</figcaption>{sigma}'
-        f"</figure><figure><figcaption>{say('arena_far_title', tongue)}</figcaption>{far}</figure>"
-        f'</div><ul class="gb-legend">{legend}</ul>'
+    figures = "".join(
+        f"<figure><figcaption>{say(title, tongue)}</figcaption>{drawn}</figure>"
+        for title, drawn in (("arena_sigma", sigma), ("arena_far_title", far))
     )
+    return f'<div class="gb-plots">{figures}</div><ul class="gb-legend">{legend}</ul>'
 
 
-def said(models, tongue: str) -> str:
-    """What the reference and a distance are, who need not come near, and who cannot race here."""
+def said(tongue: str) -> str:
+    """What the reference and a distance are, and who need not come near."""
     name, steps = arena.REFERENCE.label, arena.REFERENCE_STEPS
-    about = say("arena_about", tongue, name=name, steps=steps)
-    return (
-        f'<p class="gb-note gb-not">{escape(about)}</p>{_elsewhere(tongue)}{absent(models, tongue)}'
+    fresh, other = (
+        ", ".join(SAMPLERS[key].label for key in SAMPLERS if key in keys)
+        for keys in (arena.FRESH, arena.ELSEWHERE - arena.FRESH)
+    )
+    return _notes(
+        say("arena_about", tongue, name=name, steps=steps),
+        say("arena_elsewhere", tongue, fresh=fresh, other=other),
     )
 
 
-def _elsewhere(tongue: str) -> str:
-    fresh = ", ".join(s.label for key, s in SAMPLERS.items() if key in arena.FRESH)
-    other = ", ".join(
-        s.label for key, s in SAMPLERS.items() if key in arena.ELSEWHERE - arena.FRESH
+def said_of_backends(models, tongue: str) -> str:
+    """What their differences are, and which do not race here, and why."""
+    base = arena.Rival(**arena.PLAIN).label
+    about = _notes(say("arena_backends_about", tongue, base=base))
+    rows = "".join(
+        f"<li><b>{say(kind, tongue)}: {escape(name)}</b> {escape(why)}</li>"
+        for kind, name, why in arena.absent(models)
     )
-    said = say("arena_elsewhere", tongue, fresh=fresh, other=other)
-    return f'<p class="gb-note gb-not">{escape(said)}</p>'
+    if not rows:
+        return about
+    head = say("arena_absent", tongue)
+    return f'{about}<div class="gb-absent"><p>{head}</p><ul>{rows}</ul></div>'
+
+
+def _notes(*sentences: str) -> str:
+    return "".join(f'<p class="gb-note gb-not">{escape(s)}</p>' for s in sentences)
 
 
 def number(value: float) -> str:

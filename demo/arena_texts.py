@@ -45,7 +45,7 @@ ARENA = {
         "Distance to the reference over model calls: {names}",
         "与参照的距离随模型调用次数的变化：{names}",
     ),
-    "arena_distance": ("distance", "距离"),
+    "arena_far_later": ("drawn when the reference is known", "画好参照后显示"),
     # the tables
     "arena_head_calls": ("Model calls", "模型调用"),
     "arena_head_time": ("Time", "用时"),
@@ -71,6 +71,13 @@ ARENA = {
         "因此接近方程的精确解。距离是赛道当前认为的干净潜变量与参照最终潜变量之差的均方根，"
         "以参照自身的标准差为单位：0 是同一幅图，约 1.4 是毫不相干的图。"
         "同一提示词和种子的第一场比赛最后才画参照，之后直接沿用。用时是各步之和，第一步还包括读取提示词。",
+    ),
+    "arena_backends_about": (
+        "Each makes one step in turn, so that a busy machine slows all alike; the time is the "
+        "median, the first step aside, which may build kernels. Differences are those of the "
+        "finished picture and of its latents against {base}, the plain one.",
+        "各后端轮流各走一步，机器忙时大家同样变慢；用时取中位数，不计可能要编译内核的第一步。"
+        "差异是最终图片和潜变量与最朴素的 {base} 之差。",
     ),
     "arena_elsewhere": (
         "These add fresh noise and end at another picture by design, so they need not come near "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 460, 290
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 40  # margins
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 40  # margins
 DASHES = ("", "7 4", "2 3", "10 3 2 3", "5 2", "1 4")  # curves that lie on each other are both seen
 
 
@@ -44,8 +44,8 @@ class Frame:
         return Frame(max(self.right, *xs, 1), self.low, max(self.high, *ys, 0))
 
 
-def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, y_label: str, alt: str) -> str:
-    """An SVG; `alt` says in words what it shows."""
+def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, alt: str, empty: str = "") -> str:
+    """An SVG; `alt` says in words what it shows, `empty` why there is nothing yet."""
     frame = frame.around(curves)
     lines = []
     for x in _steps(frame.right):
@@ -58,13 +58,14 @@ def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, y_label: str, a
         lines.append(f'<text class="gb-y" x="{LEFT - 6}" y="{at + 4:.1f}">{y:g}</text>')
     drawn = "".join(_line(curve, frame) for curve in curves if curve.points)
     middle = (LEFT + WIDTH - RIGHT) / 2
+    if not drawn and empty:
+        lines.append(f'<text class="gb-empty" x="{middle}" y="{HEIGHT / 2}">{escape(empty)}</text>')
     box = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
-    upright = f'transform="translate(11 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"'
     return (
         f'<svg class="gb-plot" {box} role="img" aria-label="{escape(alt)}">'
         f'<g class="gb-axes">{"".join(lines)}'
         f'<text class="gb-name" x="{middle}" y="{HEIGHT - 5}">{escape(x_label)}</text>'
-        f'<text class="gb-name" {upright}>{escape(y_label)}</text></g>{drawn}</svg>'
+        f"</g>{drawn}</svg>"
     )
 
 

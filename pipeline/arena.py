@@ -54,6 +54,11 @@ class Lane:
         return name if self.schedule == "automatic" else f"{name} {SCHEDULES[self.schedule].label}"
 
     @property
+    def key(self) -> str:
+        """For the name of a file."""
+        return self.sampler if self.schedule == "automatic" else f"{self.sampler}-{self.schedule}"
+
+    @property
     def taken(self) -> str:
         """The schedule that is really taken."""
         own = SAMPLERS[self.sampler].automatic
@@ -73,6 +78,11 @@ class Rival:
     @property
     def label(self) -> str:
         return f"{self.attention} + {self.group_norm}"
+
+    @property
+    def key(self) -> str:
+        """For the name of a file."""
+        return f"{self.attention}-{self.group_norm}"
 
 
 @dataclass(frozen=True)

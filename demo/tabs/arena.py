@@ -20,7 +20,7 @@ from ..texts import language, say
 from ..work import MODEL, Broken, broken
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
-PROMPT, SEED = "a cat to the left of a rocket on a white background", "1"
+PROMPT, SEED = "a red apple on a blue background", "1"
 LANES = ("Euler a", "DDIM", "DPM++ 2M", "UniPC")
 FIELDS = ("prompt", "negative", "steps", "cfg", "seed")
 SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two pictures of the race, and of its curves
@@ -39,7 +39,7 @@ def tab(page) -> None:
             events = pipeline_arena.race_backends(models, options, given)
         else:
             events = pipeline_arena.race(models, options, given, reference)
-        yield from arena.news(events, folder, [one.label for one in given])
+        yield from arena.news(events, folder, given)
 
     with gr.Column(elem_id="gb-arena", min_width=0):
         with gr.Column(elem_id="arena-ask", elem_classes="gb-card", min_width=0):
@@ -79,12 +79,12 @@ def tab(page) -> None:
                 elem_id="arena-files",
             )
     with gr.Column(elem_id="arena-out", elem_classes="gb-card", min_width=0):
-        report = gr.HTML(apply_default_css=False, elem_id="arena-report", min_height=400)
+        report = gr.HTML(apply_default_css=False, elem_id="arena-report")
         notes = gr.HTML(apply_default_css=False, elem_id="arena-notes")
 
     def idle(request: gr.Request):
         tongue = language(request)
-        return arena.curves((), (), 20, tongue), arena.said(shelf.first, tongue)
+        return arena.curves((), (), 20, tongue), arena.said(tongue)
 
     gr.on(None, idle, None, [report, notes], queue=False, **PRIVATE)
 
@@ -112,7 +112,11 @@ def tab(page) -> None:
                 tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
                 closing(compete("arena", options, names, folder, given, reference)) as events,
             ):
-                yield {view: board.lanes(), report: board.report(), files: gr.update(visible=False)}
+                explained = arena.said(tongue)
+                if board.backends:
+                    explained = arena.said_of_backends(models, tongue)
+                first = {view: board.lanes(), report: board.report(), notes: explained}
+                yield first | {files: gr.update(visible=False)}
                 for news in events:
                     board.take(news)
                     if isinstance(news.event, pipeline_arena.Reference):
@@ -145,7 +149,7 @@ def tab(page) -> None:
     def race_backends(request: gr.Request, model, vae, *values):
         yield from shown(pipeline_arena.rivals, request, model, vae, *values)
 
-    outputs = [view, status, report, files]
+    outputs = [view, status, report, notes, files]
     who = [page.form[name] for name in MODEL]
     runs = []
     for button, run, more in ((go, race, [lanes]), (backends, race_backends, [])):
@@ -205,7 +209,7 @@ def asked(shelf, fields: dict) -> tuple[tuple, object, GenerateOptions]:
 def _field(i18n, name: str) -> gr.Textbox:
     """Text, or a number that may be left out: an empty number field would be sent as 0."""
     value = {"prompt": PROMPT, "seed": SEED}.get(name, "")
-    hints = {"seed": "seed_hint", "steps": "character_own", "cfg": "character_own"}
+    hints = {"seed": "seed_hint", "steps": "auto_takes", "cfg": "auto_takes"}
     return gr.Textbox(
         value,
         label=i18n(name),
