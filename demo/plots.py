@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 460, 290
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 40  # margins
+WIDTH, HEIGHT = 460, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 46  # margins
 DASHES = ("", "7 4", "2 3", "10 3 2 3", "5 2", "1 4")  # curves that lie on each other are both seen
 
 
@@ -51,7 +51,7 @@ def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, alt: str, empty
     for x in _steps(frame.right):
         at, _ = frame.place(x, frame.high)
         lines.append(f'<path d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        lines.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}">{x:g}</text>')
+        lines.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 19}">{x:g}</text>')
     for y in _decades(frame.low, frame.high):
         _, at = frame.place(0, y)
         lines.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
