@@ -141,18 +141,18 @@ def tab(page) -> None:
             yield {status: stage.error(sentence)}
             raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
 
-    def race(request: gr.Request, model, vae, chosen, *values):
+    def of_samplers(request: gr.Request, model, vae, chosen, *values):
         yield from shown(
             lambda models: pipeline_arena.lanes(chosen or ()), request, model, vae, *values
         )
 
-    def race_backends(request: gr.Request, model, vae, *values):
+    def of_backends(request: gr.Request, model, vae, *values):
         yield from shown(pipeline_arena.rivals, request, model, vae, *values)
 
     outputs = [view, status, report, notes, files]
     who = [page.form[name] for name in MODEL]
     runs = []
-    for button, run, more in ((go, race, [lanes]), (backends, race_backends, [])):
+    for button, run, more in ((go, of_samplers, [lanes]), (backends, of_backends, [])):
         waiting = button.click(wait, None, status, queue=False, trigger_mode="once", **PRIVATE)
         inputs = [*who, *more, *form.values()]
         runs.append(waiting.then(run, inputs, outputs, **PRIVATE, **GPU))
