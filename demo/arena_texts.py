@@ -55,7 +55,7 @@ ARENA = {
     "arena_head_speed": ("Speed", "速度"),
     "arena_head_pixels": ("Largest pixel difference", "最大像素差"),
     "arena_head_latents": ("Largest latent difference", "最大潜变量差"),
-    "arena_of_255": ("{pixels} of 255", "{pixels} / 255"),
+    "arena_of_255": ("{pixels} of 255", "{pixels}（满值 255）"),
     "arena_base": ("compared with this", "以此为准"),
     "arena_absent": ("Not in the race on this server:", "在这台服务器上不参赛："),
     # what it all means

@@ -122,7 +122,7 @@ def test_backends_on_the_page(visit, models):
     assert [tuple(row[:2]) for row in shown] == [(r.attention, r.group_norm) for r in rivals]
     assert shown[0][4] == shown[0][5] == "以此为准"
     for row, compared in zip(shown[1:], told[1:], strict=True):
-        assert row[4] == f"{compared.pixels} / 255" and row[5] == f"{compared.latents:.2g}"
+        assert row[4] == f"{compared.pixels}（满值 255）" and row[5] == f"{compared.latents:.2g}"
         assert float(row[2].split()[0]) > 0
     notes = page.inner_text("#arena-notes")
     assert all(name in notes and why in notes for _, name, why in arena.absent(models))
@@ -149,23 +149,26 @@ def test_one_lane_is_no_race_and_a_race_can_be_stopped(visit, server):
     assert "Traceback" not in server.log()
 
 
-def test_two_visitors_at_once_get_their_own(server, models):
+def test_two_visitors_at_once_get_their_own(server, models, raced):
     """Over the web API, which shares the page's queue and device."""
     got = {}
+    fields = {"prompt": "a red apple", "steps": 2, "cfg": 2}
 
     def visitor(seed):
         client = Client(server.url, verbose=False)
-        fields = {"prompt": "blue", "lanes": "euler, ddim", "steps": 2, "seed": seed, "cfg": 2}
-        got[seed] = client.predict(**fields, api_name="/race")
+        got[seed] = client.predict(**fields, lanes="euler, ddim", seed=seed, api_name="/race")
 
-    visitors = [threading.Thread(target=visitor, args=(seed,)) for seed in (1, 2)]
+    visitors = [threading.Thread(target=visitor, args=(seed,)) for seed in (5, 6)]
     for thread in visitors:
         thread.start()
     for thread in visitors:
         thread.join()
-    for seed, (pictures, told) in got.items():
-        options = GenerateOptions(prompt="blue", seed=seed, steps=2, cfg=2.0)
-        events = list(arena.race(models, options, arena.lanes(["Euler", "DDIM"])))
+    (known,) = of(arena.Reference, raced)
+    for seed, reference in ((5, known), (6, None)):
+        options = GenerateOptions(**fields, seed=seed)
+        lanes = arena.lanes(["Euler", "DDIM"])
+        events = list(arena.race(models, options, lanes, reference))
+        pictures, told = got[seed]
         for lane, measured, finish, picture in zip(
             told, of(arena.Measured, events), of(arena.Finish, events), pictures, strict=True
         ):
@@ -173,8 +176,7 @@ def test_two_visitors_at_once_get_their_own(server, models):
             assert lane["distance"] == measured.last and lane["calls"] == 2
             image = Image.open(picture["image"])
             assert np.array_equal(np.asarray(image), np.asarray(finish.result.images[0]))
-    first, second = (got[seed][1][0]["distance"] for seed in (1, 2))
-    assert first != second
+    assert got[5][1][0]["distance"] != got[6][1][0]["distance"]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_two_visitors_at_once_get_their_own(server, models):
     [
         ({"lanes": "euler"}, "2 to 6 lanes, not 1"),
         ({"lanes": "euler, eulr"}, "no sampler 'eulr'"),
-        ({"steps": 1000}, "steps must be a whole number from 1 to 200"),
+        ({"steps": 1000}, "Steps must be a whole number from 1 to 200"),
         ({"model": "nothing"}, "no model 'nothing' to choose"),
     ],
 )
