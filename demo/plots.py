@@ -9,7 +9,14 @@ from html import escape
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 46  # margins
-DASHES = ("", "7 4", "2 3", "10 3 2 3", "5 2", "1 4")  # curves that lie on each other are both seen
+DASHES = (
+    "",
+    "7 4",
+    "2 3",
+    "10 3 2 3",
+    "4 2",
+    "14 3",
+)  # curves that lie on each other are both seen
 
 
 @dataclass(frozen=True)

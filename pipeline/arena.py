@@ -336,7 +336,8 @@ class _Run:
             self.result = event
             return Finish(self.lane, len(self.times), sum(self.times), event)
         self.times.append(time.perf_counter() - began)
-        self.cleans.append(event.clean)
+        if self.rival is None:
+            self.cleans.append(event.clean)
         return Call(
             self.lane,
             len(self.times),

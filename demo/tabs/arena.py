@@ -22,6 +22,7 @@ from ..work import MODEL, Broken, broken
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 PROMPT, SEED = "a red apple on a blue background", "1"
 LANES = ("Euler a", "DDIM", "DPM++ 2M", "UniPC")
+PRESS = "() => document.querySelector('#arena-go').click()"
 FIELDS = ("prompt", "negative", "steps", "cfg", "seed")
 SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two pictures of the race, and of its curves
 KEPT = 32  # references of earlier races
@@ -157,6 +158,8 @@ def tab(page) -> None:
         inputs = [*who, *more, *form.values()]
         runs.append(waiting.then(run, inputs, outputs, **PRIVATE, **GPU))
 
+    form["prompt"].submit(None, js=PRESS)
+
     def halted(request: gr.Request):
         return stage.line("stopped", say("arena_stopped", language(request)))
 
@@ -266,11 +269,14 @@ def _endpoint(shelf, references: References, compete) -> None:
                 tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
                 closing(compete("arena", options, names, folder, given, reference)) as events,
             ):
+                told = 0.0
                 for news in events:
                     board.take(news)
                     if isinstance(news.event, pipeline_arena.Reference):
                         references.keep(key, news.event)
-                    yield [], {}  # so that a cancelled or lost client stops the work
+                    if time.monotonic() - told >= SHOW_EVERY:
+                        told = time.monotonic()
+                        yield [], {}  # so that a cancelled or lost client stops the work
                 yield [track.file for track in board.tracks], board.told()
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
