@@ -147,15 +147,20 @@ def test_a_random_seed_is_the_same_for_all(models, short):
 
 
 class Counting:
-    """A model that counts which of its streams are open."""
+    """A model that counts which of its streams are open, and holds them: nobody but the race
+    itself closes one."""
 
     def __init__(self, models):
-        self.models, self.open, self.opened = models, 0, 0
+        self.models, self.held, self.open, self.opened = models, [], 0, 0
 
     def __getattr__(self, name):
         return getattr(self.models, name)
 
     def stream(self, options):
+        self.held.append(self._stream(options))
+        return self.held[-1]
+
+    def _stream(self, options):
         self.open += 1
         self.opened += 1
         try:
