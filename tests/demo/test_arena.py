@@ -153,31 +153,32 @@ def test_one_lane_is_no_race_and_a_race_can_be_stopped(visit, server):
 def test_two_visitors_at_once_get_their_own(server, models, raced):
     """Over the web API, which shares the page's queue and device."""
     got = {}
-    fields = {"prompt": "a red apple", "steps": 2, "cfg": 2}
+    fields = {"prompt": "a red apple", "seed": 5, "cfg": 2}
+    asked = {2: "Euler, DDIM", 4: "heun, unipc karras"}  # lanes by steps
 
-    def visitor(seed):
+    def visitor(steps):
         client = Client(server.url, verbose=False)
-        got[seed] = client.predict(**fields, lanes="euler, ddim", seed=seed, api_name="/race")
+        got[steps] = client.predict(**fields, lanes=asked[steps], steps=steps, api_name="/race")
 
-    visitors = [threading.Thread(target=visitor, args=(seed,)) for seed in (5, 6)]
+    visitors = [threading.Thread(target=visitor, args=(steps,)) for steps in asked]
     for thread in visitors:
         thread.start()
     for thread in visitors:
         thread.join()
     (known,) = of(arena.Reference, raced)
-    for seed, reference in ((5, known), (6, None)):
-        options = GenerateOptions(**fields, seed=seed)
-        lanes = arena.lanes(["Euler", "DDIM"])
-        events = list(arena.race(models, options, lanes, reference))
-        pictures, told = got[seed]
+    for steps, (pictures, told) in got.items():
+        options = GenerateOptions(**fields, steps=steps)
+        lanes = arena.lanes(asked[steps].split(", "))
+        events = list(arena.race(models, options, lanes, known))
+        finishes = sorted(of(arena.Finish, events), key=lambda e: e.lane)
         for lane, measured, finish, picture in zip(
-            told, of(arena.Measured, events), of(arena.Finish, events), pictures, strict=True
+            told, of(arena.Measured, events), finishes, pictures, strict=True
         ):
             assert lane["distances"] == list(measured.distances)
-            assert lane["distance"] == measured.last and lane["calls"] == 2
+            assert lane["distance"] == measured.last and lane["calls"] == finish.calls
             image = Image.open(picture["image"])
             assert np.array_equal(np.asarray(image), np.asarray(finish.result.images[0]))
-    assert got[5][1][0]["distance"] != got[6][1][0]["distance"]
+    assert {len(told[0]["distances"]) for _, told in got.values()} == {2, 7}
 
 
 @pytest.mark.parametrize(
