@@ -38,13 +38,17 @@ def lent_gpu():
         return lambda function: function
     import spaces  # before torch
 
-    def seconds(task: str, asked, names: tuple, folder: str) -> int:
+    def seconds(task: str, asked, names: tuple, folder: str, given=(), *_) -> int:
         pixels = (asked.width or 512) * (asked.height or 512) / 512**2
         pixels *= 1 + getattr(asked, "scale", 0) ** 2  # drawn again, larger
         if task == "grid":
             from pipeline.tasks import grid
 
             pixels *= len(grid.cells(asked, grid.axes(asked)))
+        if task == "arena":
+            from pipeline import arena
+
+            pixels *= arena.most_calls(given, asked.steps) / asked.steps
         return int(min(10 + 0.1 * (asked.steps or 20) * pixels * asked.count, 300))
 
     return spaces.GPU(duration=seconds)
