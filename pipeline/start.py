@@ -92,7 +92,7 @@ def _encode(models: Any, pixels: torch.Tensor, running: Any = None) -> torch.Ten
 
 
 def decode_latents(models: Any, latents: torch.Tensor) -> Image.Image:
-    """Scaled latents (1, C, h, w) as an RGB picture; in tiles where it is large or memory is short."""
+    """Scaled latents (1, C, h, w) as an RGB picture; in tiles where it must be."""
     running = models.backends.start()
     height, width = (side * vae.factor(models.vae) for side in latents.shape[-2:])
 

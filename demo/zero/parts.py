@@ -25,9 +25,12 @@ BOOK = Path(__file__).with_name("book.js").read_text(encoding="utf-8")
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
-def prose(i18n, *keys: str) -> gr.HTML:
-    """Paragraphs; a key that ends in `_title` is a heading."""
-    return html("".join(_words(i18n, key) for key in keys), elem_classes="gb-prose")
+def prose(i18n, *keys: str) -> None:
+    """Paragraphs; a key that ends in `_title` is a heading. The browser translates one text in a
+    component, so each has its own."""
+    with gr.Column(elem_classes="gb-prose", min_width=0):
+        for key in keys:
+            html(_words(i18n, key))
 
 
 def html(value: str = "", **more) -> gr.HTML:
@@ -38,7 +41,8 @@ def html(value: str = "", **more) -> gr.HTML:
 def places(i18n, *rows: tuple[str, str]) -> gr.HTML:
     """The end of a chapter: the code that did it, to unfold. rows: (file, function or class)."""
     items = "".join(_place(*row) for row in rows)
-    return html(f'<h3 class="gb-title">{i18n("zero_places")}</h3>{items}', elem_classes="gb-places")
+    title = f'<h3 class="gb-title">{i18n("zero_places")}</h3>'
+    return html(title + items, elem_classes="gb-places")
 
 
 def status(i18n, elem_id: str) -> gr.HTML:
