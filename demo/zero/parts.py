@@ -74,7 +74,7 @@ def on_device(trigger: Callable, work: Callable, inputs: list, outputs: list, st
 
     def run(request: gr.Request, *values):
         tongue = language(request)
-        yield {status: stage.line("running", say("starting", tongue))}
+        yield {status: stage.line("running", say("zero_working", tongue))}
         try:
             with broken():
                 yield from work(tongue, *values)
@@ -98,6 +98,11 @@ def drawn(page, fields: dict, folder: str, tongue: str, status: gr.HTML) -> Iter
 def ready(tongue: str) -> str:
     """The status line before anything."""
     return stage.line("ready", say("ready", tongue))
+
+
+def running(what: str, right: str, share: float) -> str:
+    """The status line on the way."""
+    return stage.line("running", what, right, share)
 
 
 def done(tongue: str, seconds: float) -> str:

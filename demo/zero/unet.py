@@ -1,10 +1,164 @@
-"""Chapter iii: the UNet, and how it learns."""
+"""Chapter iii: the network that sees through noise, and how such a one learns."""
 
 from __future__ import annotations
 
-from . import parts
+import time
+from html import escape
+
+import gradio as gr
+
+from ..texts import say
+from ..work import data_url
+from . import parts, training
+
+PROMPT = "a red apple on a blue background"
+SIDE = 160  # pixels of a preview
+CELL = 96  # pixels of a block's map: any number of its own becomes so many
+ROWS = 4  # of the bars that show a vector
 
 
 def chapter(page) -> None:
     """Fill the step with components and wire them."""
-    parts.prose(page.i18n, "zero_unet_title")
+    i18n = page.i18n
+    with gr.Column(elem_classes="gb-card", min_width=0):
+        parts.prose(i18n, "zero_u_title", "zero_u_shape", "zero_u_try")
+        with gr.Row(elem_classes="gb-ask-row"):
+            prompt = gr.Textbox(
+                PROMPT,
+                label=i18n("prompt"),
+                max_lines=1,
+                elem_id="zero-u-prompt",
+                scale=4,
+                min_width=220,
+            )
+            go = gr.Button(
+                i18n("zero_u_draw"), variant="primary", elem_id="zero-u-draw", min_width=120
+            )
+        status = parts.status(i18n, "zero-u-status")
+        book = parts.book("zero-u")
+    with gr.Column(elem_classes="gb-card", min_width=0):
+        parts.prose(
+            i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
+        )
+    training.card(page)
+    parts.places(
+        i18n,
+        ("pipeline/denoiser.py", "Denoiser"),
+        ("pipeline/inside.py", "Activations"),
+        ("pipeline/training/unet.py", "velocity_loss"),
+        ("pipeline/training/tiny.py", "TinyUNet"),
+        ("pipeline/training/tiny.py", "train"),
+    )
+    form = page.form
+    inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
+
+    def draw(tongue: str, name, vae, steps, width, height, words):
+        from pipeline.inside import watched
+        from pipeline.options import GenerateOptions
+
+        began, frames, html = time.monotonic(), [], ""
+        models = page.shelf.get(name, vae)
+        asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
+        events = watched(models, models.stream(asked))
+        try:
+            for event, seen in events:
+                if hasattr(event, "images"):
+                    frames[-1]["picture"] = data_url(event.images[0], SIDE)
+                    continue
+                html = html or _u(seen, models, tongue)
+                frames.append(_frame(event, seen, tongue))
+                right = say("seconds", tongue, seconds=event.seconds)
+                what = say("step", tongue, index=event.index, total=event.total)
+                label = say("zero_u_step", tongue)
+                yield {
+                    status: parts.running(what, right, event.index / event.total),
+                    book: parts.pages(html, label, frames[-1:]),
+                }
+        finally:
+            events.close()
+        yield {
+            status: parts.done(tongue, time.monotonic() - began),
+            book: parts.pages(html, label, frames, len(frames) - 1),
+        }
+
+    parts.on_device(go.click, draw, [*inputs, prompt], [book], status)
+
+
+def _frame(event, seen, tongue: str) -> dict[str, str]:
+    """What changes in the picture of the UNet from step to step."""
+    frame = {
+        "place": say("step", tongue, index=event.index, total=event.total),
+        "picture": data_url(event.preview, SIDE),
+        "latents": data_url(event._preview.image(event.latents, SIDE, SIDE), SIDE),
+        "waves": _bars(seen.waves),
+        "time": _bars(seen.time),
+    }
+    return frame | {block.name: _map(block.map) for block in seen.blocks}
+
+
+def _map(values) -> str:
+    """Where a block is active, enlarged so that each of its places stays a square."""
+    from PIL import Image
+
+    image = parts.grey(values)
+    scale = max(1, CELL // max(image.size))
+    return parts.png(image.resize((image.width * scale, image.height * scale), Image.NEAREST))
+
+
+def _bars(vector) -> str:
+    """A vector as one row of greys."""
+    limit = float(vector.abs().max()) or 1.0
+    return parts.png(parts.grey(vector.repeat(ROWS, 1), -limit, limit))
+
+
+def _u(seen, models, tongue: str) -> str:
+    """The UNet with its shapes at this size: down on the left, up on the right, words and time
+    between them."""
+    blocks = {side: [b for b in seen.blocks if b.side == side] for side in _SIDES}
+    down = [*blocks["in"], *blocks["down"]]
+    up = [*blocks["up"], *blocks["out"]][::-1]
+    rows = ""
+    for level, (left, right) in enumerate(zip(down, up, strict=True)):
+        handed = len(left.skips) or 1
+        skip = say("zero_u_skips", tongue, count=handed)
+        rows += (
+            f'{_block(left, tongue, level)}<div class="gb-skip" title="{skip}"><span>{skip}</span></div>'
+            f"{_block(right, tongue, level)}"
+        )
+    middle = "".join(_block(block, tongue) for block in blocks["mid"])
+    ends = [
+        parts.figure(_BLANK, *[say(f"zero_u_{key}", tongue)] * 2, key=key)
+        for key in ("latents", "picture")
+    ]
+    vectors = {"waves": seen.waves, "time": seen.time}
+    words = {k: say(f"zero_u_{k}", tongue, count=len(vector)) for k, vector in vectors.items()}
+    moment = "".join(
+        f"<i>→</i>{parts.figure(_BLANK, said, said, key)}" for key, said in words.items()
+    )
+    size = sum(p.numel() for p in models.unet.parameters())
+    return (
+        f'<p class="gb-note gb-told" id="zero-u-size">{say("zero_u_size", tongue, count=size)}</p>'
+        f'<div class="gb-moment"><b>t</b>{moment}</div><div class="gb-u">{ends[0]}<i class="gb-through"></i>{ends[1]}{rows}'
+        f'<div class="gb-mid">{middle}</div></div>'
+    )
+
+
+def _block(block, tongue: str, level: int = 0) -> str:
+    """One block: its name, its output's shape, what enters, where it is active."""
+    shape = " × ".join(map(str, block.shape))
+    tags = ""
+    if block.side in ("down", "mid", "up"):
+        tags += f'<span class="gb-tag-t">{say("zero_u_hears_time", tongue)}</span>'
+    if block.attends:
+        (places, wide), (keys, _) = block.attends
+        heard = say("zero_u_hears_words", tongue, places=places, wide=wide, keys=keys)
+        tags += f'<span class="gb-tag-w">{heard}</span>'
+    alt = say("zero_u_active", tongue, name=block.name)
+    return (
+        f'<div class="gb-block gb-{block.side}" style="--level:{level}"><img src="{_BLANK}" alt="{escape(alt)}"'
+        f' data-is="{block.name}"><div><b>{block.name}</b><code>{shape}</code>{tags}</div></div>'
+    )
+
+
+_SIDES = ("in", "down", "mid", "up", "out")
+_BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
