@@ -177,8 +177,8 @@ ZERO = {
     "zero_u_shape": (
         "At every step one network is asked the same question: here are noisy latents, here is "
         "how noisy, here are the words; what is the noise in it? It first makes the latents "
-        "smaller and deeper, so that few places know much about the whole, and then larger again. Drawn on "
-        "paper this looks like a U.",
+        "smaller and deeper, so that few places know much about the whole, and then larger again. "
+        "Drawn on paper this looks like a U.",
         "每一步都问同一个网络同一个问题：这是带噪的潜变量，这是噪声的程度，这是文字，里面的噪声是什么？"
         "它先把潜变量变小、变深，让少数位置了解全局，再变大回来。画在纸上像一个 U。",
     ),

@@ -119,10 +119,11 @@ def _u(seen, models, tongue: str) -> str:
     up = [*blocks["up"], *blocks["out"]][::-1]
     rows = ""
     for level, (left, right) in enumerate(zip(down, up, strict=True)):
-        handed = len(left.skips) or 1
-        skip = say("zero_u_skips", tongue, count=handed)
+        shapes = ", ".join(_shape(skip) for skip in right.skips)
+        across = say("zero_u_skips", tongue, count=len(right.skips)) if shapes else ""
         rows += (
-            f'{_block(left, tongue, level)}<div class="gb-skip" title="{skip}"><span>{skip}</span></div>'
+            f"{_block(left, tongue, level)}"
+            f'<div class="gb-skip" title="{shapes}"><span>{across}</span></div>'
             f"{_block(right, tongue, level)}"
         )
     middle = "".join(_block(block, tongue) for block in blocks["mid"])
@@ -138,14 +139,13 @@ def _u(seen, models, tongue: str) -> str:
     size = sum(p.numel() for p in models.unet.parameters())
     return (
         f'<p class="gb-note gb-told" id="zero-u-size">{say("zero_u_size", tongue, count=size)}</p>'
-        f'<div class="gb-moment"><b>t</b>{moment}</div><div class="gb-u">{ends[0]}<i class="gb-through"></i>{ends[1]}{rows}'
-        f'<div class="gb-mid">{middle}</div></div>'
+        f'<div class="gb-moment"><b>t</b>{moment}</div>'
+        f'<div class="gb-u">{ends[0]}<i></i>{ends[1]}{rows}<div class="gb-mid">{middle}</div></div>'
     )
 
 
 def _block(block, tongue: str, level: int = 0) -> str:
     """One block: its name, its output's shape, what enters, where it is active."""
-    shape = " × ".join(map(str, block.shape))
     tags = ""
     if block.side in ("down", "mid", "up"):
         tags += f'<span class="gb-tag-t">{say("zero_u_hears_time", tongue)}</span>'
@@ -155,9 +155,14 @@ def _block(block, tongue: str, level: int = 0) -> str:
         tags += f'<span class="gb-tag-w">{heard}</span>'
     alt = say("zero_u_active", tongue, name=block.name)
     return (
-        f'<div class="gb-block gb-{block.side}" style="--level:{level}"><img src="{_BLANK}" alt="{escape(alt)}"'
-        f' data-is="{block.name}"><div><b>{block.name}</b><code>{shape}</code>{tags}</div></div>'
+        f'<div class="gb-block gb-{block.side}" style="--level:{level}">'
+        f'<img src="{_BLANK}" alt="{escape(alt)}" data-is="{block.name}">'
+        f"<div><b>{block.name}</b><code>{_shape(block.shape)}</code>{tags}</div></div>"
     )
+
+
+def _shape(sizes) -> str:
+    return " × ".join(map(str, sizes))
 
 
 _SIDES = ("in", "down", "mid", "up", "out")
