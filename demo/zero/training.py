@@ -44,11 +44,11 @@ def card(page) -> None:
         if not _busy.acquire(blocking=False):
             yield {status: stage.error(say("zero_train_busy", tongue))}
             return
-        training = first = None
+        training, first, look = None, None, {"step": 0, "seconds": 0.0}
         try:
-            yield {status: stage.line("running", say("zero_working", tongue))}
             with broken():
                 training = _running[request.session_hash] = Training(SECONDS)
+                yield {status: stage.line("running", say("zero_working", tongue))}
                 for look in training.looks():
                     first = first or look
                     yield {status: _line("running", look, tongue), view: shown(first, look, tongue)}

@@ -33,7 +33,7 @@ LEARNED = 2000  # steps after which the rate has halved
 AVERAGE = 0.99  # of the weights that samples are drawn with
 EACH = 6  # samples of a shape
 SAMPLE_STEPS = 16
-LOOK = 4.0  # seconds between two looks
+LOOK = 2.0  # seconds between two looks
 
 
 def pictures(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
