@@ -55,33 +55,33 @@ def chapter(page) -> None:
     form = page.form
     model = [form[name] for name in ("model", "vae", "width", "height")]
 
-    def show_own(tongue: str, name, vae, width, height, path):
-        if not path:
-            yield {status: parts.ready(tongue)}
-            return
-        yield from _show(page.shelf.get(name, vae), path, (width, height), tongue, view)
+    @page.paint.on_device
+    def encoded(tongue: str, name, vae, width, height, path):
+        yield from _looks(page.shelf.get(name, vae), path, (width, height), tongue)
+
+    def show_own(tongue: str, *values):
+        began = time.monotonic()
+        for html, book in encoded(tongue, *values):
+            yield {shown: html} if book is None else {noise: book}
+        yield {status: parts.done(tongue, time.monotonic() - began)}
 
     def show_drawn(tongue: str, name, vae, width, height, words):
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             fields = dict(model=name, vae=vae, width=width, height=height, prompt=words)
             made = yield from parts.drawn(page, fields, folder, tongue, status)
-            models = page.shelf.get(name, vae)
-            yield from _show(models, made.files[0], (width, height), tongue, view)
+            yield from show_own(tongue, name, vae, width, height, made.files[0])
 
-    view = status, shown, noise
     parts.on_device(draw.click, show_drawn, [*model, prompt], [shown, noise], status)
     parts.on_device(box.upload, show_own, [*model, box], [shown, noise], status)
 
 
-def _show(models, path: str, size: tuple, tongue: str, view: tuple):
-    """Yields what the chapter shows of the picture at `path`."""
+def _looks(models, path: str, size: tuple, tongue: str):
+    """What the chapter shows of the picture at `path`: (HTML, None), then (None, book)."""
     from pipeline.options import GenerateOptions
     from pipeline.pictures import fitted, open_picture, to_tensor
     from pipeline.start import decode_latents, encode_picture
     from pipeline.vae import factor
 
-    status, shown, noise = view
-    began = time.monotonic()
     asked = models.resolve(GenerateOptions(prompt="", width=size[0], height=size[1]))
     grain = factor(models.vae)
     width, height = (side // grain * grain for side in (asked.width, asked.height))
@@ -89,11 +89,8 @@ def _show(models, path: str, size: tuple, tongue: str, view: tuple):
     latents = encode_picture(models, image)
     back = decode_latents(models, latents)
     error = float((to_tensor(image) - to_tensor(back)).abs().mean()) * 255
-    yield {shown: _encoded(image, latents, back, grain, error, tongue)}
-    yield {
-        noise: _noisy(models, latents, tongue),
-        status: parts.done(tongue, time.monotonic() - began),
-    }
+    yield _encoded(image, latents, back, grain, error, tongue), None
+    yield None, _noisy(models, latents, tongue)
 
 
 def _encoded(image, latents, back, factor: int, error: float, tongue: str) -> str:

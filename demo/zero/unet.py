@@ -52,44 +52,51 @@ def chapter(page) -> None:
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
 
-    def draw(tongue: str, name, vae, steps, width, height, words):
+    @page.paint.on_device
+    def looks(tongue: str, name, vae, steps, width, height, words):
+        """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
         from pipeline.inside import watched
         from pipeline.options import GenerateOptions
 
-        began, frames, html = time.monotonic(), [], ""
-        models = page.shelf.get(name, vae)
+        models, html = page.shelf.get(name, vae), ""
         asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
         events = watched(models, models.stream(asked))
         try:
             for event, seen in events:
                 if hasattr(event, "images"):
-                    frames[-1]["picture"] = data_url(event.images[0], SIDE)
+                    yield "", "", data_url(event.images[0], SIDE)
                     continue
                 html = html or _u(seen, models, tongue)
-                frames.append(_frame(event, seen, tongue))
                 right = say("seconds", tongue, seconds=event.seconds)
                 what = say("step", tongue, index=event.index, total=event.total)
-                label = say("zero_u_step", tongue)
-                yield {
-                    status: parts.running(what, right, event.index / event.total),
-                    book: parts.pages(html, label, frames[-1:]),
-                }
+                line = parts.running(what, right, event.index / event.total)
+                yield line, html, _frame(event, seen, models.preview, tongue)
         finally:
             events.close()
+
+    def draw(tongue: str, *values):
+        began, frames, label = time.monotonic(), [], say("zero_u_step", tongue)
+        for line, html, frame in looks(tongue, *values):
+            if line:
+                whole = html
+                frames.append(frame)
+                yield {status: line, book: parts.pages(html, label, [frame])}
+            else:
+                frames[-1]["picture"] = frame
         yield {
             status: parts.done(tongue, time.monotonic() - began),
-            book: parts.pages(html, label, frames, len(frames) - 1),
+            book: parts.pages(whole, label, frames, len(frames) - 1),
         }
 
     parts.on_device(go.click, draw, [*inputs, prompt], [book], status)
 
 
-def _frame(event, seen, tongue: str) -> dict[str, str]:
+def _frame(event, seen, preview, tongue: str) -> dict[str, str]:
     """What changes in the picture of the UNet from step to step."""
     frame = {
         "place": say("step", tongue, index=event.index, total=event.total),
         "picture": data_url(event.preview, SIDE),
-        "latents": data_url(event._preview.image(event.latents, SIDE, SIDE), SIDE),
+        "latents": data_url(preview.image(event.latents, event.width, event.height), SIDE),
         "waves": _bars(seen.waves),
         "time": _bars(seen.time),
     }

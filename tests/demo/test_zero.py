@@ -87,7 +87,10 @@ def test_a_picture_becomes_48_times_fewer_numbers(chapter, tiny_model):
     slider.focus()
     for key in ("Home", "ArrowRight", "PageUp", "End"):
         page.keyboard.press(key)
-        t, a, b = numbers(page.inner_text("#zero-noise .gb-filled").replace("x0", ""))[:3]
+        t, a, b = (
+            float(page.inner_text(f"#zero-noise .gb-filled [data-is={name}] >> nth=0"))
+            for name in ("t", "a", "b")
+        )
         assert f"t = {t:.0f}" == page.inner_text("#zero-noise output")
         assert a == pytest.approx(float(shares[int(t)]) ** 0.5, abs=6e-5)
         assert a * a + b * b == pytest.approx(1, abs=2e-4)
@@ -104,8 +107,8 @@ def test_an_own_picture_is_encoded_and_what_is_none_is_refused(chapter, tmp_path
     shown = picture(page.get_attribute("#zero-latents-view img >> nth=0", "src")).convert("L")
     top, bottom = (shown.crop((0, y, shown.width, y + 1)).resize((1, 1)) for y in (0, 63))
     assert top.getpixel((0, 0)) < 20 < 230 < bottom.getpixel((0, 0))
-    page = chapter("latents")
     (tmp_path / "none.png").write_text("no picture")
+    page.click("#zero-picture [aria-label='清除'], #zero-picture [aria-label='Clear']")
     page.set_input_files("#zero-picture input[type=file]", str(tmp_path / "none.png"))
     page.wait_for_selector("#zero-latents-status .gb-error")
     assert "none.png" in page.inner_text("#zero-latents-status")
