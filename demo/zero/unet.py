@@ -44,7 +44,7 @@ def chapter(page) -> None:
     parts.places(
         i18n,
         ("pipeline/denoiser.py", "Denoiser"),
-        ("pipeline/inside.py", "Activations"),
+        ("pipeline/activations.py", "Activations"),
         ("pipeline/training/unet.py", "velocity_loss"),
         ("pipeline/training/tiny.py", "TinyUNet"),
         ("pipeline/training/tiny.py", "train"),
@@ -55,7 +55,7 @@ def chapter(page) -> None:
     @page.paint.on_device
     def looks(tongue: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
-        from pipeline.inside import watched
+        from pipeline.activations import watched
         from pipeline.options import GenerateOptions
 
         models, html = page.shelf.get(name, vae), ""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, load
-from pipeline.inside import Activations, unet_blocks, watched
+from pipeline.activations import Activations, unet_blocks, watched
 
 OPTIONS = GenerateOptions(prompt="a red apple", steps=2, seed=4, width=64, height=128)
 
