@@ -121,6 +121,15 @@ ZERO = {
         "How alike (1: the same way), and below it how likely the sentence's own picture",
         "上：相似度（1 表示方向相同）；下：它是这句话的图的概率",
     ),
+    "zero_text_tower": (
+        "first sentence → {tokens} tokens → text tower: {layers} layers → {width} numbers",
+        "第一句 → {tokens} 个词元 → 文本塔：{layers} 层 → {width} 个数",
+    ),
+    "zero_image_tower": (
+        "picture → {patches} squares of {side}×{side} pixels → image tower: {layers} layers "
+        "→ {width} numbers",
+        "图片 → {patches} 块 {side}×{side} 像素 → 图像塔：{layers} 层 → {width} 个数",
+    ),
     "zero_towers_read": (
         "Each cell is the product of two vectors, number by number, added up. Nobody told the "
         "towers which word is which thing, nor that two languages name it: only that each caption "

@@ -113,7 +113,7 @@ def chapter(page) -> None:
         towers = _towers(seen.folder)
         similar = towers.texts(lines) @ seen.vectors.T
         made = (
-            _table(seen, lines, similar, towers.scale, tongue),
+            _flow(towers, lines[0], tongue) + _table(seen, lines, similar, towers.scale, tongue),
             _loss(seen, similar, towers.scale, tongue),
             _context(towers, lines[0], seen.heard, tongue),
         )
@@ -175,6 +175,33 @@ def sentences(words: str, tongue: str) -> list[str]:
     if not 2 <= len(lines) <= MOST or max(map(len, lines)) > MOST_LETTERS:
         raise InputError(say("zero_most", tongue, most=MOST, letters=MOST_LETTERS))
     return lines
+
+
+def _flow(towers: Towers, line: str, tongue: str) -> str:
+    """The two towers: what enters each, how high it is, and what leaves it."""
+    text, image = towers.text.config, towers.image.config
+    ways = (
+        say(
+            "zero_text_tower",
+            tongue,
+            tokens=len(towers.tokens(line)),
+            layers=text.num_hidden_layers,
+            width=towers.width,
+        ),
+        say(
+            "zero_image_tower",
+            tongue,
+            patches=(image.image_size // image.patch_size) ** 2,
+            side=image.patch_size,
+            layers=image.num_hidden_layers,
+            width=towers.width,
+        ),
+    )
+    rows = ""
+    for way in ways:
+        stages = "<i>→</i>".join(f"<span>{part}</span>" for part in way.split(" → "))
+        rows += f'<p class="gb-tower">{stages}</p>'
+    return f'<div class="gb-towers">{rows}</div>'
 
 
 def _table(seen: Seen, lines: list[str], similar, scale: float, tongue: str) -> str:

@@ -108,7 +108,7 @@ def test_an_own_picture_is_encoded_and_what_is_none_is_refused(chapter, tmp_path
     top, bottom = (shown.crop((0, y, shown.width, y + 1)).resize((1, 1)) for y in (0, 63))
     assert top.getpixel((0, 0)) < 20 < 230 < bottom.getpixel((0, 0))
     (tmp_path / "none.png").write_text("no picture")
-    page.click("#zero-picture [aria-label='清除'], #zero-picture [aria-label='Clear']")
+    page = chapter("latents")
     page.set_input_files("#zero-picture input[type=file]", str(tmp_path / "none.png"))
     page.wait_for_selector("#zero-latents-status .gb-error")
     assert "none.png" in page.inner_text("#zero-latents-status")
