@@ -91,6 +91,22 @@ def _encode(models: Any, pixels: torch.Tensor, running: Any = None) -> torch.Ten
     )
 
 
+def decode_latents(models: Any, latents: torch.Tensor) -> Image.Image:
+    """Scaled latents (1, C, h, w) as an RGB picture; in tiles where it must be."""
+    running = models.backends.start()
+    height, width = (side * vae.factor(models.vae) for side in latents.shape[-2:])
+
+    def decode() -> torch.Tensor:
+        return running.call(lambda: vae.decode(models.vae, latents, models.device))
+
+    def tiled() -> torch.Tensor:
+        with vae.tiling(models.vae):
+            return decode()
+
+    with models.lock:
+        return vae.to_image(memory.sparing(tiled if vae.is_large(width, height) else decode, tiled))
+
+
 def beside(
     models: Any, image: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]
 ) -> torch.Tensor | None:

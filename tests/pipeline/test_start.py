@@ -50,3 +50,10 @@ def test_a_picture_and_its_latents(tiny_model):
     assert latents.dtype == torch.float32
     assert torch.isfinite(latents).all()
     assert start.beside(models, None, None, (64, 32)) is None
+
+
+def test_latents_are_decoded_as_the_engine_does(tiny_model):
+    models = load(tiny_model, device="cpu")
+    result = models.generate(prompt="a red apple", steps=1, seed=2, width=64, height=64)
+    decoded = start.decode_latents(models, result.latents[0])
+    assert decoded.tobytes() == result.images[0].tobytes()

@@ -1,0 +1,34 @@
+// A book of frames: HTML once, and for each place of the slider what changes in it.
+// props.value: {html, label, at, frames: [{key: text, or a picture's source}]} as JSON; in the HTML,
+// what has data-is="key" shows it. --at is the place, 0 to 1.
+const stage = element.querySelector('div'), row = element.querySelector('label');
+const slider = row.querySelector('input'), output = row.querySelector('output');
+let frames = [];
+
+function turn() {
+  const at = Number(slider.value), frame = frames[at] || {};
+  for (const part of stage.querySelectorAll('[data-is]')) {
+    const said = frame[part.dataset.is];
+    if (said === undefined) continue;
+    if (part.tagName === 'IMG') part.src = said; else part.textContent = said;
+  }
+  stage.style.setProperty('--at', frames.length > 1 ? at / (frames.length - 1) : 0);
+  output.textContent = frame.place || '';
+  slider.setAttribute('aria-valuetext', frame.place || String(at));
+}
+
+function open() {
+  const book = JSON.parse(props.value || '{}');
+  frames = book.frames || [];
+  stage.innerHTML = book.html || '';
+  row.querySelector('span').textContent = book.label || '';
+  row.style.visibility = frames.length > 1 ? 'visible' : 'hidden';
+  row.style.display = book.html ? '' : 'none';
+  slider.max = Math.max(frames.length - 1, 0);
+  slider.value = book.at ?? 0;
+  turn();
+}
+
+slider.addEventListener('input', turn);
+watch('value', open);
+open();

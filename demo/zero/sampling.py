@@ -1,0 +1,10 @@
+"""Chapter iv: samplers and guidance."""
+
+from __future__ import annotations
+
+from . import parts
+
+
+def chapter(page) -> None:
+    """Fill the step with components and wire them."""
+    parts.prose(page.i18n, "zero_sampling_title")
