@@ -44,6 +44,19 @@ ZERO_MORE = {
         "用 {count} 条路径计算。直接从数据里抽同样多的数，单凭运气也会相差约 {distance}，"
         "加噪声的采样器很难比这更近。",
     ),
+    "zero_curves_title": ("What a call of the model buys", "每次调用模型换来什么"),
+    "zero_curves_lead": (
+        "The distance over the calls of the model that it took, from 2 to 50 steps. A picture's "
+        "time is nearly all calls, so the lowest line is the best buy. Choose other samplers and "
+        "schedules above.",
+        "横轴是调用模型的次数（2 到 50 步），纵轴是与数据的距离。画图的时间几乎全花在调用上，"
+        "所以越低的线越划算。可以在上面换采样器和调度。",
+    ),
+    "zero_curves_alt": (
+        "Distance to the data over calls of the model, a line for each of the four samplers",
+        "与数据的距离随调用次数的变化，四个采样器各一条线",
+    ),
+    "zero_luck": ("luck", "运气"),
     "zero_guidance_title": ("Guidance", "引导"),
     "zero_guidance_lead": (
         "A prompt says which kind of picture is wanted, here: which heaps. The model is asked "

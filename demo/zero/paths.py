@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from pipeline.mixture import NOISE, Guided, Mixture, distance, drawn, even_noise, luck, seen
-from pipeline.samplers import check_pair, start
+from pipeline.samplers import SAMPLERS, check_pair, start
 
 from ..texts import say
 
@@ -37,6 +37,9 @@ TOP, BOTTOM = 14.6146, 0.0292  # the noise levels of NOISE, highest and lowest
 TICKS = (10, 3, 1, 0.3, 0.1)
 INKS = ("#b4562f", "#d2992f", "#4f9d69", "#3a7fc4", "#7b57b8")  # of paths, by where they begin
 BINS = 62
+COUNTS = (2, 3, 5, 8, 12, 20, 32, 50)  # steps of which the distances make a curve
+LINES = (("#b4562f", ""), ("#3a7fc4", ""), ("#d2992f", "7 6"), ("#3a8c77", ""))  # ink and dashes
+MOST_CALLS, FARTHEST, NEAREST = 150, 2.0, 0.001  # of the plot of curves
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def taken(sampler: str, schedule: str) -> str:
     return "automatic" if check_pair(sampler, schedule) else schedule
 
 
-@lru_cache(64)
+@lru_cache(512)
 def run(
     sampler: str, schedule: str, steps: int, seed: int = 0, name: str = "", scale: float = 0.0
 ) -> Run:
@@ -146,6 +149,48 @@ def plot(done: Run, tongue: str, curves: tuple = (), marked: int | None = None, 
             for name, density in curves
         )
         + f"</svg>{_labels(tongue)}</div>"
+    )
+
+
+def curve(sampler: str, schedule: str) -> list[tuple[int, float]]:
+    """(calls of the model, distance to the data) for each of COUNTS."""
+    runs = (run(sampler, schedule, steps) for steps in COUNTS)
+    return [(done.calls, done.distance) for done in runs]
+
+
+def curves(samplers: tuple[str, ...], schedule: str, tongue: str) -> str:
+    """How the distance falls with the calls of the model, both in logarithms, and luck's."""
+
+    def x(calls: float) -> float:
+        return WIDE * math.log(calls / COUNTS[0]) / math.log(MOST_CALLS / COUNTS[0])
+
+    def y(far: float) -> float:
+        share = math.log(min(max(far, NEAREST), FARTHEST) / NEAREST)
+        return HIGH * (1 - share / math.log(FARTHEST / NEAREST))
+
+    lines, keys = [], []
+    for sampler, (ink, dashes) in zip(samplers, LINES, strict=True):
+        points = " ".join(f"{x(calls):.0f},{y(far):.0f}" for calls, far in curve(sampler, schedule))
+        look = f'stroke="{ink}" stroke-dasharray="{dashes}"'
+        lines.append(f'<polyline points="{points}" {look}/>')
+        keys.append(
+            f'<li><svg viewBox="0 0 26 4" aria-hidden="true"><path d="M0 2H26" {look}/></svg>'
+            f"{SAMPLERS[sampler].label}</li>"
+        )
+    across_, up_ = (5, 10, 20, 50, 100), (1, 0.1, 0.01)
+    ticks = "".join(f'<path class="gb-tick" d="M{x(n):.0f} 0V{HIGH}"/>' for n in across_)
+    ticks += "".join(f'<path class="gb-tick" d="M0 {y(far):.0f}H{WIDE}"/>' for far in up_)
+    lucky = f'<path class="gb-lucky" d="M0 {y(fortune()):.0f}H{WIDE}"/>'
+    words = "".join(f'<span style="left:{x(n) / WIDE:.1%}">{n}</span>' for n in across_)
+    heights = "".join(f'<span style="top:{y(far) / HIGH:.1%}">{far:g}</span>' for far in up_)
+    luck_ = f'<em style="top:{y(fortune()) / HIGH:.1%}">{say("zero_luck", tongue)}</em>'
+    return (
+        f'<div class="gb-falling"><svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" '
+        f'role="img" aria-label="{say("zero_curves_alt", tongue)}">{ticks}{lucky}'
+        f'<g class="gb-ways">{"".join(lines)}</g></svg>{heights}{luck_}</div>'
+        f'<div class="gb-axis" aria-hidden="true">{words}</div>'
+        f'<p class="gb-axis-name">{say("zero_calls", tongue)}</p>'
+        f'<ul class="gb-keys">{"".join(keys)}</ul>'
     )
 
 

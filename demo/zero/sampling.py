@@ -71,7 +71,10 @@ def _samplers(i18n) -> None:
                     )
                 )
                 views.append(parts.html(elem_id=f"zero-paths-{i}", elem_classes="gb-panel"))
-    fortune = parts.html(elem_id="zero-fortune")
+    with gr.Column(elem_classes="gb-card", min_width=0):
+        parts.prose(i18n, "zero_curves_title", "zero_curves_lead")
+        falling = parts.html(elem_id="zero-curves", elem_classes="gb-curves-panel")
+        fortune = parts.html(elem_id="zero-fortune")
     seed = gr.State(0)
 
     def show(request: gr.Request, steps, schedule, seed, *samplers):
@@ -81,6 +84,10 @@ def _samplers(i18n) -> None:
         lucky = say("zero_fortune", tongue, count=paths.COUNT, distance=f"{paths.fortune():.3f}")
         return *drawn, f'<p class="gb-note gb-not">{lucky}</p>'
 
+    def fall(request: gr.Request, schedule, *samplers):
+        return paths.curves(samplers, schedule, language(request))
+
+    gr.on(None, fall, [schedule, *boxes], falling, **QUIET)
     inputs, outputs = [steps, schedule, seed, *boxes], [*views, fortune]
     gr.on(None, show, inputs, outputs, **QUIET)
     again.click(lambda seed: seed + 1, seed, seed, **parts.PRIVATE).then(

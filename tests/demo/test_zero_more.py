@@ -64,6 +64,7 @@ def test_the_page_says_how_far_the_samplers_end(visit):
     assert last < 0.1 * float(far("dpmpp_2m", 4)) and last < paths.fortune()
     said = page.inner_text("#zero-fortune")
     assert f"{paths.fortune():.3f}" in said and "3000" in said
+    assert page.locator("#zero-curves polyline").count() == 4
 
     page.click("#zero-again")  # other noise on the way
     becomes(page, "zero-paths-0", "distance", far("ddpm", 30, seed=1))
@@ -145,6 +146,24 @@ def test_without_new_noise_paths_keep_their_order():
         assert (np.diff(ends) > 0).all() == ordered
     ddpm, euler = (paths.run(s, "automatic", 12).paths for s in ("ddpm", "euler_a"))
     np.testing.assert_allclose(ddpm[:-1], euler[:-1], atol=1e-2)  # one method in two scales
+
+
+def test_curves_stand_where_the_distances_are():
+    """A logarithm on both axes, in the order of the samplers; without noise they fall for good."""
+    html = paths.curves(sampling.FOUR, "automatic", "en")
+    lines = re.findall(r'<polyline points="([^"]+)"', html)
+    for sampler, line in zip(sampling.FOUR, lines, strict=True):
+        found = [tuple(map(float, point.split(","))) for point in line.split()]
+        wanted = paths.curve(sampler, "automatic")
+        assert [calls for calls, _ in wanted] == list(paths.COUNTS)
+        for (x, y), (calls, far) in zip(found, wanted, strict=True):
+            assert 2 * (150 / 2) ** (x / paths.WIDE) == pytest.approx(calls, rel=0.01)
+            assert 2 * (0.001 / 2) ** (y / paths.HIGH) == pytest.approx(far, rel=0.02)
+    for sampler in ("ddim", "dpmpp_2m"):
+        falling = [far for _, far in paths.curve(sampler, "automatic")]
+        assert falling == sorted(falling, reverse=True)
+    heun = [calls for calls, _ in paths.curve("heun", "automatic")]
+    assert heun == [2 * steps - 1 for steps in paths.COUNTS]
 
 
 @pytest.mark.parametrize("value", [None, "x", float("nan"), float("inf"), -5, 10**9])
