@@ -67,11 +67,11 @@ ZERO_MORE = {
         "引导从第一个回答出发，穿过第二个，再往前走。0 完全不听提示词，1 正好是这一类本来的样子。",
     ),
     "zero_guidance_try": (
-        "Try it: the two on the right, from 0 up to 15. At 1 every path ends in the class. At 4 "
-        "its nearer heap is empty: variety is lost. At 10 the numbers lie beyond the middle of the "
-        "other heap, close together: in pictures, glaring colours. The dashed line is what the "
+        "Try it: the two on the right, from 0 up to 15. At 1 the paths end in the class. At 4 its "
+        "nearer heap is all but empty: variety is lost. At 10 the numbers lie beyond the middle of "
+        "the other heap, close together: in pictures, glaring colours. The dashed line is what the "
         "formula seems to promise; the paths do not end there (arXiv 2409.13074).",
-        "试一试：选右边两堆，从 0 调到 15。到 1，所有路径都落在这一类；到 4，靠里的那一堆空了："
+        "试一试：选右边两堆，从 0 调到 15。到 1，所有路径都落在这一类；到 4，靠里的那一堆几乎空了："
         "多样性没了；到 10，数越过了另一堆的中心，挤在一起：在图片里就是刺眼的颜色。"
         "虚线是公式看上去许诺的分布，路径并不落在那里（arXiv 2409.13074）。",
     ),
