@@ -103,6 +103,11 @@ def chapter(page) -> None:
     def halt(request: gr.Request):
         return stage.line("stopped", say("zero_stopped", language(request)))
 
+    def settle(request: gr.Request):
+        """Says it again: a step that was already on its way may have come after the first word."""
+        time.sleep(0.5)
+        return halt(request)
+
     def empty(request: gr.Request):
         return drawn([], language(request))
 
@@ -116,7 +121,9 @@ def chapter(page) -> None:
         parts.on_device(waited(event), draw, inputs, [row], status)
         for event in (go.click, prompt.submit, seed.submit)
     ]
-    stop.click(halt, None, status, cancels=runs, **parts.PRIVATE)
+    stop.click(halt, None, status, cancels=runs, **parts.PRIVATE).then(
+        settle, None, status, **parts.PRIVATE
+    )
 
 
 def card(done: whole.Stage) -> Card:

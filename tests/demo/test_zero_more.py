@@ -180,7 +180,7 @@ def client(server):
 
 def ask(page, prompt, seed):
     page.fill("#whole-prompt textarea", prompt)
-    page.fill("#whole-seed input, #whole-seed textarea", seed)
+    page.fill("#whole-seed :is(input, textarea)", seed)
     page.click("#whole-draw")
 
 
@@ -236,6 +236,26 @@ def test_what_is_wrong_is_one_sentence(visit, server):
     boxes = [item.bounding_box() for item in page.locator(".gb-whole > li").all()]
     assert all(a["y"] + a["height"] < b["y"] for a, b in pairwise(boxes))
     assert "Traceback" not in server.log()
+
+
+def test_stopped_on_the_way_and_drawn_again(visit):
+    page = visit()
+    page.fill("#steps input", "200")
+    opened(page, "whole")
+    ask(page, PROMPT, "4")
+    page.wait_for_selector("[data-stage=step].gb-made")
+    page.click("#whole-stop")
+    page.wait_for_selector("#whole-status .gb-stopped")
+    page.wait_for_timeout(900)
+    assert page.locator("#whole-status .gb-stopped").count() == 1
+    assert page.locator("[data-stage=picture].gb-open").count() == 1
+    page.get_by_role("tab", name="Generate", exact=True).click()
+    page.fill("#steps input", "3")
+    opened(page, "whole")
+    page.press("#whole-seed :is(input, textarea)", "Enter")
+    page.wait_for_selector("#whole-status .gb-done")
+    assert page.locator("[data-stage=step] .gb-believed").count() == 3
+    assert "3 steps" in stage_text(page, "step", "took")
 
 
 def test_numbers_become_colours():
