@@ -125,15 +125,7 @@ def stream(
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
     asked = request.read(models, options)
-    with models.lock:
-        models.adapters.install(asked.adapters)
-        positive, negative, said = encode(
-            models.text,
-            asked.prompt,
-            asked.negative,
-            clip_skip=options.clip_skip,
-            embeddings=asked.embeddings,
-        )
+    positive, negative, said = hear(models, options, asked)
     drawing = _Drawing(
         models,
         options,
@@ -171,6 +163,19 @@ def stream(
         origins,
         tuple(drawing.warnings),
     )
+
+
+def hear(models, options: GenerateOptions, asked: request.Request):
+    """What the UNet hears of the prompts, with the request's LoRAs; see prompt.encode.encode."""
+    with models.lock:
+        models.adapters.install(asked.adapters)
+        return encode(
+            models.text,
+            asked.prompt,
+            asked.negative,
+            clip_skip=options.clip_skip,
+            embeddings=asked.embeddings,
+        )
 
 
 @dataclass

@@ -112,9 +112,13 @@ def done(tongue: str, seconds: float) -> str:
 
 
 def png(image) -> str:
-    """A picture as it is, inside the page."""
-    data = io.BytesIO()
-    image.save(data, "PNG")
+    """A picture as it is, inside the page, with the parameters text that it may have."""
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks, data = PngInfo(), io.BytesIO()
+    if "parameters" in image.info:
+        chunks.add_text("parameters", image.info["parameters"])
+    image.save(data, "PNG", pnginfo=chunks)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 

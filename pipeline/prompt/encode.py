@@ -184,7 +184,8 @@ def _hear(
     for i, (tower, own) in enumerate(zip(text.towers, rows, strict=True)):
         own = own + [[]] * (count - len(own))
         ids = torch.tensor(
-            [_ids(tower.tokenizer, row) for row in own], device=tower.device or tower.model.device
+            [token_ids(tower.tokenizer, row) for row in own],
+            device=tower.device or tower.model.device,
         )
         vectors_at = [
             (number, place, vectors[entry.embedding][i][entry.vector])
@@ -198,7 +199,7 @@ def _hear(
     return states[0] if len(states) == 1 else torch.cat(states, dim=-1), pooled
 
 
-def _ids(tokenizer, row: list[Entry]) -> list[int]:
+def token_ids(tokenizer, row: list[Entry]) -> list[int]:
     """A window of tokens: start, the row, end, padding."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = [tokenizer.bos_token_id, *(entry.token for entry in row), tokenizer.eos_token_id]

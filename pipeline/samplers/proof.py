@@ -15,63 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import SAMPLERS, SCHEDULES, Answer, Query, start
-
-CONFIG = {  # Stable Diffusion's noise; "trailing" so that uniform steps begin at the top
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "prediction_type": "epsilon",
-    "timestep_spacing": "trailing",
-}
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """K round Gaussians in the plane: weights (K,), means (K, 2), deviations (K,)."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    deviations: np.ndarray
-
-    def shares(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """How likely each component is at x (N, 2), data plus sigma times noise: (N, K)."""
-        variance = self.deviations**2 + sigma**2
-        distance = ((x[:, None] - self.means) ** 2).sum(-1)
-        log = np.log(self.weights / variance) - distance / (2 * variance)
-        likely = np.exp(log - log.max(1, keepdims=True))
-        return likely / likely.sum(1, keepdims=True)
-
-    def denoised(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """E[data | x], (N, 2)."""
-        keep = self.deviations**2 / (self.deviations**2 + sigma**2)
-        guesses = self.means + keep[:, None] * (x[:, None] - self.means)
-        return (self.shares(x, sigma)[..., None] * guesses).sum(1)
-
-    def answer(self, query: Query, prediction: str = "epsilon") -> Answer:
-        """What a perfect model says to x (1, 2, h, w), where each pixel is a point."""
-        x, sigma = points(query), query.sigma
-        x0 = self.denoised(x, sigma)
-        output = (x - x0) / sigma
-        if prediction == "v_prediction":
-            output = (output - sigma * x0) / math.sqrt(1 + sigma**2)
-        return Answer(torch.from_numpy(output.T.copy()).reshape(query.x.shape).to(query.x.dtype))
-
-    def flow(self, x: np.ndarray, sigma: float, end: float) -> np.ndarray:
-        """The exact solution of the probability flow ODE from sigma to end."""
-        from scipy.integrate import solve_ivp
-
-        def slope(log_sigma, flat):  # d x / d log sigma = x - D
-            now = flat.reshape(x.shape)
-            return (now - self.denoised(now, math.exp(log_sigma))).ravel()
-
-        span = math.log(sigma), math.log(end)
-        solved = solve_ivp(slope, span, x.ravel(), method="DOP853", rtol=1e-11, atol=1e-12)
-        return solved.y[:, -1].reshape(x.shape)
-
+from ..mixture import NOISE as CONFIG
+from ..mixture import Mixture, drawn, points
+from . import SAMPLERS, SCHEDULES, start
 
 MIXTURE = Mixture(
     np.array([0.5, 0.3, 0.2]),
@@ -80,24 +26,13 @@ MIXTURE = Mixture(
 )
 
 
-def points(query: Query) -> np.ndarray:
-    """A query's x as points (N, 2) in k-diffusion's scale, data plus sigma times noise."""
-    flat = query.x.double().numpy()[0].reshape(2, -1).T
-    return flat * math.sqrt(1 + query.sigma**2)
-
-
 def draw(sampler: str, schedule: str, steps: int, size: int, seed: int = 0, **changes):
     """size * size points (N, 2) and the queries that led to them, under CONFIG with `changes`."""
     config = CONFIG | changes
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, 2, size, size, generator=generator).double()
     coroutine = start(sampler, schedule, config, noise, steps, generator, seed)
-    queries = [next(coroutine)]
-    while True:
-        try:
-            queries.append(coroutine.send(MIXTURE.answer(queries[-1], config["prediction_type"])))
-        except StopIteration as end:
-            return end.value.double().numpy()[0].reshape(2, -1).T, queries
+    return drawn(coroutine, lambda query: MIXTURE.answer(query, config["prediction_type"]))
 
 
 @dataclass(frozen=True)
