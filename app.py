@@ -38,7 +38,10 @@ def lent_gpu():
         return lambda function: function
     import spaces  # before torch
 
-    def seconds(task: str, asked, names: tuple, folder: str, given=(), *_) -> int:
+    def seconds(task="", asked=None, names=(), folder="", given=(), *_) -> int:
+        """Of the arguments that demo/work.py's on_device hands on."""
+        if not hasattr(asked, "steps"):
+            return 60
         pixels = (asked.width or 512) * (asked.height or 512) / 512**2
         pixels *= 1 + getattr(asked, "scale", 0) ** 2  # drawn again, larger
         if task == "grid":
