@@ -66,11 +66,9 @@ def tab(page) -> None:
                 )
                 again = gr.Button(i18n("inside_again"), visible=False, elem_id="inside-again")
             with gr.Column(elem_id="inside-branch", elem_classes="gb-card", min_width=0):
-                gr.HTML(
-                    f'<h2 class="gb-title">{i18n("inside_branch")}</h2>'
-                    f'<p class="gb-note gb-not">{i18n("inside_branch_hint")}</p>',
-                    apply_default_css=False,
-                )
+                for tag, name in (("h2", "inside_branch"), ("p", "inside_branch_hint")):
+                    kind = "gb-title" if tag == "h2" else "gb-note gb-not"
+                    gr.HTML(f'<{tag} class="{kind}">{i18n(name)}</{tag}>', apply_default_css=False)
                 form = _form(i18n)
                 with gr.Row(elem_id="inside-buttons"):
                     go = gr.Button(
