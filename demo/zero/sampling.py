@@ -130,6 +130,7 @@ def _guidance(i18n) -> None:
                 elem_id="zero-guided-steps",
                 min_width=150,
             )
+    name.preprocess = str  # `show` judges it: Gradio's refusal would be a traceback in the log
     with gr.Row(elem_classes="gb-guided"):
         with gr.Column(elem_classes="gb-card", min_width=0):
             view = parts.html(elem_id="zero-guided", elem_classes="gb-panel")
