@@ -370,6 +370,8 @@ def read(path: str | Path) -> Receipt:
 
 
 def of(image: Image.Image) -> Receipt | None:
-    """The receipt of a picture that was just drawn; None where it has none."""
-    text = image.info.get("receipt")
-    return parse(text) if text else None
+    """The receipt of a picture in memory; None where it has none that can be read."""
+    try:
+        return parse(image.info["receipt"])
+    except (KeyError, InputError):
+        return None

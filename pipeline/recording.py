@@ -243,7 +243,7 @@ class Branch(Watch):
         parent = receipt.of(recording.image)
         if parent:
             before = len(parent.steps) - 1 - recording.steps  # of another pass, before the first
-            branch = {"parent": parent, "at": before + self.step, "change": lineage[-1]}
+            branch = {"parent": parent, "at": max(0, before + self.step), "change": lineage[-1]}
             events = receipt.signed(models, events, "branch", options, **branch)
         super().__init__(models, events, **more)
 

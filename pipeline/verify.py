@@ -87,6 +87,8 @@ class Verdict:
     altered       what does not fit the receipt: "receipt", "pixels", "text"
     surroundings  what is not as it was
     model, here   name and hash of the model that drew it, and of the one that was asked
+    image         made again; apart: where it differs from the file, the brightest where
+                  the most; None where it does not
     """
 
     kind: str
@@ -99,7 +101,8 @@ class Verdict:
     surroundings: tuple[Difference, ...] = ()
     model: str = ""
     here: str = ""
-    image: Image.Image | None = field(default=None, repr=False)  # made again
+    image: Image.Image | None = field(default=None, repr=False)
+    apart: Image.Image | None = field(default=None, repr=False)
 
     @property
     def steps(self) -> int:
@@ -314,7 +317,7 @@ def _judged(case: Case, image: Image.Image, then_marks: list[Mark], said: dict) 
     kind = "tampered" if altered else "identical" if step is None else "departs"
     return Verdict(
         kind, tuple(same), step, **found, pixels=pixels, altered=tuple(altered),
-        surroundings=around, image=image, **said,
+        surroundings=around, image=image, apart=_apart(case.image, image), **said,
     )  # fmt: skip
 
 
@@ -418,6 +421,17 @@ def _pixels(then: Image.Image, now: Image.Image) -> PixelDifference | None:
     a, b = (np.asarray(image.convert("RGB"), dtype=np.int16) for image in (then, now))
     apart = np.abs(a - b)
     return PixelDifference(float(apart.mean()), int(apart.max()), float(apart.any(-1).mean()))
+
+
+def _apart(then: Image.Image, now: Image.Image) -> Image.Image | None:
+    from PIL import ImageChops
+
+    if then.size != now.size:
+        return None
+    bands = ImageChops.difference(then.convert("RGB"), now.convert("RGB")).split()
+    apart = ImageChops.lighter(ImageChops.lighter(*bands[:2]), bands[2])
+    largest = apart.getextrema()[1]
+    return apart.point([min(255, v * 255 // largest) for v in range(256)]) if largest else None
 
 
 def machine_flags(then: Receipt) -> dict[str, str]:
