@@ -12,7 +12,16 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipeline import GenerateOptions, InputError, infotext, load, receipt, tasks, verify
+from pipeline import (
+    GenerateOptions,
+    InputError,
+    infotext,
+    load,
+    receipt,
+    recording_file,
+    tasks,
+    verify,
+)
 from pipeline.__main__ import main
 from pipeline.recording import Branch, Watch
 
@@ -242,6 +251,17 @@ def test_a_branch_of_a_branch_is_identical(models, tmp_path, key):
     verdict = verify.verify(models, rewritten(path, other))
     assert (verdict.kind, verdict.altered) == ("tampered", ("text",))
     assert verdict.step == before + 2
+
+
+def test_a_branch_of_an_exported_tree_has_a_receipt_too(models, tmp_path):
+    watch = Watch(models, models.stream(GenerateOptions(**ASK), words=True))
+    list(watch)
+    (root,) = recording_file.open_tree(recording_file.save(watch.recordings, tmp_path / "a.tree"))
+    *_, result = Branch(models, root, 2, {"cfg": 6.0})
+    assert verify.verify(models, result.save(tmp_path / "a.png")[0]).kind == "identical"
+    root.image.info["receipt"] = "{"  # damaged on its way: no receipt, and no failure
+    *_, result = Branch(models, root, 2, {"cfg": 6.0})
+    assert "receipt" not in result.images[0].info
 
 
 @pytest.mark.parametrize("what", ["attention", "dtype"])
