@@ -72,6 +72,7 @@ def test_a_receipt_says_how_its_picture_came_about(models, drawn, path):
     result, steps = drawn
     found = receipt.read(path)
     assert found.whole and found.task == "generate" and not found.branches and not found.inputs
+    assert not found.words
     assert found.options.items() >= (ASK | {"width": 64, "height": 64}).items()
     assert found.model == {"name": "tiny", "hash": models.hash, "vae": None}
     assert set(found.weights) == {"unet", "vae", "text_encoder"}
@@ -233,7 +234,7 @@ def test_a_branch_of_a_branch_is_identical(models, tmp_path, key):
     *steps, result = two
     (path,) = result.save(tmp_path / "branch.png")
     found = receipt.read(path)
-    assert [b["at"] for b in found.branches] == [1, 2]
+    assert [b["at"] for b in found.branches] == [1, 2] and found.words
     before = len(found.steps) - 1 - two.recordings[0].steps
     assert before == (ASK["steps"] if key == "hires" else 0)
     # The way before is the parents', and its own from there on.
@@ -310,6 +311,9 @@ def test_changed_pixels(models, path):
     assert verdict.kind == "tampered" and verdict.altered == ("pixels",)
     assert all(verdict.same) and verdict.pixels.share == pytest.approx(8 / 64**2)
     assert "this is the true picture changed" in " ".join(verdict.sentences)
+    # Elsewhere, where the steps depart, it is known all the same.
+    verdict = verify.verify(models, path, attention="math")
+    assert (verdict.kind, verdict.altered) == ("tampered", ("pixels",)) and not all(verdict.same)
     # One who knows how writes the hash of these pixels, too.
     forged = rewritten(path, lambda about: about.update(pixels=receipt.pixels(image)))
     verdict = verify.verify(models, forged)
