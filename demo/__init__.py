@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from . import api, texts, theme, work, workspace
+from . import api, texts, theme, verifying, work, workspace
 from .page import Page
 from .tabs import TABS, TASKS
 
@@ -28,6 +28,7 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
     """The page of a shelf of models. `on_gpu` wraps the work where a GPU is lent by the call."""
     i18n = texts.translations()
     paint = work.painter(shelf, on_gpu)
+    verify = verifying.verifier(shelf, paint.on_device)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
@@ -37,13 +38,14 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(shelf, paint, i18n, head, tabs, panels)
+        page = Page(shelf, paint, verify, i18n, head, tabs, panels)
         workspace.build(page, TASKS)
         for key, tab in TABS.items():
             if key not in TASKS:
                 with panels[key]:
                     tab(page)
         api.endpoints(paint)
+        verifying.endpoint(verify)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n
     return blocks

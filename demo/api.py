@@ -35,7 +35,7 @@ class Blocks(gr.Blocks):
     """A page whose web API takes fewer values than it has fields, as clients of curl send them."""
 
     def validate_inputs(self, block_fn, inputs: list) -> None:
-        if block_fn.api_name in tasks.TASKS:
+        if block_fn.api_name in (*tasks.TASKS, "verify"):
             inputs += [field.value for field in block_fn.inputs[len(inputs) :]]
         super().validate_inputs(block_fn, inputs)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .work import Painter
+
+if TYPE_CHECKING:
+    from .verifying import Verifier
 
 
 @dataclass
 class Page:
     """Handed to each tab while the page is built; the block that tasks share adds its own.
 
+    paint, verify: see work.py and verifying.py.
     head: the header, which names the model. tabs: to switch between them, by their key in TABS.
     panels: each tab itself. look: the button that opens the gallery's picture in Look inside.
     form: the shared settings' components by the name of their field.
@@ -27,6 +31,7 @@ class Page:
 
     shelf: Any
     paint: Painter
+    verify: Verifier
     i18n: Any
     head: Any
     tabs: Any

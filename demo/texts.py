@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from .arena_texts import ARENA
 from .inside_texts import INSIDE
+from .receipt_texts import RECEIPT
 from .task_texts import TASKS
 from .zero_more_texts import ZERO_MORE
 from .zero_texts import ZERO
@@ -20,6 +21,7 @@ TEXTS = {  # key: (English, Chinese)
     **ARENA,
     **ZERO,
     **ZERO_MORE,
+    **RECEIPT,
     "tagline": (
         "Stable Diffusion you can look into: a sentence becomes a picture, step by step.",
         "看得见过程的 Stable Diffusion：一句话，一步一步变成一幅画。",

@@ -23,7 +23,8 @@ SANS = (
 )  # fmt: skip
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
-STYLES = ("page.css", "inside.css", "arena.css", "zero.css", "zero_more.css")
+TABS = ("inside", "arena", "zero", "zero_more", "receipt")  # with a style sheet of their own
+STYLES = ("page.css", *(f"{name}.css" for name in TABS))
 CSS = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in STYLES)
 DROPS = Path(__file__).with_name("drops.js").read_text(encoding="utf-8")
 HEAD = f'<meta name="color-scheme" content="light dark"><script>{DROPS}</script>'

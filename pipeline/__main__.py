@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 import time
 from pathlib import Path
@@ -90,6 +91,49 @@ def info(args: argparse.Namespace) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # whatever letters the terminal has
         sys.stdout.reconfigure(errors="backslashreplace")
     print(text)
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Exit code 0 where the picture came out again to the bit, 1 for any other verdict."""
+    from . import verify as verifying
+
+    case = verifying.opened(args.picture, picture=args.given, mask=args.mask)
+    models = _made_with(case.receipt, args) if case.receipt.whole else None
+    backends = {"attention": args.attention, "group_norm": args.group_norm}
+    from tqdm import tqdm
+
+    with tqdm(unit="step", total=case.total, dynamic_ncols=True, leave=False) as bar:
+        for event in verifying.check(models, case, **backends):
+            if isinstance(event, verifying.Checked):
+                bar.n = event.step
+                bar.set_description("so far identical" if event.same else "departed")
+    print("\n".join(event.sentences))
+    return 0 if event.kind == "identical" else 1
+
+
+def _made_with(receipt, args: argparse.Namespace):
+    """The model that a receipt names, or --model, on the machine that is nearest to the receipt's;
+    of a receipt's names only those of the library count."""
+    import torch
+
+    from . import library, verify
+    from .checkpoints import load
+
+    there, vaes = library.named("checkpoint"), library.named("vae")
+    if args.model is None:
+        name, vae = verify.chosen(receipt, there, vaes)
+        model = there[name].path
+    else:
+        model, vae = args.model, args.vae
+    near = verify.machine_flags(receipt)
+    given = {k: v for k in ("device", "dtype") if (v := getattr(args, k)) != "auto"}
+    threads = receipt.ran.get("threads", "")
+    if re.fullmatch("[1-9][0-9]{0,2}", threads, re.ASCII):
+        torch.set_num_threads(int(threads))
+    loaded = load(model, vae=vae, low_memory=args.low_memory, **(near | given))
+    if args.model is None:
+        loaded.name = name
+    return loaded
 
 
 def samplers(args: argparse.Namespace) -> None:
@@ -212,6 +256,23 @@ def parser(command: str | None = None) -> Parser:
     sub.set_defaults(run=info)
     sub.add_argument("picture")
 
+    sub = commands.add_parser(
+        "verify",
+        help="make a picture again and compare it step by step",
+        description="Exit code 0: identical; 1: it departs, was tampered with, or the model is "
+        "another; 2: it cannot be verified.",
+    )
+    sub.set_defaults(run=verify)
+    sub.add_argument("picture", help="a PNG with its receipt")
+    sub.add_argument("--picture", dest="given", help="the picture that it began from, if it did")
+    sub.add_argument("--mask", help="the mask that it was repainted with")
+    sub.add_argument("--model", help="default: the model of its name, see `models`")
+    sub.add_argument("--vae", help="with --model: its autoencoder")
+    sub.add_argument("--attention", help="see `backends`; default: what ran, where it can")
+    sub.add_argument("--group-norm", help="likewise")
+    sub.add_argument("--low-memory", action="store_true")
+    _machine_flags(sub)
+
     sub = commands.add_parser("samplers", help="the samplers and noise schedules there are")
     sub.set_defaults(run=samplers)
 
@@ -294,7 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         argv = sys.argv[1:] if argv is None else argv
         args = parser(argv[0] if argv else None).parse_args(argv)
-        args.run(args)
+        return args.run(args) or 0
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -303,7 +364,6 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    return 0
 
 
 if __name__ == "__main__":

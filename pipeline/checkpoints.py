@@ -68,6 +68,7 @@ class Models:
     vae_name: str | None  # of another autoencoder than its own
     warnings: tuple[str, ...]  # sentences about what was used instead of what is missing
     hash: str  # first 10 hex digits of the SHA-256 of the file, or of the folder's UNet's files
+    digests: dict[str, str]  # of each part, the SHA-256 of its files: "unet", "vae", ...
     unet: Any
     vae: Any
     text: TextParts  # tokenizers and text encoders, two of each for SD XL
@@ -123,9 +124,10 @@ class Models:
 
     def stream(self, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
         """Step events, then the Result. Closing the iterator stops the work. See engine.stream."""
-        from . import engine
+        from . import engine, receipt
 
-        return engine.stream(self, options, words=words)
+        events = engine.stream(self, options, words=words)
+        return receipt.signed(self, events, "generate", options)
 
     def generate(self, options: GenerateOptions | None = None, **fields: Any) -> Result:
         """The Result for `options`, or for the fields of GenerateOptions given by name."""
@@ -210,6 +212,8 @@ def _load(
         if source.family == "xl":
             scheduler.setdefault("align_your_steps", "sdxl")  # which of NVIDIA's tables
         networks = {n: part for n, part in parts.items() if n != "vae"}
+        files = dict.fromkeys(p.files for p in source.parts.values())  # a single file is one
+        digests = {paths: _sha256(paths) for paths in files}
         return Models(
             name=called,
             path=source.path,
@@ -217,7 +221,8 @@ def _load(
             what=source.what,
             vae_name=None if vae is None else _name(vae),
             warnings=source.warnings,
-            hash=_hash(source.hashed),
+            hash=digests[source.hashed][:10],
+            digests={n: digests[p.files] for n, p in source.parts.items()},
             unet=unet,
             vae=autoencoder,
             text=text,
@@ -570,10 +575,10 @@ class _Trial:
             )
 
 
-def _hash(files: tuple[Path, ...]) -> str:
+def _sha256(files: tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    return digest.hexdigest()[:10]
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ from .metadata import exif
 if TYPE_CHECKING:
     from PIL import Image
 
+KEYWORD = "glassbox"  # of a PNG's chunk that holds the receipt
 JPEG_EXIF = 65_533  # bytes: a segment of a JPEG counts its length, itself included, in 16 bits
 
 
@@ -39,14 +40,15 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
     """Write a PNG, JPEG or WebP file that keeps the picture's text, `info["parameters"]`.
 
     As A1111 stores it: in PNG a chunk `parameters`, tEXt where Latin-1 holds it and else iTXt; in
-    JPEG and WebP the EXIF UserComment in big-endian UTF-16. The file is there whole or not at all.
-    Raises InputError where it cannot be written, and for a text that a JPEG has no room for, some
-    32,000 characters.
+    JPEG and WebP the EXIF UserComment in big-endian UTF-16. A PNG also keeps its receipt,
+    `info["receipt"]`, as a compressed chunk `glassbox`, see receipt.py. The file is there whole or
+    not at all. Raises InputError where it cannot be written, and for a text that a JPEG has no room
+    for, some 32,000 characters.
     """
     path = Path(path)
     check_writable(path)
     kind, flags = WRITERS[path.suffix.lower()]
-    flags = flags | (_png if kind == "PNG" else _exif)(picture.info.get("parameters"))
+    flags = flags | (_png if kind == "PNG" else _exif)(picture.info)
     if kind == "JPEG" and len(flags.get("exif", b"")) > JPEG_EXIF:
         raise InputError(
             f"Cannot write {path}: prompt and settings take {len(flags['exif']):,} bytes in a JPEG "
@@ -64,17 +66,19 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
     return path
 
 
-def _png(text: str | None) -> dict:
+def _png(info: dict) -> dict:
     from PIL import PngImagePlugin
 
     chunks = PngImagePlugin.PngInfo()
-    if text:
-        chunks.add_text("parameters", text)
+    if info.get("parameters"):
+        chunks.add_text("parameters", info["parameters"])
+    if info.get("receipt"):
+        chunks.add_text(KEYWORD, info["receipt"], zip=True)
     return {"pnginfo": chunks}
 
 
-def _exif(text: str | None) -> dict:
-    return {"exif": exif(text)} if text else {}
+def _exif(info: dict) -> dict:
+    return {"exif": exif(info["parameters"])} if info.get("parameters") else {}
 
 
 # By ending, what Pillow calls the format and what it is told. Photographs of 4:2:0 smear the edges

@@ -25,12 +25,12 @@ class Broken(Exception):
     """The file ends too early, or a part of it is not what its format says."""
 
 
-def texts(path: str | Path) -> dict[str, str]:
-    """{"parameters": ...} of a PNG and, under "UserComment", the EXIF comment of any of the three.
+def texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
+    """{wanted: ...} of a PNG and, under "UserComment", the EXIF comment of any of the three.
 
-    A PNG's other texts stand under their own keywords, as they begin, for they tell who wrote the
-    file. Raises InputError in one sentence: no such file, no such format, a file that cannot be
-    read, text beyond MAX_BYTES.
+    Nothing behind the PNG's text `wanted` is read. Its other texts stand under their own keywords,
+    as they begin, for they tell who wrote the file. Raises InputError in one sentence: no such
+    file, no such format, a file that cannot be read, text beyond MAX_BYTES.
     """
     if "\0" in str(path):
         raise InputError("The path of the picture holds a NUL character.")
@@ -42,7 +42,9 @@ def texts(path: str | Path) -> dict[str, str]:
             walk = next((w for magic, w in FORMATS.items() if head.startswith(magic)), None)
             if walk is None or (walk is _webp and head[8:] != b"WEBP"):
                 raise InputError(f"{path} is no PNG, JPEG or WebP picture.")
-            return _collect(walk, file, path)
+            if walk is _png:
+                return _collect(_png(file, wanted), wanted, path)
+            return _collect(walk(file), wanted, path)
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except OSError as error:
@@ -57,24 +59,24 @@ def exif(text: str) -> bytes:
     return b"Exif\0\0MM\0*" + struct.pack(">L", 8) + first + inner + comment
 
 
-def _collect(walk, file: BinaryIO, path) -> dict[str, str]:
+def _collect(walk: Iterator[tuple[str, str]], wanted: str, path) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
-        for key, text in walk(file):
+        for key, text in walk:
             found.setdefault(key, text)
-            if key == "parameters":
+            if key == wanted:
                 break
     except OverflowError:
         raise InputError(
             f"{path} carries a text of more than {MAX_BYTES:,} bytes, which is not read."
         ) from None
     except Broken as error:
-        if not {"parameters", "UserComment"} & set(found):
+        if not {wanted, "UserComment"} & set(found):
             raise InputError(f"{path} cannot be read: {error}.") from None
     return found
 
 
-def _png(file: BinaryIO) -> Iterator[tuple[str, str]]:
+def _png(file: BinaryIO, wanted: str) -> Iterator[tuple[str, str]]:
     file.seek(8)
     for _ in range(MAX_PARTS):
         head = file.read(8)
@@ -86,14 +88,14 @@ def _png(file: BinaryIO) -> Iterator[tuple[str, str]]:
         after = file.tell() + length + 4  # a checksum
         if kind in PNG_TEXTS:
             keyword, _, start = file.read(min(length, 300)).partition(b"\0")
-            if keyword != b"parameters":
+            if keyword != wanted.encode():
                 yield keyword[:80].decode("latin-1"), start.decode("latin-1")
             elif length > MAX_BYTES:
                 raise OverflowError
             else:
                 file.seek(after - length - 4)
                 body = _exactly(file, length)[len(keyword) + 1 :]
-                yield "parameters", PNG_TEXTS[kind](body)
+                yield wanted, PNG_TEXTS[kind](body)
         elif kind == b"eXIf":
             yield from _exif(_exactly(file, length))
         file.seek(after)

@@ -198,7 +198,7 @@ class Branch(Watch):
     def __init__(
         self, models: Any, recording: Recording, step: int, changes: Mapping[str, Any], **more: Any
     ):
-        from . import engine
+        from . import engine, receipt
 
         self.parent, self.step = recording, _step(step)
         options, seed = changed(recording, changes)
@@ -240,6 +240,11 @@ class Branch(Watch):
         lineage = (*root, {"at": self.step, **different})
         start = replace(start, lineage=lineage, fields=fields)
         events = engine.stream(models, options, words=True, starts=lambda _: start)
+        parent = receipt.of(recording.image)
+        if parent:
+            before = len(parent.steps) - 1 - recording.steps  # of another pass, before the first
+            branch = {"parent": parent, "at": max(0, before + self.step), "change": lineage[-1]}
+            events = receipt.signed(models, events, "branch", options, **branch)
         super().__init__(models, events, **more)
 
     def _moment(self, step: Step, offset: int = 0) -> Moment:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import InputError
+from .files import KEYWORD
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -97,6 +98,8 @@ def _png(recording: Recording):
 
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("parameters", recording.parameters)
+    if "receipt" in recording.image.info:
+        chunks.add_text(KEYWORD, recording.image.info["receipt"], zip=True)
     data = io.BytesIO()
     recording.image.save(data, "PNG", pnginfo=chunks)
     return torch.frombuffer(bytearray(data.getvalue()), dtype=torch.uint8)
@@ -215,6 +218,8 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     image.load()
     kept = image.convert("RGB")
     kept.info["parameters"] = str(image.info.get("parameters", ""))
+    if KEYWORD in image.info:
+        kept.info["receipt"] = str(image.info[KEYWORD])
     first, second = row["seeds"]
     origin = Origin(
         options,

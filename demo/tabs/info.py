@@ -10,7 +10,7 @@ import gradio as gr
 from pipeline import infotext
 from pipeline.errors import InputError
 
-from .. import reading, sending, stage
+from .. import reading, sending, stage, verifying
 from ..texts import language, say
 
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
@@ -38,12 +38,14 @@ def tab(page) -> None:
                 senders = sending.row(page, "info")
             with gr.Column(visible=False, min_width=0) as usable:
                 reading.buttons(page, pasted, "info", tab="generate")
+            file = gr.State()  # the path of the picture that is shown
+            panel = verifying.panel(page, file)
 
     known = gr.State("")  # the text that is shown
-    file = gr.State()  # the path of the picture that is shown
-    outputs = [known, file, picture, view, usable, sendable]
+    outputs = [known, file, picture, view, usable, sendable, *panel.outputs]
 
     no_picture = {file: None, picture: "", sendable: gr.update(visible=False)}
+    no_picture |= panel.opened(None, "en")
 
     def open_file(path: str, request: gr.Request):
         """The file's text also goes into the box, to be read and copied.
@@ -59,7 +61,7 @@ def tab(page) -> None:
         tongue = language(request)
         filled = {dropped: None, pasted: text} | something(text, tongue)
         shown = {file: path, picture: _image(path, tongue), sendable: gr.update(visible=True)}
-        return filled | shown
+        return filled | shown | panel.opened(path, tongue)
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""

@@ -39,6 +39,8 @@ TASKS: dict[str, Task] = {
     "grid": Task("Grid", "one picture for each value of two or three options", shelf=True),
 }
 
+DRAW = ("generate", "grid")  # by models.stream, which gives pictures their receipts itself
+
 
 def module(key: str) -> Any:
     """The file of the task `key`."""
@@ -60,5 +62,9 @@ def stream(
     asked: of `options`. shelf: where a task that draws with several models finds them. words:
     whether the Steps tell where words went, see engine.stream.
     """
-    more = {"shelf": shelf} if TASKS[key].shelf else {}
-    return module(key).stream(models, asked, words=words, **more)
+    if key in DRAW:
+        more = {"shelf": shelf} if TASKS[key].shelf else {}
+        return module(key).stream(models, asked, words=words, **more)
+    from .. import receipt
+
+    return receipt.signed(models, module(key).stream(models, asked, words=words), key, asked)
