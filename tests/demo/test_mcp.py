@@ -1,6 +1,7 @@
 """`python app.py --mcp`: every task is a tool whose fields are explained."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,7 +26,9 @@ def tools(tiny_model, tmp_path_factory, server_of):
             return {t.name: t for t in (await session.list_tools()).tools}
 
     try:
-        yield asyncio.run(ask())
+        # In a thread of its own: a browser's loop may be running in this one.
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(asyncio.run, ask()).result()
     finally:
         running.stop()
 
