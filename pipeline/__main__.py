@@ -324,6 +324,7 @@ def parser(command: str | None = None) -> Parser:
     sub.add_argument(
         "--side", type=int, choices=(64, 128), default=128, help="unet: of the pictures, in pixels"
     )
+    sub.add_argument("--pairs", type=float, help="unet: share of scenes with two objects, 0 to 1")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda")
     sub.add_argument("--attention", default="auto", help="of UNet and autoencoder; see `backends`")
     sub.add_argument("--group-norm", default="auto", help="of UNet and autoencoder")

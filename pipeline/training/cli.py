@@ -253,6 +253,9 @@ def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> Non
 def train_unet(
     args: argparse.Namespace, minutes: float | None = None, side: int | None = None
 ) -> None:
+    pairs = unet.PAIRS if args.pairs is None else args.pairs
+    if not 0 <= pairs <= 1:
+        raise InputError(f"--pairs must be from 0 to 1, not {pairs}.")
     parts = Parts(args)
     words = tokenizer.load(parts.tokenizer_folder())
     text, _ = export.split_towers(parts.clip())
@@ -266,7 +269,7 @@ def train_unet(
     folder = args.folder / "unet"
     trainer = unet.trainer(
         model,
-        unet.Pool(composer, encoder, args.pool, unet.PAIRS, side or args.side),
+        unet.Pool(composer, encoder, args.pool, pairs, side or args.side),
         parts.vocabulary,
         words,
         text,

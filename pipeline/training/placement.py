@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 from ..text import space_han
 from .data import Scene, squares
 
-WEIGHT = 0.5  # beside the denoising loss
+WEIGHT = 1.0  # beside the denoising loss
 GRID = 16  # cells a side in which the squares are told
 MOST = 2  # things of a scene
 
