@@ -1,7 +1,6 @@
 """The Character tab in headless Chromium: trained on the page, stopped, gone on with, used."""
 
 import re
-import shutil
 
 import pytest
 from gradio_client import Client, handle_file
@@ -12,7 +11,6 @@ from demo import character
 from pipeline import infotext
 from pipeline.errors import InputError
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 PATIENCE = 60_000  # milliseconds
 
 
@@ -27,19 +25,14 @@ def drawings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(server):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = chromium.new_page(locale="en-US")
-        page.set_default_timeout(PATIENCE)
-        page.goto(server.url)
-        page.wait_for_selector("#generate:has-text('Generate')")
-        page.get_by_role("tab", name="Character").click()
-        yield page
-        chromium.close()
+def page(server, browser):
+    page = browser.new_page(locale="en-US")
+    page.set_default_timeout(PATIENCE)
+    page.goto(server.url)
+    page.wait_for_selector("#generate:has-text('Generate')")
+    page.get_by_role("tab", name="Character").click()
+    yield page
+    page.close()
 
 
 def fill(page, **fields):
