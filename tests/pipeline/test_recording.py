@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, InputError, load, tasks
-from pipeline.recording import CHANGES, Branch, Recordings, Watch
+from pipeline.recording import CHANGES, Branch, Recordings, Remake, Watch
 from pipeline.samplers import SAMPLERS, unsupported
 
 ABLE = [s for s in SAMPLERS if not unsupported(s)]
@@ -249,3 +249,20 @@ def test_a_branch_of_a_branch_tells_the_whole_way(models):
     with pytest.raises(InputError, match="of the picture that this is a branch of"):
         Branch(models, two, 2, {})
     assert all(a.step <= b.step for a, b in itertools.pairwise(two.moments))
+
+
+def test_a_branch_is_made_again_from_its_lineage_alone(models):
+    _, (root,) = record(models, sampler="euler_a", steps=5)
+    _, one, _ = branch(models, root, 1, prompt="blue")
+    _, two, _ = branch(models, one, 3, sampler="heun", noise_seed=9)
+    watch = Remake(models, two.origin.start.lineage, key="kept", parent=one.key)
+    *steps, result = watch
+    (made,) = watch.recordings
+    assert torch.equal(made.final, two.final) and torch.equal(result.latents[0], two.final)
+    assert (made.key, made.parent, made.first) == ("kept", one.key, 3)
+    assert not [s for s in steps if hasattr(s, "images")]  # the Results on the way are nobody's
+    events = Remake(models, two.origin.start.lineage)
+    running = iter(events)
+    next(running)
+    running.close()
+    assert events.events.gi_frame is None
