@@ -53,6 +53,7 @@ class MathAttention:
 
 
 MATH_BYTES = 1 << 29  # of weights at once: a large picture's would not fit
+WORDS_BYTES = 1 << 26  # the same, beside what the backend itself needs
 
 
 def _weights(q, k) -> torch.Tensor:
@@ -71,7 +72,10 @@ def run_with_words(backend: type, q, k, v) -> tuple[torch.Tensor, torch.Tensor]:
     own = hasattr(backend, "words") and k.shape[1] <= backend.max_keys
     if own and not (torch.is_grad_enabled() and q.requires_grad):
         return backend.words(q, k, v)
-    return backend.run(q, k, v), _weights(q, k).mean(1)
+    b, _, h, _ = q.shape
+    rows = max(1, WORDS_BYTES // (4 * b * h * k.shape[1]))
+    parts = [_weights(part, k).mean(1) for part in q.split(rows, 1)]
+    return backend.run(q, k, v), parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 class XformersAttention:

@@ -55,6 +55,16 @@ def test_word_maps_are_the_mean_softmax(name, keys):
     assert (out.double() - _exact(q, k, v)).abs().max() < 1e-5
 
 
+def test_maps_of_a_large_picture_are_made_in_parts(monkeypatch):
+    from pipeline.backends import attention
+
+    q, k = torch.randn(2, 50, 3, 8), torch.randn(2, 9, 3, 8)
+    whole = attention.run_with_words(attention.SdpaAttention, q, k, k)[1]
+    monkeypatch.setattr(attention, "WORDS_BYTES", 4 * 2 * 3 * 9 * 7)  # seven rows at once
+    parts = attention.run_with_words(attention.SdpaAttention, q, k, k)[1]
+    assert parts.shape == whole.shape == (2, 50, 9) and (parts - whole).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("name", USABLE)
 def test_a_listener_hears_every_cross_attention_and_changes_nothing(name, tiny_model):
     models = load(str(tiny_model), device="cpu", dtype="fp32", attention=name)
