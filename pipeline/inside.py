@@ -64,37 +64,41 @@ class WordMaps:
     def __init__(self, height: int, width: int):
         self.ratio = height / width
         self.layers: list[torch.Tensor] = []
+        self._read: tuple | None = None  # for which places, and what was read
 
     def __call__(self, maps: torch.Tensor) -> None:
         """maps (B, Tq, Tk) of one layer; the last of the batch is the conditional picture."""
         self.layers.append(maps[-1])
 
-    def _keys(self) -> list[torch.Tensor]:
-        """Each layer's maps (Tk, h, w), fp32, in the order in which the layers ran."""
-        grids = []
+    def _layers(self, places: list[list[int]]) -> list[torch.Tensor]:
+        """Each layer's maps (words, h, w), fp32, in the order in which the layers ran: the sum over
+        the keys where a word's tokens stand."""
+        if self._read is not None and self._read[0] is places:
+            return self._read[1]
+        out = []
         for layer in self.layers:
-            queries = layer.shape[0]
+            queries, keys = layer.shape
             rows = round((queries * self.ratio) ** 0.5)
-            grids.append(layer.T.reshape(-1, rows, queries // rows).float())
-        return grids
+            stand = layer.new_zeros((len(places), keys), dtype=torch.float32)
+            for word, at in enumerate(places):
+                stand[word, at] = 1
+            out.append((stand @ layer.float().T).reshape(-1, rows, queries // rows))
+        self._read = places, out
+        return out
 
     def grids(self, places: list[list[int]]) -> tuple[torch.Tensor, ...]:
         """One map a word at each resolution, (words, h, w) fp32 on the CPU, the coarsest first;
         () where there is no cross attention."""
         found: dict[tuple[int, int], list[torch.Tensor]] = {}
-        for keys in self._keys():
-            found.setdefault(tuple(keys.shape[1:]), []).append(_of_words(keys, places))
+        for layer in self._layers(places):
+            found.setdefault(tuple(layer.shape[1:]), []).append(layer)
         return tuple(torch.stack(found[size]).mean(0).cpu() for size in sorted(found))
 
     def words(self, places: list[list[int]]) -> torch.Tensor | None:
-        """One map a word over all layers, (words, h, w): the sum over the keys where its tokens
-        stand, fp32 on the CPU; None where there is no cross attention."""
-        layers = [_of_words(keys, places) for keys in self._keys()]
+        """One map a word over all layers, (words, h, w), fp32 on the CPU; None where there is no
+        cross attention."""
+        layers = self._layers(places)
         return together(layers).cpu() if layers else None
-
-
-def _of_words(keys: torch.Tensor, places: list[list[int]]) -> torch.Tensor:
-    return torch.stack([keys[p].sum(0) for p in places]) if places else keys[:0]
 
 
 def together(layers: list[torch.Tensor]) -> torch.Tensor:
