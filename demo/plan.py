@@ -6,8 +6,23 @@ import gradio as gr
 
 from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
 
+from .quiet import Quiet
+
 PAIR = ("sampler", "schedule")
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+
+
+class Late(gr.Dropdown, metaclass=Quiet):
+    """A dropdown whose choices follow another one's.
+
+    What was chosen from the old choices may arrive after the new ones: it is let through, for the
+    Options, who have a sentence for what does not go together, not for Gradio's own check.
+    """
+
+    is_template = True  # drawn as its parent is
+
+    def preprocess(self, payload):
+        return payload
 
 
 def dropdowns(i18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdown]:
@@ -20,7 +35,7 @@ def dropdowns(i18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdo
         elem_id="sampler",
         min_width=140,
     )
-    second = gr.Dropdown(
+    second = Late(
         _schedules(sampler),
         value=schedule,
         label=i18n("schedule"),

@@ -3,26 +3,18 @@ them, with its own list of formats and limits."""
 
 from __future__ import annotations
 
-from abc import ABCMeta
-
 import gradio as gr
-from gradio.component_meta import ComponentMeta
 
 from pipeline.pictures import open_picture
+
+from .quiet import Quiet
 
 PAINT = ("#ff1fa8", 0.6)  # over a picture: any colour but black would do, and its opacity
 BRUSH = 1 / 16  # of the picture's shorter side, the brush at first
 SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps several copies
 
 
-class _Quiet(ComponentMeta):
-    """Gradio's own writes a .pyi file beside the source of every class."""
-
-    def __new__(cls, name, bases, attrs):
-        return ABCMeta.__new__(cls, name, bases, attrs)
-
-
-class PictureBox(gr.Image, metaclass=_Quiet):
+class PictureBox(gr.Image, metaclass=Quiet):
     """An image field whose value is the uploaded file's path, whatever the file may be."""
 
     is_template = True  # the browser has gr.Image for it
@@ -37,7 +29,7 @@ class PictureBox(gr.Image, metaclass=_Quiet):
         return payload.path if payload is not None else None
 
 
-class MaskEditor(gr.ImageEditor, metaclass=_Quiet):
+class MaskEditor(gr.ImageEditor, metaclass=Quiet):
     """A picture to paint on; its value is the files of what was painted, without the picture."""
 
     is_template = True

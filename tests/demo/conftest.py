@@ -167,6 +167,7 @@ class Server:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
         self._log = place / "log.txt"
+        self.read = 0  # characters of the log that earlier tests answer for
         app = [sys.executable, str(ROOT / "app.py")]
         with self._log.open("w") as out:
             self.process = subprocess.Popen(
@@ -178,7 +179,8 @@ class Server:
             )
 
     def log(self) -> str:
-        return self._log.read_text(encoding="utf-8")
+        """What it printed since this test began."""
+        return self._log.read_text(encoding="utf-8")[self.read :]
 
     def wait(self) -> Server:
         """Until it has printed its address."""
@@ -229,6 +231,18 @@ def server(tiny_model, tmp_path_factory):
         yield running.wait()
     finally:
         running.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_traceback(request):
+    """Each test answers for what the server printed while it ran."""
+    if "server" not in request.fixturenames:
+        yield
+        return
+    running = request.getfixturevalue("server")
+    running.read += len(running.log())
+    yield
+    assert "Traceback" not in running.log()
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

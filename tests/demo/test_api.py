@@ -145,7 +145,6 @@ def test_bad_tasks_get_one_sentence(client, server, picture, key, fields, senten
         client.predict(**fields, api_name=f"/{key}")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "Traceback" not in server.log()
 
 
 def test_another_model_draws_when_it_is_named(client):
@@ -205,7 +204,6 @@ def test_bad_values_get_one_sentence(client, server, fields, sentence):
     message = str(caught.value)
     assert sentence in message
     assert "\n" not in message
-    assert "Traceback" not in server.log()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +223,6 @@ def test_bad_values_that_no_client_would_send(server, body, sentence):
     answer = httpx.get(f"{url}/{asked.json()['event_id']}", timeout=60).text
     assert answer.startswith("event: error")
     assert sentence in json.loads(answer.split("data: ", 1)[1])["error"]
-    assert "Traceback" not in server.log()
 
 
 def test_the_server_goes_on(client):

@@ -69,7 +69,6 @@ def test_trained_on_the_page_and_used_in_the_prompt(page, drawings, server):
         prompt="zog the blob <lora:zog:0.8>", steps=1, seed=1, api_name="/generate"
     )
     assert infotext.parse(text)["Lora hashes"].startswith("zog: ")
-    assert "Traceback" not in server.log()
 
 
 def test_clients_train_too(server, drawings, tmp_path):
