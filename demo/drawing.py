@@ -17,6 +17,7 @@ from .reading import TYPED
 from .texts import language, say
 from .work import Broken, Finished, broken, fields_of
 
+IDLE = "idle"  # in place of the last step: nothing is on its way
 PREVIEW_EVERY = 0.05  # seconds: a fast GPU makes more steps than a browser can show
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 SIZE = ("width", "height")
@@ -69,7 +70,7 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
                         }
         except (InputError, Broken) as error:
             sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
-            yield {seen.status: stage.error(sentence), seen.last_step: None}
+            yield {seen.status: stage.error(sentence), seen.last_step: IDLE}
             raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
 
     outputs = [seen.view, seen.status, seen.gallery, seen.chosen, seen.parameters]
@@ -102,12 +103,14 @@ def stopping(seen, stop: gr.Button, runs: list) -> None:
     """Make the button stop whichever of `runs` is on its way."""
 
     def halt(step, request: gr.Request):
+        if step == IDLE:  # it was done before the button was heard
+            return gr.skip()
         return stage.stopped(step, language(request))
 
     def settle(step, request: gr.Request):
         """Says it again: a step that was already on its way may have come after the first word."""
         time.sleep(0.5)
-        return stage.stopped(step, language(request))
+        return halt(step, request)
 
     stop.click(halt, seen.last_step, seen.status, cancels=runs, queue=False, **PRIVATE).then(
         settle, seen.last_step, seen.status, queue=False, **PRIVATE
@@ -129,5 +132,5 @@ def _finished(seen, event: Finished, tongue: str, first: bool) -> dict:
         seen.records: event.records,
         seen.last_seed: str(event.seed),
         seen.strip: history.entries(event),
-        seen.last_step: None,
+        seen.last_step: IDLE,
     }

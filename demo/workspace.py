@@ -115,7 +115,11 @@ def build(page, tabs: dict[str, Task]) -> None:
     with below:
         strip = history.panel(page)
     seen = Seen(
-        **shown, strip=strip, records=gr.State(()), last_seed=gr.State(), last_step=gr.State()
+        **shown,
+        strip=strip,
+        records=gr.State(()),
+        last_seed=gr.State(),
+        last_step=gr.State(drawing.IDLE),
     )
     page.seen = seen
     for name, view in views.items():
