@@ -240,6 +240,7 @@ def test_what_is_wrong_is_one_sentence(visit, server):
 def test_stopped_on_the_way_and_drawn_again(visit):
     page = visit()
     page.fill("#steps input", "200")
+    page.fill("#width input", "512")  # long enough to be stopped
     opened(page, "whole")
     ask(page, PROMPT, "4")
     page.wait_for_selector("[data-stage=step].gb-made")
@@ -250,6 +251,7 @@ def test_stopped_on_the_way_and_drawn_again(visit):
     assert page.locator("[data-stage=picture].gb-open").count() == 1
     page.get_by_role("tab", name="Generate", exact=True).click()
     page.fill("#steps input", "3")
+    page.fill("#width input", "128")
     opened(page, "whole")
     page.press("#whole-seed :is(input, textarea)", "Enter")
     page.wait_for_selector("#whole-status .gb-done")
