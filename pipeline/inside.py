@@ -61,6 +61,8 @@ class WordMaps:
     Diffusion at 512x512), and averaged. After Tang et al., "What the DAAM", arXiv 2210.04885.
     """
 
+    last = True  # of the batch it needs no more, see backends.AttentionProcessor
+
     def __init__(self, height: int, width: int):
         self.ratio = height / width
         self.layers: list[torch.Tensor] = []
@@ -75,14 +77,13 @@ class WordMaps:
         the keys where a word's tokens stand."""
         if self._read is not None and self._read[0] is places:
             return self._read[1]
-        out = []
+        out, stands = [], {}
         for layer in self.layers:
             queries, keys = layer.shape
             rows = round((queries * self.ratio) ** 0.5)
-            stand = layer.new_zeros((len(places), keys), dtype=torch.float32)
-            for word, at in enumerate(places):
-                stand[word, at] = 1
-            out.append((stand @ layer.float().T).reshape(-1, rows, queries // rows))
+            if keys not in stands:
+                stands[keys] = _stand(places, keys).to(layer.device)
+            out.append((stands[keys] @ layer.float().T).reshape(-1, rows, queries // rows))
         self._read = places, out
         return out
 
@@ -99,6 +100,15 @@ class WordMaps:
         cross attention."""
         layers = self._layers(places)
         return together(layers).cpu() if layers else None
+
+
+def _stand(places: list[list[int]], keys: int) -> torch.Tensor:
+    """Which keys are a word's, (words, keys) of 0 and 1."""
+    rows = [[0.0] * keys for _ in places]
+    for row, at in zip(rows, places, strict=True):
+        for key in at:
+            row[key] = 1.0
+    return torch.tensor(rows).reshape(len(places), keys)
 
 
 def together(layers: list[torch.Tensor]) -> torch.Tensor:

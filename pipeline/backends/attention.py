@@ -62,8 +62,11 @@ def _weights(q, k) -> torch.Tensor:
     return (q @ k.transpose(-1, -2)).float().softmax(-1)
 
 
-def run_with_words(backend: type, q, k, v) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `backend` gives, and the weights averaged over heads, (B, Tq, Tk) fp32.
+def run_with_words(
+    backend: type, q, k, v, *, last: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `backend` gives, and the weights averaged over heads, (B, Tq, Tk) fp32; `last`: those of
+    the batch's last alone, (1, Tq, Tk).
 
     Our kernel has them as a by-product, without a gradient. Beside any other backend, and where
     something learns from them, they are computed plainly: 77 keys are cheap, and the result keeps
@@ -71,10 +74,12 @@ def run_with_words(backend: type, q, k, v) -> tuple[torch.Tensor, torch.Tensor]:
     """
     own = hasattr(backend, "words") and k.shape[1] <= backend.max_keys
     if own and not (torch.is_grad_enabled() and q.requires_grad):
-        return backend.words(q, k, v)
-    b, _, h, _ = q.shape
-    rows = max(1, WORDS_BYTES // (4 * b * h * k.shape[1]))
-    parts = [_weights(part, k).mean(1) for part in q.split(rows, 1)]
+        out, maps = backend.words(q, k, v)
+        return out, maps[-1:] if last else maps
+    queries, keys = (q[-1:], k[-1:]) if last else (q, k)
+    b, _, h, _ = queries.shape
+    rows = max(1, WORDS_BYTES // (4 * b * h * keys.shape[1]))
+    parts = [_weights(part, keys).mean(1) for part in queries.split(rows, 1)]
     return backend.run(q, k, v), parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
@@ -190,7 +195,8 @@ class AttentionProcessor:
     """diffusers' hook: self and cross attention of a UNet or autoencoder on the backend `name`.
 
     `listener`, where set, gets the word maps of every cross attention: `listener(maps)`,
-    (B, Tq, Tk) fp32. A kernel that fails raises KernelFailed.
+    (B, Tq, Tk) fp32; (1, Tq, Tk) where its `last` says that the batch's last is enough. A kernel
+    that fails raises KernelFailed.
     """
 
     def __init__(self, name: str):
@@ -203,7 +209,7 @@ class AttentionProcessor:
         with guard:
             if listener is None:
                 return backend.run(q, k, v)
-            out, maps = run_with_words(backend, q, k, v)
+            out, maps = run_with_words(backend, q, k, v, last=getattr(listener, "last", False))
         listener(maps)
         return out
 

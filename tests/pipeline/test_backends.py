@@ -63,6 +63,8 @@ def test_maps_of_a_large_picture_are_made_in_parts(monkeypatch):
     monkeypatch.setattr(attention, "WORDS_BYTES", 4 * 2 * 3 * 9 * 7)  # seven rows at once
     parts = attention.run_with_words(attention.SdpaAttention, q, k, k)[1]
     assert parts.shape == whole.shape == (2, 50, 9) and (parts - whole).abs().max() < 1e-6
+    last = attention.run_with_words(attention.SdpaAttention, q, k, k, last=True)[1]
+    torch.testing.assert_close(last, whole[-1:], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", USABLE)
