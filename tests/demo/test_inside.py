@@ -14,7 +14,7 @@ from PIL import Image
 
 from demo import inside
 from demo.inside import Eye
-from demo.tabs.inside import CHANGES
+from demo.looking import CHANGES
 from demo.texts import TEXTS
 from pipeline import GenerateOptions, frames, infotext, load, vae
 from pipeline.recording import Branch, Recordings, Watch, described
