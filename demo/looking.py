@@ -201,9 +201,6 @@ class Looking:
 
         yield from self._draw(events, tongue, finish)
 
-    def halt(self, request: gr.Request):
-        return stage.line("stopped", say("inside_stopped", language(request)))
-
     # ---- carried ------------------------------------------------------------------------------
 
     def save(self, grove: inside.Tree, request: gr.Request):

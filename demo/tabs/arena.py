@@ -14,7 +14,7 @@ from pipeline import arena as pipeline_arena
 from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 
-from .. import arena, stage
+from .. import arena, stage, stopping
 from ..api import GPU
 from ..texts import language, say
 from ..work import MODEL, Broken, broken
@@ -160,17 +160,7 @@ def tab(page) -> None:
 
     form["prompt"].submit(None, js=PRESS)
 
-    def halted(request: gr.Request):
-        return stage.line("stopped", say("arena_stopped", language(request)))
-
-    def settle(request: gr.Request):
-        """Says it again: an event already on its way may have come after the first word."""
-        time.sleep(0.5)
-        return halted(request)
-
-    stop.click(halted, None, status, cancels=runs, queue=False, **PRIVATE).then(
-        settle, None, status, queue=False, **PRIVATE
-    )
+    stopping.wire(stop, status, runs, "arena_stopped")
     _endpoint(shelf, references, compete)
 
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from pipeline.samplers import SAMPLERS, unsupported
 
-from .. import inside, stage
+from .. import inside, stage, stopping
 from ..api import GPU
 from ..inside import Eye
 from ..looking import CHANGES, Looking
@@ -50,7 +50,7 @@ def tab(page) -> None:
         again.click(look.make_again, [tree, opened], outputs, **PRIVATE, **GPU),
         example.click(look.first, [page.form[n] for n in look.asked], outputs, **PRIVATE, **GPU),
     ]
-    stop.click(look.halt, None, status, cancels=runs, **QUIET)
+    stopping.wire(stop, status, runs, "inside_stopped")
     export.click(look.save, tree, exported, **PRIVATE)
     load.upload(look.bring, load, outputs, **QUIET)
 

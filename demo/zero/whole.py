@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline import whole
 from pipeline.options import GenerateOptions
 
-from .. import stage
+from .. import stage, stopping
 from ..drawing import PREVIEW_EVERY
 from ..texts import language, say
 from ..work import MODEL, data_url
@@ -100,14 +100,6 @@ def chapter(page) -> None:
     def wait(request: gr.Request):
         return stage.line("running", say("waiting", language(request)))
 
-    def halt(request: gr.Request):
-        return stage.line("stopped", say("zero_stopped", language(request)))
-
-    def settle(request: gr.Request):
-        """Says it again: a step that was already on its way may have come after the first word."""
-        time.sleep(0.5)
-        return halt(request)
-
     def empty(request: gr.Request):
         return drawn([], language(request))
 
@@ -121,9 +113,7 @@ def chapter(page) -> None:
         parts.on_device(waited(event), draw, inputs, [row], status)
         for event in (go.click, prompt.submit, seed.submit)
     ]
-    stop.click(halt, None, status, cancels=runs, **parts.PRIVATE).then(
-        settle, None, status, **parts.PRIVATE
-    )
+    stopping.wire(stop, status, runs, "zero_stopped")
 
 
 def card(done: whole.Stage) -> Card:

@@ -18,7 +18,7 @@ GENERATION = {
     "sampler": "euler_a",
     "schedule": "automatic",
     "steps": 20,
-    "cfg": 4.0,
+    "cfg": 2.5,
     "width": 128,
     "height": 128,
 }

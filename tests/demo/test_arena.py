@@ -70,6 +70,9 @@ def test_a_race_on_the_page_shows_the_pipeline_s_numbers(visit, raced):
     choose(page, "Heun Karras")
     page.click("#arena-go")
     page.wait_for_selector("#arena-status .gb-done")
+    page.click("#arena-stop")  # too late: what is done stays said
+    page.wait_for_timeout(800)
+    assert page.locator("#arena-status .gb-done").count() == 1
     finishes = {e.lane: e for e in of(arena.Finish, raced)}
     measured = of(arena.Measured, raced)
     shown = rows(page)

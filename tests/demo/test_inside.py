@@ -260,6 +260,9 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     assert np.abs(shown(page) - wanted).max() <= 1
     page.click(".gbi-small")
     assert page.locator(".gbi-sides figure").count() == 2
+    page.click("#inside-stop")  # too late: what is done stays said
+    page.wait_for_timeout(800)
+    assert page.locator("#inside-status .gb-done").count() == 1
     # What cannot be gets a sentence, and nothing is lost.
     page.fill("#inside-at input", "9")
     page.click("#inside-go")
