@@ -70,7 +70,9 @@ def test_a_visit(visit, tmp_path, language):
     page.wait_for_selector(".gb-stopped")
     page.wait_for_timeout(1500)  # and it stays so
     index, total = map(int, re.findall(r"\d+", page.inner_text(".gb-stopped .gb-line span"))[:2])
-    assert (index <= 200, total) == (True, 200)
+    bar = page.get_attribute(".gb-stopped .gb-bar i", "style")
+    assert 0 < index <= total == 200
+    assert float(re.search(r"width:([\d.]+)%", bar)[1]) < 100  # of all four
     page.fill("#count input", "1")
 
     ask(page, prompt, 3)
