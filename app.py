@@ -39,7 +39,7 @@ def lent_gpu():
     import spaces  # before torch
 
     def seconds(task="", asked=None, names=(), folder="", given=(), *_) -> int:
-        """Of the arguments that demo/work.py's on_device hands on."""
+        """Of the arguments that demo/server/runner.py's on_device hands on."""
         if not hasattr(asked, "steps"):
             return 60
         pixels = (asked.width or 512) * (asked.height or 512) / 512**2
@@ -49,7 +49,7 @@ def lent_gpu():
 
             pixels *= len(grid.cells(asked, grid.axes(asked)))
         if task == "arena":
-            from pipeline import arena
+            from pipeline.introspection import arena
 
             pixels *= arena.most_calls(given, asked.steps) / asked.steps
         return int(min(10 + 0.1 * (asked.steps or 20) * pixels * asked.count, 300))
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         return complain(error)
 
     from demo import build, serve
-    from pipeline.shelf import Shelf
+    from pipeline.model_cache import Shelf
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
     page = build(Shelf(models, **options), on_gpu)

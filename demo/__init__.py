@@ -10,9 +10,13 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from . import api, texts, theme, verifying, work, workspace
+from . import texts
 from .page import Page
+from .server import api, runner
 from .tabs import TABS, TASKS
+from .tabs.info import verify as verifying
+from .ui import theme
+from .workspace import layout
 
 QUEUE_SIZE = 24  # requests that may wait; the next one is told that the server is busy
 LARGEST_FILE = "64mb"  # that may be dropped: large PNGs have 30
@@ -27,7 +31,7 @@ KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how 
 def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
     """The page of a shelf of models. `on_gpu` wraps the work where a GPU is lent by the call."""
     i18n = texts.translations()
-    paint = work.painter(shelf, on_gpu)
+    paint = runner.painter(shelf, on_gpu)
     verify = verifying.verifier(shelf, paint.on_device)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
@@ -39,7 +43,7 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
         page = Page(shelf, paint, verify, i18n, head, tabs, panels)
-        workspace.build(page, TASKS)
+        layout.build(page, TASKS)
         for key, tab in TABS.items():
             if key not in TASKS:
                 with panels[key]:
@@ -58,7 +62,7 @@ def serve(page: gr.Blocks, **where) -> tuple:
         quiet=True,
         show_error=False,
         theme=theme.theme(),
-        css=theme.CSS + workspace.css(TABS),
+        css=theme.CSS + layout.css(TABS),
         head=theme.HEAD,
         i18n=page.i18n,
         footer_links=["api", "gradio"],

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .work import Painter
+from .server.runner import Painter
 
 if TYPE_CHECKING:
-    from .verifying import Verifier
+    from .tabs.info.verify import Verifier
 
 
 @dataclass

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from PIL import Image, ImageDraw  # noqa: E402
 
 from pipeline import load, tasks  # noqa: E402
-from pipeline.upscaler import UPSCALERS  # noqa: E402
+from pipeline.images.upscaler import UPSCALERS  # noqa: E402
 
 SIDE, GAP = 256, 12
 APPLE = "a red apple on a blue background"
@@ -59,8 +59,8 @@ def creature(ground: str, x: int, y: int) -> Image.Image:
 
 
 def character(models) -> Image.Image:
-    from pipeline import library
-    from pipeline.training.lora import LoraOptions, train
+    from pipeline.model_files import library
+    from pipeline.training.lora.train import LoraOptions, train
 
     views = [("#427bdb", 0, 0), ("#f5f5f5", 10, -8), ("#5cb062", -10, 5), ("#f6a6c4", 5, 10)]
     given = [creature(*view) for view in views]

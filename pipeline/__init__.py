@@ -12,7 +12,7 @@ __all__ = ["GenerateOptions", "InputError", "load"]
 def __getattr__(name: str):
     """Import late, so that `python -m pipeline --help` is instant."""
     if name == "load":
-        from .checkpoints import load
+        from .loading.load import load
 
         return load
     if name == "GenerateOptions":

@@ -30,10 +30,10 @@ class Parser(argparse.ArgumentParser):
 
 def draw(args: argparse.Namespace) -> None:
     from . import tasks
-    from .tasks import flags
+    from .cli import task_flags
 
-    options = tasks.options(args.command, **flags.fields(args, args.command))
-    from .files import check_writable
+    options = tasks.options(args.command, **task_flags.fields(args, args.command))
+    from .metadata.save import check_writable
 
     out = Path(args.output)
     check_writable(out)
@@ -62,14 +62,14 @@ def draw(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace):
-    from .checkpoints import load
+    from .loading.load import load
 
     return load(args.model, vae=args.vae, **_machine(args))
 
 
 def _shelf(models, args: argparse.Namespace):
     """For a grid over several models."""
-    from .shelf import Shelf
+    from .model_cache import Shelf
 
     return Shelf(models, **_machine(args))
 
@@ -85,7 +85,7 @@ def _machine(args: argparse.Namespace) -> dict:
 
 
 def info(args: argparse.Namespace) -> None:
-    from .infotext import read
+    from .metadata.infotext import read
 
     text = read(args.picture)
     if isinstance(sys.stdout, io.TextIOWrapper):  # whatever letters the terminal has
@@ -116,8 +116,9 @@ def _made_with(receipt, args: argparse.Namespace):
     of a receipt's names only those of the library count."""
     import torch
 
-    from . import library, verify
-    from .checkpoints import load
+    from . import verify
+    from .loading.load import load
+    from .model_files import library
 
     there, vaes = library.named("checkpoint"), library.named("vae")
     if args.model is None:
@@ -152,13 +153,13 @@ def samplers(args: argparse.Namespace) -> None:
 
 
 def backends(args: argparse.Namespace) -> None:
-    from .quiet import quiet
+    from .loading.silence import quiet
 
     with quiet():
         import torch
 
     from .backends import KINDS, choose, why_not
-    from .checkpoints import choose_device, choose_dtype
+    from .loading.load import choose_device, choose_dtype
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
@@ -172,9 +173,9 @@ def backends(args: argparse.Namespace) -> None:
 
 
 def models(args: argparse.Namespace) -> None:
-    from .library import OWN, scan
-    from .preflight import short
-    from .recognise import KINDS
+    from .model_files.diffusers_folder import short
+    from .model_files.identify import KINDS
+    from .model_files.library import OWN, scan
 
     print(
         "Models (--model), beside any folder in diffusers' format, any .safetensors file and any"
@@ -191,8 +192,8 @@ def models(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
-    from .bench import run
-    from .quiet import quiet
+    from .cli.bench import run
+    from .loading.silence import quiet
 
     with quiet():
         run(
@@ -201,7 +202,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    from .quiet import quiet
+    from .loading.silence import quiet
 
     with quiet():
         from .training.cli import run
@@ -220,9 +221,9 @@ def _spellings(key: str) -> list[str]:
 
 
 def _task_flags(sub: argparse.ArgumentParser, key: str) -> None:
-    from .tasks import flags
+    from .cli import task_flags
 
-    flags.add(sub, key)
+    task_flags.add(sub, key)
     sub.add_argument(
         "--model", default="emoji", help="see `models`; a folder, .safetensors file or hub id too"
     )

@@ -19,16 +19,19 @@ from typing import Any
 import torch
 from PIL import Image
 
-from . import __version__, infotext, memory, noise, request, vae
+from . import __version__, oom
 from .backends import Running
-from .denoiser import Denoiser, predicted_clean
+from .denoising.denoiser import Denoiser, predicted_clean
 from .errors import InputError
-from .files import save_picture
-from .inside import Preview, WordMaps
+from .latents import noise, vae
+from .latents.initial_state import Start, beside, steered
+from .latents.preview import Preview, WordMaps
+from .metadata import infotext
+from .metadata.save import save_picture
 from .options import GenerateOptions
+from .prompt import resources
 from .prompt.encode import Conditioning, encode
 from .samplers import SAMPLERS, SCHEDULES, Answer, Query, start
-from .start import Start, beside, steered
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +127,7 @@ def stream(
     for name, pixels in (("width", options.width), ("height", options.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
-    asked = request.read(models, options)
+    asked = resources.read(models, options)
     positive, negative, said = hear(models, options, asked)
     drawing = _Drawing(
         models,
@@ -165,7 +168,7 @@ def stream(
     )
 
 
-def hear(models, options: GenerateOptions, asked: request.Request):
+def hear(models, options: GenerateOptions, asked: resources.Request):
     """What the UNet hears of the prompts, with the request's LoRAs; see prompt.encode.encode."""
     with models.lock:
         models.adapters.install(asked.adapters)
@@ -184,7 +187,7 @@ class _Drawing:
 
     models: Any
     options: GenerateOptions
-    asked: request.Request
+    asked: resources.Request
     positive: Conditioning
     negative: Conditioning
     running: Running
@@ -264,7 +267,7 @@ class _Drawing:
         usual = tiled if vae.is_large(w * scale, h * scale) else whole
         try:
             with models.lock:
-                return vae.to_image(memory.sparing(usual, short))
+                return vae.to_image(oom.sparing(usual, short))
         except torch.OutOfMemoryError:
             pass
         raise InputError(
@@ -324,7 +327,7 @@ class _Drawing:
 
         sparer = [apart] if denoiser.guided and denoiser.together else []
         try:
-            return memory.sparing(lambda: self.running.call(ask), *sparer), seen
+            return oom.sparing(lambda: self.running.call(ask), *sparer), seen
         except torch.OutOfMemoryError:
             pass
         raise InputError(_too_large(self.models, self.options, denoiser, self.running))
@@ -350,7 +353,7 @@ def untouched(models, options: GenerateOptions, image: Image.Image, more: Mappin
     began = time.perf_counter()
     options = models.resolve(options)
     seeds = noise.seeds(options, 0)
-    text = parameters(models, options, seeds, request.read(models, options), more)
+    text = parameters(models, options, seeds, resources.read(models, options), more)
     image.info["parameters"] = text
     metadata = describe(models, models.backends.start())
     seconds = time.perf_counter() - began
@@ -379,9 +382,9 @@ def _too_large(models, options, denoiser, running) -> str:
             running.call(lambda query=query: denoiser(query))
             fits = f"{width}x{height}"
         except Exception as error:
-            if not isinstance(error, InputError) and not memory.ran_out(error):
+            if not isinstance(error, InputError) and not oom.ran_out(error):
                 raise
-        memory.free()
+        oom.free()
         if fits:
             break
     size = f"{options.width}x{options.height}"
@@ -393,7 +396,7 @@ def parameters(
     models,
     options: GenerateOptions,
     seeds: tuple[int, int | None],
-    asked: request.Request,
+    asked: resources.Request,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """The A1111 "parameters" text of one picture; `more` are a task's own fields.

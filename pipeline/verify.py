@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import infotext, receipt
 from .errors import InputError, closest
-from .preflight import short
-from .receipt import Mark, Receipt
+from .metadata import infotext, receipt
+from .metadata.receipt import Mark, Receipt
+from .model_files.diffusers_folder import short
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -191,7 +191,7 @@ def opened(path: str | Path, **given: Any) -> Case:
     """A picture's file and the `picture` and `mask` that it began from; InputError in one sentence
     for one that cannot be verified."""
     from . import tasks
-    from .pictures import open_picture
+    from .images.open import open_picture
 
     then = receipt.read(path)
     image = open_picture(path).image
@@ -325,8 +325,8 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
     """(place, Mark) of each step that is the picture's own, in their order, None for the others;
     at last the picture."""
     from . import tasks
-    from .recording import Branch, Watch
-    from .tasks.working import alone
+    from .introspection.recording import Branch, Watch
+    from .tasks.common import alone
 
     then, asked = case.receipt, case.asked
     at = then.image if then.task in WITHIN_BATCH else 0
@@ -436,7 +436,7 @@ def _apart(then: Image.Image, now: Image.Image) -> Image.Image | None:
 
 def machine_flags(then: Receipt) -> dict[str, str]:
     """Device and dtype that are as near as may be to those that drew it: arguments of `load`."""
-    from .checkpoints import DTYPES, choose_device, choose_dtype
+    from .loading.load import DTYPES, choose_device, choose_dtype
 
     named = {value: key for key, value in DTYPES.items()}
     device, dtype = then.ran.get("device", "auto"), named.get(then.ran.get("dtype"), "auto")

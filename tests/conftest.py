@@ -46,8 +46,8 @@ LONGEST = (
     "tests/pipeline/training/",
     "tests/kernels/",
     "tests/demo/test_browser.py",
-    "tests/demo/test_tasks.py",
-    "tests/pipeline/test_backends.py",
+    "tests/demo/tabs/test_tasks.py",
+    "tests/pipeline/backends/test_backends.py",
     "tests/pipeline/test_emoji.py",
 )
 

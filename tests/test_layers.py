@@ -48,7 +48,8 @@ def test_training_is_imported_late_and_only_from_the_command_line_and_tabs():
 
 
 def test_heavy_packages_are_not_imported_by_the_light_modules():
-    light = ["errors", "options", "text", "infotext", "files", "preflight", "__main__", "__init__"]
+    light = ["errors", "options", "prompt/text", "metadata/infotext", "metadata/save"]
+    light += ["model_files/diffusers_folder", "__main__", "__init__"]
     heavy = {"torch", "diffusers", "transformers", "gradio", "numpy", "PIL", "safetensors"}
     for name in light:
         top = {n.split(".")[0] for n, top in imports(ROOT / f"pipeline/{name}.py") if top}

@@ -4,11 +4,12 @@ Either a fields.Task, which draws with the shared settings, or a function `tab(p
 panel with what it likes, see page.py.
 """
 
-from ..fields import Task
+from ..ui.fields import Task
 from . import (
     arena,
     character,
     colorize,
+    from_zero,
     generate,
     grid,
     hires,
@@ -18,7 +19,6 @@ from . import (
     inside,
     kernels,
     upscale,
-    zero,
 )
 
 TABS = {
@@ -32,7 +32,7 @@ TABS = {
     "grid": grid.TASK,
     "inside": inside.tab,
     "arena": arena.tab,
-    "zero": zero.tab,
+    "zero": from_zero.tab,
     "info": info.tab,
     "kernels": kernels.tab,
 }

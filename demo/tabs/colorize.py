@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ..fields import Task, picture, share
+from ..ui.fields import Task, picture, share
 
 
 def inputs(page, key: str) -> dict:

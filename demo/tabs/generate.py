@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..fields import Task
+from ..ui.fields import Task
 
 TASK = Task(lambda page, key: {})

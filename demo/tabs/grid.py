@@ -5,10 +5,10 @@ from __future__ import annotations
 import gradio as gr
 
 from pipeline.samplers import SAMPLERS, SCHEDULES
-from pipeline.tasks.axes import LABELS
+from pipeline.tasks.grid_axes import LABELS
 
-from ..fields import Task, worded
 from ..texts import TEXTS, say
+from ..ui.fields import Task, worded
 
 AXES = ("x", "y", "z")
 FIRST = {"x": "cfg"}  # what each varies at first

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from pipeline.tasks.working import WAYS
+from pipeline.tasks.common import WAYS
 
-from ..fields import Task, choice, number, share
+from ..ui.fields import Task, choice, number, share
 
 
 def inputs(page, key: str) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.tasks.image_to_image import FITS
 
-from ..fields import Task, choice, picture, share
+from ..ui.fields import Task, choice, picture, share
 
 
 def inputs(page, key: str) -> dict:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gradio as gr
 
-from pipeline.pictures import open_picture
+from pipeline.images.open import open_picture
 from pipeline.tasks.inpaint import AREAS, FILLS, SIDES
 
-from .. import upload
-from ..fields import Task, choice, number, picture, share
+from ..ui import upload
+from ..ui.fields import Task, choice, number, picture, share
 
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 

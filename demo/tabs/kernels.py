@@ -12,8 +12,8 @@ import gradio as gr
 
 from kernels.bench import results
 
-from .. import backends
 from ..texts import language, say
+from ..workspace import backend_menu
 
 DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
 INK = "#123456"  # in plots; becomes the page's own text colour
@@ -31,7 +31,7 @@ def tab(page) -> None:
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
 
         def can_run(request: gr.Request):
-            return backends.table(page.shelf.first, language(request))
+            return backend_menu.table(page.shelf.first, language(request))
 
         gr.on(None, can_run, None, here, **PRIVATE)
     with gr.Column(elem_id="gb-measured", elem_classes="gb-card", min_width=0):

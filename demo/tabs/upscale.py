@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from pipeline.tasks.working import PIXELS
+from pipeline.tasks.common import PIXELS
 
-from ..fields import Task, choice, number, picture, share, switch
+from ..ui.fields import Task, choice, number, picture, share, switch
 
 
 def inputs(page, key: str) -> dict:

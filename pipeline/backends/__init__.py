@@ -16,10 +16,10 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from ..errors import InputError, closest
-from .attention import ATTENTION, AttentionProcessor
+from .attention_processor import ATTENTION, AttentionProcessor
 from .failures import FAILED, KernelFailed, disable, watched
 from .group_norm import GROUP_NORM, swap_group_norm
-from .speed import order
+from .order import order
 
 __all__ = [
     "ATTENTION",

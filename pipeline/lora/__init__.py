@@ -4,7 +4,7 @@
 here imports torch before a file is read (Hu et al., arXiv 2106.09685).
 """
 
-from .names import family, is_lora
+from ..model_files.lora_keys import family, is_lora
 from .reading import Lora, Part, read
 
 __all__ = ["Lora", "Part", "family", "is_lora", "read"]

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import ldm
 from ..errors import InputError
-from ..preflight import short
-from .names import FAMILIES, layer_names
+from ..model_files import ldm_keys
+from ..model_files.diffusers_folder import short
+from ..model_files.lora_keys import FAMILIES, layer_names
 from .products import Product
 from .reading import Lora, Part, read
 
@@ -60,7 +60,7 @@ class Adapters:
             paths = {
                 p: m for p, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
             }
-            old = ldm.unet_names(module.config) if network == "unet" else {}
+            old = ldm_keys.unet_names(module.config) if network == "unet" else {}
             for name, path in layer_names(network, paths, old):
                 self._targets.setdefault(name, (network, paths[path]))
         self._active: Active = ()

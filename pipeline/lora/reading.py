@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..preflight import read_json, safetensors, short
-from . import names
+from ..model_files import lora_keys
+from ..model_files.diffusers_folder import read_json, safetensors, short
 from .products import PRODUCTS, Product, Size
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def read(path: str | os.PathLike) -> Lora:
             parts[layer] = Product(kind, matrices, scale)
         else:
             parts[layer] = Part(given["down"], given["up"], given.get("mid"), scale)
-    return Lora(path, parts, names.family(header), names.words(header))
+    return Lora(path, parts, lora_keys.family(header), lora_keys.words(header))
 
 
 def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -89,14 +89,14 @@ def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         raise InputError(
             f"{shown} names {len(header):,} tensors; a LoRA has at most {MAX_TENSORS:,}."
         )
-    kind = names.other_kind(header)
+    kind = lora_keys.other_kind(header)
     if kind:
         raise InputError(f"{shown} is {kind}, which is not read here; only plain LoRA is.")
-    if not names.is_lora(header):
+    if not lora_keys.is_lora(header):
         raise InputError(f"{shown} is no LoRA: none of its {len(header):,} tensors belongs to one.")
     layers: dict[str, dict[str, str]] = {}
     for key, info in header.items():
-        place = names.split(key)
+        place = lora_keys.split(key)
         if place is None:
             raise InputError(f"{shown} holds the tensor {short(key)}, which no LoRA has.")
         layer, role = place

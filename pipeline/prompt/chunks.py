@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..text import space_han
 from .embeddings import Embedding, split
 from .syntax import BREAK, Break, Parsed, Segment
+from .text import space_han
 
 WINDOW = 77  # of CLIP: 75 tokens between start and end
 BACKTRACK = 20  # a chunk ends at its last comma if no more tokens than these follow it

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..preflight import safetensors_header, short
+from ..model_files.diffusers_folder import safetensors_header, short
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -79,7 +79,7 @@ class Sampler:
     order: int = 1
     needs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    family: str = "adapter"
+    family: str = "diffusers_adapter"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from . import adapter
+from . import diffusers_adapter
 from .base import Query
 
 SCALE = 12.5
@@ -16,9 +16,9 @@ SCALE = 12.5
 
 def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
     """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
-    ddim = adapter.build(sampler, schedule, config, steps)
+    ddim = diffusers_adapter.build(sampler, schedule, config, steps)
     ddim.timesteps = ddim.timesteps[begin:]
-    x = noise if clean is None else adapter.noisy(ddim, noise, clean)[1]
+    x = noise if clean is None else diffusers_adapter.noisy(ddim, noise, clean)[1]
     return _run(ddim, x, steps)
 
 
@@ -26,7 +26,7 @@ def _run(ddim, x, steps):
     stride = ddim.config.num_train_timesteps // steps
     velocity = ddim.config.prediction_type == "v_prediction"
     for i, t in enumerate(ddim.timesteps):
-        answer = yield Query(x, t.to(x.device), i, adapter.level(ddim, i, t))
+        answer = yield Query(x, t.to(x.device), i, diffusers_adapter.level(ddim, i, t))
         output, away = answer.output.to(x.dtype), 0.0
         if answer.uncond is not None:
             uncond = answer.uncond.to(x.dtype)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from . import terminal
+from . import zero_terminal_snr
 from .sigma import Model
 
 LOW, HIGH = 0.1, 2.0  # a restart leads from the level nearest to LOW up to the one nearest to HIGH
@@ -54,7 +54,7 @@ def _run(model, intervals):
             x = x + (s**2 - reached**2) ** 0.5 * model.noise(x)
         slope = (x - (yield from model.denoise(x, s, i))) / s
         ahead = x + (s_next - s) * slope
-        if s_next > 0 and s < terminal.SIGMA / 2:
+        if s_next > 0 and s < zero_terminal_snr.SIGMA / 2:
             slope_ahead = (ahead - (yield from model.denoise(ahead, s_next, i))) / s_next
             ahead = x + (s_next - s) * (slope + slope_ahead) / 2
         x, reached = ahead, s_next

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from . import adapter, schedules
+from . import diffusers_adapter, schedules
 from .base import Query
 
 
@@ -19,12 +19,12 @@ class Model:
     """
 
     def __init__(self, sampler, schedule, config, noise, steps, generator, begin=0, clean=None):
-        scheduler = adapter.build(sampler, schedule, config, steps)
+        scheduler = diffusers_adapter.build(sampler, schedule, config, steps)
         self.sigmas = [float(sigma) for sigma in scheduler.sigmas][begin:]
         self.first = noise * float(scheduler.init_noise_sigma)
         if clean is not None:
             self.first = clean.to(noise) + self.sigmas[0] * noise
-        self.trained = adapter.trained_sigmas(scheduler)
+        self.trained = diffusers_adapter.trained_sigmas(scheduler)
         self.predicts = config.get("prediction_type") or "epsilon"
         self.generator = generator
 

@@ -65,6 +65,6 @@ def stream(
     if key in DRAW:
         more = {"shelf": shelf} if TASKS[key].shelf else {}
         return module(key).stream(models, asked, words=words, **more)
-    from .. import receipt
+    from ..metadata import receipt
 
     return receipt.signed(models, module(key).stream(models, asked, words=words), key, asked)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from .fields import Given, TaskOptions, real
+from .option_types import Given, TaskOptions, real
 
 if TYPE_CHECKING:
     import torch
 
-    from ..start import Steer
+    from ..latents.initial_state import Steer
 
 GUIDANCE = 0.4  # of the model's own: what suits drawing makes colours too strong
 STEPS = 0.5  # of the model's own: colours are no nearer to the true ones with more
@@ -42,9 +42,10 @@ class Options(TaskOptions):
 
 def stream(models, options: Options, *, words: bool = False):
     """The picture in its own size, coloured at the size at which the model works."""
-    from .. import colour, engine
-    from ..pictures import fitted
-    from .working import begin, sized
+    from .. import engine
+    from ..images import lab
+    from ..images.open import fitted
+    from .common import begin, sized
 
     picture, usual = options.picture.image, models.defaults
     suited = {
@@ -53,12 +54,12 @@ def stream(models, options: Options, *, words: bool = False):
     }
     left_out = {k: v for k, v in suited.items() if getattr(options, k) is None}
     options = sized(models, options.model_copy(update=left_out), picture.size)
-    grey = colour.grey(fitted(picture, options.width, options.height, "stretch"))
+    grey = lab.grey(fitted(picture, options.width, options.height, "stretch"))
     start = begin(models, options, grey, {"Denoising strength": options.strength})
     start = replace(
         start,
         steer=lightness(models.preview, start.clean),
-        finish=lambda drawn: colour.recolour(picture, drawn, edges=True),
+        finish=lambda drawn: lab.recolour(picture, drawn, edges=True),
     )
     notes = options.picture.notes
     return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)

@@ -19,8 +19,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ..errors import InputError, closest
 from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions, short
-from .axes import MAX_CELLS, OWN, Axis, applied, on, read, touched
-from .fields import TaskOptions
+from .grid_axes import MAX_CELLS, OWN, Axis, applied, on, read, touched
+from .option_types import TaskOptions
 
 MAX_SHEET = 64_000_000  # pixels
 MAX_SIDE = 16_383  # pixels: what a WebP file has, and about what a browser shows
@@ -120,15 +120,18 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
     shelf: where the models and autoencoders of an axis are found. A picture that cannot be drawn
     ends the grid with its sentence.
     """
-    from .. import engine, sheet
+    from .. import engine
+    from ..images import contact_sheet
 
     began = time.perf_counter()
     options = _seeded(options)
     found = {letter: _there(axis, shelf) for letter, axis in axes(options).items()}
     planned = cells(options, found)
     sizes = _sizes(models, planned, found, shelf)
-    headings = {letter: sheet.Heading(axis.label, axis.labels) for letter, axis in found.items()}
-    layout = sheet.lay_out(sizes, **headings)
+    headings = {
+        letter: contact_sheet.Heading(axis.label, axis.labels) for letter, axis in found.items()
+    }
+    layout = contact_sheet.lay_out(sizes, **headings)
     _check_size(layout)
     results: dict[tuple[int, int, int], Any] = {}
     # Loading takes the longest: all of one model are drawn before the next.
@@ -162,12 +165,14 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
 
 def _text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
     """The sheet's parameters text: that of its first picture and, as in A1111, the axes."""
-    from .. import engine, noise, request
+    from .. import engine
+    from ..latents import noise
+    from ..prompt import resources
 
     more = {"Script": "X/Y/Z plot"}
     for axis in found.values():
         more |= axis.fields
-    asked = request.read(models, options)
+    asked = resources.read(models, options)
     return engine.parameters(models, options, noise.seeds(options, 0), asked, more)
 
 
@@ -242,7 +247,8 @@ def _sizes(models, planned: list[Cell], found: dict[str, Axis], shelf) -> dict[t
 
 def _checked(models, options: GenerateOptions) -> GenerateOptions:
     """`options` resolved; InputError for what the engine would refuse before its first step."""
-    from .. import request, vae
+    from ..latents import vae
+    from ..prompt import resources
     from ..samplers import unsupported
 
     options = models.resolve(options)
@@ -257,13 +263,13 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
     if reason:
         raise InputError(reason)
     models.backends.start(options.attention, options.group_norm)
-    request.read(models, options)
+    resources.read(models, options)
     return options
 
 
 def _defaults(models, cell: Cell, shelf) -> dict[str, Any]:
-    from ..checkpoints import read_defaults
-    from ..sources import open_source, with_vae
+    from ..loading.load import read_defaults
+    from ..model_files.manifest import open_source, with_vae
 
     entry = _entries("model", shelf)[cell.model or models.name]
     own = cell.vae in (None, OWN[0])

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .fields import TaskOptions, one_of, real, whole
-from .working import WAYS
+from .common import WAYS
+from .option_types import TaskOptions, one_of, real, whole
 
 
 class Options(TaskOptions):
@@ -28,7 +28,7 @@ class Options(TaskOptions):
 
 def stream(models, options: Options, *, words: bool = False):
     """Each picture small, then large, from the same seed."""
-    from .working import each
+    from .common import each
 
     chosen = options.schedule
     resolved = models.resolve(options)
@@ -38,7 +38,7 @@ def stream(models, options: Options, *, words: bool = False):
 def _one(models, options: Options, chosen: str | None, words: bool):
     from .. import engine, samplers
     from ..samplers import SCHEDULES
-    from .working import gentle, larger, numbered, refined
+    from .common import gentle, larger, numbered, refined
 
     size = larger(models, (options.width, options.height), options.scale)
     fine = options.model_copy(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .fields import STRENGTH, Given, TaskOptions, one_of, real
+from .option_types import STRENGTH, Given, TaskOptions, one_of, real
 
 FITS = ("crop", "stretch", "pad")  # see pictures.fitted
 
@@ -28,8 +28,8 @@ class Options(TaskOptions):
 def stream(models, options: Options, *, words: bool = False):
     """The picture's own size where the model can work at it, else its shape at the model's size."""
     from .. import engine
-    from ..pictures import fitted
-    from .working import begin, sized
+    from ..images.open import fitted
+    from .common import begin, sized
 
     options = sized(models, options, options.picture.image.size)
     image = fitted(options.picture.image, options.width, options.height, options.fit)

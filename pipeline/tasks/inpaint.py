@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import InputError
-from .fields import STRENGTH, Given, TaskOptions, one_of, real, whole
+from .option_types import STRENGTH, Given, TaskOptions, one_of, real, whole
 
 AREAS = ("whole", "masked")
 FILLS = ("original", "fill", "noise")  # see masks.fill
@@ -20,7 +20,7 @@ SIDES = ("left", "top", "right", "bottom")
 
 
 def _mask(value: Any, info) -> Any:
-    from ..masks import open_mask
+    from ..images.masks import open_mask
 
     if value is None or value == "" or "picture" not in info.data:
         return None
@@ -73,10 +73,12 @@ def stream(models, options: Options, *, words: bool = False):
     """The picture in its own size, with its margins, and only what the mask covers is new."""
     from PIL.Image import Resampling
 
-    from .. import engine, masks, vae
-    from ..pictures import fitted
-    from ..start import beside, encode_picture
-    from .working import begin, sized
+    from .. import engine
+    from ..images import masks
+    from ..images.open import fitted
+    from ..latents import vae
+    from ..latents.initial_state import beside, encode_picture
+    from .common import begin, sized
 
     seed = models.resolve(options).seed
     options = options.model_copy(update={"seed": seed})

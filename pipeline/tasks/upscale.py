@@ -1,6 +1,6 @@
 """Enlarging a given picture: first by an upscaler, then its details are drawn, tile by tile.
 
-The tiles overlap and are blended at each step, see pipeline/tiles.py, so the picture has no seams
+The tiles overlap and are blended at each step, see denoising/tiles.py, so the picture has no seams
 and the memory is that of one tile.
 """
 
@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .fields import Given, TaskOptions, one_of, real, switch, whole
-from .working import PIXELS
+from .common import PIXELS
+from .option_types import Given, TaskOptions, one_of, real, switch, whole
 
 
 class Options(TaskOptions):
@@ -39,9 +39,9 @@ class Options(TaskOptions):
 def stream(models, options: Options, *, words: bool = False):
     """The picture, `scale` times as large."""
     from .. import engine
-    from ..pictures import fitted
-    from ..upscaler import UPSCALERS
-    from .working import begin, gentle, larger, tiling
+    from ..images.open import fitted
+    from ..images.upscaler import UPSCALERS
+    from .common import begin, gentle, larger, tiling
 
     image = options.picture.image
     size = tuple(round(side * options.scale) for side in image.size)

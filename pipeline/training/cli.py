@@ -21,26 +21,17 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ..backends import KernelFailed
-from ..checkpoints import choose_device
 from ..errors import InputError
-from ..library import EMBEDDED
-from . import (
-    card,
-    clip,
-    compare,
-    data,
-    evaluate,
-    export,
-    hardware,
-    lora_cli,
-    tokenizer,
-    unet,
-    upscaler,
-    upscaler_measure,
-    vae,
-)
+from ..loading.load import choose_device
+from ..model_files.library import EMBEDDED
+from . import hardware
+from .emoji import card, clip, compare, evaluate, export, tokenizer, unet, vae
+from .emoji import scenes as data
 from .loop import Trainer, load_ema, newest_checkpoint
+from .lora import cli as lora_cli
 from .sheet import save_sheet
+from .upscaler import evaluate as upscaler_measure
+from .upscaler import train as upscaler
 
 # Stage, side of the UNet's pictures, share of the minutes of `train all`. Small pictures teach
 # words at a quarter of the cost; see docs/training.md.
@@ -396,12 +387,12 @@ def measure_upscaler(args: argparse.Namespace) -> None:
 
 
 def measure_colorize(args: argparse.Namespace) -> None:
-    from ..checkpoints import load
-    from . import colorize
+    from ..loading.load import load
+    from .emoji import evaluate_colorize
 
     models = load(str(args.model or "emoji"), device=args.device)
-    table = colorize.evaluate(models, args.data, count=args.count, sheet=args.sheet)
-    print(colorize.markdown(table))
+    table = evaluate_colorize.evaluate(models, args.data, count=args.count, sheet=args.sheet)
+    print(evaluate_colorize.markdown(table))
 
 
 STAGES = {

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 from demo.texts import TEXTS
-from pipeline import library
 from pipeline.engine import Result
 from pipeline.errors import InputError
-from pipeline.library import Entry
+from pipeline.model_cache import Shelf
+from pipeline.model_files import library
+from pipeline.model_files.library import Entry
 from pipeline.options import GenerateOptions
 from pipeline.samplers import Answer
-from pipeline.shelf import Shelf
 
 WORDS = [
     {"emoji": "🍎", "en": "red apple", "zh": "红苹果", "group": "food"},

@@ -10,11 +10,13 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from demo import build, history, stage, vocabulary
+from demo import build
+from demo.server.runner import SMALL, Broken, Finished, Progress, fields_of, painter
 from demo.tabs import TABS
 from demo.tabs import TASKS as TABS_OF_TASKS
-from demo.work import SMALL, Broken, Finished, Progress, fields_of, painter
-from demo.workspace import EXAMPLES
+from demo.ui import status
+from demo.workspace import history, vocabulary
+from demo.workspace.layout import EXAMPLES
 from pipeline.errors import InputError
 from pipeline.options import GenerateOptions
 from pipeline.samplers import SAMPLERS, unsupported
@@ -109,7 +111,7 @@ def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_shelf, 
     for entry in made:
         small = Image.open(io.BytesIO(base64.b64decode(entry["image"].split(",")[1])))
         assert (max(small.size), small.format) == (SMALL, "JPEG")
-    told = stage.done(last, "en")
+    told = status.done(last, "en")
     assert "A &lt;b&gt;quiet&lt;/b&gt; word." in told
 
 
@@ -172,7 +174,7 @@ def test_the_vocabulary_is_shown_in_the_language_of_the_page(fake_models):
 
 
 def test_status_escapes_what_people_typed():
-    assert "<img" not in stage.error("There is no sampler '<img src=x>'.")
+    assert "<img" not in status.error("There is no sampler '<img src=x>'.")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline import load
-from pipeline.library import EMBEDDED
+from pipeline.model_files.library import EMBEDDED
 
 FOLDER = EMBEDDED / "emoji"
 
@@ -57,7 +57,7 @@ def test_the_card_tells_how_good_it_is():
 
 
 def test_autoencoder_keeps_the_colours(models):
-    from pipeline import vae
+    from pipeline.latents import vae
 
     for colour in ((0.9, 0.2, 0.2), (0.2, 0.4, 0.9), (0.4, 0.7, 0.4)):
         picture = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 128, 128).contiguous()
@@ -97,9 +97,9 @@ def test_words_change_the_picture(models):
 def test_diffusers_own_pipeline_draws_the_same(models, sampler):
     from diffusers import StableDiffusionPipeline
 
-    from pipeline import noise
+    from pipeline.latents import noise
     from pipeline.samplers import SAMPLERS, SCHEDULES
-    from pipeline.samplers.adapter import build
+    from pipeline.samplers.diffusers_adapter import build
 
     options = models.resolve(models_options(sampler))
     pipe = StableDiffusionPipeline.from_pretrained(
@@ -132,7 +132,7 @@ def models_options(sampler):
 
 
 def test_bench_compares_with_diffusers_on_the_same_folder(capsys):
-    from pipeline import bench
+    from pipeline.cli import bench
 
     figures = bench.run("emoji", steps=2, repeats=1, device="cpu", dtype="fp32")
     assert figures["difference"] < 1e-4 and figures["ratio"] > 0

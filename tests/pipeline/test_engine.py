@@ -113,8 +113,8 @@ def test_values_that_are_not_finite_end_in_a_sentence(models, monkeypatch):
 
 def test_preview_is_near_the_decoded_picture(models):
     """Fitted by least squares: closer to the decoded picture than a plain grey is."""
-    from pipeline import vae
-    from pipeline.inside import _colour_fields
+    from pipeline.latents import vae
+    from pipeline.latents.preview import _colour_fields
 
     picture = _colour_fields(5, 64)[4:]
     latents = vae.encode(models.vae, picture)
@@ -129,7 +129,7 @@ def test_metadata_names_what_ran(models):
 
 
 def test_result_saves_one_or_several(models, tmp_path):
-    from pipeline.infotext import parse, read
+    from pipeline.metadata.infotext import parse, read
 
     result = models.generate(prompt="苹果", steps=1, seed=1, count=2)
     paths = result.save(tmp_path / "a.png")
@@ -160,7 +160,7 @@ def test_words_of_a_long_prompt_stand_in_their_chunks(models):
 
 
 def test_maps_of_layers_are_brought_to_one_grid():
-    from pipeline.inside import WordMaps
+    from pipeline.latents.preview import WordMaps
 
     seen = WordMaps(64, 96)  # latents of a picture that is wider than high
     for rows, columns in ((64, 96), (16, 24), (8, 12)):

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline import ldm
 from pipeline.backends import Backends
 from pipeline.lora.adapters import Adapters
+from pipeline.model_files import ldm_keys
 
 
 @dataclass
@@ -172,7 +172,7 @@ def adapters(networks):
 
 @pytest.fixture(scope="session")
 def ldm_names(models) -> dict[str, str]:
-    return ldm.unet_names(models.unet.config)
+    return ldm_keys.unet_names(models.unet.config)
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import ldm
 from pipeline.backends import ATTENTION, GROUP_NORM, why_not
 from pipeline.errors import InputError
 from pipeline.lora import read
 from pipeline.lora.adapters import Adapters
+from pipeline.model_files import ldm_keys
 
 CPU = torch.device("cpu")
 
@@ -179,7 +179,7 @@ def test_low_precision_is_as_good_as_merging_in_it(networks, files, dtype):
 def test_a_file_of_another_architecture_is_refused_whole(models, networks, adapters, files, xl):
     bare = predict(models)
     unet = {"unet": xl["unet"]}
-    path = files("kohya", files.changes(unet), names=ldm.unet_names(xl["unet"].config))
+    path = files("kohya", files.changes(unet), names=ldm_keys.unet_names(xl["unet"].config))
     with pytest.raises(InputError) as caught:
         adapters.load(path)
     text = str(caught.value)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.lora import family, read
-from pipeline.preflight import safetensors_header
+from pipeline.model_files.diffusers_folder import safetensors_header
 
 LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"  # 16 to 16
 CONV = "down_blocks.1.resnets.0.conv1"  # 3x3, 16 to 32

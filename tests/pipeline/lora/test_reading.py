@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.lora import read
-from pipeline.preflight import safetensors_header
+from pipeline.model_files.diffusers_folder import safetensors_header
 
 ATTENTION = r"attn[12]\.to_|self_attn\."
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -79,12 +79,12 @@ def test_diffusers_own_conversion_of_a_kohya_file_is_the_same_lora(adapters, net
 def test_an_xl_file_in_ldm_names_lands_where_diffusers_puts_it(files, xl):
     from diffusers.loaders import lora_conversion_utils as theirs
 
-    from pipeline import ldm
     from pipeline.lora.adapters import Adapters
+    from pipeline.model_files import ldm_keys
 
     adapters, unet = Adapters(xl), {"unet": xl["unet"]}
     attentions = files.changes(unet, only="attentions")
-    tensors, _ = files.formats["kohya"](attentions, ldm.unet_names(xl["unet"].config))
+    tensors, _ = files.formats["kohya"](attentions, ldm_keys.unet_names(xl["unet"].config))
     assert "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.alpha" in tensors
     wanted = fitted_parts(adapters, files.raw(tensors, name="plain"))
     state = theirs._maybe_map_sgm_blocks_to_diffusers(dict(tensors), xl["unet"].config)

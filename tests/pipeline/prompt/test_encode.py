@@ -14,7 +14,7 @@ from pipeline.prompt.chunks import BACKTRACK, chunks, count_tokens
 from pipeline.prompt.embeddings import Embedding
 from pipeline.prompt.encode import TextParts, Tower, encode
 from pipeline.prompt.syntax import parse
-from pipeline.text import space_han
+from pipeline.prompt.text import space_han
 
 STEPS = 10
 PROMPTS = [

@@ -38,7 +38,7 @@ def rank(emoji):
     from safetensors.torch import load_file
     from transformers import CLIPVisionModelWithProjection
 
-    from pipeline.pictures import to_tensor
+    from pipeline.images.open import to_tensor
 
     folder = emoji.path / "clip"
     place = folder / "image_encoder"

@@ -5,10 +5,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from pipeline import colour, infotext, load, tasks
+from pipeline import load, tasks
 from pipeline.engine import Result
 from pipeline.errors import InputError
-from pipeline.inside import Preview
+from pipeline.images import lab
+from pipeline.latents.preview import Preview
+from pipeline.metadata import infotext
 from pipeline.samplers.base import Query
 from pipeline.tasks.colorize import GUIDANCE, STEPS, lightness
 
@@ -53,7 +55,7 @@ def draw(models, **fields):
 
 def off(made, given):
     """How far L* is from the given picture's, at worst."""
-    return np.abs(colour.to_lab(made) - colour.to_lab(given))[..., 0].max()
+    return np.abs(lab.to_lab(made) - lab.to_lab(given))[..., 0].max()
 
 
 def test_colours_come_nearer_to_the_true_ones(emoji):
@@ -61,12 +63,12 @@ def test_colours_come_nearer_to_the_true_ones(emoji):
     coloured, left = [], []
     for prompt in SCENES:
         true = scene(prompt)
-        grey = colour.grey(true)
+        grey = lab.grey(true)
         made = draw(emoji, picture=grey, prompt=prompt, seed=1)[1].images[0]
         assert off(made, grey) <= 0.5
-        truth = colour.to_lab(true)
-        coloured.append(colour.delta_e2000(colour.to_lab(made), truth).mean())
-        left.append(colour.delta_e2000(colour.to_lab(grey), truth).mean())
+        truth = lab.to_lab(true)
+        coloured.append(lab.delta_e2000(lab.to_lab(made), truth).mean())
+        left.append(lab.delta_e2000(lab.to_lab(grey), truth).mean())
     assert np.mean(coloured) < 0.75 * np.mean(left)
     assert sum(c < g for c, g in zip(coloured, left, strict=True)) >= 3
 
@@ -77,7 +79,7 @@ def test_colours_come_nearer_to_the_true_ones(emoji):
 def test_every_size_comes_back_with_its_lightness(models, colours, size):
     """Grey pictures and coloured ones: what counts of a coloured one is its lightness."""
     given = colours(*size, seed=size[0])
-    for picture in (given, colour.grey(given)):
+    for picture in (given, lab.grey(given)):
         made = draw(models, picture=picture, prompt="a cat", seed=2, steps=2)[1].images[0]
         assert made.size == size and off(made, picture) <= 0.5
 
@@ -91,13 +93,13 @@ def test_other_families_colour(pairs, family, colours):
     )
     assert [e.index for e in events] == [1, 2, 3]
     assert result.images[0].size == (72, 64) and off(result.images[0], picture) <= 0.5
-    assert np.abs(colour.to_lab(result.images[0])[..., 1:]).max() > 3
+    assert np.abs(lab.to_lab(result.images[0])[..., 1:]).max() > 3
 
 
 def test_a_coloured_picture_is_not_looked_at_but_for_its_lightness(models, colours):
     """Every other colouring of the same lightness draws the same latents."""
-    grey = colour.grey(colours(64, 64))
-    other = colour.recolour(grey, colours(64, 64, seed=5))
+    grey = lab.grey(colours(64, 64))
+    other = lab.recolour(grey, colours(64, 64, seed=5))
     same = {"prompt": "a cat", "seed": 3, "steps": 2}
     first, second = (draw(models, picture=p, **same)[1].latents[0] for p in (grey, other))
     told = draw(models, picture=colours(64, 64, seed=9), **same)[1].latents[0]

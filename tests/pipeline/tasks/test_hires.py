@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import infotext, tasks
+from pipeline import tasks
 from pipeline.errors import InputError
+from pipeline.metadata import infotext
 
 KEY = "hires"
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import infotext, load, tasks
+from pipeline import load, tasks
 from pipeline.engine import Result
 from pipeline.errors import InputError
-from pipeline.start import encode_picture
+from pipeline.latents.initial_state import encode_picture
+from pipeline.metadata import infotext
 
 KEY = "image_to_image"
 

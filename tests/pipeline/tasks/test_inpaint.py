@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from pipeline import infotext, load, tasks
+from pipeline import load, tasks
 from pipeline.errors import InputError
+from pipeline.metadata import infotext
 from pipeline.samplers import SAMPLERS, unsupported
 
 KEY = "inpaint"
@@ -49,7 +50,7 @@ def test_outside_the_mask_every_bit_stays(models, colours, size, area):
 @pytest.mark.parametrize("sampler", [key for key in SAMPLERS if not unsupported(key)])
 def test_latents_outside_stay_with_every_sampler(models, colours, sampler):
     """Before pixels are put back: what the sampler returns is the picture's there."""
-    from pipeline.start import encode_picture
+    from pipeline.latents.initial_state import encode_picture
 
     picture, mask = colours(64, 64), circle((64, 64), (8, 8, 40, 40))
     fields = {"picture": picture, "mask": mask, "prompt": "a red apple", "seed": 2, "cfg": 4}

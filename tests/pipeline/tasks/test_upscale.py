@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import infotext, load, tasks
+from pipeline import load, tasks
 from pipeline.errors import InputError
+from pipeline.metadata import infotext
 
 KEY = "upscale"
 

@@ -30,9 +30,10 @@ def _disc(index: int) -> bytes:
 @pytest.fixture(scope="session", autouse=True)
 def kept_sprites():
     """The pictures of an archive are decoded once, not anew for each stage of each run."""
-    from pipeline.training import data, upscaler, vae
+    from pipeline.training.emoji import scenes, vae
+    from pipeline.training.upscaler import train as upscaler
 
-    read, kept = data.load_sprites, {}
+    read, kept = scenes.load_sprites, {}
 
     def load_sprites(folder, emojis, side):
         key = folder, None if emojis is None else tuple(emojis), side
@@ -41,7 +42,7 @@ def kept_sprites():
         return kept[key].clone()
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (data, upscaler, vae):
+        for module in (scenes, upscaler, vae):
             patch.setattr(module, "load_sprites", load_sprites)
         yield
 
@@ -49,16 +50,16 @@ def kept_sprites():
 @pytest.fixture
 def few_objects(monkeypatch):
     """A vocabulary of four objects a group, for what looks at each of them many times."""
-    from pipeline.training import data
+    from pipeline.training.emoji import scenes
 
-    objects = {group: emojis[:4] for group, emojis in data.OBJECTS.items()}
-    monkeypatch.setattr(data, "OBJECTS", objects)
+    objects = {group: emojis[:4] for group, emojis in scenes.OBJECTS.items()}
+    monkeypatch.setattr(scenes, "OBJECTS", objects)
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """A folder with the three archives, holding a disc and names for every object."""
-    from pipeline.training.data import OBJECTS
+    from pipeline.training.emoji.scenes import OBJECTS
 
     folder = tmp_path_factory.mktemp("data")
     emojis = [e for group in OBJECTS.values() for e in group]
@@ -84,14 +85,14 @@ def tiny_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def vocabulary(tiny_data):
-    from pipeline.training.data import Vocabulary
+    from pipeline.training.emoji.scenes import Vocabulary
 
     return Vocabulary.from_packages(tiny_data)
 
 
 @pytest.fixture(scope="session")
 def composer(tiny_data, vocabulary):
-    from pipeline.training.data import Composer
+    from pipeline.training.emoji.scenes import Composer
 
     return Composer(tiny_data, vocabulary)
 
@@ -99,7 +100,7 @@ def composer(tiny_data, vocabulary):
 @pytest.fixture(scope="session")
 def words(tmp_path_factory, vocabulary):
     """The folder of a tokenizer that was trained on few captions."""
-    from pipeline.training import tokenizer
+    from pipeline.training.emoji import tokenizer
 
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     tokenizer.train(vocabulary, folder, size=1500, captions=500)

@@ -14,7 +14,7 @@ from pipeline.__main__ import main
 def small(few_objects, monkeypatch):
     """Whole runs, little work: a short tokenizer's training, small batches of held-out scenes,
     sample sheets of one caption in few steps."""
-    from pipeline.training import tokenizer, unet, vae
+    from pipeline.training.emoji import tokenizer, unet, vae
 
     train, pictures = tokenizer.train, vae.Pictures.__call__
     asked, draw = unet.asked, unet.draw
@@ -57,17 +57,17 @@ def test_missing_data_that_cannot_be_fetched(capsys, tmp_path, monkeypatch):
 
 def test_data_is_fetched_with_npm_pack(capsys, tmp_path, monkeypatch, tiny_data):
     """A stand-in for npm that does what `npm pack` does: puts the named archives here."""
-    from pipeline.training import data
+    from pipeline.training.emoji import scenes
 
     npm = tmp_path / "npm"
     npm.write_text(f"#!/bin/sh\necho $@ > asked\ncp {tiny_data}/*.tgz .\n")
     npm.chmod(0o755)
-    monkeypatch.setattr(data.shutil, "which", lambda _: str(npm))
-    data.fetch(tmp_path / "data")
+    monkeypatch.setattr(scenes.shutil, "which", lambda _: str(npm))
+    scenes.fetch(tmp_path / "data")
     asked = (tmp_path / "data" / "asked").read_text()
     assert asked.startswith("pack --silent @lobehub/fluent-emoji-3d cldr-annotations-full")
     (tmp_path / "data" / "asked").unlink()
-    data.fetch(tmp_path / "data")  # all there: npm is not asked again
+    scenes.fetch(tmp_path / "data")  # all there: npm is not asked again
     assert not (tmp_path / "data" / "asked").exists()
 
 
@@ -103,7 +103,7 @@ def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, s
 def test_all_stages_in_one_command_small_pictures_first(
     capsys, tmp_path, tiny_data, monkeypatch, small
 ):
-    from pipeline.training import unet
+    from pipeline.training.emoji import unet
 
     fill, sides = unet.Pool.fill, []
 
@@ -150,7 +150,7 @@ def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny
 def test_choices_are_compared_at_equal_budgets(
     capsys, tmp_path, tiny_data, monkeypatch, few_objects
 ):
-    from pipeline.training import compare
+    from pipeline.training.emoji import compare
 
     for name, few in (("HELD", 8), ("EVERY", 16), ("SINGLE_PLACES", compare.SINGLE_PLACES[:1])):
         monkeypatch.setattr(compare, name, few)

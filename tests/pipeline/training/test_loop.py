@@ -113,7 +113,8 @@ FORKS = """
     from pathlib import Path
     import pipeline.training.cli
     from pipeline.__main__ import main
-    from pipeline.training import data, loop, vae
+    from pipeline.training import loop
+    from pipeline.training.emoji import scenes as data, vae
     folder, archives, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
     argv = ["train", "vae", "--run", folder, "--data", archives, "--batch", "1", "--steps", "STEPS",
             "--checkpoint-steps", "1", "--device", "cpu"]
@@ -167,7 +168,7 @@ def forks(folder: Path, data: Path, kills: int, seed: int):
 def test_ten_kills_never_leave_an_unloadable_checkpoint_and_resuming_ends_the_same(
     tmp_path, tiny_data
 ):
-    from pipeline.training import vae
+    from pipeline.training.emoji import vae
 
     seed = random.randrange(2**32)
     print("kill seed", seed)

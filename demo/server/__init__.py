@@ -1,0 +1,1 @@
+"""Runs requests for the page and the web API."""

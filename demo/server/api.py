@@ -1,0 +1,127 @@
+"""The web API: an endpoint for each task, `/generate` the first, for gradio_client, curl and MCP.
+
+Its fields are plain text and numbers, and files for pictures, so that the task's Options alone
+judge them. They say what the picture is; what computes it, the server decides. Clients send them by
+position: new ones go last.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable
+
+import gradio as gr
+
+from pipeline import tasks
+from pipeline.errors import InputError
+
+from ..texts import say
+from ..ui.upload import PictureBox
+from .runner import MODEL, Broken, Finished, Painter
+
+GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}  # every listener that uses the device
+PICTURES = ("picture", "mask")
+FIRST = ("picture", "mask", "prompt", "negative")
+SERVERS = ("attention", "group_norm")  # the server decides
+LATER = ("variation_seed", "variation_strength")  # they came when /generate had its order
+SAID = {
+    "model": "A name of the page's models; the first one if left out.",
+    "vae": "A name of the page's autoencoders; the model's own if left out.",
+}
+
+
+class Blocks(gr.Blocks):
+    """A page whose web API takes fewer values than it has fields, as clients of curl send them."""
+
+    def validate_inputs(self, block_fn, inputs: list) -> None:
+        if block_fn.api_name in (*tasks.TASKS, "verify"):
+            inputs += [field.value for field in block_fn.inputs[len(inputs) :]]
+        super().validate_inputs(block_fn, inputs)
+
+
+def endpoints(paint: Painter) -> None:
+    """Add one for each task to the page being built; their components are never shown."""
+    for key in tasks.TASKS:
+        with gr.Row(visible=False):
+            inputs = [_component(key, name) for name in names(key)]
+            outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
+            gr.Button().click(handler(key, paint), inputs, outputs, api_name=key, **GPU)
+
+
+def names(key: str) -> tuple[str, ...]:
+    """The fields of the endpoint, in the order in which clients send them."""
+    there = tasks.module(key).Options.model_fields
+    shared = tasks.module("generate").Options.model_fields
+    own = [name for name in there if name not in shared and name not in FIRST]
+    rest = [name for name in shared if name not in (*FIRST, *SERVERS, *LATER)]
+    return (*(name for name in FIRST if name in there), *own, *rest, *MODEL, *LATER)
+
+
+def handler(key: str, paint: Painter) -> Callable:
+    """What the endpoint calls: its signature and docstring are those of the task's fields."""
+    fields = names(key)
+
+    def draw(*values):
+        given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
+        try:
+            with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+                for event in paint(given, folder, key):
+                    # Yielding at every step lets a cancelled or lost client stop the work.
+                    if isinstance(event, Finished):
+                        yield event.files, event.parameters
+                    else:
+                        yield [], ""
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        except Broken:
+            raise gr.Error(say("broken", "en"), print_exception=False) from None
+
+    draw.__name__ = key
+    draw.__doc__ = _says(key)
+    draw.__signature__ = inspect.Signature(
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=_default(key, name)
+            )
+            for name in fields
+        ]
+    )
+    return draw
+
+
+def _says(key: str) -> str:
+    note, there = tasks.TASKS[key].note, tasks.module(key).Options.model_fields
+    lines = [f"{note[:1].upper()}{note[1:]}; the prompt may be English or Chinese.", "", "Args:"]
+    for name in names(key):
+        says = SAID.get(name) or there[name].description.rstrip(".") + "."
+        if name in there and there[name].default is None and name not in FIRST:
+            says = says[:-1] + "; left out: what suits the model."
+        lines.append(f"    {name}: {says}")
+    lines += ["", "Returns:"]
+    lines += [
+        "    The pictures as PNG files that hold their parameters, and the parameters as text."
+    ]
+    return "\n".join(lines)
+
+
+def _default(key: str, name: str):
+    """A field's default; the first of a task has none, because it must be given."""
+    there = tasks.module(key).Options.model_fields
+    if name == names(key)[0]:
+        return inspect.Parameter.empty
+    return there[name].default if name in there else None
+
+
+def _component(key: str, name: str):
+    """Nothing that judges: what was sent reaches the Options as it is."""
+    field = tasks.module(key).Options.model_fields.get(name)
+    value = None if field is None else field.default
+    if name in PICTURES:
+        return PictureBox(label=name)
+    if isinstance(value, bool):
+        return gr.Checkbox(value, label=name)
+    if field is None or "str" in str(field.annotation):
+        # An empty Textbox, so that a client need not send the prompt of a picture.
+        return gr.Textbox(value, label=name)
+    return gr.Number(value, label=name)

@@ -1,0 +1,36 @@
+"""From zero: how Stable Diffusion works, in five chapters with something to try in each.
+
+The chapters are tabs in a tab: gr.Walkthrough locks every step that has not been reached yet.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from . import chapter_parts, more_texts, texts  # noqa: F401
+from .chapters import CHAPTERS
+
+TO_TOP = "() => { document.querySelector('#gb-zero').scrollIntoView({behavior: 'smooth'}); }"
+
+
+def tab(page) -> None:
+    """Build the tab inside the page and wire it."""
+    i18n, keys = page.i18n, list(CHAPTERS)
+    with gr.Column(elem_id="gb-zero", min_width=0):
+        chapter_parts.prose(i18n, "zero_lead")
+        with gr.Tabs(elem_id="zero-chapters", overflow_behavior="wrap") as chapters:
+            for key, following in zip(keys, [*keys[1:], None], strict=True):
+                with gr.Tab(i18n(f"zero_{key}_title"), id=key, elem_id=f"zero-{key}"):
+                    CHAPTERS[key](page)
+                    if following:
+                        _go_on(i18n, chapters, following)
+
+
+def _go_on(i18n, chapters: gr.Tabs, key: str) -> None:
+    """The button to the next chapter."""
+    button = gr.Button(
+        i18n(f"zero_{key}_title"), elem_id=f"zero-to-{key}", elem_classes="gb-onward"
+    )
+    button.click(lambda: gr.Tabs(selected=key), None, chapters, **chapter_parts.PRIVATE).then(
+        None, js=TO_TOP
+    )

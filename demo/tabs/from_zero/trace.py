@@ -1,0 +1,276 @@
+"""Chapter v: every stage of the visitor's own picture in one row, with its shape and its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from pipeline.introspection import trace
+from pipeline.options import GenerateOptions
+
+from ...server.runner import MODEL, data_url
+from ...texts import language, say
+from ...ui import status as stage
+from ...ui import stop as stopping
+from ...workspace.run import PREVIEW_EVERY
+from . import chapter_parts
+
+BEGIN = {"prompt": "a red apple on a blue background", "seed": "1"}
+SHARED = ("sampler", "schedule", "steps", "cfg", "width", "height", *MODEL)  # the page's settings
+STEPS = 5  # that are shown, of as many as there are
+SMALL = 96  # pixels of what is believed on the way
+WIDEST = 128  # numbers of a state that are shown
+LOW, ZERO, HIGH = (58, 110, 165), (244, 241, 236), (200, 110, 43)  # of numbers, as colours
+
+
+@dataclass(frozen=True)
+class Card:
+    """A Stage as the page shows it: nothing in it lies on the device or needs a language.
+
+    pictures: data URLs. text: the prompt, or the parameters. rows: of tokens. step: (index, total,
+    sigma).
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    seconds: float | None
+    pictures: tuple[str, ...] = ()
+    text: str = ""
+    rows: tuple = ()
+    step: tuple = ()
+
+
+def chapter(page) -> None:
+    """Fill the step with components and wire them."""
+    i18n, form = page.i18n, page.form
+    with gr.Column(elem_classes="gb-card", min_width=0):
+        chapter_parts.prose(i18n, "zero_whole_head_title", "zero_whole_lead", "zero_whole_try")
+        with gr.Row(elem_classes="gb-tries"):
+            prompt = gr.Textbox(
+                BEGIN["prompt"],
+                label=i18n("prompt"),
+                max_lines=3,
+                elem_id="whole-prompt",
+                scale=4,
+                min_width=240,
+            )
+            seed = gr.Textbox(
+                BEGIN["seed"],
+                label=i18n("seed"),
+                placeholder=i18n("seed_hint"),
+                max_lines=1,
+                elem_id="whole-seed",
+                min_width=110,
+            )
+            go = gr.Button(
+                i18n("zero_draw"), variant="primary", elem_id="whole-draw", scale=0, min_width=130
+            )
+            stop = gr.Button(
+                i18n("stop"), variant="stop", elem_id="whole-stop", scale=0, min_width=80
+            )
+        status = chapter_parts.status(i18n, "whole-status")
+    row = chapter_parts.html(elem_id="whole-row")
+    chapter_parts.places(i18n, *trace.STAGES.values())
+
+    @page.paint.on_device
+    def look(task: str, asked, names: tuple, folder: str) -> Iterator[Card]:
+        for done in trace.stages(page.shelf.get(*names), asked):
+            yield card(done)
+
+    def draw(tongue: str, text, number, *values):
+        fields = dict(zip(SHARED, values, strict=True))
+        names = tuple(fields.pop(key) for key in MODEL)
+        seed = (number or "").strip() or None
+        asked = GenerateOptions(prompt=text or "", seed=seed, **fields)
+        page.shelf.get(*names)  # opening a model need not hold the device
+        cards, shown = [], 0.0
+        with closing(look("generate", asked, names, "")) as events:
+            for done in events:
+                cards.append(done)
+                if done.key != "step" or time.monotonic() - shown >= PREVIEW_EVERY:
+                    shown = time.monotonic()
+                    yield {row: drawn(cards, tongue), status: _how_far(cards, tongue)}
+
+    def wait(request: gr.Request):
+        return stage.line("running", say("waiting", language(request)))
+
+    def empty(request: gr.Request):
+        return drawn([], language(request))
+
+    def waited(event: Callable) -> Callable:
+        """The event once it has been said that it waits for the device."""
+        return event(wait, None, status, trigger_mode="once", **chapter_parts.PRIVATE).then
+
+    gr.on(None, empty, None, row, **chapter_parts.PRIVATE)
+    inputs = [prompt, seed, *(form[name] for name in SHARED)]
+    runs = [
+        chapter_parts.on_device(waited(event), draw, inputs, [row], status)
+        for event in (go.click, prompt.submit, seed.submit)
+    ]
+    stopping.wire(stop, status, runs, "zero_stopped")
+
+
+def card(done: trace.Stage) -> Card:
+    """What the page shows of a stage."""
+    made, given = done.made, (done.key, done.shape, done.seconds)
+    if done.key in ("prompt", "parameters"):
+        return Card(*given, text=made)
+    if done.key == "tokens":
+        return Card(*given, rows=tuple(made))
+    if done.key == "context":
+        return Card(*given, pictures=(heat(_told_apart(made[0].numpy())),))
+    if done.key == "step":
+        seen = made.latents[0].float().cpu().numpy()
+        pictures = heat(seen[0]), data_url(made.preview, SMALL)
+        return Card(*given, pictures, step=(made.index, made.total, made.sigma))
+    if done.key == "picture":
+        return Card(*given, pictures=(chapter_parts.png(made),))
+    return Card(*given, pictures=tuple(heat(channel) for channel in made[0].numpy()))
+
+
+def _told_apart(context: np.ndarray) -> np.ndarray:
+    """What differs between tokens (K, E): without the mean of all, which is most of it."""
+    return (context - context.mean(0))[:, :WIDEST]
+
+
+def heat(numbers: np.ndarray) -> str:
+    """Numbers (h, w) as a PNG of as many pixels: blue below 0, orange above, full at 2.5 times
+    their root mean square."""
+    size = 2.5 * float(np.sqrt((numbers**2).mean())) or 1.0
+    share = (numbers / size).clip(-1, 1)[..., None]
+    low, zero, high = (np.array(colour, float) for colour in (LOW, ZERO, HIGH))
+    pixels = zero + np.where(share < 0, -share * (low - zero), share * (high - zero))
+    return chapter_parts.png(Image.fromarray(pixels.round().astype(np.uint8), "RGB"))
+
+
+def drawn(cards: list[Card], tongue: str) -> str:
+    """The row. What is not done yet stands there empty, so that nothing moves."""
+    done = {card.key: card for card in cards}
+    steps = [card for card in cards if card.key == "step"]
+    items = []
+    for key, (path, _) in trace.STAGES.items():
+        here = done.get(key)
+        made = shown(steps) if key == "step" else here
+        body = BODIES[key](made, tongue) if here else ""
+        items.append(_item(key, path, here, body, cards, tongue))
+    return f'<ol class="gb-whole" tabindex="0">{"".join(items)}</ol>'
+
+
+def shown(steps: list[Card]) -> list[Card]:
+    """The first, the last that will be, and those between them that lie evenly."""
+    if not steps:
+        return []
+    total = steps[0].step[1]
+    picked = {round(place) for place in np.linspace(1, total, min(STEPS, total))}
+    return [card for card in steps if card.step[0] in picked]
+
+
+def _item(key: str, path: str, here, body: str, cards: list[Card], tongue: str) -> str:
+    shape, took = "", ""
+    if here:
+        shape = say("zero_characters", tongue, count=here.shape[0])
+        if here.key not in ("prompt", "parameters"):
+            shape = " × ".join(map(str, here.shape))
+        took = _seconds(here.seconds, tongue)
+    if key == "step" and here:
+        spent = sum(card.seconds for card in cards if card.key == "step")
+        took = say("zero_steps_took", tongue, count=here.step[1], seconds=_seconds(spent, tongue))
+    if key == "parameters" and here:
+        took = say("zero_all_took", tongue, seconds=_seconds(here.seconds, tongue))
+    code = escape(path).replace("/", "/<wbr>")
+    state = "gb-made" if here else "gb-open"
+    return (
+        f'<li class="{state}" data-stage="{key}"><h4>{say(f"zero_stage_{key}", tongue)}</h4>'
+        f'<div class="gb-body">{body}</div>'
+        f'<p class="gb-shape">{shape}</p><p class="gb-took">{took}</p><code>{code}</code></li>'
+    )
+
+
+def _text(here: Card, tongue: str) -> str:
+    return f'<p class="gb-said">{escape(here.text)}</p>'
+
+
+def _tokens(here: Card, tongue: str) -> str:
+    """Those of the text; the padding behind them is counted."""
+    lines = []
+    for row in here.rows:
+        last = row[-1][0]
+        real = next((i for i, (token, _) in enumerate(row) if i and token == last), len(row) - 1)
+        lines += [
+            f"<li><b>{token}</b> {escape(name.removesuffix('</w>'))}</li>"
+            for token, name in row[: real + 1]
+        ]
+        more = len(row) - real - 1
+        if more:
+            lines.append(f"<li><i>{say('zero_padding', tongue, count=more)}</i></li>")
+    return f'<ul class="gb-ids">{"".join(lines)}</ul>'
+
+
+def _heat(here: Card, tongue: str) -> str:
+    alt = say("zero_whole_context_alt", tongue)
+    return f'<img class="gb-heat" src="{here.pictures[0]}" alt="{alt}">'
+
+
+def _channels(here: Card, tongue: str) -> str:
+    return '<div class="gb-channels">' + "".join(
+        f'<img src="{url}" alt="{say("zero_channel", tongue, number=i)}">'
+        for i, url in enumerate(here.pictures, 1)
+    ) + "</div>"  # fmt: skip
+
+
+def _picture(here: Card, tongue: str) -> str:
+    return (
+        f'<img class="gb-final" src="{here.pictures[0]}" alt="{say("zero_picture_alt", tongue)}">'
+    )
+
+
+def _steps(steps: list[Card], tongue: str) -> str:
+    """For each: its number and noise level, the first channel it saw, and what it believed."""
+    alts = {"seen": [], "believed": []}
+    for i, name in enumerate(alts):
+        for here in steps:
+            alt = say(f"zero_{name}_alt", tongue, step=here.step[0])
+            alts[name].append(f'<img class="gb-{name}" src="{here.pictures[i]}" alt="{alt}">')
+    heads = "".join(f"<b>{here.step[0]}<span>σ {here.step[2]:.2f}</span></b>" for here in steps)
+    times = "".join(f"<small>{_seconds(here.seconds, tongue)}</small>" for here in steps)
+    rows = "".join(f"<p>{say(f'zero_{name}', tongue)}</p>{''.join(alts[name])}" for name in alts)
+    return f'<div class="gb-steps" style="--many:{len(steps)}">{heads}{rows}{times}</div>'
+
+
+BODIES = {
+    "prompt": _text,
+    "tokens": _tokens,
+    "context": _heat,
+    "noise": _channels,
+    "step": _steps,
+    "latents": _channels,
+    "picture": _picture,
+    "parameters": _text,
+}
+
+
+def _seconds(seconds: float | None, tongue: str) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 0.9995:
+        return say("zero_milliseconds", tongue, count=f"{1000 * seconds:.3g}")
+    return say("zero_seconds", tongue, count=f"{seconds:.2f}")
+
+
+def _how_far(cards: list[Card], tongue: str) -> str:
+    last = cards[-1]
+    if last.key == "parameters":
+        return stage.line("done", say("done", tongue), _seconds(last.seconds, tongue), 1.0)
+    steps = [card.step for card in cards if card.step]
+    if not steps:
+        return stage.line("running", say("starting", tongue))
+    index, total, _ = steps[-1]
+    what = say("step", tongue, index=index, total=total)
+    return stage.line("running", what, share=index / total)

@@ -1,0 +1,178 @@
+"""Chapter iii: the network that sees through noise, and how such a one learns."""
+
+from __future__ import annotations
+
+import time
+from html import escape
+
+import gradio as gr
+
+from ...server.runner import data_url
+from ...texts import say
+from . import chapter_parts, training
+
+PROMPT = "a red apple on a blue background"
+SIDE = 160  # pixels of a preview
+CELL = 96  # pixels of a block's map: any number of its own becomes so many
+ROWS = 4  # of the bars that show a vector
+
+
+def chapter(page) -> None:
+    """Fill the step with components and wire them."""
+    i18n = page.i18n
+    with gr.Column(elem_classes="gb-card", min_width=0):
+        chapter_parts.prose(i18n, "zero_u_title", "zero_u_shape", "zero_u_try")
+        with gr.Row(elem_classes="gb-ask-row"):
+            prompt = gr.Textbox(
+                PROMPT,
+                label=i18n("prompt"),
+                max_lines=1,
+                elem_id="zero-u-prompt",
+                scale=4,
+                min_width=220,
+            )
+            go = gr.Button(
+                i18n("zero_u_draw"), variant="primary", elem_id="zero-u-draw", min_width=120
+            )
+        status = chapter_parts.status(i18n, "zero-u-status")
+        book = chapter_parts.book("zero-u")
+    with gr.Column(elem_classes="gb-card", min_width=0):
+        chapter_parts.prose(
+            i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
+        )
+    training.card(page)
+    chapter_parts.places(
+        i18n,
+        ("pipeline/denoising/denoiser.py", "Denoiser"),
+        ("pipeline/introspection/activations.py", "Activations"),
+        ("pipeline/training/emoji/unet.py", "velocity_loss"),
+        ("pipeline/training/tiny.py", "TinyUNet"),
+        ("pipeline/training/tiny.py", "train"),
+    )
+    form = page.form
+    inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
+
+    @page.paint.on_device
+    def looks(tongue: str, name, vae, steps, width, height, words):
+        """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
+        from pipeline.introspection.activations import watched
+        from pipeline.options import GenerateOptions
+
+        models, html = page.shelf.get(name, vae), ""
+        asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
+        events = watched(models, models.stream(asked))
+        try:
+            for event, seen in events:
+                if hasattr(event, "images"):
+                    yield "", "", data_url(event.images[0], SIDE)
+                    continue
+                html = html or _u(seen, models, tongue)
+                right = say("seconds", tongue, seconds=event.seconds)
+                what = say("step", tongue, index=event.index, total=event.total)
+                line = chapter_parts.running(what, right, event.index / event.total)
+                yield line, html, _frame(event, seen, models.preview, tongue)
+        finally:
+            events.close()
+
+    def draw(tongue: str, *values):
+        began, frames, label = time.monotonic(), [], say("zero_u_step", tongue)
+        for line, html, frame in looks(tongue, *values):
+            if line:
+                whole = html
+                frames.append(frame)
+                yield {status: line, book: chapter_parts.pages(html, label, [frame])}
+            else:
+                frames[-1]["picture"] = frame
+        yield {
+            status: chapter_parts.done(tongue, time.monotonic() - began),
+            book: chapter_parts.pages(whole, label, frames, len(frames) - 1),
+        }
+
+    chapter_parts.on_device(go.click, draw, [*inputs, prompt], [book], status)
+
+
+def _frame(event, seen, preview, tongue: str) -> dict[str, str]:
+    """What changes in the picture of the UNet from step to step."""
+    frame = {
+        "place": say("step", tongue, index=event.index, total=event.total),
+        "picture": data_url(event.preview, SIDE),
+        "latents": data_url(preview.image(event.latents, event.width, event.height), SIDE),
+        "waves": _bars(seen.waves),
+        "time": _bars(seen.time),
+    }
+    return frame | {block.name: _map(block.map) for block in seen.blocks}
+
+
+def _map(values) -> str:
+    """Where a block is active, enlarged so that each of its places stays a square."""
+    from PIL import Image
+
+    image = chapter_parts.grey(values)
+    scale = max(1, CELL // max(image.size))
+    return chapter_parts.png(
+        image.resize((image.width * scale, image.height * scale), Image.NEAREST)
+    )
+
+
+def _bars(vector) -> str:
+    """A vector as one row of greys."""
+    limit = float(vector.abs().max()) or 1.0
+    return chapter_parts.png(chapter_parts.grey(vector.repeat(ROWS, 1), -limit, limit))
+
+
+def _u(seen, models, tongue: str) -> str:
+    """The UNet with its shapes at this size: down on the left, up on the right, words and time
+    between them."""
+    blocks = {side: [b for b in seen.blocks if b.side == side] for side in _SIDES}
+    down = [*blocks["in"], *blocks["down"]]
+    up = [*blocks["up"], *blocks["out"]][::-1]
+    rows = ""
+    for level, (left, right) in enumerate(zip(down, up, strict=True)):
+        shapes = ", ".join(_shape(skip) for skip in right.skips)
+        across = say("zero_u_skips", tongue, count=len(right.skips)) if shapes else ""
+        rows += (
+            f"{_block(left, tongue, level)}"
+            f'<div class="gb-skip" title="{shapes}"><span>{across}</span></div>'
+            f"{_block(right, tongue, level)}"
+        )
+    middle = "".join(_block(block, tongue) for block in blocks["mid"])
+    ends = [
+        chapter_parts.figure(_BLANK, *[say(f"zero_u_{key}", tongue)] * 2, key=key)
+        for key in ("latents", "picture")
+    ]
+    vectors = {"waves": seen.waves, "time": seen.time}
+    words = {k: say(f"zero_u_{k}", tongue, count=len(vector)) for k, vector in vectors.items()}
+    moment = "".join(
+        f"<i>→</i>{chapter_parts.figure(_BLANK, said, said, key)}" for key, said in words.items()
+    )
+    size = sum(p.numel() for p in models.unet.parameters())
+    return (
+        f'<p class="gb-note gb-told" id="zero-u-size">{say("zero_u_size", tongue, count=size)}</p>'
+        f'<div class="gb-moment"><b>t</b>{moment}</div>'
+        f'<div class="gb-u">{ends[0]}<i></i>{ends[1]}{rows}<div class="gb-mid">{middle}</div></div>'
+    )
+
+
+def _block(block, tongue: str, level: int = 0) -> str:
+    """One block: its name, its output's shape, what enters, where it is active."""
+    tags = ""
+    if block.side in ("down", "mid", "up"):
+        tags += f'<span class="gb-tag-t">{say("zero_u_hears_time", tongue)}</span>'
+    if block.attends:
+        (places, wide), (keys, _) = block.attends
+        heard = say("zero_u_hears_words", tongue, places=places, wide=wide, keys=keys)
+        tags += f'<span class="gb-tag-w">{heard}</span>'
+    alt = say("zero_u_active", tongue, name=block.name)
+    return (
+        f'<div class="gb-block gb-{block.side}" style="--level:{level}">'
+        f'<img src="{_BLANK}" alt="{escape(alt)}" data-is="{block.name}">'
+        f"<div><b>{block.name}</b><code>{_shape(block.shape)}</code>{tags}</div></div>"
+    )
+
+
+def _shape(sizes) -> str:
+    return " × ".join(map(str, sizes))
+
+
+_SIDES = ("in", "down", "mid", "up", "out")
+_BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="

@@ -1,0 +1,145 @@
+"""Look inside a picture: its steps, its words, its branches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from pipeline.samplers import SAMPLERS, unsupported
+
+from ...server.api import GPU
+from ...ui import status as stage
+from ...ui import stop as stopping
+from . import texts  # noqa: F401
+from .handlers import CHANGES, Looking
+from .view import Eye
+
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+QUIET = {"queue": False} | PRIVATE
+SCRIPT = Path(__file__).with_name("inside.js").read_text(encoding="utf-8")
+
+
+def tab(page) -> None:
+    """Build the tab inside the page and wire it."""
+    i18n = page.i18n
+    with gr.Column(elem_id="gb-inside", min_width=0):
+        with gr.Column(elem_id="inside-see", elem_classes="gb-card", min_width=0):
+            empty, example, viewer = _view(page)
+        with gr.Column(elem_id="inside-do", min_width=0):
+            with gr.Column(elem_classes="gb-card", min_width=0):
+                status = gr.HTML(
+                    stage.line("ready", i18n("inside_ready")),
+                    apply_default_css=False,
+                    elem_id="inside-status",
+                )
+                again = gr.Button(i18n("inside_again"), visible=False, elem_id="inside-again")
+            with gr.Column(elem_id="inside-branch", elem_classes="gb-card", min_width=0):
+                form, go, stop = _branch(i18n)
+            with gr.Column(elem_id="inside-files", elem_classes="gb-card", min_width=0):
+                export, load, exported = _files(i18n)
+    look = Looking(page, empty, viewer, status, again, exported, form)
+    tree, opened, outputs, seen = look.tree, look.opened, look.outputs, page.seen
+    shown = [seen.records, seen.chosen, tree]
+    page.look.click(look.choose, shown, [page.tabs, *outputs], **QUIET)
+    page.panels["inside"].select(look.visit, [*shown, opened], outputs, **QUIET)
+    viewer.select(look.pick, tree, outputs, **QUIET)
+    viewer.gone(look.lost, tree, outputs, **QUIET)
+    viewer.moved(look.moved, None, form["at"], **QUIET)
+    changes = [form[name] for name in CHANGES]
+    runs = [
+        go.click(look.branch, [tree, opened, form["at"], *changes], outputs, **PRIVATE, **GPU),
+        again.click(look.make_again, [tree, opened], outputs, **PRIVATE, **GPU),
+        example.click(look.first, [page.form[n] for n in look.asked], outputs, **PRIVATE, **GPU),
+    ]
+    stopping.wire(stop, status, runs, "inside_stopped")
+    export.click(look.save, tree, exported, **PRIVATE)
+    load.upload(look.bring, load, outputs, **QUIET)
+
+
+def _view(page) -> tuple[gr.Column, gr.Button, gr.HTML]:
+    """What stands there before a picture is opened, its button, and the viewer."""
+    i18n, eye = page.i18n, Eye(page.shelf, page.paint.recordings)
+
+    def frame(asked):
+        return eye.frame(asked)
+
+    def maps(asked):
+        return eye.maps(asked)
+
+    with gr.Column(elem_id="inside-empty", min_width=0) as empty:
+        gr.HTML(stage.idle(i18n("inside_idle")), apply_default_css=False)
+        example = gr.Button(i18n("inside_example"), variant="primary", elem_id="inside-example")
+        gr.HTML(
+            f'<p class="gb-note gb-not">{i18n("inside_example_hint")}</p>',
+            apply_default_css=False,
+        )
+    viewer = gr.HTML(
+        "",
+        html_template='<div class="gbi"></div>',
+        js_on_load=SCRIPT,
+        apply_default_css=False,
+        elem_id="inside-viewer",
+        server_functions=[frame, maps],
+    )
+    return empty, example, viewer
+
+
+def _branch(i18n) -> tuple[dict, gr.Button, gr.Button]:
+    """What a branch may change, and the buttons that draw and stop it."""
+    for tag, name in (("h2", "inside_branch"), ("p", "inside_branch_hint")):
+        kind = "gb-title" if tag == "h2" else "gb-note gb-not"
+        gr.HTML(f'<{tag} class="{kind}">{i18n(name)}</{tag}>', apply_default_css=False)
+    form = _form(i18n)
+    with gr.Row(elem_id="inside-buttons"):
+        go = gr.Button(i18n("inside_go"), variant="primary", scale=4, elem_id="inside-go")
+        stop = gr.Button(i18n("stop"), variant="stop", min_width=90, elem_id="inside-stop")
+    return form, go, stop
+
+
+def _files(i18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
+    """The tree as a file, out and in."""
+    with gr.Row():
+        export = gr.Button(i18n("inside_export"), size="sm", elem_id="inside-export", min_width=120)
+        load = gr.UploadButton(
+            i18n("inside_import"),
+            size="sm",
+            file_types=[".safetensors"],
+            elem_id="inside-import",
+            min_width=120,
+        )
+    exported = gr.File(
+        label=i18n("inside_file"), visible=False, interactive=False, elem_id="inside-file"
+    )
+    return export, load, exported
+
+
+def _form(i18n) -> dict:
+    """What a branch may change; limits are GenerateOptions'."""
+    form = {
+        "at": gr.Number(label=i18n("inside_at"), precision=0, elem_id="inside-at", min_width=90),
+        "prompt": gr.Textbox(
+            label=i18n("inside_prompt"), lines=1, max_lines=4, elem_id="inside-prompt"
+        ),
+        "negative": gr.Textbox(
+            label=i18n("inside_negative"), lines=1, max_lines=3, elem_id="inside-negative"
+        ),
+    }
+    with gr.Row():
+        form["sampler"] = gr.Dropdown(
+            [(s.label, key) for key, s in SAMPLERS.items() if not unsupported(key)],
+            value=None,
+            label=i18n("inside_sampler"),
+            elem_id="inside-sampler",
+            min_width=140,
+        )
+        form["cfg"] = gr.Number(
+            label=i18n("inside_cfg"), step=0.5, elem_id="inside-cfg", min_width=90
+        )
+    form["noise_seed"] = gr.Textbox(
+        label=i18n("inside_noise_seed"),
+        info=i18n("inside_noise_seed_hint"),
+        max_lines=1,
+        elem_id="inside-noise-seed",
+    )
+    return form

@@ -1,0 +1,1 @@
+"""Components and styles that every tab may use; nothing of one tab."""

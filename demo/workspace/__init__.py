@@ -1,0 +1,1 @@
+"""What Generate and the tasks share: prompt, settings, run, result, history."""

@@ -1,0 +1,59 @@
+"""What runs attention and GroupNorm on this server: choices for a request, and why not the rest."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from pipeline.backends import KINDS
+
+from ..texts import note, say
+
+
+def dropdown(i18n, models, kind: str) -> gr.Dropdown:
+    """The backends of `kind`, those that can't run here marked; the info says why."""
+    box = gr.Dropdown(
+        _choices(models, kind),
+        value="auto",
+        label=i18n(kind),
+        info=i18n("backend_auto"),
+        elem_id=kind,
+        min_width=140,
+    )
+
+    def explain(chosen: str):
+        reason = models.backends.why_not(kind, chosen) if chosen != "auto" else None
+        key = "backend_auto" if chosen == "auto" else f"{kind}.{chosen}"
+        return gr.update(info=reason or i18n(key))
+
+    box.input(explain, box, box, queue=False, api_visibility="private", show_progress="hidden")
+    return box
+
+
+def _choices(models, kind: str) -> list[tuple[str, str]]:
+    first = models.backends.able(kind, "auto")[0]
+    return [(f"auto: {first}", "auto")] + [
+        (f"{name} ✕" if models.backends.why_not(kind, name) else name, name)
+        for name in KINDS[kind].table
+    ]
+
+
+def table(models, tongue: str) -> str:
+    """Every backend, whether it can run here, and why not, in the language `tongue`."""
+    parts = []
+    for kind in KINDS:
+        first = models.backends.able(kind, "auto")[0]
+        rows = []
+        for name in KINDS[kind].table:
+            reason = models.backends.why_not(kind, name)
+            mark = f'<b class="gb-auto">{say("auto_takes", tongue)}</b>' if name == first else ""
+            state, word = ("no", "cannot_run") if reason else ("yes", "can_run")
+            rows.append(
+                f'<tr class="gb-{state}"><th scope="row">{escape(name)}{mark}</th>'
+                f"<td><b>{say(word, tongue)}</b>"
+                f"<span>{escape(reason or note(f'{kind}.{name}', tongue))}</span></td></tr>"
+            )
+        caption = f"<caption>{say(kind, tongue)}</caption>"
+        parts.append(f'<table class="gb-backends">{caption}{"".join(rows)}</table>')
+    return f'<div class="gb-pair">{"".join(parts)}</div>'

@@ -1,0 +1,63 @@
+"""The pictures that this browser made, with their settings; they outlive a reload.
+
+They lie in the browser's localStorage and are shown from there (history.js), so the server keeps
+none, another browser sees none, and several open pages add to one list. gr.BrowserState would send
+the whole list to the server and back with every picture, and its pages overwrite each other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gradio as gr
+
+from ..server.runner import Finished
+from ..texts import language
+from . import fill_form
+
+ON_LOAD = Path(__file__).with_name("history.js").read_text(encoding="utf-8")
+FORGET = "() => { window.dispatchEvent(new Event('glassbox-forget')); }"
+PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+
+
+def panel(page) -> gr.HTML:
+    """The strip of pictures, the chosen one's settings and what can be done with them."""
+    i18n = page.i18n
+    with gr.Row(elem_id="history-head"):
+        gr.HTML(f'<h2 class="gb-title">{i18n("history")}</h2>', apply_default_css=False)
+        clear = gr.Button(
+            i18n("history_clear"), size="sm", elem_id="history-clear", scale=0, min_width=110
+        )
+    gr.HTML(
+        f'<p class="gb-note gb-not">{i18n("history_hint")}</p>',
+        apply_default_css=False,
+        elem_id="history-hint",
+    )
+    strip = gr.HTML(
+        "[]",
+        html_template='<ol class="gb-strip"></ol>',
+        js_on_load=ON_LOAD,
+        apply_default_css=False,
+        elem_id="strip",
+    )
+    with gr.Column(visible=False, elem_id="history-chosen", min_width=0) as chosen:
+        text, view = gr.State(""), gr.HTML(apply_default_css=False, elem_id="history-settings")
+        fill_form.buttons(page, text, "history")
+
+    def show(picked: gr.EventData, request: gr.Request):
+        words = str(picked.value)
+        if not words:
+            return words, "", gr.update(visible=False)
+        read = fill_form.read(words, page.shelf)
+        return words, fill_form.html(read, language(request)), gr.update(visible=True)
+
+    strip.select(show, None, [text, view, chosen], **PRIVATE)
+    clear.click(lambda: gr.update(visible=False), None, chosen, js=FORGET, **PRIVATE)
+    return strip
+
+
+def entries(event: Finished) -> str:
+    """What `strip` takes: the pictures just made, for history.js."""
+    pairs = zip(event.small, event.texts, strict=True)
+    return json.dumps([{"image": image, "text": text} for image, text in pairs])

@@ -1,0 +1,275 @@
+"""The block that all tasks share: what to draw, how, and what comes out.
+
+It stands once, below the tabs. A tab only changes which task is asked: `css` shows what belongs to
+the selected one, so that prompt, settings and pictures stay when another is chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from ..texts import language
+from ..ui import status as stage
+from ..ui.fields import Task
+from . import (
+    backend_menu,
+    compare,
+    fill_form,
+    history,
+    menus,
+    prompt_line,
+    sampler_menu,
+    send_to,
+    switch_model,
+    vocabulary,
+)
+from . import run as drawing
+from .compare import Comparison
+
+EXAMPLES = (
+    "a red apple on a blue background",
+    "蓝色背景上的红苹果",
+    "a cat to the left of a rocket on a white background",
+    "a fox above a mushroom on a green background",
+    "粉色背景上的企鹅",
+)
+PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+PRESS = "() => { [...document.querySelectorAll('.gb-go')].find(b => b.offsetParent)?.click(); }"
+ROWS = {"width": "gb-size", "height": "gb-size"}  # fields that come and go as a row
+SELECTED = '.gradio-container:has(#tab-{}[style*="flex"])'
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The components that show what comes out. chosen: the number of the gallery's picture;
+    comparison: see compare.py; records: the keys of the pictures' recordings, see work.py."""
+
+    view: Any
+    gallery: Any
+    status: Any
+    parameters: Any
+    strip: Any
+    chosen: Any
+    comparison: Any
+    records: Any
+    last_seed: Any
+    last_step: Any
+
+
+def css(tabs: dict[str, Any]) -> str:
+    """What is seen in which tab: of the class gb-for only what is gb-for-KEY, too."""
+    rules = []
+    for key, tab in tabs.items():
+        here = SELECTED.format(key)
+        if not isinstance(tab, Task):
+            rules.append(f"{here} #gb-work")
+            continue
+        rules.append(f"{here} .gb-for:not(.gb-for-{key})")
+        rules += [f"{here} #{ROWS.get(name, name)}" for name in tab.without]
+        if tab.own_size:
+            rules.append(f"{here}:has(#own_size input:checked) #gb-size")
+    return ",\n".join(rules) + " { display: none !important; }\n"
+
+
+def build(page, tabs: dict[str, Task]) -> None:
+    """Build the block of these tasks inside the page and wire it; fills page.form and page.fill."""
+    i18n = page.i18n
+    page.form = form = {}
+    goes, own = {}, {}
+    with gr.Column(elem_id="gb-work", min_width=0):
+        with gr.Column(elem_id="gb-grid"):
+            with gr.Column(elem_id="gb-ask", min_width=0):
+                views = {name: _words(i18n, form, name) for name in ("prompt", "negative")}
+                for key, task in tabs.items():
+                    with gr.Column(elem_classes=[*_only(key), "gb-inputs"], min_width=0):
+                        own[key] = task.inputs(page, key)
+                with gr.Row(elem_id="gb-buttons"):
+                    for key in tabs:
+                        goes[key] = gr.Button(
+                            i18n(key),
+                            variant="primary",
+                            elem_id=key,
+                            elem_classes=[*_only(key), "gb-go"],
+                            scale=4,
+                        )
+                    stop = gr.Button(i18n("stop"), variant="stop", elem_id="stop", min_width=90)
+                gr.Examples(
+                    [[text] for text in EXAMPLES],
+                    form["prompt"],
+                    label=i18n("examples"),
+                    elem_id="examples",
+                    api_visibility="private",
+                )
+            with gr.Column(elem_id="gb-see", min_width=0):
+                shown, senders = _shown(page)
+                below = gr.Column(elem_id="history", min_width=0)
+            with gr.Column(elem_id="gb-how", min_width=0):
+                added, seeds = _settings(page, tabs)
+        knows = vocabulary.panel(i18n, form["prompt"], bool(page.shelf.first.vocabulary))
+    status = shown["status"]
+    page.fill = fill_form.filler(page, status, switch_model.wire(page, status, added, knows))
+    with below:
+        strip = history.panel(page)
+    seen = Seen(
+        **shown,
+        strip=strip,
+        records=gr.State(()),
+        last_seed=gr.State(),
+        last_step=gr.State(drawing.IDLE),
+    )
+    page.seen = seen
+    for name, view in views.items():
+        prompt_line.wire(page, form[name], view)
+        form[name].submit(None, js=PRESS)
+    runs = [drawing.wire(page, key, tabs[key], goes[key], own[key]) for key in tabs]
+    drawing.stopping(seen, stop, runs)
+    send_to.wire(page, senders)
+    compare.wire(seen)
+    _follow(page, added, seeds, seen.last_seed)
+
+
+def _only(*keys: str) -> list[str]:
+    """Classes of what is seen in the tabs of `keys` alone, see `css`."""
+    return ["gb-for", *(f"gb-for-{key}" for key in keys)]
+
+
+def _words(i18n, form: dict, name: str) -> gr.HTML:
+    """Prompt or negative prompt, and the line under it."""
+    form[name] = gr.Textbox(
+        label=i18n(name),
+        placeholder=i18n(f"{name}_hint"),
+        lines=1,
+        max_lines=6 if name == "prompt" else 4,
+        elem_id=name,
+    )
+    return prompt_line.view(name)
+
+
+def _shown(page) -> tuple[dict[str, Any], dict]:
+    """What comes out, but for the history; and the buttons that send it to a task."""
+    i18n = page.i18n
+    with gr.Column(elem_id="gb-frame", min_width=0):
+        gallery = gr.Gallery(
+            label=i18n("pictures"),
+            show_label=False,
+            container=False,
+            format="png",
+            object_fit="contain",
+            height="100%",
+            columns=4,
+            buttons=["download", "download_all", "fullscreen"],
+            interactive=False,
+            elem_id="gallery",
+        )
+        view = gr.HTML(stage.idle(i18n("idle")), apply_default_css=False, elem_id="stage")
+        slider = compare.slider(i18n)
+    status = gr.HTML(stage.line("ready", i18n("ready")), apply_default_css=False, elem_id="status")
+    with gr.Row(elem_id="gallery-send", elem_classes="gb-send"):
+        page.look = gr.Button(
+            i18n("inside_open"), size="sm", variant="primary", elem_id="look", min_width=0
+        )
+        senders = send_to.row(page, "gallery")
+        comparison = Comparison(compare.button(i18n), slider, gr.State(), gr.State(False))
+    parameters = gr.Textbox(
+        label=i18n("parameters"),
+        info=i18n("parameters_hint"),
+        lines=4,
+        max_lines=6,
+        interactive=False,
+        buttons=["copy"],
+        elem_id="parameters",
+    )
+    shown = dict(
+        gallery=gallery,
+        view=view,
+        status=status,
+        chosen=gr.State(0),
+        comparison=comparison,
+        parameters=parameters,
+    )
+    return shown, senders
+
+
+def _settings(page, tabs: dict[str, Task]) -> tuple[dict, tuple]:
+    """The settings card; gives the dropdowns of prompt additions and the seed's buttons."""
+    i18n, models, form = page.i18n, page.shelf.first, page.form
+    usual = models.defaults
+    form["model"] = menus.model(page)
+    form["vae"] = menus.vae(page)
+    with gr.Row(elem_id="gb-additions"):
+        added = {kind: menus.addition(page, kind) for kind in menus.TAGS}
+    with gr.Row():
+        form["sampler"], form["schedule"] = sampler_menu.dropdowns(
+            i18n, usual["sampler"], usual["schedule"]
+        )
+    with gr.Row():
+        form["steps"] = _number(i18n, "steps", usual["steps"])
+        form["cfg"] = _number(i18n, "cfg", usual["cfg"], step=0.5)
+        form["count"] = _number(i18n, "count", 1)
+    page.own_size = gr.Checkbox(
+        True,
+        label=i18n("own_size"),
+        info=i18n("own_size_hint"),
+        elem_id="own_size",
+        elem_classes=_only(*(key for key, task in tabs.items() if task.own_size)),
+    )
+    with gr.Row(elem_id="gb-size"):
+        form["width"] = _number(i18n, "width", usual["width"], step=8)
+        form["height"] = _number(i18n, "height", usual["height"], step=8)
+    with gr.Row(elem_id="gb-seed"):
+        form["seed"] = _typed(i18n, "seed", "seed_hint", scale=2, min_width=120)
+        randomize = gr.Button(i18n("randomize"), elem_id="randomize", min_width=70)
+        reuse = gr.Button(i18n("reuse"), elem_id="reuse", min_width=90)
+    with gr.Row(elem_id="gb-variation"):
+        form["variation_seed"] = _typed(
+            i18n, "variation_seed", "seed_hint", info=i18n("variation_seed_hint"), min_width=140
+        )
+        form["variation_strength"] = _number(
+            i18n, "variation_strength", 0, step=0.05, info=i18n("variation_strength_hint")
+        )
+    with gr.Row(elem_id="gb-reading"):
+        form["clip_skip"] = _typed(
+            i18n, "clip_skip", "clip_skip_own", info=i18n("clip_skip_hint"), min_width=140
+        )
+        form["cfg_rescale"] = gr.Number(
+            0,
+            label=i18n("cfg_rescale"),
+            info=i18n("cfg_rescale_hint"),
+            step=0.05,
+            elem_id="cfg_rescale",
+            min_width=140,
+        )
+    with gr.Row(elem_id="gb-backends"):
+        for kind in ("attention", "group_norm"):
+            form[kind] = backend_menu.dropdown(i18n, models, kind)
+    return added, (randomize, reuse)
+
+
+def _follow(page, added: dict, seeds: tuple, last_seed) -> None:
+    """What settings do to each other, and choices in the visitor's language."""
+    prompt, seed = page.form["prompt"], page.form["seed"]
+    randomize, reuse = seeds
+    randomize.click(lambda: "", None, seed, **PRIVATE)
+    reuse.click(lambda last: last, last_seed, seed, **PRIVATE)
+    for kind, box in added.items():
+        box.input(partial(menus.put, kind), [prompt, box], [prompt, box], **PRIVATE)
+
+    def translate(request: gr.Request):
+        tongue = language(request)
+        return {box: gr.update(choices=choices(tongue)) for box, choices in page.worded.items()}
+
+    gr.on(None, translate, None, [*page.worded], **PRIVATE)
+
+
+def _number(i18n, key: str, value, **more) -> gr.Number:
+    """A number without limits of its own: GenerateOptions judges it, in one sentence."""
+    return gr.Number(value, label=i18n(key), elem_id=key, min_width=80, **more)
+
+
+def _typed(i18n, key: str, hint: str, **more) -> gr.Textbox:
+    """A number that may be left out: an empty number field would be sent as 0."""
+    return gr.Textbox(label=i18n(key), placeholder=i18n(hint), max_lines=1, elem_id=key, **more)

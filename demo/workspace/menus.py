@@ -1,0 +1,105 @@
+"""What a visitor may draw with: the model, and what goes into the prompt beside words."""
+
+from __future__ import annotations
+
+import re
+
+import gradio as gr
+
+from pipeline.model_files import library
+
+from ..texts import say
+
+TAGS = {"lora": "<lora:{}:1>", "embedding": "{}"}  # how each stands in a prompt
+
+
+def model(page) -> gr.Dropdown:
+    """The checkpoints of the shelf; the info says what each was recognised as, or why it can't."""
+    name = page.shelf.first.name
+    return gr.Dropdown(
+        labels(page.shelf.choices()),
+        value=name,
+        label=page.i18n("model"),
+        info=about(page.shelf, name),
+        elem_id="model",
+    )
+
+
+def vae(page) -> gr.Dropdown:
+    """Another autoencoder than the model's own, where there are any."""
+    return gr.Dropdown(
+        vaes(page.shelf, "en"),
+        value="",
+        label=page.i18n("vae"),
+        info=page.i18n("vae_hint"),
+        visible=bool(page.shelf.vaes()),
+        elem_id="vae",
+    )
+
+
+def vaes(shelf, tongue: str) -> list[tuple[str, str]]:
+    """What the dropdown of `vae` offers, the model's own first."""
+    return [(say("vae_own", tongue), ""), *labels(shelf.vaes())]
+
+
+def addition(page, kind: str) -> gr.Dropdown:
+    """LoRAs or embeddings to put into the prompt, where there are any; see `additions`."""
+    return gr.Dropdown(
+        [],
+        value=None,
+        label=page.i18n(kind),
+        info=page.i18n(f"{kind}_hint"),
+        visible=any(e.kind == kind for e in library.scan()),
+        elem_id=kind,
+        min_width=140,
+    )
+
+
+def labels(entries) -> list[tuple[str, str]]:
+    """(what is shown, name) of each; those that cannot be used are marked."""
+    return [
+        (" · ".join(filter(None, (e.name, e.family))) + (" ✕" if e.reason else ""), e.name)
+        for e in entries
+    ]
+
+
+def about(shelf, name: str) -> str:
+    """What the checkpoint was recognised as, or why it cannot be used; empty for an unknown one."""
+    entry = find(shelf, name)
+    return (entry.reason or entry.note) if entry else ""
+
+
+def find(shelf, name: str):
+    return next((e for e in shelf.choices() if e.name == name), None)
+
+
+def additions(shelf, name: str, tongue: str) -> list:
+    """Updates of the two `addition`s for the model `name`; those of other models are marked."""
+    chosen = find(shelf, name)
+    family = chosen.family if chosen else ""
+    found = library.scan()
+    updates = []
+    for kind in TAGS:
+        choices = []
+        for entry in (e for e in found if e.kind == kind):
+            strange = family and entry.family and entry.family != family
+            mark = say("other_family", tongue, family=entry.family) if strange else ""
+            if entry.reason or strange:
+                mark = f"{mark} ✕".strip()
+            choices.append((f"{entry.name} · {mark}" if mark else entry.name, entry.name))
+        updates.append(gr.update(choices=choices, value=None, visible=bool(choices)))
+    return updates
+
+
+def put(kind: str, prompt: str, name: str | None) -> tuple[str, None]:
+    """The prompt with the LoRA or embedding behind it, unless it is there already, and no choice.
+
+    The dropdown is emptied again: what is chosen stands in the prompt.
+    """
+    name = name or ""
+    there = (
+        rf"<lora:{re.escape(name)}[:>]" if kind == "lora" else rf"(?<!\w){re.escape(name)}(?!\w)"
+    )
+    if name and not re.search(there, prompt, re.IGNORECASE):
+        prompt = f"{prompt.rstrip()} {TAGS[kind].format(name)}".lstrip()
+    return prompt, None

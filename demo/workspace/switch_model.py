@@ -1,0 +1,92 @@
+"""Another model: it is loaded first, and then all that follows it on the page changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from pipeline.errors import InputError
+from pipeline.model_files import library
+
+from ..server.runner import Broken, broken
+from ..texts import language, say
+from ..ui import status as stage
+from ..ui import theme
+from . import menus, sampler_menu, vocabulary
+
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+LOAD = {"concurrency_id": "load", "concurrency_limit": 1}  # a model at a time
+NUMBERS = ("steps", "cfg", "width", "height")  # a model's own, beside sampler and schedule
+
+
+def wire(page, status, additions: dict, knows: tuple) -> Callable:
+    """Make the model's dropdown work; returns `after(listen)`, for whoever else sets it.
+
+    A model that cannot be had gets its sentence in `status`, and the one before stays chosen.
+    """
+    form, shelf = page.form, page.shelf
+    box, now = form["model"], gr.State(shelf.first.name)
+    followers = [page.head, *knows, *additions.values()]
+
+    def around(name: str, models, tongue: str) -> dict:
+        updates = [theme.header(say("tagline", tongue), models)]
+        updates += vocabulary.shown(models.vocabulary, tongue)
+        updates += menus.additions(shelf, name, tongue)
+        return dict(zip(followers, updates, strict=True))
+
+    def arrive(request: gr.Request):
+        """Files may have come since the server started, and the language is known only now."""
+        first = shelf.first
+        page.embeddings = {n: e.path for n, e in library.named("embedding").items()}
+        tongue = language(request)
+        choices = gr.update(choices=menus.labels(shelf.choices()))
+        others = gr.update(choices=menus.vaes(shelf, tongue), visible=bool(shelf.vaes()))
+        return {box: choices, form["vae"]: others} | around(first.name, first, tongue)
+
+    def wait(name: str, before: str, request: gr.Request):
+        if name == before:
+            return gr.skip()
+        return stage.line("running", say("model_loading", language(request), name=name))
+
+    def load(own: bool):
+        def handler(name: str, before: str, request: gr.Request):
+            if name == before:
+                yield {now: before}
+                return
+            tongue = language(request)
+            try:
+                with broken():
+                    models = shelf.get(name)
+            except (InputError, Broken) as error:
+                sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
+                yield {status: stage.error(sentence), box: before}
+                raise gr.Error(
+                    sentence, title=say("error", tongue), print_exception=False
+                ) from None
+            page.tokenizers[name] = models.tokenizer
+            ready = stage.line("ready", say("model_ready", tongue, name=name))
+            updates = {now: name, box: gr.update(info=menus.about(shelf, name)), status: ready}
+            updates |= around(name, models, tongue)
+            if own:
+                usual = models.defaults
+                updates |= {form[key]: usual[key] for key in NUMBERS}
+                pair = sampler_menu.updates(page.i18n, usual["sampler"], usual["schedule"])
+                updates |= {form[key]: update for key, update in pair.items()}
+            yield updates
+
+        return handler
+
+    def after(listen: Callable, own: bool = False):
+        """Load what the dropdown then holds; `own`: and take over the model's own settings.
+
+        listen: an event such as `box.input`, or the `then` of one.
+        """
+        outputs = [status, now, box, *followers, *(form[k] for k in (*sampler_menu.PAIR, *NUMBERS))]
+        listen(wait, [box, now], status, queue=False, **PRIVATE).then(
+            load(own), [box, now], outputs, **PRIVATE, **LOAD
+        )
+
+    gr.on(None, arrive, None, [box, form["vae"], *followers], queue=False, **PRIVATE)
+    after(box.input, own=True)
+    return after

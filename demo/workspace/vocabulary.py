@@ -1,0 +1,85 @@
+"""What the model knows, said plainly: its objects to choose from, its colours and relations."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from pipeline.prompt.text import with_article
+
+from ..texts import COLOURS, LANGUAGES, TEXTS, say
+
+_ON_LOAD = """
+element.addEventListener('click', event => {
+  const chip = event.target.closest('button');
+  if (chip) trigger('select', {value: chip.dataset.name});
+});
+"""
+
+
+def panel(i18n, prompt: gr.Textbox, visible: bool) -> tuple[gr.Accordion, gr.HTML]:
+    """A folding list, to be filled with `shown`; choosing an object puts it into `prompt`."""
+    with gr.Accordion(i18n("knows"), open=False, visible=visible, elem_id="knows") as fold:
+        listed = gr.HTML(js_on_load=_ON_LOAD, apply_default_css=False, elem_classes="gb-chips")
+        listed.select(_insert, prompt, prompt, queue=False, api_visibility="private")
+    return fold, listed
+
+
+def shown(rows: list[dict] | None, language: str) -> tuple:
+    """Updates of the panel's two parts for a model's `vocabulary.json`, or for its absence."""
+    return gr.update(visible=bool(rows)), html(rows, language) if rows else ""
+
+
+def html(rows: list[dict], language: str) -> str:
+    """The list in the language; its names are those that go into the prompt."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row.get("group", "things"), []).append(row)
+    folds = "".join(
+        _fold(_group(group, language), members, language) for group, members in groups.items()
+    )
+    return (
+        f"{_paragraph('knows_colours', language)}{_swatches(language)}"
+        f"{_paragraph('knows_relations', language)}"
+        f"{_paragraph('knows_not', language, 'gb-not')}"
+        f"{_paragraph('knows_objects', language)}{folds}"
+    )
+
+
+def _insert(prompt: str, chosen: gr.EventData) -> str:
+    name = str(chosen.value)
+    if not prompt.strip():
+        return with_article(name)
+    return f"{prompt.rstrip()} {with_article(name)}"
+
+
+def _group(name: str, language: str) -> str:
+    key = f"group_{name}"
+    return say(key, language) if key in TEXTS else escape(name)
+
+
+def _paragraph(key: str, language: str, kind: str = "") -> str:
+    return f'<p class="gb-note {kind}">{say(key, language)}</p>'
+
+
+def _swatches(language: str) -> str:
+    swatches = "".join(
+        f'<span class="gb-swatch"><i style="background:{names[2]}"></i>'
+        f"{names[LANGUAGES.index(language)]}</span>"
+        for names in COLOURS.values()
+    )
+    return f'<div class="gb-swatches">{swatches}</div>'
+
+
+def _fold(name: str, rows: list[dict], language: str) -> str:
+    chips = "".join(
+        f'<button type="button" data-name="{escape(r[language])}">'
+        f"<b>{escape(r['emoji'])}</b>{escape(r[language])}</button>"
+        for r in rows
+    )
+    look = "".join(f"<i>{escape(r['emoji'])}</i>" for r in rows[:12])
+    return (
+        f"<details><summary>{name} <small>{len(rows)}</small><span>{look}</span></summary>"
+        f"<div>{chips}</div></details>"
+    )

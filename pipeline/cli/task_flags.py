@@ -1,0 +1,53 @@
+"""A task on the command line: its flags, made from the fields of its Options."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import InputError
+from ..tasks import module
+
+PLACED = ("picture", "prompt")  # given by place, the rest by name
+SHORT = {"size": "WIDTHxHEIGHT in pixels, multiples of 8; default: what suits the model"}
+
+
+def add(parser: argparse.ArgumentParser, key: str) -> None:
+    """The flags of the task `key`."""
+    fields = module(key).Options.model_fields
+    takes_picture = "picture" in fields
+    if takes_picture:
+        parser.add_argument("picture", help=fields["picture"].description)
+    how = {"nargs": "?", "default": ""} if takes_picture else {}
+    parser.add_argument("prompt", help=fields["prompt"].description, **how)
+    for name, field in fields.items():
+        if name in (*PLACED, "height"):
+            continue
+        if name == "width":
+            parser.add_argument("--size", help=SHORT["size"])
+            continue
+        text = (field.description or "").replace("%", "%%")
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            parser.add_argument(flag, help=text)
+
+
+def fields(args: argparse.Namespace, key: str) -> dict[str, Any]:
+    """What was given of the task's fields."""
+    given = {name: getattr(args, name, None) for name in module(key).Options.model_fields}
+    given["width"], given["height"] = size(args.size)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def size(text: str | None) -> tuple[str | None, str | None]:
+    """Width and height of WIDTHxHEIGHT."""
+    if text is None:
+        return None, None
+    width, cross, height = text.lower().partition("x")
+    if not cross:
+        raise InputError(f"Size must be WIDTHxHEIGHT such as 128x128, not {text!r}.")
+    return width, height

@@ -1,0 +1,1 @@
+"""Pictures: opening, masks, CIELAB, upscaling, contact sheets, fonts."""

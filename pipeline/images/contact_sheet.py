@@ -1,0 +1,175 @@
+"""Sheets: many pictures as one, in columns, rows and blocks with their names beside them.
+
+The layout is known from the pictures' sizes alone, so that a sheet that is too large is refused
+before anything is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, product
+
+from PIL import Image, ImageDraw
+
+from .fonts import LEADING, SMALLEST, Block, fitted
+
+PAPER, INK, FAINT, RULE = "#ffffff", "#1f2328", "#6e7781", "#d0d7de"
+LETTERS = (13, 56)  # pixels: the smallest and the largest letters of a label
+LEFT, CENTRE, RIGHT = 0.0, 0.5, 1.0
+NOTHING = Block((), 0, 0, 0)
+Place = tuple[int, int, int]  # column, row, block
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What varies along an axis: its name, and a label for each of its values."""
+
+    name: str = ""
+    labels: tuple[str, ...] = ("",)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text at its place, in a column of `width` pixels."""
+
+    block: Block
+    left: int
+    top: int
+    width: int
+    align: float
+    colour: str
+
+    def draw(self, canvas: ImageDraw.ImageDraw) -> None:
+        free = self.width - self.block.width
+        left = self.left + round(self.align * free)
+        self.block.draw(canvas, left, self.top, self.colour, self.align)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet before its pictures are there. boxes: {place: (left, top, right, bottom)}, rules
+    likewise, all in pixels."""
+
+    width: int
+    height: int
+    boxes: dict[Place, tuple[int, int, int, int]]
+    words: tuple[Words, ...]
+    rules: tuple[tuple[int, int, int, int], ...]
+
+    def draw(self, pictures: Mapping[Place, Image.Image]) -> Image.Image:
+        """The RGB picture; each of `pictures` stands in its box as it is."""
+        sheet = Image.new("RGB", (self.width, self.height), PAPER)
+        canvas = ImageDraw.Draw(sheet)
+        for rule in self.rules:
+            canvas.rectangle(rule, fill=RULE)
+        for words in self.words:
+            words.draw(canvas)
+        for place, box in self.boxes.items():
+            sheet.paste(pictures[place].convert("RGB"), box[:2])
+        return sheet
+
+
+def lay_out(
+    sizes: Mapping[Place, tuple[int, int]],
+    x: Heading = Heading(),
+    y: Heading = Heading(),
+    z: Heading = Heading(),
+) -> Sheet:
+    """The sheet of pictures of `sizes` (width, height): x has a column for each label, y a row, z a
+    block of columns and rows; blocks stand so that the sheet is nearly square.
+
+    Letters grow with the pictures. A column is as wide as its widest picture, a row as high as its
+    highest one; smaller ones stand in the middle.
+    """
+    columns, rows, blocks = (range(len(h.labels)) for h in (x, y, z))
+    widths = [max(sizes[c, r, b][0] for r in rows for b in blocks) for c in columns]
+    heights = [max(sizes[c, r, b][1] for c in columns for b in blocks) for r in rows]
+    mean = sum((*widths, *heights)) / (len(columns) + len(rows))
+    letters = min(max(round(0.04 * mean + 8.5), LETTERS[0]), LETTERS[1])
+    small = max(SMALLEST + 1, round(0.8 * letters))
+    gap, pad = max(2, letters // 4), round(0.6 * letters)
+    inner = sum(widths) + gap * (len(columns) - 1)
+
+    # What the words need, from which follows where the pictures begin.
+    beside = max(5 * letters, round(0.6 * sum(widths) / len(widths)))
+    y_labels = _alike(y.labels, [beside] * len(rows), heights, letters)
+    y_name = _one(y.name, beside, 2, small)
+    band = max(block.width for block in (*y_labels, y_name))
+    left = band + pad if band else 0
+    x_labels = _alike(x.labels, widths, [4 * LEADING * letters] * len(columns), letters)
+    x_name = _one(x.name, inner, 1, small)
+    x_height = max(block.height for block in x_labels)
+    z_name = _one(z.name, left + inner, 1, small)
+    z_labels = _alike(
+        z.labels, [left + inner] * len(blocks), [3 * LEADING * letters] * len(blocks), letters
+    )
+    title = z_name.height + max(block.height for block in z_labels)
+    title += 2 * pad if title else 0
+    header = max(x_name.height + x_height, y_name.height)
+    header += pad // 2 if header else 0
+    top = title + header
+    size = left + inner, top + sum(heights) + gap * (len(rows) - 1)
+
+    boxes, words, rules = {}, [], []
+    column_at = list(accumulate((w + gap for w in widths), initial=left))
+    row_at = list(accumulate((h + gap for h in heights), initial=top))
+    margin = round(1.5 * letters)
+    (width, height), corners = _arranged(len(blocks), size, margin)
+    for b, (across, down) in zip(blocks, corners, strict=True):
+        if title:
+            rules.append((across, down, across + size[0] - 1, down + max(1, letters // 20) - 1))
+            at = down + pad // 2
+            words.append(Words(z_name, across, at, size[0], LEFT, FAINT))
+            at += z_name.height
+            words.append(Words(z_labels[b], across, at, size[0], LEFT, INK))
+        at = down + top - pad // 2
+        words.append(Words(y_name, across, at - y_name.height, band, RIGHT, FAINT))
+        x_top = at - x_height - x_name.height
+        words.append(Words(x_name, across + left, x_top, inner, CENTRE, FAINT))
+        for c in columns:
+            x_at = across + column_at[c]
+            words.append(Words(x_labels[c], x_at, at - x_height, widths[c], CENTRE, INK))
+        for r in rows:
+            y_at = down + row_at[r] + (heights[r] - y_labels[r].height) // 2
+            words.append(Words(y_labels[r], across, y_at, band, RIGHT, INK))
+        for c, r in product(columns, rows):
+            w, h = sizes[c, r, b]
+            x_at = across + column_at[c] + (widths[c] - w) // 2
+            y_at = down + row_at[r] + (heights[r] - h) // 2
+            boxes[c, r, b] = (x_at, y_at, x_at + w, y_at + h)
+    return Sheet(width, height, boxes, tuple(w for w in words if w.block.width), tuple(rules))
+
+
+def _one(text: str, width: float, lines: int, size: int) -> Block:
+    return fitted(text, width, lines * LEADING * size, size) if text else NOTHING
+
+
+def _alike(
+    texts: Sequence[str], widths: Sequence[float], heights: Sequence[float], size: int
+) -> list[Block]:
+    """Labels of one axis, all of the size that the longest of them needs."""
+    if not any(texts):
+        return [NOTHING] * len(texts)
+    rooms = list(zip(texts, widths, heights, strict=True))
+    size = min(fitted(*room, size).size for room in rooms)
+    return [fitted(*room, size) for room in rooms]
+
+
+def _arranged(
+    count: int, size: tuple[int, int], margin: int
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Width and height of the sheet that is nearest to a square, and the blocks' corners."""
+
+    def whole(across: int) -> tuple[int, int]:
+        down = -(-count // across)
+        return tuple(
+            n * side + (n + 1) * margin for n, side in zip((across, down), size, strict=True)
+        )
+
+    across = min(range(1, count + 1), key=lambda n: (max(whole(n)) / min(whole(n)), -n))
+    steps = [side + margin for side in size]
+    corners = [
+        (margin + b % across * steps[0], margin + b // across * steps[1]) for b in range(count)
+    ]
+    return whole(across), corners

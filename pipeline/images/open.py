@@ -1,0 +1,386 @@
+"""Pictures that people give: opened safely, upright and in plain RGB, or refused in one sentence.
+
+What a file claims is checked before it is decoded, and only the formats of KINDS are tried. Light
+at import: Pillow and NumPy are loaded when the first picture is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, closest
+from ..model_files.diffusers_folder import short
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 100_000_000
+SIDES = (8, 20_000)  # pixels, the shortest and the longest
+MAX_SCANS = 100  # of a JPEG; each costs as much as the whole picture, a progressive one has some 10
+WORKING_SIDES = (64, 2048)  # pixels, those of GenerateOptions
+WORKING_AREA = (0.5, 1.5)  # of the native area: within, a picture is worked on in its own size
+
+# What Pillow calls a format, and its plugin; AVIF and WebP only where it was built with them.
+KINDS = {
+    "PNG": "Png",
+    "JPEG": "Jpeg",
+    "WEBP": "WebP",
+    "GIF": "Gif",
+    "BMP": "Bmp",
+    "TIFF": "Tiff",
+    "AVIF": "Avif",
+}
+NAMES = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
+
+# EXIF's orientation, tag 0x0112, and what turns such a picture upright; 1 is upright.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was given: "RGB", upright, without info; and sentences on what was changed."""
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+def open_picture(value: Any, what: str = "The picture", ground: str = "white") -> Picture:
+    """A picture from a file's path or a PIL image of any mode; a Picture is returned as it is.
+
+    Of several frames the first is taken, transparency is laid on `ground`, depths of 16 and 32 bits
+    become 8, colours become sRGB as the ICC profile says, and EXIF's orientation is applied.
+    Raises InputError, one sentence that begins with `what`, for all that is no such picture.
+    """
+    from PIL import Image
+
+    if isinstance(value, Picture):
+        return value
+    # Pillow's remarks on damaged tags and large pictures are for programmers.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    if isinstance(value, Image.Image):
+        return _plain(value, what, ground)
+    path = _path(value, what)
+    name = short(Path(path.name or path))
+    subject = what if name in what else f"{what} {name}"
+    data = _read(path, subject)
+    with _told(subject), _decoder(data, subject) as image:
+        return _plain(image, subject, ground)
+
+
+def fitted(image: Image.Image, width: int, height: int, how: str = "crop") -> Image.Image:
+    """`image` in RGB as width x height pixels.
+
+    how: "crop" covers the size and cuts what hangs over on both sides alike, "stretch" changes the
+    shape, "pad" shows all of it and continues its edges.
+    """
+    from PIL import Image
+
+    if how not in FITS:
+        raise InputError(f"A picture can be fitted by {closest(str(how)[:100], FITS)}.")
+    image = image.convert("RGB")
+    if image.size == (width, height):
+        return image.copy()
+    return FITS[how](image, width, height, Image.Resampling.LANCZOS)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """A picture to (1, 3, H, W) in 0..1, float32; vae.to_image turns it back."""
+    import numpy as np
+    import torch
+
+    pixels = np.array(image.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+
+
+def working_size(
+    size: tuple[int, int],
+    native: tuple[int, int],
+    grain: int = 8,
+    given: tuple[int | None, int | None] = (None, None),
+) -> tuple[int, int]:
+    """Width and height at which a model works on a picture of `size`, multiples of `grain`.
+
+    native: the size whose area the model was made for. given: what was asked for; of one side alone
+    the other follows in the picture's shape. Else it is the picture's own size where its area is
+    near the native one (WORKING_AREA), or its shape at the native area. Shapes so long that a side
+    would leave WORKING_SIDES are bent.
+    """
+    width, height = size
+    wide, high = given
+    if wide and high:
+        return wide, high
+    if wide:
+        return wide, _grained(wide * height / width, grain)
+    if high:
+        return _grained(high * width / height, grain), high
+    share = width * height / (native[0] * native[1])
+    scale = 1.0 if WORKING_AREA[0] <= share <= WORKING_AREA[1] else share**-0.5
+    scale = min(scale, WORKING_SIDES[1] / max(size))
+    return _grained(width * scale, grain), _grained(height * scale, grain)
+
+
+def _grained(side: float, grain: int) -> int:
+    low, high = WORKING_SIDES
+    low, high = -(-low // grain) * grain, high // grain * grain
+    return min(max(int(side / grain + 0.5) * grain, low), high)
+
+
+def _path(value: Any, what: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise InputError(f"{what} must be a file or a PIL image, not {short(repr(value))}.")
+    text = os.fspath(value)
+    if not text.strip():
+        raise InputError(f"{what} is missing: give a file.")
+    if "\0" in text:
+        raise InputError(f"{what}'s path holds a NUL character.")
+    return Path(text)
+
+
+def _read(path: Path, subject: str) -> bytes:
+    """A file's bytes; InputError for what is no file, cannot be read, is empty or too large."""
+    try:
+        kind = os.stat(path).st_mode
+        if stat.S_ISDIR(kind):
+            raise InputError(f"{subject} is a folder; give a file.")
+        if not stat.S_ISREG(kind):  # a pipe would be waited for, a device never ends
+            raise InputError(f"{subject} is not a file.")
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{subject} does not exist.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or "no file can have that name"
+        raise InputError(f"{subject} cannot be read: {reason}.") from None
+    if not data:
+        raise InputError(f"{subject} is empty.")
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{subject} has more than {MAX_BYTES // 1_000_000} MB, the largest taken.")
+    return data
+
+
+@contextmanager
+def _told(subject: str) -> Iterator[None]:
+    """Whatever Pillow raises, as one sentence: for damaged files it raises nearly everything."""
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError(f"{subject} does not fit into memory.") from None
+    except Exception:
+        raise InputError(f"{subject} is damaged, cut short or of a rare kind.") from None
+
+
+def _decoder(data: bytes, subject: str) -> Image.Image:
+    """The picture in `data`, its header read and nothing decoded."""
+    from PIL import Image, UnidentifiedImageError
+
+    # Within coded data 0xFF is always escaped, so this finds scans, and chance in thumbnails.
+    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise InputError(f"{subject} is a JPEG of more than {MAX_SCANS} scans; save it anew.")
+    kinds = _kinds()
+    try:
+        return Image.open(io.BytesIO(data), formats=kinds)
+    except UnidentifiedImageError:
+        raise InputError(f"{subject} is no {NAMES} picture, or a damaged one.") from None
+    except Image.DecompressionBombError:  # it does not tell the size, but the plugin does
+        for kind in kinds:
+            factory, accept = Image.OPEN[kind]
+            if accept is None or accept(data[:16]):
+                _check_size(factory(io.BytesIO(data), "").size, subject)
+        raise
+
+
+def _kinds() -> list[str]:
+    """Those of KINDS that this Pillow can read; no other plugin is loaded."""
+    from PIL import features
+
+    built = features.get_supported_modules()
+    kinds = [k for k in KINDS if k not in ("WEBP", "AVIF") or k.lower() in built]
+    for kind in kinds:
+        importlib.import_module(f"PIL.{KINDS[kind]}ImagePlugin")
+    return kinds
+
+
+def _check_size(size: tuple[int, int], subject: str) -> None:
+    width, height = size
+    low, high = SIDES
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{subject} is {width} x {height} pixels; at most {MAX_PIXELS:,} in all are taken."
+        )
+    if min(size) < low or max(size) > high:
+        raise InputError(
+            f"{subject} is {width} x {height} pixels; each side must have {low} to {high:,}."
+        )
+
+
+def _plain(image: Image.Image, subject: str, ground: str) -> Picture:
+    """Any PIL image as a Picture."""
+    from PIL import Image
+
+    _check_size(image.size, subject)
+    notes = []
+    with _told(subject):
+        image.load()
+        if getattr(image, "is_animated", False):
+            which = image.tell()  # of a file always 0
+            used = f"number {which + 1}" if which else "the first"
+            notes.append(f"{subject} holds several frames; {used} is used.")
+        turn = UPRIGHT.get(_orientation(image))
+        grey = image.mode in ("1", "I", "F", "L", "LA", "La") or image.mode.startswith("I;16")
+        opaque, alpha, said = _layers(image, subject)
+        notes += said
+        rgb = _coloured(opaque.convert("L") if grey else opaque, image.info.get("icc_profile"))
+        if alpha is not None and alpha.getextrema()[0] < 255:
+            rgb = Image.composite(rgb, Image.new("RGB", rgb.size, ground), alpha)
+            notes.append(f"{subject} is transparent in places; they are {ground} now.")
+        rgb = rgb.transpose(Image.Transpose[turn]) if turn else rgb.copy()
+        rgb.info = {}
+        return Picture(rgb, tuple(notes))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF says nothing on the pixels
+        return 1
+
+
+def _layers(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
+    """`image` in 8 bits a channel, its alpha ("L") or None, and sentences on what was changed."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _shallow(image, subject)
+    if image.has_transparency_data:
+        straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
+        # A 16-bit PNG is read as 8 bits, but the colour that it calls transparent is not.
+        clear = image.info.get("transparency")
+        if isinstance(clear, tuple) and max(clear) > 255:
+            image = image.copy()
+            image.info["transparency"] = tuple(c >> 8 for c in clear)
+        image = image.convert(straight).convert("RGBA")
+        return image.convert("RGB"), image.getchannel("A"), []
+    kept = image.mode in ("L", "RGB", "CMYK", "LAB")
+    return (image if kept else image.convert("RGB")), None, []
+
+
+def _shallow(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
+    """Grey of 16 or 32 bits in 8: 16 bits are divided by 257, whole numbers to 255 stay, floats are
+    0..1 or 0..255, and of other ranges the least is black, the most white."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise InputError(f"{subject} holds values that are not finite numbers.")
+    low, high = float(values.min()), float(values.max())
+    limits = {"I": (255, 65535), "F": (1, 255)}.get(image.mode, (65535,))
+    full = next((limit for limit in limits if low >= 0 and high <= limit), None)
+    notes = []
+    if full is None:
+        notes.append(f"{subject} has values from {low:g} to {high:g}; they are black to white now.")
+        scaled = (values.astype(np.float64) - low) * (255 / ((high - low) or 1))
+    else:
+        scaled = values.astype(np.float32) * np.float32(255 / full)
+    grey = Image.fromarray((scaled + 0.5).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey, None, notes
+    return grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)), notes
+
+
+def _coloured(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """ "L", "RGB", "CMYK" or "LAB" in sRGB; a profile that is broken or of another kind of colours
+    is passed over."""
+    from PIL import ImageCms
+
+    srgb = ImageCms.createProfile("sRGB")
+
+    def converted(image: Image.Image, source: Any) -> Image.Image:
+        return ImageCms.profileToProfile(
+            image,
+            source,
+            srgb,
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.HIGHRESPRECALC,
+        )
+
+    if image.mode == "LAB":
+        return converted(image, ImageCms.createProfile("LAB"))
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if image.mode == "RGB" and _same(converted(_probe(), source), _probe()):
+                return image  # another sRGB, of which there are many: not a bit is changed
+            return converted(image, source)
+        except Exception:
+            pass
+    return image.convert("RGB")
+
+
+def _probe() -> Image.Image:
+    """A picture of 6 x 6 x 6 colours, all over the cube."""
+    import numpy as np
+    from PIL import Image
+
+    cube = np.stack(np.meshgrid(*[np.arange(0, 256, 51)] * 3), -1)
+    return Image.fromarray(cube.reshape(6, 36, 3).astype(np.uint8))
+
+
+def _same(a: Image.Image, b: Image.Image) -> bool:
+    from PIL import ImageChops
+
+    return max(high for _, high in ImageChops.difference(a, b).getextrema()) <= 2
+
+
+def _crop(image: Image.Image, width: int, height: int, filter: int) -> Image.Image:
+    scale = min(image.width / width, image.height / height)
+    left = (image.width - width * scale) / 2
+    top = (image.height - height * scale) / 2
+    box = (left, top, left + width * scale, top + height * scale)
+    # Rounding may place the box's end beyond the picture by less than anyone sees.
+    box = (*(max(0, x) for x in box[:2]), min(box[2], image.width), min(box[3], image.height))
+    return image.resize((width, height), filter, box)
+
+
+def _stretch(image: Image.Image, width: int, height: int, filter: int) -> Image.Image:
+    return image.resize((width, height), filter)
+
+
+def _pad(image: Image.Image, width: int, height: int, filter: int) -> Image.Image:
+    import numpy as np
+    from PIL import Image
+
+    scale = min(width / image.width, height / image.height)
+    inner = [max(1, round(side * scale)) for side in image.size]
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    around = (top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0)
+    pixels = np.asarray(image.resize(inner, filter))
+    return Image.fromarray(np.pad(pixels, around, mode="edge"))
+
+
+FITS = {"crop": _crop, "stretch": _stretch, "pad": _pad}

@@ -1,0 +1,1 @@
+"""What happened while a picture was drawn: recordings, branches, traces, races."""

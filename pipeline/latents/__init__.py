@@ -1,0 +1,1 @@
+"""Latents: noise to begin from, the autoencoder to and from pixels, previews."""

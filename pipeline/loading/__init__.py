@@ -1,0 +1,1 @@
+"""From a model's manifest to networks on a device."""

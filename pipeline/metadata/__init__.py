@@ -1,0 +1,1 @@
+"""What a picture file says about itself: parameters text, receipt, and the files that hold them."""

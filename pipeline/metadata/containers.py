@@ -1,0 +1,226 @@
+"""The text that a PNG, JPEG or WebP file has beside its pixels, found without an image library.
+
+Only the containers are walked, so a picture of any width and height costs nothing, text behind the
+pixels is found too, and no decoder meets the file. Formats: PNG (RFC 2083 and its chunk eXIf), JPEG
+(ITU T.81), WebP (RFC 9649), EXIF 2.3. Everything in a file is taken for hostile: sizes are held
+against MAX_BYTES, compressed text is opened no further than that, garbage is skipped.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import InputError
+
+MAX_BYTES = 1_000_000  # of one text in a file, as stored and unpacked
+MAX_PARTS = 100_000  # chunks of a file: ten times what the largest pictures have
+EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286
+
+
+class Broken(Exception):
+    """The file ends too early, or a part of it is not what its format says."""
+
+
+def texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
+    """{wanted: ...} of a PNG and, under "UserComment", the EXIF comment of any of the three.
+
+    Nothing behind the PNG's text `wanted` is read. Its other texts stand under their own keywords,
+    as they begin, for they tell who wrote the file. Raises InputError in one sentence: no such
+    file, no such format, a file that cannot be read, text beyond MAX_BYTES.
+    """
+    if "\0" in str(path):
+        raise InputError("The path of the picture holds a NUL character.")
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"{path} is no file.")
+        with open(path, "rb") as file:
+            head = file.read(12)
+            walk = next((w for magic, w in FORMATS.items() if head.startswith(magic)), None)
+            if walk is None or (walk is _webp and head[8:] != b"WEBP"):
+                raise InputError(f"{path} is no PNG, JPEG or WebP picture.")
+            if walk is _png:
+                return _collect(_png(file, wanted), wanted, path)
+            return _collect(walk(file), wanted, path)
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def exif(text: str) -> bytes:
+    """An EXIF block whose UserComment is `text` in UTF-16, all of it big-endian as A1111 writes."""
+    comment = b"UNICODE\0" + text.encode("utf-16-be")
+    first = struct.pack(">HHHLLL", 1, EXIF_POINTER, 4, 1, 26, 0)  # entries; tag, type, count, value
+    inner = struct.pack(">HHHLLL", 1, USER_COMMENT, 7, len(comment), 44, 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">L", 8) + first + inner + comment
+
+
+def _collect(walk: Iterator[tuple[str, str]], wanted: str, path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        for key, text in walk:
+            found.setdefault(key, text)
+            if key == wanted:
+                break
+    except OverflowError:
+        raise InputError(
+            f"{path} carries a text of more than {MAX_BYTES:,} bytes, which is not read."
+        ) from None
+    except Broken as error:
+        if not {wanted, "UserComment"} & set(found):
+            raise InputError(f"{path} cannot be read: {error}.") from None
+    return found
+
+
+def _png(file: BinaryIO, wanted: str) -> Iterator[tuple[str, str]]:
+    file.seek(8)
+    for _ in range(MAX_PARTS):
+        head = file.read(8)
+        if head[4:] == b"IEND":
+            return
+        if len(head) < 8:
+            raise Broken("it ends too early")
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        after = file.tell() + length + 4  # a checksum
+        if kind in PNG_TEXTS:
+            keyword, _, start = file.read(min(length, 300)).partition(b"\0")
+            if keyword != wanted.encode():
+                yield keyword[:80].decode("latin-1"), start.decode("latin-1")
+            elif length > MAX_BYTES:
+                raise OverflowError
+            else:
+                file.seek(after - length - 4)
+                body = _exactly(file, length)[len(keyword) + 1 :]
+                yield wanted, PNG_TEXTS[kind](body)
+        elif kind == b"eXIf":
+            yield from _exif(_exactly(file, length))
+        file.seek(after)
+    raise Broken(f"it has more than {MAX_PARTS:,} parts")
+
+
+def _itxt(body: bytes) -> str:
+    flags, rest = body[:2], body[2:]
+    *_, text = rest.split(b"\0", 2)  # language, translated keyword, text
+    return (_unzip(text) if flags[:1] == b"\1" else text).decode("utf-8", "replace")
+
+
+def _unzip(body: bytes) -> bytes:
+    try:
+        text = zlib.decompressobj().decompress(body, MAX_BYTES + 1)
+    except zlib.error:
+        return b""
+    if len(text) > MAX_BYTES:
+        raise OverflowError
+    return text
+
+
+# What follows the keyword: tEXt and zTXt are Latin-1, iTXt holds all other letters in UTF-8.
+PNG_TEXTS = {
+    b"tEXt": lambda body: body.decode("latin-1"),
+    b"zTXt": lambda body: _unzip(body[1:]).decode("latin-1"),
+    b"iTXt": _itxt,
+}
+
+
+def _jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    file.seek(2)
+    for _ in range(MAX_PARTS):
+        mark, kind = _exactly(file, 2)
+        if mark != 0xFF:
+            raise Broken("there is no marker where one should be")
+        if kind == 0xFF:  # padding
+            file.seek(-1, 1)
+            continue
+        if kind in (0xDA, 0xD9):  # the pixels; the end
+            return
+        length = int.from_bytes(_exactly(file, 2), "big")
+        if length < 2:
+            raise Broken("a segment has no length")
+        if kind == 0xE1:
+            yield from _exif(_exactly(file, length - 2))
+        else:
+            file.seek(length - 2, 1)
+    raise Broken(f"it has more than {MAX_PARTS:,} parts")
+
+
+def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    file.seek(12)
+    for _ in range(MAX_PARTS):
+        head = file.read(8)
+        if not head:
+            return
+        if len(head) < 8:
+            raise Broken("it ends too early")
+        length = int.from_bytes(head[4:], "little")
+        if head[:4] == b"EXIF":
+            yield from _exif(_exactly(file, length))
+            file.seek(length % 2, 1)
+        else:
+            file.seek(length + length % 2, 1)
+    raise Broken(f"it has more than {MAX_PARTS:,} parts")
+
+
+FORMATS = {b"\x89PNG\r\n\x1a\n": _png, b"\xff\xd8\xff": _jpeg, b"RIFF": _webp}
+
+
+def _exactly(file: BinaryIO, length: int) -> bytes:
+    if length > 4 * MAX_BYTES:
+        raise OverflowError
+    body = file.read(length)
+    if len(body) < length:
+        raise Broken("it ends too early")
+    return body
+
+
+def _exif(body: bytes) -> Iterator[tuple[str, str]]:
+    """The UserComment, where EXIF says and where careless writers put it, in the first directory.
+
+    Two marks name the byte order of the numbers: II is little-endian, MM big-endian.
+    """
+    tiff = body.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return
+    try:
+        first = _directory(tiff, order, struct.unpack_from(f"{order}L", tiff, 4)[0])
+        inner = _directory(tiff, order, first[EXIF_POINTER][1]) if EXIF_POINTER in first else {}
+        for directory in (inner, first):
+            if USER_COMMENT in directory:
+                length, offset = directory[USER_COMMENT]
+                text = _comment(tiff[offset : offset + length], order)
+                if text.strip("\0 "):
+                    yield "UserComment", text
+    except struct.error:
+        return
+
+
+def _directory(tiff: bytes, order: str, start: int) -> dict[int, tuple[int, int]]:
+    """{tag: (count, value or where it stands)}; struct.error where the bytes end too early."""
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    entries = (struct.unpack_from(f"{order}HHLL", tiff, start + 2 + 12 * i) for i in range(count))
+    return {tag: (length, value) for tag, _, length, value in entries}
+
+
+def _comment(raw: bytes, order: str) -> str:
+    """The text of a UserComment: eight letters that name its code, then the text.
+
+    UNICODE should be UTF-16 in the file's byte order. Not all writers obey (some mean UTF-8), so
+    the file's own order is believed if it gives "Steps: ", then the others; else whichever gives
+    the most ASCII.
+    """
+    if len(raw) > MAX_BYTES:
+        raise OverflowError
+    code, body = raw[:8], raw[8:]
+    if code not in (b"UNICODE\0", b"ASCII\0\0\0", bytes(8)):
+        body = raw
+    utf16 = ("utf-16-be", "utf-16-le") if order == ">" else ("utf-16-le", "utf-16-be")
+    codes = ("utf-8", *utf16) if code == b"ASCII\0\0\0" else (*utf16, "utf-8")
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        codes = ("utf-16",)
+    readings = [body.decode(c, "replace") for c in codes]
+    best = max(readings, key=lambda text: sum(" " <= c <= "~" for c in text))
+    return next((text for text in readings if "Steps: " in text), best)

@@ -1,0 +1,189 @@
+"""The "parameters" text of a picture as AUTOMATIC1111 writes it, and its reader.
+
+    a cat, (blue eyes:1.2)
+    Negative prompt: blurry
+    Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: name, ...
+
+A value with a comma, a colon, a quote or a line break is a JSON string. The format is ambiguous: a
+prompt may hold a line that begins with "Negative prompt: ", blank lines at its ends, control
+characters. Where the plain text would not read back as the very same prompts, `build` adds them as
+JSON strings to the line of settings, `Exact prompt` and `Exact negative prompt`, which `parse`
+believes and other programs pass over. So every prompt that GenerateOptions takes comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import InputError
+from . import containers
+
+MAX_TEXT = 1_000_000  # characters
+MAX_FIELDS = 500  # of a line, what is between two commas counted
+
+_NEGATIVE = "Negative prompt:"
+_EXACT = {"Prompt": "Exact prompt", "Negative prompt": "Exact negative prompt"}
+# What a prompt may have, too, but a line of settings never lacks altogether.
+_SIGNS = {"steps", "sampler", "seed", "size", "model", "cfg scale", "cfgscale"}
+_BEHIND = ("Template:", "Negative Template:")  # lines that may follow the settings
+
+# Nothing here backtracks further than a key is long: `*+` and `++` never give back.
+_KEY = re.compile(r"[ \t]*+(\w[\w \-/.()]{0,79}):[ \t]*+")
+_STRING = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t]*+(?=[,\n]|\Z)', re.DOTALL)
+_PLAIN = re.compile(r"[^,\n]*+")
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_JSON = json.JSONDecoder()
+
+# How the metadata of programs that write no parameters text begins: {keyword: (start, program)}.
+_FOREIGN = {
+    "workflow": ("", "ComfyUI"),
+    "prompt": ("{", "ComfyUI"),
+    "Software": ("NovelAI", "NovelAI"),
+    "invokeai_metadata": ("", "InvokeAI"),
+    "sd-metadata": ("", "InvokeAI"),
+}
+
+
+def read(path: str | Path) -> str:
+    """The parameters text of a PNG (text chunk), JPEG or WebP (EXIF UserComment) file.
+
+    Nothing of the picture is decoded. Control characters other than line break and tab are left
+    out. Raises InputError in one sentence where there is no text or none that can be read.
+    """
+    found = containers.texts(path)
+    text = clean(found.get("parameters") or found.get("UserComment") or "")
+    if text.strip():
+        return text
+    for keyword, (start, program) in _FOREIGN.items():
+        if keyword in found and found[keyword].startswith(start):
+            raise InputError(
+                f"{path} carries settings in {program}'s own form and no parameters text, "
+                "which A1111, Forge and this program write."
+            )
+    raise InputError(f"{path} carries no parameters text.")
+
+
+def clean(text: str) -> str:
+    """`text` without control characters (line break and tab stay), halves of surrogate pairs and
+    the byte order mark that it may begin with."""
+    return _CONTROL.sub("", text).lstrip("\ufeff\ufffe")
+
+
+def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
+    """Prompt, negative prompt and one line of `fields` in their order; None values are left out.
+
+    `fields` are three or more, "Steps" the first of them, or the line will not be known again.
+    """
+    lines = [prompt]
+    if negative:
+        lines.append(f"{_NEGATIVE} {negative}")
+    line = ", ".join(f"{k}: {_quote(v)}" for k, v in fields.items() if v is not None)
+    text = clean("\n".join([*lines, line]))
+    prompts = {"Prompt": prompt, "Negative prompt": negative}
+    if prompts.items() <= parse(text).items():
+        return text
+    return text + "".join(f", {key}: {_json(prompts[name])}" for name, key in _EXACT.items())
+
+
+def parse(text: str) -> dict[str, str]:
+    """{"Prompt": ..., "Negative prompt": ..., "Steps": ..., ...}; all values are text.
+
+    The settings are the last line, or what begins with "Steps:" before lines of a template. They
+    begin with a name and have at least three `Name: value` pairs, one of them of a name such as
+    Steps, Sampler, Seed. Any text is read, in a time that grows with its length alone.
+    """
+    text = text.strip("\n")
+    start, found = _settings(text)
+    head = text[:start].removesuffix("\n").split("\n") if start else []
+    prompt, negative = [], []
+    target = prompt
+    for line in head:
+        if target is prompt and line.lstrip().startswith(_NEGATIVE):
+            target, line = negative, line.lstrip().removeprefix(_NEGATIVE).removeprefix(" ")
+        target.append(line)
+    out = {"Prompt": "\n".join(prompt), "Negative prompt": "\n".join(negative)}
+    out |= {name: found.pop(key) for name, key in _EXACT.items() if key in found}
+    return out | {key: value for key, value in found.items() if key not in out}
+
+
+def _settings(text: str) -> tuple[int, dict[str, str]]:
+    """Where the settings begin, and the settings; the end and {} where there are none."""
+    last = text.rfind("\n") + 1
+    usual = [m.start() for m in re.finditer("^Steps:", text, re.MULTILINE)][-10:]
+    for start in (*reversed(usual), last):
+        found, end = _fields(text, start)
+        behind = text[end + 1 :]
+        if len(found) < 3 or not _SIGNS & {key.casefold() for key in found}:
+            continue
+        if start == last or not behind:
+            return start, found
+        if behind.startswith(_BEHIND):
+            return start, found | _templates(behind)
+    return len(text), {}
+
+
+def _fields(text: str, at: int) -> tuple[dict[str, str], int]:
+    """The `Name: value` pairs from `at` to the end of their line, and where that is."""
+    found: dict[str, str] = {}
+    if not _KEY.match(text, at):
+        return found, at
+    for _ in range(MAX_FIELDS):
+        key = _KEY.match(text, at)
+        if key:
+            found[key[1]], at = _value(text, key.end())
+        else:
+            at = _PLAIN.match(text, at).end()
+        if text[at : at + 1] != ",":
+            break
+        at += 1
+    return found, at
+
+
+def _value(text: str, at: int) -> tuple[str, int]:
+    string = _STRING.match(text, at)
+    if string:
+        return _unquote(string[1]), string.end()
+    if text[at : at + 1] in ("[", "{"):  # as Civitai writes its resources, without quotes
+        try:
+            end = _JSON.raw_decode(text, at)[1]
+            if text[end : end + 1] in ("", ",", "\n"):
+                return text[at:end], end
+        except (ValueError, RecursionError):
+            pass
+    plain = _PLAIN.match(text, at)
+    return plain[0].rstrip(), plain.end()
+
+
+def _templates(text: str) -> dict[str, str]:
+    parts = re.split("^(Template|Negative Template):", text, flags=re.MULTILINE)
+    return {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _quote(value: object) -> str:
+    text = _number(value) if isinstance(value, float) else str(value)
+    plain = text == text.strip() and not re.search('[,:"\0-\x1f\x7f-\x9f]', text)
+    return text if plain else _json(text)
+
+
+def _number(value: float) -> str:
+    """As short as it may be without becoming another number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _json(text: str) -> str:
+    """A JSON string without control characters."""
+    return re.sub(
+        "[\x7f-\x9f]", lambda c: f"\\u{ord(c[0]):04x}", json.dumps(text, ensure_ascii=False)
+    )
+
+
+def _unquote(text: str) -> str:
+    try:
+        value = json.loads(text, strict=False)
+    except ValueError:
+        return text
+    return re.sub("[\ud800-\udfff]", "", value)

@@ -1,0 +1,91 @@
+"""Where pictures may be written; light, so that a bad path is known before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .containers import exif
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+KEYWORD = "glassbox"  # of a PNG's chunk that holds the receipt
+JPEG_EXIF = 65_533  # bytes: a segment of a JPEG counts its length, itself included, in 16 bits
+
+
+def check_writable(path: Path) -> None:
+    """InputError in one sentence where a picture could not be written to `path`."""
+    if "\0" in str(path):
+        raise InputError("The output path holds a NUL character.")
+    if path.suffix.lower() not in WRITERS:
+        *first, last = WRITERS
+        endings = f"{', '.join(first)} or {last}"
+        raise InputError(f"The output path must end in {endings}, not {path.name!r}.")
+    if path.is_dir():
+        raise InputError(f"Cannot write {path}: it is a folder.")
+    folder = path.parent
+    try:
+        if not folder.is_dir():
+            raise InputError(f"Cannot write {path}: the folder {folder} does not exist.")
+    except OSError as error:
+        raise InputError(f"Cannot write to that path: {error.strerror}.") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"Cannot write {path}: the folder {folder} is not writable.")
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Write a PNG, JPEG or WebP file that keeps the picture's text, `info["parameters"]`.
+
+    As A1111 stores it: in PNG a chunk `parameters`, tEXt where Latin-1 holds it and else iTXt; in
+    JPEG and WebP the EXIF UserComment in big-endian UTF-16. A PNG also keeps its receipt,
+    `info["receipt"]`, as a compressed chunk `glassbox`, see receipt.py. The file is there whole or
+    not at all. Raises InputError where it cannot be written, and for a text that a JPEG has no room
+    for, some 32,000 characters.
+    """
+    path = Path(path)
+    check_writable(path)
+    kind, flags = WRITERS[path.suffix.lower()]
+    flags = flags | (_png if kind == "PNG" else _exif)(picture.info)
+    if kind == "JPEG" and len(flags.get("exif", b"")) > JPEG_EXIF:
+        raise InputError(
+            f"Cannot write {path}: prompt and settings take {len(flags['exif']):,} bytes in a JPEG "
+            f"(two a character, emoji four), which holds {JPEG_EXIF:,}; .png and .webp hold more."
+        )
+    part = path.with_name(f".{path.name}.part")
+    try:
+        picture.save(part, kind, **flags)
+        os.replace(part, path)
+    except (OSError, ValueError) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}."
+        ) from None
+    return path
+
+
+def _png(info: dict) -> dict:
+    from PIL import PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    if info.get("parameters"):
+        chunks.add_text("parameters", info["parameters"])
+    if info.get("receipt"):
+        chunks.add_text(KEYWORD, info["receipt"], zip=True)
+    return {"pnginfo": chunks}
+
+
+def _exif(info: dict) -> dict:
+    return {"exif": exif(info["parameters"])} if info.get("parameters") else {}
+
+
+# By ending, what Pillow calls the format and what it is told. Photographs of 4:2:0 smear the edges
+# of flat colours, so JPEG keeps all of its colour.
+WRITERS: dict[str, tuple[str, dict]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"quality": 95}),
+}

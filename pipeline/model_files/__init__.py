@@ -1,0 +1,1 @@
+"""Reading and judging model files; imports no torch at module level."""

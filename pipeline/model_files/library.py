@@ -1,0 +1,137 @@
+"""What lies in the model folders: checkpoints, LoRAs, textual inversions and autoencoders.
+
+The embedded models, and everything under ./models, however it is sorted there: a file is what its
+tensors say, its name is only how it is asked for. Nothing but headers is read, and those once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from ..errors import InputError
+from . import diffusers_folder
+from .identify import FAMILIES, KINDS, Recognised, folder_family, look
+
+EMBEDDED = Path(__file__).parents[1] / "models"
+UPSCALER = EMBEDDED / "upscaler"  # no diffusion model, see upscaler.py
+OWN = Path("models")
+NO_VAE = ", no autoencoder"
+DEPTH = 4  # folders below ./models
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder that can be asked for by `name`.
+
+    kind: a key of recognise.KINDS; family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown;
+    note: what was recognised; reason: why it cannot be used, or None.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    family: str
+    note: str
+    reason: str | None = None
+
+
+def scan() -> list[Entry]:
+    """Everything there is, the embedded models first, then by name; names are made unique."""
+    entries: list[Entry] = []
+    taken: set[tuple[str, str]] = set()
+    for place in (EMBEDDED, OWN):
+        for path in _walk(place, DEPTH):
+            entry = _entry(path)
+            name = entry.name
+            if (entry.kind, name) in taken:
+                name = f"{name} ({path.parent.name})"
+            if (entry.kind, name) not in taken:
+                taken.add((entry.kind, name))
+                entries.append(replace(entry, name=name))
+    return entries
+
+
+def named(kind: str) -> dict[str, Entry]:
+    """The entries of `kind` by name."""
+    return {e.name: e for e in scan() if e.kind == kind}
+
+
+def advice(found: Recognised) -> str:
+    """How a sentence goes on that told what a file is, where a checkpoint was wanted."""
+    known = " or ".join([", ".join(list(FAMILIES.values())[:-1]), list(FAMILIES.values())[-1]])
+    return {
+        "lora": "put it into the folder models and write <lora:its name:1> in the prompt.",
+        "embedding": "put it into the folder models and write its name in the prompt.",
+        "vae": "give it beside a checkpoint, as its autoencoder.",
+    }.get(found.kind, f"a checkpoint of {known} is wanted.")
+
+
+def _walk(place: Path, depth: int) -> Iterator[Path]:
+    """Model folders and weight files below `place`; a model folder is not looked into."""
+    try:
+        paths = sorted(place.iterdir(), key=lambda p: p.name.lower())
+    except OSError:
+        return
+    for path in paths:
+        if path.name.startswith((".", "_")):
+            continue
+        try:
+            folder = path.is_dir()
+            whole = folder and (place == EMBEDDED or (path / "model_index.json").exists())
+        except OSError:  # a folder that may not be looked into
+            continue
+        if path == UPSCALER:
+            continue
+        if whole:
+            yield path
+        elif folder:
+            if depth > 1:
+                yield from _walk(path, depth - 1)
+        elif path.suffix.lower() in (".safetensors", *diffusers_folder.PICKLES):
+            yield path
+
+
+def _entry(path: Path) -> Entry:
+    try:
+        if path.is_dir():
+            stats = [(str(p), p.stat()) for p in sorted(path.rglob("*"))]
+            return _folder(path, tuple((n, s.st_size, s.st_mtime_ns) for n, s in stats))
+        state = os.stat(path)
+    except OSError as error:
+        return Entry(path.stem, path, "checkpoint", "", "", f"{path.name}: {error.strerror}.")
+    return _file(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _folder(path: Path, state: tuple) -> Entry:
+    try:
+        diffusers_folder.check_folder(path)
+    except InputError as error:
+        return Entry(path.name, path, "checkpoint", "", "diffusers folder", str(error))
+    family = FAMILIES[folder_family(path)]
+    own = (path / "vocabulary.json").exists()
+    note = "small model with its own vocabulary" if own else f"{family}, diffusers folder"
+    return Entry(path.name, path, "checkpoint", family, note)
+
+
+@lru_cache(maxsize=4096)
+def _file(path: Path, size: int, changed: int) -> Entry:
+    if path.suffix.lower() != ".safetensors":
+        reason = f"{path.name} is a pickle, and pickled weights are not loaded."
+        return Entry(path.stem, path, "checkpoint", "", "pickle", reason)
+    try:
+        found, _ = look(path)
+    except InputError as error:
+        return Entry(path.stem, path, "checkpoint", "", "damaged", str(error))
+    family = FAMILIES.get(found.family, "")
+    if not found.kind:
+        reason = f"{path.name} is {found.what}; {advice(found)}"
+        return Entry(path.stem, path, "checkpoint", family, found.what, reason)
+    note = f"{family} {KINDS[found.kind]}".strip()
+    if found.kind == "checkpoint":
+        note = f"{family}, single file" + ("" if "vae" in found.configs else NO_VAE)
+    return Entry(path.stem, path, found.kind, family, note)

@@ -1,0 +1,255 @@
+"""diffusers' schedulers as samplers: one coroutine around any of them, a fresh instance per image.
+
+diffusers' numbers are kept to the last bit, so every sampler here is diffusers' own with the flags
+of the tables (but PLMS, with a model that predicts v). What that means where diffusers departs
+from k-diffusion or from the papers:
+
+- DPM++ 2M, UniPC and DEIS hand the UNet whole timesteps: rounded for Karras, cut off for
+  Exponential and Beta (so the noise level is exact and the timestep up to one too low). DPM2 and
+  DPM2 a round for Karras. k-diffusion hands over the fraction, as Euler, Heun and LMS do here.
+- A configuration without `timestep_spacing`, as Stable Diffusion 1.5's, means each class's own:
+  "leading" for DDPM, DDIM and PLMS, "linspace" for the others.
+- Uniform with a single step is the configuration's too: "leading" and "linspace" then start at the
+  lowest timestep (DPM++ 2M, UniPC and DEIS do not). SGM Uniform starts at the highest.
+- DDIM and PLMS step to t - 1000 // steps, which with "trailing" and a step count that does not
+  divide 1000 is not quite the next timestep.
+- DEIS ends at the lowest noise level of the schedule (with Uniform and SGM Uniform the model's),
+  TCD at the model's, and so do DDIM and PLMS without `set_alpha_to_one`; the others end at zero, if
+  `final_sigmas_type` does not say otherwise.
+- PLMS is given the noise that a velocity means. diffusers' class would take the mean of velocities
+  of several timesteps for one of its own timestep, which makes it a method of first order.
+- DPM2 and DPM2 a use every level. A1111 leaves out the last but one.
+- Beginning in the middle, every sampler's memory is empty. diffusers' LMS would weigh four slopes
+  and have one, its PLMS would take the first step for a second. DEIS with fewer than 15 steps left
+  counts as one with few steps and ends in first order.
+
+The schedules that diffusers does not have (schedules.py) take the place of its Karras levels, and
+then the UNet is handed the fraction of a timestep by every sampler. Euler a has no levels but even
+timesteps of its own: it takes Euler's.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import importlib
+import inspect
+import json
+import math
+
+import torch
+
+from ..errors import InputError
+from . import schedules, zero_terminal_snr
+from .base import Query
+
+EULER = "EulerDiscreteScheduler"
+COUNTS = ("LCMScheduler", "TCDScheduler")  # they tell the last step by counting
+# The noise level of a second call between two levels; call i of the sampler.
+MIDPOINT = {
+    "KDPM2DiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i],
+    "KDPM2AncestralDiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i - 1],
+    "DPMSolverSDEScheduler": lambda scheduler, i: scheduler.mid_point_sigma,
+}
+
+
+def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
+    scheduler = build(sampler, schedule, config, steps)
+    if hasattr(scheduler, "noise_sampler_seed"):
+        _plant_tree(scheduler, noise, seed, generator)
+    if begin:
+        _skip(scheduler, begin, sampler.order)
+    trained = trained_sigmas(scheduler) if schedule.formula else None
+    velocity = config.get("prediction_type") == "v_prediction"
+    left = steps - begin
+    return _run(scheduler, noise, left, sampler.order, generator, trained, velocity, clean)
+
+
+def _skip(scheduler, begin: int, order: int) -> None:
+    """Leaves out what belongs to the first `begin` steps, at least one.
+
+    Its own `set_begin_index` would not do: LMS then takes its history to be as long as the index,
+    and PLMS needs its second timestep twice.
+    """
+    if type(scheduler).__name__ == "PNDMScheduler":
+        rest = scheduler.timesteps[begin + 1 :]
+        scheduler.timesteps = torch.cat([rest[:1], rest[1:2], rest[1:]])
+        return
+    for name in zero_terminal_snr.PER_CALL:
+        if getattr(scheduler, name, None) is not None:
+            setattr(scheduler, name, getattr(scheduler, name)[begin * order :])
+    if type(scheduler).__name__ in COUNTS:
+        scheduler.num_inference_steps = len(scheduler.timesteps)
+
+
+def noisy(scheduler, noise, clean):
+    """`clean` with the noise of the first call: in the scheduler's own scale, and as the UNet sees
+    it. Where the first noise has no strength of its own, the two are the same."""
+    sigma = level(scheduler, 0, scheduler.timesteps[0])
+    latents = clean.to(noise) + sigma * noise
+    seen = latents / math.sqrt(1 + sigma**2)
+    return latents if hasattr(type(scheduler), "init_noise_sigma") else seen, seen
+
+
+def _run(scheduler, noise, steps, order, generator, trained, velocity, clean=None):
+    device, timesteps = noise.device, scheduler.timesteps
+    takes = inspect.signature(scheduler.step).parameters
+    more = {"generator": generator} if "generator" in takes else {}
+    extra = len(timesteps) - steps  # PLMS calls twice at its first step
+    calls = [(i, t, i // 2 if order == 2 else max(0, i - extra)) for i, t in enumerate(timesteps)]
+    latents = noise * scheduler.init_noise_sigma
+    if clean is not None:
+        latents, noise = noisy(scheduler, noise, clean)
+    if zero_terminal_snr.needs_help(scheduler, level(scheduler, 0, timesteps[0])):
+        last = torch.tensor(float(timesteps[0]), device=device)
+        answer = yield Query(noise, last, 0, zero_terminal_snr.SIGMA)
+        output = answer.output.to(noise.dtype)
+        latents, calls = zero_terminal_snr.leave(scheduler, noise, output, velocity, order, calls)
+    for i, t, step in calls:
+        sigma = level(scheduler, i, t)
+        x = scheduler.scale_model_input(latents, t)
+        asked = t if trained is None else torch.tensor(schedules.timestep(sigma, trained))
+        asked = (asked.float() if asked.is_floating_point() else asked).to(device)
+        answer = yield Query(x, asked, step, sigma)
+        output = answer.output.to(latents.dtype)
+        if velocity and scheduler.config.prediction_type == "epsilon":
+            output = (sigma * x + output) / math.sqrt(1 + sigma**2)
+        latents = scheduler.step(output, t, latents, return_dict=False, **more)[0]
+    return latents
+
+
+def build(sampler, schedule, config, steps):
+    """diffusers' scheduler for the pair, timesteps set, on the CPU (its step takes any device)."""
+    trained = config.get("num_train_timesteps") or 1000
+    predicts = config.get("prediction_type") or "epsilon"
+    if not 1 <= steps <= trained:
+        raise InputError(f"steps must be from 1 to {trained} with this checkpoint, not {steps}.")
+    if predicts not in ("epsilon", "v_prediction"):
+        raise InputError(
+            f"This checkpoint predicts {predicts}; the samplers take epsilon or v_prediction."
+        )
+    flags = dict(schedule.flags)
+    if steps == 1 and flags.get("timestep_spacing") == "linspace":
+        flags["timestep_spacing"] = "trailing"  # one point of linspace(0, 999) would be 0
+    if sampler.scheduler in COUNTS:
+        usual = config.get("original_inference_steps") or 50
+        if steps > usual:  # the next finer division of the trained timesteps
+            usual = next(n for n in range(steps, trained + 1) if trained % n == 0)
+        flags["original_inference_steps"] = usual
+    flags = {name: flag for name, flag in flags.items() if name not in sampler.flags}
+    try:
+        text = json.dumps(dict(config))
+        made = _prototype(sampler.scheduler, text, json.dumps(dict(sampler.flags)))
+        scheduler = copy.deepcopy(made)
+        scheduler.register_to_config(**{k: v for k, v in flags.items() if k in made.config})
+        if config.get("rescale_betas_zero_snr"):
+            if "rescale_betas_zero_snr" not in scheduler.config:
+                scheduler.alphas_cumprod = _prototype(EULER, text, "{}").alphas_cumprod.clone()
+            elif predicts == "epsilon":  # which cannot divide by an abar of 0, as v may
+                scheduler.alphas_cumprod.clamp_(min=zero_terminal_snr.ABAR)
+        if schedule.formula:
+            listed = schedules.levels(schedule.formula, steps, trained_sigmas(scheduler), config)
+            scheduler._convert_to_karras = lambda in_sigmas, num_inference_steps=None: listed
+        scheduler.set_timesteps(steps)
+        if scheduler.timesteps.min() < 0:
+            scheduler.set_timesteps(_Steps(steps))
+    except (ValueError, TypeError, NotImplementedError, ArithmeticError) as error:
+        raise InputError(
+            f"{sampler.label} cannot use this checkpoint's scheduler configuration: {error}"
+        ) from None
+    if sampler.scheduler == "EulerAncestralDiscreteScheduler" and schedule.flags:
+        euler = build(dataclasses.replace(sampler, scheduler=EULER), schedule, config, steps)
+        scheduler.sigmas, scheduler.timesteps = euler.sigmas, euler.timesteps
+    if sampler.scheduler == "KDPM2AncestralDiscreteScheduler":
+        _mend(scheduler)
+    if hasattr(scheduler, "set_begin_index"):
+        # Otherwise it looks the first timestep up, and of two that round to the same whole number
+        # it takes the second: Beta with many steps would skip a level and run off the end.
+        scheduler.set_begin_index(0)
+    sigmas = getattr(scheduler, "sigmas", None)
+    if steps == 1 and sigmas is not None and sigmas[-1] == sigmas[0]:
+        # Ending at the lowest level of the schedule, one step would end where it began.
+        abar = scheduler.alphas_cumprod[0]
+        sigmas[-1] = ((1 - abar) / abar) ** 0.5
+    return scheduler
+
+
+@functools.lru_cache(maxsize=128)
+def _prototype(name: str, config: str, flags: str):
+    """A scheduler to copy, for making one takes DPM2 and DPM2 a half a second (JSON comes in).
+
+    A configuration holds other classes' keys, and diffusers warns of those that it does not know:
+    only the known ones are handed on.
+    """
+    cls = getattr(importlib.import_module("diffusers"), name)
+    known = {*inspect.signature(cls.__init__).parameters, "_use_default_values"}
+    config, flags = (
+        {k: v for k, v in json.loads(text).items() if k in known} for text in (config, flags)
+    )
+    return cls.from_config(config, **flags)
+
+
+class _Steps(int):
+    """A number of steps by which dividing gives the next larger float.
+
+    "trailing" counts down from 1000 by 1000 / steps, and for 61, 103, 121 and 122 steps rounding
+    leaves a crumb, so diffusers' list gets one timestep more: -1.
+    """
+
+    def __rtruediv__(self, other):
+        return math.nextafter(other / int(self), math.inf)
+
+
+def level(scheduler, i: int, t) -> float:
+    """sqrt((1 - abar) / abar) at call i, as exactly as the scheduler itself knows it."""
+    name = type(scheduler).__name__
+    if name in MIDPOINT and not scheduler.state_in_first_order:
+        return float(MIDPOINT[name](scheduler, i))
+    if hasattr(scheduler, "sigmas"):
+        return float(scheduler.sigmas[i])
+    abar = float(scheduler.alphas_cumprod[t])
+    return math.sqrt((1 - abar) / abar) if abar else zero_terminal_snr.SIGMA
+
+
+def trained_sigmas(scheduler):
+    """sigma of every trained timestep, rising, float64."""
+    abar = scheduler.alphas_cumprod.double().clamp(min=zero_terminal_snr.ABAR)
+    return ((1 - abar) / abar).sqrt().numpy()
+
+
+def _mend(scheduler) -> None:
+    """DPM2 a's levels where one step divides sigma by thousands and rounding leaves NaN of them."""
+    levels, down, middle = (
+        x[::2] for x in (scheduler.sigmas, scheduler.sigmas_down, scheduler.sigmas_interpol)
+    )
+    lost = ~(down[:-1] > 0) & (levels[1:] > 0)
+    down[:-1][lost] = (levels[1:] ** 2 / levels[:-1])[lost]
+    middle[:-1][lost] = levels[1:][lost]
+    scheduler.timesteps[1::2][lost[:-1]] = scheduler.timesteps[2::2][lost[:-1]]
+
+
+def _plant_tree(scheduler, noise, seed: int, generator) -> None:
+    """DPM++ SDE's Brownian tree, grown on the CPU, so that a GPU gets the same noise. Whoever seeds
+    `generator` anew on the way gets another tree from there on."""
+    from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
+
+    levels = scheduler.sigmas[scheduler.sigmas > 0]
+    low, high = levels.min().item(), levels.max().item()
+    if low == high:  # one step goes straight to zero: no noise, and no tree of no length
+        scheduler.noise_sampler = lambda sigma, sigma_next: 0.0
+        return
+    began = generator.initial_seed()
+    trees = {began: BrownianTreeNoiseSampler(noise.cpu(), low, high, seed)}
+    # torchsde rounds the tree's ends to six digits, then warns of every level outside of them.
+    inner = max(low, round(low, 6)), min(high, round(high, 6))
+
+    def between(sigma, sigma_next):
+        now = generator.initial_seed()
+        if now not in trees:
+            trees[now] = BrownianTreeNoiseSampler(noise.cpu(), low, high, now)
+        ends = (level.double().clamp(*inner) for level in (sigma, sigma_next))
+        return trees[now](*ends).to(noise)
+
+    scheduler.noise_sampler = between

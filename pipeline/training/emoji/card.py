@@ -1,0 +1,123 @@
+"""The model card: how the model was made and how good it is, from what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from ..loop import newest_checkpoint
+from . import evaluate
+from .scenes import COLOURS, OBJECTS
+
+
+def machine() -> str:
+    """The processor or the card that runs this, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else model
+    return f"{os.cpu_count()} cores of {model}"
+
+
+def begin(run: Path, stage: str, base: Path | None) -> None:
+    """Note in `run`/`stage` what the weights that a stage starts from have seen; where the stage
+    has begun, nothing changes."""
+    made = base / "training.json" if base else None
+    if made is None or not made.exists() or newest_checkpoint(run / stage):
+        return
+    before = json.loads(made.read_text(encoding="utf-8"))["stages"].get(stage)
+    if before:
+        (run / stage).mkdir(parents=True, exist_ok=True)
+        (run / stage / "base.json").write_text(json.dumps(before), encoding="utf-8")
+
+
+def history(run: Path, before: dict | None) -> dict:
+    """Steps, pictures seen and minutes of each stage of `run`, with those of the weights it began
+    from; `before`: the shipped model's, kept for stages that this run does not have."""
+    stages = dict((before or {}).get("stages", {}))
+    for stage in ("clip", "vae", "decoder", "unet"):
+        path = newest_checkpoint(run / stage)
+        if path is None:
+            continue
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        steps, batch = int(header["step"]), json.loads(header["config"])["batch"]
+        began = run / stage / "base.json"
+        base = json.loads(began.read_text(encoding="utf-8")) if began.exists() else {}
+        stages[stage] = {
+            "steps": steps + base.get("steps", 0),
+            "pictures": steps * batch + base.get("pictures", 0),
+            "minutes": round(float(header["seconds"]) / 60 + base.get("minutes", 0), 1),
+            "machine": machine(),
+        }
+    return {"stages": stages}
+
+
+def write(folder: Path) -> None:
+    """Write `folder`/README.md from training.json and, where there is one, evaluation.json."""
+    made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    measured = folder / "evaluation.json"
+    rows = "\n".join(
+        f"| {stage} | {s['steps']:,} | {s['pictures']:,} | {s['minutes']:.0f} | {s['machine']} |"
+        for stage, s in made["stages"].items()
+    )
+    table = "Not measured yet."
+    if measured.exists():
+        table = evaluate.report(json.loads(measured.read_text(encoding="utf-8")))
+    colours = ", ".join(COLOURS)
+    count = sum(len(v) for v in OBJECTS.values())
+    (folder / "README.md").write_text(
+        f"""---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-image
+language: [en, zh]
+---
+
+# emoji: a latent diffusion model trained from zero
+
+Text to image at 128x128, small enough for a laptop's processor, in diffusers' folder format.
+
+It knows {count} objects ({", ".join(OBJECTS)}; see `vocabulary.json`), one or two of them in a
+picture, left of / right of / above / below each other, on a plain background of a named colour
+({colours}), in English and Chinese. It knows nothing else.
+
+## Parts
+
+- `text_encoder`, `tokenizer`: CLIP's text tower with its own byte-level BPE vocabulary.
+- `clip`: the image tower and both projections, for the evaluation.
+- `vae`: AutoencoderKL, 8 pixels a latent, 4 channels.
+- `unet`: UNet2DConditionModel, velocity prediction; the words enter by cross attention and, pooled,
+  with the time embedding.
+
+## Data and licences
+
+Pictures: Microsoft's Fluent 3D emoji (npm package `@lobehub/fluent-emoji-3d`, MIT). Names and
+keywords: Unicode CLDR (`cldr-annotations-full`, `cldr-annotations-derived-full`, Unicode licence).
+Scenes and captions are composed on the fly. No other weights, pictures or captions. The weights are
+Apache-2.0.
+
+## Training
+
+`python -m pipeline train all --minutes N`, from zero, in this project's own code.
+
+| stage | steps | pictures | minutes | machine |
+|---|---|---|---|---|
+{rows}
+
+## Evaluation
+
+`python -m pipeline train evaluate`
+
+{table}
+""",
+        encoding="utf-8",
+    )

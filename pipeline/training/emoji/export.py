@@ -1,0 +1,88 @@
+"""From checkpoints of the stages to a model folder in diffusers' format, fp16 safetensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
+
+from ..loop import save_atomically
+from .unet import scheduler
+
+SHARD = "8MB"
+GENERATION = {
+    "sampler": "euler_a",
+    "schedule": "automatic",
+    "steps": 20,
+    "cfg": 2.5,
+    "width": 128,
+    "height": 128,
+}
+
+
+def split_towers(model: CLIPModel) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:
+    """The text tower as the pipeline loads it, and the image tower with its projection."""
+    text = CLIPTextModel(model.config.text_config)
+    text.load_state_dict(model.text_model.state_dict())
+    image = CLIPVisionModelWithProjection(model.config.vision_config)
+    image.vision_model.load_state_dict(model.vision_model.state_dict())
+    image.visual_projection.load_state_dict(model.visual_projection.state_dict())
+    return text, image
+
+
+def export(
+    folder: Path,
+    *,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    clip: CLIPModel,
+    tokenizer_folder: Path,
+    vocabulary,
+    prediction: str = "v_prediction",
+) -> None:
+    """Write everything but the model card into `folder`; what was there is replaced at the end, so
+    that parts may come from it."""
+    whole, folder = folder, folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    text, image = split_towers(clip)
+    parts = {"unet": unet, "vae": vae, "text_encoder": text, "clip/image_encoder": image}
+    for name, module in parts.items():
+        half = module.to(torch.float16)
+        half.save_pretrained(folder / name, safe_serialization=True, max_shard_size=SHARD)
+        module.to(torch.float32)
+    projection = {"text_projection.weight": clip.text_projection.weight.half()}
+    projection["logit_scale"] = clip.logit_scale
+    save_atomically(projection, folder / "clip" / "text_projection.safetensors", {})
+    shutil.copytree(tokenizer_folder, folder / "tokenizer")
+    scheduler(prediction).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "generation.json").write_text(json.dumps(GENERATION, indent=2) + "\n")
+    vocabulary.save(folder / "vocabulary.json")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+    whole.mkdir(exist_ok=True)
+    for new in folder.iterdir():
+        old = whole / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    folder.rmdir()

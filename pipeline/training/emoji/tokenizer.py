@@ -1,0 +1,74 @@
+"""A small byte-level BPE tokenizer in the format that `transformers.CLIPTokenizer` loads.
+
+The alphabet is CLIP's: 256 bytes and their 256 end-of-word forms, so no letter of any script is
+unknown. Han characters are words of their own (see pipeline.prompt.text).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+from ...prompt.text import space_han
+from .scenes import Vocabulary, caption, random_scene
+
+WORD = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def train(
+    vocabulary: Vocabulary, folder: Path, *, size: int = 3000, captions: int = 20_000
+) -> None:
+    """Train on `captions` captions in each language; writes the tokenizer's files into `folder`."""
+    generator = torch.Generator().manual_seed(0)
+
+    def texts():
+        for language in ("en", "zh"):
+            for _ in range(captions):
+                scene = random_scene(len(vocabulary), generator)
+                yield space_han(caption(scene, vocabulary, language, generator))
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    bpe.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 512,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts(), trainer)
+    merges = [tuple(m) for m in json.loads(bpe.to_str())["model"]["merges"]]
+    tokens = [*alphabet, *(f"{a}</w>" for a in alphabet)]
+    tokens += [t for t in ("".join(m) for m in merges) if t not in set(tokens)]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys([*tokens, BOS, EOS]))}
+    clip = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
+    part = folder.with_name(f".{folder.name}.part")  # so that `folder` is whole or not there
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    clip.save_pretrained(part)
+    # The two files that every reader of CLIP's format knows.
+    (part / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
+    (part / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(part, folder)
+
+
+def load(folder: Path) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

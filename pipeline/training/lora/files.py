@@ -1,0 +1,132 @@
+"""LoRA files: the learned matrices under the names of peft and diffusers, or of kohya's scripts.
+
+kohya's names are read by AUTOMATIC1111 and ComfyUI, peft's by diffusers; both hold the same
+tensors, so either gives the same picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
+
+from ...errors import InputError
+from ...lora.reading import PEFT
+from ...model_files import ldm_keys
+
+Matrices = Mapping[str, tuple[Tensor, Tensor]]  # (down, up) by the layer's path
+# kohya's and modelspec's names of the architectures (kohya-ss/sd-scripts, Stability-AI/ModelSpec).
+FAMILIES = {
+    "sd1": ("sd_v1", "stable-diffusion-v1/lora"),
+    "sd2": ("sd_v2", "stable-diffusion-v2/lora"),
+    "xl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+}
+
+
+def peft(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> tuple[dict, dict]:
+    """Tensors and metadata as diffusers' `save_lora_weights` writes them."""
+    tensors = {}
+    for path, (down, up) in matrices.items():
+        tensors[f"unet.{path}.lora_A.weight"] = down
+        tensors[f"unet.{path}.lora_B.weight"] = up
+    rank = len(next(iter(matrices.values()))[0])
+    adapter = {"r": rank, "lora_alpha": alpha, "target_modules": sorted(matrices)}
+    adapter |= {"peft_type": "LORA", "lora_dropout": 0.0, "bias": "none", "use_rslora": False}
+    return tensors, {PEFT: json.dumps({f"unet.{k}": v for k, v in adapter.items()})}
+
+
+def kohya(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> tuple[dict, dict]:
+    """As kohya-ss/sd-scripts writes them: a UNet of SD XL has there the names of its first code."""
+    old = ldm_keys.unet_names(config) if config.get("addition_embed_type") == "text_time" else {}
+    tensors = {}
+    for path, (down, up) in matrices.items():
+        name = "lora_unet_" + old.get(path, path).replace(".", "_")
+        tensors[f"{name}.lora_down.weight"] = down
+        tensors[f"{name}.lora_up.weight"] = up
+        tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
+    return tensors, {}
+
+
+NAMINGS: dict[str, Callable[..., tuple[dict, dict]]] = {"peft": peft, "kohya": kohya}
+
+
+def write(
+    path: Path,
+    matrices: Matrices,
+    alpha: float,
+    config: Mapping[str, Any],
+    naming: str,
+    metadata: Mapping[str, str],
+) -> Path:
+    """The file at `path`, whole or not at all, its matrices in fp16.
+
+    naming: a key of NAMINGS; config: the UNet's. InputError where it cannot be written.
+    """
+    half = {p: (down.half(), up.half()) for p, (down, up) in matrices.items()}
+    tensors, more = NAMINGS[naming](half, alpha, config)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(save(tensors, {"format": "pt", **metadata, **more}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        drop(part)
+        raise InputError(f"Cannot write {path}: {reason(error)}.") from None
+    return path
+
+
+def drop(path: Path) -> None:
+    """Remove a file that may not be there, or not be removable."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def reason(error: Exception) -> str:
+    """The system's words for why a file could not be written, without a full stop."""
+    return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
+
+
+def describe(models: Any, **facts: Any) -> dict[str, str]:
+    """What a file says of itself, under the keys that AUTOMATIC1111 and ComfyUI show.
+
+    facts: name, prompt, rank, alpha, steps, rate, batch, size, pictures, seed.
+    """
+    version, architecture = FAMILIES[models.family]
+    if models.vocabulary is not None:  # a small model of its own sizes, whatever it is built like
+        version, architecture = models.name, f"{models.name}/lora"
+    prompt, count = facts["prompt"], facts["pictures"]
+    values = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": facts["rank"],
+        "ss_network_alpha": facts["alpha"],
+        "ss_base_model_version": version,
+        "ss_v2": models.family == "sd2",
+        "ss_sd_model_name": models.name,
+        "ss_sd_model_hash": models.hash,
+        "ss_output_name": facts["name"],
+        "ss_steps": facts["steps"],
+        "ss_learning_rate": facts["rate"],
+        "ss_batch_size_per_device": facts["batch"],
+        "ss_num_train_images": count,
+        "ss_resolution": f"({facts['size']}, {facts['size']})",
+        "ss_seed": facts["seed"],
+        "ss_tag_frequency": json.dumps({facts["name"]: {prompt: count}}),
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": architecture,
+        "modelspec.title": facts["name"],
+        "modelspec.trigger_phrase": prompt,
+        "modelspec.resolution": f"{facts['size']}x{facts['size']}",
+    }
+    return {k: str(v) for k, v in values.items()}

@@ -1,0 +1,79 @@
+"""Which layers of a UNet learn, and the small matrices that they get (Hu et al., arXiv 2106.09685).
+
+They are put on with the hooks that also draw with a LoRA file, so what is learned is what is used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+
+from ...lora.adapters import Adapters, Fitted
+from ...lora.reading import Lora, Part
+
+ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
+LAYERS = {  # what --layers may say, and the paths of the layers meant
+    "attention": ATTENTION,
+    "blocks": rf"{ATTENTION}|\.ff\.net\.\d+(\.proj)?$|attentions\.\d+\.proj_(in|out)$",
+    "all": "",
+}
+
+
+class Pair(nn.Module):
+    """down (r, in) or (r, in, kh, kw) and up (out, r) or (out, r, 1, 1) of a layer, in fp32.
+
+    up begins at zero: at first the layer gives what it gave.
+    """
+
+    def __init__(self, layer: nn.Module, rank: int, generator: torch.Generator):
+        super().__init__()
+        rows, *columns = layer.weight.shape
+        bound = 1 / math.sqrt(math.prod(columns))
+        down = (torch.rand(rank, *columns, generator=generator) * 2 - 1) * bound
+        self.down = nn.Parameter(down.to(layer.weight.device))
+        self.up = nn.Parameter(down.new_zeros(rows, rank, *[1] * (len(columns) - 1)).to(self.down))
+
+
+class LoraLayers(nn.Module):
+    """A pair for each layer of `unet` that `layers` (a key of LAYERS) means, put on for good."""
+
+    def __init__(self, unet: nn.Module, layers: str, rank: int, alpha: float, seed: int):
+        super().__init__()
+        found = {
+            path: layer
+            for path, layer in unet.named_modules()
+            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+        }
+        self.paths = tuple(path for path in found if re.search(LAYERS[layers], path))
+        generator = torch.Generator().manual_seed(seed)
+        self.pairs = nn.ModuleList([Pair(found[path], rank, generator) for path in self.paths])
+        self.rank, self.alpha = rank, alpha
+        worn = {found[path]: part for path, part in self.parts().items()}
+        Adapters({"unet": unet}).install(((Fitted("training", {"unet": worn}), 1.0, 1.0),))
+
+    def parts(self) -> dict[str, Part]:
+        """The pairs themselves by the layer's path, with alpha / rank as their scale."""
+        scale = self.alpha / self.rank
+        return {
+            path: Part(pair.down, pair.up, None, scale)
+            for path, pair in zip(self.paths, self.pairs, strict=True)
+        }
+
+    def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """(down, up) by the layer's path, copied to the CPU."""
+        return {
+            path: (part.down.detach().cpu().clone(), part.up.detach().cpu().clone())
+            for path, part in self.parts().items()
+        }
+
+    def as_file(self, path) -> Lora:
+        """What a file with these matrices would hold."""
+        scale = self.alpha / self.rank
+        parts = {
+            f"unet.{name}": Part(down, up, None, scale)
+            for name, (down, up) in self.matrices().items()
+        }
+        return Lora(path, parts, "", None)

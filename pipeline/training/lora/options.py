@@ -1,0 +1,176 @@
+"""What can be asked of the training of a LoRA, what suits a model, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...errors import InputError
+from ...latents import vae
+from ...model_files import library
+from ...model_files.diffusers_folder import short
+from ..loop import newest_checkpoint
+from .files import NAMINGS
+from .layers import LAYERS
+
+RUNS = Path("runs/lora")
+NAME = re.compile(r"[^\W_](?:[\w .-]{0,62}[\w-])?")
+PREDICTIONS = ("epsilon", "v_prediction")
+LIMITS = {
+    "steps": (1, 100_000),
+    "minutes": (0.001, 10_000),
+    "rank": (1, 256),
+    "alpha": (1e-3, 1e4),
+    "rate": (1e-7, 1.0),
+    "batch": (1, 256),
+    "size": (32, 2048),
+    "prior_count": (1, 1000),
+    "previews": (0, 100),
+    "seed": (0, 2**32 - 1),
+    "checkpoint_steps": (1, 100_000),
+}
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What suits a model of a size; see docs/training.md for how they were found."""
+
+    steps: int
+    rank: int
+    rate: float
+    batch: int
+    layers: str
+    shift: float  # of the timesteps towards noise, see unet.timesteps
+    empty: float  # share of captions left empty
+
+
+SMALL = Defaults(steps=200, rank=8, rate=2e-3, batch=4, layers="all", shift=3.0, empty=0.1)
+LARGE = Defaults(steps=800, rank=8, rate=1e-4, batch=1, layers="attention", shift=1.0, empty=0.0)
+
+
+def defaults(models: Any) -> Defaults:
+    """What suits these models: one of its own vocabulary is small."""
+    return SMALL if models.vocabulary is not None else LARGE
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """What to learn and how. None: what suits the model, see Defaults.
+
+    images: paths or PIL pictures; prompt: what the character is called, a word that the model does
+    not know among others that it does; steps: in all; minutes: stop before that where they are up;
+    alpha: as in the file, None is the rank; layers: a key of LAYERS; prior_prompt: what the
+    character is one of ("" for no prior preservation), of which the model draws prior_count
+    pictures first; previews: how many are drawn on the way; run: folder of checkpoints, previews
+    and log; out: folder of the file.
+    """
+
+    images: Sequence[str | Path | Image.Image]
+    name: str
+    prompt: str
+    steps: int | None = None
+    minutes: float | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    rate: float | None = None
+    batch: int | None = None
+    layers: str | None = None
+    size: int | None = None
+    prior_prompt: str = ""
+    prior_count: int = 16
+    flip: bool = False
+    seed: int = 0
+    previews: int = 0
+    preview_prompt: str = ""
+    naming: str = "peft"
+    resume: bool = False
+    checkpoint_steps: int = 100
+    run: Path | None = None
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.run or RUNS / self.name
+
+    @property
+    def path(self) -> Path:
+        return (self.out or library.OWN / "lora") / f"{self.name}.safetensors"
+
+
+def settled(models: Any, options: LoraOptions) -> LoraOptions:
+    """`options` without a None, all within their limits, for a model that can be trained."""
+    _check_model(models)
+    base = defaults(models)
+    filled = {
+        f.name: getattr(base, f.name)
+        for f in fields(Defaults)
+        if hasattr(options, f.name) and getattr(options, f.name) is None
+    }
+    if options.size is None:
+        filled["size"] = min(models.defaults["width"], models.defaults["height"])
+    options = replace(options, **filled)
+    if options.alpha is None:
+        options = replace(options, alpha=float(options.rank))
+    for name, (least, most) in LIMITS.items():
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and least <= value <= most):
+            raise InputError(f"{name} must be {least:g} to {most:g}, not {short(value)}.")
+    for name, table in (("layers", LAYERS), ("naming", NAMINGS)):
+        if getattr(options, name) not in table:
+            known = ", ".join(table)
+            raise InputError(f"{name} must be one of {known}, not {short(getattr(options, name))}.")
+    grain = vae.factor(models.vae) * 2 ** (len(models.unet.config.block_out_channels) - 1)
+    if options.size % grain:
+        raise InputError(f"size must be a multiple of {grain} for this model, not {options.size}.")
+    if not options.prompt.strip():
+        raise InputError(
+            "The prompt is empty: say what the character shall be called, such as"
+            " 'zog the striped creature'."
+        )
+    if not NAME.fullmatch(options.name):
+        raise InputError(
+            f"{short(repr(options.name))} cannot be a LoRA's name: it has up to 64 letters, digits,"
+            " spaces, dots, - and _, and begins with a letter or a digit."
+        )
+    return options
+
+
+def _check_model(models: Any) -> None:
+    unet = models.unet
+    if hasattr(unet, "_hf_hook"):
+        raise InputError(
+            f"{models.name} was loaded for little memory, its weights visit the GPU one by one;"
+            " load it in the ordinary way to train."
+        )
+    if unet.config.in_channels != models.vae.config.latent_channels:
+        raise InputError(
+            f"{models.name} is a model for inpainting, which cannot be trained here; train on the"
+            " plain model that it was made from."
+        )
+    predicts = models.scheduler_config.get("prediction_type", "epsilon")
+    if predicts not in PREDICTIONS:
+        raise InputError(f"{models.name} predicts {short(predicts)}, which cannot be trained here.")
+
+
+def check_name(options: LoraOptions) -> None:
+    """A name that is free, or a run of that name that is gone on with."""
+    checkpoint = newest_checkpoint(options.folder)
+    if options.resume and checkpoint:
+        return
+    if checkpoint:
+        raise InputError(
+            f"The name {options.name} is taken: {options.folder} holds a run; resume it, or choose"
+            " another name."
+        )
+    taken = library.named("lora").get(options.name)
+    if taken or options.path.exists():
+        raise InputError(
+            f"The name {options.name} is taken: {taken.path if taken else options.path} is there;"
+            " choose another name."
+        )
