@@ -85,7 +85,7 @@ class Row:
 
     @property
     def gated(self) -> bool:
-        forward = not self.kernel.startswith(("dkv", "dq", "delta", "slope", "dx"))
+        forward = not self.kernel.startswith(("dkv", "dq", "delta", "bwd", "dx"))
         return forward and self.dtype != "fp32" and self.target not in ("sm_75", "gfx942")
 
     @property
@@ -214,7 +214,13 @@ def recording() -> Iterator[list[Launch]]:
             return launch
 
     kept = []
-    for module in (attention, word_attention, group_norm):
+    for module in (
+        attention.forward,
+        attention.backward,
+        word_attention,
+        group_norm.forward,
+        group_norm.backward,
+    ):
         for name, value in list(vars(module).items()):
             if name.endswith("_kernel"):
                 kept.append((module, name, value))

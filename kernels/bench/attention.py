@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from ..launch import INTERPRETED, device_problem, short
+from ..launch import INTERPRETED, device_problem, dtype_name
 from .measure import Provider, Row, Work, compare, compiled
 
 # (name, batch with guidance, queries, keys, heads, head size)
@@ -70,7 +70,7 @@ def _xformers(q, k, v):
     try:
         return memory_efficient_attention(q, k, v)
     except NotImplementedError:  # a page long
-        kind = f"{q.device.type} tensors of type {short(q.dtype)} with heads of {q.shape[-1]}"
+        kind = f"{q.device.type} tensors of type {dtype_name(q.dtype)} with heads of {q.shape[-1]}"
         raise RuntimeError(f"xformers has no operator for {kind}") from None
 
 

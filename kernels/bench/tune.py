@@ -49,13 +49,14 @@ def _best(name: str, candidates, use, call, device: str, seconds: float) -> dict
 def tune(ops, device: str, dtype: torch.dtype, seconds: float) -> int:
     """Write kernels/tuned/<GPU>.json; what was tuned before and is not tuned now stays."""
     name = torch.cuda.get_device_name(device)
-    path = launch.gpu_file(name)
+    path = launch.tuned_path(name)
     table = {}
     if path.exists():
         table = json.loads(path.read_text(encoding="utf-8"))["configurations"]
+        table = {launch.current_key(k): v for k, v in table.items()}
     chosen: dict[str, dict | None] = {}
-    original = launch._table
-    launch._table = lambda _: {k: v for k, v in chosen.items() if v}
+    original = launch.load_table
+    launch.load_table = lambda _: {k: v for k, v in chosen.items() if v}
     try:
         for key, candidates, call in _work(ops, device, dtype):
             if key not in chosen:
@@ -67,8 +68,8 @@ def tune(ops, device: str, dtype: torch.dtype, seconds: float) -> int:
                 found = _best(key, candidates, use, call, device, seconds)
                 chosen[key] = found
     finally:
-        launch._table = original
-        launch.forget_tuned()
+        launch.load_table = original
+        launch.clear_tuned_cache()
     table = {k: v for k, v in (table | chosen).items() if v}
     path.parent.mkdir(exist_ok=True)
     content = {"surroundings": surroundings(device), "configurations": table}
@@ -91,7 +92,7 @@ def _work(ops, device: str, dtype: torch.dtype):
                 "dq": lambda a=(q, k, v, o, lse, o): attention.attention_backward_op(*a),
             }
             for kind, call in calls.items():
-                yield attention.key(kind, d, tq, tk, dtype), _grid(**BLOCKS[kind]), call
+                yield attention.tiling.key(kind, d, tq, tk, dtype), _grid(**BLOCKS[kind]), call
         if "word_attention" in ops and tk == 77:
             call = lambda q=q, k=k, v=v: word_attention.word_attention_op(q, k, v)  # noqa: E731
             yield word_attention.key(d, tq, tk, dtype), _grid(**WORDS), call
@@ -102,6 +103,6 @@ def _work(ops, device: str, dtype: torch.dtype):
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(n, c, side, side, device=device, dtype=dtype)
             x = x.to(memory_format=layout)
-            key = group_norm.key(group_norm.Plan.of(x, group_norm_bench.GROUPS))
+            key = group_norm.tiling.key(group_norm.tiling.Plan.of(x, group_norm_bench.GROUPS))
             call = lambda x=x: group_norm.group_norm(x, group_norm_bench.GROUPS, silu=True)  # noqa: E731
             yield key, _grid(one_launch=(True, False)), call

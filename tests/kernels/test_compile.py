@@ -36,7 +36,7 @@ def test_default_configurations_pass_the_gate(target, dtype, only, flash):
     table = [x for x in done.stdout.splitlines() if x.startswith("| ") and target in x]
     seen = {x.split(" | ")[0][2:] for x in table}
     assert seen >= {"forward_kernel", "dkv_kernel", "dq_kernel", "word_kernel"}
-    assert ("whole_kernel" in seen) == (only == "SD 1.5")
+    assert ("fused_fwd_kernel" in seen) == (only == "SD 1.5")
     unit = "HGMMA" if target == "sm_90" else "HMMA"
     flash = [x for x in table if x.startswith("| forward_kernel") and flash in x]
     assert flash and all(re.search(rf"\d+ {unit}", x) for x in flash)
@@ -58,8 +58,8 @@ def test_recording_launches_nothing_and_names_every_kernel():
         names |= {launch.kernel.__name__ for launch in log}
     assert names == {
         "forward_kernel", "delta_kernel", "dkv_kernel", "dq_kernel", "word_kernel",
-        "whole_kernel", "leaves_kernel", "merge_kernel", "apply_kernel",
-        "slope_kernel", "slope_merge_kernel", "dx_kernel",
+        "fused_fwd_kernel", "partials_kernel", "merge_kernel", "apply_kernel",
+        "bwd_partials_kernel", "bwd_merge_kernel", "dx_kernel",
     }  # fmt: skip
 
 
