@@ -9,6 +9,8 @@ The maps' use: Tang et al., "What the DAAM", arXiv 2210.04885.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +19,11 @@ import triton.language as tl
 
 from . import attention as plain
 from .attention.blocks import LOG2E, dot, load_rows, store_rows, strides
+from .attention.cases import make_inputs
 from .attention.tiling import length_class, split_head
 from .launch import bits, device_guard, multiprocessors, tuned_config
+from .registry import TuningJob
+from .shapes import AttentionShape
 
 MAX_KEYS = 128
 
@@ -261,3 +266,23 @@ def word_attention(
         raise ValueError(f"k has {k.shape[1]} keys; word attention takes at most {MAX_KEYS}.")
     o, maps, _ = word_attention_op(q, k, v)
     return o, maps
+
+
+# ---- for the registry ---------------------------------------------------------------------------
+
+
+def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None:
+    """Run the op on tensors without memory, as `kernels.attention.cases.launch_on_meta`."""
+    (inputs,) = make_inputs(shape, dtype, "meta")
+    word_attention_op._init_fn(**inputs)
+
+
+def tuning_jobs(
+    shapes: Sequence[AttentionShape], dtype: torch.dtype, device: str | torch.device
+) -> Iterator[TuningJob]:
+    """Yield a job for each shape."""
+    choices = {"M": (16, 32, 64), "SPLIT": (True, False), "num_warps": (4, 8), "num_stages": (1, 2)}
+    for shape in shapes:
+        (inputs,) = make_inputs(shape, dtype, device)
+        name = key(shape.head_size, shape.queries, shape.keys, dtype)
+        yield TuningJob(name, choices, partial(word_attention_op, **inputs))
