@@ -159,7 +159,7 @@ def backends(args: argparse.Namespace) -> None:
         import torch
 
     from .backends import KINDS, choose, why_not
-    from .loading.load import choose_device, choose_dtype
+    from .loading.device import choose_device, choose_dtype
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
@@ -173,7 +173,7 @@ def backends(args: argparse.Namespace) -> None:
 
 
 def models(args: argparse.Namespace) -> None:
-    from .model_files.diffusers_folder import short
+    from .errors import short
     from .model_files.identify import KINDS
     from .model_files.library import OWN, scan
 
