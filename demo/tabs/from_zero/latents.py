@@ -7,6 +7,7 @@ import time
 
 import gradio as gr
 
+from ...page import Page
 from ...server.runner import SMALL, data_url
 from ...texts import say
 from ...ui.upload import PictureBox
@@ -19,8 +20,8 @@ HEAVY = 256 * 256  # pixels of a picture that a CPU cannot decode PLACES times w
 SEED = 0  # of the noise
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_latents_head_title", "zero_latents_numbers", "zero_latents_small")

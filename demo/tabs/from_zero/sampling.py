@@ -11,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
 from pipeline.samplers.gaussian_mixture import distance
 
+from ...page import Page
 from ...texts import request_language, say
 from ...ui.status import sorry
 from . import chapter_parts, sampler_paths
@@ -32,8 +33,8 @@ PLACES = (
 )
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n = page.i18n
     _samplers(i18n)
     _guidance(i18n)

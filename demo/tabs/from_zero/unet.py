@@ -7,6 +7,7 @@ from html import escape
 
 import gradio as gr
 
+from ...page import Page
 from ...server.runner import data_url
 from ...texts import say
 from . import chapter_parts, training
@@ -17,8 +18,8 @@ CELL = 96  # pixels of a block's map: any number of its own becomes so many
 ROWS = 4  # of the bars that show a vector
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_u_title", "zero_u_shape", "zero_u_try")

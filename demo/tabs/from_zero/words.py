@@ -18,6 +18,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
 
+from ...page import Page
 from ...server.runner import data_url
 from ...texts import request_language, say
 from ...ui import status as stage
@@ -65,8 +66,8 @@ class Seen:
         return replace(self, sources=(*self.sources, source), drawn=drawn, vectors=vectors)
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_towers_title", "zero_towers_two", "zero_towers_try")
