@@ -42,7 +42,7 @@ def draw(args: argparse.Namespace) -> None:
     loaded = time.perf_counter()
     from tqdm import tqdm
 
-    from .engine import Step
+    from .events import Step
 
     with tqdm(unit="step", dynamic_ncols=True, leave=False) as bar:
         for event in tasks.stream(models, args.command, options, _shelf(models, args)):
