@@ -64,10 +64,10 @@ def inputs(page, key: str) -> dict:
     return made
 
 
-def options(tongue: str) -> list[tuple[str, str]]:
+def options(language: str) -> list[tuple[str, str]]:
     """What can vary, as the page calls it."""
     named = {name: f"axis_{name}" if f"axis_{name}" in TEXTS else name for name in LABELS}
-    return [(say("axis_none", tongue), "")] + [(say(t, tongue), n) for n, t in named.items()]
+    return [(say("axis_none", language), "")] + [(say(t, language), n) for n, t in named.items()]
 
 
 def fields(values: dict) -> dict:

@@ -353,7 +353,7 @@ def translations():
     return gr.I18n(**tables)
 
 
-def language(request) -> str:
+def request_language(request) -> str:
     """The language that the browser asks for first, "en" where it is none of ours."""
     wanted = (request.headers.get("accept-language") or "") if request else ""
     return "zh" if wanted.strip().lower().startswith("zh") else "en"

@@ -83,8 +83,8 @@ def switch(page, key: str, name: str) -> gr.Checkbox:
 def choice(page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropdown:
     """One of `values`; the text of each is that of the key NAME_VALUE."""
 
-    def choices(tongue: str) -> list[tuple[str, str]]:
-        return [(say(f"{name}_{value}", tongue), value) for value in values]
+    def choices(language: str) -> list[tuple[str, str]]:
+        return [(say(f"{name}_{value}", language), value) for value in values]
 
     return worded(page, choices, default(key, name), min_width=140, **_words(page, key, name))
 

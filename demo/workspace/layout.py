@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..texts import language
+from ..texts import request_language
 from ..ui import status as stage
 from ..ui.fields import Task
 from . import (
@@ -259,8 +259,8 @@ def _follow(page, added: dict, seeds: tuple, last_seed) -> None:
         box.input(partial(menus.put, kind), [prompt, box], [prompt, box], **PRIVATE)
 
     def translate(request: gr.Request):
-        tongue = language(request)
-        return {box: gr.update(choices=choices(tongue)) for box, choices in page.worded.items()}
+        language = request_language(request)
+        return {box: gr.update(choices=choices(language)) for box, choices in page.worded.items()}
 
     gr.on(None, translate, None, [*page.worded], **PRIVATE)
 

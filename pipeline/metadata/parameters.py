@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..samplers import SAMPLERS, SCHEDULES
+from ..version import __version__
 from . import infotext
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
 
-from ...texts import language, say
+from ...texts import request_language, say
 from ...ui import status
 from ...workspace import fill_form, send_to
 from . import verify
@@ -60,19 +60,19 @@ def tab(page) -> None:
             # where it lies on the server is nobody's business
             sentence = str(error).replace(str(path), Path(path).name)
             return {dropped: None, picture: status.sorry(sentence)}
-        tongue = language(request)
-        filled = {dropped: None, pasted: text} | something(text, tongue)
-        shown = {file: path, picture: _image(path, tongue), sendable: gr.update(visible=True)}
-        return filled | shown | panel.opened(path, tongue)
+        language = request_language(request)
+        filled = {dropped: None, pasted: text} | something(text, language)
+        shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
+        return filled | shown | panel.opened(path, language)
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""
         if text == shown:
             return {known: shown}
-        return something(text, language(request)) if text.strip() else nothing()
+        return something(text, request_language(request)) if text.strip() else nothing()
 
-    def something(text: str, tongue: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.shelf), tongue)
+    def something(text: str, language: str) -> dict:
+        seen = fill_form.html(fill_form.read(text, page.shelf), language)
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:
@@ -87,7 +87,7 @@ def _nothing(i18n) -> str:
     return f'<p class="gb-note gb-not">{i18n("info_none")}</p>'
 
 
-def _image(path: str, tongue: str) -> str:
+def _image(path: str, language: str) -> str:
     """The visitor's own file, shown by the browser as it is."""
-    alt = say("info_alt", tongue)
+    alt = say("info_alt", language)
     return f'<img class="gb-dropped" src="gradio_api/file={quote(path)}" alt="{alt}">'
