@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline import tasks
 from pipeline.errors import InputError
+from pipeline.events import Result
 from pipeline.introspection.recording import Recorder, RecordingStore
 
 MODEL = ("model", "vae")  # what the shelf is asked for
@@ -134,10 +135,10 @@ def broken() -> Iterator[None]:
 
 def told(events, folder: str, recordings: RecordingStore) -> Iterator[Progress | Finished]:
     """What the page is told of a request's events; pictures become files in `folder`, and what a
-    Watch recorded goes to `recordings`."""
+    Recorder recorded goes to `recordings`."""
     try:
         for event in events:
-            if not hasattr(event, "images"):
+            if not isinstance(event, Result):
                 yield _progress(event)
                 continue
             finished = _finished(event, Path(folder))

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, closest
+from ..events import Result
 from .recording import Recorder, Recording, plain_options
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from ..engine import Origin, Result, Step
+    from ..events import RequestOrigin, Step
     from ..latents.initial_state import Start
     from ..options import GenerateOptions
 
@@ -111,7 +112,9 @@ class BranchRun(Recorder):
     def _sampler_start(self) -> int:
         return self.step if self.new_sampler else self.parent.sampler_start
 
-    def _finish(self, origin: Origin, image: Image.Image, final: torch.Tensor) -> Recording | None:
+    def _finish(
+        self, origin: RequestOrigin, image: Image.Image, final: torch.Tensor
+    ) -> Recording | None:
         made = super()._finish(origin, image, final)
         if made is None:
             return None
@@ -152,7 +155,7 @@ class ReplayRun(Recorder):
         while True:
             try:
                 for event in recorder:
-                    if not hasattr(event, "images"):
+                    if not isinstance(event, Result):
                         yield event
             finally:
                 recorder.close()

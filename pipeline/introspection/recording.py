@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..events import Result
+from ..samplers.prediction import alpha_beta, to_noise
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from ..engine import Origin, Result, Step
+    from ..events import RequestOrigin, Step
     from ..latents.initial_state import Past
     from ..options import GenerateOptions
     from ..samplers.base import Answer
@@ -34,7 +36,7 @@ class ModelCall:
 
     step: the user's step, from 0, counted over the whole picture, branches included. latents
     (1, C, h, w): the UNet's input; clean: the x0 predicted from it. answer: the model output that
-    the sampler received. words, maps, grids: see engine.Step.
+    the sampler received. words, maps, grids: see events.Step.
     """
 
     step: int
@@ -50,8 +52,8 @@ class ModelCall:
     @property
     def noise(self) -> torch.Tensor:
         """The predicted noise (1, C, h, w), of unit variance."""
-        alpha = 1 / (1 + self.sigma**2) ** 0.5
-        return (self.latents - alpha * self.clean) / (self.sigma * alpha)
+        alpha, beta = alpha_beta(self.sigma)
+        return to_noise(self.latents, self.clean, alpha, beta, "sample")
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +81,7 @@ class Recording:
 
     key: str
     model: tuple[str, str, str | None]
-    origin: Origin
+    origin: RequestOrigin
     calls: tuple[ModelCall, ...]
     final: torch.Tensor
     image: Image.Image
@@ -157,8 +159,8 @@ class Recorder:
         self.model = models.name, models.hash, models.vae_name
         self.events, self.limit = events, limit
         self.recordings: list[Recording | None] = []
-        self._calls: dict[Origin, list[ModelCall] | None] = {}
-        self._bytes: dict[Origin, int] = {}
+        self._calls: dict[RequestOrigin, list[ModelCall] | None] = {}
+        self._bytes: dict[RequestOrigin, int] = {}
 
     def close(self) -> None:
         """Stop the request."""
@@ -167,7 +169,7 @@ class Recorder:
     def __iter__(self) -> Iterator[Step | Result]:
         try:
             for event in self.events:
-                if hasattr(event, "images"):
+                if isinstance(event, Result):
                     images = event.images[1:] if event.sheet else event.images
                     for picture in zip(event.origins, images, event.latents, strict=False):
                         self.recordings.append(self._finish(*picture))
@@ -198,7 +200,9 @@ class Recorder:
             grids=tuple(g.half() for g in step.grids),
         )
 
-    def _finish(self, origin: Origin, image: Image.Image, final: torch.Tensor) -> Recording | None:
+    def _finish(
+        self, origin: RequestOrigin, image: Image.Image, final: torch.Tensor
+    ) -> Recording | None:
         calls = self._calls.get(origin)
         if not calls:
             return None

@@ -15,9 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..errors import InputError
 from ..metadata.save import KEYWORD
+from ..version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -145,12 +145,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..model_files import diffusers_folder
+    from ..model_files.safetensors_header import read_header
 
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path.name} is larger than {MAX_BYTES >> 20} MB.")
-        _, metadata = diffusers_folder.safetensors(path)
+        metadata = read_header(path).metadata
         header = json.loads(metadata.get("tree") or "{}")
         data = path.read_bytes()
     except OSError as error:
@@ -184,7 +184,7 @@ def _parse_recording(
     import torch
     from PIL import Image
 
-    from ..engine import Origin
+    from ..events import RequestOrigin
     from ..latents.initial_state import Start
     from ..options import GenerateOptions
     from ..samplers import Answer
@@ -243,7 +243,7 @@ def _parse_recording(
     if KEYWORD in image.info:
         picture.info["receipt"] = str(image.info[KEYWORD])
     first, second = row["seeds"]
-    origin = Origin(
+    origin = RequestOrigin(
         options,
         start if start is not None else _unknown_start(lineage),
         (_natural(first), None if second is None else _natural(second)),
