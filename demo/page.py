@@ -29,7 +29,7 @@ class Page:
     tokenizers: by model, of those that visitors chose. embeddings: the files, by name.
     """
 
-    shelf: Any
+    model_cache: Any
     paint: Painter
     verify: Verifier
     i18n: Any

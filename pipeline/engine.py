@@ -30,7 +30,7 @@ from .metadata import infotext
 from .metadata.save import save_picture
 from .options import GenerateOptions
 from .prompt import resources
-from .prompt.encode import Conditioning, encode
+from .prompt.encode import Conditioning, encode_prompts
 from .samplers import SAMPLERS, SCHEDULES, Answer, Query, start
 from .version import __version__
 
@@ -128,7 +128,7 @@ def stream(
     for name, pixels in (("width", options.width), ("height", options.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
-    asked = resources.read(models, options)
+    asked = resources.find_resources(models, options)
     positive, negative, said = hear(models, options, asked)
     drawing = _Drawing(
         models,
@@ -169,11 +169,11 @@ def stream(
     )
 
 
-def hear(models, options: GenerateOptions, asked: resources.Request):
-    """What the UNet hears of the prompts, with the request's LoRAs; see prompt.encode.encode."""
+def hear(models, options: GenerateOptions, asked: resources.PromptResources):
+    """What the UNet hears of the prompts, with the request's LoRAs; see encode_prompts."""
     with models.lock:
         models.adapters.install(asked.adapters)
-        return encode(
+        return encode_prompts(
             models.text,
             asked.prompt,
             asked.negative,
@@ -188,7 +188,7 @@ class _Drawing:
 
     models: Any
     options: GenerateOptions
-    asked: resources.Request
+    asked: resources.PromptResources
     positive: Conditioning
     negative: Conditioning
     running: Running
@@ -268,7 +268,7 @@ class _Drawing:
         usual = tiled if vae.is_large(w * scale, h * scale) else whole
         try:
             with models.lock:
-                return vae.to_image(oom.sparing(usual, short))
+                return vae.to_image(oom.retry_on_oom(usual, short))
         except torch.OutOfMemoryError:
             pass
         raise InputError(
@@ -328,7 +328,7 @@ class _Drawing:
 
         sparer = [apart] if denoiser.guided and denoiser.together else []
         try:
-            return oom.sparing(lambda: self.running.call(ask), *sparer), seen
+            return oom.retry_on_oom(lambda: self.running.call(ask), *sparer), seen
         except torch.OutOfMemoryError:
             pass
         raise InputError(_too_large(self.models, self.options, denoiser, self.running))
@@ -354,7 +354,7 @@ def untouched(models, options: GenerateOptions, image: Image.Image, more: Mappin
     began = time.perf_counter()
     options = models.resolve(options)
     seeds = noise.seeds(options, 0)
-    text = parameters(models, options, seeds, resources.read(models, options), more)
+    text = parameters(models, options, seeds, resources.find_resources(models, options), more)
     image.info["parameters"] = text
     metadata = describe(models, models.backends.start())
     seconds = time.perf_counter() - began
@@ -383,9 +383,9 @@ def _too_large(models, options, denoiser, running) -> str:
             running.call(lambda query=query: denoiser(query))
             fits = f"{width}x{height}"
         except Exception as error:
-            if not isinstance(error, InputError) and not oom.ran_out(error):
+            if not isinstance(error, InputError) and not oom.is_out_of_memory(error):
                 raise
-        oom.free()
+        oom.free_memory()
         if fits:
             break
     size = f"{options.width}x{options.height}"
@@ -397,7 +397,7 @@ def parameters(
     models,
     options: GenerateOptions,
     seeds: tuple[int, int | None],
-    asked: resources.Request,
+    asked: resources.PromptResources,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """The A1111 "parameters" text of one picture; `more` are a task's own fields.

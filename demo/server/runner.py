@@ -20,7 +20,7 @@ from pipeline import tasks
 from pipeline.errors import InputError
 from pipeline.introspection.recording import Recordings, Watch
 
-MODEL = ("model", "vae")  # what the shelf is asked for
+MODEL = ("model", "vae")  # what the model cache is asked for
 RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
 # Where a GPU is lent by the call, what was kept would be lost with the process that has it.
 LENT = bool(os.environ.get("SPACES_ZERO_GPU"))
@@ -74,10 +74,10 @@ def fields_of(task: str) -> tuple[str, ...]:
     return (*tasks.module(task).Options.model_fields, *MODEL)
 
 
-def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
+def painter(model_cache, on_gpu: Callable = lambda function: function) -> Painter:
     """The server's one way to pictures: `paint(fields, folder, task)`, closed to stop it.
 
-    fields: those of the task's Options, under "model" a name of the shelf's choices (None: its
+    fields: those of the task's Options, under "model" a name of the cache's choices (None: its
     first), under "vae" another autoencoder's (None: the model's own). `on_gpu` wraps the work where
     a GPU is lent by the call (ZeroGPU). The iterator raises InputError for what the user can mend,
     and Broken for the rest. `paint.on_device(generator)` is another's way onto the same device.
@@ -102,8 +102,8 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
 
     @on_device
     def work(task: str, asked, names: tuple, folder: str, record: bool):
-        models = shelf.get(*names)
-        events = tasks.stream(models, task, asked, shelf, words=record)
+        models = model_cache.get(*names)
+        events = tasks.stream(models, task, asked, model_cache, words=record)
         yield from told(Watch(models, events) if record else events, folder, recordings)
 
     def paint(
@@ -113,7 +113,7 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
         with broken():
             # Bad input need not wait for the device, nor may opening pictures and models hold it.
             asked = tasks.options(task, **{k: v for k, v in fields.items() if k not in MODEL})
-            shelf.get(*names)
+            model_cache.get(*names)
         yield from work(task, asked, names, folder, record and not LENT)
 
     paint.on_device, paint.recordings = on_device, recordings

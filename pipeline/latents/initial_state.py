@@ -83,7 +83,7 @@ def _encode(models: Any, pixels: torch.Tensor, running: Any = None) -> torch.Ten
 
     try:
         with models.lock:
-            return oom.sparing(tiled if vae.is_large(width, height) else encode, tiled)
+            return oom.retry_on_oom(tiled if vae.is_large(width, height) else encode, tiled)
     except torch.OutOfMemoryError:
         pass
     raise InputError(
@@ -105,7 +105,9 @@ def decode_latents(models: Any, latents: torch.Tensor) -> Image.Image:
             return decode()
 
     with models.lock:
-        return vae.to_image(oom.sparing(tiled if vae.is_large(width, height) else decode, tiled))
+        return vae.to_image(
+            oom.retry_on_oom(tiled if vae.is_large(width, height) else decode, tiled)
+        )
 
 
 def beside(

@@ -72,7 +72,7 @@ def tab(page) -> None:
         return something(text, request_language(request)) if text.strip() else nothing()
 
     def something(text: str, language: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.shelf), language)
+        seen = fill_form.html(fill_form.read(text, page.model_cache), language)
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:

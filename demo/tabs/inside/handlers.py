@@ -162,7 +162,7 @@ class Looking:
         changes = {n: v for n, v in given.items() if v is not None}
 
         def events(folder: str):
-            models = self.page.shelf.get(parent.model[0], parent.model[2])
+            models = self.page.model_cache.get(parent.model[0], parent.model[2])
             yield from told(Branch(models, parent, step, changes), folder, self.kept)
 
         def finish(made: Recording):
@@ -179,7 +179,7 @@ class Looking:
             return
 
         def events(folder: str):
-            models = self.page.shelf.get(node.model[0], node.model[2])
+            models = self.page.model_cache.get(node.model[0], node.model[2])
             again = Remake(models, node.lineage, node.key, node.parent)
             yield from told(again, folder, self.kept)
 
@@ -195,7 +195,7 @@ class Looking:
         fields["prompt"] = fields["prompt"] or EXAMPLE
 
         def events(folder: str):
-            models = self.page.shelf.get(*names)
+            models = self.page.model_cache.get(*names)
             options = tasks.options("generate", **fields)
             drawn = tasks.stream(models, "generate", options, words=True)
             yield from told(Watch(models, drawn), folder, self.kept)
