@@ -13,8 +13,7 @@ import gradio as gr
 from . import texts
 from .page import Page
 from .server import api, runner
-from .tabs import TABS, TASKS
-from .tabs.info import verify as verifying
+from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
 
@@ -32,7 +31,6 @@ def build(model_cache, on_gpu: Callable = lambda function: function) -> gr.Block
     """The page of `model_cache`. `on_gpu` wraps the work where a GPU is lent by the call."""
     i18n = texts.translations()
     paint = runner.painter(model_cache, on_gpu)
-    verify = verifying.verifier(model_cache, paint.on_device)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
@@ -44,14 +42,12 @@ def build(model_cache, on_gpu: Callable = lambda function: function) -> gr.Block
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(model_cache, paint, verify, i18n, head, tabs, panels)
-        layout.build(page, TASKS)
-        for key, tab in TABS.items():
-            if key not in TASKS:
-                with panels[key]:
-                    tab(page)
+        page = Page(model_cache, paint, i18n, head, tabs, panels)
+        layout.build(page, TASK_TABS)
+        for key, tab in PANEL_TABS.items():
+            with panels[key]:
+                tab.build(page)
         api.endpoints(paint)
-        verifying.endpoint(verify)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n
     return blocks

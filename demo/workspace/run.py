@@ -14,7 +14,7 @@ from ..server.api import GPU
 from ..server.runner import Broken, Finished, broken, fields_of
 from ..texts import request_language, say
 from ..ui import status
-from ..ui.fields import Task
+from ..ui.tab import TaskTab
 from . import history
 from .fill_form import TYPED
 
@@ -24,7 +24,7 @@ PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 SIZE = ("width", "height")
 
 
-def wire(page, key: str, task: Task, go: gr.Button, own: dict):
+def wire(page, key: str, task: TaskTab, go: gr.Button, own: dict):
     """Make the task's button draw; returns the listener, to be stopped. own: the task's inputs."""
     seen = page.seen
     shared = {

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from demo.texts import TEXTS
-from pipeline.engine import Result
 from pipeline.errors import InputError
+from pipeline.events import Result
 from pipeline.model_cache import ModelCache
 from pipeline.model_files import library
 from pipeline.model_files.library import Entry
@@ -146,8 +146,9 @@ def fake_model_cache(monkeypatch):
 
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
-        found = {"checkpoint": files}
-        monkeypatch.setattr(library, "find_entries", lambda kind: found.get(kind, {}))
+        monkeypatch.setattr(
+            library, "find_entries", lambda kind: files if kind == "checkpoint" else {}
+        )
         monkeypatch.setattr(library, "scan", lambda: list(files.values()))
         model_cache = ModelCache(models)
         model_cache._held |= {(m.name, None): m for m in more}

@@ -12,8 +12,7 @@ from PIL import Image
 
 from demo import build
 from demo.server.runner import SMALL, Broken, Finished, Progress, fields_of, painter
-from demo.tabs import TABS
-from demo.tabs import TASKS as TABS_OF_TASKS
+from demo.tabs import TABS, TASK_TABS
 from demo.ui import status
 from demo.workspace import history, vocabulary
 from demo.workspace.layout import EXAMPLES
@@ -28,13 +27,13 @@ def fields(**given):
 
 
 def test_every_task_has_a_tab():
-    assert set(TABS_OF_TASKS) == set(TASKS)
+    assert set(TASK_TABS) == set(TASKS)
     assert set(TABS) - set(TASKS) >= {"info", "kernels"}
     for prompt in EXAMPLES:
         GenerateOptions(prompt=prompt)
 
 
-@pytest.mark.parametrize("key", TABS_OF_TASKS)
+@pytest.mark.parametrize("key", TASK_TABS)
 def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_model_cache):
     """Every field of a task can be set on the page, and its default there is the task's own."""
     page = build(fake_model_cache(fake_models()))
@@ -82,9 +81,7 @@ def test_sampler_choices_are_the_tables(fake_models, fake_model_cache):
     ]
 
 
-def test_paint_streams_steps_then_files_that_keep_their_text(
-    fake_models, fake_model_cache, tmp_path
-):
+def test_paint_streams_steps_then_files_with_their_text(fake_models, fake_model_cache, tmp_path):
     *steps, last = painter(fake_model_cache(fake_models()))(fields(steps=4, count=2), str(tmp_path))
     assert all(isinstance(step, Progress) for step in steps)
     assert [(s.image, s.index) for s in steps] == [(i, n) for i in (1, 2) for n in (1, 2, 3, 4)]
@@ -152,9 +149,7 @@ def test_a_dropped_request_frees_the_device(fake_models, fake_model_cache, tmp_p
     assert models.active == 0
 
 
-def test_the_device_is_held_until_the_step_has_really_ended(
-    fake_models, fake_model_cache, tmp_path
-):
+def test_the_device_is_held_until_the_step_has_ended(fake_models, fake_model_cache, tmp_path):
     models = fake_models(seconds_a_step=0.02)
     paint = painter(fake_model_cache(models))
     threads = [

@@ -14,12 +14,14 @@ from pipeline.errors import InputError
 from pipeline.introspection import arena as pipeline_arena
 from pipeline.options import GenerateOptions
 
+from ...page import Page
 from ...server.api import GPU
 from ...server.runner import MODEL, Broken, broken
 from ...texts import request_language, say
 from ...ui import status as stage
 from ...ui import stop as stopping
-from . import texts  # noqa: F401
+from ...ui.tab import Tab
+from . import texts
 from . import view as arena
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
@@ -31,7 +33,7 @@ SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two pictures of the race, a
 KEPT = 32  # references of earlier races
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n, model_cache = page.i18n, page.model_cache
     references = References()
@@ -283,3 +285,6 @@ def _endpoint(model_cache, references: References, compete) -> None:
         inputs += [gr.Textbox(None, label=n) for n in MODEL]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.JSON(label="lanes")]
         gr.Button().click(race, inputs, outputs, api_name="race", **GPU)
+
+
+TAB = Tab(title=("Arena", "竞技场"), build=build, texts=texts.TEXTS)

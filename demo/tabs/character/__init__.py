@@ -10,9 +10,12 @@ import gradio as gr
 
 from pipeline.errors import InputError
 
+from ...page import Page
 from ...server.runner import Broken, broken, data_url
 from ...texts import request_language, say
 from ...ui import status as stage
+from ...ui.tab import Tab
+from . import texts
 from . import view as character
 
 TRAIN = {"concurrency_id": "train", "concurrency_limit": 1}  # one training at a time
@@ -25,7 +28,7 @@ NUMBERS = ("steps", "rank", "prior_count")
 TEXTS = ("name", "prompt", "prior_prompt")
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-character", min_width=0):
@@ -264,3 +267,6 @@ def _preview(picture, language: str) -> str:
     alt = say("character_preview", language)
     source = data_url(picture, SIDE)
     return f'<div class="gb-stage gb-live"><img src="{source}" alt="{alt}"></div>'
+
+
+TAB = Tab(title=("Character", "角色"), build=build, texts=texts.TEXTS)

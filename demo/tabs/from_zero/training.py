@@ -18,7 +18,7 @@ import gradio as gr
 from ...server.runner import Broken, broken
 from ...texts import request_language, say
 from ...ui import status as stage
-from ..character import view as character
+from ...ui.loss_curve import loss_curve
 from . import chapter_parts
 
 SECONDS = 60
@@ -128,7 +128,7 @@ def shown(first: dict, look: dict, language: str) -> str:
         words = say(f"zero_train_{when}", language, distance=one["distance"])
         source = f"data:image/png;base64,{one['sheet']}"
         sheets += chapter_parts.figure(source, words, words)
-    curve = character.curve(look["losses"], language) or '<div class="gb-loss"></div>'
+    curve = loss_curve(look["losses"], language) or '<div class="gb-loss"></div>'
     return (
         f'<div class="gb-sheets"><div class="gb-rows" aria-hidden="true">{names}</div>{sheets}'
         f"</div>{curve}"

@@ -94,7 +94,7 @@ class Panel:
         return updates | {self.about: said, self.button: gr.update(visible=True)} | wanted
 
 
-def panel(page, file) -> Panel:
+def panel(page, file, verify: Verifier) -> Panel:
     """Build the receipt's part inside the tab, and wire its button. file: the path's gr.State."""
     i18n = page.i18n
     with gr.Column(visible=False, min_width=0, elem_id="info-receipt") as column:
@@ -123,7 +123,7 @@ def panel(page, file) -> Panel:
         language, shown = request_language(request), 0.0
         same: list[bool] = []
         try:
-            for event in page.verify(path, **dict(zip(given, pictures, strict=True))):
+            for event in verify(path, **dict(zip(given, pictures, strict=True))):
                 if isinstance(event, Verdict):
                     yield card(event, language)
                     continue

@@ -12,8 +12,11 @@ import gradio as gr
 
 from kernels.bench import results
 
-from ..texts import request_language, say
-from ..workspace import backend_menu
+from ...page import Page
+from ...texts import request_language, say
+from ...ui.tab import Tab
+from ...workspace import backend_menu
+from . import texts
 
 DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
 INK = "#123456"  # in plots; becomes the page's own text colour
@@ -22,7 +25,7 @@ MODES = (("attention", "forward"), ("attention", "backward"), ("word_attention",
          ("group_norm", "forward"), ("group_norm", "backward"))  # fmt: skip
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     measured = results.read()
@@ -160,3 +163,6 @@ def roofline(rows: list[dict], mode: str) -> str:
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     label = f'class="gb-roofline" role="img" aria-label="Roofline, {mode}"'
     return f"<figure {label}>{drawing}</figure>"
+
+
+TAB = Tab(title=("Kernels", "内核"), build=build, texts=texts.TEXTS)
