@@ -58,7 +58,7 @@ def build(page: Page) -> None:
 
     @page.paint.on_device
     def encoded(language: str, name, vae, width, height, path):
-        yield from _looks(page.shelf.get(name, vae), path, (width, height), language)
+        yield from _looks(page.model_cache.get(name, vae), path, (width, height), language)
 
     def show_own(language: str, *values):
         began = time.monotonic()

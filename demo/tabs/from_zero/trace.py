@@ -82,7 +82,7 @@ def build(page: Page) -> None:
 
     @page.paint.on_device
     def look(task: str, asked, names: tuple, folder: str) -> Iterator[Card]:
-        for done in trace.stages(page.shelf.get(*names), asked):
+        for done in trace.stages(page.model_cache.get(*names), asked):
             yield card(done)
 
     def draw(language: str, text, number, *values):
@@ -90,7 +90,7 @@ def build(page: Page) -> None:
         names = tuple(fields.pop(key) for key in MODEL)
         seed = (number or "").strip() or None
         asked = GenerateOptions(prompt=text or "", seed=seed, **fields)
-        page.shelf.get(*names)  # opening a model need not hold the device
+        page.model_cache.get(*names)  # opening a model need not hold the device
         cards, shown = [], 0.0
         with closing(look("generate", asked, names, "")) as events:
             for done in events:

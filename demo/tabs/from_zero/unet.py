@@ -60,7 +60,7 @@ def build(page: Page) -> None:
         from pipeline.introspection.activations import watched
         from pipeline.options import GenerateOptions
 
-        models, html = page.shelf.get(name, vae), ""
+        models, html = page.model_cache.get(name, vae), ""
         asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
         events = watched(models, models.stream(asked))
         try:

@@ -120,9 +120,9 @@ def build(page: Page) -> None:
 
     def draw_all(language: str, name, vae, words, path):
         began, lines = time.monotonic(), sentences(words, language)
-        loaded = page.shelf.get(name, vae)
-        name, models = with_towers(page.shelf, name)
-        heard = sum(tower.width for tower in loaded.text.towers)
+        loaded = page.model_cache.get(name, vae)
+        name, models = with_towers(page.model_cache, name)
+        heard = sum(tower.width for tower in loaded.text.encoders)
         seen = Seen(str(models.path), heard)
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for line in lines:
@@ -150,12 +150,12 @@ def build(page: Page) -> None:
     box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **parts.PRIVATE)
 
 
-def with_towers(shelf, name) -> tuple[str, Any]:
+def with_towers(model_cache, name) -> tuple[str, Any]:
     """(name, models) of the chosen model where it has both towers, else of the embedded one."""
-    models = shelf.get(name, None)
+    models = model_cache.get(name, None)
     if has_towers(models.path):
         return name, models
-    return EMBEDDED, shelf.get(EMBEDDED, None)
+    return EMBEDDED, model_cache.get(EMBEDDED, None)
 
 
 @lru_cache(maxsize=2)
