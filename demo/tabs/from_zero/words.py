@@ -17,7 +17,7 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
-from pipeline.prompt.encode import encode
+from pipeline.prompt.encode import encode_prompts
 
 from ...page import Page
 from ...server.runner import data_url
@@ -103,7 +103,7 @@ def build(page: Page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(i18n, *parts.locations(Towers, contrastive_loss, trainer, encode))
+    parts.places(i18n, *parts.locations(Towers, contrastive_loss, trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
