@@ -10,9 +10,13 @@ from collections.abc import Callable
 
 import gradio as gr
 
+from pipeline.model_cache import Shelf
+
 from . import texts
 from .page import Page
-from .server import api, runner
+from .server import api
+from .server.runner import Runner
+from .server.zerogpu import Work
 from .tabs import TABS, TASKS
 from .tabs.info import verify as verifying
 from .ui import theme
@@ -28,27 +32,31 @@ INTO_VIEW = """() => {
 KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
 
 
-def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
-    """The page of a shelf of models. `on_gpu` wraps the work where a GPU is lent by the call."""
+def build(
+    model_cache: Shelf, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+) -> gr.Blocks:
+    """Build the page of a server's models. wrap_gpu_work: see server/zerogpu.py."""
     i18n = texts.translations()
-    paint = runner.painter(shelf, on_gpu)
-    verify = verifying.verifier(shelf, paint.on_device)
+    runner = Runner(model_cache, wrap_gpu_work)
+    verify = verifying.verifier(model_cache, runner.on_device)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
         head = gr.HTML(
-            theme.header(i18n("tagline"), shelf.first), apply_default_css=False, elem_id="gb-head"
+            theme.header(i18n("tagline"), model_cache.first),
+            apply_default_css=False,
+            elem_id="gb-head",
         )
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(shelf, paint, verify, i18n, head, tabs, panels)
+        page = Page(model_cache, runner, verify, i18n, head, tabs, panels)
         layout.build(page, TASKS)
         for key, tab in TABS.items():
             if key not in TASKS:
                 with panels[key]:
                     tab(page)
-        api.endpoints(paint)
+        api.endpoints(runner)
         verifying.endpoint(verify)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n

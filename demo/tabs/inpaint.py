@@ -9,8 +9,7 @@ from pipeline.tasks.inpaint import AREAS, FILLS, SIDES
 
 from ..ui import upload
 from ..ui.fields import Task, choice, number, picture, share
-
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+from ..ui.listeners import UNQUEUED
 
 
 def inputs(page, key: str) -> dict:
@@ -36,7 +35,7 @@ def inputs(page, key: str) -> dict:
         lambda: follow(None, None),
         None,
         [painted, other, box],
-        **PRIVATE,
+        **UNQUEUED,
     )
     made = {"picture": box, "painted": painted}
     with gr.Accordion(i18n("mask_file"), open=False):

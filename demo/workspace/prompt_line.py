@@ -16,13 +16,8 @@ from pipeline.prompt.encode import count_tokens
 from pipeline.prompt.syntax import Span, parse, spans
 
 from ..texts import request_language, say
+from ..ui.listeners import UNQUEUED
 
-QUIET = {
-    "queue": False,
-    "api_visibility": "private",
-    "show_progress": "hidden",
-    "trigger_mode": "always_last",
-}
 # What is typed last is seen first.
 TO_THE_END = """
 watch('value', () => {
@@ -46,14 +41,21 @@ def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
     """The line follows while the prompt is typed, and when the model or the steps change."""
 
     def look(text: str, name: str, steps: float | None, request: gr.Request):
-        tokenizer = page.tokenizers.get(name) or page.shelf.first.tokenizer
+        tokenizer = page.tokenizers.get(name) or page.model_cache.first.tokenizer
         low = (text or "").lower()
         files = [path for word, path in page.embeddings.items() if word.lower() in low]
         read = {one.name: one for one in map(_embedding, files) if one}
         return html(text or "", tokenizer, request_language(request), read, _steps(steps))
 
     # without triggers: when the page opens, and when an input changes
-    gr.on(None, look, [prompt, page.form["model"], page.form["steps"]], line, **QUIET)
+    gr.on(
+        None,
+        look,
+        [prompt, page.form["model"], page.form["steps"]],
+        line,
+        trigger_mode="always_last",
+        **UNQUEUED,
+    )
 
 
 def _steps(value: float | None) -> int:

@@ -141,16 +141,16 @@ def fake_models():
 
 
 @pytest.fixture
-def fake_shelf(monkeypatch):
+def fake_model_cache(monkeypatch):
     """fake_shelf(models, more) holds fakes alone: `models`, then those of `more` by their names."""
 
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
         monkeypatch.setattr(library, "named", lambda kind: files if kind == "checkpoint" else {})
         monkeypatch.setattr(library, "scan", lambda: list(files.values()))
-        shelf = Shelf(models)
-        shelf._held |= {(m.name, None): m for m in more}
-        return shelf
+        model_cache = Shelf(models)
+        model_cache._held |= {(m.name, None): m for m in more}
+        return model_cache
 
     return fill
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from ...ui.listeners import UNQUEUED
 from . import chapter_parts, more_texts, texts  # noqa: F401
 from .chapters import CHAPTERS
 
@@ -31,6 +32,4 @@ def _go_on(i18n, chapters: gr.Tabs, key: str) -> None:
     button = gr.Button(
         i18n(f"zero_{key}_title"), elem_id=f"zero-to-{key}", elem_classes="gb-onward"
     )
-    button.click(lambda: gr.Tabs(selected=key), None, chapters, **chapter_parts.PRIVATE).then(
-        None, js=TO_TOP
-    )
+    button.click(lambda: gr.Tabs(selected=key), None, chapters, **UNQUEUED).then(None, js=TO_TOP)

@@ -7,8 +7,9 @@ import time
 
 import gradio as gr
 
-from ...server.runner import SMALL, data_url
 from ...texts import say
+from ...ui.images import THUMBNAIL_SIDE as SMALL
+from ...ui.images import data_url
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -55,9 +56,9 @@ def chapter(page) -> None:
     form = page.form
     model = [form[name] for name in ("model", "vae", "width", "height")]
 
-    @page.paint.on_device
+    @page.runner.on_device
     def encoded(language: str, name, vae, width, height, path):
-        yield from _looks(page.shelf.get(name, vae), path, (width, height), language)
+        yield from _looks(page.model_cache.get(name, vae), path, (width, height), language)
 
     def show_own(language: str, *values):
         began = time.monotonic()

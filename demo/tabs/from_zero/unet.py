@@ -7,8 +7,8 @@ from html import escape
 
 import gradio as gr
 
-from ...server.runner import data_url
 from ...texts import say
+from ...ui.images import data_url
 from . import chapter_parts, training
 
 PROMPT = "a red apple on a blue background"
@@ -52,13 +52,13 @@ def chapter(page) -> None:
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
 
-    @page.paint.on_device
+    @page.runner.on_device
     def looks(language: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
         from pipeline.introspection.activations import watched
         from pipeline.options import GenerateOptions
 
-        models, html = page.shelf.get(name, vae), ""
+        models, html = page.model_cache.get(name, vae), ""
         asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
         events = watched(models, models.stream(asked))
         try:

@@ -18,9 +18,10 @@ import torch
 from pipeline.errors import InputError
 from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
 
-from ...server.runner import data_url
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_line
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -122,8 +123,8 @@ def chapter(page) -> None:
 
     def draw_all(language: str, name, vae, words, path):
         began, lines = time.monotonic(), sentences(words, language)
-        loaded = page.shelf.get(name, vae)
-        name, models = with_towers(page.shelf, name)
+        loaded = page.model_cache.get(name, vae)
+        name, models = with_towers(page.model_cache, name)
         heard = sum(tower.width for tower in loaded.text.towers)
         seen = Seen(str(models.path), heard)
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -145,19 +146,19 @@ def chapter(page) -> None:
         try:
             lines = sentences(words, language)
         except InputError as error:
-            return {status: stage.error(str(error))}
+            return {status: error_line(str(error))}
         return {status: parts.ready(language), **shown(seen, lines, language)}
 
     parts.on_device(draw.click, draw_all, [*model, box, own], [known, *views], status)
-    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **parts.PRIVATE)
+    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **UNQUEUED)
 
 
-def with_towers(shelf, name) -> tuple[str, Any]:
+def with_towers(model_cache, name) -> tuple[str, Any]:
     """(name, models) of the chosen model where it has both towers, else of the embedded one."""
-    models = shelf.get(name, None)
+    models = model_cache.get(name, None)
     if has_towers(models.path):
         return name, models
-    return EMBEDDED, shelf.get(EMBEDDED, None)
+    return EMBEDDED, model_cache.get(EMBEDDED, None)
 
 
 @lru_cache(maxsize=2)

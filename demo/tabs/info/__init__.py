@@ -11,11 +11,10 @@ from pipeline.errors import InputError
 from pipeline.metadata import infotext
 
 from ...texts import request_language, say
-from ...ui import status
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_paragraph
 from ...workspace import fill_form, send_to
 from . import verify
-
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def tab(page) -> None:
@@ -59,7 +58,7 @@ def tab(page) -> None:
         except InputError as error:
             # where it lies on the server is nobody's business
             sentence = str(error).replace(str(path), Path(path).name)
-            return {dropped: None, picture: status.sorry(sentence)}
+            return {dropped: None, picture: error_paragraph(sentence)}
         language = request_language(request)
         filled = {dropped: None, pasted: text} | something(text, language)
         shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
@@ -72,15 +71,15 @@ def tab(page) -> None:
         return something(text, request_language(request)) if text.strip() else nothing()
 
     def something(text: str, language: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.shelf), language)
+        seen = fill_form.html(fill_form.read(text, page.model_cache), language)
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:
         return {known: "", view: _nothing(i18n), usable: gr.update(visible=False), **no_picture}
 
-    dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **PRIVATE)
+    dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **UNQUEUED)
     send_to.send(page, senders, [file], lambda path: path)
-    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **PRIVATE)
+    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **UNQUEUED)
 
 
 def _nothing(i18n) -> str:
