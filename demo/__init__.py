@@ -17,8 +17,7 @@ from .page import Page
 from .server import api
 from .server.runner import Runner
 from .server.zerogpu import Work
-from .tabs import TABS, TASKS
-from .tabs.info import verify as verifying
+from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
 
@@ -38,7 +37,6 @@ def build(
     """Build the page of a server's models. wrap_gpu_work: see server/zerogpu.py."""
     i18n = texts.translations()
     runner = Runner(model_cache, wrap_gpu_work)
-    verify = verifying.verifier(model_cache, runner.on_device)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
@@ -50,14 +48,12 @@ def build(
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(model_cache, runner, verify, i18n, head, tabs, panels)
-        layout.build(page, TASKS)
-        for key, tab in TABS.items():
-            if key not in TASKS:
-                with panels[key]:
-                    tab(page)
+        page = Page(model_cache, runner, i18n, head, tabs, panels)
+        layout.build(page, TASK_TABS)
+        for key, tab in PANEL_TABS.items():
+            with panels[key]:
+                tab.build(page)
         api.endpoints(runner)
-        verifying.endpoint(verify)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n
     return blocks

@@ -16,7 +16,6 @@ from .server.runner import Runner
 from .ui.fields import Box
 
 if TYPE_CHECKING:
-    from .tabs.info.verify import Verifier
     from .workspace.layout import ResultView
 
 
@@ -39,7 +38,6 @@ class Page:
 
     model_cache: Shelf
     runner: Runner
-    verify: Verifier
     i18n: gr.I18n
     head: gr.HTML
     tabs: gr.Tabs

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from . import __version__, oom
+from . import oom
 from .backends import Running
 from .denoising.denoiser import Denoiser, predicted_clean
 from .errors import InputError
@@ -32,6 +32,7 @@ from .options import GenerateOptions
 from .prompt import resources
 from .prompt.encode import Conditioning, encode
 from .samplers import SAMPLERS, SCHEDULES, Answer, Query, start
+from .version import __version__
 
 
 @dataclass(frozen=True, eq=False)

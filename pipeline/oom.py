@@ -8,7 +8,13 @@ from typing import TypeVar
 
 import torch
 
+from .errors import InputError
+
 T = TypeVar("T")
+
+
+class DeviceOutOfMemory(InputError):
+    """A model does not fit into the free memory of its device."""
 
 
 def free() -> None:

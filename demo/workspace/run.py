@@ -12,7 +12,6 @@ from ..events import Finished
 from ..server.runner import task_fields
 from ..texts import request_language, say
 from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
-from ..ui.fields import Task
 from ..ui.listeners import GPU, PRIVATE
 from ..ui.status import (
     done_line,
@@ -23,6 +22,7 @@ from ..ui.status import (
     status_line,
     stopped_line,
 )
+from ..ui.tab import TaskTab
 from . import history
 from .fill_form import TYPED
 
@@ -31,7 +31,7 @@ PREVIEW_EVERY = 0.05  # seconds: a fast GPU makes more steps than a browser can 
 SIZE = ("width", "height")
 
 
-def wire(page, key: str, task: Task, go: gr.Button, own: dict):
+def wire(page, key: str, task: TaskTab, go: gr.Button, own: dict):
     """Make the task's button draw; returns the listener, to be stopped. own: the task's inputs."""
     result = page.result
     shared = {

@@ -52,7 +52,7 @@ def print_backends(args: argparse.Namespace) -> None:
         import torch
 
     from ..backends import KINDS, choose, why_not
-    from ..loading.load import choose_device, choose_dtype
+    from ..loading.device import choose_device, choose_dtype
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
@@ -67,7 +67,7 @@ def print_backends(args: argparse.Namespace) -> None:
 
 def print_models(args: argparse.Namespace) -> None:
     """Print the library: checkpoints, LoRAs, textual inversions and autoencoders."""
-    from ..model_files.diffusers_folder import short
+    from ..errors import short
     from ..model_files.identify import KINDS
     from ..model_files.library import OWN, scan
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..backends import KINDS
-from ..errors import InputError, closest
-from ..options import GenerateOptions, short
+from ..errors import InputError, closest, short_repr
+from ..options import GenerateOptions
 from ..samplers import SAMPLERS, SCHEDULES, check_pair, split_name, start, unsupported
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def lanes(names: Iterable[Any]) -> tuple[Lane, ...]:
         pair = split_name(name) if isinstance(name, str) else None
         if pair is None:
             there = closest(str(name)[:100], [s.label for s in SAMPLERS.values()])
-            raise InputError(f"There is no sampler {short(name)}; there is {there}.")
+            raise InputError(f"There is no sampler {short_repr(name)}; there is {there}.")
         lane = Lane(pair[0], pair[1] or "automatic")
         reason = check_pair(lane.sampler, lane.schedule)
         reason = reason or unsupported(lane.sampler) or unsupported(lane.taken)

@@ -14,9 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..errors import InputError
 from ..metadata.save import KEYWORD
+from ..version import __version__
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -134,12 +134,12 @@ def _read(path: Path) -> tuple[dict, dict]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..model_files import diffusers_folder
+    from ..model_files.safetensors_header import read_header
 
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path.name} is larger than {MAX_BYTES >> 20} MB.")
-        _, said = diffusers_folder.safetensors(path)
+        said = read_header(path).metadata
         header = json.loads(said.get("tree") or "{}")
         data = path.read_bytes()
     except OSError as error:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .. import __version__
 from ..errors import InputError
+from ..version import __version__
 from . import containers, infotext
 from .save import KEYWORD
 

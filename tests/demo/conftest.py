@@ -142,7 +142,7 @@ def fake_models():
 
 @pytest.fixture
 def fake_model_cache(monkeypatch):
-    """fake_shelf(models, more) holds fakes alone: `models`, then those of `more` by their names."""
+    """fake_model_cache(models, more) holds the fakes `models` and, by their names, `more`."""
 
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}

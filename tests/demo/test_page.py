@@ -13,8 +13,7 @@ from PIL import Image
 from demo import build
 from demo.events import Broken, Finished, Progress
 from demo.server.runner import Runner, task_fields
-from demo.tabs import TABS
-from demo.tabs import TASKS as TABS_OF_TASKS
+from demo.tabs import TABS, TASK_TABS
 from demo.ui.images import THUMBNAIL_SIDE
 from demo.ui.status import done_line, error_line
 from demo.workspace import history, vocabulary
@@ -32,13 +31,13 @@ def fields(**given):
 
 
 def test_every_task_has_a_tab():
-    assert set(TABS_OF_TASKS) == set(TASKS)
+    assert set(TASK_TABS) == set(TASKS)
     assert set(TABS) - set(TASKS) >= {"info", "kernels"}
     for prompt in EXAMPLES:
         GenerateOptions(prompt=prompt)
 
 
-@pytest.mark.parametrize("key", TABS_OF_TASKS)
+@pytest.mark.parametrize("key", TASK_TABS)
 def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_model_cache):
     """Every field of a task can be set on the page, and its default there is the task's own."""
     page = build(fake_model_cache(fake_models()))

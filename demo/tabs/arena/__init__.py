@@ -12,6 +12,7 @@ from pipeline.introspection import arena as pipeline_arena
 from pipeline.lru import LruCache
 from pipeline.options import GenerateOptions
 
+from ...page import Page
 from ...server.runner import MODEL_FIELDS
 from ...texts import request_language, say
 from ...ui import stop as stopping
@@ -24,7 +25,8 @@ from ...ui.failures import (
 )
 from ...ui.listeners import GPU, PRIVATE
 from ...ui.status import error_line, idle_frame, status_line
-from . import texts  # noqa: F401
+from ...ui.tab import Tab
+from . import texts
 from . import view as arena
 
 PROMPT, SEED = "a red apple on a blue background", "1"
@@ -36,7 +38,7 @@ MAX_REFERENCES = 32  # reference latents of earlier races that are kept, by pipe
 References = LruCache[tuple, pipeline_arena.Reference]
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n, model_cache = page.i18n, page.model_cache
     references: References = LruCache(MAX_REFERENCES)
@@ -264,3 +266,6 @@ def _endpoint(model_cache, references: References, compete) -> None:
         inputs += [gr.Textbox(None, label=n) for n in MODEL_FIELDS]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.JSON(label="lanes")]
         gr.Button().click(race, inputs, outputs, api_name="race", **GPU)
+
+
+TAB = Tab(title=("Arena", "竞技场"), build=build, texts=texts.TEXTS)

@@ -9,6 +9,7 @@ import gradio as gr
 
 from pipeline.errors import InputError
 
+from ...page import Page
 from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import request_language, say
 from ...ui.failures import (
@@ -21,6 +22,8 @@ from ...ui.failures import (
 from ...ui.images import data_url
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_line, idle_frame, preview_frame, status_line
+from ...ui.tab import Tab
+from . import texts
 from . import view as character
 
 TRAIN = {"concurrency_id": "train", "concurrency_limit": 1}  # one training at a time
@@ -32,7 +35,7 @@ NUMBERS = ("steps", "rank", "prior_count")
 TEXTS = ("name", "prompt", "prior_prompt")
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-character", min_width=0):
@@ -266,3 +269,6 @@ def _text(i18n, name: str, placeholder: str | None = None) -> gr.Textbox:
 
 def _preview(picture, language: str) -> str:
     return preview_frame(data_url(picture, SIDE), say("character_preview", language))
+
+
+TAB = Tab(title=("Character", "角色"), build=build, texts=texts.TEXTS)

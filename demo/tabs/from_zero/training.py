@@ -19,8 +19,8 @@ from ...events import Broken
 from ...texts import request_language, say
 from ...ui.failures import error_sentence, hide_internal_errors
 from ...ui.listeners import PRIVATE, UNQUEUED
+from ...ui.loss_curve import loss_curve
 from ...ui.status import error_line, status_line
-from ..character import view as character
 from . import chapter_parts
 
 SECONDS = 60
@@ -129,7 +129,7 @@ def shown(first: dict, look: dict, language: str) -> str:
         words = say(f"zero_train_{when}", language, distance=one["distance"])
         source = f"data:image/png;base64,{one['sheet']}"
         sheets += chapter_parts.figure(source, words, words)
-    curve = character.curve(look["losses"], language) or '<div class="gb-loss"></div>'
+    curve = loss_curve(look["losses"], language) or '<div class="gb-loss"></div>'
     return (
         f'<div class="gb-sheets"><div class="gb-rows" aria-hidden="true">{names}</div>{sheets}'
         f"</div>{curve}"

@@ -10,16 +10,20 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
 
+from ...page import Page
 from ...texts import request_language, say
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_paragraph
+from ...ui.tab import Tab
 from ...workspace import fill_form, send_to
-from . import verify
+from . import texts, verify
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
+    run = verify.verifier(page.model_cache, page.runner.on_device)
+    verify.endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
             # A plain file: Gradio's picture component would decode what strangers send.
@@ -40,7 +44,7 @@ def tab(page) -> None:
             with gr.Column(visible=False, min_width=0) as usable:
                 fill_form.buttons(page, pasted, "info", tab="generate")
             file = gr.State()  # the path of the picture that is shown
-            panel = verify.panel(page, file)
+            panel = verify.panel(page, file, run)
 
     known = gr.State("")  # the text that is shown
     outputs = [known, file, picture, view, usable, sendable, *panel.outputs]
@@ -90,3 +94,6 @@ def _image(path: str, language: str) -> str:
     """The visitor's own file, shown by the browser as it is."""
     alt = say("info_alt", language)
     return f'<img class="gb-dropped" src="gradio_api/file={quote(path)}" alt="{alt}">'
+
+
+TAB = Tab(title=("PNG info", "图片信息"), build=build, texts=texts.TEXTS)

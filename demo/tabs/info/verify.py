@@ -13,7 +13,7 @@ import gradio as gr
 
 from pipeline import verify
 from pipeline.errors import InputError
-from pipeline.metadata import receipt
+from pipeline.metadata import containers, receipt
 from pipeline.verify import Checked, Verdict
 
 from ...texts import TEXTS, request_language, say
@@ -37,7 +37,7 @@ Verifier = Callable[..., Iterator[Checked | Verdict]]
 def verifier(model_cache, on_device: Callable) -> Verifier:
     """The server's one way to verdicts: `run(path, picture=..., mask=...)`, closed to stop it.
 
-    on_device: the painter's, see work.py. The iterator raises InputError for what the user can
+    on_device: the runner's. The iterator raises InputError for what the user can
     mend, and Broken for the rest.
     """
 
@@ -84,7 +84,7 @@ class Panel:
         try:
             then = receipt.read(path)
         except InputError as error:
-            damaged = receipt.KEYWORD in receipt.metadata.texts(path, receipt.KEYWORD)
+            damaged = receipt.KEYWORD in containers.texts(path, receipt.KEYWORD)
             said = error_paragraph(str(error)) if damaged else _note(say("verify_none", language))
             return updates | {self.about: said}
         steps = max(len(then.steps) - 1, 0)
@@ -98,7 +98,7 @@ class Panel:
         return updates | {self.about: said, self.button: gr.update(visible=True)} | wanted
 
 
-def panel(page, file) -> Panel:
+def panel(page, file, verify: Verifier) -> Panel:
     """Build the receipt's part inside the tab, and wire its button. file: the path's gr.State."""
     i18n = page.i18n
     with gr.Column(visible=False, min_width=0, elem_id="info-receipt") as column:
@@ -127,7 +127,7 @@ def panel(page, file) -> Panel:
         language, shown = request_language(request), 0.0
         same: list[bool] = []
         try:
-            for event in page.verify(path, **dict(zip(given, pictures, strict=True))):
+            for event in verify(path, **dict(zip(given, pictures, strict=True))):
                 if isinstance(event, Verdict):
                     yield card(event, language)
                     continue

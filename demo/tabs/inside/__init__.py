@@ -8,17 +8,19 @@ import gradio as gr
 
 from pipeline.samplers import SAMPLERS, unsupported
 
+from ...page import Page
 from ...ui import stop as stopping
 from ...ui.listeners import GPU, PRIVATE, UNQUEUED
 from ...ui.status import idle_frame, status_line
-from . import texts  # noqa: F401
+from ...ui.tab import Tab
+from . import texts
 from .handlers import CHANGES, Looking
 from .view import Eye
 
 SCRIPT = Path(__file__).with_name("inside.js").read_text(encoding="utf-8")
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-inside", min_width=0):
@@ -141,3 +143,6 @@ def _form(i18n) -> dict:
         elem_id="inside-noise-seed",
     )
     return form
+
+
+TAB = Tab(title=("Look inside", "看内部"), build=build, texts=texts.TEXTS)

@@ -14,10 +14,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...denoising.denoiser import conditions
-from ...errors import InputError
+from ...errors import InputError, short
 from ...images.open import fitted, open_picture, to_tensor
 from ...latents import vae
-from ...model_files.diffusers_folder import short
 from ...options import GenerateOptions
 from ...prompt import resources
 from ...prompt.encode import encode

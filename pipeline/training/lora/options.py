@@ -11,10 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from ...errors import InputError
+from ...errors import InputError, short
 from ...latents import vae
 from ...model_files import library
-from ...model_files.diffusers_folder import short
 from ..loop import newest_checkpoint
 from .files import NAMINGS
 from .layers import LAYERS

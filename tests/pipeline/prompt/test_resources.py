@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import InputError
-from pipeline.loading import load as checkpoints
+from pipeline.loading.load import load
 from pipeline.options import GenerateOptions
 from pipeline.prompt import resources
 
@@ -33,7 +33,7 @@ def write_lora(path, models, network="unet", scale=0.5):
 
 @pytest.fixture(scope="module")
 def models(pairs):
-    return checkpoints.load(pairs("sd1").file, device="cpu", dtype="fp32")
+    return load(pairs("sd1").file, device="cpu", dtype="fp32")
 
 
 @pytest.fixture
