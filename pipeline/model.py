@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from .backends import Backends
-    from .engine import Result, Step
+    from .events import Result, Step
     from .latents.preview import Preview
     from .lora.adapters import Adapters
     from .options import GenerateOptions

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InputError, closest, short
+from .events import Result
 from .metadata import infotext, receipt
 from .metadata.receipt import Mark, Receipt
 
@@ -341,7 +342,7 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
         seen, end = None, case.total if step is None else first + step
         with closing(iter(way)) as events:
             for event in events:
-                if hasattr(event, "images"):
+                if isinstance(event, Result):
                     result = event
                 elif event.image == at and event.index != seen and place < end:
                     yield place, receipt.mark(event.latents)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tasks
+from pipeline.events import Result, Step
 from pipeline.introspection.recording import Recordings, Watch
 from pipeline.model_cache import Shelf
 
@@ -90,7 +91,7 @@ class Runner:
 
 
 def report_events(
-    events: Iterable[Any], folder: str, recordings: Recordings
+    events: Iterable[Step | Result], folder: str, recordings: Recordings
 ) -> Iterator[Progress | Finished]:
     """Turn the engine's Steps and Result into Progress and Finished.
 
@@ -98,7 +99,7 @@ def report_events(
     """
     try:
         for event in events:
-            if not hasattr(event, "images"):
+            if not isinstance(event, Result):
                 yield _progress(event)
                 continue
             finished = _finished(event, Path(folder))
@@ -111,7 +112,7 @@ def report_events(
         events.close()  # type: ignore[attr-defined]  # a generator, or a Watch
 
 
-def _progress(step: Any) -> Progress:
+def _progress(step: Step) -> Progress:
     return Progress(
         image=step.image + 1,
         count=step.count,
@@ -122,7 +123,7 @@ def _progress(step: Any) -> Progress:
     )
 
 
-def _finished(result: Any, folder: Path) -> Finished:
+def _finished(result: Result, folder: Path) -> Finished:
     files = [str(file) for file in result.save(folder / f"glassbox-{result.seeds[0]}.png")]
     metadata = result.metadata
     return Finished(

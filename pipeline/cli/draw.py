@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.output)
     check_writable(out)
     began = time.perf_counter()
-    from ..engine import Step
+    from ..events import Step
     from ..loading.load import load
     from ..model_cache import Shelf
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends import KINDS
 from ..errors import InputError, closest, short_repr
+from ..events import Result
 from ..options import GenerateOptions
 from ..samplers import SAMPLERS, SCHEDULES, check_pair, split_name, start, unsupported
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from ..engine import Result, Step
+    from ..events import Step
 
 FEWEST, MOST = 2, 6  # lanes of a race
 # What is not meant to end where the equation leads: fresh noise on the way, or other guidance.
@@ -332,7 +333,7 @@ class _Run:
                 self.models.backends.install(self.rival.attention, self.rival.group_norm)
         began = time.perf_counter()
         event = next(self.events)
-        if hasattr(event, "images"):
+        if isinstance(event, Result):
             self.result = event
             return Finish(self.lane, len(self.times), sum(self.times), event)
         self.times.append(time.perf_counter() - began)

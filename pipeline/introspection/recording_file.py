@@ -163,7 +163,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     import torch
     from PIL import Image
 
-    from ..engine import Origin
+    from ..events import RequestOrigin
     from ..latents.initial_state import Start
     from ..options import GenerateOptions
     from ..samplers import Answer
@@ -221,7 +221,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     if KEYWORD in image.info:
         kept.info["receipt"] = str(image.info[KEYWORD])
     first, second = row["seeds"]
-    origin = Origin(
+    origin = RequestOrigin(
         options,
         start if start is not None else _unknown(lineage),
         (_whole(first), None if second is None else _whole(second)),

@@ -79,7 +79,7 @@ def chapter(page) -> None:
 def _looks(models, path: str, size: tuple, language: str):
     """What the chapter shows of the picture at `path`: (HTML, None), then (None, book)."""
     from pipeline.images.open import fitted, open_picture, to_tensor
-    from pipeline.latents.initial_state import decode_latents, encode_picture
+    from pipeline.latents.autoencode import decode_picture, encode_picture
     from pipeline.latents.vae import factor
     from pipeline.options import GenerateOptions
 
@@ -88,7 +88,7 @@ def _looks(models, path: str, size: tuple, language: str):
     width, height = (side // grain * grain for side in (asked.width, asked.height))
     image = fitted(open_picture(path).image, width, height)
     latents = encode_picture(models, image)
-    back = decode_latents(models, latents)
+    back = decode_picture(models, latents)
     error = float((to_tensor(image) - to_tensor(back)).abs().mean()) * 255
     yield _encoded(image, latents, back, grain, error, language), None
     yield None, _noisy(models, latents, language)
@@ -134,9 +134,10 @@ def _noisy(models, latents, language: str) -> str:
     """The book of x_t: pictures at PLACES timesteps, each with its two numbers."""
     import torch
 
-    from pipeline.latents.initial_state import decode_latents
-    from pipeline.latents.noise import first_noise, generator_for, kept, noised
+    from pipeline.latents.autoencode import decode_picture
+    from pipeline.latents.noise import alphas_cumprod, first_noise, generator_for
     from pipeline.latents.vae import factor
+    from pipeline.samplers.prediction import add_noise
 
     height, width = latents.shape[-2:]
     pixels = height * width * factor(models.vae) ** 2
@@ -144,9 +145,9 @@ def _noisy(models, latents, language: str) -> str:
 
     def picture(x):
         seen = models.preview.image(x, SMALL, SMALL * height // width) if quick else None
-        return data_url(seen or decode_latents(models, x), SMALL)
+        return data_url(seen or decode_picture(models, x), SMALL)
 
-    shares = kept(models.scheduler_config)
+    shares = alphas_cumprod(models.scheduler_config)
     eps = first_noise(generator_for(SEED), *latents.shape[1:])
     frames, whole, pure = [], picture(latents), picture(eps)
     for t in torch.linspace(0, len(shares) - 1, PLACES).round().long().tolist():
@@ -160,7 +161,7 @@ def _noisy(models, latents, language: str) -> str:
                 "b": f"{b:.4f}",
                 "sum": f"{a * a + b * b:.4f}",
                 "share": f"{share:.4f}",
-                "x": picture(noised(latents, eps, share)),
+                "x": picture(add_noise(latents, eps, share)),
             }
         )
     at = PLACES // 3

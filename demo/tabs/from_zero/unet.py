@@ -55,6 +55,7 @@ def chapter(page) -> None:
     @page.runner.on_device
     def looks(language: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
+        from pipeline.events import Result
         from pipeline.introspection.activations import watched
         from pipeline.options import GenerateOptions
 
@@ -63,7 +64,7 @@ def chapter(page) -> None:
         events = watched(models, models.stream(asked))
         try:
             for event, seen in events:
-                if hasattr(event, "images"):
+                if isinstance(event, Result):
                     yield "", "", data_url(event.images[0], SIDE)
                     continue
                 html = html or _u(seen, models, language)

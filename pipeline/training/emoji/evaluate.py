@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 from transformers import CLIPVisionModelWithProjection
 
+from ...events import Step
 from ...latents import noise
 from ...latents.vae import decode
 from ...options import GenerateOptions
@@ -269,7 +270,7 @@ def words_on_things(
         options = GenerateOptions(
             prompt=caption(scene, vocabulary, language), seed=seed, steps=STEPS
         )
-        steps = [e for e in models.stream(options, words=True) if not hasattr(e, "images")]
+        steps = [e for e in models.stream(options, words=True) if isinstance(e, Step)]
         maps = torch.stack([step.maps for step in steps]).mean(0)
         for number, thing in enumerate(scene.things):
             called = vocabulary.things[thing]
