@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import tasks
 from pipeline.events import Result, Step
-from pipeline.introspection.recording import Recordings, Watch
+from pipeline.introspection.recording import Recorder, RecordingStore
 from pipeline.model_cache import Shelf
 
 from ..events import Finished, Progress
@@ -40,7 +40,7 @@ class Runner:
     def __init__(
         self, model_cache: Shelf, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
     ):
-        self.model_cache, self.recordings = model_cache, Recordings()
+        self.model_cache, self.recordings = model_cache, RecordingStore()
         self._wrap_gpu_work, self._device = wrap_gpu_work, threading.Lock()
 
         def draw(
@@ -49,7 +49,7 @@ class Runner:
             models = model_cache.get(*names)
             events = tasks.stream(models, task, options, model_cache, words=record)
             if record:
-                events = Watch(models, events)
+                events = Recorder(models, events)
             yield from report_events(events, folder, self.recordings)
 
         self._draw = self.on_device(draw)
@@ -91,11 +91,11 @@ class Runner:
 
 
 def report_events(
-    events: Iterable[Step | Result], folder: str, recordings: Recordings
+    events: Iterable[Step | Result], folder: str, recordings: RecordingStore
 ) -> Iterator[Progress | Finished]:
     """Turn the engine's Steps and Result into Progress and Finished.
 
-    Pictures are saved to `folder`; what a Watch recorded is put into `recordings`.
+    Pictures are saved to `folder`; what a Recorder recorded is put into `recordings`.
     """
     try:
         for event in events:
@@ -103,13 +103,13 @@ def report_events(
                 yield _progress(event)
                 continue
             finished = _finished(event, Path(folder))
-            if isinstance(events, Watch):
+            if isinstance(events, Recorder):
                 sheet = (None,) if event.sheet else ()
                 keys = (*sheet, *recordings.put(events.recordings))
                 finished = replace(finished, records=keys)
             yield finished
     finally:
-        events.close()  # type: ignore[attr-defined]  # a generator, or a Watch
+        events.close()  # type: ignore[attr-defined]  # a generator, or a Recorder
 
 
 def _progress(step: Step) -> Progress:
