@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from demo import build, serve
     from demo.server.zerogpu import wrap_gpu_work
-    from pipeline.model_cache import Shelf
+    from pipeline.model_cache import ModelCache
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
-    page = build(Shelf(models, **options), wrap_gpu_work)
+    page = build(ModelCache(models, **options), wrap_gpu_work)
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
     except OSError as error:  # no port was free, or no such address is ours

@@ -1,6 +1,6 @@
 """The browser page: knows the engine's events, nothing of UNets.
 
-page = build(Shelf(load("emoji")))
+page = build(ModelCache(load("emoji")))
 serve(page, server_port=7860)
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 
 from . import texts
 from .page import Page
@@ -32,7 +32,7 @@ KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how 
 
 
 def build(
-    model_cache: Shelf, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+    model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
 ) -> gr.Blocks:
     """Build the page of a server's models. wrap_gpu_work: see server/zerogpu.py."""
     i18n = texts.translations()

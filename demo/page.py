@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 
 from .server.runner import Runner
 from .ui.fields import Box
@@ -36,7 +36,7 @@ class Page:
     embeddings: the files of textual inversion embeddings, by name
     """
 
-    model_cache: Shelf
+    model_cache: ModelCache
     runner: Runner
     i18n: gr.I18n
     head: gr.HTML

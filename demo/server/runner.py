@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import tasks
 from pipeline.events import Result, Step
 from pipeline.introspection.recording import Recorder, RecordingStore
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 
 from ..events import Finished, Progress
 from ..ui.failures import hide_internal_errors
@@ -38,7 +38,7 @@ class Runner:
     """
 
     def __init__(
-        self, model_cache: Shelf, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+        self, model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
     ):
         self.model_cache, self.recordings = model_cache, RecordingStore()
         self._wrap_gpu_work, self._device = wrap_gpu_work, threading.Lock()

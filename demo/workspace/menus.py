@@ -14,7 +14,7 @@ TAGS = {"lora": "<lora:{}:1>", "embedding": "{}"}  # how each stands in a prompt
 
 
 def model(page) -> gr.Dropdown:
-    """The checkpoints of the shelf; the info says what each was recognised as, or why it can't."""
+    """The checkpoints to choose from; the info says what each is, or why it cannot be used."""
     name = page.model_cache.first.name
     return gr.Dropdown(
         labels(page.model_cache.choices()),

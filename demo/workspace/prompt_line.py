@@ -10,10 +10,9 @@ import gradio as gr
 
 from pipeline.errors import InputError
 from pipeline.options import LIMITS, MAX_PROMPT
-from pipeline.prompt import embeddings
-from pipeline.prompt.embeddings import Embedding
+from pipeline.prompt.embeddings import Embedding, read_embedding
 from pipeline.prompt.encode import count_tokens
-from pipeline.prompt.syntax import Span, parse, spans
+from pipeline.prompt.syntax import Span, parse, parse_spans
 
 from ..texts import request_language, say
 from ..ui.listeners import UNQUEUED
@@ -67,7 +66,7 @@ def _steps(value: float | None) -> int:
 @lru_cache(256)
 def _embedding(path: Path) -> Embedding | None:
     try:
-        return embeddings.read(path)
+        return read_embedding(path)
     except InputError:  # the engine says why
         return None
 
@@ -82,7 +81,7 @@ def html(
     """One row, and under it what was not understood; weights only where there is syntax."""
     if len(text) > MAX_PROMPT:  # GenerateOptions has a sentence for it
         return ""
-    parsed, stretches = parse(text, steps), spans(text)
+    parsed, stretches = parse(text, steps), parse_spans(text)
     used, room = count_tokens(tokenizer, parsed, known)
     plain = all(s.kind == "text" and s.weight == 1.0 for s in stretches)
     seen = "" if plain else "".join(map(_stretch, stretches))

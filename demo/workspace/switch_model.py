@@ -37,7 +37,7 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
     def arrive(request: gr.Request):
         """Files may have come since the server started, and the language is known only now."""
         first = model_cache.first
-        page.embeddings = {n: e.path for n, e in library.named("embedding").items()}
+        page.embeddings = {n: e.path for n, e in library.find_entries("embedding").items()}
         language = request_language(request)
         choices = gr.update(choices=menus.labels(model_cache.choices()))
         others = gr.update(

@@ -143,7 +143,7 @@ def build(page: Page) -> None:
 
 def train(model_cache, given: dict) -> Iterator:
     """Events of training/lora/train.py. InputError for what the user can mend, Broken for
-    the rest. given: fields of its LoraOptions, "model" and "vae" as the shelf knows them."""
+    the rest. given: fields of its LoraOptions, "model" and "vae" as the model cache knows them."""
     options = {k: given[k] for k in TEXTS if given.get(k)}
     for name in NUMBERS:
         value = given.get(name)

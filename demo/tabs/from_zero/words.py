@@ -125,7 +125,7 @@ def chapter(page) -> None:
         began, lines = time.monotonic(), sentences(words, language)
         loaded = page.model_cache.get(name, vae)
         name, models = with_towers(page.model_cache, name)
-        heard = sum(tower.width for tower in loaded.text.towers)
+        heard = sum(tower.width for tower in loaded.text.encoders)
         seen = Seen(str(models.path), heard)
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for line in lines:

@@ -17,7 +17,7 @@ from demo.texts import TEXTS, say
 from pipeline import InputError, load, tasks, verify
 from pipeline.metadata import receipt
 from pipeline.metadata.save import save_picture
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
 
 def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
     """Who paints waits; closing gives it free; what cannot be is said without waiting."""
-    model_cache = Shelf(models)
+    model_cache = ModelCache(models)
     runner = Runner(model_cache)
     verified = verifying.verifier(model_cache, runner.on_device)
     events = verified(str(path), picture=None, mask=None)
