@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -11,15 +10,23 @@ import gradio as gr
 from pipeline.errors import InputError
 
 from ...page import Page
-from ...server.runner import Broken, broken, data_url
+from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.failures import (
+    FAILURES,
+    error_sentence,
+    error_toast,
+    hide_internal_errors,
+    raise_client_errors,
+)
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_line, idle_frame, preview_frame, status_line
 from ...ui.tab import Tab
 from . import texts
 from . import view as character
 
 TRAIN = {"concurrency_id": "train", "concurrency_limit": 1}  # one training at a time
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 MOST_STEPS, MOST_PICTURES = 2000, 50  # a server has other visitors, too
 SHOW_EVERY = 0.5  # seconds between two words on how far it is
 PREVIEWS = 4
@@ -61,12 +68,12 @@ def build(page: Page) -> None:
                 )
         with gr.Column(elem_classes="gb-card", min_width=0):
             view = gr.HTML(
-                stage.idle(i18n("character_idle")),
+                idle_frame(i18n("character_idle")),
                 apply_default_css=False,
                 elem_id="character-view",
             )
             status = gr.HTML(
-                stage.line("ready", i18n("ready")),
+                status_line("ready", i18n("ready")),
                 apply_default_css=False,
                 elem_id="character-status",
             )
@@ -83,7 +90,7 @@ def build(page: Page) -> None:
 
     def run(request: gr.Request, model, vae, pictures, again, *values):
         language, losses, shown = request_language(request), [], 0.0
-        yield {status: stage.line("running", say("starting", language)), last: 0}
+        yield {status: status_line("running", say("starting", language)), last: 0}
         given = {k: (v or "").strip() for k, v in zip(form, values, strict=True)}
         given |= {"images": pictures, "resume": again, "model": model, "vae": vae}
         try:
@@ -105,13 +112,15 @@ def build(page: Page) -> None:
                     shown = time.monotonic()
                     said = character.running(event, language, losses)
                     yield updates | {status: said, last: event.step}
-        except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", language)
-            yield {status: stage.error(sentence)}
-            raise gr.Error(sentence, title=say("error", language), print_exception=False) from None
+        except FAILURES as error:
+            sentence = error_sentence(error, language)
+            yield {status: error_line(sentence)}
+            raise error_toast(sentence, language) from None
 
     def halted(step: int, request: gr.Request):
-        return stage.line("stopped", say("character_stopped", request_language(request), step=step))
+        return status_line(
+            "stopped", say("character_stopped", request_language(request), step=step)
+        )
 
     box = page.form
     running = go.click(
@@ -122,13 +131,12 @@ def build(page: Page) -> None:
         show_progress="hidden",
         **TRAIN,
     )
-    stop.click(halted, last, status, cancels=[running], queue=False, **PRIVATE)
+    stop.click(halted, last, status, cancels=[running], **UNQUEUED)
     use.click(
         lambda words: (words, gr.Tabs(selected="generate")),
         learned,
         [box["prompt"], page.tabs],
-        queue=False,
-        **PRIVATE,
+        **UNQUEUED,
     )
     _endpoint(page.model_cache)
 
@@ -158,11 +166,11 @@ def train(model_cache, given: dict) -> Iterator:
             f"{options['steps']} steps are too many for this page, at most {MOST_STEPS}; the"
             " command line takes more."
         )
-    if os.environ.get("SPACES_ZERO_GPU"):
+    if ON_ZERO_GPU:
         raise InputError(
             "This server has a GPU for seconds at a time only; train on a machine of your own."
         )
-    with broken():
+    with hide_internal_errors():
         from pipeline.training.lora import train as lora
 
         models = model_cache.get(given.get("model") or None, given.get("vae") or None)
@@ -223,17 +231,13 @@ def _endpoint(model_cache) -> None:
             "resume": resume,
             "model": model,
         }
-        try:
+        with raise_client_errors():
             for event in train(model_cache, given):
                 if hasattr(event, "path"):
                     text = f"{prompt} {character.tag(event.name)}"
                     yield [str(event.path), str(event.other)], text
                 else:
                     yield [], ""
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Broken:
-            raise gr.Error(say("broken", "en"), print_exception=False) from None
 
     with gr.Row(visible=False):
         inputs = [
@@ -264,9 +268,7 @@ def _text(i18n, name: str, placeholder: str | None = None) -> gr.Textbox:
 
 
 def _preview(picture, language: str) -> str:
-    alt = say("character_preview", language)
-    source = data_url(picture, SIDE)
-    return f'<div class="gb-stage gb-live"><img src="{source}" alt="{alt}"></div>'
+    return preview_frame(data_url(picture, SIDE), say("character_preview", language))
 
 
 TAB = Tab(title=("Character", "角色"), build=build, texts=texts.TEXTS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from ...texts import say
-from ...ui import status
 from ...ui.loss_curve import loss_curve
+from ...ui.status import status_line, warning_list
 
 
 def running(event, language: str, losses: list[float]) -> str:
@@ -16,17 +16,17 @@ def running(event, language: str, losses: list[float]) -> str:
     else:
         what = say("step", language, index=event.step, total=event.total)
     right = say("seconds", language, seconds=event.seconds)
-    notes = status.warnings(event.notes)
+    notes = warning_list(event.notes)
     share = event.step / event.total
-    return status.line("running", what, right, share, loss_curve(losses, language) + notes)
+    return status_line("running", what, right, share, loss_curve(losses, language) + notes)
 
 
 def done(event, language: str, losses: list[float]) -> str:
     """event: a Trained."""
     what = say("character_done", language, tag=escape(tag(event.name)))
     right = say("seconds", language, seconds=event.seconds)
-    below = loss_curve(losses, language) + status.warnings(event.notes)
-    return status.line("done", what, right, 1.0, below)
+    below = loss_curve(losses, language) + warning_list(event.notes)
+    return status_line("done", what, right, 1.0, below)
 
 
 def tag(name: str) -> str:

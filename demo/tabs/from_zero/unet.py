@@ -11,8 +11,8 @@ from pipeline.denoising.denoiser import Denoiser
 from pipeline.introspection.activations import Activations
 
 from ...page import Page
-from ...server.runner import data_url
 from ...texts import say
+from ...ui.images import data_url
 from . import chapter_parts, training
 
 PROMPT = "a red apple on a blue background"
@@ -53,7 +53,7 @@ def build(page: Page) -> None:
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
 
-    @page.paint.on_device
+    @page.runner.on_device
     def looks(language: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
         from pipeline.events import Result

@@ -20,9 +20,10 @@ from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, pr
 from pipeline.prompt.encode import encode_prompts
 
 from ...page import Page
-from ...server.runner import data_url
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_line
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -143,11 +144,11 @@ def build(page: Page) -> None:
         try:
             lines = sentences(words, language)
         except InputError as error:
-            return {status: stage.error(str(error))}
+            return {status: error_line(str(error))}
         return {status: parts.ready(language), **shown(seen, lines, language)}
 
     parts.on_device(draw.click, draw_all, [*model, box, own], [known, *views], status)
-    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **parts.PRIVATE)
+    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **UNQUEUED)
 
 
 def with_towers(model_cache, name) -> tuple[str, Any]:
