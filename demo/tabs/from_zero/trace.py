@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline.introspection import trace
 from pipeline.options import GenerateOptions
 
+from ...page import Page
 from ...server.runner import MODEL_FIELDS
 from ...texts import request_language, say
 from ...ui import stop as stopping
@@ -57,8 +58,8 @@ class Card:
     step: tuple = ()
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n, form = page.i18n, page.form
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_whole_head_title", "zero_whole_lead", "zero_whole_try")
