@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import engine
+from ..events import Result
 from ..latents import noise, vae
 from ..options import GenerateOptions
 from ..prompt import resources
@@ -23,7 +24,7 @@ from ..prompt.encode import token_ids
 STAGES = {  # in their order: the function of this repository that does it
     "prompt": ("pipeline/prompt/syntax.py", "parse"),
     "tokens": ("pipeline/prompt/chunks.py", "chunks"),
-    "context": ("pipeline/prompt/encode.py", "encode"),
+    "context": ("pipeline/prompt/encode.py", "encode_prompts"),
     "noise": ("pipeline/latents/noise.py", "first_noise"),
     "step": ("pipeline/denoising/denoiser.py", "Denoiser"),
     "latents": ("pipeline/samplers/__init__.py", "start"),
@@ -66,7 +67,7 @@ class Timed:
 def stages(models: Any, options: GenerateOptions) -> Iterator[Stage]:
     """Every Stage of one picture, in order. Closing the iterator stops the work."""
     options = models.resolve(options.model_copy(update={"count": 1}))
-    asked, seconds = _timed(resources.read, models, options)
+    asked, seconds = _timed(resources.find_resources, models, options)
     yield Stage("prompt", options.prompt, (len(options.prompt),), seconds)
 
     tokenizer, segments = models.tokenizer, asked.prompt.parts[0].segments
@@ -86,7 +87,7 @@ def stages(models: Any, options: GenerateOptions) -> Iterator[Stage]:
     with closing(engine.stream(replace(models, lock=lock), options)) as events:
         step, spent, counted = None, 0.0, 1  # the first time is the text encoder's
         for event in events:
-            done = event if hasattr(event, "images") else None
+            done = event if isinstance(event, Result) else None
             if step is not None and (done or event.index != step.index):
                 yield Stage("step", step, tuple(step.latents.shape), spent)
                 spent = 0.0

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, short
 from . import diffusers_folder, identify, ldm_keys, library
-from .diffusers_folder import short
+from .json_file import read_json
 from .ldm_keys import Stored
+from .safetensors_header import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -91,9 +92,11 @@ def _other_vae(family: str) -> tuple[Part, str]:
     of another checkpoint of the family goes before files that are an autoencoder alone.
     """
     label = identify.FAMILIES[family]
-    own = [e for e in library.named("checkpoint").values() if e.path.is_relative_to(library.OWN)]
+    own = [
+        e for e in library.find_entries("checkpoint").values() if e.path.is_relative_to(library.OWN)
+    ]
     own = [e for e in own if e.family == label and not e.note.endswith(library.NO_VAE)]
-    for entry in (e for e in (*own, *library.named("vae").values()) if e.reason is None):
+    for entry in (e for e in (*own, *library.find_entries("vae").values()) if e.reason is None):
         return open_vae(entry.path, family), entry.name
     raise InputError(
         f"This checkpoint holds no autoencoder; put one for {label} into the folder {library.OWN},"
@@ -112,14 +115,14 @@ def open_vae(path: Path, family: str) -> Part:
             )
         diffusers_folder.check_component(folder, "vae")
         return _folder_part(folder, "vae")
-    found, shapes = identify.look(path)
+    found, shapes = identify.inspect_file(path)
     if found.kind == "checkpoint" and "vae" in found.configs:
         return _file_part(path, "vae", ldm_keys.PREFIXES["vae"][found.family], found.configs["vae"])
     if found.kind != "vae":
         raise InputError(f"{short(path)} is {found.what}, not an autoencoder.")
     try:
         prefix, config = identify.vae_file(shapes, family)
-    except identify.Damaged as fault:
+    except identify.DamagedCheckpoint as fault:
         raise InputError(f"{short(path)} {fault}.") from None
     if prefix is None:  # diffusers' own names
         return Part(config, path, (path,), lambda keys: _stored(path, "vae", keys))
@@ -129,7 +132,7 @@ def open_vae(path: Path, family: str) -> Part:
 def _open_folder(folder: Path) -> Source:
     diffusers_folder.check_folder(folder)
     names = diffusers_folder.components(folder)
-    index = diffusers_folder.read_json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     parts = {n: _folder_part(folder, n) for n in names if diffusers_folder.COMPONENTS[n].weights}
     family = identify.folder_family(folder)
     scheduler = diffusers_folder.read_config(folder, "scheduler")
@@ -146,9 +149,9 @@ def _open_folder(folder: Path) -> Source:
 
 
 def _open_file(path: Path) -> Source:
-    found, _ = identify.look(path)
+    found, _ = identify.inspect_file(path)
     if found.kind != "checkpoint":
-        raise InputError(f"{short(path)} is {found.what}; {library.advice(found)}")
+        raise InputError(f"{short(path)} is {found.what}; {library.how_to_use(found)}")
     parts = {}
     for name, config in found.configs.items():
         if name != "scheduler":
@@ -176,7 +179,7 @@ def _folder_part(folder: Path, name: str) -> Part:
 
 
 def _stored(file: Path, name: str, _=()) -> dict[str, Stored]:
-    return {_modern(name, key): Stored(key) for key in diffusers_folder.safetensors_header(file)}
+    return {_modern(name, key): Stored(key) for key in read_header(file).tensors}
 
 
 def _file_part(path: Path, name: str, prefix: str, config: dict) -> Part:
@@ -254,9 +257,7 @@ def _bare(name: str, config: dict):
 def _headers(part: Part) -> dict[str, tuple[Path, dict]]:
     """Each tensor of the part's files: its file, and what the header says of it."""
     return {
-        key: (file, info)
-        for file in part.files
-        for key, info in diffusers_folder.safetensors_header(file).items()
+        key: (file, info) for file in part.files for key, info in read_header(file).tensors.items()
     }
 
 

@@ -22,7 +22,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ..backends import KernelFailed
 from ..errors import InputError
-from ..loading.load import choose_device
+from ..loading.device import choose_device
 from ..model_files.library import EMBEDDED
 from . import hardware
 from .emoji import card, clip, compare, evaluate, export, tokenizer, unet, vae
