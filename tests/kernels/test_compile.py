@@ -65,6 +65,7 @@ def test_recording_launches_nothing_and_names_every_kernel():
 
 def row(**changes):
     fields = {"op": "attention", "kernel": "forward_kernel", "shape": "s", "dtype": "fp16"}
+    fields["mode"] = "forward"
     figures = {"target": "sm_90", "registers": 200, "spilled": 0, "shared": 1, "matrix": "8 HGMMA"}
     return C.Row(**(fields | figures | changes))
 
@@ -74,9 +75,15 @@ def test_the_gate_notices_what_is_wrong():
     assert row(spilled=8).faults == ["spills 8 bytes"]
     assert row(shared=1 << 20).faults == ["takes 1048576 bytes of shared memory"]
     assert row(matrix="").faults == ["has no matrix instruction"]
-    assert not row(matrix="", op="group_norm").faults and not row(matrix="", dtype="fp32").faults
+    norm = row(matrix="", op="group_norm", kernel="apply_kernel")
+    assert not norm.faults and not row(matrix="", dtype="fp32").faults
+    assert not row(matrix="", kernel="delta_kernel").faults
     assert row(error="does not compile: x").faults == ["does not compile: x"]
-    for free in ({"target": "sm_75"}, {"dtype": "fp32"}, {"kernel": "dq_kernel"}):
+    for free in (
+        {"target": "sm_75"},
+        {"dtype": "fp32"},
+        {"kernel": "dq_kernel", "mode": "backward"},
+    ):
         assert not row(**free).gated
     assert "**fails**" in C.line(row(spilled=8))
     assert "**fails**" not in C.line(row(spilled=8, target="gfx942"))
