@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..events import RequestOrigin, Step
-    from ..latents.initial_state import Past, Start
+    from ..latents.initial_state import InitialState, ReplayedAnswers
     from ..options import GenerateOptions
     from ..samplers.base import Answer
 
@@ -102,7 +102,7 @@ class Recording:
     @property
     def change(self) -> Mapping[str, Any]:
         """Of a branch: {"at": step, what changed: its new value}."""
-        lineage = self.origin.start.lineage
+        lineage = self.origin.initial_state.lineage
         return lineage[-1] if len(lineage) > 1 else {}
 
     @property
@@ -118,7 +118,7 @@ class Recording:
             f"There is no step {int(step) + 1}: this picture has the steps 1 to {self.steps}."
         )
 
-    def past(self, step: int, reseed: int | None = None) -> Past:
+    def replayed_answers(self, step: int, reseed: int | None = None) -> ReplayedAnswers:
         """What its sampler was told before `step`, and the seeds of its noise up to there."""
         seeds = dict(r for r in self.reseeds if r[0] <= step)
         if reseed is not None:
@@ -222,18 +222,18 @@ class Branch(Watch):
             raise InputError(
                 f"Step {self.step + 1} is of the picture that this is a branch of: go on from that."
             )
-        start = recording.origin.start
-        if start.begin < 0:
+        start = recording.origin.initial_state
+        if start.start_step < 0:
             raise InputError(
                 "This picture began from another one, which its file does not hold: it can be"
                 " looked at, but not gone on from."
             )
         if self.afresh:
             again = (((), seed),) if seed is not None else ()
-            start = replace(start, clean=moment.clean, noise=moment.noise, past=again)
-            start = replace(start, begin=_nearest(models, options, start, moment.sigma))
+            start = replace(start, clean=moment.clean, noise=moment.noise, replayed_answers=again)
+            start = replace(start, start_step=_nearest(models, options, start, moment.sigma))
         else:
-            start = replace(start, past=recording.past(self.step, seed))
+            start = replace(start, replayed_answers=recording.replayed_answers(self.step, seed))
         self.reseeds = tuple(r for r in recording.reseeds if r[0] <= self.step)
         self.reseeds = () if self.afresh else self.reseeds
         if seed is not None:
@@ -244,7 +244,7 @@ class Branch(Watch):
         fields |= {"Branch changes": "; ".join(different) or None, "Noise seed": seed}
         lineage = (*root, {"at": self.step, **different})
         start = replace(start, lineage=lineage, fields=fields)
-        events = engine.stream(models, options, words=True, starts=lambda _: start)
+        events = engine.stream(models, options, words=True, initial_states=lambda _: start)
         parent = receipt.of(recording.image)
         if parent:
             before = len(parent.steps) - 1 - recording.steps  # of another pass, before the first
@@ -325,21 +325,22 @@ def _step(step: Any) -> int:
     return int(step)
 
 
-def _nearest(models: Any, options: GenerateOptions, start: Start, sigma: float) -> int:
+def _nearest(models: Any, options: GenerateOptions, start: InitialState, sigma: float) -> int:
     """The step of the options' sampler whose noise level is nearest to `sigma`, in ratio."""
     import math
 
     import torch
 
-    from ..samplers import SAMPLERS
-    from ..samplers import start as begun
+    from ..samplers import SAMPLERS, make_sampler
 
     best, distance = 0, math.inf
     for step in range(options.steps):
         generator = torch.Generator().manual_seed(0)
         given = models.scheduler_config, start.noise, options.steps, generator, 0
         try:
-            way = begun(options.sampler, options.schedule, *given, begin=step, clean=start.clean)
+            way = make_sampler(
+                options.sampler, options.schedule, *given, start_step=step, clean=start.clean
+            )
         except InputError as error:
             able = next(s for s in ("euler", "ddim") if s != options.sampler)
             raise InputError(f"{error} {SAMPLERS[able].label} can begin here.") from None
@@ -393,7 +394,7 @@ def _key() -> str:
 
 
 class Remake(Watch):
-    """The events of a picture made again from its lineage, see start.Start: the Steps of the first
+    """The events of a picture made again from its lineage, see InitialState: the Steps of the first
     picture and of each branch, then the last Result.
 
     key, parent: of the recording that comes of it, where they are known.

@@ -53,7 +53,7 @@ def save(recordings: Iterable[Recording], path: str | Path) -> Path:
 def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, Any]:
     from .recording import described
 
-    start = recording.origin.start
+    start = recording.origin.initial_state
     words: list[list[str]] = []
     calls = []
     for i, m in enumerate(recording.moments[recording.before :]):
@@ -66,7 +66,9 @@ def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, An
         tensors |= {f"{at}.{i}.{name}": _own(x) for name, x in parts.items() if x is not None}
     tensors[f"{at}.final"] = _own(recording.final)
     tensors[f"{at}.png"] = _png(recording)
-    whole = not (start.steer or start.finish or start.beside is not None or start.tile)
+    whole = not (
+        start.x0_hook or start.postprocess or start.inpaint_conditioning is not None or start.tile
+    )
     whole = whole and (start.clean is None or start.noise is not None)
     if whole and start.clean is not None:
         tensors[f"{at}.begin.clean"] = _own(start.clean)
@@ -78,7 +80,7 @@ def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, An
         "options": described(recording.options),
         "seeds": list(recording.origin.seeds),
         "prediction": recording.origin.prediction,
-        "begin": start.begin if whole else None,
+        "begin": start.start_step if whole else None,
         "lineage": list(start.lineage),
         "before": recording.before,
         "first": recording.first,
@@ -164,7 +166,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     from PIL import Image
 
     from ..events import RequestOrigin
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
     from ..options import GenerateOptions
     from ..samplers import Answer
     from .recording import Moment, Recording
@@ -210,7 +212,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     lineage = tuple(dict(x) for x in row["lineage"])
     if row["begin"] is not None:
         clean, noise = latents("begin.clean", False), latents("begin.noise", False)
-        start = Start(clean, _whole(row["begin"]), noise=noise, lineage=lineage)
+        start = InitialState(clean, _whole(row["begin"]), noise=noise, lineage=lineage)
     data = tensors[f"{at}.png"].numpy().tobytes()
     image = Image.open(io.BytesIO(data), formats=("PNG",))
     if image.width * image.height > 4 * 8192**2:
@@ -248,9 +250,9 @@ def _model(row: Any) -> tuple[str, str, str | None]:
 
 def _unknown(lineage: tuple):
     """The start of a picture that began from another one, which the file does not hold."""
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
 
-    return Start(begin=-1, lineage=lineage)
+    return InitialState(start_step=-1, lineage=lineage)
 
 
 def _whole(value: Any) -> int:

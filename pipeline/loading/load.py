@@ -84,7 +84,7 @@ def _load(
                 unet, autoencoder, torch_device, torch_dtype, attention, group_norm
             )
             run = SmokeTest(source, text, unet, autoencoder, torch_device, torch_dtype)
-            preview, predicts = used.start().call(run)
+            preview, predicts = used.open_session().call(run)
         except torch.OutOfMemoryError:
             raise DeviceOutOfMemory(
                 f"{called} does not fit into the free memory of {torch_device}; free some, load it"

@@ -244,7 +244,7 @@ def test_a_branch_of_a_branch_tells_the_whole_way(models):
     _, (root,) = record(models, sampler="euler_a", steps=5)
     _, one, _ = branch(models, root, 1, prompt="blue")
     _, two, _ = branch(models, one, 3, sampler="heun", noise_seed=9)
-    first, *rest = two.origin.start.lineage
+    first, *rest = two.origin.initial_state.lineage
     assert GenerateOptions(**first) == root.options
     assert rest == [{"at": 1, "prompt": "blue"}, {"at": 3, "sampler": "heun", "noise_seed": 9}]
     with pytest.raises(InputError, match="of the picture that this is a branch of"):
@@ -256,13 +256,13 @@ def test_a_branch_is_made_again_from_its_lineage_alone(models):
     _, (root,) = record(models, sampler="euler_a", steps=5)
     _, one, _ = branch(models, root, 1, prompt="blue")
     _, two, _ = branch(models, one, 3, sampler="heun", noise_seed=9)
-    watch = Remake(models, two.origin.start.lineage, key="kept", parent=one.key)
+    watch = Remake(models, two.origin.initial_state.lineage, key="kept", parent=one.key)
     *steps, result = watch
     (made,) = watch.recordings
     assert torch.equal(made.final, two.final) and torch.equal(result.latents[0], two.final)
     assert (made.key, made.parent, made.first) == ("kept", one.key, 3)
     assert not [s for s in steps if isinstance(s, Result)]  # the Results on the way are nobody's
-    events = Remake(models, two.origin.start.lineage)
+    events = Remake(models, two.origin.initial_state.lineage)
     running = iter(events)
     next(running)
     running.close()
