@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline import tasks
 from pipeline.errors import InputError
 from pipeline.events import Result
-from pipeline.introspection.recording import Recordings, Watch
+from pipeline.introspection.recording import Recorder, RecordingStore
 
 MODEL = ("model", "vae")  # what the shelf is asked for
 RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
@@ -84,7 +84,7 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
     and Broken for the rest. `paint.on_device(generator)` is another's way onto the same device.
     `paint.recordings` keeps the ways of those pictures that were drawn with `record`.
     """
-    device, recordings = threading.Lock(), Recordings()
+    device, recordings = threading.Lock(), RecordingStore()
 
     def on_device(function: Callable[..., Iterator]) -> Callable[..., Iterator]:
         """`function`, a generator, alone on the device and on the lent GPU; see `paint`."""
@@ -105,7 +105,7 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
     def work(task: str, asked, names: tuple, folder: str, record: bool):
         models = shelf.get(*names)
         events = tasks.stream(models, task, asked, shelf, words=record)
-        yield from told(Watch(models, events) if record else events, folder, recordings)
+        yield from told(Recorder(models, events) if record else events, folder, recordings)
 
     def paint(
         fields: dict, folder: str, task: str = "generate", *, record: bool = False
@@ -133,16 +133,16 @@ def broken() -> Iterator[None]:
         raise Broken from None
 
 
-def told(events, folder: str, recordings: Recordings) -> Iterator[Progress | Finished]:
+def told(events, folder: str, recordings: RecordingStore) -> Iterator[Progress | Finished]:
     """What the page is told of a request's events; pictures become files in `folder`, and what a
-    Watch recorded goes to `recordings`."""
+    Recorder recorded goes to `recordings`."""
     try:
         for event in events:
             if not isinstance(event, Result):
                 yield _progress(event)
                 continue
             finished = _finished(event, Path(folder))
-            if isinstance(events, Watch):
+            if isinstance(events, Recorder):
                 sheet = (None,) if event.sheet else ()
                 keys = (*sheet, *recordings.put(events.recordings))
                 finished = replace(finished, records=keys)

@@ -93,7 +93,7 @@ def candidates(kind: str, name: str, device: torch.device, dtype: torch.dtype, h
 
 
 def choose(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
-    """The backend of `kind` that `name` means here, see `able`."""
+    """The backend of `kind` that `name` means here, see `candidates`."""
     return candidates(kind, name, device, dtype, heads)[0]
 
 
@@ -137,11 +137,11 @@ class Backends:
         return BackendSession(self, {k: (v, self.candidates(k, v)) for k, v in names.items()})
 
     def candidates(self, kind: str, name: str) -> tuple[str, ...]:
-        """See `able`, for this model."""
+        """See `candidates`, for this model."""
         return candidates(kind, name, self.device, self.dtype, self.heads)
 
     def unsupported_reason(self, kind: str, name: str) -> str | None:
-        """See `why_not`, for this model."""
+        """See `unsupported_reason`, for this model."""
         return unsupported_reason(kind, name, self.device, self.dtype, self.heads)
 
     def install(self, attention: str, group_norm: str) -> None:

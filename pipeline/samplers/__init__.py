@@ -33,12 +33,12 @@ __all__ = [
     "Query",
     "Sampler",
     "Schedule",
-    "begin_at",
     "check_pair",
     "make_sampler",
     "sampler_key",
     "schedule_key",
     "split_name",
+    "start_step_for",
     "unsupported",
 ]
 

@@ -48,8 +48,8 @@ def chapter(page) -> None:
         i18n,
         ("pipeline/latents/vae.py", "encode"),
         ("pipeline/latents/vae.py", "decode"),
-        ("pipeline/latents/noise.py", "kept"),
-        ("pipeline/latents/noise.py", "noised"),
+        ("pipeline/latents/noise.py", "alphas_cumprod"),
+        ("pipeline/samplers/prediction.py", "add_noise"),
         ("pipeline/training/emoji/vae.py", "build"),
     )
     form = page.form

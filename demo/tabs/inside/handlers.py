@@ -12,7 +12,8 @@ import gradio as gr
 from pipeline import tasks
 from pipeline.errors import InputError
 from pipeline.introspection import recording_file
-from pipeline.introspection.recording import Branch, Recording, Remake, Watch
+from pipeline.introspection.branch import BranchRun, ReplayRun
+from pipeline.introspection.recording import Recorder, Recording
 
 from ...server.runner import LENT, MODEL, Broken, Finished, broken, fields_of, told
 from ...texts import request_language, say
@@ -154,7 +155,7 @@ class Looking:
         given["noise_seed"] = (given["noise_seed"] or "").strip() or None
         step = at - 1 if isinstance(at, (int, float)) else at
         # Before another sampler took over, the way is the parent's: it is gone on from that.
-        while parent.parent and isinstance(step, (int, float)) and 0 <= step < parent.first:
+        while parent.parent and isinstance(step, (int, float)) and 0 <= step < parent.sampler_start:
             before = self.kept.get(parent.parent)
             if before is None:
                 break
@@ -163,7 +164,7 @@ class Looking:
 
         def events(folder: str):
             models = self.page.shelf.get(parent.model[0], parent.model[2])
-            yield from told(Branch(models, parent, step, changes), folder, self.kept)
+            yield from told(BranchRun(models, parent, step, changes), folder, self.kept)
 
         def finish(made: Recording):
             said = say("inside_made", language, step=int(step) + 1)
@@ -180,7 +181,7 @@ class Looking:
 
         def events(folder: str):
             models = self.page.shelf.get(node.model[0], node.model[2])
-            again = Remake(models, node.lineage, node.key, node.parent)
+            again = ReplayRun(models, node.lineage, node.key, node.parent)
             yield from told(again, folder, self.kept)
 
         yield from self._draw(events, language, lambda made: self._show(made, grove, language))
@@ -198,7 +199,7 @@ class Looking:
             models = self.page.shelf.get(*names)
             options = tasks.options("generate", **fields)
             drawn = tasks.stream(models, "generate", options, words=True)
-            yield from told(Watch(models, drawn), folder, self.kept)
+            yield from told(Recorder(models, drawn), folder, self.kept)
 
         def finish(made: Recording):
             return self._show(made, inside.grown({}, made), language)

@@ -133,8 +133,8 @@ def stand_in(triton_runs, monkeypatch):
 @pytest.fixture
 def clean(monkeypatch):
     """Nothing has failed yet, and what fails here is forgotten."""
-    monkeypatch.setattr(failures, "FAILED", {})
-    monkeypatch.setattr(backends, "FAILED", failures.BLACKLIST)
+    monkeypatch.setattr(failures, "BLACKLIST", {})
+    monkeypatch.setattr(backends, "BLACKLIST", failures.BLACKLIST)
 
 
 @pytest.mark.parametrize("kind", ["attention", "group_norm"])
@@ -208,7 +208,7 @@ def test_memory_that_ran_out_strikes_no_kernel_off(clean):
 
 def test_where_a_gpu_is_only_lent_nothing_is_tried_out_before(monkeypatch, clean):
     module = pytest.importorskip("kernels.attention")
-    monkeypatch.setattr(attention_processor, "LENT", True)
+    monkeypatch.setattr(attention_processor, "ON_ZERO_GPU", True)
     monkeypatch.setattr(module, "attention", lambda *_: pytest.fail("it was tried out"))
     attention_processor._probe_triton.cache_clear()
     assert attention_processor._probe_triton("cpu", FP32) is None

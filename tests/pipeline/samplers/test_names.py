@@ -223,7 +223,7 @@ def test_nothing_is_printed_whatever_the_configuration_holds(configs):
         f"config = {config!r}\n"
         "for name in SAMPLERS:\n"
         "    x = torch.ones(1, 4, 2, 2)\n"
-        "    sampler = start(name, 'automatic', config, x, 30, torch.Generator(), 0)\n"
+        "    sampler = make_sampler(name, 'automatic', config, x, 30, torch.Generator(), 0)\n"
         "    next(sampler)\n"
         "    try:\n"
         "        while True:\n"

@@ -50,8 +50,8 @@ def test_a_kernel_that_fails_backward_is_found_before_the_training(
     def broken(*_):
         raise RuntimeError("misaligned address\nmore")
 
-    monkeypatch.setattr(failures, "FAILED", {})
-    monkeypatch.setattr(backends, "FAILED", failures.BLACKLIST)
+    monkeypatch.setattr(failures, "BLACKLIST", {})
+    monkeypatch.setattr(backends, "BLACKLIST", failures.BLACKLIST)
     monkeypatch.setattr(attention, "_backward_kernels", broken)
     monkeypatch.setattr(backends, "order", lambda *_: ("triton", "math"))
     unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet")
