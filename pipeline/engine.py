@@ -27,7 +27,7 @@ from .latents.initial_state import InitialState, apply_x0_hook, inpaint_conditio
 from .metadata.parameters import describe_run, parameters_text
 from .options import GenerateOptions, ResolvedOptions
 from .prompt import resources
-from .prompt.encode import Conditioning, encode
+from .prompt.encode import Conditioning, encode_prompts
 from .samplers import Answer, Query, make_sampler
 from .samplers.prediction import predicted_clean
 
@@ -55,16 +55,16 @@ def stream(
     for name, pixels in (("width", resolved.width), ("height", resolved.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
-    request = resources.read(models, resolved)
-    positive, negative, warnings = encode_prompts(models, resolved, request)
+    found = resources.find_resources(models, resolved)
+    positive, negative, warnings = encode_request(models, resolved, found)
     drawing = _Drawing(
         models,
         resolved,
-        request,
+        found,
         positive,
         negative,
         session=models.backends.open_session(resolved.attention, resolved.group_norm),
-        warnings=[*notes, *models.warnings, *request.warnings, *warnings],
+        warnings=[*notes, *models.warnings, *found.warnings, *warnings],
         words=words,
         began=began,
     )
@@ -76,7 +76,7 @@ def stream(
         picture = drawing.picture(latents)
         if initial.postprocess:
             picture = initial.postprocess(picture)
-        text = parameters_text(models, resolved, pair, request, initial.fields)
+        text = parameters_text(models, resolved, pair, found, initial.fields)
         picture.info["parameters"] = text
         images.append(picture)
         texts.append(text)
@@ -96,18 +96,18 @@ def stream(
     )
 
 
-def encode_prompts(
-    models: Models, options: GenerateOptions, request: resources.Request
+def encode_request(
+    models: Models, options: GenerateOptions, found: resources.PromptResources
 ) -> tuple[Conditioning, Conditioning, list[str]]:
-    """Encode prompt and negative prompt with the request's LoRAs; see prompt.encode.encode."""
+    """Encode prompt and negative prompt with the request's LoRAs; see prompt.encode."""
     with models.lock:
-        models.adapters.install(request.adapters)
-        return encode(
+        models.adapters.install(found.adapters)
+        return encode_prompts(
             models.text,
-            request.prompt,
-            request.negative,
+            found.prompt,
+            found.negative,
             clip_skip=options.clip_skip,
-            embeddings=request.embeddings,
+            embeddings=found.embeddings,
         )
 
 
@@ -117,7 +117,7 @@ class _Drawing:
 
     models: Models
     options: ResolvedOptions
-    request: resources.Request
+    found: resources.PromptResources
     positive: Conditioning
     negative: Conditioning
     session: BackendSession
@@ -238,7 +238,7 @@ class _Drawing:
 
         def call() -> Answer:
             nonlocal maps
-            self.models.adapters.install(self.request.adapters)
+            self.models.adapters.install(self.found.adapters)
             maps = WordMaps(*query.x.shape[-2:]) if with_maps else None  # of this try alone
             return denoiser(query, maps)
 
@@ -249,7 +249,7 @@ class _Drawing:
 
         fallbacks = [call_in_halves] if denoiser.guided and denoiser.batched_cfg else []
         try:
-            return oom.sparing(lambda: self.session.call(call), *fallbacks), maps
+            return oom.retry_on_oom(lambda: self.session.call(call), *fallbacks), maps
         except torch.OutOfMemoryError:
             pass
         raise InputError(_too_large(self.models, self.options, denoiser, self.session))
@@ -281,8 +281,8 @@ def finish_without_drawing(
     began = time.perf_counter()
     resolved = cast(ResolvedOptions, models.resolve(options))
     seeds = noise.seeds(resolved, 0)
-    request = resources.read(models, resolved)
-    text = parameters_text(models, resolved, seeds, request, fields)
+    found = resources.find_resources(models, resolved)
+    text = parameters_text(models, resolved, seeds, found, fields)
     image.info["parameters"] = text
     metadata = describe_run(models, models.backends.open_session())
     seconds = time.perf_counter() - began
@@ -309,9 +309,9 @@ def _too_large(
             session.call(partial(denoiser, query))
             fits = f"{width}x{height}"
         except Exception as error:
-            if not isinstance(error, InputError) and not oom.ran_out(error):
+            if not isinstance(error, InputError) and not oom.is_out_of_memory(error):
                 raise
-        oom.free()
+        oom.free_memory()
         if fits:
             break
     size = f"{options.width}x{options.height}"

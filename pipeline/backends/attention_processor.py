@@ -195,7 +195,7 @@ def _short(dtype: torch.dtype) -> str:
 class AttentionProcessor:
     """diffusers' hook: self and cross attention of a UNet or autoencoder on the backend `name`.
 
-    `listener`, where set, gets the word maps of every cross attention: `listener(maps)`,
+    `attention_hook`, where set, is called with the maps of every cross attention:
     (B, Tq, Tk) fp32; (1, Tq, Tk) where its `last` says that the batch's last is enough. A kernel
     that fails raises KernelFailed.
     """

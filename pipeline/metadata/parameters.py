@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from ..backends import BackendSession
     from ..model import Models
     from ..options import ResolvedOptions
-    from ..prompt.resources import Request
+    from ..prompt.resources import PromptResources
 
 
 def parameters_text(
     models: Models,
     options: ResolvedOptions,
     seeds: tuple[int, int | None],
-    resources: Request,
+    resources: PromptResources,
     task_fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Return the A1111 "parameters" text of one picture.

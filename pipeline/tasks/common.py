@@ -39,7 +39,7 @@ def sized(models, options: Any, size: tuple[int, int]) -> Any:
 def begin(models, options: Any, image, fields: Mapping[str, Any], **more: Any) -> InitialState:
     """Where a picture begins that `options.strength` changes `image`, which has its size.
 
-    more: what else a Start has.
+    more: what else an InitialState has.
     """
     from .. import samplers
     from ..latents.autoencode import encode_picture

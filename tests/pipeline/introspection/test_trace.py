@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, load
-from pipeline.engine import encode_prompts
+from pipeline.engine import encode_request
 from pipeline.introspection import trace
 from pipeline.latents import noise
 from pipeline.prompt import resources
@@ -39,8 +39,8 @@ def test_what_stages_made_is_the_engines(models):
     made = {stage.key: stage for stage in stages}
     result = models.generate(options)
     resolved = models.resolve(options)
-    asked = resources.read(models, resolved)
-    context = encode_prompts(models, resolved, asked)[0].at(0)[0]
+    asked = resources.find_resources(models, resolved)
+    context = encode_request(models, resolved, asked)[0].at(0)[0]
     assert torch.equal(made["context"].made, context)
     assert made["context"].shape == tuple(context.shape) == (1, 77, 32)
     first = noise.first_noise(torch.Generator().manual_seed(5), 4, 16, 8)
