@@ -24,7 +24,7 @@ from ..prompt.encode import token_ids
 STAGES = {  # in their order: the function of this repository that does it
     "prompt": ("pipeline/prompt/syntax.py", "parse"),
     "tokens": ("pipeline/prompt/chunks.py", "chunks"),
-    "context": ("pipeline/prompt/encode.py", "encode"),
+    "context": ("pipeline/prompt/encode.py", "encode_prompts"),
     "noise": ("pipeline/latents/noise.py", "first_noise"),
     "step": ("pipeline/denoising/denoiser.py", "Denoiser"),
     "latents": ("pipeline/samplers/__init__.py", "start"),
