@@ -269,13 +269,15 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
 
 
 def _defaults(models, cell: Cell, model_cache) -> dict[str, Any]:
+    from ..loading.autoencoder import with_vae
     from ..loading.defaults import read_defaults
-    from ..model_files.manifest import open_source, with_vae
+    from ..model_files import manifest
 
     entry = _entries("model", model_cache)[cell.model or models.name]
     own = cell.vae in (None, OWN[0])
     other = None if own else _entries("vae", model_cache)[cell.vae].path
-    return read_defaults(with_vae(open_source(entry.path), other), "v_prediction")
+    opened = manifest.open(entry.path, hashed=False)
+    return read_defaults(with_vae(opened, other), "v_prediction")
 
 
 def _check_size(layout) -> None:
