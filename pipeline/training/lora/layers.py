@@ -1,12 +1,13 @@
-"""Which layers of a UNet learn, and the small matrices that they get (Hu et al., arXiv 2106.09685).
+"""The layers of a UNet that a LoRA trains, and their low-rank matrices (Hu et al., arXiv 2106.09685).
 
-They are put on with the hooks that also draw with a LoRA file, so what is learned is what is used.
+They are installed with the hooks that also draw with a LoRA file.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,17 @@ from ...lora.adapters import Adapters, Fitted
 from ...lora.reading import Lora, Part
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
-LAYERS = {  # what --layers may say, and the paths of the layers meant
+LAYERS = {  # values of --layers: a pattern of the layers' paths
     "attention": ATTENTION,
     "blocks": rf"{ATTENTION}|\.ff\.net\.\d+(\.proj)?$|attentions\.\d+\.proj_(in|out)$",
     "all": "",
 }
 
 
-class Pair(nn.Module):
+class LowRankPair(nn.Module):
     """down (r, in) or (r, in, kh, kw) and up (out, r) or (out, r, 1, 1) of a layer, in fp32.
 
-    up begins at zero: at first the layer gives what it gave.
+    up begins at zero, so that the layer's output is unchanged at first.
     """
 
     def __init__(self, layer: nn.Module, rank: int, generator: torch.Generator):
@@ -38,7 +39,7 @@ class Pair(nn.Module):
 
 
 class LoraLayers(nn.Module):
-    """A pair for each layer of `unet` that `layers` (a key of LAYERS) means, put on for good."""
+    """A LowRankPair for each layer of `unet` that `layers` (a key of LAYERS) selects, installed."""
 
     def __init__(self, unet: nn.Module, layers: str, rank: int, alpha: float, seed: int):
         super().__init__()
@@ -49,13 +50,15 @@ class LoraLayers(nn.Module):
         }
         self.paths = tuple(path for path in found if re.search(LAYERS[layers], path))
         generator = torch.Generator().manual_seed(seed)
-        self.pairs = nn.ModuleList([Pair(found[path], rank, generator) for path in self.paths])
+        self.pairs = nn.ModuleList(
+            [LowRankPair(found[path], rank, generator) for path in self.paths]
+        )
         self.rank, self.alpha = rank, alpha
-        worn = {found[path]: part for path, part in self.parts().items()}
-        Adapters({"unet": unet}).install(((Fitted("training", {"unet": worn}), 1.0, 1.0),))
+        installed = {found[path]: part for path, part in self.parts().items()}
+        Adapters({"unet": unet}).install(((Fitted("training", {"unet": installed}), 1.0, 1.0),))
 
     def parts(self) -> dict[str, Part]:
-        """The pairs themselves by the layer's path, with alpha / rank as their scale."""
+        """Return the trained matrices by the layer's path, with alpha / rank as their scale."""
         scale = self.alpha / self.rank
         return {
             path: Part(pair.down, pair.up, None, scale)
@@ -63,14 +66,14 @@ class LoraLayers(nn.Module):
         }
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(down, up) by the layer's path, copied to the CPU."""
+        """Return (down, up) by the layer's path, copied to the CPU."""
         return {
             path: (part.down.detach().cpu().clone(), part.up.detach().cpu().clone())
             for path, part in self.parts().items()
         }
 
-    def as_file(self, path) -> Lora:
-        """What a file with these matrices would hold."""
+    def as_file(self, path: Path) -> Lora:
+        """Return what a file with these matrices would hold."""
         scale = self.alpha / self.rank
         parts = {
             f"unet.{name}": Part(down, up, None, scale)
