@@ -13,8 +13,7 @@ import gradio as gr
 from . import texts
 from .page import Page
 from .server import api, runner
-from .tabs import TABS, TASKS
-from .tabs.info import verify as verifying
+from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
 
@@ -32,7 +31,6 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
     """The page of a shelf of models. `on_gpu` wraps the work where a GPU is lent by the call."""
     i18n = texts.translations()
     paint = runner.painter(shelf, on_gpu)
-    verify = verifying.verifier(shelf, paint.on_device)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
@@ -42,14 +40,12 @@ def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(shelf, paint, verify, i18n, head, tabs, panels)
-        layout.build(page, TASKS)
-        for key, tab in TABS.items():
-            if key not in TASKS:
-                with panels[key]:
-                    tab(page)
+        page = Page(shelf, paint, i18n, head, tabs, panels)
+        layout.build(page, TASK_TABS)
+        for key, tab in PANEL_TABS.items():
+            with panels[key]:
+                tab.build(page)
         api.endpoints(paint)
-        verifying.endpoint(verify)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n
     return blocks

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .server.runner import Painter
-
-if TYPE_CHECKING:
-    from .tabs.info.verify import Verifier
 
 
 @dataclass
 class Page:
     """Handed to each tab while the page is built; the block that tasks share adds its own.
 
-    paint, verify: see work.py and verifying.py.
+    paint: see server/runner.py.
     head: the header, which names the model. tabs: to switch between them, by their key in TABS.
     panels: each tab itself. look: the button that opens the gallery's picture in Look inside.
     form: the shared settings' components by the name of their field.
@@ -31,7 +28,6 @@ class Page:
 
     shelf: Any
     paint: Painter
-    verify: Verifier
     i18n: Any
     head: Any
     tabs: Any

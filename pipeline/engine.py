@@ -7,104 +7,28 @@ two steps.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from PIL import Image
 
-from . import __version__, oom
+from . import oom
 from .backends import Running
-from .denoising.denoiser import Denoiser, predicted_clean
+from .denoising.attention_maps import WordMaps
+from .denoising.denoiser import Denoiser
 from .errors import InputError
-from .latents import noise, vae
+from .events import RequestOrigin, Result, Step
+from .latents import autoencode, noise, vae
 from .latents.initial_state import Start, beside, steered
-from .latents.preview import Preview, WordMaps
-from .metadata import infotext
-from .metadata.save import save_picture
+from .metadata.parameters import describe_run, parameters_text
 from .options import GenerateOptions
 from .prompt import resources
 from .prompt.encode import Conditioning, encode
-from .samplers import SAMPLERS, SCHEDULES, Answer, Query, start
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """What the way of one picture began with: enough to go it again, or another from its middle."""
-
-    options: GenerateOptions  # resolved, of the whole request
-    start: Start
-    seeds: tuple[int, int | None]  # seed and variation seed of this picture
-    prediction: str  # what the model's output means: epsilon or v_prediction
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of the model is done; a sampler may need several for one of the user's steps.
-
-    image: 0-based index in the batch of `count`; index: 1..total; seconds since the request began;
-    t: the timestep that the model was told; latents: its input at this step (1, C, h, w); clean:
-    the latents it takes for clean; answer: what the sampler was told.
-    words and maps, where asked for: the prompt's words and where each went, (words, h', w'); grids:
-    the same at each resolution that the model's layers have, the coarsest first.
-    """
-
-    image: int
-    count: int
-    index: int
-    total: int
-    seconds: float
-    sigma: float
-    latents: torch.Tensor
-    clean: torch.Tensor
-    width: int
-    height: int
-    t: float
-    answer: Answer = field(repr=False)
-    origin: Origin = field(repr=False)
-    origin_step: int  # the sampler's own, from 0, whatever a task makes of index and total
-    _preview: Preview = field(repr=False)
-    words: tuple[str, ...] = ()
-    maps: torch.Tensor | None = field(default=None, repr=False)
-    grids: tuple[torch.Tensor, ...] = field(default=(), repr=False)
-
-    @cached_property
-    def preview(self) -> Image.Image:
-        """The clean picture that the model believes in at this step, coarsely."""
-        return self._preview.image(self.clean, self.width, self.height)
-
-
-@dataclass(frozen=True)
-class Result:
-    """The pictures of a request, each with its parameters text in `info["parameters"]`."""
-
-    images: list[Image.Image]
-    parameters: list[str]
-    seeds: list[int]
-    options: GenerateOptions
-    seconds: float
-    metadata: dict
-    latents: list[torch.Tensor]
-    origins: list[Origin] = field(default_factory=list, repr=False)  # one for each of `latents`
-    warnings: tuple[str, ...] = ()  # sentences: what was taken otherwise than it was asked for
-    sheet: bool = False  # whether the first picture shows all others
-
-    def save(self, path: str | Path) -> list[Path]:
-        """Write the pictures as `path`, or several as `name-1.png`, `name-2.png`, ..., a sheet of
-        them as `path` itself."""
-        path, first = Path(path), 0 if self.sheet else 1
-        if len(self.images) == 1:
-            return [save_picture(self.images[0], path)]
-        return [
-            save_picture(image, path.with_name(f"{path.stem}-{i}{path.suffix}" if i else path.name))
-            for i, image in enumerate(self.images, first)
-        ]
+from .samplers import Query, start
+from .samplers.prediction import predicted_clean
 
 
 def stream(
@@ -143,12 +67,12 @@ def stream(
     images, texts, seeds, finals, origins = [], [], [], [], []
     for image in range(options.count):
         first, pair = starts(image), noise.seeds(options, image)
-        origin = Origin(options, first, pair, drawing.prediction)
+        origin = RequestOrigin(options, first, pair, drawing.prediction)
         latents = yield from drawing.steps(image, origin)
         picture = drawing.picture(latents)
         if first.finish:
             picture = first.finish(picture)
-        text = parameters(models, options, pair, asked, first.fields)
+        text = parameters_text(models, options, pair, asked, first.fields)
         picture.info["parameters"] = text
         images.append(picture)
         texts.append(text)
@@ -161,7 +85,7 @@ def stream(
         seeds,
         options,
         time.perf_counter() - began,
-        describe(models, drawing.running),
+        describe_run(models, drawing.running),
         finals,
         origins,
         tuple(drawing.warnings),
@@ -199,7 +123,7 @@ class _Drawing:
     def prediction(self) -> str:
         return self.models.scheduler_config.get("prediction_type", "epsilon")
 
-    def steps(self, image: int, origin: Origin):
+    def steps(self, image: int, origin: RequestOrigin):
         """The Steps of one picture; returns its final latents."""
         models, options, prediction = self.models, self.options, self.prediction
         first, (seed, second) = origin.start, origin.seeds
@@ -248,32 +172,14 @@ class _Drawing:
             coroutine.close()
 
     def picture(self, latents: torch.Tensor) -> Image.Image:
-        """Decoded; in tiles where it is large or memory runs out."""
-        models, (h, w) = self.models, latents.shape[-2:]
-
-        def whole():
-            return self.running.call(lambda: vae.decode(models.vae, latents, models.device))
-
-        def tiled():
-            with vae.tiling(models.vae):
-                return whole()
-
-        def short():
-            if TILED not in self.warnings:
-                self.warnings.append(TILED)
-            return tiled()
-
-        scale = vae.factor(models.vae)
-        usual = tiled if vae.is_large(w * scale, h * scale) else whole
-        try:
-            with models.lock:
-                return vae.to_image(oom.sparing(usual, short))
-        except torch.OutOfMemoryError:
-            pass
-        raise InputError(
-            f"There is not enough memory on {models.device} to decode latents of {w}x{h}, not even"
-            " in tiles; ask for a smaller picture, or start with --low-memory."
+        """Decode final latents; in tiles where the picture is large or memory runs out."""
+        return autoencode.decode_picture(
+            self.models, latents, self.running, lambda: self._warn(oom.DECODED_IN_TILES)
         )
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     def _denoiser(self, first: Start) -> Denoiser:
         models, options = self.models, self.options
@@ -322,7 +228,7 @@ class _Drawing:
 
         def apart():
             denoiser.together = False
-            self.warnings.append(SPARED)
+            self.warnings.append(oom.GUIDANCE_SPLIT)
             return self.running.call(ask)
 
         sparer = [apart] if denoiser.guided and denoiser.together else []
@@ -353,15 +259,11 @@ def untouched(models, options: GenerateOptions, image: Image.Image, more: Mappin
     began = time.perf_counter()
     options = models.resolve(options)
     seeds = noise.seeds(options, 0)
-    text = parameters(models, options, seeds, resources.read(models, options), more)
+    text = parameters_text(models, options, seeds, resources.read(models, options), more)
     image.info["parameters"] = text
-    metadata = describe(models, models.backends.start())
+    metadata = describe_run(models, models.backends.start())
     seconds = time.perf_counter() - began
     yield Result([image], [text], [options.seed], options, seconds, metadata, [])
-
-
-SPARED = "Memory ran short: guidance was computed in two calls, which may change the last bits."
-TILED = "Memory ran short: the picture was decoded in tiles."
 
 
 def _too_large(models, options, denoiser, running) -> str:
@@ -390,57 +292,3 @@ def _too_large(models, options, denoiser, running) -> str:
     size = f"{options.width}x{options.height}"
     hint = f"{fits} fits" if fits else "start with --low-memory, or with device cpu"
     return f"A picture of {size} does not fit into the free memory of {models.device}; {hint}."
-
-
-def parameters(
-    models,
-    options: GenerateOptions,
-    seeds: tuple[int, int | None],
-    asked: resources.Request,
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
-    """The A1111 "parameters" text of one picture; `more` are a task's own fields.
-
-    seeds: its seed and its variation seed, which is None without variation.
-    """
-    seed, second = seeds
-    return infotext.build(
-        options.prompt,
-        options.negative,
-        {
-            "Steps": options.steps,
-            "Sampler": SAMPLERS[options.sampler].label,
-            "Schedule type": SCHEDULES[options.schedule].label,
-            "CFG scale": options.cfg,
-            "Seed": seed,
-            "Size": f"{options.width}x{options.height}",
-            "Model hash": models.hash,
-            "Model": models.name,
-            "VAE": models.vae_name,
-            **more,
-            "CFG rescale": options.cfg_rescale or None,
-            "Variation seed": second,
-            "Variation seed strength": options.variation_strength or None,
-            "Clip skip": options.clip_skip,
-            "Lora hashes": asked.hashes("lora"),
-            "TI hashes": asked.hashes("embedding"),
-            "Version": f"glassbox {__version__}",
-        },
-    )
-
-
-def describe(models, running) -> dict:
-    """What really ran: model, device, types, backends, versions."""
-    return {
-        "model": models.name,
-        "model_hash": models.hash,
-        "vae": models.vae_name,
-        "device": str(models.device),
-        "dtype": str(models.dtype).removeprefix("torch."),
-        "attention": running.attention,
-        "vae_attention": running.vae_attention,
-        "group_norm": running.group_norm,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "glassbox": __version__,
-    }

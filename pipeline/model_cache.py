@@ -16,7 +16,7 @@ from .model_files.identify import FAMILIES
 from .model_files.library import Entry
 
 if TYPE_CHECKING:
-    from .loading.load import Models
+    from .model import Models
 
 KEEP = 1  # models in memory beside the first; the one that was used longest ago makes room
 
@@ -101,13 +101,13 @@ class Shelf:
 
     def _load(self, entry: Entry, vae: str | None) -> Models:
         from . import oom
-        from .loading.load import NoRoom, load
+        from .loading.load import load
 
         for last in (False, True):
             try:
                 models = load(entry.path, vae=vae, **self.options)
                 break
-            except NoRoom:
+            except oom.DeviceOutOfMemory:
                 if last:
                     raise
             with self._lock:  # without the others it may fit; they are loaded again when asked for

@@ -8,7 +8,18 @@ from typing import TypeVar
 
 import torch
 
+from .errors import InputError
+
 T = TypeVar("T")
+# Warnings of a result for which memory ran short.
+GUIDANCE_SPLIT = (
+    "Memory ran short: guidance was computed in two calls, which may change the last bits."
+)
+DECODED_IN_TILES = "Memory ran short: the picture was decoded in tiles."
+
+
+class DeviceOutOfMemory(InputError):
+    """A model does not fit into the free memory of its device."""
 
 
 def free() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .errors import InputError, closest
+from .errors import InputError, closest, short_repr
 from .samplers import SAMPLERS, SCHEDULES, check_pair, sampler_key, schedule_key
 
 MAX_PROMPT = 10_000
@@ -78,7 +78,7 @@ class GenerateOptions(BaseModel):
         if size is None:
             return fields
         if not isinstance(size, (tuple, list)) or len(size) != 2:
-            raise ValueError(f"size must be (width, height), not {short(size)}.")
+            raise ValueError(f"size must be (width, height), not {short_repr(size)}.")
         return fields | {"width": size[0], "height": size[1]}
 
     @field_validator("prompt", "negative", mode="before")
@@ -87,7 +87,7 @@ class GenerateOptions(BaseModel):
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise ValueError(f"{info.field_name} must be text, not {short(value)}.")
+            raise ValueError(f"{info.field_name} must be text, not {short_repr(value)}.")
         if len(value) > MAX_PROMPT:
             raise ValueError(
                 f"{info.field_name} has {len(value):,} characters; "
@@ -110,7 +110,8 @@ class GenerateOptions(BaseModel):
         key = sampler_key(value) if isinstance(value, str) else None
         if key is None:
             raise ValueError(
-                f"there is no sampler {short(value)}; there is {closest(str(value), SAMPLERS)}."
+                f"there is no sampler {short_repr(value)};"
+                f" there is {closest(str(value), SAMPLERS)}."
             )
         return key
 
@@ -122,7 +123,8 @@ class GenerateOptions(BaseModel):
         key = schedule_key(value) if isinstance(value, str) else None
         if key is None:
             raise ValueError(
-                f"there is no schedule {short(value)}; there is {closest(str(value), SCHEDULES)}."
+                f"there is no schedule {short_repr(value)};"
+                f" there is {closest(str(value), SCHEDULES)}."
             )
         return key
 
@@ -131,7 +133,9 @@ class GenerateOptions(BaseModel):
     def _backend(cls, value: Any, info) -> str | None:
         """Which there are, and which can run, the model knows."""
         if value is not None and (not isinstance(value, str) or len(value) > 100):
-            raise ValueError(f"{info.field_name} must be a backend's name, not {short(value)}.")
+            raise ValueError(
+                f"{info.field_name} must be a backend's name, not {short_repr(value)}."
+            )
         return value or None
 
     @field_validator(
@@ -172,7 +176,7 @@ def whole_number(name: str, value: Any, low: int, high: int, hint: str = "") -> 
     number = _number(value)
     if number is None or number != int(number) or not low <= number <= high:
         raise ValueError(
-            f"{name} must be a whole number from {low} to {high}, not {short(value)}{hint}."
+            f"{name} must be a whole number from {low} to {high}, not {short_repr(value)}{hint}."
         )
     return int(value) if isinstance(value, int) else int(number)
 
@@ -181,7 +185,9 @@ def real_number(name: str, value: Any, low: float, high: float) -> float:
     """`value` as a number, also from text; ValueError in one sentence for any other."""
     number = _number(value)
     if number is None or not low <= number <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {short(value)}.")
+        raise ValueError(
+            f"{name} must be a number from {low:g} to {high:g}, not {short_repr(value)}."
+        )
     return float(number)
 
 
@@ -196,15 +202,10 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _sentence(error: dict, fields) -> str:
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
         there = closest(name, fields)
-        return f"There is no option {short(name)}; there is {there}."
+        return f"There is no option {short_repr(name)}; there is {there}."
     message = error["msg"].removeprefix("Value error, ")
     return message[:1].upper() + message[1:]

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import InputError, closest
+from .errors import InputError, closest, short
+from .events import Result
 from .metadata import infotext, receipt
 from .metadata.receipt import Mark, Receipt
-from .model_files.diffusers_folder import short
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -342,7 +342,7 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
         seen, end = None, case.total if step is None else first + step
         with closing(iter(way)) as events:
             for event in events:
-                if hasattr(event, "images"):
+                if isinstance(event, Result):
                     result = event
                 elif event.image == at and event.index != seen and place < end:
                     yield place, receipt.mark(event.latents)
@@ -436,7 +436,7 @@ def _apart(then: Image.Image, now: Image.Image) -> Image.Image | None:
 
 def machine_flags(then: Receipt) -> dict[str, str]:
     """Device and dtype that are as near as may be to those that drew it: arguments of `load`."""
-    from .loading.load import DTYPES, choose_device, choose_dtype
+    from .loading.device import DTYPES, choose_device, choose_dtype
 
     named = {value: key for key, value in DTYPES.items()}
     device, dtype = then.ran.get("device", "auto"), named.get(then.ran.get("dtype"), "auto")

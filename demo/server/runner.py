@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline import tasks
 from pipeline.errors import InputError
+from pipeline.events import Result
 from pipeline.introspection.recording import Recordings, Watch
 
 MODEL = ("model", "vae")  # what the shelf is asked for
@@ -137,7 +138,7 @@ def told(events, folder: str, recordings: Recordings) -> Iterator[Progress | Fin
     Watch recorded goes to `recordings`."""
     try:
         for event in events:
-            if not hasattr(event, "images"):
+            if not isinstance(event, Result):
                 yield _progress(event)
                 continue
             finished = _finished(event, Path(folder))

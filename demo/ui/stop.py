@@ -6,7 +6,7 @@ import time
 
 import gradio as gr
 
-from ..texts import language, say
+from ..texts import request_language, say
 from . import status as stage
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
@@ -18,7 +18,7 @@ def wire(stop: gr.Button, status: gr.HTML, runs: list, key: str) -> None:
     def halt(now: str | None, request: gr.Request):
         if "gb-running" not in (now or ""):
             return gr.skip()
-        return stage.line("stopped", say(key, language(request)))
+        return stage.line("stopped", say(key, request_language(request)))
 
     # Said again: an event that was already on its way may have come after the first word.
     stop.click(halt, status, status, cancels=runs, **PRIVATE).then(

@@ -39,21 +39,21 @@ def _choices(models, kind: str) -> list[tuple[str, str]]:
     ]
 
 
-def table(models, tongue: str) -> str:
-    """Every backend, whether it can run here, and why not, in the language `tongue`."""
+def table(models, language: str) -> str:
+    """Every backend, whether it can run here, and why not, in `language`."""
     parts = []
     for kind in KINDS:
         first = models.backends.able(kind, "auto")[0]
         rows = []
         for name in KINDS[kind].table:
             reason = models.backends.why_not(kind, name)
-            mark = f'<b class="gb-auto">{say("auto_takes", tongue)}</b>' if name == first else ""
+            mark = f'<b class="gb-auto">{say("auto_takes", language)}</b>' if name == first else ""
             state, word = ("no", "cannot_run") if reason else ("yes", "can_run")
             rows.append(
                 f'<tr class="gb-{state}"><th scope="row">{escape(name)}{mark}</th>'
-                f"<td><b>{say(word, tongue)}</b>"
-                f"<span>{escape(reason or note(f'{kind}.{name}', tongue))}</span></td></tr>"
+                f"<td><b>{say(word, language)}</b>"
+                f"<span>{escape(reason or note(f'{kind}.{name}', language))}</span></td></tr>"
             )
-        caption = f"<caption>{say(kind, tongue)}</caption>"
+        caption = f"<caption>{say(kind, language)}</caption>"
         parts.append(f'<table class="gb-backends">{caption}{"".join(rows)}</table>')
     return f'<div class="gb-pair">{"".join(parts)}</div>'

@@ -13,7 +13,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..server.runner import Finished
-from ..texts import language
+from ..texts import request_language
 from . import fill_form
 
 ON_LOAD = Path(__file__).with_name("history.js").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def panel(page) -> gr.HTML:
         if not words:
             return words, "", gr.update(visible=False)
         read = fill_form.read(words, page.shelf)
-        return words, fill_form.html(read, language(request)), gr.update(visible=True)
+        return words, fill_form.html(read, request_language(request)), gr.update(visible=True)
 
     strip.select(show, None, [text, view, chosen], **PRIVATE)
     clear.click(lambda: gr.update(visible=False), None, chosen, js=FORGET, **PRIVATE)

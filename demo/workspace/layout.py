@@ -12,9 +12,9 @@ from typing import Any
 
 import gradio as gr
 
-from ..texts import language
+from ..texts import request_language
 from ..ui import status as stage
-from ..ui.fields import Task
+from ..ui.tab import TaskTab
 from . import (
     backend_menu,
     compare,
@@ -65,7 +65,7 @@ def css(tabs: dict[str, Any]) -> str:
     rules = []
     for key, tab in tabs.items():
         here = SELECTED.format(key)
-        if not isinstance(tab, Task):
+        if not isinstance(tab, TaskTab):
             rules.append(f"{here} #gb-work")
             continue
         rules.append(f"{here} .gb-for:not(.gb-for-{key})")
@@ -75,7 +75,7 @@ def css(tabs: dict[str, Any]) -> str:
     return ",\n".join(rules) + " { display: none !important; }\n"
 
 
-def build(page, tabs: dict[str, Task]) -> None:
+def build(page, tabs: dict[str, TaskTab]) -> None:
     """Build the block of these tasks inside the page and wire it; fills page.form and page.fill."""
     i18n = page.i18n
     page.form = form = {}
@@ -194,7 +194,7 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
     return shown, senders
 
 
-def _settings(page, tabs: dict[str, Task]) -> tuple[dict, tuple]:
+def _settings(page, tabs: dict[str, TaskTab]) -> tuple[dict, tuple]:
     """The settings card; gives the dropdowns of prompt additions and the seed's buttons."""
     i18n, models, form = page.i18n, page.shelf.first, page.form
     usual = models.defaults
@@ -259,8 +259,8 @@ def _follow(page, added: dict, seeds: tuple, last_seed) -> None:
         box.input(partial(menus.put, kind), [prompt, box], [prompt, box], **PRIVATE)
 
     def translate(request: gr.Request):
-        tongue = language(request)
-        return {box: gr.update(choices=choices(tongue)) for box, choices in page.worded.items()}
+        language = request_language(request)
+        return {box: gr.update(choices=choices(language)) for box, choices in page.worded.items()}
 
     gr.on(None, translate, None, [*page.worded], **PRIVATE)
 

@@ -37,9 +37,9 @@ def vae(page) -> gr.Dropdown:
     )
 
 
-def vaes(shelf, tongue: str) -> list[tuple[str, str]]:
+def vaes(shelf, language: str) -> list[tuple[str, str]]:
     """What the dropdown of `vae` offers, the model's own first."""
-    return [(say("vae_own", tongue), ""), *labels(shelf.vaes())]
+    return [(say("vae_own", language), ""), *labels(shelf.vaes())]
 
 
 def addition(page, kind: str) -> gr.Dropdown:
@@ -73,7 +73,7 @@ def find(shelf, name: str):
     return next((e for e in shelf.choices() if e.name == name), None)
 
 
-def additions(shelf, name: str, tongue: str) -> list:
+def additions(shelf, name: str, language: str) -> list:
     """Updates of the two `addition`s for the model `name`; those of other models are marked."""
     chosen = find(shelf, name)
     family = chosen.family if chosen else ""
@@ -83,7 +83,7 @@ def additions(shelf, name: str, tongue: str) -> list:
         choices = []
         for entry in (e for e in found if e.kind == kind):
             strange = family and entry.family and entry.family != family
-            mark = say("other_family", tongue, family=entry.family) if strange else ""
+            mark = say("other_family", language, family=entry.family) if strange else ""
             if entry.reason or strange:
                 mark = f"{mark} ✕".strip()
             choices.append((f"{entry.name} · {mark}" if mark else entry.name, entry.name))

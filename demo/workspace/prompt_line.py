@@ -15,7 +15,7 @@ from pipeline.prompt.embeddings import Embedding
 from pipeline.prompt.encode import count_tokens
 from pipeline.prompt.syntax import Span, parse, spans
 
-from ..texts import language, say
+from ..texts import request_language, say
 
 QUIET = {
     "queue": False,
@@ -50,7 +50,7 @@ def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
         low = (text or "").lower()
         files = [path for word, path in page.embeddings.items() if word.lower() in low]
         read = {one.name: one for one in map(_embedding, files) if one}
-        return html(text or "", tokenizer, language(request), read, _steps(steps))
+        return html(text or "", tokenizer, request_language(request), read, _steps(steps))
 
     # without triggers: when the page opens, and when an input changes
     gr.on(None, look, [prompt, page.form["model"], page.form["steps"]], line, **QUIET)
@@ -73,7 +73,7 @@ def _embedding(path: Path) -> Embedding | None:
 def html(
     text: str,
     tokenizer,
-    tongue: str,
+    language: str,
     known: dict[str, Embedding] | None = None,
     steps: int = 20,
 ) -> str:
@@ -88,7 +88,7 @@ def html(
     hints = "".join(f"<li>{escape(hint)}</li>" for hint in parsed.hints)
     return (
         f'<div class="gb-words"><div class="gb-weights"{stop}>{seen}</div>'
-        f'<span class="gb-tokens">{say("tokens", tongue, used=used, room=room)}</span></div>'
+        f'<span class="gb-tokens">{say("tokens", language, used=used, room=room)}</span></div>'
         f'<ul class="gb-hints">{hints}</ul>'
     )
 

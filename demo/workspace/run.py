@@ -12,9 +12,9 @@ from pipeline.errors import InputError
 
 from ..server.api import GPU
 from ..server.runner import Broken, Finished, broken, fields_of
-from ..texts import language, say
+from ..texts import request_language, say
 from ..ui import status
-from ..ui.fields import Task
+from ..ui.tab import TaskTab
 from . import history
 from .fill_form import TYPED
 
@@ -24,7 +24,7 @@ PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 SIZE = ("width", "height")
 
 
-def wire(page, key: str, task: Task, go: gr.Button, own: dict):
+def wire(page, key: str, task: TaskTab, go: gr.Button, own: dict):
     """Make the task's button draw; returns the listener, to be stopped. own: the task's inputs."""
     seen = page.seen
     shared = {
@@ -35,7 +35,7 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
     given = {**shared, **own} | ({"own_size": page.own_size} if task.own_size else {})
 
     def wait(request: gr.Request):
-        return status.line("running", say("waiting", language(request))), None
+        return status.line("running", say("waiting", request_language(request))), None
 
     def asked(values) -> dict:
         """Fields of the task's Options, and the model's."""
@@ -49,8 +49,8 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
 
     def run(request: gr.Request, *values):
         """Streams the picture. A failure keeps what is on the page and says why."""
-        tongue = language(request)
-        starting = {seen.status: status.line("running", say("starting", tongue))}
+        language = request_language(request)
+        starting = {seen.status: status.line("running", say("starting", language))}
         yield starting | {seen.last_step: None} | seen.comparison.put_away()
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -61,18 +61,18 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
                     if isinstance(event, Finished):
                         before = task.before(dict(zip(given, values, strict=True)))
                         compared = seen.comparison.after(before)
-                        yield _finished(seen, event, tongue, task.first) | compared
+                        yield _finished(seen, event, language, task.first) | compared
                     elif time.monotonic() - shown >= PREVIEW_EVERY:
                         shown = time.monotonic()
                         yield {
-                            seen.view: status.live(event, tongue),
-                            seen.status: status.running(event, tongue),
+                            seen.view: status.live(event, language),
+                            seen.status: status.running(event, language),
                             seen.last_step: event,
                         }
         except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
+            sentence = str(error) if isinstance(error, InputError) else say("broken", language)
             yield {seen.status: status.error(sentence), seen.last_step: IDLE}
-            raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
+            raise gr.Error(sentence, title=say("error", language), print_exception=False) from None
 
     outputs = [seen.view, seen.status, seen.gallery, seen.chosen, seen.parameters]
     outputs += [
@@ -106,7 +106,7 @@ def stopping(seen, stop: gr.Button, runs: list) -> None:
     def halt(step, request: gr.Request):
         if step == IDLE:  # it was done before the button was heard
             return gr.skip()
-        return status.stopped(step, language(request))
+        return status.stopped(step, request_language(request))
 
     def settle(step, request: gr.Request):
         """Says it again: a step that was already on its way may have come after the first word."""
@@ -118,13 +118,13 @@ def stopping(seen, stop: gr.Button, runs: list) -> None:
     )
 
 
-def _finished(seen, event: Finished, tongue: str, first: bool) -> dict:
+def _finished(seen, event: Finished, language: str, first: bool) -> dict:
     """One picture large, several as tiles that open."""
     large = first or len(event.files) == 1
     columns = math.ceil(math.sqrt(len(event.files)))
     return {
         seen.view: status.shown(),
-        seen.status: status.done(event, tongue),
+        seen.status: status.done(event, language),
         seen.gallery: gr.update(
             value=event.files, columns=columns, selected_index=0 if large else None
         ),

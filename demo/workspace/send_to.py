@@ -9,7 +9,7 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.images.open import open_picture
 
-from ..texts import language, say
+from ..texts import request_language, say
 from ..ui import status as stage
 from ..ui.fields import Box
 
@@ -32,17 +32,19 @@ def send(page, buttons: dict[str, gr.Button], source: list, path_of: Callable) -
         box = page.boxes[key]
 
         def put(request: gr.Request, *values, key=key, box=box):
-            tongue = language(request)
+            language = request_language(request)
             path = path_of(*values)
             if path is None:
-                return {page.seen.status: stage.error(say("send_none", tongue))}
-            return opened(page, box, path, tongue, given=False) | {page.tabs: gr.Tabs(selected=key)}
+                return {page.seen.status: stage.error(say("send_none", language))}
+            return opened(page, box, path, language, given=False) | {
+                page.tabs: gr.Tabs(selected=key)
+            }
 
         outputs = {page.seen.status, page.tabs, *box.show(None, None)}
         button.click(put, source, outputs, **PRIVATE)
 
 
-def opened(page, box: Box, path: str | None, tongue: str, given: bool) -> dict:
+def opened(page, box: Box, path: str | None, language: str, given: bool) -> dict:
     """Updates after a picture came into a box, or left it: what cannot be opened is said and does
     not stay. given: whether the box has the file already."""
     status = page.seen.status
@@ -53,7 +55,7 @@ def opened(page, box: Box, path: str | None, tongue: str, given: bool) -> dict:
     except InputError as error:
         return {status: stage.error(str(error)), **box.show(None, None)}
     width, height = picture.image.size
-    said = say("picture_ready", tongue, width=width, height=height)
+    said = say("picture_ready", language, width=width, height=height)
     updates = {status: stage.line("ready", said, below=stage.warnings(picture.notes))}
     return updates | (box.show(path, picture.image) if box.follow or not given else {})
 
@@ -64,7 +66,7 @@ def wire(page, buttons: dict[str, gr.Button]) -> None:
     for box in page.boxes.values():
 
         def check(path: str | None, request: gr.Request, box=box):
-            return opened(page, box, path, language(request), given=True)
+            return opened(page, box, path, request_language(request), given=True)
 
         outputs = {seen.status, *box.show(None, None)}
         box.picture.input(check, box.picture, outputs, **PRIVATE)

@@ -10,7 +10,7 @@ from pipeline.errors import InputError
 from pipeline.model_files import library
 
 from ..server.runner import Broken, broken
-from ..texts import language, say
+from ..texts import request_language, say
 from ..ui import status as stage
 from ..ui import theme
 from . import menus, sampler_menu, vocabulary
@@ -29,45 +29,45 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
     box, now = form["model"], gr.State(shelf.first.name)
     followers = [page.head, *knows, *additions.values()]
 
-    def around(name: str, models, tongue: str) -> dict:
-        updates = [theme.header(say("tagline", tongue), models)]
-        updates += vocabulary.shown(models.vocabulary, tongue)
-        updates += menus.additions(shelf, name, tongue)
+    def around(name: str, models, language: str) -> dict:
+        updates = [theme.header(say("tagline", language), models)]
+        updates += vocabulary.shown(models.vocabulary, language)
+        updates += menus.additions(shelf, name, language)
         return dict(zip(followers, updates, strict=True))
 
     def arrive(request: gr.Request):
         """Files may have come since the server started, and the language is known only now."""
         first = shelf.first
         page.embeddings = {n: e.path for n, e in library.named("embedding").items()}
-        tongue = language(request)
+        language = request_language(request)
         choices = gr.update(choices=menus.labels(shelf.choices()))
-        others = gr.update(choices=menus.vaes(shelf, tongue), visible=bool(shelf.vaes()))
-        return {box: choices, form["vae"]: others} | around(first.name, first, tongue)
+        others = gr.update(choices=menus.vaes(shelf, language), visible=bool(shelf.vaes()))
+        return {box: choices, form["vae"]: others} | around(first.name, first, language)
 
     def wait(name: str, before: str, request: gr.Request):
         if name == before:
             return gr.skip()
-        return stage.line("running", say("model_loading", language(request), name=name))
+        return stage.line("running", say("model_loading", request_language(request), name=name))
 
     def load(own: bool):
         def handler(name: str, before: str, request: gr.Request):
             if name == before:
                 yield {now: before}
                 return
-            tongue = language(request)
+            language = request_language(request)
             try:
                 with broken():
                     models = shelf.get(name)
             except (InputError, Broken) as error:
-                sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
+                sentence = str(error) if isinstance(error, InputError) else say("broken", language)
                 yield {status: stage.error(sentence), box: before}
                 raise gr.Error(
-                    sentence, title=say("error", tongue), print_exception=False
+                    sentence, title=say("error", language), print_exception=False
                 ) from None
             page.tokenizers[name] = models.tokenizer
-            ready = stage.line("ready", say("model_ready", tongue, name=name))
+            ready = stage.line("ready", say("model_ready", language, name=name))
             updates = {now: name, box: gr.update(info=menus.about(shelf, name)), status: ready}
-            updates |= around(name, models, tongue)
+            updates |= around(name, models, language)
             if own:
                 usual = models.defaults
                 updates |= {form[key]: usual[key] for key in NUMBERS}

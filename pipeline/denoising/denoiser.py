@@ -140,28 +140,3 @@ def rescaled(guided: torch.Tensor, cond: torch.Tensor, share: float) -> torch.Te
 
 def _row(more: dict, i: int) -> dict:
     return {k: {name: v[i : i + 1] for name, v in added.items()} for k, added in more.items()}
-
-
-def predicted_clean(query: Query, output: torch.Tensor, prediction: str) -> torch.Tensor:
-    """The clean latents that the model's output means at this query, (1, C, h, w).
-
-    `prediction` is the scheduler's `prediction_type`: epsilon, v_prediction or sample.
-    """
-    alpha = 1 / (1 + query.sigma**2) ** 0.5
-    beta = query.sigma * alpha
-    if prediction == "v_prediction":
-        return alpha * query.x - beta * output
-    if prediction == "sample":
-        return output
-    return (query.x - beta * output) / alpha
-
-
-def output_for(query: Query, clean: torch.Tensor, prediction: str) -> torch.Tensor:
-    """The model's output that means these clean latents (1, C, h, w): `predicted_clean` undone."""
-    alpha = 1 / (1 + query.sigma**2) ** 0.5
-    beta = query.sigma * alpha
-    if prediction == "v_prediction":
-        return (alpha * query.x - clean) / beta
-    if prediction == "sample":
-        return clean
-    return (query.x - alpha * clean) / beta

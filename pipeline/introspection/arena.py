@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..backends import KINDS
-from ..errors import InputError, closest
-from ..options import GenerateOptions, short
+from ..errors import InputError, closest, short_repr
+from ..events import Result
+from ..options import GenerateOptions
 from ..samplers import SAMPLERS, SCHEDULES, check_pair, split_name, start, unsupported
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from ..engine import Result, Step
+    from ..events import Step
 
 FEWEST, MOST = 2, 6  # lanes of a race
 # What is not meant to end where the equation leads: fresh noise on the way, or other guidance.
@@ -163,7 +164,7 @@ def lanes(names: Iterable[Any]) -> tuple[Lane, ...]:
         pair = split_name(name) if isinstance(name, str) else None
         if pair is None:
             there = closest(str(name)[:100], [s.label for s in SAMPLERS.values()])
-            raise InputError(f"There is no sampler {short(name)}; there is {there}.")
+            raise InputError(f"There is no sampler {short_repr(name)}; there is {there}.")
         lane = Lane(pair[0], pair[1] or "automatic")
         reason = check_pair(lane.sampler, lane.schedule)
         reason = reason or unsupported(lane.sampler) or unsupported(lane.taken)
@@ -332,7 +333,7 @@ class _Run:
                 self.models.backends.install(self.rival.attention, self.rival.group_norm)
         began = time.perf_counter()
         event = next(self.events)
-        if hasattr(event, "images"):
+        if isinstance(event, Result):
             self.result = event
             return Finish(self.lane, len(self.times), sum(self.times), event)
         self.times.append(time.perf_counter() - began)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..denoising.denoiser import predicted_clean
 from ..errors import InputError
-from ..latents import vae
+from ..latents import autoencode, vae
 from ..samplers.base import Query
+from ..samplers.prediction import predicted_clean
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,7 +30,7 @@ def guided(moment: Moment) -> bool:
 def frame(models: Any, moment: Moment, kind: str, prediction: str) -> Image.Image:
     """One of KINDS, decoded by the model's autoencoder, at the picture's size.
 
-    prediction: what the model's output means, see recording.Origin. InputError for another kind,
+    prediction: what the model's output means, see RequestOrigin. InputError for another kind,
     and where there is no guidance to look at.
     """
     return vae.to_image(_pixels(models, moment, kind, prediction))
@@ -49,13 +49,4 @@ def _pixels(models: Any, moment: Moment, kind: str, prediction: str) -> torch.Te
         latents = predicted_clean(query, getattr(moment.answer, kind), prediction)
     else:
         latents = getattr(moment, kind)
-    height, width = (side * vae.factor(models.vae) for side in latents.shape[-2:])
-
-    def decoded() -> torch.Tensor:
-        if vae.is_large(width, height):
-            with vae.tiling(models.vae):
-                return vae.decode(models.vae, latents, models.device)
-        return vae.decode(models.vae, latents, models.device)
-
-    with models.lock:
-        return models.backends.start().call(decoded)
+    return autoencode.decode(models, latents)

@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, closest
+from ..events import Result
+from ..samplers.prediction import alpha_beta, to_noise
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from ..engine import Origin, Result, Step
+    from ..events import RequestOrigin, Step
     from ..latents.initial_state import Past, Start
     from ..options import GenerateOptions
     from ..samplers.base import Answer
@@ -49,8 +51,8 @@ class Moment:
     @property
     def noise(self) -> torch.Tensor:
         """What of the latents the model takes for noise, in units of the noise's deviation."""
-        alpha = 1 / (1 + self.sigma**2) ** 0.5
-        return (self.latents - alpha * self.clean) / (self.sigma * alpha)
+        alpha, beta = alpha_beta(self.sigma)
+        return to_noise(self.latents, self.clean, alpha, beta, "sample")
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +77,7 @@ class Recording:
 
     key: str
     model: tuple[str, str, str | None]
-    origin: Origin
+    origin: RequestOrigin
     moments: tuple[Moment, ...]
     final: torch.Tensor
     image: Image.Image
@@ -138,8 +140,8 @@ class Watch:
         self.model = models.name, models.hash, models.vae_name
         self.events, self.limit = events, limit
         self.recordings: list[Recording | None] = []
-        self._moments: dict[Origin, list[Moment] | None] = {}
-        self._bytes: dict[Origin, int] = {}
+        self._moments: dict[RequestOrigin, list[Moment] | None] = {}
+        self._bytes: dict[RequestOrigin, int] = {}
 
     def close(self) -> None:
         self.events.close()
@@ -147,7 +149,7 @@ class Watch:
     def __iter__(self) -> Iterator[Step | Result]:
         try:
             for event in self.events:
-                if hasattr(event, "images"):
+                if isinstance(event, Result):
                     images = event.images[1:] if event.sheet else event.images
                     for way in zip(event.origins, images, event.latents, strict=False):
                         self.recordings.append(self._whole(*way))
@@ -178,7 +180,9 @@ class Watch:
             grids=tuple(g.half() for g in step.grids),
         )
 
-    def _whole(self, origin: Origin, image: Image.Image, final: torch.Tensor) -> Recording | None:
+    def _whole(
+        self, origin: RequestOrigin, image: Image.Image, final: torch.Tensor
+    ) -> Recording | None:
         moments = self._moments.get(origin)
         if not moments:
             return None
@@ -414,7 +418,7 @@ class Remake(Watch):
         while True:
             try:
                 for event in watch:
-                    if not hasattr(event, "images"):
+                    if not isinstance(event, Result):
                         yield event
             finally:
                 watch.close()

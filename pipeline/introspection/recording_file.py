@@ -14,9 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..errors import InputError
 from ..metadata.save import KEYWORD
+from ..version import __version__
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -134,12 +134,12 @@ def _read(path: Path) -> tuple[dict, dict]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..model_files import diffusers_folder
+    from ..model_files.safetensors_header import read_header
 
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path.name} is larger than {MAX_BYTES >> 20} MB.")
-        _, said = diffusers_folder.safetensors(path)
+        said = read_header(path).metadata
         header = json.loads(said.get("tree") or "{}")
         data = path.read_bytes()
     except OSError as error:
@@ -163,7 +163,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     import torch
     from PIL import Image
 
-    from ..engine import Origin
+    from ..events import RequestOrigin
     from ..latents.initial_state import Start
     from ..options import GenerateOptions
     from ..samplers import Answer
@@ -221,7 +221,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     if KEYWORD in image.info:
         kept.info["receipt"] = str(image.info[KEYWORD])
     first, second = row["seeds"]
-    origin = Origin(
+    origin = RequestOrigin(
         options,
         start if start is not None else _unknown(lineage),
         (_whole(first), None if second is None else _whole(second)),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import engine
+from ..events import Result
 from ..latents import noise, vae
 from ..options import GenerateOptions
 from ..prompt import resources
@@ -86,7 +87,7 @@ def stages(models: Any, options: GenerateOptions) -> Iterator[Stage]:
     with closing(engine.stream(replace(models, lock=lock), options)) as events:
         step, spent, counted = None, 0.0, 1  # the first time is the text encoder's
         for event in events:
-            done = event if hasattr(event, "images") else None
+            done = event if isinstance(event, Result) else None
             if step is not None and (done or event.index != step.index):
                 yield Stage("step", step, tuple(step.latents.shape), spent)
                 spent = 0.0

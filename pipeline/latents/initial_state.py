@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import oom
-from ..denoising.denoiser import output_for, predicted_clean
-from ..errors import InputError
 from ..samplers.base import Answer, Query
-from . import vae
+from ..samplers.prediction import output_for, predicted_clean
+from . import autoencode, vae
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,52 +60,6 @@ def steered(answer: Answer, query: Query, prediction: str, steer: Steer) -> Answ
     return Answer(changed(answer.output), None, uncond)
 
 
-def encode_picture(models: Any, image: Image.Image, running: Any = None) -> torch.Tensor:
-    """An RGB picture, its sides multiples of the autoencoder's factor, as scaled latents
-    (1, C, h, w), float32 on the CPU; in tiles where it is large or memory runs out."""
-    from ..images.open import to_tensor
-
-    return _encode(models, to_tensor(image), running)
-
-
-def _encode(models: Any, pixels: torch.Tensor, running: Any = None) -> torch.Tensor:
-    running = running or models.backends.start()
-    height, width = pixels.shape[-2:]
-
-    def encode() -> torch.Tensor:
-        return running.call(lambda: vae.encode(models.vae, pixels, models.device))
-
-    def tiled() -> torch.Tensor:
-        with vae.tiling(models.vae):
-            return encode()
-
-    try:
-        with models.lock:
-            return oom.sparing(tiled if vae.is_large(width, height) else encode, tiled)
-    except torch.OutOfMemoryError:
-        pass
-    raise InputError(
-        f"There is not enough memory on {models.device} for a picture of {width}x{height}; give a"
-        " smaller one, or start with --low-memory."
-    )
-
-
-def decode_latents(models: Any, latents: torch.Tensor) -> Image.Image:
-    """Scaled latents (1, C, h, w) as an RGB picture; in tiles where it must be."""
-    running = models.backends.start()
-    height, width = (side * vae.factor(models.vae) for side in latents.shape[-2:])
-
-    def decode() -> torch.Tensor:
-        return running.call(lambda: vae.decode(models.vae, latents, models.device))
-
-    def tiled() -> torch.Tensor:
-        with vae.tiling(models.vae):
-            return decode()
-
-    with models.lock:
-        return vae.to_image(oom.sparing(tiled if vae.is_large(width, height) else decode, tiled))
-
-
 def beside(
     models: Any, image: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]
 ) -> torch.Tensor | None:
@@ -129,4 +81,4 @@ def beside(
     else:
         hole = latent_mask(mask, width, height, factor)
         pixels = torch.where(to_tensor(mask)[:, :1] > 0.5, 0.5, to_tensor(image))
-    return torch.cat([hole, _encode(models, pixels)], 1)
+    return torch.cat([hole, autoencode.encode(models, pixels)], 1)

@@ -75,14 +75,9 @@ def slerp(share: float, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
     return sum(weight * x for weight, x in zip(weights, (low, high), strict=True))
 
 
-def kept(config: Mapping[str, Any]) -> torch.Tensor:
+def alphas_cumprod(config: Mapping[str, Any]) -> torch.Tensor:
     """For each timestep of a scheduler's configuration, the share of the picture's power that the
     noise has left, (T,): alpha-bar of Ho et al., arXiv 2006.11239."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler.from_config(dict(config)).alphas_cumprod
-
-
-def noised(clean: torch.Tensor, noise: torch.Tensor, share: float) -> torch.Tensor:
-    """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps of clean latents, where `share` is abar."""
-    return share**0.5 * clean + (1 - share) ** 0.5 * noise

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..model_files import ldm_keys
-from ..model_files.diffusers_folder import short
 from ..model_files.lora_keys import FAMILIES, layer_names
 from .products import Product
 from .reading import Lora, Part, read

@@ -11,9 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..model_files import lora_keys
-from ..model_files.diffusers_folder import read_json, safetensors, short
+from ..model_files.json_file import read_json
+from ..model_files.safetensors_header import read_header
 from .products import PRODUCTS, Product, Size
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def read(path: str | os.PathLike) -> Lora:
     A LoRA without alpha counts as one whose alpha is its rank.
     """
     path = Path(path)
-    header, metadata = safetensors(path)
+    opened = read_header(path)
+    header, metadata = opened.tensors, opened.metadata
     layers = _layers(path, header)
     tensors = _tensors(path, header)
     configs = _peft_configs(path, metadata)

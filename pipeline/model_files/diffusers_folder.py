@@ -1,52 +1,25 @@
-"""Looks at a model's files before any loader does; imports no torch, unpickles nothing.
+"""Check a model folder in diffusers' format before any loader opens it.
 
-A model comes from strangers. What a loader would answer with a traceback, a crash or by running the
-file's own code is found here first and becomes an InputError of one sentence. Only headers are
-read, so it takes milliseconds for gigabytes.
+Model files come from strangers. Whatever a loader would answer with a traceback, a crash or by
+running the file's code is found here and becomes an InputError of one sentence. Only JSON files
+and headers are read, so it takes milliseconds for gigabytes; nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, reason_of, short
+from .json_file import MAX_JSON, are_sizes, read_json
+from .safetensors_header import MAX_TENSORS, PICKLES, read_header
 
-MAX_JSON = 16_000_000  # bytes; the largest honest one, SD's tokenizer.json, has 4 MB
-MAX_HEADER = 25_000_000  # bytes; the format allows 100 MB, an SDXL checkpoint has 0.4 MB
-MAX_TENSORS = 100_000
-MAX_PARTS = {  # of a header, by the character that each of them costs
-    b"{": ("objects", 2 * MAX_TENSORS),
-    b"[": ("lists", 4 * MAX_TENSORS),
-    b",": ("values", 20 * MAX_TENSORS),
-}
 MAX_NUMBER = 1_000_000  # of a config.json: no size or count of a real model is larger
 MAX_LAYERS = 128
-ITEM_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64"), 8),
-}
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-MAGIC = {  # first bytes of what people rename to .safetensors
-    b"PK\x03\x04": "a zip archive of pickles, as torch.save writes it, and is not loaded",
-    b"\x80\x02": "a pickle, which is not loaded",
-    b"\x80\x03": "a pickle, which is not loaded",
-    b"\x80\x04": "a pickle, which is not loaded",
-    b"\x80\x05": "a pickle, which is not loaded",
-    b"version https://git-lfs": "a Git LFS pointer, not the weights (git lfs pull fetches them)",
-    b"GGUF": "a GGUF file, which this version does not read",
-    b"\x89HDF": "an HDF5 file, which this version does not read",
-    b"<": "a web page, not weights",
-}
 
 
 @dataclass(frozen=True)
@@ -106,7 +79,7 @@ def check_component(folder: Path, name: str) -> None:
     read_config(folder, name)
     if COMPONENTS[name].weights:
         for file in find_weights(folder, name).files:
-            check_safetensors(file)
+            read_header(file)
     if name.startswith("tokenizer"):
         _check_tokenizer(folder / name)
 
@@ -233,156 +206,6 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(shards)
 
 
-def check_safetensors(path: str | os.PathLike) -> None:
-    """Pass a whole, well-formed safetensors file."""
-    safetensors_header(path)
-
-
-def safetensors_header(path: str | os.PathLike) -> dict[str, dict]:
-    """Name to {"dtype", "shape", "data_offsets"} of each tensor; the file is checked on the way."""
-    return safetensors(path)[0]
-
-
-def safetensors(path: str | os.PathLike) -> tuple[dict[str, dict], dict[str, str]]:
-    """The tensors as `safetensors_header` has them, and the file's own metadata.
-
-    Stricter than the format (https://huggingface.co/docs/safetensors): no duplicate names, no
-    unknown fields, at most 25 MB of header.
-    """
-    path = Path(path)
-    shown = short(path)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"{shown} is no file.")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(32)
-            if head[8:9] != b"{":
-                _say_what_it_is(shown, head)
-            (length,) = struct.unpack("<Q", head[:8])
-            if length > size - 8:
-                raise InputError(
-                    f"{shown} is truncated: a header of {length:,} bytes in a file of {size:,}."
-                )
-            if length > MAX_HEADER:
-                raise InputError(
-                    f"{shown} has a header of {length:,} bytes; at most {MAX_HEADER:,} are read."
-                )
-            file.seek(8)
-            raw = file.read(length)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{shown} cannot be read: {_reason(error)}.") from None
-    for mark, (parts, most) in MAX_PARTS.items():  # before Python makes objects of them
-        if raw.count(mark) > most:
-            raise InputError(
-                f"The header of {shown} is damaged: it holds {raw.count(mark):,} {parts}, more than"
-                f" {MAX_TENSORS:,} tensors need."
-            )
-    header = _parse(raw, shown, "The header of ")
-    if not isinstance(header, dict):
-        raise InputError(f"The header of {shown} is damaged: it must be an object.")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise InputError(
-            f"The header of {shown} is damaged: its __metadata__ must map text to text."
-        )
-    if len(header) > MAX_TENSORS:
-        raise InputError(f"{shown} names {len(header):,} tensors; {MAX_TENSORS:,} are allowed.")
-    _check_layout(header, size - 8 - length, shown)
-    return header, metadata
-
-
-def _check_layout(header: dict, size: int, shown: str) -> None:
-    """Each tensor's bytes must fit its shape, and all must cover the `size` bytes without a gap."""
-    spans = []
-    for name, info in header.items():
-        if not isinstance(info, dict) or set(info) != {"dtype", "shape", "data_offsets"}:
-            raise InputError(f"{shown} is damaged: tensor {short(name)} is not fully described.")
-        dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-            raise InputError(f"{shown}: tensor {short(name)} has the unknown type {short(dtype)}.")
-        if not _sizes(shape) or len(shape) > 16 or math.prod(d or 1 for d in shape) >= 2**60:
-            raise InputError(f"{shown}: tensor {short(name)} has the shape {short(shape)}.")
-        if not _sizes(offsets) or len(offsets) != 2:
-            raise InputError(f"{shown}: tensor {short(name)} has the offsets {short(offsets)}.")
-        if offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]:
-            raise InputError(
-                f"{shown} is damaged: tensor {short(name)} has {offsets[1] - offsets[0]:,} bytes,"
-                f" its shape needs {math.prod(shape) * ITEM_BYTES[dtype]:,}."
-            )
-        spans.append((*offsets, name))
-    end = 0
-    for start, stop, name in sorted(spans):
-        if start != end:
-            fault = "overlaps the one before it" if start < end else "leaves a hole before it"
-            raise InputError(f"{shown} is damaged: tensor {short(name)} {fault}.")
-        end = stop
-    if end > size:
-        raise InputError(
-            f"{shown} is truncated: it needs {end:,} bytes of weights and has {size:,}."
-        )
-    if end < size:
-        raise InputError(f"{shown} is damaged: {size - end:,} bytes follow its last tensor.")
-
-
-def _say_what_it_is(shown: str, head: bytes) -> None:
-    for magic, what in MAGIC.items():
-        if head.startswith(magic):
-            raise InputError(f"{shown} is {what}.")
-    if len(head) < 10:
-        raise InputError(f"{shown} is truncated: it has {len(head)} bytes.")
-    raise InputError(f"{shown} is no safetensors file: its header does not start with an object.")
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of at most 16 MB, without duplicate keys, NaN or endless nesting."""
-    shown = short(path)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"{shown} is no file.")
-        if os.stat(path).st_size > MAX_JSON:
-            raise InputError(f"{shown} is too large; at most {MAX_JSON:,} bytes are read.")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{shown} cannot be read: {_reason(error)}.") from None
-    return _parse(raw, shown, "")
-
-
-def _parse(raw: bytes, shown: str, of: str) -> Any:
-    def no_twins(pairs: list[tuple[str, Any]]) -> dict:
-        keys = dict(pairs)
-        if len(keys) != len(pairs):
-            raise ValueError("a name stands in it twice")
-        for text in (*keys, *keys.values()):
-            if isinstance(text, str):
-                text.encode()  # half a surrogate pair is no text
-        return keys
-
-    def whole(digits: str) -> int:
-        if digits == "-0":  # a float to other readers
-            raise ValueError("-0 is no whole number")
-        return int(digits)
-
-    def no_constant(name: str):
-        raise ValueError(f"{name} is no number")
-
-    try:
-        text = raw.decode("utf-8")
-        return json.loads(
-            text, object_pairs_hook=no_twins, parse_constant=no_constant, parse_int=whole
-        )
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UnicodeError):
-            reason = "it is not UTF-8"
-        elif isinstance(error, RecursionError):
-            reason = "it is nested too deeply"
-        else:
-            reason = _reason(error)
-        raise InputError(f"{of}{shown} is damaged: {reason}.") from None
-
-
 def _check_numbers(value: Any, path: Path, key: str = "") -> None:
     """No number of a configuration may be one that only an attack would hold."""
     if isinstance(value, dict):
@@ -406,7 +229,7 @@ def _check_scheduler(config: dict, path: Path) -> None:
                 f"{short(path)}: {key} is {short(config[key])}; it can be {', '.join(allowed)}."
             )
     steps = config.get("num_train_timesteps", 1000)
-    if not _sizes([steps]) or not 2 <= steps <= 10_000:
+    if not are_sizes([steps]) or not 2 <= steps <= 10_000:
         raise InputError(f"{short(path)}: num_train_timesteps is {short(steps)}.")
     for key in ("beta_start", "beta_end"):
         beta = config.get(key, 0.01)
@@ -430,7 +253,7 @@ def _check_tokenizer(place: Path) -> None:
             raise _missing(place.parent, f"tokenizer/{name}")
     else:
         vocabulary = read_json(place / "vocab.json")
-        if not isinstance(vocabulary, dict) or not _sizes(list(vocabulary.values())):
+        if not isinstance(vocabulary, dict) or not are_sizes(list(vocabulary.values())):
             raise InputError(f"{short(place / 'vocab.json')} must map words to numbers.")
         try:
             text = (place / "merges.txt").read_bytes()[:MAX_JSON].decode("utf-8")
@@ -468,9 +291,9 @@ def _check_fit(folder: Path) -> None:
         raise InputError(f"The UNet of {short(folder)} asks for classes; this version has none.")
     for name, config in (("unet", unet), ("vae", vae)):
         blocks, side = config.get("block_out_channels", [64]), config.get("sample_size") or 64
-        if not _sizes(blocks) or not 1 <= len(blocks) <= 8:
+        if not are_sizes(blocks) or not 1 <= len(blocks) <= 8:
             raise InputError(f"{short(folder / name)}: block_out_channels is {short(blocks)}.")
-        if not _sizes(side if isinstance(side, list) else [side]):
+        if not are_sizes(side if isinstance(side, list) else [side]):
             raise InputError(f"{short(folder / name)}: sample_size is {short(side)}.")
     scale = vae.get("scaling_factor", 0.18215)
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale <= 0:
@@ -487,12 +310,12 @@ def _check_fit(folder: Path) -> None:
     width, words = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
     if xl:
         second = read_config(folder, "text_encoder_2")
-        if _sizes([words, second.get("hidden_size", 512)]):
+        if are_sizes([words, second.get("hidden_size", 512)]):
             words += second.get("hidden_size", 512)
         # pooled words and six sizes, each embedded
         pooled, sizes = second.get("projection_dim", 512), unet.get("addition_time_embed_dim")
         room = unet.get("projection_class_embeddings_input_dim")
-        if not _sizes([pooled, sizes, room]) or room != pooled + 6 * sizes:
+        if not are_sizes([pooled, sizes, room]) or room != pooled + 6 * sizes:
             raise InputError(
                 f"The UNet of {short(folder)} takes {short(room)} numbers beside time and words;"
                 f" its second text encoder's {short(pooled)} and 6 sizes of {short(sizes)} do not"
@@ -529,7 +352,7 @@ def _check_links(folder: Path, place: Path) -> None:
     try:
         entries = sorted(place.iterdir()) if place.is_dir() else []
     except OSError as error:
-        raise InputError(f"{short(place)} cannot be read: {_reason(error)}.") from None
+        raise InputError(f"{short(place)} cannot be read: {reason_of(error)}.") from None
     for entry in entries:
         _check_inside(roots, entry)
 
@@ -539,22 +362,11 @@ def _check_inside(roots: tuple[Path, ...], path: Path) -> None:
         real = Path(os.path.realpath(path, strict=True))
         mode = os.stat(real).st_mode
     except OSError as error:
-        raise InputError(f"{short(path)} cannot be read: {_reason(error)}.") from None
+        raise InputError(f"{short(path)} cannot be read: {reason_of(error)}.") from None
     if not any(real.is_relative_to(root) for root in roots):
         raise InputError(f"{short(path)} is a link that leads out of the model folder.")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{short(path)} is neither a file nor a folder.")
-
-
-def _sizes(values: Any) -> bool:
-    """A list of whole numbers, none negative, none beyond a file's size."""
-    return isinstance(values, list) and all(
-        isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**60 for v in values
-    )
-
-
-def _reason(error: Exception) -> str:
-    return short(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def _missing(folder: Path, what: str) -> InputError:
@@ -563,17 +375,3 @@ def _missing(folder: Path, what: str) -> InputError:
 
 def _tail(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
-
-
-def short(value: Any) -> str:
-    """`value` as one printable line: the end of a long path, the start of anything else."""
-    try:
-        text = value if isinstance(value, str) else str(value)
-    except ValueError:
-        text = "a number of thousands of digits"
-    end = isinstance(value, Path)
-    text = text[-121:] if end else text[:121]  # one more than is shown: a name may have megabytes
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    if len(text) <= 120:
-        return text
-    return "..." + text[-117:] if end else text[:117] + "..."

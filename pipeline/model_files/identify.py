@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .diffusers_folder import MAX_LAYERS, components, read_config, safetensors, short
+from ..errors import InputError, short
+from .diffusers_folder import MAX_LAYERS, components, read_config
 from .ldm_keys import PREFIXES
 from .lora_keys import FAMILIES as BY_WIDTH
 from .lora_keys import family as lora_family
 from .lora_keys import is_lora
+from .safetensors_header import read_header
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "xl": "SD XL"}
 BY_LABEL = {label: key for key, label in FAMILIES.items()}
@@ -82,10 +83,10 @@ def look(path: str | os.PathLike) -> tuple[Recognised, Shapes]:
 
     InputError in one sentence for a file that is no safetensors file, or a damaged checkpoint.
     """
-    header, metadata = safetensors(path)
-    shapes = {name: tuple(info["shape"]) for name, info in header.items()}
+    header = read_header(path)
+    shapes = {name: tuple(info["shape"]) for name, info in header.tensors.items()}
     try:
-        return recognise(shapes, metadata), shapes
+        return recognise(shapes, header.metadata), shapes
     except Damaged as fault:
         raise InputError(f"{short(Path(path))} {fault}.") from None
 

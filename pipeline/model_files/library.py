@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import InputError
 from . import diffusers_folder
 from .identify import FAMILIES, KINDS, Recognised, folder_family, look
+from .safetensors_header import PICKLES
 
 EMBEDDED = Path(__file__).parents[1] / "models"
 UPSCALER = EMBEDDED / "upscaler"  # no diffusion model, see upscaler.py
@@ -91,7 +92,7 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
         elif folder:
             if depth > 1:
                 yield from _walk(path, depth - 1)
-        elif path.suffix.lower() in (".safetensors", *diffusers_folder.PICKLES):
+        elif path.suffix.lower() in (".safetensors", *PICKLES):
             yield path
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, short
 from . import diffusers_folder, identify, ldm_keys, library
-from .diffusers_folder import short
+from .json_file import read_json
 from .ldm_keys import Stored
+from .safetensors_header import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,7 @@ def open_vae(path: Path, family: str) -> Part:
 def _open_folder(folder: Path) -> Source:
     diffusers_folder.check_folder(folder)
     names = diffusers_folder.components(folder)
-    index = diffusers_folder.read_json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     parts = {n: _folder_part(folder, n) for n in names if diffusers_folder.COMPONENTS[n].weights}
     family = identify.folder_family(folder)
     scheduler = diffusers_folder.read_config(folder, "scheduler")
@@ -176,7 +177,7 @@ def _folder_part(folder: Path, name: str) -> Part:
 
 
 def _stored(file: Path, name: str, _=()) -> dict[str, Stored]:
-    return {_modern(name, key): Stored(key) for key in diffusers_folder.safetensors_header(file)}
+    return {_modern(name, key): Stored(key) for key in read_header(file).tensors}
 
 
 def _file_part(path: Path, name: str, prefix: str, config: dict) -> Part:
@@ -254,9 +255,7 @@ def _bare(name: str, config: dict):
 def _headers(part: Part) -> dict[str, tuple[Path, dict]]:
     """Each tensor of the part's files: its file, and what the header says of it."""
     return {
-        key: (file, info)
-        for file in part.files
-        for key, info in diffusers_folder.safetensors_header(file).items()
+        key: (file, info) for file in part.files for key, info in read_header(file).tensors.items()
     }
 
 

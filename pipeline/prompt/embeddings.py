@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
-from ..model_files.diffusers_folder import safetensors_header, short
+from ..errors import InputError, short
+from ..model_files.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def read(path: str | os.PathLike) -> Embedding:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    header = safetensors_header(path)
+    header = read_header(path).tensors
     shown = short(path.name)
     names = XL if header.keys() >= set(XL) else ("emb_params",)
     if len(header) == 1:

@@ -8,9 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, closest
+from ..errors import InputError, closest, short
 from ..model_files import library
-from ..model_files.diffusers_folder import short
 from ..model_files.library import Entry
 from . import embeddings as inversion
 from .embeddings import Embedding

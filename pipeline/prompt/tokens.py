@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import NamedTuple
 
-from ..model_files.diffusers_folder import short
+from ..errors import short
 
 MAX_DEPTH = 32  # open brackets at once; 1.1**25 is beyond any weight that is of use
 MAX_HINTS = 8

@@ -43,6 +43,7 @@ import torch
 from ..errors import InputError
 from . import schedules, zero_terminal_snr
 from .base import Query
+from .prediction import velocity_to_noise
 
 EULER = "EulerDiscreteScheduler"
 COUNTS = ("LCMScheduler", "TCDScheduler")  # they tell the last step by counting
@@ -115,7 +116,7 @@ def _run(scheduler, noise, steps, order, generator, trained, velocity, clean=Non
         answer = yield Query(x, asked, step, sigma)
         output = answer.output.to(latents.dtype)
         if velocity and scheduler.config.prediction_type == "epsilon":
-            output = (sigma * x + output) / math.sqrt(1 + sigma**2)
+            output = velocity_to_noise(x, output, sigma)
         latents = scheduler.step(output, t, latents, return_dict=False, **more)[0]
     return latents
 

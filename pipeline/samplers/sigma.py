@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from . import diffusers_adapter, schedules
+from . import diffusers_adapter, prediction, schedules
 from .base import Query
 
 
@@ -33,9 +33,7 @@ class Model:
         t = torch.tensor(schedules.timestep(sigma, self.trained), device=x.device)
         query = Query(x / math.sqrt(1 + sigma**2), t, step, sigma)
         output = (yield query).output.to(x.dtype)
-        if self.predicts == "epsilon":
-            return x - sigma * output
-        return (query.x - sigma * output) / math.sqrt(1 + sigma**2)
+        return prediction.denoised(x, query.x, output, sigma, self.predicts)
 
     def noise(self, x):
         """Fresh noise of x's shape, drawn on the CPU whatever the device."""

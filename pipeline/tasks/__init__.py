@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, closest
 
 if TYPE_CHECKING:
-    from ..engine import Result, Step
+    from ..events import Result, Step
     from ..options import GenerateOptions
 
 

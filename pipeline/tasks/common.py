@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..events import Result
 
 if TYPE_CHECKING:
-    from ..engine import Result
     from ..latents.initial_state import Start
 
 PIXELS = ("glass", "lanczos")  # of UPSCALERS in pipeline/images/upscaler.py
@@ -42,7 +42,8 @@ def begin(models, options: Any, image, fields: Mapping[str, Any], **more: Any) -
     more: what else a Start has.
     """
     from .. import samplers
-    from ..latents.initial_state import Start, encode_picture
+    from ..latents.autoencode import encode_picture
+    from ..latents.initial_state import Start
 
     first = samplers.begin_at(options.strength, options.steps)
     return Start(encode_picture(models, image), first, fields=fields, **more)
@@ -111,7 +112,7 @@ def numbered(events: Iterable, before: int, total: int, seconds: float = 0.0):
     """Steps of one pass among `total` of several, after `before` steps and `seconds`; returns its
     Result."""
     for event in events:
-        if hasattr(event, "images"):
+        if isinstance(event, Result):
             return replace(event, seconds=seconds + event.seconds)
         yield replace(
             event, index=before + event.index, total=total, seconds=seconds + event.seconds

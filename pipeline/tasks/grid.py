@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ..errors import InputError, closest
-from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions, short
+from ..errors import InputError, closest, short_repr
+from ..events import Step
+from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions
 from .grid_axes import MAX_CELLS, OWN, Axis, applied, on, read, touched
 from .option_types import TaskOptions
 
@@ -38,7 +39,7 @@ class Options(TaskOptions):
     @classmethod
     def _axis(cls, value: Any, info) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"{info.field_name} must be text {HOW}, not {short(value)}.")
+            raise ValueError(f"{info.field_name} must be text {HOW}, not {short_repr(value)}.")
         if len(value) > MAX_PROMPT:
             raise ValueError(
                 f"{info.field_name} has {len(value):,} characters; at most {MAX_PROMPT:,} are"
@@ -142,7 +143,7 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
         used = _models(models, cell, shelf)
         with closing(used.stream(cell.options, words=words)) as events:
             for event in events:
-                if not hasattr(event, "images"):
+                if isinstance(event, Step):
                     spent = time.perf_counter() - began
                     yield replace(event, image=number, count=len(order), seconds=spent)
         results[cell.place] = event
@@ -165,15 +166,15 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
 
 def _text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
     """The sheet's parameters text: that of its first picture and, as in A1111, the axes."""
-    from .. import engine
     from ..latents import noise
+    from ..metadata.parameters import parameters_text
     from ..prompt import resources
 
     more = {"Script": "X/Y/Z plot"}
     for axis in found.values():
         more |= axis.fields
     asked = resources.read(models, options)
-    return engine.parameters(models, options, noise.seeds(options, 0), asked, more)
+    return parameters_text(models, options, noise.seeds(options, 0), asked, more)
 
 
 def _seeded(options: Options) -> Options:
@@ -202,7 +203,7 @@ def _there(axis: Axis, shelf) -> Axis:
         elif name is None:
             there = closest(value[:100], names) or "none"
             raise InputError(
-                f"On the axis {axis.letter}, there is no {axis.name} {short(value)} to choose;"
+                f"On the axis {axis.letter}, there is no {axis.name} {short_repr(value)} to choose;"
                 f" there is {there}."
             )
         elif names[name].reason:
@@ -268,7 +269,7 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
 
 
 def _defaults(models, cell: Cell, shelf) -> dict[str, Any]:
-    from ..loading.load import read_defaults
+    from ..loading.defaults import read_defaults
     from ..model_files.manifest import open_source, with_vae
 
     entry = _entries("model", shelf)[cell.model or models.name]

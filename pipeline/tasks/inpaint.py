@@ -77,7 +77,8 @@ def stream(models, options: Options, *, words: bool = False):
     from ..images import masks
     from ..images.open import fitted
     from ..latents import vae
-    from ..latents.initial_state import beside, encode_picture
+    from ..latents.autoencode import encode_picture
+    from ..latents.initial_state import beside
     from .common import begin, sized
 
     seed = models.resolve(options).seed

@@ -67,7 +67,7 @@ class Ema:
 
 
 class Trainer:
-    """Minimizes the "loss" that `step_fn(generator, step)` returns, until time or steps are used up.
+    """Minimizes the "loss" that `step_fn(generator, step)` returns.
 
     step_fn: its other entries are only logged. config: stored in the checkpoint; a run with another
     config cannot be resumed. batch: pictures per step, for the images/s figure. clip: the largest

@@ -43,7 +43,7 @@ def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | Non
 
 
 def resume(trainer: Trainer) -> bool:
-    """Resume `trainer`; return False where there is no checkpoint. InputError for other settings."""
+    """Resume `trainer`; return False without a checkpoint. InputError for other settings."""
     try:
         return trainer.resume()
     except ValueError as error:

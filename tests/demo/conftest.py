@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from demo.texts import TEXTS
-from pipeline.engine import Result
 from pipeline.errors import InputError
+from pipeline.events import Result
 from pipeline.model_cache import Shelf
 from pipeline.model_files import library
 from pipeline.model_files.library import Entry

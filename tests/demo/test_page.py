@@ -12,8 +12,7 @@ from PIL import Image
 
 from demo import build
 from demo.server.runner import SMALL, Broken, Finished, Progress, fields_of, painter
-from demo.tabs import TABS
-from demo.tabs import TASKS as TABS_OF_TASKS
+from demo.tabs import TABS, TASK_TABS
 from demo.ui import status
 from demo.workspace import history, vocabulary
 from demo.workspace.layout import EXAMPLES
@@ -28,13 +27,13 @@ def fields(**given):
 
 
 def test_every_task_has_a_tab():
-    assert set(TABS_OF_TASKS) == set(TASKS)
+    assert set(TASK_TABS) == set(TASKS)
     assert set(TABS) - set(TASKS) >= {"info", "kernels"}
     for prompt in EXAMPLES:
         GenerateOptions(prompt=prompt)
 
 
-@pytest.mark.parametrize("key", TABS_OF_TASKS)
+@pytest.mark.parametrize("key", TASK_TABS)
 def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_shelf):
     """Every field of a task can be set on the page, and its default there is the task's own."""
     page = build(fake_shelf(fake_models()))

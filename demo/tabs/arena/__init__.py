@@ -14,12 +14,14 @@ from pipeline.errors import InputError
 from pipeline.introspection import arena as pipeline_arena
 from pipeline.options import GenerateOptions
 
+from ...page import Page
 from ...server.api import GPU
 from ...server.runner import MODEL, Broken, broken
-from ...texts import language, say
+from ...texts import request_language, say
 from ...ui import status as stage
 from ...ui import stop as stopping
-from . import texts  # noqa: F401
+from ...ui.tab import Tab
+from . import texts
 from . import view as arena
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
@@ -31,7 +33,7 @@ SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two pictures of the race, a
 KEPT = 32  # references of earlier races
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n, shelf = page.i18n, page.shelf
     references = References()
@@ -87,25 +89,25 @@ def tab(page) -> None:
         notes = gr.HTML(apply_default_css=False, elem_id="arena-notes")
 
     def idle(request: gr.Request):
-        tongue = language(request)
-        return arena.curves((), (), 20, tongue), arena.said(tongue)
+        language = request_language(request)
+        return arena.curves((), (), 20, language), arena.said(language)
 
     gr.on(None, idle, None, [report, notes], queue=False, **PRIVATE)
 
     def wait(request: gr.Request):
-        return stage.line("running", say("waiting", language(request)))
+        return stage.line("running", say("waiting", request_language(request)))
 
     def shown(given_of, request: gr.Request, model, vae, *values):
         """Streams a race. given_of(models): who races; a failure keeps what is on the page."""
-        tongue = language(request)
-        yield {status: stage.line("running", say("starting", tongue))}
+        language = request_language(request)
+        yield {status: stage.line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
         try:
             with broken():
                 names, models, options = asked(shelf, fields)
                 given = given_of(models)
             size = options.width, options.height
-            board = arena.Board(given, options.steps, size, tongue)
+            board = arena.Board(given, options.steps, size, language)
             key, reference = None, None
             if not board.backends:
                 key, reference = references.find(models, options)
@@ -116,9 +118,9 @@ def tab(page) -> None:
                 tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
                 closing(compete("arena", options, names, folder, given, reference)) as events,
             ):
-                explained = arena.said(tongue)
+                explained = arena.said(language)
                 if board.backends:
-                    explained = arena.said_of_backends(models, tongue)
+                    explained = arena.said_of_backends(models, language)
                 first = {view: board.lanes(), report: board.report(), notes: explained}
                 yield first | {files: gr.update(visible=False)}
                 for news in events:
@@ -141,9 +143,9 @@ def tab(page) -> None:
                     files: gr.update(value=[t.file for t in board.tracks if t.file], visible=True),
                 }
         except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
+            sentence = str(error) if isinstance(error, InputError) else say("broken", language)
             yield {status: stage.error(sentence)}
-            raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
+            raise gr.Error(sentence, title=say("error", language), print_exception=False) from None
 
     def of_samplers(request: gr.Request, model, vae, chosen, *values):
         yield from shown(
@@ -283,3 +285,6 @@ def _endpoint(shelf, references: References, compete) -> None:
         inputs += [gr.Textbox(None, label=n) for n in MODEL]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.JSON(label="lanes")]
         gr.Button().click(race, inputs, outputs, api_name="race", **GPU)
+
+
+TAB = Tab(title=("Arena", "竞技场"), build=build, texts=texts.TEXTS)

@@ -102,13 +102,13 @@ class Track:
 
 
 class Board:
-    """All lanes of one race, told News; gives the page's HTML in the language `tongue`.
+    """All lanes of one race, told News; gives the page's HTML in `language`.
 
     given: the Lanes, or the Rivals where backends race. reference: known from an earlier race.
     """
 
-    def __init__(self, given: Sequence, steps: int, shape: tuple[int, int], tongue: str):
-        self.given, self.steps, self.shape, self.tongue = given, steps, shape, tongue
+    def __init__(self, given: Sequence, steps: int, shape: tuple[int, int], language: str):
+        self.given, self.steps, self.shape, self.language = given, steps, shape, language
         self.backends = isinstance(given[0], arena.Rival)
         self.tracks = [Track(one.label, total=steps) for one in given]
         self.reference = Track(arena.REFERENCE.label, total=arena.REFERENCE_STEPS)
@@ -135,22 +135,22 @@ class Board:
     # the status line
 
     def running(self) -> str:
-        right = say("seconds", self.tongue, seconds=time.monotonic() - self.began)
+        right = say("seconds", self.language, seconds=time.monotonic() - self.began)
         drawn = self.reference
         if drawn.calls and not self.known:
-            what = say("arena_reference_on", self.tongue, index=drawn.step, total=drawn.total)
+            what = say("arena_reference_on", self.language, index=drawn.step, total=drawn.total)
             return status.line("running", what, right, drawn.step / drawn.total)
         share = sum(t.step / max(1, t.total) for t in self.tracks) / len(self.tracks)
         return status.line("running", self._calls("arena_on"), right, share)
 
     def done(self) -> str:
-        right = say("seconds", self.tongue, seconds=time.monotonic() - self.began)
+        right = say("seconds", self.language, seconds=time.monotonic() - self.began)
         warnings = status.warnings(self.warnings)
         return status.line("done", self._calls("arena_done"), right, 1.0, warnings)
 
     def _calls(self, key: str) -> str:
         calls = sum(t.calls for t in self.tracks) + self.reference.calls
-        return say(key, self.tongue, calls=calls)
+        return say(key, self.language, calls=calls)
 
     # the lanes
 
@@ -164,8 +164,8 @@ class Board:
         width, height = self.shape
         label = escape(track.label)
         if place == REFERENCE:
-            label = say("arena_reference", self.tongue, name=label)
-        alt = say("arena_alt", self.tongue, name=label)
+            label = say("arena_reference", self.language, name=label)
+        alt = say("arena_alt", self.language, name=label)
         image = f'<img src="{track.picture}" alt="{alt}">' if track.picture else ""
         mark = "" if self.backends or place == REFERENCE else swatch(place)
         state = "gb-there" if track.file else "gb-out" if track.out else ""
@@ -180,15 +180,15 @@ class Board:
             return escape(track.out)
         if place == REFERENCE:
             if self.known and not track.calls:
-                return say("arena_known", self.tongue)
-            return say("arena_step", self.tongue, index=track.step, total=track.total)
-        step = say("arena_step", self.tongue, index=track.step, total=track.total)
-        lines = [step, say("arena_calls", self.tongue, calls=track.calls)]
+                return say("arena_known", self.language)
+            return say("arena_step", self.language, index=track.step, total=track.total)
+        step = say("arena_step", self.language, index=track.step, total=track.total)
+        lines = [step, say("arena_calls", self.language, calls=track.calls)]
         far = track.last if track.last is not None else (track.distances or [None])[-1]
         if far is not None:
-            lines.append(say("arena_far", self.tongue, far=number(far)))
+            lines.append(say("arena_far", self.language, far=number(far)))
         elif self.backends:
-            lines.append(say("seconds", self.tongue, seconds=track.seconds))
+            lines.append(say("seconds", self.language, seconds=track.seconds))
         return "<br>".join(lines)
 
     # what comes out
@@ -213,7 +213,7 @@ class Board:
         return self._compared() if self.backends else self._curves() + self._table()
 
     def _curves(self) -> str:
-        return curves(self.tracks, [lane.sampler for lane in self.given], self.steps, self.tongue)
+        return curves(self.tracks, [lane.sampler for lane in self.given], self.steps, self.language)
 
     def _table(self) -> str:
         heads = (
@@ -233,10 +233,10 @@ class Board:
             if track.last is not None and track.last == nearest:
                 far = f'<b class="gb-nearest">{far}</b>'
             elif lane.sampler in arena.ELSEWHERE:
-                far += f" <i>{say('arena_elsewhere_mark', self.tongue)}</i>"
+                far += f" <i>{say('arena_elsewhere_mark', self.language)}</i>"
             cells = [far, track.calls, f"{track.seconds:.2f} s", track.step, schedule]
             rows.append(_row(f"{swatch(i)}{escape(SAMPLERS[lane.sampler].label)}", cells))
-        return _table([say(h, self.tongue) for h in heads], rows) + self._texts()
+        return _table([say(h, self.language) for h in heads], rows) + self._texts()
 
     def _texts(self) -> str:
         texts = [t for t in self.tracks if t.text]
@@ -244,7 +244,7 @@ class Board:
             return ""
         blocks = "".join(f"<dt>{escape(t.label)}</dt><dd>{escape(t.text)}</dd>" for t in texts)
         return (
-            f'<details class="gb-texts"><summary>{say("parameters", self.tongue)}</summary>'
+            f'<details class="gb-texts"><summary>{say("parameters", self.language)}</summary>'
             f"<dl>{blocks}</dl></details>"
         )
 
@@ -266,40 +266,40 @@ class Board:
             else:
                 cells += [f"{1000 * told.median:.3g} ms", f"{base / told.median:.2f}×"]
                 if told.lane == told.against:
-                    cells += [say("arena_base", self.tongue)] * 2
+                    cells += [say("arena_base", self.language)] * 2
                 else:
-                    cells += [say("arena_of_255", self.tongue, pixels=told.pixels)]
+                    cells += [say("arena_of_255", self.language, pixels=told.pixels)]
                     cells += [f"{told.latents:.2g}"]
             rows.append(_row(escape(rival.attention), cells))
-        return _table([say(h, self.tongue) for h in heads], rows)
+        return _table([say(h, self.language) for h in heads], rows)
 
 
-def curves(tracks: Sequence[Track], samplers: Sequence[str], steps: int, tongue: str) -> str:
+def curves(tracks: Sequence[Track], samplers: Sequence[str], steps: int, language: str) -> str:
     """Both plots; without tracks only their axes."""
     calls = max((SAMPLERS[s].order * steps for s in samplers), default=steps)
     names = ", ".join(t.label for t in tracks)
     sigma = plot(
         [Curve(t.sigmas, i) for i, t in enumerate(tracks)],
         Frame(steps, *SIGMAS),
-        x_label=say("steps", tongue),
-        alt=say("arena_sigma_alt", tongue, names=names),
+        x_label=say("steps", language),
+        alt=say("arena_sigma_alt", language, names=names),
     )
     far = plot(
         [Curve([*enumerate(t.distances, 1)], i) for i, t in enumerate(tracks)],
         Frame(calls, *FAR),
-        x_label=say("arena_head_calls", tongue),
-        alt=say("arena_far_alt", tongue, names=names),
-        empty=say("arena_far_later", tongue) if tracks else "",
+        x_label=say("arena_head_calls", language),
+        alt=say("arena_far_alt", language, names=names),
+        empty=say("arena_far_later", language) if tracks else "",
     )
     legend = "".join(f"<li>{swatch(i)}{escape(t.label)}</li>" for i, t in enumerate(tracks))
     figures = "".join(
-        f"<figure><figcaption>{say(title, tongue)}</figcaption>{drawn}</figure>"
+        f"<figure><figcaption>{say(title, language)}</figcaption>{drawn}</figure>"
         for title, drawn in (("arena_sigma", sigma), ("arena_far_title", far))
     )
     return f'<div class="gb-plots">{figures}</div><ul class="gb-legend">{legend}</ul>'
 
 
-def said(tongue: str) -> str:
+def said(language: str) -> str:
     """What the reference and a distance are, and who need not come near."""
     name, steps = arena.REFERENCE.label, arena.REFERENCE_STEPS
     fresh, other = (
@@ -307,22 +307,22 @@ def said(tongue: str) -> str:
         for keys in (arena.FRESH, arena.ELSEWHERE - arena.FRESH)
     )
     return _notes(
-        say("arena_about", tongue, name=name, steps=steps),
-        say("arena_elsewhere", tongue, fresh=fresh, other=other),
+        say("arena_about", language, name=name, steps=steps),
+        say("arena_elsewhere", language, fresh=fresh, other=other),
     )
 
 
-def said_of_backends(models, tongue: str) -> str:
+def said_of_backends(models, language: str) -> str:
     """What their differences are, and which do not race here, and why."""
     base = arena.Rival(**arena.PLAIN).label
-    about = _notes(say("arena_backends_about", tongue, base=base))
+    about = _notes(say("arena_backends_about", language, base=base))
     rows = "".join(
-        f"<li><b>{say(kind, tongue)}: {escape(name)}</b> {escape(why)}</li>"
+        f"<li><b>{say(kind, language)}: {escape(name)}</b> {escape(why)}</li>"
         for kind, name, why in arena.absent(models)
     )
     if not rows:
         return about
-    head = say("arena_absent", tongue)
+    head = say("arena_absent", language)
     return f'{about}<div class="gb-absent"><p>{head}</p><ul>{rows}</ul></div>'
 
 

@@ -10,9 +10,12 @@ import gradio as gr
 
 from pipeline.errors import InputError
 
+from ...page import Page
 from ...server.runner import Broken, broken, data_url
-from ...texts import language, say
+from ...texts import request_language, say
 from ...ui import status as stage
+from ...ui.tab import Tab
+from . import texts
 from . import view as character
 
 TRAIN = {"concurrency_id": "train", "concurrency_limit": 1}  # one training at a time
@@ -25,7 +28,7 @@ NUMBERS = ("steps", "rank", "prior_count")
 TEXTS = ("name", "prompt", "prior_prompt")
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-character", min_width=0):
@@ -79,15 +82,15 @@ def tab(page) -> None:
     last = gr.State(0)  # the step that was shown last
 
     def run(request: gr.Request, model, vae, pictures, again, *values):
-        tongue, losses, shown = language(request), [], 0.0
-        yield {status: stage.line("running", say("starting", tongue)), last: 0}
+        language, losses, shown = request_language(request), [], 0.0
+        yield {status: stage.line("running", say("starting", language)), last: 0}
         given = {k: (v or "").strip() for k, v in zip(form, values, strict=True)}
         given |= {"images": pictures, "resume": again, "model": model, "vae": vae}
         try:
             for event in train(page.shelf, given):
                 if hasattr(event, "path"):
                     yield {
-                        status: character.done(event, tongue, losses),
+                        status: character.done(event, language, losses),
                         files: [str(event.path), str(event.other)],
                         made: gr.update(visible=True),
                         learned: f"{given['prompt']} {character.tag(event.name)}",
@@ -97,18 +100,18 @@ def tab(page) -> None:
                     losses.append(event.mean)
                 updates = {}
                 if event.preview is not None:
-                    updates[view] = _preview(event.preview, tongue)
+                    updates[view] = _preview(event.preview, language)
                 if updates or time.monotonic() - shown >= SHOW_EVERY:
                     shown = time.monotonic()
-                    said = character.running(event, tongue, losses)
+                    said = character.running(event, language, losses)
                     yield updates | {status: said, last: event.step}
         except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
+            sentence = str(error) if isinstance(error, InputError) else say("broken", language)
             yield {status: stage.error(sentence)}
-            raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
+            raise gr.Error(sentence, title=say("error", language), print_exception=False) from None
 
     def halted(step: int, request: gr.Request):
-        return stage.line("stopped", say("character_stopped", language(request), step=step))
+        return stage.line("stopped", say("character_stopped", request_language(request), step=step))
 
     box = page.form
     running = go.click(
@@ -260,7 +263,10 @@ def _text(i18n, name: str, placeholder: str | None = None) -> gr.Textbox:
     )
 
 
-def _preview(picture, tongue: str) -> str:
-    alt = say("character_preview", tongue)
+def _preview(picture, language: str) -> str:
+    alt = say("character_preview", language)
     source = data_url(picture, SIDE)
     return f'<div class="gb-stage gb-live"><img src="{source}" alt="{alt}"></div>'
+
+
+TAB = Tab(title=("Character", "角色"), build=build, texts=texts.TEXTS)

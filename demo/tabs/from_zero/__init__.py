@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import gradio as gr
 
-from . import chapter_parts, more_texts, texts  # noqa: F401
+from ...page import Page
+from ...ui.tab import Tab
+from . import chapter_parts, more_texts, texts
 from .chapters import CHAPTERS
 
 TO_TOP = "() => { document.querySelector('#gb-zero').scrollIntoView({behavior: 'smooth'}); }"
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n, keys = page.i18n, list(CHAPTERS)
     with gr.Column(elem_id="gb-zero", min_width=0):
@@ -34,3 +36,6 @@ def _go_on(i18n, chapters: gr.Tabs, key: str) -> None:
     button.click(lambda: gr.Tabs(selected=key), None, chapters, **chapter_parts.PRIVATE).then(
         None, js=TO_TOP
     )
+
+
+TAB = Tab(title=("From zero", "从零讲起"), build=build, texts=texts.TEXTS | more_texts.TEXTS)

@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 
 from ...server.api import GPU
 from ...server.runner import Broken, Finished, broken
-from ...texts import language, say
+from ...texts import request_language, say
 from ...ui import status as stage
 
 ROOT = Path(__file__).parents[3]
@@ -69,35 +69,35 @@ def pages(html: str, label: str, frames: list[dict[str, str]], at: int = 0) -> s
 
 
 def on_device(trigger: Callable, work: Callable, inputs: list, outputs: list, status: gr.HTML):
-    """Let an event run `work(tongue, *values)`, which yields updates, on the device; gives the
+    """Let an event run `work(language, *values)`, which yields updates, on the device; gives the
     listener. What fails is one sentence in `status`."""
 
     def run(request: gr.Request, *values):
-        tongue = language(request)
-        yield {status: stage.line("running", say("zero_working", tongue))}
+        language = request_language(request)
+        yield {status: stage.line("running", say("zero_working", language))}
         try:
             with broken():
-                yield from work(tongue, *values)
+                yield from work(language, *values)
         except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
+            sentence = str(error) if isinstance(error, InputError) else say("broken", language)
             yield {status: stage.error(sentence)}
 
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     return trigger(run, inputs, [*outputs, status], **hidden, **GPU)
 
 
-def drawn(page, fields: dict, folder: str, tongue: str, status: gr.HTML) -> Iterator[dict]:
+def drawn(page, fields: dict, folder: str, language: str, status: gr.HTML) -> Iterator[dict]:
     """Draw as the page does; yields updates of `status` and returns the Finished."""
     for event in page.paint({k: v for k, v in fields.items() if v is not None}, folder):
         if isinstance(event, Finished):
             return event
-        yield {status: stage.running(event, tongue)}
+        yield {status: stage.running(event, language)}
     raise RuntimeError("nothing was drawn")
 
 
-def ready(tongue: str) -> str:
+def ready(language: str) -> str:
     """The status line before anything."""
-    return stage.line("ready", say("ready", tongue))
+    return stage.line("ready", say("ready", language))
 
 
 def running(what: str, right: str, share: float) -> str:
@@ -105,10 +105,10 @@ def running(what: str, right: str, share: float) -> str:
     return stage.line("running", what, right, share)
 
 
-def done(tongue: str, seconds: float) -> str:
+def done(language: str, seconds: float) -> str:
     """The status line of what is done."""
-    right = say("seconds", tongue, seconds=seconds)
-    return stage.line("done", say("done", tongue), right, 1.0)
+    right = say("seconds", language, seconds=seconds)
+    return stage.line("done", say("done", language), right, 1.0)
 
 
 def png(image) -> str:

@@ -1,8 +1,6 @@
-"""Words of the chapters iv and v of "From zero" in English and Chinese, see texts.py."""
+"""Texts of the chapters iv and v of "From zero" in English and Chinese."""
 
-from ...texts import add
-
-TEXTS = {
+TEXTS = {  # key: (English, Chinese)
     "zero_sampling_title": ("Samplers and guidance", "采样与引导"),
     "zero_sampling_head_title": ("From noise to data", "从噪声到数据"),
     "zero_sampling_lead": (
@@ -152,5 +150,3 @@ TEXTS = {
     "zero_milliseconds": ("{count} ms", "{count} 毫秒"),
     "zero_seconds": ("{count} s", "{count} 秒"),
 }
-
-add(TEXTS)

@@ -1,9 +1,6 @@
-"""Words of the tab "From zero" and its chapters i to iii in English and Chinese, see texts.py."""
+"""Texts of the tab "From zero" and its chapters i to iii in English and Chinese."""
 
-from ...texts import add
-
-TEXTS = {
-    "tab_zero": ("From zero", "从零讲起"),
+TEXTS = {  # key: (English, Chinese)
     "zero_lead": (
         "How Stable Diffusion works, in five short chapters. Nothing here is a drawing of the "
         "idea: every number and every picture is computed now, by the model that is loaded.",
@@ -273,5 +270,3 @@ TEXTS = {
     ),
     "zero_train_shapes": ("disc|square|triangle|ring", "圆|方|三角|圆环"),
 }
-
-add(TEXTS)

@@ -16,7 +16,7 @@ from pipeline.introspection import trace
 from pipeline.options import GenerateOptions
 
 from ...server.runner import MODEL, data_url
-from ...texts import language, say
+from ...texts import request_language, say
 from ...ui import status as stage
 from ...ui import stop as stopping
 from ...workspace.run import PREVIEW_EVERY
@@ -84,7 +84,7 @@ def chapter(page) -> None:
         for done in trace.stages(page.shelf.get(*names), asked):
             yield card(done)
 
-    def draw(tongue: str, text, number, *values):
+    def draw(language: str, text, number, *values):
         fields = dict(zip(SHARED, values, strict=True))
         names = tuple(fields.pop(key) for key in MODEL)
         seed = (number or "").strip() or None
@@ -96,13 +96,13 @@ def chapter(page) -> None:
                 cards.append(done)
                 if done.key != "step" or time.monotonic() - shown >= PREVIEW_EVERY:
                     shown = time.monotonic()
-                    yield {row: drawn(cards, tongue), status: _how_far(cards, tongue)}
+                    yield {row: drawn(cards, language), status: _how_far(cards, language)}
 
     def wait(request: gr.Request):
-        return stage.line("running", say("waiting", language(request)))
+        return stage.line("running", say("waiting", request_language(request)))
 
     def empty(request: gr.Request):
-        return drawn([], language(request))
+        return drawn([], request_language(request))
 
     def waited(event: Callable) -> Callable:
         """The event once it has been said that it waits for the device."""
@@ -150,7 +150,7 @@ def heat(numbers: np.ndarray) -> str:
     return chapter_parts.png(Image.fromarray(pixels.round().astype(np.uint8), "RGB"))
 
 
-def drawn(cards: list[Card], tongue: str) -> str:
+def drawn(cards: list[Card], language: str) -> str:
     """The row. What is not done yet stands there empty, so that nothing moves."""
     done = {card.key: card for card in cards}
     steps = [card for card in cards if card.key == "step"]
@@ -158,8 +158,8 @@ def drawn(cards: list[Card], tongue: str) -> str:
     for key, (path, _) in trace.STAGES.items():
         here = done.get(key)
         made = shown(steps) if key == "step" else here
-        body = BODIES[key](made, tongue) if here else ""
-        items.append(_item(key, path, here, body, cards, tongue))
+        body = BODIES[key](made, language) if here else ""
+        items.append(_item(key, path, here, body, cards, language))
     return f'<ol class="gb-whole" tabindex="0">{"".join(items)}</ol>'
 
 
@@ -172,32 +172,34 @@ def shown(steps: list[Card]) -> list[Card]:
     return [card for card in steps if card.step[0] in picked]
 
 
-def _item(key: str, path: str, here, body: str, cards: list[Card], tongue: str) -> str:
+def _item(key: str, path: str, here, body: str, cards: list[Card], language: str) -> str:
     shape, took = "", ""
     if here:
-        shape = say("zero_characters", tongue, count=here.shape[0])
+        shape = say("zero_characters", language, count=here.shape[0])
         if here.key not in ("prompt", "parameters"):
             shape = " × ".join(map(str, here.shape))
-        took = _seconds(here.seconds, tongue)
+        took = _seconds(here.seconds, language)
     if key == "step" and here:
         spent = sum(card.seconds for card in cards if card.key == "step")
-        took = say("zero_steps_took", tongue, count=here.step[1], seconds=_seconds(spent, tongue))
+        took = say(
+            "zero_steps_took", language, count=here.step[1], seconds=_seconds(spent, language)
+        )
     if key == "parameters" and here:
-        took = say("zero_all_took", tongue, seconds=_seconds(here.seconds, tongue))
+        took = say("zero_all_took", language, seconds=_seconds(here.seconds, language))
     code = escape(path).replace("/", "/<wbr>")
     state = "gb-made" if here else "gb-open"
     return (
-        f'<li class="{state}" data-stage="{key}"><h4>{say(f"zero_stage_{key}", tongue)}</h4>'
+        f'<li class="{state}" data-stage="{key}"><h4>{say(f"zero_stage_{key}", language)}</h4>'
         f'<div class="gb-body">{body}</div>'
         f'<p class="gb-shape">{shape}</p><p class="gb-took">{took}</p><code>{code}</code></li>'
     )
 
 
-def _text(here: Card, tongue: str) -> str:
+def _text(here: Card, language: str) -> str:
     return f'<p class="gb-said">{escape(here.text)}</p>'
 
 
-def _tokens(here: Card, tongue: str) -> str:
+def _tokens(here: Card, language: str) -> str:
     """Those of the text; the padding behind them is counted."""
     lines = []
     for row in here.rows:
@@ -209,38 +211,38 @@ def _tokens(here: Card, tongue: str) -> str:
         ]
         more = len(row) - real - 1
         if more:
-            lines.append(f"<li><i>{say('zero_padding', tongue, count=more)}</i></li>")
+            lines.append(f"<li><i>{say('zero_padding', language, count=more)}</i></li>")
     return f'<ul class="gb-ids">{"".join(lines)}</ul>'
 
 
-def _heat(here: Card, tongue: str) -> str:
-    alt = say("zero_whole_context_alt", tongue)
+def _heat(here: Card, language: str) -> str:
+    alt = say("zero_whole_context_alt", language)
     return f'<img class="gb-heat" src="{here.pictures[0]}" alt="{alt}">'
 
 
-def _channels(here: Card, tongue: str) -> str:
+def _channels(here: Card, language: str) -> str:
     return '<div class="gb-channels">' + "".join(
-        f'<img src="{url}" alt="{say("zero_channel", tongue, number=i)}">'
+        f'<img src="{url}" alt="{say("zero_channel", language, number=i)}">'
         for i, url in enumerate(here.pictures, 1)
     ) + "</div>"  # fmt: skip
 
 
-def _picture(here: Card, tongue: str) -> str:
+def _picture(here: Card, language: str) -> str:
     return (
-        f'<img class="gb-final" src="{here.pictures[0]}" alt="{say("zero_picture_alt", tongue)}">'
+        f'<img class="gb-final" src="{here.pictures[0]}" alt="{say("zero_picture_alt", language)}">'
     )
 
 
-def _steps(steps: list[Card], tongue: str) -> str:
+def _steps(steps: list[Card], language: str) -> str:
     """For each: its number and noise level, the first channel it saw, and what it believed."""
     alts = {"seen": [], "believed": []}
     for i, name in enumerate(alts):
         for here in steps:
-            alt = say(f"zero_{name}_alt", tongue, step=here.step[0])
+            alt = say(f"zero_{name}_alt", language, step=here.step[0])
             alts[name].append(f'<img class="gb-{name}" src="{here.pictures[i]}" alt="{alt}">')
     heads = "".join(f"<b>{here.step[0]}<span>σ {here.step[2]:.2f}</span></b>" for here in steps)
-    times = "".join(f"<small>{_seconds(here.seconds, tongue)}</small>" for here in steps)
-    rows = "".join(f"<p>{say(f'zero_{name}', tongue)}</p>{''.join(alts[name])}" for name in alts)
+    times = "".join(f"<small>{_seconds(here.seconds, language)}</small>" for here in steps)
+    rows = "".join(f"<p>{say(f'zero_{name}', language)}</p>{''.join(alts[name])}" for name in alts)
     return f'<div class="gb-steps" style="--many:{len(steps)}">{heads}{rows}{times}</div>'
 
 
@@ -256,21 +258,21 @@ BODIES = {
 }
 
 
-def _seconds(seconds: float | None, tongue: str) -> str:
+def _seconds(seconds: float | None, language: str) -> str:
     if seconds is None:
         return ""
     if seconds < 0.9995:
-        return say("zero_milliseconds", tongue, count=f"{1000 * seconds:.3g}")
-    return say("zero_seconds", tongue, count=f"{seconds:.2f}")
+        return say("zero_milliseconds", language, count=f"{1000 * seconds:.3g}")
+    return say("zero_seconds", language, count=f"{seconds:.2f}")
 
 
-def _how_far(cards: list[Card], tongue: str) -> str:
+def _how_far(cards: list[Card], language: str) -> str:
     last = cards[-1]
     if last.key == "parameters":
-        return stage.line("done", say("done", tongue), _seconds(last.seconds, tongue), 1.0)
+        return stage.line("done", say("done", language), _seconds(last.seconds, language), 1.0)
     steps = [card.step for card in cards if card.step]
     if not steps:
-        return stage.line("running", say("starting", tongue))
+        return stage.line("running", say("starting", language))
     index, total, _ = steps[-1]
-    what = say("step", tongue, index=index, total=total)
+    what = say("step", language, index=index, total=total)
     return stage.line("running", what, share=index / total)

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import gradio as gr
 
 from ...server.runner import Broken, broken
-from ...texts import language, say
+from ...texts import request_language, say
 from ...ui import status as stage
-from ..character import view as character
+from ...ui.loss_curve import loss_curve
 from . import chapter_parts
 
 SECONDS = 60
@@ -41,22 +41,25 @@ def card(page) -> None:
 
     def run(request: gr.Request):
         """Streams what the training says. Another visitor's goes on untouched."""
-        tongue = language(request)
+        language = request_language(request)
         if not _busy.acquire(blocking=False):
-            yield {status: stage.error(say("zero_train_busy", tongue))}
+            yield {status: stage.error(say("zero_train_busy", language))}
             return
         training, first, look = None, None, {"step": 0, "seconds": 0.0}
         try:
             with broken():
                 training = _running[request.session_hash] = Training(SECONDS)
-                yield {status: stage.line("running", say("zero_working", tongue))}
+                yield {status: stage.line("running", say("zero_working", language))}
                 for look in training.looks():
                     first = first or look
-                    yield {status: _line("running", look, tongue), view: shown(first, look, tongue)}
+                    yield {
+                        status: _line("running", look, language),
+                        view: shown(first, look, language),
+                    }
                 kind = "stopped" if training.stopped else "done"
-                yield {status: _line(kind, look, tongue)}
+                yield {status: _line(kind, look, language)}
         except Broken:
-            yield {status: stage.error(say("broken", tongue))}
+            yield {status: stage.error(say("broken", language))}
         finally:
             _running.pop(request.session_hash, None)
             if training:
@@ -108,22 +111,24 @@ class Training:
         self.process.wait()
 
 
-def _line(kind: str, look: dict, tongue: str) -> str:
+def _line(kind: str, look: dict, language: str) -> str:
     """The status line: how many steps were learned, in how many seconds."""
-    what = say(f"zero_train_{kind}", tongue, step=look["step"])
-    right = say("seconds", tongue, seconds=look["seconds"])
+    what = say(f"zero_train_{kind}", language, step=look["step"])
+    right = say("seconds", language, seconds=look["seconds"])
     return stage.line(kind, what, right, min(look["seconds"] / SECONDS, 1))
 
 
-def shown(first: dict, look: dict, tongue: str) -> str:
+def shown(first: dict, look: dict, language: str) -> str:
     """Samples at first and now, how far they are from the data, and how the loss falls."""
-    names = "".join(f"<span>{name}</span>" for name in say("zero_train_shapes", tongue).split("|"))
+    names = "".join(
+        f"<span>{name}</span>" for name in say("zero_train_shapes", language).split("|")
+    )
     sheets = ""
     for when, one in (("first", first), ("now", look)):
-        words = say(f"zero_train_{when}", tongue, distance=one["distance"])
+        words = say(f"zero_train_{when}", language, distance=one["distance"])
         source = f"data:image/png;base64,{one['sheet']}"
         sheets += chapter_parts.figure(source, words, words)
-    curve = character.curve(look["losses"], tongue) or '<div class="gb-loss"></div>'
+    curve = loss_curve(look["losses"], language) or '<div class="gb-loss"></div>'
     return (
         f'<div class="gb-sheets"><div class="gb-rows" aria-hidden="true">{names}</div>{sheets}'
         f"</div>{curve}"

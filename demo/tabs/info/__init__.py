@@ -10,17 +10,21 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
 
-from ...texts import language, say
+from ...page import Page
+from ...texts import request_language, say
 from ...ui import status
+from ...ui.tab import Tab
 from ...workspace import fill_form, send_to
-from . import verify
+from . import texts, verify
 
 PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
+    run = verify.verifier(page.shelf, page.paint.on_device)
+    verify.endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
             # A plain file: Gradio's picture component would decode what strangers send.
@@ -41,7 +45,7 @@ def tab(page) -> None:
             with gr.Column(visible=False, min_width=0) as usable:
                 fill_form.buttons(page, pasted, "info", tab="generate")
             file = gr.State()  # the path of the picture that is shown
-            panel = verify.panel(page, file)
+            panel = verify.panel(page, file, run)
 
     known = gr.State("")  # the text that is shown
     outputs = [known, file, picture, view, usable, sendable, *panel.outputs]
@@ -60,19 +64,19 @@ def tab(page) -> None:
             # where it lies on the server is nobody's business
             sentence = str(error).replace(str(path), Path(path).name)
             return {dropped: None, picture: status.sorry(sentence)}
-        tongue = language(request)
-        filled = {dropped: None, pasted: text} | something(text, tongue)
-        shown = {file: path, picture: _image(path, tongue), sendable: gr.update(visible=True)}
-        return filled | shown | panel.opened(path, tongue)
+        language = request_language(request)
+        filled = {dropped: None, pasted: text} | something(text, language)
+        shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
+        return filled | shown | panel.opened(path, language)
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""
         if text == shown:
             return {known: shown}
-        return something(text, language(request)) if text.strip() else nothing()
+        return something(text, request_language(request)) if text.strip() else nothing()
 
-    def something(text: str, tongue: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.shelf), tongue)
+    def something(text: str, language: str) -> dict:
+        seen = fill_form.html(fill_form.read(text, page.shelf), language)
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:
@@ -87,7 +91,10 @@ def _nothing(i18n) -> str:
     return f'<p class="gb-note gb-not">{i18n("info_none")}</p>'
 
 
-def _image(path: str, tongue: str) -> str:
+def _image(path: str, language: str) -> str:
     """The visitor's own file, shown by the browser as it is."""
-    alt = say("info_alt", tongue)
+    alt = say("info_alt", language)
     return f'<img class="gb-dropped" src="gradio_api/file={quote(path)}" alt="{alt}">'
+
+
+TAB = Tab(title=("PNG info", "图片信息"), build=build, texts=texts.TEXTS)

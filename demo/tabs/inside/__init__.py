@@ -8,10 +8,12 @@ import gradio as gr
 
 from pipeline.samplers import SAMPLERS, unsupported
 
+from ...page import Page
 from ...server.api import GPU
 from ...ui import status as stage
 from ...ui import stop as stopping
-from . import texts  # noqa: F401
+from ...ui.tab import Tab
+from . import texts
 from .handlers import CHANGES, Looking
 from .view import Eye
 
@@ -20,7 +22,7 @@ QUIET = {"queue": False} | PRIVATE
 SCRIPT = Path(__file__).with_name("inside.js").read_text(encoding="utf-8")
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-inside", min_width=0):
@@ -143,3 +145,6 @@ def _form(i18n) -> dict:
         elem_id="inside-noise-seed",
     )
     return form
+
+
+TAB = Tab(title=("Look inside", "看内部"), build=build, texts=texts.TEXTS)

@@ -86,20 +86,20 @@ def grown(tree: Tree, recording: Recording) -> Tree:
     return (tree if made.parent in tree else {}) | {made.key: made}
 
 
-def described_change(change: dict[str, Any], tongue: str) -> str:
+def described_change(change: dict[str, Any], language: str) -> str:
     """What a branch changed, in a few words."""
     if not change:
-        return say("inside_nothing", tongue)
+        return say("inside_nothing", language)
     tables = {"sampler": SAMPLERS, "schedule": SCHEDULES}
     parts = []
     for name, value in change.items():
         shown = tables[name][value].label if name in tables else value
         shown = f"{shown:g}" if isinstance(shown, float) else str(shown)
-        parts.append(f"{say(f'inside_{name}', tongue)}: {shown}")
+        parts.append(f"{say(f'inside_{name}', language)}: {shown}")
     return ", ".join(parts)
 
 
-def description(recording: Recording, tree: Tree, tongue: str) -> str:
+def description(recording: Recording, tree: Tree, language: str) -> str:
     """The open picture and its tree for inside.js, as JSON."""
     words: list[list[str]] = []
     calls = []
@@ -113,8 +113,8 @@ def description(recording: Recording, tree: Tree, tongue: str) -> str:
             "key": n.key,
             "parent": n.parent,
             "thumb": n.thumb,
-            "name": n.prompt if n.parent is None else described_change(n.change, tongue),
-            "from": None if n.at is None else say("inside_from", tongue, step=n.at + 1),
+            "name": n.prompt if n.parent is None else described_change(n.change, language),
+            "from": None if n.at is None else say("inside_from", language, step=n.at + 1),
         }
         for n in tree.values()
     ]
@@ -132,7 +132,7 @@ def description(recording: Recording, tree: Tree, tongue: str) -> str:
             "grids": [list(g.shape[1:]) for g in first.grids],
             "kinds": frames.KINDS if frames.guided(first) else frames.KINDS[:3],
             "nodes": nodes,
-            "labels": {name: say(f"inside_{name}", tongue) for name in LABELS},
+            "labels": {name: say(f"inside_{name}", language) for name in LABELS},
         },
         ensure_ascii=False,
     )

@@ -62,7 +62,7 @@ def caption_with_names(
     language: str,
     generator: torch.Generator | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """Return a caption, see `caption`, and the name that it uses for each of the scene's objects."""
+    """Return a caption, see `caption`, and the name it uses for each of the scene's objects."""
 
     def pick(options: Sequence[T]) -> T:
         return options[0] if generator is None else choose(options, generator)

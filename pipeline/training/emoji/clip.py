@@ -102,7 +102,7 @@ class PairSource:
         return out
 
     def __call__(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
-        """Return pictures (B, 3, 128, 128), degraded by `augment`, and captions in either language."""
+        """Return augmented pictures (B, 3, 128, 128) and captions in either language."""
         scenes = self.scenes(batch, generator)
         pictures = augment(self.composer.draw(scenes), scenes, self.composer, generator)
         texts = [

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...samplers.prediction import add_noise, to_clean
 from . import unet
 from .captions import caption
 from .clip import tokenize
@@ -123,14 +124,11 @@ class Evaluator:
         for level in LEVELS:
             a = alphas[level]
             noise = torch.randn(clean.shape, generator=generator)
-            x, errors = a.sqrt() * clean + (1 - a).sqrt() * noise, []
+            x, errors = add_noise(clean, noise, a), []
             for part in range(0, len(x), 64):
                 here = slice(part, part + 64)
                 out = model(x[here], level, encoder_hidden_states=context[here]).sample
-                if prediction == "v_prediction":
-                    predicted = a.sqrt() * x[here] - (1 - a).sqrt() * out
-                else:
-                    predicted = (x[here] - (1 - a).sqrt() * out) / a.sqrt()
+                predicted = to_clean(x[here], out, a.sqrt(), (1 - a).sqrt(), prediction)
                 errors.append(F.mse_loss(predicted, clean[here]).item())
             means.append(sum(errors) / len(errors))
         return means

@@ -18,12 +18,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 from transformers import CLIPVisionModelWithProjection
 
+from ...events import Step
 from ...latents import noise
 from ...latents.vae import decode
 from ...options import GenerateOptions
@@ -35,6 +36,9 @@ from .captions import caption
 from .clip import resize
 from .scenes import PAIR_SIDE, SIZE, Composer, Scene, pair_scene, single_scene
 from .vocabulary import COLOURS, Vocabulary
+
+if TYPE_CHECKING:
+    from ...model import Models
 
 SEED = 20_261
 STEPS = 20
@@ -145,7 +149,9 @@ def draw_batched(
     changes only their last bits.
     """
     options = models.resolve(GenerateOptions(steps=STEPS))
-    out = []
+    sampler, schedule = options.sampler, options.schedule
+    assert sampler is not None and schedule is not None  # resolved
+    out: list[torch.Tensor] = []
     for begin in tqdm(range(0, len(prompts), 16), desc="drawing", disable=not progress):
         here = slice(begin, begin + 16)
         encoded = [encode(models.text, parse(p, 1), parse("", 1))[:2] for p in prompts[here]]
@@ -157,8 +163,8 @@ def draw_batched(
         for seed in seeds[here]:
             generator = noise.generator_for(seed)
             first = noise.first_noise(generator, 4, SIZE // 8, SIZE // 8)
-            pair = options.sampler, options.schedule
-            running.append(start(*pair, models.scheduler_config, first, STEPS, generator, seed))
+            config = models.scheduler_config
+            running.append(start(sampler, schedule, config, first, STEPS, generator, seed))
         queries, latents = [next(r) for r in running], []
         while queries:
             x = torch.cat([q.x for q in queries]).to(models.device, models.dtype)
@@ -290,7 +296,7 @@ def word_map_accuracy(
             prompt=caption(scene, vocabulary, language), seed=seed, steps=STEPS
         )
         steps = [e for e in models.stream(options, words=True) if isinstance(e, Step)]
-        maps = torch.stack([step.maps for step in steps]).mean(0)
+        maps = torch.stack([step.maps for step in steps if step.maps is not None]).mean(0)
         for number, index in enumerate(scene.objects):
             known = vocabulary.objects[index]
             span = find_name(steps[0].words, known.en if language == "en" else known.zh)

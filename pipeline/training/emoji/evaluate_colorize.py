@@ -8,7 +8,7 @@ are means over all pixels in CIEDE2000 and CIE 1976, beside those of the grey pi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ... import tasks
+from ...events import Result
 from ...images import lab
 from ...images.open import to_tensor
 from ...latents.vae import to_image
@@ -24,6 +25,9 @@ from .captions import caption
 from .evaluate import evaluation_scenes
 from .scenes import Composer
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ...model import Models
 
 ERRORS = {"ciede2000": lab.delta_e2000, "cie76": lab.delta_e76}
 PROMPTS = {"en": "English", "zh": "Chinese", "none": "nothing"}
@@ -42,9 +46,9 @@ def evaluate(
     """Return the errors over `count` scenes of one object and half as many of two.
 
     table["one"]["en"]["ciede2000"] is the mean error of the colorized pictures with English
-    prompts, "grey_ciede2000" that of the grey ones, "closer" the share of scenes where the first is
-    less. sheet: where to save the first scenes, each as grey, colorized (English) and true; options:
-    of the task, instead of its defaults.
+    prompts, "grey_ciede2000" that of the grey ones, "closer" the share of scenes where the first
+    is less. sheet: where to save the first scenes, each as grey, colorized (English) and true;
+    options: of the task, instead of its defaults.
     """
     vocabulary = Vocabulary.from_packages(data)
     composer = Composer(data, vocabulary)
@@ -80,6 +84,7 @@ def _colorize(
 ) -> Image.Image:
     request = tasks.options("colorize", picture=grey, prompt=prompt, seed=seed, **options)
     *_, result = tasks.stream(models, "colorize", request)
+    assert isinstance(result, Result)
     return result.images[0]
 
 

@@ -28,8 +28,8 @@ def fetch(folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeError(
-            f"The training data is not in {folder} and npm is not installed: install Node.js, or put "
-            f"the packages {', '.join(missing)} there and pass --data {folder}."
+            f"The training data is not in {folder} and npm is not installed: install Node.js, or "
+            f"put the packages {', '.join(missing)} there and pass --data {folder}."
         )
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ...errors import InputError
-from ...loading.load import choose_device
+from ...loading.device import choose_device
 from ..loop import load_ema, newest_checkpoint
 from . import clip, tokenizer, unet
 from .vocabulary import Vocabulary
@@ -85,7 +85,7 @@ class RunFolder:
 
 
 def encoder_digest(model: AutoencoderKL) -> str:
-    """Return a digest of the encoder, whose latents a UNet depends on; the decoder does not count."""
+    """Return a digest of the encoder, on whose latents a UNet depends, without the decoder."""
     digest = hashlib.sha256()
     for part in (model.encoder, model.quant_conv):
         for tensor in part.state_dict().values():

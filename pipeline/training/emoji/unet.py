@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...samplers.prediction import add_noise, velocity
 from .. import hardware
 from ..loop import Trainer
 from .attention_loss import WEIGHT, AttentionLoss
@@ -103,12 +104,12 @@ def denoising_loss(
     t = sample_timesteps(len(latents), len(alphas), generator, shift)
     noise = torch.randn(latents.shape, generator=generator).to(device)
     alpha = alphas[t].view(-1, 1, 1, 1).to(device)
-    x = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    x = add_noise(latents, noise, alpha)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         output = unet(x, t.to(device), encoder_hidden_states=context, return_dict=False)[0]
     output = output.float()
     if prediction == "v_prediction":
-        return F.mse_loss(output, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents)
+        return F.mse_loss(output, velocity(latents, noise, alpha))
     snr = (alpha / (1 - alpha)).flatten()
     error = (output - noise).square().mean((1, 2, 3))
     return (error * snr.clamp(max=5.0) / snr).mean()

@@ -40,7 +40,10 @@ HINT_STEPS = 1000
 
 
 def build() -> AutoencoderKL:
-    """Return a new autoencoder of 1.6 M parameters. Few, wide GroupNorm groups keep the mean colour."""
+    """Return a new autoencoder of 1.6 M parameters.
+
+    Few, wide GroupNorm groups keep the mean colour.
+    """
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,

@@ -14,10 +14,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...denoising.denoiser import conditions
-from ...errors import InputError
+from ...errors import InputError, short
 from ...images.open import fitted, open_picture, to_tensor
 from ...latents import vae
-from ...model_files.diffusers_folder import short
 from ...options import GenerateOptions
 from ...prompt import resources
 from ...prompt.encode import encode
@@ -151,7 +150,7 @@ class LoraDataset:
         self,
         count: int,
         generator: torch.Generator,
-        device: torch.device | str,
+        device: torch.device,
         empty_share: float = 0.0,
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Return latents, contexts and SD XL's further arguments of the UNet, on `device`.

@@ -1,19 +1,21 @@
-"""The layers of a UNet that a LoRA trains, and their low-rank matrices (Hu et al., arXiv 2106.09685).
+"""The layers of a UNet that a LoRA trains, and their low-rank matrices.
 
-They are installed with the hooks that also draw with a LoRA file.
+Hu et al., arXiv 2106.09685. They are installed with the hooks that also draw with a LoRA file.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...lora.adapters import Adapters, Fitted
-from ...lora.reading import Lora, Part
+from ...lora.reading import Lora, Part, Product
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
 LAYERS = {  # values of --layers: a pattern of the layers' paths
@@ -29,7 +31,7 @@ class LowRankPair(nn.Module):
     up begins at zero, so that the layer's output is unchanged at first.
     """
 
-    def __init__(self, layer: nn.Module, rank: int, generator: torch.Generator):
+    def __init__(self, layer: nn.Linear | nn.Conv2d, rank: int, generator: torch.Generator):
         super().__init__()
         rows, *columns = layer.weight.shape
         bound = 1 / math.sqrt(math.prod(columns))
@@ -43,7 +45,7 @@ class LoraLayers(nn.Module):
 
     def __init__(self, unet: nn.Module, layers: str, rank: int, alpha: float, seed: int):
         super().__init__()
-        found = {
+        found: dict[str, nn.Linear | nn.Conv2d] = {
             path: layer
             for path, layer in unet.named_modules()
             if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
@@ -54,15 +56,16 @@ class LoraLayers(nn.Module):
             [LowRankPair(found[path], rank, generator) for path in self.paths]
         )
         self.rank, self.alpha = rank, alpha
-        installed = {found[path]: part for path, part in self.parts().items()}
+        installed: dict[nn.Module, Any] = {found[p]: part for p, part in self.parts().items()}
         Adapters({"unet": unet}).install(((Fitted("training", {"unet": installed}), 1.0, 1.0),))
 
     def parts(self) -> dict[str, Part]:
         """Return the trained matrices by the layer's path, with alpha / rank as their scale."""
         scale = self.alpha / self.rank
+        pairs = cast(Iterable[LowRankPair], self.pairs)
         return {
             path: Part(pair.down, pair.up, None, scale)
-            for path, pair in zip(self.paths, self.pairs, strict=True)
+            for path, pair in zip(self.paths, pairs, strict=True)
         }
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -75,7 +78,7 @@ class LoraLayers(nn.Module):
     def as_file(self, path: Path) -> Lora:
         """Return what a file with these matrices would hold."""
         scale = self.alpha / self.rank
-        parts = {
+        parts: dict[str, Part | Product] = {
             f"unet.{name}": Part(down, up, None, scale)
             for name, (down, up) in self.matrices().items()
         }

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ...errors import InputError
+from ...errors import InputError, short
 from ...latents import vae
 from ...model_files import library
-from ...model_files.diffusers_folder import short
 from ..loop import newest_checkpoint
 from .files import NAMINGS
 from .layers import LAYERS
@@ -107,7 +106,7 @@ class LoraOptions:
         return (self.out or library.OWN / "lora") / f"{self.name}.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(LoraOptions):
     """LoraOptions with every default filled in."""
 
@@ -158,8 +157,8 @@ def resolve_options(models: Models, options: LoraOptions) -> ResolvedOptions:
         )
     if not NAME.fullmatch(resolved.name):
         raise InputError(
-            f"{short(repr(resolved.name))} cannot be a LoRA's name: it has up to 64 letters, digits,"
-            " spaces, dots, - and _, and begins with a letter or a digit."
+            f"{short(repr(resolved.name))} cannot be a LoRA's name: it has up to 64 letters,"
+            " digits, spaces, dots, - and _, and begins with a letter or a digit."
         )
     return resolved
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from ...images.upscaler import Upscaler
-from ...loading.load import choose_device
+from ...loading.device import choose_device
 from ...model_files.library import EMBEDDED
 from ..stage import loop_options, run_trainer
 from . import evaluate

@@ -70,7 +70,10 @@ def paste(canvas: torch.Tensor, sprite: torch.Tensor, x: int, y: int) -> None:
 
 
 class SceneRenderer:
-    """Draws originals, (3, 256, 256) in 0..1, rounded to 8 bits. sprites: (N, 4, 256, 256) uint8."""
+    """Draws originals, (3, 256, 256) in 0..1, rounded to 8 bits.
+
+    sprites: premultiplied RGBA, (N, 4, 256, 256) uint8.
+    """
 
     def __init__(self, sprites: torch.Tensor):
         self.sprites = sprites

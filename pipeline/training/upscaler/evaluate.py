@@ -194,10 +194,11 @@ def report(table: dict[str, Any]) -> str:
 
 def write_card(folder: Path) -> None:
     """Write `folder`/README.md from training.json and, where there is one, evaluation.json."""
-    trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = sum(p.numel() for p in upscaler.Upscaler(**config).parameters())
     size = (folder / upscaler.WEIGHTS).stat().st_size
+    noisy, every = DEGRADED, HOLD_OUT_EVERY
     table = "Not measured yet."
     if (folder / "evaluation.json").exists():
         table = report(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
@@ -221,14 +222,14 @@ Microsoft's Fluent 3D emoji (npm package `@lobehub/fluent-emoji-3d`, MIT) at the
 smaller, never enlarged; no other pictures or weights. {FREE:.0%} of the scenes hold objects of any
 size on a gradient, the rest are the embedded model's kinds of scenes. The input is the scene
 reduced by Pillow's antialiased bicubic filter; {AUTOENCODED:.0%} of it went through the embedded
-autoencoder as well, {DEGRADED:.0%} has noise or JPEG's traces. One emoji of {HOLD_OUT_EVERY} is held out, and
+autoencoder as well, {noisy:.0%} has noise or JPEG's traces. One emoji of {every} is held out, and
 with it all that begin with the same Unicode character. The weights are Apache-2.0.
 
 ## Training
 
 `python -m pipeline train upscaler --minutes N`, then `python -m pipeline train export-upscaler`:
-{trained["steps"]:,} steps, {trained["crops"]:,} crops of {CROP}x{CROP}, {trained["minutes"]:.0f} minutes on
-{trained["machine"]}, one of them, which had other work too. L1, Adam, averaged weights.
+{run["steps"]:,} steps, {run["crops"]:,} crops of {CROP}x{CROP}, {run["minutes"]:.0f} minutes on
+{run["machine"]}, one of them, which had other work too. L1, Adam, averaged weights.
 
 ## Evaluation
 

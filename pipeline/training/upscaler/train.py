@@ -33,7 +33,8 @@ def make_trainer(
 
     loop: further arguments of Trainer.
     """
-    model.to(device=torch.device(device)).to(memory_format=torch.channels_last)
+    # mypy knows no overload of `to` with a device and a memory format.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.99))
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:

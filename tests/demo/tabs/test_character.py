@@ -7,7 +7,7 @@ from gradio_client import Client, handle_file
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 
-from demo.tabs.character import view as character
+from demo.ui.loss_curve import HEIGHT, loss_curve
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
 
@@ -105,8 +105,8 @@ def test_what_is_missing_is_said_before_anything_is_loaded(given, words):
 
 
 def test_the_curve_falls_as_the_loss_does():
-    drawn = character.curve([1.0, 0.5, 0.25], "en")
+    drawn = loss_curve([1.0, 0.5, 0.25], "en")
     heights = [float(p.split(",")[1]) for p in re.search('points="([^"]+)"', drawn)[1].split()]
-    assert heights == sorted(heights) and heights[0] == 0 and heights[-1] == character.CURVE[1]
+    assert heights == sorted(heights) and heights[0] == 0 and heights[-1] == HEIGHT
     assert "from 1.000 to 0.250" in drawn
-    assert character.curve([1.0], "en") == ""
+    assert loss_curve([1.0], "en") == ""

@@ -15,7 +15,7 @@ from PIL import Image
 from demo.tabs.from_zero import chapter_parts, training
 from demo.tabs.from_zero.chapters import CHAPTERS
 from pipeline.introspection.clip import Towers, contrastive_loss
-from pipeline.latents.noise import kept
+from pipeline.latents.noise import alphas_cumprod
 from pipeline.model_files.library import EMBEDDED
 
 
@@ -87,7 +87,7 @@ def test_a_picture_becomes_48_times_fewer_numbers(chapter, tiny_model):
 
     # The formula's numbers are the model's own, wherever the slider is.
     config = json.loads((tiny_model / "scheduler" / "scheduler_config.json").read_text())
-    shares, seen = kept(config), []
+    shares, seen = alphas_cumprod(config), []
     slider = page.locator("#zero-noise input[type=range]")
     slider.focus()
     for key in ("Home", "ArrowRight", "PageUp", "End"):

@@ -145,12 +145,12 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
 
     found = verify.verify(models, changed(path, other))
     assert (found.kind, found.step, found.steps) == ("departs", 2, 3)
-    for tongue in ("en", "zh"):
-        page = verifying.card(found, tongue)
+    for language in ("en", "zh"):
+        page = verifying.card(found, language)
         assert "&lt;i&gt;torch" in page and "&lt;b&gt;1" in page and "<i>t" not in page
         kinds = re.findall('class="gb-(same|apart|open)"', page)
         assert kinds == ["same", "same", "apart", "same"]
-        words = unescape(" ".join(verifying.sentences(found, tongue)))
+        words = unescape(" ".join(verifying.sentences(found, language)))
         assert f"{found.amount:.2g}" in words and "2" in words and "3" in words
     assert set(verifying.MARKS) == set(verify.KINDS)
 

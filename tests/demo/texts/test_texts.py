@@ -62,7 +62,7 @@ def test_translations_reach_gradio():
 )
 def test_language_of_a_request(header, language):
     headers = {} if header is None else {"accept-language": header}
-    assert texts.language(SimpleNamespace(headers=headers)) == language
+    assert texts.request_language(SimpleNamespace(headers=headers)) == language
 
 
 def test_colours_are_those_of_the_training():

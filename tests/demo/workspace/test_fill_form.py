@@ -36,8 +36,8 @@ def values(page, text, vary=False):
 
 def test_a_text_is_shown_in_both_languages_and_escaped(shelf):
     read = fill_form.read(TEXT, shelf)
-    for tongue, words in (("en", ("Seed", "Euler", "42")), ("zh", ("种子", "采样器", "42"))):
-        page = fill_form.html(read, tongue)
+    for language, words in (("en", ("Seed", "Euler", "42")), ("zh", ("种子", "采样器", "42"))):
+        page = fill_form.html(read, language)
         assert all(word in page for word in words)
         assert "a &lt;b&gt;cat&lt;/b&gt;" in page
         assert "&lt;u&gt;1&lt;/u&gt;" in page

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, InputError, load, tasks
+from pipeline.events import Result
 from pipeline.introspection.recording import CHANGES, Branch, Recordings, Remake, Watch
 from pipeline.samplers import SAMPLERS, unsupported
 
@@ -260,7 +261,7 @@ def test_a_branch_is_made_again_from_its_lineage_alone(models):
     (made,) = watch.recordings
     assert torch.equal(made.final, two.final) and torch.equal(result.latents[0], two.final)
     assert (made.key, made.parent, made.first) == ("kept", one.key, 3)
-    assert not [s for s in steps if hasattr(s, "images")]  # the Results on the way are nobody's
+    assert not [s for s in steps if isinstance(s, Result)]  # the Results on the way are nobody's
     events = Remake(models, two.origin.start.lineage)
     running = iter(events)
     next(running)

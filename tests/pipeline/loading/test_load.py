@@ -16,7 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
-from pipeline.loading import load as checkpoints
+from pipeline.loading.defaults import DEFAULTS, read_defaults
+from pipeline.loading.hub import download
+from pipeline.loading.load import load
+from pipeline.loading.resolve import find_model
 from pipeline.model_files import library, manifest
 from pipeline.options import GenerateOptions
 
@@ -42,7 +45,7 @@ def change(path: Path, **fields) -> None:
 
 @pytest.fixture(scope="module")
 def models(tiny_model):
-    return checkpoints.load(tiny_model, device="cpu", dtype="fp32")
+    return load(tiny_model, device="cpu", dtype="fp32")
 
 
 def same(left, right) -> bool:
@@ -67,7 +70,7 @@ def test_loads_a_folder(models, tiny_model):
 
 
 def test_half_precision_keeps_the_autoencoder_exact(tiny_model, models):
-    half = checkpoints.load(tiny_model, device="cpu", dtype="bf16", attention="math")
+    half = load(tiny_model, device="cpu", dtype="bf16", attention="math")
     assert half.unet.dtype == half.text_encoder.dtype == torch.bfloat16
     assert half.vae.dtype == torch.float32 and same(half.vae, models.vae)
     assert half.attention == "math" and half.hash == models.hash
@@ -84,10 +87,10 @@ def test_loads_shards(tiny_copy, models):
     )
     shards = sorted((tiny_copy / "unet").glob("*.safetensors"))
     assert len(shards) > 2 and len(list((tiny_copy / "text_encoder").glob("*.safetensors"))) > 1
-    again = checkpoints.load(tiny_copy, device="cpu")
+    again = load(tiny_copy, device="cpu")
     assert same(again.unet, models.unet) and same(again.text_encoder, models.text_encoder)
     shards[1].unlink()
-    assert "is missing" in sentence(checkpoints.load, tiny_copy)
+    assert "is missing" in sentence(load, tiny_copy)
 
 
 def test_loads_a_variant_in_fp32(tiny_copy, models):
@@ -96,7 +99,7 @@ def test_loads_a_variant_in_fp32(tiny_copy, models):
         half = {k: v.half() for k, v in load_file(path).items()}
         save_file(half, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
         path.unlink()
-    again = checkpoints.load(tiny_copy, device="cpu", dtype="fp32")
+    again = load(tiny_copy, device="cpu", dtype="fp32")
     assert again.unet.dtype == torch.float32
     close = (again.unet.conv_in.weight - models.unet.conv_in.weight).abs().max()
     assert 0 < close < 1e-3
@@ -118,7 +121,7 @@ def test_reads_the_names_of_older_files(tiny_copy, models):
         for k, v in load_file(tiny_copy / TEXT).items()
     }
     save_file(text, tiny_copy / TEXT, metadata={"format": "pt"})
-    again = checkpoints.load(tiny_copy, device="cpu")
+    again = load(tiny_copy, device="cpu")
     assert same(again.vae, models.vae) and same(again.text_encoder, models.text_encoder)
 
 
@@ -191,7 +194,7 @@ BROKEN = [
 @pytest.mark.parametrize("damage, words", BROKEN, ids=[b[1] for b in BROKEN])
 def test_broken_model_gets_a_sentence(tiny_copy, damage, words):
     damage(tiny_copy)
-    assert words in sentence(checkpoints.load, tiny_copy, device="cpu")
+    assert words in sentence(load, tiny_copy, device="cpu")
 
 
 # Names
@@ -218,9 +221,9 @@ def test_available_lists_and_says_why_not(shelf, tiny_model):
         ("two", False),
     ]
     assert {e.kind for e in rows} == {"checkpoint"} and rows[1].family == "SD 1.x"
-    assert checkpoints.find("one") == shelf / "one"
-    assert checkpoints.find("two") == Path("models/two")
-    text = sentence(checkpoints.find, "ono")
+    assert find_model("one") == shelf / "one"
+    assert find_model("two") == Path("models/two")
+    text = sentence(find_model, "ono")
     assert "there is one, " in text and "two" in text and "bad" in text
 
 
@@ -248,7 +251,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name, words", NAMES, ids=[str(i) for i in range(len(NAMES))])
 def test_bad_name_gets_a_sentence(shelf, name, words):
-    assert words in sentence(checkpoints.load, name)
+    assert words in sentence(load, name)
 
 
 def test_single_files_get_a_sentence(shelf, tiny_model):
@@ -256,11 +259,11 @@ def test_single_files_get_a_sentence(shelf, tiny_model):
     Path("model.ckpt").write_bytes(b"\x80\x02")
     Path("fake.safetensors").write_bytes(b"\x80\x02" + bytes(40))
     Path("model.txt").write_text("x")
-    text = sentence(checkpoints.load, "model.safetensors")
+    text = sentence(load, "model.safetensors")
     assert "is the UNet of a diffusers folder" in text and "SD 1.x, SD 2.x or SD XL" in text
-    assert "can run any code" in sentence(checkpoints.load, "model.ckpt")
-    assert "is a pickle" in sentence(checkpoints.load, "fake.safetensors")
-    assert "is a file of another kind" in sentence(checkpoints.load, "model.txt")
+    assert "can run any code" in sentence(load, "model.ckpt")
+    assert "is a pickle" in sentence(load, "fake.safetensors")
+    assert "is a file of another kind" in sentence(load, "model.txt")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +284,7 @@ def test_single_files_get_a_sentence(shelf, tiny_model):
 def test_bad_option_gets_a_sentence(tiny_model, monkeypatch, options, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert words in sentence(checkpoints.load, tiny_model, **options)
+    assert words in sentence(load, tiny_model, **options)
 
 
 # Defaults
@@ -295,8 +298,8 @@ def test_defaults_of_an_architecture(tiny_copy, words, prediction, side):
     change(tiny_copy / "unet/config.json", cross_attention_dim=words)
     change(tiny_copy / "scheduler/scheduler_config.json", prediction_type=prediction)
     change(tiny_copy / "text_encoder/config.json", hidden_size=words)
-    defaults = checkpoints.read_defaults(manifest.open_source(tiny_copy), prediction)
-    assert list(defaults) == list(checkpoints.DEFAULTS)
+    defaults = read_defaults(manifest.open_source(tiny_copy), prediction)
+    assert list(defaults) == list(DEFAULTS)
     assert list(defaults.values()) == ["euler_a", "automatic", 20, 7.0, side, side]
 
 
@@ -305,7 +308,7 @@ def test_own_defaults_and_vocabulary(tiny_copy):
     (tiny_copy / "generation.json").write_text(json.dumps(own))
     rows = [{"emoji": "🍎", "en": "red apple", "zh": "红苹果", "group": "food"}]
     (tiny_copy / "vocabulary.json").write_text(json.dumps(rows))
-    models = checkpoints.load(tiny_copy, device="cpu")
+    models = load(tiny_copy, device="cpu")
     assert models.vocabulary == rows
     assert list(models.defaults.values()) == ["dpmpp_2m", "karras", 12, 5.0, 64, 64]
     filled = models.resolve(GenerateOptions(prompt="x", height=128, count=16))
@@ -405,7 +408,7 @@ def test_loads_from_the_hub(hub, models):
         (folder / extra).write_bytes(b"no")
     shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.non_ema.safetensors")
-    again = checkpoints.load("someone/tiny", device="cpu")
+    again = load("someone/tiny", device="cpu")
     assert again.name == "someone/tiny" and again.hash == models.hash
     assert same(again.unet, models.unet)
     assert not [n for n in fetched if not n.endswith((".json", ".txt", ".safetensors"))]
@@ -414,21 +417,21 @@ def test_loads_from_the_hub(hub, models):
 
     server.shutdown()
     server.server_close()
-    assert checkpoints.download("someone/tiny") == again.path  # offline, from the cache
-    text = sentence(checkpoints.download, "someone/else")
+    assert download("someone/tiny") == again.path  # offline, from the cache
+    text = sentence(download, "someone/else")
     assert "cannot be fetched" in text
 
 
 def test_hub_model_of_another_kind_is_not_downloaded(hub):
     folder, fetched, _ = hub
     change(folder / "model_index.json", _class_name="FluxPipeline")
-    assert "another architecture" in sentence(checkpoints.load, "someone/tiny", device="cpu")
+    assert "another architecture" in sentence(load, "someone/tiny", device="cpu")
     assert fetched == ["model_index.json"]
     (folder / "model_index.json").unlink()
-    assert "no model_index.json" in sentence(checkpoints.load, "someone/tiny", device="cpu")
+    assert "no model_index.json" in sentence(load, "someone/tiny", device="cpu")
 
 
 def test_unknown_hub_model_gets_a_sentence(hub):
-    text = sentence(checkpoints.load, "nobody/nothing", device="cpu")
+    text = sentence(load, "nobody/nothing", device="cpu")
     assert text == "There is no folder nobody/nothing, and no model of that name on the hub."
-    assert "no model of that name" in sentence(checkpoints.load, "a/b..c", device="cpu")
+    assert "no model of that name" in sentence(load, "a/b..c", device="cpu")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.lora import family, read
-from pipeline.model_files.diffusers_folder import safetensors_header
+from pipeline.model_files.safetensors_header import read_header
 
 LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"  # 16 to 16
 CONV = "down_blocks.1.resnets.0.conv1"  # 3x3, 16 to 32
@@ -116,4 +116,4 @@ def test_a_loha_tells_its_family(files):
     tensors, _, _ = loha(16, 1024)
     base = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     path = files.raw({f"{base}.{k}": v for k, v in tensors.items()})
-    assert family(safetensors_header(path)) == "SD 2.x"
+    assert family(read_header(path).tensors) == "SD 2.x"

@@ -19,6 +19,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.model_files import diffusers_folder
+from pipeline.model_files.safetensors_header import read_header
 
 ROOT = Path(__file__).parents[3]
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -284,7 +285,7 @@ HEADERS = [
 @pytest.mark.parametrize("header, size, words", HEADERS, ids=[str(i) for i in range(len(HEADERS))])
 def test_bad_header_gets_a_sentence(tmp_path, header, size, words):
     path = write(tmp_path / "x.safetensors", header, b"\0" * size)
-    assert words in sentence(diffusers_folder.check_safetensors, path)
+    assert words in sentence(read_header, path)
 
 
 def test_huge_header_is_not_read(tmp_path):
@@ -292,15 +293,13 @@ def test_huge_header_is_not_read(tmp_path):
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", 90_000_000) + b"{")
         file.truncate(100_000_000)  # a sparse file
-    assert "at most 25,000,000" in sentence(diffusers_folder.check_safetensors, path)
-    assert "is no file" in sentence(diffusers_folder.check_safetensors, tmp_path)
-    assert "cannot be read" in sentence(
-        diffusers_folder.check_safetensors, tmp_path / "gone.safetensors"
-    )
+    assert "at most 25,000,000" in sentence(read_header, path)
+    assert "is no file" in sentence(read_header, tmp_path)
+    assert "cannot be read" in sentence(read_header, tmp_path / "gone.safetensors")
 
 
 def test_header_of_a_good_file(tiny_model):
-    header = diffusers_folder.safetensors_header(tiny_model / UNET)
+    header = read_header(tiny_model / UNET).tensors
     assert header["conv_in.weight"]["shape"] == [16, 4, 3, 3]
     assert header["conv_in.weight"]["dtype"] == "F32"
 
@@ -334,7 +333,7 @@ def test_mutated_files_raise_nothing_else(tmp_path):
                 data[at] = chance.choice(b"0123456789[]{},:")
         path.write_bytes(data)
         try:
-            diffusers_folder.check_safetensors(path)
+            read_header(path)
         except InputError as error:
             assert str(error).isprintable()
             continue

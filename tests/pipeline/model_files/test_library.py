@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
-from pipeline.loading import load as checkpoints
+from pipeline.loading import load as loading
+from pipeline.loading.resolve import find_model
 from pipeline.model_cache import KEEP, Shelf
 from pipeline.model_files import library
+from pipeline.oom import DeviceOutOfMemory
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_names_are_unique(folder):
     shutil.copy(folder / "xl.safetensors", folder / "Stable-diffusion/xl.safetensors")
     names = [e.name for e in library.scan() if e.kind == "checkpoint" and e.family == "SD XL"]
     assert sorted(names) == ["xl", "xl (models)"]
-    assert {checkpoints.find(n) for n in names} == {
+    assert {find_model(n) for n in names} == {
         Path("models/xl.safetensors"),
         Path("models/Stable-diffusion/xl.safetensors"),
     }
@@ -100,7 +102,7 @@ def test_names_are_unique(folder):
 
 @pytest.fixture
 def shelf(folder):
-    return Shelf(checkpoints.load("one", device="cpu"), device="cpu")
+    return Shelf(loading.load("one", device="cpu"), device="cpu")
 
 
 def test_shelf_loads_by_name_and_keeps_a_few(shelf):
@@ -142,14 +144,14 @@ def test_a_bad_file_leaves_what_serves_alone(shelf, folder):
 
 def test_the_old_model_serves_while_the_new_one_loads(shelf, monkeypatch):
     began, go = threading.Event(), threading.Event()
-    load = checkpoints.load
+    load = loading.load
 
     def slow(*arguments, **options):
         began.set()
         assert go.wait(60)
         return load(*arguments, **options)
 
-    monkeypatch.setattr(checkpoints, "load", slow)
+    monkeypatch.setattr(loading, "load", slow)
     got = []
     thread = threading.Thread(target=lambda: got.append(shelf.get("two")))
     thread.start()
@@ -173,15 +175,15 @@ def test_shelf_gives_another_autoencoder(shelf, folder):
 
 
 def test_no_room_beside_the_others_makes_room(shelf, monkeypatch):
-    held, load = [], checkpoints.load
+    held, load = [], loading.load
 
     def tight(*arguments, **options):
         held.append(len(shelf._held))
         if shelf._held and str(arguments[0]).endswith("two"):
-            raise checkpoints.NoRoom("It does not fit.")
+            raise DeviceOutOfMemory("It does not fit.")
         return load(*arguments, **options)
 
-    monkeypatch.setattr(checkpoints, "load", tight)
+    monkeypatch.setattr(loading, "load", tight)
     shelf.get("xl")
     assert shelf.get("two").name == "two" and held == [0, 1, 0]
     assert shelf.get() is shelf.first

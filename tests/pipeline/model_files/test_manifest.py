@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
 from pipeline.latents import noise
-from pipeline.loading import load as checkpoints
+from pipeline.loading.load import load
 from pipeline.model_files import identify, ldm_keys, manifest
 
 FAMILIES = ("sd1", "sd2", "xl")
@@ -27,7 +27,7 @@ def loaded(pairs):
     def models(family, layout):
         if (family, layout) not in made:
             path = getattr(pairs(family), layout)
-            made[family, layout] = checkpoints.load(path, device="cpu", dtype="fp32")
+            made[family, layout] = load(path, device="cpu", dtype="fp32")
         return made[family, layout]
 
     return models
@@ -93,12 +93,12 @@ def test_sd2_that_does_not_say_what_it_predicts_is_asked(pairs, tmp_path):
     path = tmp_path / "plain.safetensors"
     save_file(load_file(pairs("sd2").file), path)
     assert manifest.open_source(path).prediction is None
-    models = checkpoints.load(path, device="cpu")
+    models = load(path, device="cpu")
     assert models.scheduler_config["prediction_type"] == "epsilon"
     tensors = load_file(path)
     tensors["model.diffusion_model.out.2.bias"] -= 5  # far below its input
     save_file(tensors, path)
-    models = checkpoints.load(path, device="cpu")
+    models = load(path, device="cpu")
     assert models.scheduler_config["prediction_type"] == "v_prediction"
     assert models.generate(steps=1, seed=1, size=(64, 64)).images
 
@@ -111,7 +111,7 @@ def test_marks_of_velocity_and_zero_snr(pairs, tmp_path):
     source = manifest.open_source(tmp_path / "v.safetensors")
     assert source.prediction == "v_prediction"
     assert source.scheduler["rescale_betas_zero_snr"] is True
-    models = checkpoints.load(tmp_path / "v.safetensors", device="cpu")
+    models = load(tmp_path / "v.safetensors", device="cpu")
     result = models.generate(
         prompt="a cat", steps=2, seed=1, size=(64, 64), schedule="sgm_uniform", cfg_rescale=0.7
     )
@@ -262,7 +262,7 @@ def save(tmp_path: Path, tensors: dict, name: str = "model.safetensors") -> Path
 
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        checkpoints.load(path, device="cpu")
+        load(path, device="cpu")
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
     return str(caught.value)
 
@@ -339,7 +339,7 @@ def test_another_autoencoder(pairs, tmp_path, monkeypatch, loaded):
         "checkpoint": save(tmp_path, whole, "c.safetensors"),
     }
     for what, path in files.items():
-        models = checkpoints.load(pair.file, device="cpu", vae=path)
+        models = load(pair.file, device="cpu", vae=path)
         state = models.vae.state_dict()
         assert all(torch.equal(state[k], v.float()) for k, v in changed.items()), what
         assert models.vae.config.scaling_factor == 0.18215
@@ -348,9 +348,9 @@ def test_another_autoencoder(pairs, tmp_path, monkeypatch, loaded):
     )
     with pytest.raises(InputError, match="is the UNet of a diffusers folder, not an autoencoder"):
         unet = pair.folder / "unet/diffusion_pytorch_model.safetensors"
-        checkpoints.load(pair.file, device="cpu", vae=unet)
+        load(pair.file, device="cpu", vae=unet)
     with pytest.raises(InputError, match="no autoencoder"):
-        checkpoints.load(pair.file, device="cpu", vae="nowhere")
+        load(pair.file, device="cpu", vae="nowhere")
 
 
 def test_a_checkpoint_without_autoencoder_says_which_it_used(pairs, tmp_path, monkeypatch):
@@ -362,7 +362,7 @@ def test_a_checkpoint_without_autoencoder_says_which_it_used(pairs, tmp_path, mo
     (tmp_path / "models/some folder").mkdir(parents=True)
     save(tmp_path / "models/some folder", vae, "good-vae.safetensors")
     path = save(tmp_path / "models", without("first_stage_model.")(tensors), "bare.safetensors")
-    models = checkpoints.load("bare", device="cpu")
+    models = load("bare", device="cpu")
     assert models.path == Path("models/bare.safetensors") and path.is_file()
     (warning,) = models.generate(steps=1, seed=1, size=(64, 64)).warnings
     assert warning.startswith("bare.safetensors holds no autoencoder; good-vae is used instead")
@@ -372,13 +372,13 @@ def test_a_checkpoint_without_autoencoder_takes_the_one_that_is_named(pairs, tmp
     monkeypatch.chdir(tmp_path)
     tensors = without("first_stage_model.")(load_file(pairs("sd1").file))
     path = save(tmp_path, tensors)
-    models = checkpoints.load(path, device="cpu", vae=pairs("sd1").file)
+    models = load(path, device="cpu", vae=pairs("sd1").file)
     assert models.vae_name == "sd1" and not models.warnings
     wide = Path(shutil.copytree(pairs("sd1").folder / "vae", tmp_path / "wide/vae"))
     config = json.loads((wide / "config.json").read_text())
     (wide / "config.json").write_text(json.dumps(config | {"latent_channels": 16}))
     with pytest.raises(InputError, match="has 16 latent channels, this model's UNet takes 4"):
-        checkpoints.load(path, device="cpu", vae=wide)
+        load(path, device="cpu", vae=wide)
 
 
 def test_all_is_checked_before_the_first_weight_is_read(pairs, tmp_path, monkeypatch):
@@ -411,7 +411,7 @@ def test_model_hash_is_that_of_the_file(loaded, pairs):
 
 def test_the_file_may_be_replaced_while_the_model_serves(pairs, tmp_path):
     path = Path(shutil.copy(pairs("sd1").file, tmp_path / "m.safetensors"))
-    models = checkpoints.load(path, device="cpu", dtype="fp32")
+    models = load(path, device="cpu", dtype="fp32")
     before = models.generate(steps=1, seed=1, size=(64, 64)).latents[0]
     with open(path, "r+b") as file:
         file.truncate(1000)

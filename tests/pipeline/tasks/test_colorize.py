@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from pipeline import load, tasks
-from pipeline.engine import Result
 from pipeline.errors import InputError
+from pipeline.events import Result
 from pipeline.images import lab
 from pipeline.latents.preview import Preview
 from pipeline.metadata import infotext

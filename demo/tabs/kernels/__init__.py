@@ -12,8 +12,11 @@ import gradio as gr
 
 from kernels.bench import results
 
-from ..texts import language, say
-from ..workspace import backend_menu
+from ...page import Page
+from ...texts import request_language, say
+from ...ui.tab import Tab
+from ...workspace import backend_menu
+from . import texts
 
 DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
 INK = "#123456"  # in plots; becomes the page's own text colour
@@ -22,7 +25,7 @@ MODES = (("attention", "forward"), ("attention", "backward"), ("word_attention",
          ("group_norm", "forward"), ("group_norm", "backward"))  # fmt: skip
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     measured = results.read()
@@ -31,7 +34,7 @@ def tab(page) -> None:
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
 
         def can_run(request: gr.Request):
-            return backend_menu.table(page.shelf.first, language(request))
+            return backend_menu.table(page.shelf.first, request_language(request))
 
         gr.on(None, can_run, None, here, **PRIVATE)
     with gr.Column(elem_id="gb-measured", elem_classes="gb-card", min_width=0):
@@ -56,18 +59,18 @@ def tab(page) -> None:
         view = gr.HTML(apply_default_css=False, elem_id="bench")
 
     def show(name: str, chosen: str, request: gr.Request):
-        return drawn(name, *chosen.split("/"), language(request))
+        return drawn(name, *chosen.split("/"), request_language(request))
 
     # without triggers: when the page opens, and when a choice changes
     gr.on(None, show, [machine, operation], view, **PRIVATE)
 
 
 @lru_cache(64)
-def drawn(name: str, kernel: str, mode: str, tongue: str) -> str:
+def drawn(name: str, kernel: str, mode: str, language: str) -> str:
     """The plots of one file of results."""
     rows = results.read()[name]
     here = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
-    return bars(here, tongue) + roofline(rows, mode)
+    return bars(here, language) + roofline(rows, mode)
 
 
 def _heading(title, hint) -> None:
@@ -88,12 +91,12 @@ def _operation(kernel: str, mode: str) -> str:
     return f"{names[kernel]} · {mode}"
 
 
-def bars(rows: list[dict], tongue: str) -> str:
+def bars(rows: list[dict], language: str) -> str:
     """A block a shape: each provider's bar, rate, and speed against the best peer. Providers that
     have no time anywhere are named once, with their reason."""
     timed = [r for r in rows if r["p50"]]
     if not timed:
-        return f'<p class="gb-note">{say("bench_none", tongue)}</p>'
+        return f'<p class="gb-note">{say("bench_none", language)}</p>'
     shapes: dict[str, list[dict]] = {}
     for r in timed:
         shapes.setdefault(r["shape"], []).append(r)
@@ -110,7 +113,7 @@ def bars(rows: list[dict], tongue: str) -> str:
     around = timed[0]["versions"]
     versions = ", ".join(f"{k} {v}" for k, v in around.items() if v)
     legend = say(
-        "bench_legend", tongue, metric=timed[0]["metric"], ceiling=f"{ceiling:.3g}",
+        "bench_legend", language, metric=timed[0]["metric"], ceiling=f"{ceiling:.3g}",
         dtype=timed[0]["dtype"], versions=versions,
     )  # fmt: skip
     absent = {r["provider"]: r["note"] for r in rows if not r["p50"]}
@@ -121,7 +124,7 @@ def bars(rows: list[dict], tongue: str) -> str:
         for name, note in absent.items()
     )
     if missing:
-        head = say("bench_absent", tongue)
+        head = say("bench_absent", language)
         missing = f'<div class="gb-absent"><p>{head}</p><ul>{missing}</ul></div>'
     legend = f'<p class="gb-note">{escape(legend)}</p>'
     return f'{legend}<div class="gb-benches">{"".join(blocks)}</div>{missing}'
@@ -160,3 +163,6 @@ def roofline(rows: list[dict], mode: str) -> str:
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     label = f'class="gb-roofline" role="img" aria-label="Roofline, {mode}"'
     return f"<figure {label}>{drawing}</figure>"
+
+
+TAB = Tab(title=("Kernels", "内核"), build=build, texts=texts.TEXTS)

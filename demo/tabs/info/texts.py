@@ -1,6 +1,17 @@
-"""Words of receipts and their verdicts in English and Chinese, see texts.py."""
+"""Texts of the tab PNG info and of a receipt's verdict, in English and Chinese."""
 
-RECEIPT = {
+TEXTS = {  # key: (English, Chinese)
+    "info_drop": ("A picture with its settings", "带有参数的图片"),
+    "info_drop_hint": (
+        "A PNG, JPEG or WebP made here or by another Stable Diffusion program, as the file it was "
+        "saved to: chat programs and screenshots lose the settings.",
+        "由本页或其他 Stable Diffusion 程序生成的 PNG、JPEG 或 WebP 原文件。"
+        "聊天软件转发和截图会丢失参数。",
+    ),
+    "info_paste": ("Or paste the parameters text", "或粘贴参数文本"),
+    "info_none": ("What the picture was made with will stand here.", "这里会显示图片的生成参数。"),
+    "info_alt": ("The picture that was read", "读取的图片"),
+    # the receipt and its verdict
     "verify": ("Verify", "验证"),
     "verify_title": ("Receipt", "凭据"),
     "verify_offer": (
