@@ -325,7 +325,8 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
     """(place, Mark) of each step that is the picture's own, in their order, None for the others;
     at last the picture."""
     from . import tasks
-    from .introspection.recording import Branch, Watch
+    from .introspection.branch import BranchRun
+    from .introspection.recording import Recorder
     from .tasks.common import alone
 
     then, asked = case.receipt, case.asked
@@ -334,7 +335,7 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
     wanted = {"attention": attention, "group_norm": group_norm}
     asked = asked.model_copy(update={k: _able(models, then, k, v) for k, v in wanted.items()})
     events = tasks.stream(models, then.task, asked, words=then.words)
-    way = Watch(models, events) if then.branches else events
+    way = Recorder(models, events) if then.branches else events
     first = asked.steps if then.task in TWO_PASSES else 0  # branches count from the second pass
     steps = [_step(branch) for branch in then.branches]
     place = 0
@@ -353,7 +354,7 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
             recording, at, place = way.recordings[at], 0, end
             if recording is None:
                 raise InputError("Its way takes too much memory to be gone on from.")
-            way = Branch(models, recording, step, {k: changes[k] for k in changes if k != "at"})
+            way = BranchRun(models, recording, step, {k: changes[k] for k in changes if k != "at"})
     if result.latents:
         yield place, receipt.mark(result.latents[at])
     yield result.images[at]

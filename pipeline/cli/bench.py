@@ -39,9 +39,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure with the flags of `python -m pipeline bench`."""
-    from ..loading.silence import quiet
+    from ..loading.silence import silence_libraries
 
-    with quiet():
+    with silence_libraries():
         measure(
             args.model, steps=args.steps, repeats=args.repeats, device=args.device, dtype=args.dtype
         )
@@ -56,7 +56,7 @@ def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> 
         raise InputError("--steps must be from 1 to 200 and --repeats at least 1.")
     import torch
 
-    from ..introspection.recording import Watch
+    from ..introspection.recording import Recorder
     from ..latents import noise
     from ..loading.load import load
     from ..options import GenerateOptions
@@ -79,7 +79,7 @@ def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> 
         return peer(latents.to(models.device, models.dtype))
 
     def recorded() -> torch.Tensor:
-        *_, result = Watch(models, models.stream(options, words=True))
+        *_, result = Recorder(models, models.stream(options, words=True))
         return result.latents[0]
 
     draws = {"ours": ours, "recorded": recorded, "diffusers": theirs}

@@ -200,7 +200,7 @@ def key(models, options: GenerateOptions) -> tuple:
     from ..prompt import resources
 
     free = {"sampler", "schedule", "steps", "count"}
-    used = resources.read(models, options).used
+    used = resources.find_resources(models, options).used
     who = models.hash, str(models.path), models.vae_name, str(models.device), str(models.dtype)
     return *who, options.model_dump_json(exclude=free), repr(used)
 

@@ -24,7 +24,7 @@ from ..prompt.encode import token_ids
 STAGES = {  # in their order: the function of this repository that does it
     "prompt": ("pipeline/prompt/syntax.py", "parse"),
     "tokens": ("pipeline/prompt/chunks.py", "chunks"),
-    "context": ("pipeline/prompt/encode.py", "encode"),
+    "context": ("pipeline/prompt/encode.py", "encode_prompts"),
     "noise": ("pipeline/latents/noise.py", "first_noise"),
     "step": ("pipeline/denoising/denoiser.py", "Denoiser"),
     "latents": ("pipeline/samplers/__init__.py", "start"),
@@ -67,7 +67,7 @@ class Timed:
 def stages(models: Any, options: GenerateOptions) -> Iterator[Stage]:
     """Every Stage of one picture, in order. Closing the iterator stops the work."""
     options = models.resolve(options.model_copy(update={"count": 1}))
-    asked, seconds = _timed(resources.read, models, options)
+    asked, seconds = _timed(resources.find_resources, models, options)
     yield Stage("prompt", options.prompt, (len(options.prompt),), seconds)
 
     tokenizer, segments = models.tokenizer, asked.prompt.parts[0].segments

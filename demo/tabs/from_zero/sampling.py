@@ -7,37 +7,40 @@ from functools import lru_cache
 import gradio as gr
 import numpy as np
 
+from pipeline.denoising.denoiser import Denoiser
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
-from pipeline.samplers.gaussian_mixture import distance
+from pipeline.samplers import SAMPLERS, SCHEDULES, diffusers_adapter, sigma, start, unsupported
+from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
 
+from ...page import Page
 from ...texts import request_language, say
-from ...ui.status import sorry
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_paragraph
 from . import chapter_parts, sampler_paths
 
-QUIET = chapter_parts.PRIVATE | {"trigger_mode": "always_last"}
+QUIET = UNQUEUED | {"trigger_mode": "always_last"}
 FOUR = ("ddpm", "ddim", "euler_a", "dpmpp_2m")
 STEPS = (2, 50)
 SCALES = (0.0, 15.0)
 BEGIN = {"class": "right", "scale": 3.0, "sampler": "dpmpp_2m", "steps": 25, "look": 12}
 FOLLOWED = sampler_paths.SHOWN // 2  # the path whose numbers are shown
-PLACES = (
-    ("pipeline/samplers/__init__.py", "start"),
-    ("pipeline/samplers/diffusers_adapter.py", "_run"),
-    ("pipeline/samplers/sigma.py", "ancestral"),
-    ("pipeline/samplers/gaussian_mixture.py", "Mixture"),
-    ("pipeline/samplers/gaussian_mixture.py", "Guided"),
-    ("pipeline/samplers/gaussian_mixture.py", "distance"),
-    ("pipeline/denoising/denoiser.py", "Denoiser.__call__"),
+CODE = (
+    start,
+    diffusers_adapter._run,
+    sigma.ancestral,
+    Mixture,
+    Guided,
+    distance,
+    Denoiser.__call__,
 )
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n = page.i18n
     _samplers(i18n)
     _guidance(i18n)
-    chapter_parts.places(i18n, *PLACES)
+    chapter_parts.places(i18n, *chapter_parts.locations(*CODE))
 
 
 def _samplers(i18n) -> None:
@@ -97,8 +100,8 @@ def _samplers(i18n) -> None:
     gr.on(None, fall, [schedule, *boxes], falling, **QUIET)
     inputs, outputs = [steps, schedule, seed, *boxes], [*views, fortune]
     gr.on(None, show, inputs, outputs, **QUIET)
-    again.click(lambda seed: seed + 1, seed, seed, **chapter_parts.PRIVATE).then(
-        show, inputs, outputs, **chapter_parts.PRIVATE
+    again.click(lambda seed: seed + 1, seed, seed, **UNQUEUED).then(
+        show, inputs, outputs, **UNQUEUED
     )
 
 
@@ -178,7 +181,7 @@ def panel(sampler: str, schedule: str, steps: int, seed: int, language: str) -> 
     try:
         done = sampler_paths.run(sampler, schedule, steps, seed)
     except InputError as error:
-        return sorry(str(error))
+        return error_paragraph(str(error))
     plan = SCHEDULES[done.schedule].label
     if done.schedule != schedule:
         plan = say("zero_not_taken", language, plan=plan, schedule=SCHEDULES[schedule].label)
@@ -199,7 +202,7 @@ def guidance(
     try:
         done = sampler_paths.run(sampler, "automatic", steps, 0, name, scale)
     except InputError as error:
-        return sorry(str(error)), ""
+        return error_paragraph(str(error)), ""
     at = min(at, len(done.sigmas) - 2)
     model, grid = sampler_paths.guided(name, scale), sampler_paths.GRID
     promised, own = model.promised(grid), model.chosen.density(grid[:, None])

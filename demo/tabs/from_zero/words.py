@@ -17,10 +17,13 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
+from pipeline.prompt.encode import encode_prompts
 
-from ...server.runner import data_url
+from ...page import Page
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_line
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -65,8 +68,10 @@ class Seen:
         return replace(self, sources=(*self.sources, source), drawn=drawn, vectors=vectors)
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
+    from pipeline.training.emoji.clip import make_trainer
+
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_towers_title", "zero_towers_two", "zero_towers_try")
@@ -99,13 +104,7 @@ def chapter(page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(
-        i18n,
-        ("pipeline/introspection/clip.py", "Towers"),
-        ("pipeline/introspection/clip.py", "contrastive_loss"),
-        ("pipeline/training/emoji/clip.py", "trainer"),
-        ("pipeline/prompt/encode.py", "encode"),
-    )
+    parts.places(i18n, *parts.locations(Towers, contrastive_loss, make_trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
@@ -122,9 +121,9 @@ def chapter(page) -> None:
 
     def draw_all(language: str, name, vae, words, path):
         began, lines = time.monotonic(), sentences(words, language)
-        loaded = page.shelf.get(name, vae)
-        name, models = with_towers(page.shelf, name)
-        heard = sum(tower.width for tower in loaded.text.towers)
+        loaded = page.model_cache.get(name, vae)
+        name, models = with_towers(page.model_cache, name)
+        heard = sum(tower.width for tower in loaded.text.encoders)
         seen = Seen(str(models.path), heard)
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for line in lines:
@@ -145,19 +144,19 @@ def chapter(page) -> None:
         try:
             lines = sentences(words, language)
         except InputError as error:
-            return {status: stage.error(str(error))}
+            return {status: error_line(str(error))}
         return {status: parts.ready(language), **shown(seen, lines, language)}
 
     parts.on_device(draw.click, draw_all, [*model, box, own], [known, *views], status)
-    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **parts.PRIVATE)
+    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **UNQUEUED)
 
 
-def with_towers(shelf, name) -> tuple[str, Any]:
+def with_towers(model_cache, name) -> tuple[str, Any]:
     """(name, models) of the chosen model where it has both towers, else of the embedded one."""
-    models = shelf.get(name, None)
+    models = model_cache.get(name, None)
     if has_towers(models.path):
         return name, models
-    return EMBEDDED, shelf.get(EMBEDDED, None)
+    return EMBEDDED, model_cache.get(EMBEDDED, None)
 
 
 @lru_cache(maxsize=2)

@@ -14,13 +14,13 @@ from kernels.bench import results
 
 from ...page import Page
 from ...texts import request_language, say
+from ...ui.listeners import UNQUEUED
 from ...ui.tab import Tab
 from ...workspace import backend_menu
 from . import texts
 
 DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
 INK = "#123456"  # in plots; becomes the page's own text colour
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 MODES = (("attention", "forward"), ("attention", "backward"), ("word_attention", "forward"),
          ("group_norm", "forward"), ("group_norm", "backward"))  # fmt: skip
 
@@ -34,9 +34,9 @@ def build(page: Page) -> None:
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
 
         def can_run(request: gr.Request):
-            return backend_menu.table(page.shelf.first, request_language(request))
+            return backend_menu.table(page.model_cache.first, request_language(request))
 
-        gr.on(None, can_run, None, here, **PRIVATE)
+        gr.on(None, can_run, None, here, **UNQUEUED)
     with gr.Column(elem_id="gb-measured", elem_classes="gb-card", min_width=0):
         _heading(i18n("kernels_measured"), i18n("kernels_measured_hint"))
         if not measured:
@@ -62,7 +62,7 @@ def build(page: Page) -> None:
         return drawn(name, *chosen.split("/"), request_language(request))
 
     # without triggers: when the page opens, and when a choice changes
-    gr.on(None, show, [machine, operation], view, **PRIVATE)
+    gr.on(None, show, [machine, operation], view, **UNQUEUED)
 
 
 @lru_cache(64)

@@ -19,7 +19,7 @@ from ...images.open import fitted, open_picture, to_tensor
 from ...latents import vae
 from ...options import GenerateOptions
 from ...prompt import resources
-from ...prompt.encode import encode
+from ...prompt.encode import encode_prompts
 from ...prompt.syntax import parse
 from ..emoji.vocabulary import COLOURS
 
@@ -212,7 +212,7 @@ def encode_captions(
         request = requests[caption]
         with models.lock:
             models.adapters.install(())
-            encoded, _, _ = encode(
+            encoded, _, _ = encode_prompts(
                 models.text, request.prompt, padded_to, embeddings=request.embeddings
             )
         context, pooled, _ = encoded.at(0)
@@ -229,7 +229,7 @@ def encode_captions(
 
 def _resolve_caption(models: Models, caption: str) -> Any:
     """Parse a caption as a prompt of `models`. InputError where it asks for a LoRA."""
-    request = resources.read(
+    request = resources.find_resources(
         models, models.resolve(GenerateOptions(prompt=caption, steps=1, seed=0))
     )
     if request.adapters:

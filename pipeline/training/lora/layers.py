@@ -14,8 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...lora.adapters import Adapters, Fitted
-from ...lora.reading import Lora, Part, Product
+from ...lora.adapters import Adapters, LoadedLora
+from ...lora.products import Product
+from ...lora.reading import LoraFile, LowRankDelta
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
 LAYERS = {  # values of --layers: a pattern of the layers' paths
@@ -57,14 +58,14 @@ class LoraLayers(nn.Module):
         )
         self.rank, self.alpha = rank, alpha
         installed: dict[nn.Module, Any] = {found[p]: part for p, part in self.parts().items()}
-        Adapters({"unet": unet}).install(((Fitted("training", {"unet": installed}), 1.0, 1.0),))
+        Adapters({"unet": unet}).install(((LoadedLora("training", {"unet": installed}), 1.0, 1.0),))
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, LowRankDelta]:
         """Return the trained matrices by the layer's path, with alpha / rank as their scale."""
         scale = self.alpha / self.rank
         pairs = cast(Iterable[LowRankPair], self.pairs)
         return {
-            path: Part(pair.down, pair.up, None, scale)
+            path: LowRankDelta(pair.down, pair.up, None, scale)
             for path, pair in zip(self.paths, pairs, strict=True)
         }
 
@@ -75,11 +76,11 @@ class LoraLayers(nn.Module):
             for path, part in self.parts().items()
         }
 
-    def as_file(self, path: Path) -> Lora:
+    def as_file(self, path: Path) -> LoraFile:
         """Return what a file with these matrices would hold."""
         scale = self.alpha / self.rank
-        parts: dict[str, Part | Product] = {
-            f"unet.{name}": Part(down, up, None, scale)
+        parts: dict[str, LowRankDelta | Product] = {
+            f"unet.{name}": LowRankDelta(down, up, None, scale)
             for name, (down, up) in self.matrices().items()
         }
-        return Lora(path, parts, "", None)
+        return LoraFile(path, parts, "", None)

@@ -45,7 +45,7 @@ from .layers import LoraLayers
 from .options import LoraOptions, ResolvedOptions, check_name, defaults, resolve_options
 
 if TYPE_CHECKING:
-    from ...lora.adapters import Adapters, Fitted
+    from ...lora.adapters import Adapters, LoadedLora
     from ...model import Models
 
 LOG_EVERY = 10  # steps between two rows of the log
@@ -142,9 +142,9 @@ def train(models: Models, options: LoraOptions) -> Generator[Progress | Trained,
         yield from _run_steps(models, options, trainer, layers, notes, len(own))
         return
     except Exception as error:
-        if not oom.ran_out(error):
+        if not oom.is_out_of_memory(error):
             raise
-    oom.free()
+    oom.free_memory()
     raise InputError(
         f"There is not enough memory on {models.device} to train on pictures of"
         f" {options.size}x{options.size}; take a smaller size or batch."
@@ -327,11 +327,11 @@ def _write_row(log: CsvLog, trainer: StepTrainer, loss: float, mean: float) -> N
 class WithLora:
     """The model's adapters that always install the LoRA in training too."""
 
-    def __init__(self, adapters: Adapters, fitted: Fitted):
+    def __init__(self, adapters: Adapters, fitted: LoadedLora):
         self.adapters, self.fitted = adapters, fitted
         self.load = adapters.load
 
-    def install(self, active: Iterable[tuple[Fitted, float, float]]) -> None:
+    def install(self, active: Iterable[tuple[LoadedLora, float, float]]) -> None:
         """Install the adapters `active` and the LoRA at weight 1."""
         self.adapters.install((*active, (self.fitted, 1.0, 1.0)))
 

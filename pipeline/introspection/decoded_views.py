@@ -14,7 +14,7 @@ from ..samplers.prediction import predicted_clean
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .recording import Moment
+    from .recording import ModelCall
 
 # clean: the picture it believes in; latents: what it saw; noise: what it took for noise; cond and
 # uncond: what it would believe in with the words and without; guidance: the first less the second,
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 KINDS = ("clean", "latents", "noise", "cond", "uncond", "guidance")
 
 
-def guided(moment: Moment) -> bool:
+def has_guidance(moment: ModelCall) -> bool:
     """Whether there are two halves of guidance to look at."""
     return moment.answer.cond is not None and moment.answer.uncond is not None
 
 
-def frame(models: Any, moment: Moment, kind: str, prediction: str) -> Image.Image:
+def decode_view(models: Any, moment: ModelCall, kind: str, prediction: str) -> Image.Image:
     """One of KINDS, decoded by the model's autoencoder, at the picture's size.
 
     prediction: what the model's output means, see RequestOrigin. InputError for another kind,
@@ -36,10 +36,10 @@ def frame(models: Any, moment: Moment, kind: str, prediction: str) -> Image.Imag
     return vae.to_image(_pixels(models, moment, kind, prediction))
 
 
-def _pixels(models: Any, moment: Moment, kind: str, prediction: str) -> torch.Tensor:
+def _pixels(models: Any, moment: ModelCall, kind: str, prediction: str) -> torch.Tensor:
     if kind not in KINDS:
         raise InputError(f"There is no view {str(kind)[:40]!r}; there is {', '.join(KINDS)}.")
-    if kind in ("cond", "uncond", "guidance") and not guided(moment):
+    if kind in ("cond", "uncond", "guidance") and not has_guidance(moment):
         raise InputError("There was no guidance at this step: the model was asked once.")
     if kind == "guidance":
         sides = [_pixels(models, moment, side, prediction) for side in ("cond", "uncond")]
