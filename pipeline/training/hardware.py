@@ -13,11 +13,11 @@ from ..backends import (
     KINDS,
     AttentionProcessor,
     KernelFailed,
-    able,
-    disable,
+    blacklist,
+    candidates,
     head_sizes,
     swap_group_norm,
-    watched,
+    wrap_kernel_errors,
 )
 from ..errors import InputError
 
@@ -67,14 +67,14 @@ def find_trainable(
     calls the backend. Raises InputError where none does.
     """
     last: KernelFailed | None = None
-    for backend in able(kind, name, device, dtype, heads or frozenset()):
+    for backend in candidates(kind, name, device, dtype, heads or frozenset()):
         x = torch.randn((2, 8, 4, 8), device=device, dtype=dtype, requires_grad=True)
         try:
-            with watched(KINDS[kind].name, backend, x):
+            with wrap_kernel_errors(KINDS[kind].name, backend, x):
                 attempt(backend, x).sum().backward()
             return backend
         except KernelFailed as failure:
-            disable(failure)
+            blacklist(failure)
             last = failure
     raise InputError(f"{last}.")
 

@@ -30,7 +30,7 @@ from ...latents.vae import decode
 from ...options import GenerateOptions
 from ...prompt.encode import encode_prompts
 from ...prompt.syntax import parse
-from ...samplers import Answer, start
+from ...samplers import Answer, make_sampler
 from ..sheet import save_sheet
 from .captions import caption
 from .clip import resize
@@ -166,7 +166,7 @@ def draw_batched(
             generator = noise.generator_for(seed)
             first = noise.first_noise(generator, 4, SIZE // 8, SIZE // 8)
             config = models.scheduler_config
-            running.append(start(sampler, schedule, config, first, STEPS, generator, seed))
+            running.append(make_sampler(sampler, schedule, config, first, STEPS, generator, seed))
         queries, latents = [next(r) for r in running], []
         while queries:
             x = torch.cat([q.x for q in queries]).to(models.device, models.dtype)

@@ -178,7 +178,7 @@ def make_trainer(
             ids = tokenize(tokenizer, texts, full=True).to(device)
             context = text_encoder(input_ids=ids).last_hidden_state.float()
         for processor in processors:
-            processor.listener = attention_loss if attention_weight else None
+            processor.attention_hook = attention_loss if attention_weight else None
         clean = pool.latents[index].float().to(device, memory_format=torch.channels_last)
         denoising = denoising_loss(
             forward,
@@ -191,7 +191,7 @@ def make_trainer(
             autocast=autocast,
         )
         for processor in processors:
-            processor.listener = None
+            processor.attention_hook = None
         if not attention_weight:
             return {"loss": denoising}
         placement = attention_loss.compute(ids, names, [pool.scenes[i] for i in index])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...denoising.denoiser import conditions
+from ...denoising.denoiser import added_cond_kwargs
 from ...errors import InputError, short
 from ...images.open import fitted, open_picture, to_tensor
 from ...latents import vae
@@ -173,7 +173,7 @@ class LoraDataset:
             contexts[no_caption] = context
             if pooled is not None and empty_pooled is not None:
                 pooled[no_caption] = empty_pooled
-        more = conditions(pooled, self.size, self.size, device, torch.float32)
+        more = added_cond_kwargs(pooled, self.size, self.size, device, torch.float32)
         return self.latents[rows].to(device), contexts.to(device), more
 
 
