@@ -94,7 +94,7 @@ def _load(
             place_parts(networks, device, low_memory)
             used = backends.Backends(unet, autoencoder, device, dtype, attention, group_norm)
             test = SmokeTest(found, text, unet, autoencoder, device, dtype)
-            preview, prediction = used.start().call(test)
+            preview, prediction = used.open_session().call(test)
         except torch.OutOfMemoryError:
             raise DeviceOutOfMemory(
                 f"{called} does not fit into the free memory of {device}; free some, load it"

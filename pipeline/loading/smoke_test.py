@@ -67,13 +67,13 @@ class SmokeTest:
     def _ask(self, latents: torch.Tensor, t: int) -> torch.Tensor:
         import torch
 
-        from ..denoising.denoiser import conditions
+        from ..denoising.denoiser import added_cond_kwargs
         from ..prompt.encode import encode_prompts
         from ..prompt.syntax import parse
 
         empty, _, _ = encode_prompts(self.text, parse("", 1), parse("", 1))
         context, pooled, _ = empty.at(0)
-        more = conditions(pooled, 64, 64, self.device, self.dtype)
+        more = added_cond_kwargs(pooled, 64, 64, self.device, self.dtype)
         with torch.no_grad():
             return (
                 self.unet(

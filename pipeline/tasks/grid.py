@@ -152,7 +152,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
     ordered = [results[cell.place] for cell in planned]
     whole = layout.draw({place: result.images[0] for place, result in results.items()})
     whole.info["parameters"] = text
-    joined = engine.joined(ordered, models.resolve(options))
+    joined = engine.join_results(ordered, models.resolve(options))
     yield replace(
         joined,
         images=[whole, *joined.images],
@@ -263,7 +263,7 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
     reason = unsupported(options.sampler) or unsupported(options.schedule)
     if reason:
         raise InputError(reason)
-    models.backends.start(options.attention, options.group_norm)
+    models.backends.open_session(options.attention, options.group_norm)
     resources.find_resources(models, options)
     return options
 
