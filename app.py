@@ -51,7 +51,7 @@ def lent_gpu():
         if task == "arena":
             from pipeline.introspection import arena
 
-            pixels *= arena.most_calls(given, asked.steps) / asked.steps
+            pixels *= arena.max_calls(given, asked.steps) / asked.steps
         return int(min(10 + 0.1 * (asked.steps or 20) * pixels * asked.count, 300))
 
     return spaces.GPU(duration=seconds)

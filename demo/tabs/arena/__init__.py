@@ -41,7 +41,7 @@ def build(page: Page) -> None:
     @page.paint.on_device
     def compete(task: str, options, names: tuple, folder: str, given: tuple, reference):
         models = shelf.get(*names)
-        if isinstance(given[0], pipeline_arena.Rival):
+        if isinstance(given[0], pipeline_arena.BackendPair):
             events = pipeline_arena.race_backends(models, options, given)
         else:
             events = pipeline_arena.race(models, options, given, reference)
@@ -53,7 +53,7 @@ def build(page: Page) -> None:
             with gr.Row():
                 form |= {name: _field(i18n, name) for name in FIELDS[2:]}
             lanes = gr.Dropdown(
-                [lane.label for lane in pipeline_arena.every()],
+                [lane.label for lane in pipeline_arena.all_entries()],
                 value=list(LANES),
                 multiselect=True,
                 label=i18n("arena_lanes"),
@@ -149,11 +149,11 @@ def build(page: Page) -> None:
 
     def of_samplers(request: gr.Request, model, vae, chosen, *values):
         yield from shown(
-            lambda models: pipeline_arena.lanes(chosen or ()), request, model, vae, *values
+            lambda models: pipeline_arena.parse_entries(chosen or ()), request, model, vae, *values
         )
 
     def of_backends(request: gr.Request, model, vae, *values):
-        yield from shown(pipeline_arena.rivals, request, model, vae, *values)
+        yield from shown(pipeline_arena.backend_pairs, request, model, vae, *values)
 
     outputs = [view, status, report, notes, files]
     who = [page.form[name] for name in MODEL]
@@ -178,7 +178,7 @@ class References:
 
     def find(self, models, options) -> tuple[tuple, pipeline_arena.Reference | None]:
         """The key of settled options, and the reference if it is known."""
-        key = pipeline_arena.key(models, options)
+        key = pipeline_arena.reference_key(models, options)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -201,7 +201,7 @@ def asked(shelf, fields: dict) -> tuple[tuple, object, GenerateOptions]:
     options = GenerateOptions(**given)
     names = tuple(fields.get(name) or None for name in MODEL)
     models = shelf.get(*names)
-    return names, models, pipeline_arena.settled(models, options)
+    return names, models, pipeline_arena.resolve_single(models, options)
 
 
 def _field(i18n, name: str) -> gr.Textbox:
@@ -256,7 +256,7 @@ def _endpoint(shelf, references: References, compete) -> None:
         fields |= dict(width=width, height=height, model=model, vae=vae)
         try:
             with broken():
-                given = pipeline_arena.lanes(filter(None, map(str.strip, lanes.split(","))))
+                given = pipeline_arena.parse_entries(filter(None, map(str.strip, lanes.split(","))))
                 names, models, options = asked(shelf, fields)
                 key, reference = references.find(models, options)
             board = arena.Board(given, options.steps, (options.width, options.height), "en")

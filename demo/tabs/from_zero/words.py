@@ -16,7 +16,7 @@ import gradio as gr
 import torch
 
 from pipeline.errors import InputError
-from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
+from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probabilities
 
 from ...server.runner import data_url
 from ...texts import request_language, say
@@ -57,7 +57,7 @@ class Seen:
 
         image = open_picture(path).image
         side = min(*image.size, SIDE)
-        vector = _towers(self.folder).pictures([image])
+        vector = _towers(self.folder).embed_pictures([image])
         vectors = vector if self.vectors is None else torch.cat([self.vectors, vector])
         small = image.size == (side, side)
         source = parts.png(image) if small else data_url(fitted(image, side, side), side)
@@ -101,7 +101,7 @@ def chapter(page) -> None:
         parts.prose(i18n, "zero_context_next")
     parts.places(
         i18n,
-        ("pipeline/introspection/clip.py", "Towers"),
+        ("pipeline/introspection/clip.py", "Clip"),
         ("pipeline/introspection/clip.py", "contrastive_loss"),
         ("pipeline/training/emoji/clip.py", "trainer"),
         ("pipeline/prompt/encode.py", "encode"),
@@ -111,7 +111,7 @@ def chapter(page) -> None:
 
     def shown(seen: Seen, lines: list[str], language: str) -> dict:
         towers = _towers(seen.folder)
-        similar = towers.texts(lines) @ seen.vectors.T
+        similar = towers.embed_texts(lines) @ seen.vectors.T
         made = (
             _flow(towers, lines[0], language)
             + _table(seen, lines, similar, towers.scale, language),
@@ -155,17 +155,17 @@ def chapter(page) -> None:
 def with_towers(shelf, name) -> tuple[str, Any]:
     """(name, models) of the chosen model where it has both towers, else of the embedded one."""
     models = shelf.get(name, None)
-    if has_towers(models.path):
+    if has_clip(models.path):
         return name, models
     return EMBEDDED, shelf.get(EMBEDDED, None)
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: str) -> Towers:
-    return Towers.load(Path(folder))
+def _loaded(folder: str) -> Clip:
+    return Clip.load(Path(folder))
 
 
-def _towers(folder: str) -> Towers:
+def _towers(folder: str) -> Clip:
     with _loading:
         return _loaded(folder)
 
@@ -178,7 +178,7 @@ def sentences(words: str, language: str) -> list[str]:
     return lines
 
 
-def _flow(towers: Towers, line: str, language: str) -> str:
+def _flow(towers: Clip, line: str, language: str) -> str:
     """The two towers: what enters each, how high it is, and what leaves it."""
     text, image = towers.text.config, towers.image.config
     ways = (
@@ -260,7 +260,7 @@ def _loss(seen: Seen, similar, scale: float, language: str) -> str:
     return f'{formula}<p class="gb-note gb-told" id="zero-loss-now">{told}</p>'
 
 
-def _context(towers: Towers, line: str, heard: int, language: str) -> str:
+def _context(towers: Clip, line: str, heard: int, language: str) -> str:
     """The pieces of a sentence, and all numbers that the UNet hears of it, as a picture."""
     states = towers.context(line)
     limit = float(states.abs().max())
