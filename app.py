@@ -76,10 +76,10 @@ def main(argv: list[str] | None = None) -> int:
         return complain(error)
 
     from demo import build, serve
-    from pipeline.model_cache import Shelf
+    from pipeline.model_cache import ModelCache
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
-    page = build(Shelf(models, **options), on_gpu)
+    page = build(ModelCache(models, **options), on_gpu)
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
     except OSError as error:  # no port was free, or no such address is ours

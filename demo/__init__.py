@@ -1,6 +1,6 @@
 """The browser page: knows the engine's events, nothing of UNets.
 
-page = build(Shelf(load("emoji")))
+page = build(ModelCache(load("emoji")))
 serve(page, server_port=7860)
 """
 
@@ -27,20 +27,22 @@ INTO_VIEW = """() => {
 KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
 
 
-def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
-    """The page of a shelf of models. `on_gpu` wraps the work where a GPU is lent by the call."""
+def build(model_cache, on_gpu: Callable = lambda function: function) -> gr.Blocks:
+    """The page of `model_cache`. `on_gpu` wraps the work where a GPU is lent by the call."""
     i18n = texts.translations()
-    paint = runner.painter(shelf, on_gpu)
+    paint = runner.painter(model_cache, on_gpu)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
         head = gr.HTML(
-            theme.header(i18n("tagline"), shelf.first), apply_default_css=False, elem_id="gb-head"
+            theme.header(i18n("tagline"), model_cache.first),
+            apply_default_css=False,
+            elem_id="gb-head",
         )
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(shelf, paint, i18n, head, tabs, panels)
+        page = Page(model_cache, paint, i18n, head, tabs, panels)
         layout.build(page, TASK_TABS)
         for key, tab in PANEL_TABS.items():
             with panels[key]:

@@ -26,7 +26,7 @@ class Page:
     tokenizers: by model, of those that visitors chose. embeddings: the files, by name.
     """
 
-    shelf: Any
+    model_cache: Any
     paint: Painter
     i18n: Any
     head: Any

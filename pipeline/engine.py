@@ -26,7 +26,7 @@ from .latents.initial_state import Start, beside, steered
 from .metadata.parameters import describe_run, parameters_text
 from .options import GenerateOptions
 from .prompt import resources
-from .prompt.encode import Conditioning, encode
+from .prompt.encode import Conditioning, encode_prompts
 from .samplers import Query, start
 from .samplers.prediction import predicted_clean
 
@@ -51,7 +51,7 @@ def stream(
     for name, pixels in (("width", options.width), ("height", options.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
-    asked = resources.read(models, options)
+    asked = resources.find_resources(models, options)
     positive, negative, said = hear(models, options, asked)
     drawing = _Drawing(
         models,
@@ -92,11 +92,11 @@ def stream(
     )
 
 
-def hear(models, options: GenerateOptions, asked: resources.Request):
+def hear(models, options: GenerateOptions, asked: resources.PromptResources):
     """What the UNet hears of the prompts, with the request's LoRAs; see prompt.encode.encode."""
     with models.lock:
         models.adapters.install(asked.adapters)
-        return encode(
+        return encode_prompts(
             models.text,
             asked.prompt,
             asked.negative,
@@ -111,7 +111,7 @@ class _Drawing:
 
     models: Any
     options: GenerateOptions
-    asked: resources.Request
+    asked: resources.PromptResources
     positive: Conditioning
     negative: Conditioning
     running: Running
@@ -233,7 +233,7 @@ class _Drawing:
 
         sparer = [apart] if denoiser.guided and denoiser.together else []
         try:
-            return oom.sparing(lambda: self.running.call(ask), *sparer), seen
+            return oom.retry_on_oom(lambda: self.running.call(ask), *sparer), seen
         except torch.OutOfMemoryError:
             pass
         raise InputError(_too_large(self.models, self.options, denoiser, self.running))
@@ -259,7 +259,7 @@ def untouched(models, options: GenerateOptions, image: Image.Image, more: Mappin
     began = time.perf_counter()
     options = models.resolve(options)
     seeds = noise.seeds(options, 0)
-    text = parameters_text(models, options, seeds, resources.read(models, options), more)
+    text = parameters_text(models, options, seeds, resources.find_resources(models, options), more)
     image.info["parameters"] = text
     metadata = describe_run(models, models.backends.start())
     seconds = time.perf_counter() - began
@@ -284,9 +284,9 @@ def _too_large(models, options, denoiser, running) -> str:
             running.call(lambda query=query: denoiser(query))
             fits = f"{width}x{height}"
         except Exception as error:
-            if not isinstance(error, InputError) and not oom.ran_out(error):
+            if not isinstance(error, InputError) and not oom.is_out_of_memory(error):
                 raise
-        oom.free()
+        oom.free_memory()
         if fits:
             break
     size = f"{options.width}x{options.height}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .latents.preview import Preview
     from .lora.adapters import Adapters
     from .options import GenerateOptions
-    from .prompt.encode import TextParts
+    from .prompt.encode import TextEncoders
 
 
 @dataclass
@@ -28,15 +28,15 @@ class Models:
 
     name: str
     path: Path
-    family: str  # a key of recognise.FAMILIES
-    what: str  # what was recognised, in words
+    family: str  # a key of identify.FAMILIES
+    what: str  # what its files are, in words
     vae_name: str | None  # of another autoencoder than its own
     warnings: tuple[str, ...]  # sentences about what was used instead of what is missing
     hash: str  # first 10 hex digits of the SHA-256 of the file, or of the folder's UNet's files
     digests: dict[str, str]  # of each part, the SHA-256 of its files: "unet", "vae", ...
     unet: Any
     vae: Any
-    text: TextParts  # tokenizers and text encoders, two of each for SD XL
+    text: TextEncoders  # tokenizers and text encoders, two of each for SD XL
     adapters: Adapters  # puts LoRAs on for a call
     scheduler_config: dict
     defaults: dict  # sampler, schedule, steps, cfg, width, height
@@ -51,12 +51,12 @@ class Models:
     @property
     def tokenizer(self) -> Any:
         """The (first) tokenizer."""
-        return self.text.towers[0].tokenizer
+        return self.text.encoders[0].tokenizer
 
     @property
     def text_encoder(self) -> Any:
         """The (first) text encoder."""
-        return self.text.towers[0].model
+        return self.text.encoders[0].model
 
     @property
     def attention(self) -> str:

@@ -18,10 +18,12 @@ from .model_files.library import Entry
 if TYPE_CHECKING:
     from .model import Models
 
-KEEP = 1  # models in memory beside the first; the one that was used longest ago makes room
+MAX_EXTRA_MODELS = (
+    1  # models in memory beside the first; the one that was used longest ago makes room
+)
 
 
-class Shelf:
+class ModelCache:
     """`first` is there from the start; `options` go to `load` for every other (device, dtype...).
 
     It always stays. A model is asked for by a name of `choices` alone, so that a visitor reaches no
@@ -36,7 +38,7 @@ class Shelf:
 
     def choices(self) -> list[Entry]:
         """The checkpoints to choose from, the first model before all others."""
-        rows = library.named("checkpoint")
+        rows = library.find_entries("checkpoint")
         there = rows.pop(self.first.name, None)
         if there is None or there.path != self.first.path:
             if there is not None:  # the first is another folder of the same name
@@ -60,7 +62,7 @@ class Shelf:
 
     def vaes(self) -> list[Entry]:
         """The autoencoders that may take the place of a model's own."""
-        return list(library.named("vae").values())
+        return list(library.find_entries("vae").values())
 
     def get(self, name: str | None = None, vae: str | None = None) -> Models:
         """The model `name` (None: the first) with the autoencoder `vae` (None: its own), loaded if
@@ -95,7 +97,7 @@ class Shelf:
             models = self._load(entry, vae)
             with self._lock:
                 self._held[key] = models
-                while len(self._held) > KEEP:
+                while len(self._held) > MAX_EXTRA_MODELS:
                     self._held.pop(next(iter(self._held)))
                 return models
 
@@ -112,7 +114,7 @@ class Shelf:
                     raise
             with self._lock:  # without the others it may fit; they are loaded again when asked for
                 self._held.clear()
-            oom.free()
+            oom.free_memory()
         models.name = entry.name
         return models
 

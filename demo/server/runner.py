@@ -75,7 +75,7 @@ def fields_of(task: str) -> tuple[str, ...]:
     return (*tasks.module(task).Options.model_fields, *MODEL)
 
 
-def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
+def painter(model_cache, on_gpu: Callable = lambda function: function) -> Painter:
     """The server's one way to pictures: `paint(fields, folder, task)`, closed to stop it.
 
     fields: those of the task's Options, under "model" a name of the shelf's choices (None: its
@@ -103,8 +103,8 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
 
     @on_device
     def work(task: str, asked, names: tuple, folder: str, record: bool):
-        models = shelf.get(*names)
-        events = tasks.stream(models, task, asked, shelf, words=record)
+        models = model_cache.get(*names)
+        events = tasks.stream(models, task, asked, model_cache, words=record)
         yield from told(Recorder(models, events) if record else events, folder, recordings)
 
     def paint(
@@ -114,7 +114,7 @@ def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
         with broken():
             # Bad input need not wait for the device, nor may opening pictures and models hold it.
             asked = tasks.options(task, **{k: v for k, v in fields.items() if k not in MODEL})
-            shelf.get(*names)
+            model_cache.get(*names)
         yield from work(task, asked, names, folder, record and not LENT)
 
     paint.on_device, paint.recordings = on_device, recordings

@@ -24,9 +24,9 @@ ABSENT = {"negative": "", "cfg_rescale": 0, "variation_strength": 0}  # as nothi
 ABSENT |= dict.fromkeys(TYPED, "")
 
 
-def read(text: str, shelf) -> Settings:
+def read(text: str, model_cache) -> Settings:
     """What `text` says, as far as this page knows it."""
-    return understand(text, shelf.hashes())
+    return understand(text, model_cache.hashes())
 
 
 def html(read: Settings, language: str) -> str:
@@ -70,7 +70,7 @@ def filler(page, status, after) -> Callable:
 
     def fill(button: gr.Button, text, vary: bool, tab: str | None) -> None:
         def put(words: str, request: gr.Request):
-            language, got = request_language(request), read(words, page.shelf)
+            language, got = request_language(request), read(words, page.model_cache)
             said = stage.line(
                 "ready", say("info_used", language), below=stage.warnings(got.warnings)
             )

@@ -49,7 +49,7 @@ def panel(page) -> gr.HTML:
         words = str(picked.value)
         if not words:
             return words, "", gr.update(visible=False)
-        read = fill_form.read(words, page.shelf)
+        read = fill_form.read(words, page.model_cache)
         return words, fill_form.html(read, request_language(request)), gr.update(visible=True)
 
     strip.select(show, None, [text, view, chosen], **PRIVATE)

@@ -109,7 +109,7 @@ def build(page, tabs: dict[str, TaskTab]) -> None:
                 below = gr.Column(elem_id="history", min_width=0)
             with gr.Column(elem_id="gb-how", min_width=0):
                 added, seeds = _settings(page, tabs)
-        knows = vocabulary.panel(i18n, form["prompt"], bool(page.shelf.first.vocabulary))
+        knows = vocabulary.panel(i18n, form["prompt"], bool(page.model_cache.first.vocabulary))
     status = shown["status"]
     page.fill = fill_form.filler(page, status, switch_model.wire(page, status, added, knows))
     with below:
@@ -196,7 +196,7 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
 
 def _settings(page, tabs: dict[str, TaskTab]) -> tuple[dict, tuple]:
     """The settings card; gives the dropdowns of prompt additions and the seed's buttons."""
-    i18n, models, form = page.i18n, page.shelf.first, page.form
+    i18n, models, form = page.i18n, page.model_cache.first, page.form
     usual = models.defaults
     form["model"] = menus.model(page)
     form["vae"] = menus.vae(page)

@@ -10,10 +10,9 @@ import gradio as gr
 
 from pipeline.errors import InputError
 from pipeline.options import LIMITS, MAX_PROMPT
-from pipeline.prompt import embeddings
-from pipeline.prompt.embeddings import Embedding
+from pipeline.prompt.embeddings import Embedding, read_embedding
 from pipeline.prompt.encode import count_tokens
-from pipeline.prompt.syntax import Span, parse, spans
+from pipeline.prompt.syntax import Span, parse, parse_spans
 
 from ..texts import request_language, say
 
@@ -46,7 +45,7 @@ def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
     """The line follows while the prompt is typed, and when the model or the steps change."""
 
     def look(text: str, name: str, steps: float | None, request: gr.Request):
-        tokenizer = page.tokenizers.get(name) or page.shelf.first.tokenizer
+        tokenizer = page.tokenizers.get(name) or page.model_cache.first.tokenizer
         low = (text or "").lower()
         files = [path for word, path in page.embeddings.items() if word.lower() in low]
         read = {one.name: one for one in map(_embedding, files) if one}
@@ -65,7 +64,7 @@ def _steps(value: float | None) -> int:
 @lru_cache(256)
 def _embedding(path: Path) -> Embedding | None:
     try:
-        return embeddings.read(path)
+        return read_embedding(path)
     except InputError:  # the engine says why
         return None
 
@@ -80,7 +79,7 @@ def html(
     """One row, and under it what was not understood; weights only where there is syntax."""
     if len(text) > MAX_PROMPT:  # GenerateOptions has a sentence for it
         return ""
-    parsed, stretches = parse(text, steps), spans(text)
+    parsed, stretches = parse(text, steps), parse_spans(text)
     used, room = count_tokens(tokenizer, parsed, known)
     plain = all(s.kind == "text" and s.weight == 1.0 for s in stretches)
     seen = "" if plain else "".join(map(_stretch, stretches))

@@ -25,23 +25,25 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
 
     A model that cannot be had gets its sentence in `status`, and the one before stays chosen.
     """
-    form, shelf = page.form, page.shelf
-    box, now = form["model"], gr.State(shelf.first.name)
+    form, model_cache = page.form, page.model_cache
+    box, now = form["model"], gr.State(model_cache.first.name)
     followers = [page.head, *knows, *additions.values()]
 
     def around(name: str, models, language: str) -> dict:
         updates = [theme.header(say("tagline", language), models)]
         updates += vocabulary.shown(models.vocabulary, language)
-        updates += menus.additions(shelf, name, language)
+        updates += menus.additions(model_cache, name, language)
         return dict(zip(followers, updates, strict=True))
 
     def arrive(request: gr.Request):
         """Files may have come since the server started, and the language is known only now."""
-        first = shelf.first
-        page.embeddings = {n: e.path for n, e in library.named("embedding").items()}
+        first = model_cache.first
+        page.embeddings = {n: e.path for n, e in library.find_entries("embedding").items()}
         language = request_language(request)
-        choices = gr.update(choices=menus.labels(shelf.choices()))
-        others = gr.update(choices=menus.vaes(shelf, language), visible=bool(shelf.vaes()))
+        choices = gr.update(choices=menus.labels(model_cache.choices()))
+        others = gr.update(
+            choices=menus.vaes(model_cache, language), visible=bool(model_cache.vaes())
+        )
         return {box: choices, form["vae"]: others} | around(first.name, first, language)
 
     def wait(name: str, before: str, request: gr.Request):
@@ -57,7 +59,7 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
             language = request_language(request)
             try:
                 with broken():
-                    models = shelf.get(name)
+                    models = model_cache.get(name)
             except (InputError, Broken) as error:
                 sentence = str(error) if isinstance(error, InputError) else say("broken", language)
                 yield {status: stage.error(sentence), box: before}
@@ -66,7 +68,11 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
                 ) from None
             page.tokenizers[name] = models.tokenizer
             ready = stage.line("ready", say("model_ready", language, name=name))
-            updates = {now: name, box: gr.update(info=menus.about(shelf, name)), status: ready}
+            updates = {
+                now: name,
+                box: gr.update(info=menus.about(model_cache, name)),
+                status: ready,
+            }
             updates |= around(name, models, language)
             if own:
                 usual = models.defaults

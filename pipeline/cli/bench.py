@@ -39,9 +39,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure with the flags of `python -m pipeline bench`."""
-    from ..loading.silence import quiet
+    from ..loading.silence import silence_libraries
 
-    with quiet():
+    with silence_libraries():
         measure(
             args.model, steps=args.steps, repeats=args.repeats, device=args.device, dtype=args.dtype
         )

@@ -43,15 +43,15 @@ def run(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     from ..events import Step
     from ..loading.load import load
-    from ..model_cache import Shelf
+    from ..model_cache import ModelCache
 
     models = load(args.model, vae=args.vae, **load_arguments(args))
     loaded = time.perf_counter()
     from tqdm import tqdm
 
-    shelf = Shelf(models, **load_arguments(args))  # for a grid over several models
+    model_cache = ModelCache(models, **load_arguments(args))  # for a grid over several models
     with tqdm(unit="step", dynamic_ncols=True, leave=False) as bar:
-        for event in tasks.stream(models, args.command, options, shelf):
+        for event in tasks.stream(models, args.command, options, model_cache):
             if isinstance(event, Step):
                 bar.total = event.total * event.count
                 bar.n = event.image * event.total + event.index

@@ -46,9 +46,9 @@ def print_samplers(args: argparse.Namespace) -> None:
 
 def print_backends(args: argparse.Namespace) -> None:
     """Print the backends of attention and GroupNorm for --device and --dtype."""
-    from ..loading.silence import quiet
+    from ..loading.silence import silence_libraries
 
-    with quiet():
+    with silence_libraries():
         import torch
 
     from ..backends import KINDS, choose, why_not

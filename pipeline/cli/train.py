@@ -14,9 +14,9 @@ STAGES = (
 
 def run(args: argparse.Namespace) -> None:
     """Run one stage of training."""
-    from ..loading.silence import quiet
+    from ..loading.silence import silence_libraries
 
-    with quiet():
+    with silence_libraries():
         from ..training import cli as training
 
         training.run(args)

@@ -56,7 +56,7 @@ def _load_model(receipt: Receipt, args: argparse.Namespace) -> Any:
     from ..loading.load import load
     from ..model_files import library
 
-    checkpoints, vaes = library.named("checkpoint"), library.named("vae")
+    checkpoints, vaes = library.find_entries("checkpoint"), library.find_entries("vae")
     if args.model is None:
         name, vae = verify.chosen(receipt, checkpoints, vaes)
         model = checkpoints[name].path

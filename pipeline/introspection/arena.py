@@ -206,7 +206,7 @@ def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
     from ..prompt import resources
 
     ignored = {"sampler", "schedule", "steps", "count"}
-    used = resources.read(models, options).used
+    used = resources.find_resources(models, options).used
     model = models.hash, str(models.path), models.vae_name, str(models.device), str(models.dtype)
     return *model, options.model_dump_json(exclude=ignored), repr(used)
 

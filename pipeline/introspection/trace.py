@@ -31,7 +31,7 @@ T = TypeVar("T")
 STAGES = {  # in order: the file and function of each
     "prompt": ("pipeline/prompt/syntax.py", "parse"),
     "tokens": ("pipeline/prompt/chunks.py", "chunks"),
-    "context": ("pipeline/prompt/encode.py", "encode"),
+    "context": ("pipeline/prompt/encode.py", "encode_prompts"),
     "noise": ("pipeline/latents/noise.py", "first_noise"),
     "step": ("pipeline/denoising/denoiser.py", "Denoiser"),
     "latents": ("pipeline/samplers/__init__.py", "start"),
@@ -42,7 +42,7 @@ STAGES = {  # in order: the file and function of each
 
 @dataclass(frozen=True)
 class Stage:
-    """The output of one stage. There is a "step" for each of the user's steps, else one of each key.
+    """The output of one stage: a "step" for each of the user's steps, one of each other key.
 
     output: of prompt and parameters a text; of tokens rows of (id, token); of context (1, K, E); of
     noise and latents (1, C, h, w); of a step the engine's Step; of the picture a PIL image.
@@ -74,7 +74,7 @@ class TimedLock:
 def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
     """Yield every Stage of one picture, in order. Closing the iterator stops the work."""
     options = models.resolve(options.model_copy(update={"count": 1}))
-    request, seconds = _timed(lambda: resources.read(models, options))
+    request, seconds = _timed(lambda: resources.find_resources(models, options))
     yield Stage("prompt", options.prompt, (len(options.prompt),), seconds)
 
     tokenizer, segments = models.tokenizer, request.prompt.parts[0].segments

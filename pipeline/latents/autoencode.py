@@ -108,6 +108,6 @@ def _call(
 
     try:
         with models.lock:
-            return oom.sparing(tiled if large else whole, tiled_after_all)
+            return oom.retry_on_oom(tiled if large else whole, tiled_after_all)
     except torch.OutOfMemoryError:
         return None

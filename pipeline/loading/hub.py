@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, short
 from ..model_files import diffusers_folder
-from .silence import quiet
+from .silence import silence_libraries
 
 HUB_FILES = [
     *("model_index.json", "generation.json", "vocabulary.json", "scheduler/*.json"),
@@ -21,7 +21,7 @@ HUB_FILES = [
 
 def download(name: str) -> Path:
     """The local copy of the hub model "owner/name": JSON, text, one set of safetensors."""
-    with quiet():
+    with silence_libraries():
         from huggingface_hub import HfApi, errors, snapshot_download
 
         endpoint = os.environ.get("HF_ENDPOINT")

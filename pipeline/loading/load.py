@@ -13,7 +13,7 @@ from .defaults import read_defaults, read_vocabulary
 from .device import DTYPES, VAE_DTYPE, choose_device, choose_dtype, place_parts
 from .hub import download
 from .resolve import find_model, find_vae, model_name
-from .silence import quiet
+from .silence import silence_libraries
 from .smoke_test import SmokeTest
 from .tokenizer import load_tokenizer
 
@@ -41,7 +41,7 @@ def load(
     place = find_model(name)
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
-    with _LOADING, quiet():
+    with _LOADING, silence_libraries():
         # Not in the frame that holds the weights: a package that cannot be imported may keep the
         # frames of its failure for ever, and the first model with them.
         from .. import backends
@@ -59,24 +59,24 @@ def _load(
     source = manifest.with_vae(source, vae)
     called = str(name) if place is None else model_name(source.path)
     vocabulary = read_vocabulary(source.path)
-    with _LOADING, quiet():
+    with _LOADING, silence_libraries():
         import torch
 
         from .. import backends
         from ..lora.adapters import Adapters
         from ..oom import DeviceOutOfMemory
-        from ..prompt.encode import TextParts, Tower
+        from ..prompt.encode import TextEncoder, TextEncoders
 
         types = {"vae": getattr(torch, DTYPES[VAE_DTYPE])}
         plans = {n: manifest.plan(source, n) for n in source.parts}
-        towers = []
+        encoders = []
         for encoder in (n for n in manifest.TEXT_ENCODERS if n in plans):
             tokens = encoder.replace("text_encoder", "tokenizer")
             tokenizer = load_tokenizer(source.tokenizers[tokens], plans[encoder].model)
-            towers.append(Tower(tokenizer, plans[encoder].model, torch_device))
+            encoders.append(TextEncoder(tokenizer, plans[encoder].model, torch_device))
         read_defaults(source, "epsilon")  # all is checked before the first weight is read
         parts = {n: p.fill(types.get(n, torch_dtype)) for n, p in plans.items()}
-        text = TextParts(tuple(towers), source.family, source.zero_empty_negative)
+        text = TextEncoders(tuple(encoders), source.family, source.zero_empty_negative)
         unet, autoencoder = parts["unet"], parts["vae"]
         try:
             place_parts(parts, torch_device, low_memory)

@@ -28,7 +28,7 @@ def find_model(name: str | os.PathLike) -> Path | None:
         )
     path = Path(os.path.expanduser(text))
     if not re.search(r"[\\/]", text):
-        entry = library.named("checkpoint").get(text)
+        entry = library.find_entries("checkpoint").get(text)
         if entry is not None:
             return entry.path
     try:
@@ -48,7 +48,7 @@ def find_model(name: str | os.PathLike) -> Path | None:
         return None
     if re.search(r"[\\/]", text) or text.startswith((".", "~")):
         raise InputError(f"There is no model folder {short(text)}.")
-    names = list(library.named("checkpoint"))
+    names = list(library.find_entries("checkpoint"))
     there = f"there is {closest(text, names)}" if names else "none is here"
     raise InputError(
         f"There is no model {short(repr(text))}; {there}, or give a folder, a .safetensors file or"
@@ -70,10 +70,10 @@ def _single_file(path: Path) -> Path:
 def find_vae(name: str | os.PathLike) -> Path:
     """The file or folder that `name` means as an autoencoder."""
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
-    entry = library.named("vae").get(text)
+    entry = library.find_entries("vae").get(text)
     path = entry.path if entry else Path(os.path.expanduser(text))
     if not text or "\0" in text or len(text) > 1000 or not os.path.exists(path):
-        there = closest(text[:100], library.named("vae")) or "none in the folder models"
+        there = closest(text[:100], library.find_entries("vae")) or "none in the folder models"
         raise InputError(f"There is no autoencoder {short(repr(name))}; there is {there}.")
     return path
 

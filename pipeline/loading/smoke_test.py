@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ..latents.preview import Preview
     from ..model_files.manifest import Source
-    from ..prompt.encode import TextParts
+    from ..prompt.encode import TextEncoders
 
 
 @dataclass
@@ -23,7 +23,7 @@ class SmokeTest:
     """
 
     source: Source
-    text: TextParts
+    text: TextEncoders
     unet: Any
     vae: Any
     device: torch.device
@@ -68,10 +68,10 @@ class SmokeTest:
         import torch
 
         from ..denoising.denoiser import conditions
-        from ..prompt.encode import encode
+        from ..prompt.encode import encode_prompts
         from ..prompt.syntax import parse
 
-        empty, _, _ = encode(self.text, parse("", 1), parse("", 1))
+        empty, _, _ = encode_prompts(self.text, parse("", 1), parse("", 1))
         context, pooled, _ = empty.at(0)
         more = conditions(pooled, 64, 64, self.device, self.dtype)
         with torch.no_grad():

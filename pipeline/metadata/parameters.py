@@ -14,14 +14,14 @@ from . import infotext
 if TYPE_CHECKING:
     from ..backends import Running
     from ..options import GenerateOptions
-    from ..prompt.resources import Request
+    from ..prompt.resources import PromptResources
 
 
 def parameters_text(
     models: Any,
     options: GenerateOptions,
     seeds: tuple[int, int | None],
-    resources: Request,
+    resources: PromptResources,
     task_fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Return the A1111 "parameters" text of one picture.

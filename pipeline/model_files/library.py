@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from . import diffusers_folder
-from .identify import FAMILIES, KINDS, Recognised, folder_family, look
+from .identify import FAMILIES, KINDS, FileIdentity, folder_family, inspect_file
 from .safetensors_header import PICKLES
 
 EMBEDDED = Path(__file__).parents[1] / "models"
@@ -56,12 +56,12 @@ def scan() -> list[Entry]:
     return entries
 
 
-def named(kind: str) -> dict[str, Entry]:
+def find_entries(kind: str) -> dict[str, Entry]:
     """The entries of `kind` by name."""
     return {e.name: e for e in scan() if e.kind == kind}
 
 
-def advice(found: Recognised) -> str:
+def how_to_use(found: FileIdentity) -> str:
     """How a sentence goes on that told what a file is, where a checkpoint was wanted."""
     known = " or ".join([", ".join(list(FAMILIES.values())[:-1]), list(FAMILIES.values())[-1]])
     return {
@@ -125,12 +125,12 @@ def _file(path: Path, size: int, changed: int) -> Entry:
         reason = f"{path.name} is a pickle, and pickled weights are not loaded."
         return Entry(path.stem, path, "checkpoint", "", "pickle", reason)
     try:
-        found, _ = look(path)
+        found, _ = inspect_file(path)
     except InputError as error:
         return Entry(path.stem, path, "checkpoint", "", "damaged", str(error))
     family = FAMILIES.get(found.family, "")
     if not found.kind:
-        reason = f"{path.name} is {found.what}; {advice(found)}"
+        reason = f"{path.name} is {found.what}; {how_to_use(found)}"
         return Entry(path.stem, path, "checkpoint", family, found.what, reason)
     note = f"{family} {KINDS[found.kind]}".strip()
     if found.kind == "checkpoint":

@@ -92,9 +92,11 @@ def _other_vae(family: str) -> tuple[Part, str]:
     of another checkpoint of the family goes before files that are an autoencoder alone.
     """
     label = identify.FAMILIES[family]
-    own = [e for e in library.named("checkpoint").values() if e.path.is_relative_to(library.OWN)]
+    own = [
+        e for e in library.find_entries("checkpoint").values() if e.path.is_relative_to(library.OWN)
+    ]
     own = [e for e in own if e.family == label and not e.note.endswith(library.NO_VAE)]
-    for entry in (e for e in (*own, *library.named("vae").values()) if e.reason is None):
+    for entry in (e for e in (*own, *library.find_entries("vae").values()) if e.reason is None):
         return open_vae(entry.path, family), entry.name
     raise InputError(
         f"This checkpoint holds no autoencoder; put one for {label} into the folder {library.OWN},"
@@ -113,14 +115,14 @@ def open_vae(path: Path, family: str) -> Part:
             )
         diffusers_folder.check_component(folder, "vae")
         return _folder_part(folder, "vae")
-    found, shapes = identify.look(path)
+    found, shapes = identify.inspect_file(path)
     if found.kind == "checkpoint" and "vae" in found.configs:
         return _file_part(path, "vae", ldm_keys.PREFIXES["vae"][found.family], found.configs["vae"])
     if found.kind != "vae":
         raise InputError(f"{short(path)} is {found.what}, not an autoencoder.")
     try:
         prefix, config = identify.vae_file(shapes, family)
-    except identify.Damaged as fault:
+    except identify.DamagedCheckpoint as fault:
         raise InputError(f"{short(path)} {fault}.") from None
     if prefix is None:  # diffusers' own names
         return Part(config, path, (path,), lambda keys: _stored(path, "vae", keys))
@@ -147,9 +149,9 @@ def _open_folder(folder: Path) -> Source:
 
 
 def _open_file(path: Path) -> Source:
-    found, _ = identify.look(path)
+    found, _ = identify.inspect_file(path)
     if found.kind != "checkpoint":
-        raise InputError(f"{short(path)} is {found.what}; {library.advice(found)}")
+        raise InputError(f"{short(path)} is {found.what}; {library.how_to_use(found)}")
     parts = {}
     for name, config in found.configs.items():
         if name != "scheduler":

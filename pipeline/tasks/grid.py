@@ -115,10 +115,10 @@ def _at(found: dict[str, Axis], place: tuple[int, int, int], error: InputError) 
     return on(f"At {' and '.join(where)}", error)
 
 
-def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iterator[Any]:
+def stream(models, options: Options, model_cache=None, *, words: bool = False) -> Iterator[Any]:
     """Step events, `image` counting all pictures, then the Result: first the sheet, then each.
 
-    shelf: where the models and autoencoders of an axis are found. A picture that cannot be drawn
+    model_cache: where the models of an axis are found. A picture that cannot be drawn
     ends the grid with its sentence.
     """
     from .. import engine
@@ -126,9 +126,9 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
 
     began = time.perf_counter()
     options = _seeded(options)
-    found = {letter: _there(axis, shelf) for letter, axis in axes(options).items()}
+    found = {letter: _there(axis, model_cache) for letter, axis in axes(options).items()}
     planned = cells(options, found)
-    sizes = _sizes(models, planned, found, shelf)
+    sizes = _sizes(models, planned, found, model_cache)
     headings = {
         letter: contact_sheet.Heading(axis.label, axis.labels) for letter, axis in found.items()
     }
@@ -140,7 +140,7 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
     text, used = "", None
     for number, cell in enumerate(order):
         used = None  # or it would stay in memory beside the next
-        used = _models(models, cell, shelf)
+        used = _models(models, cell, model_cache)
         with closing(used.stream(cell.options, words=words)) as events:
             for event in events:
                 if isinstance(event, Step):
@@ -173,7 +173,7 @@ def _text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
     more = {"Script": "X/Y/Z plot"}
     for axis in found.values():
         more |= axis.fields
-    asked = resources.read(models, options)
+    asked = resources.find_resources(models, options)
     return parameters_text(models, options, noise.seeds(options, 0), asked, more)
 
 
@@ -187,13 +187,13 @@ def _seeded(options: Options) -> Options:
     return options.model_copy(update=drawn)
 
 
-def _there(axis: Axis, shelf) -> Axis:
-    """An axis of models or autoencoders, their names as the shelf has them."""
+def _there(axis: Axis, model_cache) -> Axis:
+    """An axis of models or autoencoders, their names as the model cache has them."""
     if axis.name not in ("model", "vae"):
         return axis
-    if shelf is None:
+    if model_cache is None:
         raise InputError(f"On the axis {axis.letter}, no other model can be chosen here.")
-    names = _entries(axis.name, shelf)
+    names = _entries(axis.name, model_cache)
     low = {name.casefold(): name for name in names}
     values = []
     for value in axis.values:
@@ -212,18 +212,18 @@ def _there(axis: Axis, shelf) -> Axis:
     return replace(axis, values=tuple(values))
 
 
-def _entries(kind: str, shelf) -> dict[str, Any]:
-    return {e.name: e for e in (shelf.choices() if kind == "model" else shelf.vaes())}
+def _entries(kind: str, model_cache) -> dict[str, Any]:
+    return {e.name: e for e in (model_cache.choices() if kind == "model" else model_cache.vaes())}
 
 
-def _models(models, cell: Cell, shelf) -> Any:
+def _models(models, cell: Cell, model_cache) -> Any:
     """The model that draws a cell, loaded where it is not."""
     if cell.model is None and cell.vae is None:
         return models
-    return shelf.get(cell.model or models.name, None if cell.vae == OWN[0] else cell.vae)
+    return model_cache.get(cell.model or models.name, None if cell.vae == OWN[0] else cell.vae)
 
 
-def _sizes(models, planned: list[Cell], found: dict[str, Axis], shelf) -> dict[tuple, tuple]:
+def _sizes(models, planned: list[Cell], found: dict[str, Axis], model_cache) -> dict[tuple, tuple]:
     """Width and height of each cell's picture; InputError for the first that cannot be drawn.
 
     Of a model that is not in memory only the headers of its files are read.
@@ -238,7 +238,7 @@ def _sizes(models, planned: list[Cell], found: dict[str, Axis], shelf) -> dict[t
                 sizes[cell.place] = options.width, options.height
                 continue
             if key not in usual:
-                usual[key] = _defaults(models, cell, shelf)
+                usual[key] = _defaults(models, cell, model_cache)
         except InputError as error:
             raise _at(found, cell.place, error) from None
         asked = {"width": cell.options.width, "height": cell.options.height}
@@ -264,17 +264,17 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
     if reason:
         raise InputError(reason)
     models.backends.start(options.attention, options.group_norm)
-    resources.read(models, options)
+    resources.find_resources(models, options)
     return options
 
 
-def _defaults(models, cell: Cell, shelf) -> dict[str, Any]:
+def _defaults(models, cell: Cell, model_cache) -> dict[str, Any]:
     from ..loading.defaults import read_defaults
     from ..model_files.manifest import open_source, with_vae
 
-    entry = _entries("model", shelf)[cell.model or models.name]
+    entry = _entries("model", model_cache)[cell.model or models.name]
     own = cell.vae in (None, OWN[0])
-    other = None if own else _entries("vae", shelf)[cell.vae].path
+    other = None if own else _entries("vae", model_cache)[cell.vae].path
     return read_defaults(with_vae(open_source(entry.path), other), "v_prediction")
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from demo.texts import TEXTS
 from pipeline.errors import InputError
 from pipeline.events import Result
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 from pipeline.model_files import library
 from pipeline.model_files.library import Entry
 from pipeline.options import GenerateOptions
@@ -141,16 +141,18 @@ def fake_models():
 
 
 @pytest.fixture
-def fake_shelf(monkeypatch):
-    """fake_shelf(models, more) holds fakes alone: `models`, then those of `more` by their names."""
+def fake_model_cache(monkeypatch):
+    """fake_model_cache(models, more) holds fakes alone: `models`, then those of `more`."""
 
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
-        monkeypatch.setattr(library, "named", lambda kind: files if kind == "checkpoint" else {})
+        monkeypatch.setattr(
+            library, "find_entries", lambda kind: files if kind == "checkpoint" else {}
+        )
         monkeypatch.setattr(library, "scan", lambda: list(files.values()))
-        shelf = Shelf(models)
-        shelf._held |= {(m.name, None): m for m in more}
-        return shelf
+        model_cache = ModelCache(models)
+        model_cache._held |= {(m.name, None): m for m in more}
+        return model_cache
 
     return fill
 

@@ -34,9 +34,9 @@ def test_every_task_has_a_tab():
 
 
 @pytest.mark.parametrize("key", TASK_TABS)
-def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_shelf):
+def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_model_cache):
     """Every field of a task can be set on the page, and its default there is the task's own."""
-    page = build(fake_shelf(fake_models()))
+    page = build(fake_model_cache(fake_models()))
     own = set(module(key).Options.model_fields) - set(module("generate").Options.model_fields)
     shown = {
         getattr(block, "elem_id", None): block
@@ -48,8 +48,8 @@ def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_shelf):
         assert shown[f"{key}-{name}"].value == module(key).Options.model_fields[name].default
 
 
-def test_every_device_listener_shares_one_place(fake_models, fake_shelf):
-    page = build(fake_shelf(fake_models()))
+def test_every_device_listener_shares_one_place(fake_models, fake_model_cache):
+    page = build(fake_model_cache(fake_models()))
     assert isinstance(page, gr.Blocks)
     device = [fn for fn in page.fns.values() if fn.concurrency_id == "gpu"]
     # the buttons of the tasks, their endpoints, and tabs that use the device themselves
@@ -62,11 +62,11 @@ def test_every_device_listener_shares_one_place(fake_models, fake_shelf):
     assert public >= set(TASKS)
 
 
-def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models, fake_shelf):
+def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models, fake_model_cache):
     models = fake_models()
-    assert part(build(fake_shelf(models)), "knows").visible
+    assert part(build(fake_model_cache(models)), "knows").visible
     models.vocabulary = None
-    assert not part(build(fake_shelf(models)), "knows").visible
+    assert not part(build(fake_model_cache(models)), "knows").visible
 
 
 def part(page, elem_id):
@@ -74,15 +74,15 @@ def part(page, elem_id):
     return block
 
 
-def test_sampler_choices_are_the_tables(fake_models, fake_shelf):
-    page = build(fake_shelf(fake_models()))
+def test_sampler_choices_are_the_tables(fake_models, fake_model_cache):
+    page = build(fake_model_cache(fake_models()))
     assert [key for _, key in part(page, "sampler").choices] == [
         s for s in SAMPLERS if not unsupported(s)
     ]
 
 
-def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, fake_shelf, tmp_path):
-    *steps, last = painter(fake_shelf(fake_models()))(fields(steps=4, count=2), str(tmp_path))
+def test_paint_streams_steps_then_files_with_their_text(fake_models, fake_model_cache, tmp_path):
+    *steps, last = painter(fake_model_cache(fake_models()))(fields(steps=4, count=2), str(tmp_path))
     assert all(isinstance(step, Progress) for step in steps)
     assert [(s.image, s.index) for s in steps] == [(i, n) for i in (1, 2) for n in (1, 2, 3, 4)]
     assert len({s.preview for s in steps}) == 8
@@ -92,10 +92,10 @@ def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, fake_s
         assert Image.open(path).info["parameters"] == text
 
 
-def test_paint_draws_with_the_model_that_is_named(fake_models, fake_shelf, tmp_path):
+def test_paint_draws_with_the_model_that_is_named(fake_models, fake_model_cache, tmp_path):
     first, second = fake_models(), fake_models()
     second.name = "second"
-    paint = painter(fake_shelf(first, [second]))
+    paint = painter(fake_model_cache(first, [second]))
     list(paint(fields(steps=2), str(tmp_path)))
     list(paint(fields(steps=3, model="second"), str(tmp_path)))
     assert (first.steps_done, second.steps_done) == (2, 3)
@@ -103,8 +103,8 @@ def test_paint_draws_with_the_model_that_is_named(fake_models, fake_shelf, tmp_p
         next(paint(fields(model="third"), str(tmp_path)))
 
 
-def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_shelf, tmp_path):
-    *_, last = painter(fake_shelf(fake_models()))(fields(width=1024, count=2), str(tmp_path))
+def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_model_cache, tmp_path):
+    *_, last = painter(fake_model_cache(fake_models()))(fields(width=1024, count=2), str(tmp_path))
     made = json.loads(history.entries(last))
     assert [entry["text"] for entry in made] == last.texts
     for entry in made:
@@ -114,24 +114,24 @@ def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_shelf, 
     assert "A &lt;b&gt;quiet&lt;/b&gt; word." in told
 
 
-def test_paint_says_what_the_user_can_mend(fake_models, fake_shelf, tmp_path):
+def test_paint_says_what_the_user_can_mend(fake_models, fake_model_cache, tmp_path):
     with pytest.raises(InputError, match="whole number from 1 to 200"):
-        next(painter(fake_shelf(fake_models()))(fields(steps=9999), str(tmp_path)))
+        next(painter(fake_model_cache(fake_models()))(fields(steps=9999), str(tmp_path)))
     with pytest.raises(InputError, match="at most 1024 pixels"):
-        next(painter(fake_shelf(fake_models()))(fields(width=1032), str(tmp_path)))
+        next(painter(fake_model_cache(fake_models()))(fields(width=1032), str(tmp_path)))
 
 
-def test_paint_hides_what_the_user_cannot_mend(fake_models, fake_shelf, tmp_path, caplog):
-    paint = painter(fake_shelf(fake_models(fails=RuntimeError("secret path /x/y"))))
+def test_paint_hides_what_the_user_cannot_mend(fake_models, fake_model_cache, tmp_path, caplog):
+    paint = painter(fake_model_cache(fake_models(fails=RuntimeError("secret path /x/y"))))
     with pytest.raises(Broken) as caught:
         next(paint(fields(), str(tmp_path)))
     assert "secret" not in str(caught.value)
     assert "secret path" in caplog.text
 
 
-def test_closing_stops_the_work_and_frees_the_device(fake_models, fake_shelf, tmp_path):
+def test_closing_stops_the_work_and_frees_the_device(fake_models, fake_model_cache, tmp_path):
     models = fake_models()
-    paint = painter(fake_shelf(models))
+    paint = painter(fake_model_cache(models))
     events = paint(fields(steps=200), str(tmp_path))
     for _ in range(3):
         next(events)
@@ -141,17 +141,17 @@ def test_closing_stops_the_work_and_frees_the_device(fake_models, fake_shelf, tm
     assert isinstance(list(paint(fields(steps=2), str(tmp_path)))[-1], Finished)
 
 
-def test_a_dropped_request_frees_the_device(fake_models, fake_shelf, tmp_path):
+def test_a_dropped_request_frees_the_device(fake_models, fake_model_cache, tmp_path):
     models = fake_models()
-    paint = painter(fake_shelf(models))
+    paint = painter(fake_model_cache(models))
     next(paint(fields(steps=200), str(tmp_path)))
     gc.collect()
     assert models.active == 0
 
 
-def test_the_device_is_held_until_the_step_has_really_ended(fake_models, fake_shelf, tmp_path):
+def test_the_device_is_held_until_the_step_has_ended(fake_models, fake_model_cache, tmp_path):
     models = fake_models(seconds_a_step=0.02)
-    paint = painter(fake_shelf(models))
+    paint = painter(fake_model_cache(models))
     threads = [
         threading.Thread(target=lambda: list(paint(fields(steps=3), str(tmp_path))))
         for _ in range(4)

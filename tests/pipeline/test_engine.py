@@ -62,13 +62,13 @@ def test_prompt_guidance_and_negative_matter(models):
 
 
 def test_a_long_prompt_is_encoded_in_chunks(models):
-    from pipeline.prompt.encode import encode
+    from pipeline.prompt.encode import encode_prompts
     from pipeline.prompt.syntax import parse
 
-    long, empty, _ = encode(models.text, parse("apple " * 80, 1), parse("", 1))
+    long, empty, _ = encode_prompts(models.text, parse("apple " * 80, 1), parse("", 1))
     (context,), (uncond,) = long.contexts, empty.contexts
     assert context.shape == uncond.shape == (1, 154, context.shape[-1])
-    first = encode(models.text, parse("apple " * 75, 1), parse("", 1))[0].contexts[0]
+    first = encode_prompts(models.text, parse("apple " * 75, 1), parse("", 1))[0].contexts[0]
     assert torch.allclose(context[:, :77], first, atol=1e-5)
     assert models.generate(prompt="apple " * 80, steps=1, seed=1).images
 

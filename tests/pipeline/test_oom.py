@@ -1,4 +1,4 @@
-"""Low memory, and memory that runs out: free, sparing, then a sentence with a size that fits."""
+"""Low memory, and memory that runs out: retry with less, else a sentence with a size that fits."""
 
 from __future__ import annotations
 
@@ -103,6 +103,6 @@ def test_a_processor_has_words_of_its_own_for_it(models, monkeypatch):
 
 def test_what_fails_otherwise_is_not_memory():
     with pytest.raises(ValueError):
-        oom.sparing(lambda: int("x"), lambda: 1)
+        oom.retry_on_oom(lambda: int("x"), lambda: 1)
     with pytest.raises(torch.OutOfMemoryError):
-        oom.sparing(*[lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("x"))] * 2)
+        oom.retry_on_oom(*[lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("x"))] * 2)

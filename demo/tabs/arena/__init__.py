@@ -35,13 +35,13 @@ KEPT = 32  # references of earlier races
 
 def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
-    i18n, shelf = page.i18n, page.shelf
+    i18n, model_cache = page.i18n, page.model_cache
     references = References()
 
     @page.paint.on_device
     def compete(task: str, options, names: tuple, folder: str, given: tuple, reference):
-        models = shelf.get(*names)
-        if isinstance(given[0], pipeline_arena.BackendPair):
+        models = model_cache.get(*names)
+        if isinstance(given[0], pipeline_arena.Rival):
             events = pipeline_arena.race_backends(models, options, given)
         else:
             events = pipeline_arena.race(models, options, given, reference)
@@ -104,7 +104,7 @@ def build(page: Page) -> None:
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
         try:
             with broken():
-                names, models, options = asked(shelf, fields)
+                names, models, options = asked(model_cache, fields)
                 given = given_of(models)
             size = options.width, options.height
             board = arena.Board(given, options.steps, size, language)
@@ -166,7 +166,7 @@ def build(page: Page) -> None:
     form["prompt"].submit(None, js=PRESS)
 
     stopping.wire(stop, status, runs, "arena_stopped")
-    _endpoint(shelf, references, compete)
+    _endpoint(model_cache, references, compete)
 
 
 class References:
@@ -191,7 +191,7 @@ class References:
                 self._kept.popitem(last=False)
 
 
-def asked(shelf, fields: dict) -> tuple[tuple, object, GenerateOptions]:
+def asked(model_cache, fields: dict) -> tuple[tuple, object, GenerateOptions]:
     """The model's names, the model, and settled options; empty fields are the model's own."""
     given = {}
     for name, value in fields.items():
@@ -200,8 +200,8 @@ def asked(shelf, fields: dict) -> tuple[tuple, object, GenerateOptions]:
             given[name] = value
     options = GenerateOptions(**given)
     names = tuple(fields.get(name) or None for name in MODEL)
-    models = shelf.get(*names)
-    return names, models, pipeline_arena.resolve_single(models, options)
+    models = model_cache.get(*names)
+    return names, models, pipeline_arena.settled(models, options)
 
 
 def _field(i18n, name: str) -> gr.Textbox:
@@ -219,7 +219,7 @@ def _field(i18n, name: str) -> gr.Textbox:
     )
 
 
-def _endpoint(shelf, references: References, compete) -> None:
+def _endpoint(model_cache, references: References, compete) -> None:
     """`/race`, for clients and MCP."""
 
     def race(
@@ -257,7 +257,7 @@ def _endpoint(shelf, references: References, compete) -> None:
         try:
             with broken():
                 given = pipeline_arena.parse_entries(filter(None, map(str.strip, lanes.split(","))))
-                names, models, options = asked(shelf, fields)
+                names, models, options = asked(model_cache, fields)
                 key, reference = references.find(models, options)
             board = arena.Board(given, options.steps, (options.width, options.height), "en")
             with (

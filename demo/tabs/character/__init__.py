@@ -87,7 +87,7 @@ def build(page: Page) -> None:
         given = {k: (v or "").strip() for k, v in zip(form, values, strict=True)}
         given |= {"images": pictures, "resume": again, "model": model, "vae": vae}
         try:
-            for event in train(page.shelf, given):
+            for event in train(page.model_cache, given):
                 if hasattr(event, "path"):
                     yield {
                         status: character.done(event, language, losses),
@@ -130,12 +130,12 @@ def build(page: Page) -> None:
         queue=False,
         **PRIVATE,
     )
-    _endpoint(page.shelf)
+    _endpoint(page.model_cache)
 
 
-def train(shelf, given: dict) -> Iterator:
+def train(model_cache, given: dict) -> Iterator:
     """Events of training/lora/train.py. InputError for what the user can mend, Broken for
-    the rest. given: fields of its LoraOptions, "model" and "vae" as the shelf knows them."""
+    the rest. given: fields of its LoraOptions, "model" and "vae" as the model cache knows them."""
     options = {k: given[k] for k in TEXTS if given.get(k)}
     for name in NUMBERS:
         value = given.get(name)
@@ -165,7 +165,7 @@ def train(shelf, given: dict) -> Iterator:
     with broken():
         from pipeline.training.lora import train as lora
 
-        models = shelf.get(given.get("model") or None, given.get("vae") or None)
+        models = model_cache.get(given.get("model") or None, given.get("vae") or None)
         asked = lora.LoraOptions(
             images=images, previews=PREVIEWS, resume=bool(given.get("resume")), **options
         )
@@ -182,7 +182,7 @@ _WANTED = {
 }
 
 
-def _endpoint(shelf) -> None:
+def _endpoint(model_cache) -> None:
     """`/train_lora`, for clients and MCP."""
 
     def train_lora(
@@ -224,7 +224,7 @@ def _endpoint(shelf) -> None:
             "model": model,
         }
         try:
-            for event in train(shelf, given):
+            for event in train(model_cache, given):
                 if hasattr(event, "path"):
                     text = f"{prompt} {character.tag(event.name)}"
                     yield [str(event.path), str(event.other)], text

@@ -9,8 +9,9 @@ import gradio as gr
 
 from ...page import Page
 from ...ui.tab import Tab
-from . import chapter_parts, more_texts, texts
-from .chapters import CHAPTERS
+from . import chapter_parts
+from .chapters import CHAPTERS, chapter_texts
+from .texts import TEXTS
 
 TO_TOP = "() => { document.querySelector('#gb-zero').scrollIntoView({behavior: 'smooth'}); }"
 
@@ -23,7 +24,7 @@ def build(page: Page) -> None:
         with gr.Tabs(elem_id="zero-chapters", overflow_behavior="wrap") as chapters:
             for key, following in zip(keys, [*keys[1:], None], strict=True):
                 with gr.Tab(i18n(f"zero_{key}_title"), id=key, elem_id=f"zero-{key}"):
-                    CHAPTERS[key](page)
+                    CHAPTERS[key].build(page)
                     if following:
                         _go_on(i18n, chapters, following)
 
@@ -38,4 +39,4 @@ def _go_on(i18n, chapters: gr.Tabs, key: str) -> None:
     )
 
 
-TAB = Tab(title=("From zero", "从零讲起"), build=build, texts=texts.TEXTS | more_texts.TEXTS)
+TAB = Tab(title=("From zero", "从零讲起"), build=build, texts=TEXTS | chapter_texts())

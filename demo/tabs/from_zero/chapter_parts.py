@@ -6,10 +6,12 @@ import ast
 import base64
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -43,6 +45,15 @@ def places(i18n, *rows: tuple[str, str]) -> gr.HTML:
     items = "".join(_place(*row) for row in rows)
     title = f'<h3 class="gb-title">{i18n("zero_places")}</h3>'
     return html(title + items, elem_classes="gb-places")
+
+
+def locations(*objects: Callable[..., Any]) -> list[tuple[str, str]]:
+    """Return (file, qualified name) of functions and classes of this repository, for `places`."""
+    files = [Path(sys.modules[one.__module__].__file__ or "") for one in objects]
+    return [
+        (file.relative_to(ROOT).as_posix(), one.__qualname__)
+        for file, one in zip(files, objects, strict=True)
+    ]
 
 
 def status(i18n, elem_id: str) -> gr.HTML:

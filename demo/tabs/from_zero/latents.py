@@ -7,6 +7,11 @@ import time
 
 import gradio as gr
 
+from pipeline.latents import vae
+from pipeline.latents.noise import alphas_cumprod
+from pipeline.samplers.prediction import add_noise
+
+from ...page import Page
 from ...server.runner import SMALL, data_url
 from ...texts import say
 from ...ui.upload import PictureBox
@@ -19,8 +24,10 @@ HEAVY = 256 * 256  # pixels of a picture that a CPU cannot decode PLACES times w
 SEED = 0  # of the noise
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
+    from pipeline.training.emoji import vae as emoji_vae
+
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_latents_head_title", "zero_latents_numbers", "zero_latents_small")
@@ -44,20 +51,14 @@ def chapter(page) -> None:
         parts.prose(i18n, "zero_noise_title", "zero_noise_spoiled", "zero_noise_drag")
         noise = parts.book("zero-noise")
         parts.prose(i18n, "zero_noise_back")
-    parts.places(
-        i18n,
-        ("pipeline/latents/vae.py", "encode"),
-        ("pipeline/latents/vae.py", "decode"),
-        ("pipeline/latents/noise.py", "alphas_cumprod"),
-        ("pipeline/samplers/prediction.py", "add_noise"),
-        ("pipeline/training/emoji/vae.py", "build"),
-    )
+    code = vae.encode, vae.decode, alphas_cumprod, add_noise, emoji_vae.build
+    parts.places(i18n, *parts.locations(*code))
     form = page.form
     model = [form[name] for name in ("model", "vae", "width", "height")]
 
     @page.paint.on_device
     def encoded(language: str, name, vae, width, height, path):
-        yield from _looks(page.shelf.get(name, vae), path, (width, height), language)
+        yield from _looks(page.model_cache.get(name, vae), path, (width, height), language)
 
     def show_own(language: str, *values):
         began = time.monotonic()

@@ -7,10 +7,12 @@ from functools import lru_cache
 import gradio as gr
 import numpy as np
 
+from pipeline.denoising.denoiser import Denoiser
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
-from pipeline.samplers.gaussian_mixture import distance
+from pipeline.samplers import SAMPLERS, SCHEDULES, diffusers_adapter, sigma, start, unsupported
+from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
 
+from ...page import Page
 from ...texts import request_language, say
 from ...ui.status import sorry
 from . import chapter_parts, sampler_paths
@@ -21,23 +23,23 @@ STEPS = (2, 50)
 SCALES = (0.0, 15.0)
 BEGIN = {"class": "right", "scale": 3.0, "sampler": "dpmpp_2m", "steps": 25, "look": 12}
 FOLLOWED = sampler_paths.SHOWN // 2  # the path whose numbers are shown
-PLACES = (
-    ("pipeline/samplers/__init__.py", "start"),
-    ("pipeline/samplers/diffusers_adapter.py", "_run"),
-    ("pipeline/samplers/sigma.py", "ancestral"),
-    ("pipeline/samplers/gaussian_mixture.py", "Mixture"),
-    ("pipeline/samplers/gaussian_mixture.py", "Guided"),
-    ("pipeline/samplers/gaussian_mixture.py", "distance"),
-    ("pipeline/denoising/denoiser.py", "Denoiser.__call__"),
+CODE = (
+    start,
+    diffusers_adapter._run,
+    sigma.ancestral,
+    Mixture,
+    Guided,
+    distance,
+    Denoiser.__call__,
 )
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n = page.i18n
     _samplers(i18n)
     _guidance(i18n)
-    chapter_parts.places(i18n, *PLACES)
+    chapter_parts.places(i18n, *chapter_parts.locations(*CODE))
 
 
 def _samplers(i18n) -> None:

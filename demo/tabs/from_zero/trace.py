@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline.introspection import trace
 from pipeline.options import GenerateOptions
 
+from ...page import Page
 from ...server.runner import MODEL, data_url
 from ...texts import request_language, say
 from ...ui import status as stage
@@ -47,8 +48,8 @@ class Card:
     step: tuple = ()
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n, form = page.i18n, page.form
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_whole_head_title", "zero_whole_lead", "zero_whole_try")
@@ -81,7 +82,7 @@ def chapter(page) -> None:
 
     @page.paint.on_device
     def look(task: str, asked, names: tuple, folder: str) -> Iterator[Card]:
-        for done in trace.stages(page.shelf.get(*names), asked):
+        for done in trace.stages(page.model_cache.get(*names), asked):
             yield card(done)
 
     def draw(language: str, text, number, *values):
@@ -89,7 +90,7 @@ def chapter(page) -> None:
         names = tuple(fields.pop(key) for key in MODEL)
         seed = (number or "").strip() or None
         asked = GenerateOptions(prompt=text or "", seed=seed, **fields)
-        page.shelf.get(*names)  # opening a model need not hold the device
+        page.model_cache.get(*names)  # opening a model need not hold the device
         cards, shown = [], 0.0
         with closing(look("generate", asked, names, "")) as events:
             for done in events:

@@ -7,6 +7,10 @@ from html import escape
 
 import gradio as gr
 
+from pipeline.denoising.denoiser import Denoiser
+from pipeline.introspection.activations import Activations
+
+from ...page import Page
 from ...server.runner import data_url
 from ...texts import say
 from . import chapter_parts, training
@@ -17,8 +21,11 @@ CELL = 96  # pixels of a block's map: any number of its own becomes so many
 ROWS = 4  # of the bars that show a vector
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
+    from pipeline.training import tiny
+    from pipeline.training.emoji.unet import velocity_loss
+
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_u_title", "zero_u_shape", "zero_u_try")
@@ -41,14 +48,8 @@ def chapter(page) -> None:
             i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
         )
     training.card(page)
-    chapter_parts.places(
-        i18n,
-        ("pipeline/denoising/denoiser.py", "Denoiser"),
-        ("pipeline/introspection/activations.py", "Activations"),
-        ("pipeline/training/emoji/unet.py", "velocity_loss"),
-        ("pipeline/training/tiny.py", "TinyUNet"),
-        ("pipeline/training/tiny.py", "train"),
-    )
+    code = Denoiser, Activations, velocity_loss, tiny.TinyUNet, tiny.train
+    chapter_parts.places(i18n, *chapter_parts.locations(*code))
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
 
@@ -59,7 +60,7 @@ def chapter(page) -> None:
         from pipeline.introspection.activations import record_activations
         from pipeline.options import GenerateOptions
 
-        models, html = page.shelf.get(name, vae), ""
+        models, html = page.model_cache.get(name, vae), ""
         asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
         events = record_activations(models, models.stream(asked))
         try:

@@ -17,7 +17,9 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probabilities
+from pipeline.prompt.encode import encode_prompts
 
+from ...page import Page
 from ...server.runner import data_url
 from ...texts import request_language, say
 from ...ui import status as stage
@@ -65,8 +67,10 @@ class Seen:
         return replace(self, sources=(*self.sources, source), drawn=drawn, vectors=vectors)
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
+    from pipeline.training.emoji.clip import trainer
+
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_towers_title", "zero_towers_two", "zero_towers_try")
@@ -99,13 +103,7 @@ def chapter(page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(
-        i18n,
-        ("pipeline/introspection/clip.py", "Clip"),
-        ("pipeline/introspection/clip.py", "contrastive_loss"),
-        ("pipeline/training/emoji/clip.py", "trainer"),
-        ("pipeline/prompt/encode.py", "encode"),
-    )
+    parts.places(i18n, *parts.locations(Clip, contrastive_loss, trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
@@ -122,9 +120,9 @@ def chapter(page) -> None:
 
     def draw_all(language: str, name, vae, words, path):
         began, lines = time.monotonic(), sentences(words, language)
-        loaded = page.shelf.get(name, vae)
-        name, models = with_towers(page.shelf, name)
-        heard = sum(tower.width for tower in loaded.text.towers)
+        loaded = page.model_cache.get(name, vae)
+        name, models = with_towers(page.model_cache, name)
+        heard = sum(tower.width for tower in loaded.text.encoders)
         seen = Seen(str(models.path), heard)
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for line in lines:
@@ -152,12 +150,12 @@ def chapter(page) -> None:
     box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **parts.PRIVATE)
 
 
-def with_towers(shelf, name) -> tuple[str, Any]:
+def with_towers(model_cache, name) -> tuple[str, Any]:
     """(name, models) of the chosen model where it has both towers, else of the embedded one."""
-    models = shelf.get(name, None)
+    models = model_cache.get(name, None)
     if has_clip(models.path):
         return name, models
-    return EMBEDDED, shelf.get(EMBEDDED, None)
+    return EMBEDDED, model_cache.get(EMBEDDED, None)
 
 
 @lru_cache(maxsize=2)

@@ -23,7 +23,7 @@ PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden
 def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
-    run = verify.verifier(page.shelf, page.paint.on_device)
+    run = verify.verifier(page.model_cache, page.paint.on_device)
     verify.endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
@@ -76,7 +76,7 @@ def build(page: Page) -> None:
         return something(text, request_language(request)) if text.strip() else nothing()
 
     def something(text: str, language: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.shelf), language)
+        seen = fill_form.html(fill_form.read(text, page.model_cache), language)
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:

@@ -30,7 +30,7 @@ MARKS = {"identical": "✓", "departs": "≠", "tampered": "✕", "other": "?"}
 Verifier = Callable[..., Iterator[Checked | Verdict]]
 
 
-def verifier(shelf, on_device: Callable) -> Verifier:
+def verifier(model_cache, on_device: Callable) -> Verifier:
     """The server's one way to verdicts: `run(path, picture=..., mask=...)`, closed to stop it.
 
     on_device: the painter's, see work.py. The iterator raises InputError for what the user can
@@ -39,7 +39,7 @@ def verifier(shelf, on_device: Callable) -> Verifier:
 
     @on_device
     def work(task: str, asked, names: tuple, case) -> Iterator[Checked | Verdict]:
-        yield from verify.check(shelf.get(*names), case)
+        yield from verify.check(model_cache.get(*names), case)
 
     def run(path: str, **given: Any) -> Iterator[Checked | Verdict]:
         with broken():
@@ -48,9 +48,9 @@ def verifier(shelf, on_device: Callable) -> Verifier:
             if not then.whole:
                 yield from verify.check(None, case)
                 return
-            there = [e.name for e in shelf.choices()], [e.name for e in shelf.vaes()]
-            names = verify.chosen(then, *there, shelf.hashes())
-            shelf.get(*names)
+            there = [e.name for e in model_cache.choices()], [e.name for e in model_cache.vaes()]
+            names = verify.chosen(then, *there, model_cache.hashes())
+            model_cache.get(*names)
         yield from work(then.task, case.asked, names, case)
 
     return run

@@ -61,7 +61,7 @@ def build(page: Page) -> None:
 
 def _view(page) -> tuple[gr.Column, gr.Button, gr.HTML]:
     """What stands there before a picture is opened, its button, and the viewer."""
-    i18n, eye = page.i18n, Eye(page.shelf, page.paint.recordings)
+    i18n, eye = page.i18n, Eye(page.model_cache, page.paint.recordings)
 
     def frame(asked):
         return eye.frame(asked)

@@ -163,7 +163,7 @@ class Looking:
         changes = {n: v for n, v in given.items() if v is not None}
 
         def events(folder: str):
-            models = self.page.shelf.get(parent.model[0], parent.model[2])
+            models = self.page.model_cache.get(parent.model[0], parent.model[2])
             yield from told(BranchRun(models, parent, step, changes), folder, self.kept)
 
         def finish(made: Recording):
@@ -180,7 +180,7 @@ class Looking:
             return
 
         def events(folder: str):
-            models = self.page.shelf.get(node.model[0], node.model[2])
+            models = self.page.model_cache.get(node.model[0], node.model[2])
             again = ReplayRun(models, node.lineage, node.key, node.parent)
             yield from told(again, folder, self.kept)
 
@@ -196,7 +196,7 @@ class Looking:
         fields["prompt"] = fields["prompt"] or EXAMPLE
 
         def events(folder: str):
-            models = self.page.shelf.get(*names)
+            models = self.page.model_cache.get(*names)
             options = tasks.options("generate", **fields)
             drawn = tasks.stream(models, "generate", options, words=True)
             yield from told(Recorder(models, drawn), folder, self.kept)

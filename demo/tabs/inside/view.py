@@ -147,8 +147,8 @@ class Eye:
     the queue; a lock lets one decoding run at a time beside a picture that is being drawn.
     """
 
-    def __init__(self, shelf: Any, recordings: RecordingStore):
-        self.shelf, self.recordings = shelf, recordings
+    def __init__(self, model_cache: Any, recordings: RecordingStore):
+        self.model_cache, self.recordings = model_cache, recordings
         self._kept: OrderedDict[tuple, str] = OrderedDict()
         self._size, self._lock, self._decoding = 0, threading.Lock(), threading.Lock()
 
@@ -179,7 +179,7 @@ class Eye:
 
     def _models(self, recording: Recording):
         name, digest, vae = recording.model
-        models = self.shelf.get(name, vae)
+        models = self.model_cache.get(name, vae)
         if models.hash != digest:
             raise InputError(f"It was drawn by {name} {digest}; the one here is {models.hash}.")
         return models

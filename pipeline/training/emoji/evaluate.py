@@ -26,7 +26,7 @@ from ...events import Step
 from ...latents import noise
 from ...latents.vae import decode
 from ...options import GenerateOptions
-from ...prompt.encode import encode
+from ...prompt.encode import encode_prompts
 from ...prompt.syntax import parse
 from ...samplers import Answer, start
 from ..sheet import save_sheet
@@ -145,7 +145,9 @@ def draw(models, prompts: list[str], seeds: list[int], *, progress: bool = True)
     out = []
     for begin in tqdm(range(0, len(prompts), 16), desc="drawing", disable=not progress):
         here = slice(begin, begin + 16)
-        encoded = [encode(models.text, parse(p, 1), parse("", 1))[:2] for p in prompts[here]]
+        encoded = [
+            encode_prompts(models.text, parse(p, 1), parse("", 1))[:2] for p in prompts[here]
+        ]
         context = torch.cat(
             [side.contexts[0] for pair in zip(*encoded, strict=True) for side in pair]
         )

@@ -19,7 +19,7 @@ from ...images.open import fitted, open_picture, to_tensor
 from ...latents import vae
 from ...options import GenerateOptions
 from ...prompt import resources
-from ...prompt.encode import encode
+from ...prompt.encode import encode_prompts
 from ...prompt.syntax import parse
 from ..emoji.scenes import COLOURS
 
@@ -189,7 +189,7 @@ def hear(models: Any, captions: Iterable[str]) -> dict[str, tuple[Tensor, Tensor
     def one(caption: str, beside) -> tuple[Tensor, Tensor | None]:
         with models.lock:
             models.adapters.install(())
-            said, _, _ = encode(
+            said, _, _ = encode_prompts(
                 models.text, asked[caption].prompt, beside, embeddings=asked[caption].embeddings
             )
         context, pooled, _ = said.at(0)
@@ -205,7 +205,9 @@ def hear(models: Any, captions: Iterable[str]) -> dict[str, tuple[Tensor, Tensor
 
 
 def _read(models: Any, caption: str):
-    asked = resources.read(models, models.resolve(GenerateOptions(prompt=caption, steps=1, seed=0)))
+    asked = resources.find_resources(
+        models, models.resolve(GenerateOptions(prompt=caption, steps=1, seed=0))
+    )
     if asked.adapters:
         raise InputError("A LoRA learns on the bare model: take <lora:...> out of its prompt.")
     return asked

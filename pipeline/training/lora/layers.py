@@ -11,8 +11,8 @@ import re
 import torch
 from torch import Tensor, nn
 
-from ...lora.adapters import Adapters, Fitted
-from ...lora.reading import Lora, Part
+from ...lora.adapters import Adapters, LoadedLora
+from ...lora.reading import LoraFile, LowRankDelta
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
 LAYERS = {  # what --layers may say, and the paths of the layers meant
@@ -52,13 +52,13 @@ class LoraLayers(nn.Module):
         self.pairs = nn.ModuleList([Pair(found[path], rank, generator) for path in self.paths])
         self.rank, self.alpha = rank, alpha
         worn = {found[path]: part for path, part in self.parts().items()}
-        Adapters({"unet": unet}).install(((Fitted("training", {"unet": worn}), 1.0, 1.0),))
+        Adapters({"unet": unet}).install(((LoadedLora("training", {"unet": worn}), 1.0, 1.0),))
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, LowRankDelta]:
         """The pairs themselves by the layer's path, with alpha / rank as their scale."""
         scale = self.alpha / self.rank
         return {
-            path: Part(pair.down, pair.up, None, scale)
+            path: LowRankDelta(pair.down, pair.up, None, scale)
             for path, pair in zip(self.paths, self.pairs, strict=True)
         }
 
@@ -69,11 +69,11 @@ class LoraLayers(nn.Module):
             for path, part in self.parts().items()
         }
 
-    def as_file(self, path) -> Lora:
+    def as_file(self, path) -> LoraFile:
         """What a file with these matrices would hold."""
         scale = self.alpha / self.rank
         parts = {
-            f"unet.{name}": Part(down, up, None, scale)
+            f"unet.{name}": LowRankDelta(down, up, None, scale)
             for name, (down, up) in self.matrices().items()
         }
-        return Lora(path, parts, "", None)
+        return LoraFile(path, parts, "", None)

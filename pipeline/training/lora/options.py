@@ -167,7 +167,7 @@ def check_name(options: LoraOptions) -> None:
             f"The name {options.name} is taken: {options.folder} holds a run; resume it, or choose"
             " another name."
         )
-    taken = library.named("lora").get(options.name)
+    taken = library.find_entries("lora").get(options.name)
     if taken or options.path.exists():
         raise InputError(
             f"The name {options.name} is taken: {taken.path if taken else options.path} is there;"

@@ -127,9 +127,9 @@ def train(models: Any, options: LoraOptions) -> Iterator[Progress | Trained]:
         yield from _steps(models, options, learner, layers, notes, len(own))
         return
     except Exception as error:
-        if not oom.ran_out(error):
+        if not oom.is_out_of_memory(error):
             raise
-    oom.free()
+    oom.free_memory()
     raise InputError(
         f"There is not enough memory on {models.device} to train on pictures of"
         f" {options.size}x{options.size}; take a smaller size or batch."

@@ -17,7 +17,7 @@ from demo.texts import TEXTS, say
 from pipeline import InputError, load, tasks, verify
 from pipeline.metadata import receipt
 from pipeline.metadata.save import save_picture
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +157,9 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
 
 def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
     """Who paints waits; closing gives it free; what cannot be is said without waiting."""
-    shelf = Shelf(models)
-    paint = painter(shelf)
-    verified = verifying.verifier(shelf, paint.on_device)
+    model_cache = ModelCache(models)
+    paint = painter(model_cache)
+    verified = verifying.verifier(model_cache, paint.on_device)
     events = verified(str(path), picture=None, mask=None)
     assert next(events).same
     painted = threading.Event()

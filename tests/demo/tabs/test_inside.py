@@ -23,7 +23,7 @@ from pipeline.introspection.recording import Recorder, RecordingStore, plain_opt
 from pipeline.introspection.recording_file import open_tree
 from pipeline.latents import vae
 from pipeline.metadata import infotext
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 
 PROMPT = "red apple"
 
@@ -90,7 +90,7 @@ def test_a_frame_is_what_the_autoencoder_makes_of_it(models, recording, kind):
 def eye_of(models, *recordings):
     kept = RecordingStore()
     kept.put(recordings)
-    return Eye(Shelf(models), kept)
+    return Eye(ModelCache(models), kept)
 
 
 def test_the_eye_gives_frames_once_decoded_and_sentences(models, recording, monkeypatch):

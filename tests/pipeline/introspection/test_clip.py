@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline import InputError, load
 from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probabilities
-from pipeline.prompt.encode import encode
+from pipeline.prompt.encode import encode_prompts
 from pipeline.prompt.syntax import parse
 
 LINES = ["a red apple", "红 apple on blue", "zebra"]
@@ -95,7 +95,7 @@ def test_the_context_is_what_the_unet_hears(both):
     towers, _, folder = both
     models = load(folder, device="cpu")
     for line in LINES:
-        heard, _, _ = encode(models.text, parse(line, 1), parse("", 1))
+        heard, _, _ = encode_prompts(models.text, parse(line, 1), parse("", 1))
         assert torch.allclose(towers.context(line), heard.at(0)[0], atol=1e-5)
     assert towers.context(LINES[0]).shape == (1, 77, 32)
     assert towers.tokens("a red apple")[1:-1] == ["a", "red", "apple"]

@@ -39,7 +39,7 @@ def test_what_stages_made_is_the_engines(models):
     made = {stage.key: stage for stage in stages}
     result = models.generate(options)
     resolved = models.resolve(options)
-    asked = resources.read(models, resolved)
+    asked = resources.find_resources(models, resolved)
     context = hear(models, resolved, asked)[0].at(0)[0]
     assert torch.equal(made["context"].output, context)
     assert made["context"].shape == tuple(context.shape) == (1, 77, 32)

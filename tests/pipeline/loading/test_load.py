@@ -201,7 +201,7 @@ def test_broken_model_gets_a_sentence(tiny_copy, damage, words):
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
+def model_folder(tmp_path, monkeypatch):
     """An empty pipeline/models and an empty working directory."""
     monkeypatch.setattr(library, "EMBEDDED", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
@@ -210,10 +210,10 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path / "embedded"
 
 
-def test_available_lists_and_says_why_not(shelf, tiny_model):
-    shutil.copytree(tiny_model, shelf / "one")
+def test_available_lists_and_says_why_not(model_folder, tiny_model):
+    shutil.copytree(tiny_model, model_folder / "one")
     shutil.copytree(tiny_model, Path("models/two"))
-    (shelf / "bad").mkdir()
+    (model_folder / "bad").mkdir()
     rows = library.scan()
     assert [(e.name, "model_index.json" in (e.reason or "")) for e in rows] == [
         ("bad", True),
@@ -221,7 +221,7 @@ def test_available_lists_and_says_why_not(shelf, tiny_model):
         ("two", False),
     ]
     assert {e.kind for e in rows} == {"checkpoint"} and rows[1].family == "SD 1.x"
-    assert find_model("one") == shelf / "one"
+    assert find_model("one") == model_folder / "one"
     assert find_model("two") == Path("models/two")
     text = sentence(find_model, "ono")
     assert "there is one, " in text and "two" in text and "bad" in text
@@ -250,11 +250,11 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name, words", NAMES, ids=[str(i) for i in range(len(NAMES))])
-def test_bad_name_gets_a_sentence(shelf, name, words):
+def test_bad_name_gets_a_sentence(model_folder, name, words):
     assert words in sentence(load, name)
 
 
-def test_single_files_get_a_sentence(shelf, tiny_model):
+def test_single_files_get_a_sentence(model_folder, tiny_model):
     shutil.copy(tiny_model / UNET, "model.safetensors")
     Path("model.ckpt").write_bytes(b"\x80\x02")
     Path("fake.safetensors").write_bytes(b"\x80\x02" + bytes(40))

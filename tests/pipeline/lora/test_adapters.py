@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.backends import ATTENTION, GROUP_NORM, why_not
 from pipeline.errors import InputError
-from pipeline.lora import read
+from pipeline.lora import read_lora
 from pipeline.lora.adapters import Adapters
 from pipeline.model_files import ldm_keys
 
@@ -42,10 +42,10 @@ def predict(models, attention="sdpa", group_norm="torch", maps=None):
     running = models.backends.start(attention, group_norm)
 
     def call():
-        words = models.text_encoder(input_ids=ids).last_hidden_state
+        context = models.text_encoder(input_ids=ids).last_hidden_state
         models.backends.processor.listener = maps.append if maps is not None else None
         try:
-            return models.unet(latents, 500, encoder_hidden_states=words, return_dict=False)[0]
+            return models.unet(latents, 500, encoder_hidden_states=context, return_dict=False)[0]
         finally:
             models.backends.processor.listener = None
 
@@ -300,5 +300,5 @@ def test_xl_text_encoders_by_number_and_by_name(xl, files):
         suffixes = ("lora_down", "lora_up") if name.startswith("lora_") else ("lora_A", "lora_B")
         down, up = torch.ones(1, layer.in_features), torch.ones(layer.out_features, 1)
         pair = dict(zip([f"{name}.{s}.weight" for s in suffixes], (down, up), strict=True))
-        fitted = adapters.fit(read(files.raw(pair)))
+        fitted = adapters.fit(read_lora(files.raw(pair)))
         assert [m for layers in fitted.layers.values() for m in layers] == [layer], name

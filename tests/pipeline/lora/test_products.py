@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.lora import family, read
+from pipeline.lora import lora_family, read_lora
 from pipeline.model_files.safetensors_header import read_header
 
 LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"  # 16 to 16
@@ -100,7 +100,7 @@ def test_a_matrix_that_is_missing_or_of_another_rank(files, make):
             if shape is not None:
                 changed[name] = torch.ones(shape)
             with pytest.raises(InputError, match="do not agree"):
-                read(files.raw({f"lora_unet_x.{k}": v for k, v in changed.items()}))
+                read_lora(files.raw({f"lora_unet_x.{k}": v for k, v in changed.items()}))
 
 
 def test_a_product_too_large_for_the_layer_is_never_multiplied_out(adapters, files):
@@ -116,4 +116,4 @@ def test_a_loha_tells_its_family(files):
     tensors, _, _ = loha(16, 1024)
     base = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     path = files.raw({f"{base}.{k}": v for k, v in tensors.items()})
-    assert family(read_header(path).tensors) == "SD 2.x"
+    assert lora_family(read_header(path).tensors) == "SD 2.x"

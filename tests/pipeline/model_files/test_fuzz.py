@@ -25,7 +25,7 @@ import pytest
 from safetensors import safe_open
 
 from pipeline.errors import InputError
-from pipeline.lora import read
+from pipeline.lora import read_lora
 from pipeline.model_files.safetensors_header import SafetensorsHeader, read_header
 
 FILES = 10_000
@@ -379,7 +379,7 @@ def test_a_lora_among_them_is_read_or_refused(target):
     def complete(path: Path, lora) -> None:
         assert all(part.down.shape[0] == part.up.shape[1] for part in lora.parts.values())
 
-    run(read, complete, target, 400)
+    run(read_lora, complete, target, 400)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What lies in the model folders is told by what it is, and the shelf loads from it and swaps."""
+"""What lies in the model folders, and how the model cache loads from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import InputError
 from pipeline.loading import load as loading
 from pipeline.loading.resolve import find_model
-from pipeline.model_cache import KEEP, Shelf
+from pipeline.model_cache import MAX_EXTRA_MODELS, ModelCache
 from pipeline.model_files import library
 from pipeline.oom import DeviceOutOfMemory
 
@@ -70,11 +70,11 @@ def test_everything_is_told_what_it_is(folder):
 
 def test_a_file_that_changed_is_looked_at_again(folder):
     path = folder / "flux.safetensors"
-    assert library.named("checkpoint")["flux"].reason
+    assert library.find_entries("checkpoint")["flux"].reason
     shutil.copy(folder / "detail.safetensors", path)
-    assert library.named("lora")["flux"].family == "SD 1.x"
+    assert library.find_entries("lora")["flux"].family == "SD 1.x"
     path.unlink()
-    assert "flux" not in library.named("lora")
+    assert "flux" not in library.find_entries("lora")
 
 
 def test_a_folder_that_may_not_be_read_is_passed_over(folder, monkeypatch):
@@ -101,48 +101,50 @@ def test_names_are_unique(folder):
 
 
 @pytest.fixture
-def shelf(folder):
-    return Shelf(loading.load("one", device="cpu"), device="cpu")
+def model_cache(folder):
+    return ModelCache(loading.load("one", device="cpu"), device="cpu")
 
 
-def test_shelf_loads_by_name_and_keeps_a_few(shelf):
-    assert shelf.get() is shelf.first is shelf.get("one")
-    two = shelf.get("two")
-    assert two.family == "sd2" and shelf.get("two") is two
-    assert shelf.get("xl").name == "xl" and KEEP == 1
-    again = shelf.get("two")  # had made room
+def test_model_cache_loads_by_name_and_keeps_a_few(model_cache):
+    assert model_cache.get() is model_cache.first is model_cache.get("one")
+    two = model_cache.get("two")
+    assert two.family == "sd2" and model_cache.get("two") is two
+    assert model_cache.get("xl").name == "xl" and MAX_EXTRA_MODELS == 1
+    again = model_cache.get("two")  # had made room
     assert again is not two and again.hash == two.hash
-    assert shelf.get("one") is shelf.first  # stays
+    assert model_cache.get("one") is model_cache.first  # stays
 
 
 @pytest.mark.parametrize(
     "name", ["../one", "/etc/passwd", "someone/model", "models/xl.safetensors"]
 )
-def test_shelf_knows_names_of_its_list_only(shelf, name):
+def test_model_cache_knows_names_of_its_list_only(model_cache, name):
     with pytest.raises(InputError, match="to choose; there is"):
-        shelf.get(name)
+        model_cache.get(name)
     for bad in ({"one": 1}, 7, ["one"]):
         with pytest.raises(InputError, match="by their names"):
-            shelf.get(bad)
+            model_cache.get(bad)
         with pytest.raises(InputError, match="by their names"):
-            shelf.get("one", bad)
-    assert shelf.hashes()["one"] == shelf.first.hash and shelf.hashes()["xl"] == ""
+            model_cache.get("one", bad)
+    assert (
+        model_cache.hashes()["one"] == model_cache.first.hash and model_cache.hashes()["xl"] == ""
+    )
 
 
-def test_a_bad_file_leaves_what_serves_alone(shelf, folder):
+def test_a_bad_file_leaves_what_serves_alone(model_cache, folder):
     for name, words in (("flux", "is a Flux model"), ("broken", "broken.safetensors")):
         with pytest.raises(InputError, match=words):
-            shelf.get(name)
+            model_cache.get(name)
     tensors = load_file(folder / "xl.safetensors")
     tensors["model.diffusion_model.out.2.bias"][:] = torch.nan
     save_file(tensors, folder / "xl.safetensors")
     with pytest.raises(InputError, match="not finite"):
-        shelf.get("xl")
-    assert shelf.get() is shelf.first
-    assert shelf.first.generate(steps=1, seed=1, size=(64, 64)).images
+        model_cache.get("xl")
+    assert model_cache.get() is model_cache.first
+    assert model_cache.first.generate(steps=1, seed=1, size=(64, 64)).images
 
 
-def test_the_old_model_serves_while_the_new_one_loads(shelf, monkeypatch):
+def test_the_old_model_serves_while_the_new_one_loads(model_cache, monkeypatch):
     began, go = threading.Event(), threading.Event()
     load = loading.load
 
@@ -153,37 +155,37 @@ def test_the_old_model_serves_while_the_new_one_loads(shelf, monkeypatch):
 
     monkeypatch.setattr(loading, "load", slow)
     got = []
-    thread = threading.Thread(target=lambda: got.append(shelf.get("two")))
+    thread = threading.Thread(target=lambda: got.append(model_cache.get("two")))
     thread.start()
     assert began.wait(60)
-    assert shelf.get().generate(steps=1, seed=1, size=(64, 64)).images and not got
+    assert model_cache.get().generate(steps=1, seed=1, size=(64, 64)).images and not got
     go.set()
     thread.join()
     assert got[0].name == "two"
 
 
-def test_shelf_gives_another_autoencoder(shelf, folder):
-    assert [e.name for e in shelf.vaes()] == ["soft"]
-    soft = shelf.get("one", "soft")
-    assert soft is shelf.get("one", "soft") and soft is not shelf.get("one")
-    assert shelf.get("one") is shelf.first
+def test_model_cache_gives_another_autoencoder(model_cache, folder):
+    assert [e.name for e in model_cache.vaes()] == ["soft"]
+    soft = model_cache.get("one", "soft")
+    assert soft is model_cache.get("one", "soft") and soft is not model_cache.get("one")
+    assert model_cache.get("one") is model_cache.first
     ask = {"steps": 1, "seed": 1, "size": (64, 64)}
     assert "Model: one, VAE: soft, " in soft.generate(**ask).parameters[0]
-    assert "VAE" not in shelf.first.generate(**ask).parameters[0]
+    assert "VAE" not in model_cache.first.generate(**ask).parameters[0]
     with pytest.raises(InputError, match=r"no autoencoder '../soft' to choose; there is soft"):
-        shelf.get("one", "../soft")
+        model_cache.get("one", "../soft")
 
 
-def test_no_room_beside_the_others_makes_room(shelf, monkeypatch):
+def test_no_room_beside_the_others_makes_room(model_cache, monkeypatch):
     held, load = [], loading.load
 
     def tight(*arguments, **options):
-        held.append(len(shelf._held))
-        if shelf._held and str(arguments[0]).endswith("two"):
+        held.append(len(model_cache._held))
+        if model_cache._held and str(arguments[0]).endswith("two"):
             raise DeviceOutOfMemory("It does not fit.")
         return load(*arguments, **options)
 
     monkeypatch.setattr(loading, "load", tight)
-    shelf.get("xl")
-    assert shelf.get("two").name == "two" and held == [0, 1, 0]
-    assert shelf.get() is shelf.first
+    model_cache.get("xl")
+    assert model_cache.get("two").name == "two" and held == [0, 1, 0]
+    assert model_cache.get() is model_cache.first

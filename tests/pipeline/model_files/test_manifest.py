@@ -34,7 +34,7 @@ def loaded(pairs):
 
 
 def networks(models):
-    towers = {f"text_encoder{i}": t.model for i, t in enumerate(models.text.towers)}
+    towers = {f"text_encoder{i}": t.model for i, t in enumerate(models.text.encoders)}
     return {"unet": models.unet, "vae": models.vae, **towers}
 
 
@@ -46,7 +46,7 @@ def test_both_layouts_give_the_same_model(loaded, pairs, family):
         ours, theirs = networks(file)[name].state_dict(), part.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[k], theirs[k]) for k in ours), name
-    for a, b in zip(folder.text.towers, file.text.towers, strict=True):
+    for a, b in zip(folder.text.encoders, file.text.encoders, strict=True):
         assert (
             a.tokenizer("an astronaut, 宇航员").input_ids
             == b.tokenizer("an astronaut, 宇航员").input_ids
@@ -209,7 +209,7 @@ def test_every_name_and_shape_at_full_size(ldm_writer, family):
         assert sum(p.numel() for p in parts[name].parameters()) == count, name
     file = ldm_writer(family, parts)
     shapes = {k: tuple(v.shape) for k, v in file.items()}
-    found = identify.recognise(shapes)
+    found = identify.identify(shapes)
     assert (found.kind, found.family) == ("checkpoint", family)
     assert found.configs.keys() == {*parts, "scheduler"}
     for name, part in parts.items():
@@ -245,7 +245,7 @@ def test_names_are_those_of_diffusers_own_converter(ldm_writer, family):
         places = ldm_keys.plan(
             name,
             ldm_keys.PREFIXES[name][family],
-            identify.recognise({k: tuple(v.shape) for k, v in file.items()}).configs[name],
+            identify.identify({k: tuple(v.shape) for k, v in file.items()}).configs[name],
             theirs,
         )
         for key, tensor in theirs.items():

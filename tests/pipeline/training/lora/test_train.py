@@ -14,7 +14,7 @@ from safetensors import safe_open
 from pipeline import load
 from pipeline.__main__ import main
 from pipeline.errors import InputError
-from pipeline.lora.reading import read
+from pipeline.lora.reading import read_lora
 from pipeline.model_files import library
 from pipeline.training import loop
 from pipeline.training.lora import data as lora_data
@@ -86,7 +86,7 @@ def test_progress_then_files_that_change_what_is_drawn(tiny):
     assert [p.size for p in previews] == [(64, 64)] * 2
     assert list(previews[1].getdata()) == list(steps[-1].preview.getdata())
     assert end.path == Path("models/lora/zog.safetensors") and end.steps == 4
-    assert library.named("lora")["zog"].path == end.path
+    assert library.find_entries("lora")["zog"].path == end.path
     rows = list(csv.DictReader(Path("runs/lora/zog/log.csv").read_text().splitlines()))
     assert [r["step"] for r in rows] == ["4"]
     bare = tiny.generate(prompt="a red apple", seed=1).images[0]
@@ -143,7 +143,7 @@ def test_every_family_learns_and_both_namings_are_the_same(pairs, family):
     end = run(models, options)[-1]
     bare, outputs = answer(models), []
     for path in (end.path, end.other):
-        fitted = models.adapters.fit(read(path))
+        fitted = models.adapters.fit(read_lora(path))
         models.adapters.install(((fitted, 1.0, 1.0),))
         context_free = answer_worn(models, fitted)
         outputs.append(context_free)
@@ -201,14 +201,14 @@ def test_diffusers_and_peft_give_the_same_output(tiny, tiny_model):
 
     end = run(tiny, asked(alpha=5.0, rate=1e-2))[-1]
     bare = answer(tiny)
-    ours = answer_worn(tiny, tiny.adapters.fit(read(end.path)))
+    ours = answer_worn(tiny, tiny.adapters.fit(read_lora(end.path)))
     tiny.adapters.install(())
     for path in (end.path, end.other):
         pipe = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
         if path == end.other:  # diffusers knows kohya's names of attention layers alone
             small = run(tiny, asked(name="small", alpha=5.0, rate=1e-2, layers="attention"))[-1]
             path = small.other
-            ours = answer_worn(tiny, tiny.adapters.fit(read(path)))
+            ours = answer_worn(tiny, tiny.adapters.fit(read_lora(path)))
             tiny.adapters.install(())
         pipe.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)
         generator = torch.Generator().manual_seed(5)
