@@ -34,7 +34,7 @@ LANES = ("Euler a", "DDIM", "DPM++ 2M", "UniPC")
 PRESS = "() => document.querySelector('#arena-go').click()"
 FIELDS = ("prompt", "negative", "steps", "cfg", "seed")
 SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two pictures of the race, and of its curves
-MAX_REFERENCES = 32  # reference latents of earlier races that are kept, by pipeline_arena.key
+MAX_REFERENCES = 32  # of earlier races that are kept, by reference_key
 References = LruCache[tuple, pipeline_arena.Reference]
 
 
@@ -46,7 +46,7 @@ def build(page: Page) -> None:
     @page.runner.on_device
     def compete(task: str, options, names: tuple, folder: str, given: tuple, reference):
         models = model_cache.get(*names)
-        if isinstance(given[0], pipeline_arena.Rival):
+        if isinstance(given[0], pipeline_arena.BackendPair):
             events = pipeline_arena.race_backends(models, options, given)
         else:
             events = pipeline_arena.race(models, options, given, reference)
@@ -58,7 +58,7 @@ def build(page: Page) -> None:
             with gr.Row():
                 form |= {name: _field(i18n, name) for name in FIELDS[2:]}
             lanes = gr.Dropdown(
-                [lane.label for lane in pipeline_arena.every()],
+                [lane.label for lane in pipeline_arena.all_entries()],
                 value=list(LANES),
                 multiselect=True,
                 label=i18n("arena_lanes"),
@@ -115,7 +115,7 @@ def build(page: Page) -> None:
             board = arena.Board(given, options.steps, size, language)
             key, reference = None, None
             if not board.backends:
-                key = pipeline_arena.key(models, options)
+                key = pipeline_arena.reference_key(models, options)
                 reference = references.get(key)
             if reference is not None:
                 board.know(reference)
@@ -155,11 +155,11 @@ def build(page: Page) -> None:
 
     def of_samplers(request: gr.Request, model, vae, chosen, *values):
         yield from shown(
-            lambda models: pipeline_arena.lanes(chosen or ()), request, model, vae, *values
+            lambda models: pipeline_arena.parse_entries(chosen or ()), request, model, vae, *values
         )
 
     def of_backends(request: gr.Request, model, vae, *values):
-        yield from shown(pipeline_arena.rivals, request, model, vae, *values)
+        yield from shown(pipeline_arena.backend_pairs, request, model, vae, *values)
 
     outputs = [view, status, report, notes, files]
     who = [page.form[name] for name in MODEL_FIELDS]
@@ -185,7 +185,7 @@ def asked(model_cache, fields: dict) -> tuple[tuple, object, GenerateOptions]:
     options = GenerateOptions(**given)
     names = tuple(fields.get(name) or None for name in MODEL_FIELDS)
     models = model_cache.get(*names)
-    return names, models, pipeline_arena.settled(models, options)
+    return names, models, pipeline_arena.resolve_single(models, options)
 
 
 def _field(i18n, name: str) -> gr.Textbox:
@@ -240,9 +240,9 @@ def _endpoint(model_cache, references: References, compete) -> None:
         fields |= dict(width=width, height=height, model=model, vae=vae)
         with raise_client_errors():
             with hide_internal_errors():
-                given = pipeline_arena.lanes(filter(None, map(str.strip, lanes.split(","))))
+                given = pipeline_arena.parse_entries(filter(None, map(str.strip, lanes.split(","))))
                 names, models, options = asked(model_cache, fields)
-                key = pipeline_arena.key(models, options)
+                key = pipeline_arena.reference_key(models, options)
                 reference = references.get(key)
             board = arena.Board(given, options.steps, (options.width, options.height), "en")
             with (

@@ -43,11 +43,11 @@ def news(events: Iterator, folder: str, given: Sequence) -> Iterator[News]:
     shown: dict[int | None, float] = {}
     try:
         for event in events:
-            if isinstance(event, arena.Call):
+            if isinstance(event, arena.CallDone):
                 yield News(replace(event, view=None), _due(event, shown))
-            elif isinstance(event, arena.Finish):
+            elif isinstance(event, arena.EntryDone):
                 made = event.result
-                name = f"glassbox-{made.seeds[0]}-{given[event.lane].key}.png"
+                name = f"glassbox-{made.seeds[0]}-{given[event.entry].key}.png"
                 (file,) = made.save(Path(folder) / name)
                 seen = data_url(made.images[0], SIDE), str(file), made.parameters[0], made.warnings
                 yield News(replace(event, result=None), *seen)
@@ -59,12 +59,12 @@ def news(events: Iterator, folder: str, given: Sequence) -> Iterator[News]:
         events.close()
 
 
-def _due(call: arena.Call, shown: dict) -> str:
+def _due(call: arena.CallDone, shown: dict) -> str:
     """The picture so far, if the lane's last one is old enough; a fast GPU makes too many."""
-    if time.monotonic() - shown.get(call.lane, 0.0) < EVERY:
+    if time.monotonic() - shown.get(call.entry, 0.0) < EVERY:
         return ""
-    shown[call.lane] = time.monotonic()
-    return data_url(call.view.preview, SIDE)
+    shown[call.entry] = time.monotonic()
+    return data_url(call.event.preview, SIDE)
 
 
 @dataclass
@@ -83,33 +83,33 @@ class Track:
     file: str = ""
     text: str = ""
     out: str = ""
-    compared: arena.Compared | None = None
+    compared: arena.BackendComparison | None = None
 
     def take(self, event) -> None:
-        if isinstance(event, arena.Call):
+        if isinstance(event, arena.CallDone):
             self.calls, self.total, self.seconds = event.calls, event.total, event.seconds
             if event.step > self.step:
                 self.sigmas.append((event.step, event.sigma))
             self.step = event.step
             if event.distance is not None:
                 self.distances.append(event.distance)
-        elif isinstance(event, arena.Measured):
+        elif isinstance(event, arena.Distances):
             self.distances, self.last = list(event.distances), event.last
-        elif isinstance(event, arena.Out):
-            self.out = event.why
-        elif isinstance(event, arena.Compared):
+        elif isinstance(event, arena.Failed):
+            self.out = event.reason
+        elif isinstance(event, arena.BackendComparison):
             self.compared = event
 
 
 class Board:
     """All lanes of one race, told News; gives the page's HTML in `language`.
 
-    given: the Lanes, or the Rivals where backends race. reference: known from an earlier race.
+    given: the entries or pairs of backends that race. reference: known from an earlier race.
     """
 
     def __init__(self, given: Sequence, steps: int, shape: tuple[int, int], language: str):
         self.given, self.steps, self.shape, self.language = given, steps, shape, language
-        self.backends = isinstance(given[0], arena.Rival)
+        self.backends = isinstance(given[0], arena.BackendPair)
         self.tracks = [Track(one.label, total=steps) for one in given]
         self.reference = Track(arena.REFERENCE.label, total=arena.REFERENCE_STEPS)
         self.warnings: dict[str, None] = {}
@@ -126,7 +126,7 @@ class Board:
         if isinstance(event, arena.Reference):
             track, self.known = self.reference, True
         else:
-            track = self.reference if event.lane is None else self.tracks[event.lane]
+            track = self.reference if event.entry is None else self.tracks[event.entry]
             track.take(event)
         track.picture = news.picture or track.picture
         track.file, track.text = news.file or track.file, news.text or track.text
@@ -221,18 +221,18 @@ class Board:
         )  # fmt: skip
         nearest = min(
             (t.last for t, lane in zip(self.tracks, self.given, strict=True)
-             if t.last is not None and lane.sampler not in arena.ELSEWHERE),
+             if t.last is not None and lane.sampler not in arena.NOT_ODE),
             default=None,
         )  # fmt: skip
         rows = []
         for i, (track, lane) in enumerate(zip(self.tracks, self.given, strict=True)):
-            schedule = SCHEDULES[lane.taken].label
+            schedule = SCHEDULES[lane.resolved_schedule].label
             if lane.schedule == "automatic":
                 schedule = f"{SCHEDULES[lane.schedule].label}: {schedule}"
             far = "–" if track.last is None else number(track.last)
             if track.last is not None and track.last == nearest:
                 far = f'<b class="gb-nearest">{far}</b>'
-            elif lane.sampler in arena.ELSEWHERE:
+            elif lane.sampler in arena.NOT_ODE:
                 far += f" <i>{say('arena_elsewhere_mark', self.language)}</i>"
             cells = [far, track.calls, f"{track.seconds:.2f} s", track.step, schedule]
             rows.append(_row(f"{swatch(i)}{escape(SAMPLERS[lane.sampler].label)}", cells))
@@ -265,7 +265,7 @@ class Board:
                 cells += ["–"] * 4
             else:
                 cells += [f"{1000 * told.median:.3g} ms", f"{base / told.median:.2f}×"]
-                if told.lane == told.against:
+                if told.entry == told.baseline:
                     cells += [say("arena_base", self.language)] * 2
                 else:
                     cells += [say("arena_of_255", self.language, pixels=told.pixels)]
@@ -304,7 +304,7 @@ def said(language: str) -> str:
     name, steps = arena.REFERENCE.label, arena.REFERENCE_STEPS
     fresh, other = (
         ", ".join(SAMPLERS[key].label for key in SAMPLERS if key in keys)
-        for keys in (arena.FRESH, arena.ELSEWHERE - arena.FRESH)
+        for keys in (arena.STOCHASTIC, arena.NOT_ODE - arena.STOCHASTIC)
     )
     return _notes(
         say("arena_about", language, name=name, steps=steps),
@@ -314,11 +314,11 @@ def said(language: str) -> str:
 
 def said_of_backends(models, language: str) -> str:
     """What their differences are, and which do not race here, and why."""
-    base = arena.Rival(**arena.PLAIN).label
+    base = arena.BackendPair(**arena.PLAIN).label
     about = _notes(say("arena_backends_about", language, base=base))
     rows = "".join(
         f"<li><b>{say(kind, language)}: {escape(name)}</b> {escape(why)}</li>"
-        for kind, name, why in arena.absent(models)
+        for kind, name, why in arena.missing_backends(models)
     )
     if not rows:
         return about
