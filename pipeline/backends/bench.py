@@ -1,0 +1,42 @@
+"""python -m pipeline.backends.bench: `python -m kernels.bench`, with every backend of the tables.
+
+kernels.bench measures the kernels and the libraries that it knows; a backend that only has a row
+here is added to them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .table import ATTENTION, GROUP_NORM
+
+
+def add_providers() -> None:
+    """Add the backends that kernels.bench does not know to its providers."""
+    from kernels.bench import attention, group_norm
+
+    for name, row in ATTENTION.items():
+        attention.RUNS.setdefault(row.provider or name, row.run)
+    for name, row in GROUP_NORM.items():
+        group_norm.RUNS.setdefault(row.provider or name, _norm_provider(row.run, group_norm.GROUPS))
+
+
+def _norm_provider(run: Callable[..., Any], groups: int) -> Callable[..., Any]:
+    """Return `run` with the arguments that kernels.bench passes."""
+    return lambda x, weight, bias, shift, silu: run(
+        x, groups, weight, bias, 1e-5, silu=silu, shift=shift
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Add the providers and run kernels.bench's command; return its exit code."""
+    from kernels.bench.__main__ import main as bench
+
+    add_providers()
+    return bench(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
