@@ -30,13 +30,8 @@ if TYPE_CHECKING:
 
 FEWEST, MOST = 2, 6  # lanes of a race
 # What is not meant to end where the equation leads: fresh noise on the way, or other guidance.
-FRESH = frozenset(
-    (
-        *("ddpm", "euler_a", "dpm2_a", "dpmpp_2s_a", "dpmpp_2m_sde", "dpmpp_2m_sde_heun"),
-        *("dpmpp_3m_sde", "dpmpp_sde", "lcm", "tcd", "restart"),
-    )
-)
-ELSEWHERE = FRESH | {"ddim_cfgpp"}
+FRESH = frozenset(key for key, row in SAMPLERS.items() if row.fresh_noise)
+ELSEWHERE = FRESH | {key for key, row in SAMPLERS.items() if row.other_guidance}
 PLAIN = {"attention": "math", "group_norm": "torch"}  # what other backends are compared with
 INTERPRETED = "Triton only interprets it here, which would tell nothing of its speed."
 
@@ -209,7 +204,7 @@ def most_calls(given: Sequence[Lane] | Sequence[Rival], steps: int) -> int:
     """How many calls a race may take, its reference included."""
     if isinstance(given[0], Rival):
         return len(given) * steps
-    return sum(SAMPLERS[lane.sampler].order * steps + 1 for lane in given) + REFERENCE_STEPS
+    return sum(SAMPLERS[lane.sampler].calls * steps + 1 for lane in given) + REFERENCE_STEPS
 
 
 def distance(latents: torch.Tensor, reference: torch.Tensor) -> float:

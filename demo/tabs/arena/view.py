@@ -276,7 +276,7 @@ class Board:
 
 def curves(tracks: Sequence[Track], samplers: Sequence[str], steps: int, language: str) -> str:
     """Both plots; without tracks only their axes."""
-    calls = max((SAMPLERS[s].order * steps for s in samplers), default=steps)
+    calls = max((SAMPLERS[s].calls * steps for s in samplers), default=steps)
     names = ", ".join(t.label for t in tracks)
     sigma = plot(
         [Curve(t.sigmas, i) for i, t in enumerate(tracks)],
