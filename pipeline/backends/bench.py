@@ -7,8 +7,6 @@ here is added to them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from .table import ATTENTION, GROUP_NORM
 
@@ -20,14 +18,7 @@ def add_providers() -> None:
     for name, row in ATTENTION.items():
         attention.RUNS.setdefault(row.provider or name, row.run)
     for name, row in GROUP_NORM.items():
-        group_norm.RUNS.setdefault(row.provider or name, _norm_provider(row.run, group_norm.GROUPS))
-
-
-def _norm_provider(run: Callable[..., Any], groups: int) -> Callable[..., Any]:
-    """Return `run` with the arguments that kernels.bench passes."""
-    return lambda x, weight, bias, shift, silu: run(
-        x, groups, weight, bias, 1e-5, silu=silu, shift=shift
-    )
+        group_norm.RUNS.setdefault(row.provider or name, row.run)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -38,7 +38,7 @@ def _slowdown(kind: str, device: torch.device) -> dict[str, float]:
         from kernels.bench import results
     except ImportError:
         return {}
-    measured = results.of_gpu(
+    measured = results.rows_for_gpu(
         torch.cuda.get_device_name(device),
         None if torch.version.hip else torch.cuda.get_device_capability(device),
     )

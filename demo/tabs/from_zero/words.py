@@ -70,7 +70,7 @@ class Seen:
 
 def build(page: Page) -> None:
     """Build the chapter's components and wire them."""
-    from pipeline.training.emoji.clip import trainer
+    from pipeline.training.emoji.clip import make_trainer
 
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
@@ -104,7 +104,7 @@ def build(page: Page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(i18n, *parts.locations(Towers, contrastive_loss, trainer, encode_prompts))
+    parts.places(i18n, *parts.locations(Towers, contrastive_loss, make_trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 

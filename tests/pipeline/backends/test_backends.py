@@ -303,7 +303,7 @@ def test_auto_follows_what_was_measured_on_such_a_card(monkeypatch):
     row |= {"capability": [9, 0], "note": ""}
     times = {"ours": 1.0, "sdpa": 2.0, "xformers": 1.5, "torch eager": 9.0}
     rows = [row | {"shape": "s", "provider": p, "p50": t} for p, t in times.items()]
-    monkeypatch.setattr(results, "read", lambda: {"NVIDIA_H200": rows})
+    monkeypatch.setattr(results, "load_results", lambda: {"NVIDIA_H200": rows})
     order.cache_clear()
     assert order("attention", card) == ("triton", "xformers", "sdpa", "math")
     assert order("group_norm", card) == ("torch", "triton")  # not measured
