@@ -41,7 +41,7 @@ def build(page: Page) -> None:
     @page.paint.on_device
     def compete(task: str, options, names: tuple, folder: str, given: tuple, reference):
         models = model_cache.get(*names)
-        if isinstance(given[0], pipeline_arena.Rival):
+        if isinstance(given[0], pipeline_arena.BackendPair):
             events = pipeline_arena.race_backends(models, options, given)
         else:
             events = pipeline_arena.race(models, options, given, reference)
@@ -201,7 +201,7 @@ def asked(model_cache, fields: dict) -> tuple[tuple, object, GenerateOptions]:
     options = GenerateOptions(**given)
     names = tuple(fields.get(name) or None for name in MODEL)
     models = model_cache.get(*names)
-    return names, models, pipeline_arena.settled(models, options)
+    return names, models, pipeline_arena.resolve_single(models, options)
 
 
 def _field(i18n, name: str) -> gr.Textbox:

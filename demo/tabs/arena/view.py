@@ -44,7 +44,7 @@ def news(events: Iterator, folder: str, given: Sequence) -> Iterator[News]:
     try:
         for event in events:
             if isinstance(event, arena.CallDone):
-                yield News(replace(event, view=None), _due(event, shown))
+                yield News(replace(event, event=None), _due(event, shown))
             elif isinstance(event, arena.EntryDone):
                 made = event.result
                 name = f"glassbox-{made.seeds[0]}-{given[event.entry].key}.png"

@@ -62,13 +62,13 @@ def test_every_label_is_parsed_to_its_entry():
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ([], "2 to 6 entries, not 0"),
-        (["Euler"], "2 to 6 entries, not 1"),
-        (["Euler", "DDIM", "Heun", "UniPC", "DEIS", "PLMS", "DPM2"], "2 to 6 entries, not 7"),
+        ([], "2 to 6 lanes, not 0"),
+        (["Euler"], "2 to 6 lanes, not 1"),
+        (["Euler", "DDIM", "Heun", "UniPC", "DEIS", "PLMS", "DPM2"], "2 to 6 lanes, not 7"),
         (["Euler", "Euler b"], "no sampler 'Euler b'; there is Euler"),
         (["Euler", None], "no sampler None"),
         (["DDIM Karras", "Euler"], "DDIM does not take the schedule karras"),
-        (["euler", "Euler"], "Euler is in two entries"),
+        (["euler", "Euler"], "Euler is in two lanes"),
     ],
 )
 def test_what_cannot_race_is_said_in_one_sentence(names, words):
