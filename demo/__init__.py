@@ -10,9 +10,13 @@ from collections.abc import Callable
 
 import gradio as gr
 
+from pipeline.model_cache import ModelCache
+
 from . import texts
 from .page import Page
-from .server import api, runner
+from .server import api
+from .server.runner import Runner
+from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
@@ -27,10 +31,12 @@ INTO_VIEW = """() => {
 KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
 
 
-def build(model_cache, on_gpu: Callable = lambda function: function) -> gr.Blocks:
-    """The page of `model_cache`. `on_gpu` wraps the work where a GPU is lent by the call."""
+def build(
+    model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+) -> gr.Blocks:
+    """Build the page of a server's models. wrap_gpu_work: see server/zerogpu.py."""
     i18n = texts.translations()
-    paint = runner.painter(model_cache, on_gpu)
+    runner = Runner(model_cache, wrap_gpu_work)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
@@ -42,12 +48,12 @@ def build(model_cache, on_gpu: Callable = lambda function: function) -> gr.Block
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(model_cache, paint, i18n, head, tabs, panels)
+        page = Page(model_cache, runner, i18n, head, tabs, panels)
         layout.build(page, TASK_TABS)
         for key, tab in PANEL_TABS.items():
             with panels[key]:
                 tab.build(page)
-        api.endpoints(paint)
+        api.endpoints(runner)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n
     return blocks

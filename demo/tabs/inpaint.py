@@ -13,9 +13,8 @@ from pipeline.tasks.inpaint import AREAS, FILLS, SIDES
 from ..page import Page
 from ..ui import upload
 from ..ui.fields import choice, number, picture, share
+from ..ui.listeners import UNQUEUED
 from ..ui.tab import TaskTab
-
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 TEXTS = {  # key: (English, Chinese)
     "picture_other": ("Another picture", "换一张图片"),
@@ -63,7 +62,7 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
         lambda: follow(None, None),
         None,
         [painted, other, box],
-        **PRIVATE,
+        **UNQUEUED,
     )
     made: dict[str, Any] = {"picture": box, "painted": painted}
     with gr.Accordion(i18n("mask_file"), open=False):

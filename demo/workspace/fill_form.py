@@ -11,10 +11,10 @@ from pipeline.metadata.import_settings import Settings, understand
 from pipeline.samplers import SAMPLERS, SCHEDULES
 
 from ..texts import request_language, say
-from ..ui import status as stage
+from ..ui.listeners import UNQUEUED
+from ..ui.status import status_line, warning_list
 from . import sampler_menu
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 TABLE = (  # in this order
     *("sampler", "schedule", "steps", "cfg", "seed", "width", "height"),
     *("variation_seed", "variation_strength", "clip_skip", "cfg_rescale", "model"),
@@ -46,7 +46,7 @@ def html(read: Settings, language: str) -> str:
     if others:
         others = f'<p class="gb-others"><b>{say("info_others", language)}</b> {others}</p>'
     return (
-        f'<div class="gb-read"><dl>{prompts}</dl>{stage.warnings(read.warnings)}'
+        f'<div class="gb-read"><dl>{prompts}</dl>{warning_list(read.warnings)}'
         f'<table class="gb-known"><tbody>{rows}</tbody></table>{others}</div>'
     )
 
@@ -71,14 +71,14 @@ def filler(page, status, after) -> Callable:
     def fill(button: gr.Button, text, vary: bool, tab: str | None) -> None:
         def put(words: str, request: gr.Request):
             language, got = request_language(request), read(words, page.model_cache)
-            said = stage.line(
-                "ready", say("info_used", language), below=stage.warnings(got.warnings)
+            said = status_line(
+                "ready", say("info_used", language), below=warning_list(got.warnings)
             )
             front = {page.tabs: gr.Tabs(selected=tab)} if tab else {}
             return {status: said, **front, **filled(page, got, vary)}
 
         outputs = [page.tabs, status, *page.form.values()]
-        after(button.click(put, text, outputs, queue=False, **PRIVATE).then)
+        after(button.click(put, text, outputs, **UNQUEUED).then)
 
     return fill
 

@@ -15,13 +15,8 @@ from pipeline.prompt.encode import count_tokens
 from pipeline.prompt.syntax import Span, parse, parse_spans
 
 from ..texts import request_language, say
+from ..ui.listeners import UNQUEUED
 
-QUIET = {
-    "queue": False,
-    "api_visibility": "private",
-    "show_progress": "hidden",
-    "trigger_mode": "always_last",
-}
 # What is typed last is seen first.
 TO_THE_END = """
 watch('value', () => {
@@ -52,7 +47,14 @@ def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
         return html(text or "", tokenizer, request_language(request), read, _steps(steps))
 
     # without triggers: when the page opens, and when an input changes
-    gr.on(None, look, [prompt, page.form["model"], page.form["steps"]], line, **QUIET)
+    gr.on(
+        None,
+        look,
+        [prompt, page.form["model"], page.form["steps"]],
+        line,
+        trigger_mode="always_last",
+        **UNQUEUED,
+    )
 
 
 def _steps(value: float | None) -> int:

@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from pipeline.errors import InputError
 from pipeline.model_files import library
 
-from ..server.runner import Broken, broken
 from ..texts import request_language, say
-from ..ui import status as stage
 from ..ui import theme
+from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
+from ..ui.listeners import PRIVATE
+from ..ui.status import error_line, status_line
 from . import menus, sampler_menu, vocabulary
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 LOAD = {"concurrency_id": "load", "concurrency_limit": 1}  # a model at a time
 NUMBERS = ("steps", "cfg", "width", "height")  # a model's own, beside sampler and schedule
 
@@ -49,7 +48,7 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
     def wait(name: str, before: str, request: gr.Request):
         if name == before:
             return gr.skip()
-        return stage.line("running", say("model_loading", request_language(request), name=name))
+        return status_line("running", say("model_loading", request_language(request), name=name))
 
     def load(own: bool):
         def handler(name: str, before: str, request: gr.Request):
@@ -58,16 +57,14 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
                 return
             language = request_language(request)
             try:
-                with broken():
+                with hide_internal_errors():
                     models = model_cache.get(name)
-            except (InputError, Broken) as error:
-                sentence = str(error) if isinstance(error, InputError) else say("broken", language)
-                yield {status: stage.error(sentence), box: before}
-                raise gr.Error(
-                    sentence, title=say("error", language), print_exception=False
-                ) from None
+            except FAILURES as error:
+                sentence = error_sentence(error, language)
+                yield {status: error_line(sentence), box: before}
+                raise error_toast(sentence, language) from None
             page.tokenizers[name] = models.tokenizer
-            ready = stage.line("ready", say("model_ready", language, name=name))
+            ready = status_line("ready", say("model_ready", language, name=name))
             updates = {
                 now: name,
                 box: gr.update(info=menus.about(model_cache, name)),

@@ -34,7 +34,7 @@ STAGES = {  # in order: the file and function of each
     "context": ("pipeline/prompt/encode.py", "encode_prompts"),
     "noise": ("pipeline/latents/noise.py", "first_noise"),
     "step": ("pipeline/denoising/denoiser.py", "Denoiser"),
-    "latents": ("pipeline/samplers/__init__.py", "start"),
+    "latents": ("pipeline/samplers/__init__.py", "make_sampler"),
     "picture": ("pipeline/latents/vae.py", "decode"),
     "parameters": ("pipeline/metadata/infotext.py", "build"),
 }
@@ -83,7 +83,7 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
     tokens = [list(zip(row, tokenizer.convert_ids_to_tokens(row), strict=True)) for row in ids]
     yield Stage("tokens", tokens, (len(rows), window(tokenizer)), seconds)
 
-    (positive, _, _), seconds = _timed(lambda: engine.hear(models, options, request))
+    (positive, _, _), seconds = _timed(lambda: engine.encode_request(models, options, request))
     context = positive.at(0)[0]
     yield Stage("context", context.float().cpu(), tuple(context.shape), seconds)
 

@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections import OrderedDict
 from contextlib import closing
 
 import gradio as gr
 
-from pipeline.errors import InputError
 from pipeline.introspection import arena as pipeline_arena
+from pipeline.lru import LruCache
 from pipeline.options import GenerateOptions
 
 from ...page import Page
-from ...server.api import GPU
-from ...server.runner import MODEL, Broken, broken
+from ...server.runner import MODEL_FIELDS
 from ...texts import request_language, say
-from ...ui import status as stage
 from ...ui import stop as stopping
+from ...ui.failures import (
+    FAILURES,
+    error_sentence,
+    error_toast,
+    hide_internal_errors,
+    raise_client_errors,
+)
+from ...ui.listeners import GPU, PRIVATE
+from ...ui.status import error_line, idle_frame, status_line
 from ...ui.tab import Tab
 from . import texts
 from . import view as arena
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 PROMPT, SEED = "a red apple on a blue background", "1"
 LANES = ("Euler a", "DDIM", "DPM++ 2M", "UniPC")
 PRESS = "() => document.querySelector('#arena-go').click()"
 FIELDS = ("prompt", "negative", "steps", "cfg", "seed")
 SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two pictures of the race, and of its curves
-KEPT = 32  # references of earlier races
+MAX_REFERENCES = (
+    32  # reference latents of earlier races that are kept, by pipeline_arena.reference_key
+)
+References = LruCache[tuple, pipeline_arena.Reference]
 
 
 def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n, model_cache = page.i18n, page.model_cache
-    references = References()
+    references: References = LruCache(MAX_REFERENCES)
 
-    @page.paint.on_device
+    @page.runner.on_device
     def compete(task: str, options, names: tuple, folder: str, given: tuple, reference):
         models = model_cache.get(*names)
         if isinstance(given[0], pipeline_arena.BackendPair):
@@ -70,10 +77,10 @@ def build(page: Page) -> None:
             )
         with gr.Column(elem_id="arena-see", elem_classes="gb-card", min_width=0):
             view = gr.HTML(
-                stage.idle(i18n("arena_idle")), apply_default_css=False, elem_id="arena-view"
+                idle_frame(i18n("arena_idle")), apply_default_css=False, elem_id="arena-view"
             )
             status = gr.HTML(
-                stage.line("ready", i18n("ready")),
+                status_line("ready", i18n("ready")),
                 apply_default_css=False,
                 elem_id="arena-status",
             )
@@ -95,22 +102,23 @@ def build(page: Page) -> None:
     gr.on(None, idle, None, [report, notes], queue=False, **PRIVATE)
 
     def wait(request: gr.Request):
-        return stage.line("running", say("waiting", request_language(request)))
+        return status_line("running", say("waiting", request_language(request)))
 
     def shown(given_of, request: gr.Request, model, vae, *values):
         """Streams a race. given_of(models): who races; a failure keeps what is on the page."""
         language = request_language(request)
-        yield {status: stage.line("running", say("starting", language))}
+        yield {status: status_line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
         try:
-            with broken():
+            with hide_internal_errors():
                 names, models, options = asked(model_cache, fields)
                 given = given_of(models)
             size = options.width, options.height
             board = arena.Board(given, options.steps, size, language)
             key, reference = None, None
             if not board.backends:
-                key, reference = references.find(models, options)
+                key = pipeline_arena.reference_key(models, options)
+                reference = references.get(key)
             if reference is not None:
                 board.know(reference)
             pictured = plotted = 0.0
@@ -126,7 +134,7 @@ def build(page: Page) -> None:
                 for news in events:
                     board.take(news)
                     if isinstance(news.event, pipeline_arena.Reference):
-                        references.keep(key, news.event)
+                        references.put(key, news.event)
                     now, updates = time.monotonic(), {}
                     if now - pictured >= SHOW_EVERY:
                         pictured = now
@@ -142,10 +150,10 @@ def build(page: Page) -> None:
                     report: board.report(),
                     files: gr.update(value=[t.file for t in board.tracks if t.file], visible=True),
                 }
-        except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", language)
-            yield {status: stage.error(sentence)}
-            raise gr.Error(sentence, title=say("error", language), print_exception=False) from None
+        except FAILURES as error:
+            sentence = error_sentence(error, language)
+            yield {status: error_line(sentence)}
+            raise error_toast(sentence, language) from None
 
     def of_samplers(request: gr.Request, model, vae, chosen, *values):
         yield from shown(
@@ -156,7 +164,7 @@ def build(page: Page) -> None:
         yield from shown(pipeline_arena.backend_pairs, request, model, vae, *values)
 
     outputs = [view, status, report, notes, files]
-    who = [page.form[name] for name in MODEL]
+    who = [page.form[name] for name in MODEL_FIELDS]
     runs = []
     for button, run, more in ((go, of_samplers, [lanes]), (backends, of_backends, [])):
         waiting = button.click(wait, None, status, queue=False, trigger_mode="once", **PRIVATE)
@@ -169,37 +177,15 @@ def build(page: Page) -> None:
     _endpoint(model_cache, references, compete)
 
 
-class References:
-    """Those of earlier races by what they depend on; the one used longest ago makes room."""
-
-    def __init__(self):
-        self._kept: OrderedDict[tuple, pipeline_arena.Reference] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def find(self, models, options) -> tuple[tuple, pipeline_arena.Reference | None]:
-        """The key of settled options, and the reference if it is known."""
-        key = pipeline_arena.reference_key(models, options)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return key, self._kept.get(key)
-
-    def keep(self, key: tuple, reference: pipeline_arena.Reference) -> None:
-        with self._lock:
-            self._kept[key] = reference
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-
-
 def asked(model_cache, fields: dict) -> tuple[tuple, object, GenerateOptions]:
     """The model's names, the model, and settled options; empty fields are the model's own."""
     given = {}
     for name, value in fields.items():
         value = value.strip() if isinstance(value, str) else value
-        if name not in MODEL and value not in (None, ""):
+        if name not in MODEL_FIELDS and value not in (None, ""):
             given[name] = value
     options = GenerateOptions(**given)
-    names = tuple(fields.get(name) or None for name in MODEL)
+    names = tuple(fields.get(name) or None for name in MODEL_FIELDS)
     models = model_cache.get(*names)
     return names, models, pipeline_arena.resolve_single(models, options)
 
@@ -254,11 +240,12 @@ def _endpoint(model_cache, references: References, compete) -> None:
         """
         fields = dict(prompt=prompt, negative=negative, steps=steps, cfg=cfg, seed=seed)
         fields |= dict(width=width, height=height, model=model, vae=vae)
-        try:
-            with broken():
+        with raise_client_errors():
+            with hide_internal_errors():
                 given = pipeline_arena.parse_entries(filter(None, map(str.strip, lanes.split(","))))
                 names, models, options = asked(model_cache, fields)
-                key, reference = references.find(models, options)
+                key = pipeline_arena.reference_key(models, options)
+                reference = references.get(key)
             board = arena.Board(given, options.steps, (options.width, options.height), "en")
             with (
                 tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
@@ -268,21 +255,17 @@ def _endpoint(model_cache, references: References, compete) -> None:
                 for news in events:
                     board.take(news)
                     if isinstance(news.event, pipeline_arena.Reference):
-                        references.keep(key, news.event)
+                        references.put(key, news.event)
                     if time.monotonic() - told >= SHOW_EVERY:
                         told = time.monotonic()
                         yield [], {}  # so that a cancelled or lost client stops the work
                 yield [track.file for track in board.tracks], board.told()
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Broken:
-            raise gr.Error(say("broken", "en"), print_exception=False) from None
 
     with gr.Row(visible=False):
         inputs = [gr.Textbox(label="prompt"), gr.Textbox(", ".join(LANES), label="lanes")]
         inputs += [gr.Textbox("", label="negative")]
         inputs += [gr.Number(None, label=n) for n in ("steps", "cfg", "seed", "width", "height")]
-        inputs += [gr.Textbox(None, label=n) for n in MODEL]
+        inputs += [gr.Textbox(None, label=n) for n in MODEL_FIELDS]
         outputs = [gr.Gallery(label="pictures", format="png"), gr.JSON(label="lanes")]
         gr.Button().click(race, inputs, outputs, api_name="race", **GPU)
 

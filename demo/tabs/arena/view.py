@@ -12,10 +12,10 @@ from typing import Any
 from pipeline.introspection import arena
 from pipeline.samplers import SAMPLERS, SCHEDULES
 
-from ...server.runner import data_url
 from ...texts import say
-from ...ui import status
+from ...ui.images import data_url
 from ...ui.plots import Curve, Frame, plot, swatch
+from ...ui.status import status_line, warning_list
 
 SIDE = 256  # pixels of a picture in a lane
 EVERY = 0.15  # seconds between two pictures of a lane
@@ -139,14 +139,14 @@ class Board:
         drawn = self.reference
         if drawn.calls and not self.known:
             what = say("arena_reference_on", self.language, index=drawn.step, total=drawn.total)
-            return status.line("running", what, right, drawn.step / drawn.total)
+            return status_line("running", what, right, drawn.step / drawn.total)
         share = sum(t.step / max(1, t.total) for t in self.tracks) / len(self.tracks)
-        return status.line("running", self._calls("arena_on"), right, share)
+        return status_line("running", self._calls("arena_on"), right, share)
 
     def done(self) -> str:
         right = say("seconds", self.language, seconds=time.monotonic() - self.began)
-        warnings = status.warnings(self.warnings)
-        return status.line("done", self._calls("arena_done"), right, 1.0, warnings)
+        warnings = warning_list(self.warnings)
+        return status_line("done", self._calls("arena_done"), right, 1.0, warnings)
 
     def _calls(self, key: str) -> str:
         calls = sum(t.calls for t in self.tracks) + self.reference.calls

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gradio as gr
 
 from ...page import Page
+from ...ui.listeners import UNQUEUED
 from ...ui.tab import Tab
 from . import chapter_parts
 from .chapters import CHAPTERS, chapter_texts
@@ -34,9 +35,7 @@ def _go_on(i18n, chapters: gr.Tabs, key: str) -> None:
     button = gr.Button(
         i18n(f"zero_{key}_title"), elem_id=f"zero-to-{key}", elem_classes="gb-onward"
     )
-    button.click(lambda: gr.Tabs(selected=key), None, chapters, **chapter_parts.PRIVATE).then(
-        None, js=TO_TOP
-    )
+    button.click(lambda: gr.Tabs(selected=key), None, chapters, **UNQUEUED).then(None, js=TO_TOP)
 
 
 TAB = Tab(title=("From zero", "从零讲起"), build=build, texts=TEXTS | chapter_texts())

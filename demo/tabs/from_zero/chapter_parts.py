@@ -15,16 +15,14 @@ from typing import Any
 
 import gradio as gr
 
-from pipeline.errors import InputError
-
-from ...server.api import GPU
-from ...server.runner import Broken, Finished, broken
+from ...events import Finished
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.failures import FAILURES, error_sentence, hide_internal_errors
+from ...ui.listeners import GPU, PRIVATE
+from ...ui.status import error_line, progress_line, status_line
 
 ROOT = Path(__file__).parents[3]
 BOOK = Path(__file__).with_name("book.js").read_text(encoding="utf-8")
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def prose(i18n, *keys: str) -> None:
@@ -58,7 +56,7 @@ def locations(*objects: Callable[..., Any]) -> list[tuple[str, str]]:
 
 def status(i18n, elem_id: str) -> gr.HTML:
     """The line that says how far something is, and what went wrong."""
-    return html(stage.line("ready", i18n("ready")), elem_id=elem_id, elem_classes="gb-zero-status")
+    return html(status_line("ready", i18n("ready")), elem_id=elem_id, elem_classes="gb-zero-status")
 
 
 def book(elem_id: str) -> gr.HTML:
@@ -85,41 +83,39 @@ def on_device(trigger: Callable, work: Callable, inputs: list, outputs: list, st
 
     def run(request: gr.Request, *values):
         language = request_language(request)
-        yield {status: stage.line("running", say("zero_working", language))}
+        yield {status: status_line("running", say("zero_working", language))}
         try:
-            with broken():
+            with hide_internal_errors():
                 yield from work(language, *values)
-        except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", language)
-            yield {status: stage.error(sentence)}
+        except FAILURES as error:
+            yield {status: error_line(error_sentence(error, language))}
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    return trigger(run, inputs, [*outputs, status], **hidden, **GPU)
+    return trigger(run, inputs, [*outputs, status], **PRIVATE, **GPU)
 
 
 def drawn(page, fields: dict, folder: str, language: str, status: gr.HTML) -> Iterator[dict]:
     """Draw as the page does; yields updates of `status` and returns the Finished."""
-    for event in page.paint({k: v for k, v in fields.items() if v is not None}, folder):
+    for event in page.runner.stream({k: v for k, v in fields.items() if v is not None}, folder):
         if isinstance(event, Finished):
             return event
-        yield {status: stage.running(event, language)}
+        yield {status: progress_line(event, language)}
     raise RuntimeError("nothing was drawn")
 
 
 def ready(language: str) -> str:
     """The status line before anything."""
-    return stage.line("ready", say("ready", language))
+    return status_line("ready", say("ready", language))
 
 
 def running(what: str, right: str, share: float) -> str:
     """The status line on the way."""
-    return stage.line("running", what, right, share)
+    return status_line("running", what, right, share)
 
 
 def done(language: str, seconds: float) -> str:
     """The status line of what is done."""
     right = say("seconds", language, seconds=seconds)
-    return stage.line("done", say("done", language), right, 1.0)
+    return status_line("done", say("done", language), right, 1.0)
 
 
 def png(image) -> str:

@@ -12,8 +12,9 @@ from pipeline.latents.noise import alphas_cumprod
 from pipeline.samplers.prediction import add_noise
 
 from ...page import Page
-from ...server.runner import SMALL, data_url
 from ...texts import say
+from ...ui.images import THUMBNAIL_SIDE as SMALL
+from ...ui.images import data_url
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -56,7 +57,7 @@ def build(page: Page) -> None:
     form = page.form
     model = [form[name] for name in ("model", "vae", "width", "height")]
 
-    @page.paint.on_device
+    @page.runner.on_device
     def encoded(language: str, name, vae, width, height, path):
         yield from _looks(page.model_cache.get(name, vae), path, (width, height), language)
 

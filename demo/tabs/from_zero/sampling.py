@@ -9,22 +9,30 @@ import numpy as np
 
 from pipeline.denoising.denoiser import Denoiser
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES, diffusers_adapter, sigma, start, unsupported
+from pipeline.samplers import (
+    SAMPLERS,
+    SCHEDULES,
+    diffusers_adapter,
+    make_sampler,
+    sigma,
+    unsupported,
+)
 from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
 
 from ...page import Page
 from ...texts import request_language, say
-from ...ui.status import sorry
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_paragraph
 from . import chapter_parts, sampler_paths
 
-QUIET = chapter_parts.PRIVATE | {"trigger_mode": "always_last"}
+QUIET = UNQUEUED | {"trigger_mode": "always_last"}
 FOUR = ("ddpm", "ddim", "euler_a", "dpmpp_2m")
 STEPS = (2, 50)
 SCALES = (0.0, 15.0)
 BEGIN = {"class": "right", "scale": 3.0, "sampler": "dpmpp_2m", "steps": 25, "look": 12}
 FOLLOWED = sampler_paths.SHOWN // 2  # the path whose numbers are shown
 CODE = (
-    start,
+    make_sampler,
     diffusers_adapter._run,
     sigma.ancestral,
     Mixture,
@@ -99,8 +107,8 @@ def _samplers(i18n) -> None:
     gr.on(None, fall, [schedule, *boxes], falling, **QUIET)
     inputs, outputs = [steps, schedule, seed, *boxes], [*views, fortune]
     gr.on(None, show, inputs, outputs, **QUIET)
-    again.click(lambda seed: seed + 1, seed, seed, **chapter_parts.PRIVATE).then(
-        show, inputs, outputs, **chapter_parts.PRIVATE
+    again.click(lambda seed: seed + 1, seed, seed, **UNQUEUED).then(
+        show, inputs, outputs, **UNQUEUED
     )
 
 
@@ -180,7 +188,7 @@ def panel(sampler: str, schedule: str, steps: int, seed: int, language: str) -> 
     try:
         done = sampler_paths.run(sampler, schedule, steps, seed)
     except InputError as error:
-        return sorry(str(error))
+        return error_paragraph(str(error))
     plan = SCHEDULES[done.schedule].label
     if done.schedule != schedule:
         plan = say("zero_not_taken", language, plan=plan, schedule=SCHEDULES[schedule].label)
@@ -201,7 +209,7 @@ def guidance(
     try:
         done = sampler_paths.run(sampler, "automatic", steps, 0, name, scale)
     except InputError as error:
-        return sorry(str(error)), ""
+        return error_paragraph(str(error)), ""
     at = min(at, len(done.sigmas) - 2)
     model, grid = sampler_paths.guided(name, scale), sampler_paths.GRID
     promised, own = model.promised(grid), model.chosen.density(grid[:, None])

@@ -16,15 +16,25 @@ from pipeline.introspection import trace
 from pipeline.options import GenerateOptions
 
 from ...page import Page
-from ...server.runner import MODEL, data_url
+from ...server.runner import MODEL_FIELDS
 from ...texts import request_language, say
-from ...ui import status as stage
 from ...ui import stop as stopping
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import status_line
 from ...workspace.run import PREVIEW_EVERY
 from . import chapter_parts
 
 BEGIN = {"prompt": "a red apple on a blue background", "seed": "1"}
-SHARED = ("sampler", "schedule", "steps", "cfg", "width", "height", *MODEL)  # the page's settings
+SHARED = (
+    "sampler",
+    "schedule",
+    "steps",
+    "cfg",
+    "width",
+    "height",
+    *MODEL_FIELDS,
+)  # the page's settings
 STEPS = 5  # that are shown, of as many as there are
 SMALL = 96  # pixels of what is believed on the way
 WIDEST = 128  # numbers of a state that are shown
@@ -80,14 +90,14 @@ def build(page: Page) -> None:
     row = chapter_parts.html(elem_id="whole-row")
     chapter_parts.places(i18n, *trace.STAGES.values())
 
-    @page.paint.on_device
+    @page.runner.on_device
     def look(task: str, asked, names: tuple, folder: str) -> Iterator[Card]:
         for done in trace.stages(page.model_cache.get(*names), asked):
             yield card(done)
 
     def draw(language: str, text, number, *values):
         fields = dict(zip(SHARED, values, strict=True))
-        names = tuple(fields.pop(key) for key in MODEL)
+        names = tuple(fields.pop(key) for key in MODEL_FIELDS)
         seed = (number or "").strip() or None
         asked = GenerateOptions(prompt=text or "", seed=seed, **fields)
         page.model_cache.get(*names)  # opening a model need not hold the device
@@ -100,16 +110,16 @@ def build(page: Page) -> None:
                     yield {row: drawn(cards, language), status: _how_far(cards, language)}
 
     def wait(request: gr.Request):
-        return stage.line("running", say("waiting", request_language(request)))
+        return status_line("running", say("waiting", request_language(request)))
 
     def empty(request: gr.Request):
         return drawn([], request_language(request))
 
     def waited(event: Callable) -> Callable:
         """The event once it has been said that it waits for the device."""
-        return event(wait, None, status, trigger_mode="once", **chapter_parts.PRIVATE).then
+        return event(wait, None, status, trigger_mode="once", **UNQUEUED).then
 
-    gr.on(None, empty, None, row, **chapter_parts.PRIVATE)
+    gr.on(None, empty, None, row, **UNQUEUED)
     inputs = [prompt, seed, *(form[name] for name in SHARED)]
     runs = [
         chapter_parts.on_device(waited(event), draw, inputs, [row], status)
@@ -270,10 +280,10 @@ def _seconds(seconds: float | None, language: str) -> str:
 def _how_far(cards: list[Card], language: str) -> str:
     last = cards[-1]
     if last.key == "parameters":
-        return stage.line("done", say("done", language), _seconds(last.seconds, language), 1.0)
+        return status_line("done", say("done", language), _seconds(last.seconds, language), 1.0)
     steps = [card.step for card in cards if card.step]
     if not steps:
-        return stage.line("running", say("starting", language))
+        return status_line("running", say("starting", language))
     index, total, _ = steps[-1]
     what = say("step", language, index=index, total=total)
-    return stage.line("running", what, share=index / total)
+    return status_line("running", what, share=index / total)

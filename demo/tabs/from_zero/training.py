@@ -15,10 +15,12 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from ...server.runner import Broken, broken
+from ...events import Broken
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.failures import error_sentence, hide_internal_errors
+from ...ui.listeners import PRIVATE, UNQUEUED
 from ...ui.loss_curve import loss_curve
+from ...ui.status import error_line, status_line
 from . import chapter_parts
 
 SECONDS = 60
@@ -43,13 +45,13 @@ def card(page) -> None:
         """Streams what the training says. Another visitor's goes on untouched."""
         language = request_language(request)
         if not _busy.acquire(blocking=False):
-            yield {status: stage.error(say("zero_train_busy", language))}
+            yield {status: error_line(say("zero_train_busy", language))}
             return
         training, first, look = None, None, {"step": 0, "seconds": 0.0}
         try:
-            with broken():
+            with hide_internal_errors():
                 training = _running[request.session_hash] = Training(SECONDS)
-                yield {status: stage.line("running", say("zero_working", language))}
+                yield {status: status_line("running", say("zero_working", language))}
                 for look in training.looks():
                     first = first or look
                     yield {
@@ -58,8 +60,8 @@ def card(page) -> None:
                     }
                 kind = "stopped" if training.stopped else "done"
                 yield {status: _line(kind, look, language)}
-        except Broken:
-            yield {status: stage.error(say("broken", language))}
+        except Broken as error:
+            yield {status: error_line(error_sentence(error, language))}
         finally:
             _running.pop(request.session_hash, None)
             if training:
@@ -71,9 +73,8 @@ def card(page) -> None:
         if training:
             training.stop()
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    go.click(run, None, [status, view], concurrency_limit=None, trigger_mode="once", **hidden)
-    stop.click(halt, None, None, **chapter_parts.PRIVATE)
+    go.click(run, None, [status, view], concurrency_limit=None, trigger_mode="once", **PRIVATE)
+    stop.click(halt, None, None, **UNQUEUED)
 
 
 class Training:
@@ -115,7 +116,7 @@ def _line(kind: str, look: dict, language: str) -> str:
     """The status line: how many steps were learned, in how many seconds."""
     what = say(f"zero_train_{kind}", language, step=look["step"])
     right = say("seconds", language, seconds=look["seconds"])
-    return stage.line(kind, what, right, min(look["seconds"] / SECONDS, 1))
+    return status_line(kind, what, right, min(look["seconds"] / SECONDS, 1))
 
 
 def shown(first: dict, look: dict, language: str) -> str:

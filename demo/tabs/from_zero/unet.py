@@ -11,8 +11,8 @@ from pipeline.denoising.denoiser import Denoiser
 from pipeline.introspection.activations import Activations
 
 from ...page import Page
-from ...server.runner import data_url
 from ...texts import say
+from ...ui.images import data_url
 from . import chapter_parts, training
 
 PROMPT = "a red apple on a blue background"
@@ -24,7 +24,7 @@ ROWS = 4  # of the bars that show a vector
 def build(page: Page) -> None:
     """Build the chapter's components and wire them."""
     from pipeline.training import tiny
-    from pipeline.training.emoji.unet import velocity_loss
+    from pipeline.training.emoji.unet import denoising_loss
 
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
@@ -48,12 +48,12 @@ def build(page: Page) -> None:
             i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
         )
     training.card(page)
-    code = Denoiser, Activations, velocity_loss, tiny.TinyUNet, tiny.train
+    code = Denoiser, Activations, denoising_loss, tiny.TinyUNet, tiny.train
     chapter_parts.places(i18n, *chapter_parts.locations(*code))
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
 
-    @page.paint.on_device
+    @page.runner.on_device
     def looks(language: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
         from pipeline.events import Result

@@ -20,9 +20,10 @@ from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probab
 from pipeline.prompt.encode import encode_prompts
 
 from ...page import Page
-from ...server.runner import data_url
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_line
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -69,7 +70,7 @@ class Seen:
 
 def build(page: Page) -> None:
     """Build the chapter's components and wire them."""
-    from pipeline.training.emoji.clip import trainer
+    from pipeline.training.emoji.clip import make_trainer
 
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
@@ -103,7 +104,7 @@ def build(page: Page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(i18n, *parts.locations(Clip, contrastive_loss, trainer, encode_prompts))
+    parts.places(i18n, *parts.locations(Clip, contrastive_loss, make_trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
@@ -143,11 +144,11 @@ def build(page: Page) -> None:
         try:
             lines = sentences(words, language)
         except InputError as error:
-            return {status: stage.error(str(error))}
+            return {status: error_line(str(error))}
         return {status: parts.ready(language), **shown(seen, lines, language)}
 
     parts.on_device(draw.click, draw_all, [*model, box, own], [known, *views], status)
-    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **parts.PRIVATE)
+    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **UNQUEUED)
 
 
 def with_towers(model_cache, name) -> tuple[str, Any]:

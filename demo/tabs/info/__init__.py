@@ -12,18 +12,17 @@ from pipeline.metadata import infotext
 
 from ...page import Page
 from ...texts import request_language, say
-from ...ui import status
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_paragraph
 from ...ui.tab import Tab
 from ...workspace import fill_form, send_to
 from . import texts, verify
-
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
-    run = verify.verifier(page.model_cache, page.paint.on_device)
+    run = verify.verifier(page.model_cache, page.runner.on_device)
     verify.endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
@@ -63,7 +62,7 @@ def build(page: Page) -> None:
         except InputError as error:
             # where it lies on the server is nobody's business
             sentence = str(error).replace(str(path), Path(path).name)
-            return {dropped: None, picture: status.sorry(sentence)}
+            return {dropped: None, picture: error_paragraph(sentence)}
         language = request_language(request)
         filled = {dropped: None, pasted: text} | something(text, language)
         shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
@@ -82,9 +81,9 @@ def build(page: Page) -> None:
     def nothing() -> dict:
         return {known: "", view: _nothing(i18n), usable: gr.update(visible=False), **no_picture}
 
-    dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **PRIVATE)
+    dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **UNQUEUED)
     send_to.send(page, senders, [file], lambda path: path)
-    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **PRIVATE)
+    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **UNQUEUED)
 
 
 def _nothing(i18n) -> str:

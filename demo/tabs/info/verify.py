@@ -7,25 +7,29 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from pipeline import verify
 from pipeline.errors import InputError
-from pipeline.metadata import receipt
+from pipeline.metadata import containers, receipt
 from pipeline.verify import Checked, Verdict
 
-from ...server.api import GPU
-from ...server.runner import Broken, broken, data_url
 from ...texts import TEXTS, request_language, say
-from ...ui import status
+from ...ui.failures import (
+    FAILURES,
+    error_sentence,
+    hide_internal_errors,
+    raise_client_errors,
+)
+from ...ui.images import data_url
+from ...ui.listeners import GPU, PRIVATE, UNQUEUED
+from ...ui.status import error_paragraph, status_line
 from ...ui.upload import PictureBox
 
 SIDE = 384  # pixels: of the pictures in a verdict
 EVERY = 0.05  # seconds between two words on its progress
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 MARKS = {"identical": "✓", "departs": "≠", "tampered": "✕", "other": "?"}
 Verifier = Callable[..., Iterator[Checked | Verdict]]
 
@@ -33,7 +37,7 @@ Verifier = Callable[..., Iterator[Checked | Verdict]]
 def verifier(model_cache, on_device: Callable) -> Verifier:
     """The server's one way to verdicts: `run(path, picture=..., mask=...)`, closed to stop it.
 
-    on_device: the painter's, see work.py. The iterator raises InputError for what the user can
+    on_device: the runner's. The iterator raises InputError for what the user can
     mend, and Broken for the rest.
     """
 
@@ -42,7 +46,7 @@ def verifier(model_cache, on_device: Callable) -> Verifier:
         yield from verify.check(model_cache.get(*names), case)
 
     def run(path: str, **given: Any) -> Iterator[Checked | Verdict]:
-        with broken():
+        with hide_internal_errors():
             case = verify.opened(path, **given)
             then = case.receipt
             if not then.whole:
@@ -80,8 +84,8 @@ class Panel:
         try:
             then = receipt.read(path)
         except InputError as error:
-            damaged = receipt.KEYWORD in receipt.metadata.texts(path, receipt.KEYWORD)
-            said = status.sorry(str(error)) if damaged else _note(say("verify_none", language))
+            damaged = receipt.KEYWORD in containers.texts(path, receipt.KEYWORD)
+            said = error_paragraph(str(error)) if damaged else _note(say("verify_none", language))
             return updates | {self.about: said}
         steps = max(len(then.steps) - 1, 0)
         said = _note(say("verify_offer", language, model=escape(then.called), steps=steps))
@@ -117,7 +121,7 @@ def panel(page, file, verify: Verifier) -> Panel:
         verdict = gr.HTML(apply_default_css=False, elem_id="info-verdict")
 
     def wait(request: gr.Request):
-        return status.line("running", say("waiting", request_language(request)))
+        return status_line("running", say("waiting", request_language(request)))
 
     def run(request: gr.Request, path: str, *pictures):
         language, shown = request_language(request), 0.0
@@ -131,12 +135,10 @@ def panel(page, file, verify: Verifier) -> Panel:
                 if time.monotonic() - shown >= EVERY:
                     shown = time.monotonic()
                     yield progress(event, same, language)
-        except InputError as error:
-            yield status.sorry(str(error).replace(str(path), Path(path).name))
-        except Broken:
-            yield status.sorry(say("broken", language))
+        except FAILURES as error:
+            yield error_paragraph(error_sentence(error, language, upload=path))
 
-    button.click(wait, None, verdict, queue=False, trigger_mode="once", **PRIVATE).then(
+    button.click(wait, None, verdict, trigger_mode="once", **UNQUEUED).then(
         run, [file, *given.values()], verdict, **PRIVATE, **GPU
     )
     return Panel(column, about, given, button, verdict)
@@ -156,16 +158,11 @@ def endpoint(verifying: Verifier) -> None:
         Returns:
             The verdict: identical; or where it departs, by how much, and what is not as it was.
         """
-        try:
+        with raise_client_errors(upload=file):
             if not file:
                 raise InputError("Give a PNG file with its receipt.")
             for event in verifying(file, picture=picture, mask=mask):
                 yield "\n".join(event.sentences) if isinstance(event, Verdict) else ""
-        except InputError as error:
-            said = str(error).replace(str(file), Path(str(file)).name)
-            raise gr.Error(said, print_exception=False) from None
-        except Broken:
-            raise gr.Error(say("broken", "en"), print_exception=False) from None
 
     with gr.Row(visible=False):
         given = [gr.File(label="file"), *(PictureBox(label=name) for name in receipt.PICTURES)]
@@ -181,7 +178,7 @@ def progress(event: Checked, same: list[bool], language: str) -> str:
         step=event.step,
         total=event.total,
     )
-    line = status.line("running", words, share=event.step / max(event.total, 1))
+    line = status_line("running", words, share=event.step / max(event.total, 1))
     return f'{line}<div class="gb-verdict">{_marks(same, event.total + 1, language)}</div>'
 
 

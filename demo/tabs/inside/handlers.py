@@ -15,9 +15,12 @@ from pipeline.introspection import recording_file
 from pipeline.introspection.branch import BranchRun, ReplayRun
 from pipeline.introspection.recording import Recorder, Recording
 
-from ...server.runner import LENT, MODEL, Broken, Finished, broken, fields_of, told
+from ...events import Finished
+from ...server.runner import MODEL_FIELDS, report_events, task_fields
+from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import request_language, say
-from ...ui import status as stage
+from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
+from ...ui.status import error_line, progress_line, status_line
 from ...workspace.fill_form import TYPED
 from . import view as inside
 
@@ -45,8 +48,8 @@ class Looking:
     opened: gr.State = field(default_factory=gr.State)
 
     def __post_init__(self):
-        self.kept = self.page.paint.recordings
-        self.asked = [name for name in fields_of("generate") if name in self.page.form]
+        self.kept = self.page.runner.recordings
+        self.asked = [name for name in task_fields("generate") if name in self.page.form]
 
     @property
     def outputs(self) -> list:
@@ -63,7 +66,7 @@ class Looking:
             self.viewer: inside.description(recording, grove, language),
             self.tree: grove,
             self.opened: recording.key,
-            self.status: stage.line("done", said or say("inside_ready", language)),
+            self.status: status_line("done", said or say("inside_ready", language)),
             self.again: gr.update(visible=False),
             self.exported: gr.update(visible=False),
             form["at"]: recording.steps,
@@ -72,7 +75,7 @@ class Looking:
         }
 
     def _wrong(self, sentence: str) -> dict:
-        return {self.status: stage.error(sentence)}
+        return {self.status: error_line(sentence)}
 
     def _gone(self, key: str, grove: inside.Tree, language: str) -> dict:
         """Nothing is lost but what can be made again."""
@@ -88,7 +91,7 @@ class Looking:
         language = request_language(request)
         key = keys[min(index, len(keys) - 1)] if keys else None
         there = {self.page.tabs: gr.Tabs(selected="inside")}
-        if LENT:
+        if ON_ZERO_GPU:
             return there | self._wrong(say("inside_lent", language))
         if key is None:
             return there | self._wrong(say("inside_unkept" if keys else "inside_none", language))
@@ -127,21 +130,21 @@ class Looking:
 
     def _draw(self, events_of, language: str, finish):
         """Streams what is drawn, then `finish(recording)`."""
-        yield {self.status: stage.line("running", say("starting", language))}
+        yield {self.status: status_line("running", say("starting", language))}
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-                for event in self.page.paint.on_device(events_of)(folder):
+                for event in self.page.runner.on_device(events_of)(folder):
                     if isinstance(event, Finished):
                         recording = self.kept.get(event.records[0]) if event.records else None
                         if recording is None:
                             raise InputError(say("inside_unkept", language))
                         yield finish(recording)
                     else:
-                        yield {self.status: stage.running(event, language)}
-        except (InputError, Broken) as error:
-            sentence = _sentence(error, language)
+                        yield {self.status: progress_line(event, language)}
+        except FAILURES as error:
+            sentence = error_sentence(error, language)
             yield self._wrong(sentence)
-            raise _toast(sentence, language) from None
+            raise error_toast(sentence, language) from None
 
     def branch(self, request: gr.Request, grove: inside.Tree, key, at, *values):
         """Gone on from a step, with something changed."""
@@ -164,7 +167,7 @@ class Looking:
 
         def events(folder: str):
             models = self.page.model_cache.get(parent.model[0], parent.model[2])
-            yield from told(BranchRun(models, parent, step, changes), folder, self.kept)
+            yield from report_events(BranchRun(models, parent, step, changes), folder, self.kept)
 
         def finish(made: Recording):
             said = say("inside_made", language, step=int(step) + 1)
@@ -182,7 +185,7 @@ class Looking:
         def events(folder: str):
             models = self.page.model_cache.get(node.model[0], node.model[2])
             again = ReplayRun(models, node.lineage, node.key, node.parent)
-            yield from told(again, folder, self.kept)
+            yield from report_events(again, folder, self.kept)
 
         yield from self._draw(events, language, lambda made: self._show(made, grove, language))
 
@@ -192,14 +195,14 @@ class Looking:
         fields = dict(zip(self.asked, values, strict=True)) | {"count": 1}
         for name in TYPED:
             fields[name] = (fields[name] or "").strip() or None
-        names = [fields.pop(name, None) for name in MODEL]
+        names = [fields.pop(name, None) for name in MODEL_FIELDS]
         fields["prompt"] = fields["prompt"] or EXAMPLE
 
         def events(folder: str):
             models = self.page.model_cache.get(*names)
             options = tasks.options("generate", **fields)
             drawn = tasks.stream(models, "generate", options, words=True)
-            yield from told(Recorder(models, drawn), folder, self.kept)
+            yield from report_events(Recorder(models, drawn), folder, self.kept)
 
         def finish(made: Recording):
             return self._show(made, inside.grown({}, made), language)
@@ -212,31 +215,23 @@ class Looking:
         language = request_language(request)
         found = [self.kept.get(key) for key in grove]
         if not found or None in found:
-            raise _toast(say("inside_gone" if found else "inside_none", language), language)
+            raise error_toast(say("inside_gone" if found else "inside_none", language), language)
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
                 path = recording_file.save(found, Path(folder) / "glassbox-tree.safetensors")
                 yield gr.update(value=str(path), visible=True)
         except InputError as error:
-            raise _toast(str(error), language) from None
+            raise error_toast(str(error), language) from None
 
     def bring(self, path: str, request: gr.Request):
         language = request_language(request)
         try:
-            with broken():
+            with hide_internal_errors():
                 found = recording_file.open_tree(path)
-        except (InputError, Broken) as error:
-            return self._wrong(_sentence(error, language))
+        except FAILURES as error:
+            return self._wrong(error_sentence(error, language))
         self.kept.put(found)
         grove = {r.key: inside.node(r) for r in found}
         return self._show(
             found[-1], grove, language, say("inside_opened", language, count=len(found))
         )
-
-
-def _sentence(error: InputError | Broken, language: str) -> str:
-    return str(error) if isinstance(error, InputError) else say("broken", language)
-
-
-def _toast(sentence: str, language: str) -> gr.Error:
-    return gr.Error(sentence, title=say("error", language), print_exception=False)

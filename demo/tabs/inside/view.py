@@ -10,7 +10,6 @@ import base64
 import io
 import json
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,13 @@ import torch
 from pipeline.errors import InputError
 from pipeline.introspection import decoded_views
 from pipeline.introspection.recording import Recording, RecordingStore, plain_options
+from pipeline.lru import LruCache
 from pipeline.samplers import SAMPLERS, SCHEDULES
 
-from ...server.runner import Broken, broken, data_url
+from ...events import Broken
 from ...texts import say
+from ...ui.failures import hide_internal_errors
+from ...ui.images import data_url
 
 EXACT = 160 * 160  # pixels of a frame up to which it is sent without loss
 SIDE = 512  # pixels: the larger side of a frame
@@ -40,7 +42,7 @@ LABELS = (
 @dataclass(frozen=True)
 class Node:
     """A picture of the tree, kept with the visitor: enough to make it again where its recording
-    was dropped. lineage: see start.Start; () for one that began from another picture."""
+    was dropped. lineage: see InitialState; () for one that began from another picture."""
 
     key: str
     parent: str | None
@@ -57,13 +59,13 @@ Tree = dict[str, Node]
 
 
 def node(recording: Recording) -> Node:
-    start = recording.origin.start
+    start = recording.origin.initial_state
     lineage = start.lineage
-    if not lineage and start.clean is None and start.begin == 0 and not start.tile:
+    if not lineage and start.clean is None and start.start_step == 0 and not start.tile:
         first, second = recording.origin.seeds
         alone = {"count": 1, "seed": first, "variation_seed": second}
         lineage = (plain_options(recording.options.model_copy(update=alone)),)
-    plain = start.begin >= 0 and not (start.steer or start.finish or start.tile)
+    plain = start.start_step >= 0 and not (start.x0_hook or start.postprocess or start.tile)
     change = dict(recording.change)
     return Node(
         key=recording.key,
@@ -149,29 +151,30 @@ class Eye:
 
     def __init__(self, model_cache: Any, recordings: RecordingStore):
         self.model_cache, self.recordings = model_cache, recordings
-        self._kept: OrderedDict[tuple, str] = OrderedDict()
-        self._size, self._lock, self._decoding = 0, threading.Lock(), threading.Lock()
+        self._urls: LruCache[tuple, str] = LruCache(CACHE, len)
+        self._decoding = threading.Lock()
 
     def frame(self, asked: Any) -> dict[str, str]:
         """{"url": data URL} of {"key", "call", "kind"}; {"error": sentence} where there is none,
         {"gone": sentence} where the recording was dropped."""
         try:
             key, call, kind = asked["key"], int(asked["call"]), str(asked["kind"])
-            with self._lock:
-                if (key, call, kind) in self._kept:
-                    self._kept.move_to_end((key, call, kind))
-                    return {"url": self._kept[key, call, kind]}
+            url = self._urls.get((key, call, kind))
+            if url is not None:
+                return {"url": url}
             recording = self.recordings.get(key)
             if recording is None:
                 return {"gone": "dropped"}
             if not 0 <= call < len(recording.calls):
                 return {"error": f"There is no call {call}."}
-            with broken(), self._decoding:
+            with hide_internal_errors(), self._decoding:
                 models = self._models(recording)
                 image = decoded_views.decode_view(
                     models, recording.calls[call], kind, recording.origin.prediction
                 )
-            return {"url": self._keep((key, call, kind), _url(image))}
+            url = _url(image)
+            self._urls.put((key, call, kind), url)
+            return {"url": url}
         except InputError as error:
             return {"error": str(error)}
         except (Broken, KeyError, TypeError, ValueError):
@@ -183,15 +186,6 @@ class Eye:
         if models.hash != digest:
             raise InputError(f"It was drawn by {name} {digest}; the one here is {models.hash}.")
         return models
-
-    def _keep(self, key: tuple, url: str) -> str:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = url
-                self._size += len(url)
-                while self._size > CACHE and len(self._kept) > 1:
-                    self._size -= len(self._kept.popitem(last=False)[1])
-        return url
 
     def maps(self, asked: Any) -> dict[str, Any]:
         """Word maps of {"key", "call"}, of every call together where call is -1: for each

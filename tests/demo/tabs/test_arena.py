@@ -3,15 +3,15 @@
 import re
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gradio_client import Client
 from PIL import Image
 
-from demo.server.runner import Broken, painter
-from demo.tabs.arena import LANES, References, view
+from demo.events import Broken
+from demo.server.runner import Runner
+from demo.tabs.arena import LANES, view
 from demo.ui.plots import HEIGHT, LEFT, TOP, WIDTH, Curve, Frame, plot
 from pipeline import GenerateOptions, load
 from pipeline.errors import InputError
@@ -203,9 +203,9 @@ def test_what_is_wrong_is_said_to_clients(server, fields, words):
 def test_one_after_the_other_on_the_device():
     """What runs through `on_device` is alone there, and leaves it when it is closed or fails."""
     active, most = 0, 0
-    paint = painter(None)
+    runner = Runner(None)
 
-    @paint.on_device
+    @runner.on_device
     def work(count, fails=None):
         nonlocal active, most
         active += 1
@@ -232,17 +232,6 @@ def test_one_after_the_other_on_the_device():
         with pytest.raises(seen):
             list(work(5, fails))
     assert list(work(2)) == [0, 1] and active == 0
-
-
-def test_only_the_last_references_are_kept(monkeypatch):
-    monkeypatch.setattr("demo.tabs.arena.KEPT", 2)
-    monkeypatch.setattr(arena, "key", lambda models, options: options)
-    kept = References()
-    for key in (1, 2):
-        kept.keep(key, SimpleNamespace(name=key))
-    assert kept.find(None, 1)[1].name == 1
-    kept.keep(3, SimpleNamespace(name=3))
-    assert [kept.find(None, key)[1] is not None for key in (1, 2, 3)] == [True, False, True]
 
 
 def test_heights_are_logarithms():

@@ -11,7 +11,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from demo.server.runner import painter
+from demo.server.runner import Runner
 from demo.tabs.info import verify as verifying
 from demo.texts import TEXTS, say
 from pipeline import InputError, load, tasks, verify
@@ -158,14 +158,14 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
 def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
     """Who paints waits; closing gives it free; what cannot be is said without waiting."""
     model_cache = ModelCache(models)
-    paint = painter(model_cache)
-    verified = verifying.verifier(model_cache, paint.on_device)
+    runner = Runner(model_cache)
+    verified = verifying.verifier(model_cache, runner.on_device)
     events = verified(str(path), picture=None, mask=None)
     assert next(events).same
     painted = threading.Event()
 
     def draw():
-        list(paint({"prompt": "", "steps": 1}, str(tmp_path)))
+        list(runner.stream({"prompt": "", "steps": 1}, str(tmp_path)))
         painted.set()
 
     thread = threading.Thread(target=draw)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from demo.server.runner import fields_of
+from demo.server.runner import task_fields
 from demo.workspace import fill_form
 
 TEXT = (
@@ -24,7 +24,7 @@ def model_cache(fake_models, fake_model_cache):
 @pytest.fixture
 def page(model_cache):
     """A page whose components are the names of their fields."""
-    form = {name: name for name in fields_of("generate")}
+    form = {name: name for name in task_fields("generate")}
     return SimpleNamespace(model_cache=model_cache, form=form, i18n=str)
 
 
