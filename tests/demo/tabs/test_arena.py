@@ -11,7 +11,8 @@ from PIL import Image
 
 from demo.events import Broken
 from demo.server.runner import Runner
-from demo.tabs.arena import LANES, view
+from demo.tabs.arena.api import SAMPLERS
+from demo.tabs.arena.charts import DISTANCE_RANGE, format_number
 from demo.ui.plots import HEIGHT, LEFT, TOP, WIDTH, Curve, Frame, plot
 from pipeline import GenerateOptions, load
 from pipeline.errors import InputError
@@ -29,7 +30,7 @@ def models(tiny_model):
 def raced(models):
     """Events of the race that the page is to show."""
     options = GenerateOptions(prompt="a red apple", seed=5, steps=STEPS, cfg=2.0)
-    return list(arena.race(models, options, arena.parse_entries([*LANES, "Heun Karras"])))
+    return list(arena.race(models, options, arena.parse_entries([*SAMPLERS, "Heun Karras"])))
 
 
 def of(kind, events):
@@ -78,17 +79,17 @@ def test_a_race_on_the_page_shows_the_pipeline_s_numbers(visit, raced):
     shown = rows(page)
     assert len(shown) == len(measured) == 5
     for i, (row, told) in enumerate(zip(shown, measured, strict=True)):
-        assert row[1].split()[0] == view.number(told.last)
+        assert row[1].split()[0] == format_number(told.last)
         assert row[2] == str(finishes[i].calls) and row[4] == str(STEPS)
         assert ("by design" in row[1]) == (row[0] == "Euler a")
-    assert [row[0] for row in shown] == [*LANES, "Heun"]
+    assert [row[0] for row in shown] == [*SAMPLERS, "Heun"]
     assert shown[4][2] == "5" and shown[4][5] == "Karras"
     nearest = min(told.last for told in measured[1:])
-    assert page.inner_text(".gb-nearest") == view.number(nearest)
+    assert page.inner_text(".gb-nearest") == format_number(nearest)
     calls = sum(e.calls for e in finishes.values()) + arena.REFERENCE_STEPS
     assert f"{calls} model calls" in page.inner_text("#arena-status")
     for lane in range(5):
-        frame = Frame(2 * STEPS, *view.FAR)
+        frame = Frame(2 * STEPS, *DISTANCE_RANGE)
         frame = frame.around([Curve([*enumerate(t.distances, 1)], 0) for t in measured])
         places = [frame.place(i, d) for i, d in enumerate(measured[lane].distances, 1)]
         assert np.allclose(curve(page, 2, lane), places, atol=0.06)
