@@ -14,17 +14,15 @@ from pipeline.options import GenerateOptions
 
 from ...page import Page
 from ...server.runner import MODEL_FIELDS
+from ...server.runs import Run
 from ...texts import request_language, say
-from ...ui import stop as stopping
 from ...ui.failures import (
-    FAILURES,
-    error_sentence,
-    error_toast,
     hide_internal_errors,
     raise_client_errors,
 )
 from ...ui.listeners import GPU, PRIVATE
-from ...ui.status import error_line, idle_frame, status_line
+from ...ui.status import idle_frame, status_line
+from ...ui.stop import Final, StopButton, Updates
 from ...ui.tab import Tab
 from . import texts
 from . import view as arena
@@ -99,80 +97,78 @@ def build(page: Page) -> None:
 
     gr.on(None, idle, None, [report, notes], queue=False, **PRIVATE)
 
-    def wait(request: gr.Request):
-        return status_line("running", say("waiting", request_language(request)))
-
-    def shown(given_of, request: gr.Request, model, vae, *values):
+    def race(given_of, run: Run, language: str, model, vae, *values) -> Updates:
         """Streams a race. given_of(models): who races; a failure keeps what is on the page."""
-        language = request_language(request)
         yield {status: status_line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
-        try:
-            with hide_internal_errors():
-                names, models, options = asked(model_cache, fields)
-                given = given_of(models)
-            size = options.width, options.height
-            board = arena.Board(given, options.steps, size, language)
-            key, reference = None, None
-            if not board.backends:
-                key = pipeline_arena.key(models, options)
-                reference = references.get(key)
-            if reference is not None:
-                board.know(reference)
-            pictured = plotted = 0.0
-            with (
-                tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
-                closing(compete("arena", options, names, folder, given, reference)) as events,
-            ):
-                explained = arena.said(language)
-                if board.backends:
-                    explained = arena.said_of_backends(models, language)
-                first = {view: board.lanes(), report: board.report(), notes: explained}
-                yield first | {files: gr.update(visible=False)}
-                for news in events:
-                    board.take(news)
-                    if isinstance(news.event, pipeline_arena.Reference):
-                        references.put(key, news.event)
-                    now, updates = time.monotonic(), {}
-                    if now - pictured >= SHOW_EVERY:
-                        pictured = now
-                        updates = {view: board.lanes(), status: board.running()}
-                    if updates and now - plotted >= PLOT_EVERY:
-                        plotted = now
-                        updates[report] = board.report()
-                    if updates:
-                        yield updates
-                yield {
+        names, models, options = asked(model_cache, fields)
+        given = given_of(models)
+        size = options.width, options.height
+        board = arena.Board(given, options.steps, size, language)
+        key, reference = None, None
+        if not board.backends:
+            key = pipeline_arena.key(models, options)
+            reference = references.get(key)
+        if reference is not None:
+            board.know(reference)
+        pictured = plotted = 0.0
+        with (
+            tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
+            closing(compete("arena", options, names, folder, given, reference)) as events,
+        ):
+            explained = arena.said(language)
+            if board.backends:
+                explained = arena.said_of_backends(models, language)
+            first = {view: board.lanes(), report: board.report(), notes: explained}
+            yield first | {files: gr.update(visible=False)}
+            for news in events:
+                board.take(news)
+                run.progress = board
+                if isinstance(news.event, pipeline_arena.Reference):
+                    references.put(key, news.event)
+                now = time.monotonic()
+                if now - pictured < SHOW_EVERY:
+                    yield None
+                    continue
+                pictured = now
+                updates = {view: board.lanes(), status: board.running()}
+                if now - plotted >= PLOT_EVERY:
+                    plotted = now
+                    updates[report] = board.report()
+                yield updates
+            made = [track.file for track in board.tracks if track.file]
+            yield Final(
+                {
                     view: board.lanes(),
                     status: board.done(),
                     report: board.report(),
-                    files: gr.update(value=[t.file for t in board.tracks if t.file], visible=True),
+                    files: gr.update(value=made, visible=True),
                 }
-        except FAILURES as error:
-            sentence = error_sentence(error, language)
-            yield {status: error_line(sentence)}
-            raise error_toast(sentence, language) from None
+            )
 
-    def of_samplers(request: gr.Request, model, vae, chosen, *values):
-        yield from shown(
-            lambda models: pipeline_arena.lanes(chosen or ()), request, model, vae, *values
-        )
+    def race_samplers(run: Run, language: str, model, vae, chosen, *values) -> Updates:
+        def lanes_of(models):
+            return pipeline_arena.lanes(chosen or ())
 
-    def of_backends(request: gr.Request, model, vae, *values):
-        yield from shown(pipeline_arena.rivals, request, model, vae, *values)
+        return race(lanes_of, run, language, model, vae, *values)
 
-    outputs = [view, status, report, notes, files]
+    def race_backends(run: Run, language: str, model, vae, *values) -> Updates:
+        return race(pipeline_arena.rivals, run, language, model, vae, *values)
+
+    stopping = StopButton(page.runs, "arena", stop, status, stopped_line)
+    outputs = [view, report, notes, files]
     who = [page.form[name] for name in MODEL_FIELDS]
-    runs = []
-    for button, run, more in ((go, of_samplers, [lanes]), (backends, of_backends, [])):
-        waiting = button.click(wait, None, status, queue=False, trigger_mode="once", **PRIVATE)
-        inputs = [*who, *more, *form.values()]
-        runs.append(waiting.then(run, inputs, outputs, **PRIVATE, **GPU))
+    stopping.add(go.click, race_samplers, [*who, lanes, *form.values()], outputs, **GPU)
+    stopping.add(backends.click, race_backends, [*who, *form.values()], outputs, **GPU)
 
     form["prompt"].submit(None, js=PRESS)
 
-    stopping.wire(stop, status, runs, "arena_stopped")
     _endpoint(model_cache, references, compete)
+
+
+def stopped_line(board: arena.Board | None, language: str) -> str:
+    """Return the status line of a race that was stopped. board: None before its first step."""
+    return status_line("stopped", say("arena_stopped" if board else "stopped_early", language))
 
 
 def asked(model_cache, fields: dict) -> tuple[tuple, object, GenerateOptions]:
