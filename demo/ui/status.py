@@ -31,7 +31,9 @@ def empty_frame() -> str:
     return '<div class="gb-stage gb-shown"></div>'
 
 
-def status_line(kind: str, what: str, right: str = "", share: float = 0.0, below: str = "") -> str:
+def status_line(
+    kind: str, what: object, right: str = "", share: float = 0.0, below: str = ""
+) -> str:
     """Return the status line.
 
     kind: ready, running, done, stopped or error

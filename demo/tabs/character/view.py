@@ -1,34 +1,38 @@
-"""How far the training of a character is, as HTML."""
+"""The progress of a character's training, as HTML."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from ...texts import say
 from ...ui.loss_curve import loss_curve
 from ...ui.status import status_line, warning_list
 
+if TYPE_CHECKING:
+    from pipeline.training.lora.train import Progress, Trained
 
-def running(event, language: str, losses: list[float]) -> str:
-    """The status line and, from two steps on, how the loss falls. event: a Progress."""
+
+def progress_line(event: Progress, language: str, losses: Sequence[float]) -> str:
+    """Return the status line during a training with the curve of the loss below it."""
     if event.loss is None:
         what = say("character_class", language)
     else:
         what = say("step", language, index=event.step, total=event.total)
     right = say("seconds", language, seconds=event.seconds)
-    notes = warning_list(event.notes)
-    share = event.step / event.total
-    return status_line("running", what, right, share, loss_curve(losses, language) + notes)
+    below = loss_curve(losses, language) + warning_list(event.notes)
+    return status_line("running", what, right, event.step / event.total, below)
 
 
-def done(event, language: str, losses: list[float]) -> str:
-    """event: a Trained."""
-    what = say("character_done", language, tag=escape(tag(event.name)))
+def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
+    """Return the status line after a training, which says what to write into a prompt."""
+    what = say("character_done", language, tag=escape(lora_tag(event.name)))
     right = say("seconds", language, seconds=event.seconds)
     below = loss_curve(losses, language) + warning_list(event.notes)
     return status_line("done", what, right, 1.0, below)
 
 
-def tag(name: str) -> str:
-    """What puts the character into a prompt."""
+def lora_tag(name: str) -> str:
+    """Return the tag that applies the LoRA when it stands in a prompt."""
     return f"<lora:{name}:0.8>"

@@ -7,6 +7,7 @@ from gradio_client import Client, handle_file
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 
+from demo.tabs.character.training import train
 from demo.ui.loss_curve import HEIGHT, loss_curve
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
@@ -98,8 +99,6 @@ def test_clients_train_too(server, drawings, tmp_path):
     ],
 )
 def test_what_is_missing_is_said_before_anything_is_loaded(given, words):
-    from demo.tabs.character import train
-
     with pytest.raises(InputError, match=words):
         next(train(None, given))
 
