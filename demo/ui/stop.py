@@ -101,7 +101,7 @@ class StopButton:
 
         button, self._buttons = self._buttons, self._buttons + 1
 
-        def stream(run_id: str, *values: Any, request: gr.Request) -> Generator[Update]:
+        def stream(request: gr.Request, run_id: str, *values: Any) -> Generator[Update]:
             session, language = request.session_hash or "", request_language(request)
             run = self.runs.find(session, run_id)
             if run is None:
