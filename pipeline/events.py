@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from .latents.initial_state import Start
+    from .latents.initial_state import InitialState
     from .latents.preview import Preview
     from .options import GenerateOptions
     from .samplers import Answer
@@ -24,7 +25,7 @@ class RequestOrigin:
     """What one picture was drawn from: enough to draw it again, or to branch from any step."""
 
     options: GenerateOptions  # resolved, of the whole request
-    start: Start
+    initial_state: InitialState
     seeds: tuple[int, int | None]  # seed and variation seed of this picture
     prediction: str  # what the model's output means: epsilon or v_prediction
 
@@ -95,3 +96,6 @@ class Result:
             save_picture(image, path.with_name(f"{path.stem}-{i}{path.suffix}" if i else path.name))
             for i, image in enumerate(self.images, first)
         ]
+
+
+Events = Generator[Step | Result, None, None]

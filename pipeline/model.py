@@ -61,12 +61,12 @@ class Models:
     @property
     def attention(self) -> str:
         """The attention backend that runs where a request asks for none."""
-        return self.backends.start().attention
+        return self.backends.open_session().attention
 
     @property
     def group_norm(self) -> str:
         """The GroupNorm backend that runs where a request asks for none."""
-        return self.backends.start().group_norm
+        return self.backends.open_session().group_norm
 
     def resolve(self, options: GenerateOptions) -> GenerateOptions:
         """`options` with every None filled: the model's defaults, and a random seed."""

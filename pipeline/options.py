@@ -1,6 +1,6 @@
-"""GenerateOptions: a picture described and validated once, for command line, page, API and tests.
+"""GenerateOptions: what to draw, validated once for command line, page, web API and Python.
 
-Every limit stands here once. A violation raises InputError with one sentence for each field.
+Every limit is written here once. A violation raises InputError with one sentence for each field.
 `None` means "the model's own default" (sampler, schedule, steps, cfg, width, height, clip_skip,
 attention, group_norm) or, for the seed, "choose one".
 """
@@ -8,9 +8,18 @@ attention, group_norm) or, for the seed, "choose one".
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .errors import InputError, closest, short_repr
 from .samplers import SAMPLERS, SCHEDULES, check_pair, sampler_key, schedule_key
@@ -32,7 +41,7 @@ LIMITS = {  # field: (lowest, highest)
 
 
 class GenerateOptions(BaseModel):
-    """A picture, described. `size=(width, height)` may stand for the two fields."""
+    """What to draw. `size=(width, height)` may be given in place of `width` and `height`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,8 +74,8 @@ class GenerateOptions(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            said = (_sentence(e, type(self).model_fields) for e in error.errors())
-            raise InputError(" ".join(said)) from None
+            sentences = (_sentence(e, type(self).model_fields) for e in error.errors())
+            raise InputError(" ".join(sentences)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +92,7 @@ class GenerateOptions(BaseModel):
 
     @field_validator("prompt", "negative", mode="before")
     @classmethod
-    def _text(cls, value: Any, info) -> str:
+    def _text(cls, value: Any, info: ValidationInfo) -> str:
         if value is None:
             return ""
         if not isinstance(value, str):
@@ -130,8 +139,8 @@ class GenerateOptions(BaseModel):
 
     @field_validator("attention", "group_norm", mode="before")
     @classmethod
-    def _backend(cls, value: Any, info) -> str | None:
-        """Which there are, and which can run, the model knows."""
+    def _backend(cls, value: Any, info: ValidationInfo) -> str | None:
+        """Only the form is checked: which backends can run, the model knows."""
         if value is not None and (not isinstance(value, str) or len(value) > 100):
             raise ValueError(
                 f"{info.field_name} must be a backend's name, not {short_repr(value)}."
@@ -143,8 +152,8 @@ class GenerateOptions(BaseModel):
         mode="before",
     )
     @classmethod
-    def _whole(cls, value: Any, info) -> int | None:
-        name = info.field_name
+    def _whole(cls, value: Any, info: ValidationInfo) -> int | None:
+        name = str(info.field_name)
         if value is None and name != "count":
             return None
         hint = "; leave it out for a random one" if name.endswith("seed") else ""
@@ -156,8 +165,8 @@ class GenerateOptions(BaseModel):
 
     @field_validator("cfg", "cfg_rescale", "variation_strength", mode="before")
     @classmethod
-    def _real(cls, value: Any, info) -> float | None:
-        name = info.field_name
+    def _real(cls, value: Any, info: ValidationInfo) -> float | None:
+        name = str(info.field_name)
         if value is None:
             return None if name == "cfg" else 0.0
         return real_number(name, value, *LIMITS[name])
@@ -171,8 +180,23 @@ class GenerateOptions(BaseModel):
         return self
 
 
-def whole_number(name: str, value: Any, low: int, high: int, hint: str = "") -> int:
-    """`value` as a whole number, also from text; ValueError in one sentence for any other."""
+class ResolvedOptions(GenerateOptions):
+    """GenerateOptions in which the model filled every None; for type checkers.
+
+    `Models.resolve` returns the class that it was given, so never test for this one.
+    """
+
+    sampler: str
+    schedule: str
+    steps: int
+    cfg: float
+    seed: int
+    width: int
+    height: int
+
+
+def whole_number(name: str, value: Any, low: float, high: float, hint: str = "") -> int:
+    """Convert a number or text to a whole number; ValueError in one sentence for anything else."""
     number = _number(value)
     if number is None or number != int(number) or not low <= number <= high:
         raise ValueError(
@@ -182,7 +206,7 @@ def whole_number(name: str, value: Any, low: int, high: int, hint: str = "") -> 
 
 
 def real_number(name: str, value: Any, low: float, high: float) -> float:
-    """`value` as a number, also from text; ValueError in one sentence for any other."""
+    """Convert a number or text to a float; ValueError in one sentence for anything else."""
     number = _number(value)
     if number is None or not low <= number <= high:
         raise ValueError(
@@ -202,7 +226,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _sentence(error: dict, fields) -> str:
+def _sentence(error: Mapping[str, Any], fields: Iterable[str]) -> str:
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
         there = closest(name, fields)

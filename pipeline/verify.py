@@ -374,7 +374,7 @@ def _able(models, then: Receipt, kind: str, name: str | None) -> str | None:
         return name
     from .backends import KINDS as BACKENDS
 
-    if ran not in BACKENDS[kind].table or models.backends.why_not(kind, ran):
+    if ran not in BACKENDS[kind].table or models.backends.unsupported_reason(kind, ran):
         return None
     return ran
 

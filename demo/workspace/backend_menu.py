@@ -23,7 +23,7 @@ def dropdown(i18n, models, kind: str) -> gr.Dropdown:
     )
 
     def explain(chosen: str):
-        reason = models.backends.why_not(kind, chosen) if chosen != "auto" else None
+        reason = models.backends.unsupported_reason(kind, chosen) if chosen != "auto" else None
         key = "backend_auto" if chosen == "auto" else f"{kind}.{chosen}"
         return gr.update(info=reason or i18n(key))
 
@@ -32,9 +32,9 @@ def dropdown(i18n, models, kind: str) -> gr.Dropdown:
 
 
 def _choices(models, kind: str) -> list[tuple[str, str]]:
-    first = models.backends.able(kind, "auto")[0]
+    first = models.backends.candidates(kind, "auto")[0]
     return [(f"auto: {first}", "auto")] + [
-        (f"{name} ✕" if models.backends.why_not(kind, name) else name, name)
+        (f"{name} ✕" if models.backends.unsupported_reason(kind, name) else name, name)
         for name in KINDS[kind].table
     ]
 
@@ -43,10 +43,10 @@ def table(models, language: str) -> str:
     """Every backend, whether it can run here, and why not, in `language`."""
     parts = []
     for kind in KINDS:
-        first = models.backends.able(kind, "auto")[0]
+        first = models.backends.candidates(kind, "auto")[0]
         rows = []
         for name in KINDS[kind].table:
-            reason = models.backends.why_not(kind, name)
+            reason = models.backends.unsupported_reason(kind, name)
             mark = f'<b class="gb-auto">{say("auto_takes", language)}</b>' if name == first else ""
             state, word = ("no", "cannot_run") if reason else ("yes", "can_run")
             rows.append(

@@ -51,7 +51,7 @@ def print_backends(args: argparse.Namespace) -> None:
     with silence_libraries():
         import torch
 
-    from ..backends import KINDS, choose, why_not
+    from ..backends import KINDS, choose, unsupported_reason
     from ..loading.device import choose_device, choose_dtype
 
     device = choose_device(args.device)
@@ -61,7 +61,7 @@ def print_backends(args: argparse.Namespace) -> None:
         title = kind.name[:1].upper() + kind.name[1:]
         print(f"{title} ({kind.flag}), auto takes {choose(key, 'auto', device, dtype)}:")
         for name, backend in kind.table.items():
-            reason = why_not(key, name, device, dtype)
+            reason = unsupported_reason(key, name, device, dtype)
             print(f"  {name:10} {'not here: ' + reason if reason else backend.note}")
 
 

@@ -20,7 +20,7 @@ from ..backends import KINDS
 from ..errors import InputError, closest, short_repr
 from ..events import Result
 from ..options import GenerateOptions
-from ..samplers import SAMPLERS, SCHEDULES, check_pair, split_name, start, unsupported
+from ..samplers import SAMPLERS, SCHEDULES, check_pair, make_sampler, split_name, unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -258,7 +258,7 @@ def rivals(models) -> tuple[Rival, ...]:
     Each attention is paired with the plain GroupNorm and the other way round, so that a difference
     has one cause.
     """
-    can = {kind: models.backends.able(kind, "auto") for kind in KINDS}
+    can = {kind: models.backends.candidates(kind, "auto") for kind in KINDS}
     plain = Rival(**PLAIN)
     pairs = [plain]
     pairs += [Rival(name, plain.group_norm) for name in reversed(can["attention"])]
@@ -270,10 +270,10 @@ def rivals(models) -> tuple[Rival, ...]:
 def absent(models) -> list[tuple[str, str, str]]:
     """(kind, name, sentence) of each backend that does not race here."""
     return [
-        (kind, name, models.backends.why_not(kind, name) or INTERPRETED)
+        (kind, name, models.backends.unsupported_reason(kind, name) or INTERPRETED)
         for kind in KINDS
         for name in KINDS[kind].table
-        if name not in models.backends.able(kind, "auto")
+        if name not in models.backends.candidates(kind, "auto")
     ]
 
 
@@ -312,7 +312,7 @@ def _check(models, options: GenerateOptions, lane: Lane) -> None:
 
     noise, generator = torch.ones(1, 1, 1, 1), torch.Generator()
     config = models.scheduler_config
-    start(lane.sampler, lane.schedule, config, noise, options.steps, generator, 0).close()
+    make_sampler(lane.sampler, lane.schedule, config, noise, options.steps, generator, 0).close()
 
 
 class _Run:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..events import RequestOrigin, Step
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
     from ..options import GenerateOptions
 
 # What a branch may change; noise_seed seeds the noise that the sampler adds from the step on.
@@ -60,7 +60,7 @@ class BranchRun(Recorder):
         fields |= {"Branch changes": "; ".join(different) or None, "Noise seed": noise_seed}
         lineage = (*root, {"at": self.step, **different})
         start = replace(start, lineage=lineage, fields=fields)
-        events = engine.stream(models, options, words=True, starts=lambda _: start)
+        events = engine.stream(models, options, words=True, initial_states=lambda _: start)
         parent = receipt.of(recording.image)
         if parent:
             first_pass = len(parent.steps) - 1 - recording.steps  # steps of a pass before
@@ -80,15 +80,15 @@ class BranchRun(Recorder):
                 f" {' '.join(filter(None, here))}: only its own model can go on."
             )
 
-    def _start(self, models: Any, options: GenerateOptions, noise_seed: int | None) -> Start:
+    def _start(self, models: Any, options: GenerateOptions, noise_seed: int | None) -> InitialState:
         """Return the state that the engine starts from, and set `reseeds`."""
         parent, step = self.parent, self.step
-        call, start = parent.first_call(step), parent.origin.start
+        call, start = parent.first_call(step), parent.origin.initial_state
         if step < parent.sampler_start:
             raise InputError(
                 f"Step {step + 1} is of the picture that this is a branch of: go on from that."
             )
-        if start.begin < 0:
+        if start.start_step < 0:
             raise InputError(
                 "This picture began from another one, which its file does not hold: it can be"
                 " looked at, but not gone on from."
@@ -96,10 +96,10 @@ class BranchRun(Recorder):
         self.reseeds: tuple[tuple[int, int], ...] = ()
         if self.new_sampler:
             again = (((), noise_seed),) if noise_seed is not None else ()
-            start = replace(start, clean=call.clean, noise=call.noise, past=again)
-            start = replace(start, begin=_nearest_step(models, options, start, call.sigma))
+            start = replace(start, clean=call.clean, noise=call.noise, replayed_answers=again)
+            start = replace(start, start_step=_nearest_step(models, options, start, call.sigma))
         else:
-            start = replace(start, past=parent.replayed_answers(step, noise_seed))
+            start = replace(start, replayed_answers=parent.replayed_answers(step, noise_seed))
             self.reseeds = tuple(r for r in parent.reseeds if r[0] <= step)
         if noise_seed is not None:
             self.reseeds += ((step, noise_seed),)
@@ -225,20 +225,19 @@ def _whole_step(step: Any) -> int:
     return int(step)
 
 
-def _nearest_step(models: Any, options: GenerateOptions, start: Start, sigma: float) -> int:
+def _nearest_step(models: Any, options: GenerateOptions, start: InitialState, sigma: float) -> int:
     """Return the step of the options' sampler whose noise level is nearest to `sigma`, in ratio."""
     import torch
 
-    from ..samplers import SAMPLERS
-    from ..samplers import start as start_sampler
+    from ..samplers import SAMPLERS, make_sampler
 
     best, distance = 0, math.inf
     for step in range(options.steps):
         generator = torch.Generator().manual_seed(0)
         given = models.scheduler_config, start.noise, options.steps, generator, 0
         try:
-            sampler = start_sampler(
-                options.sampler, options.schedule, *given, begin=step, clean=start.clean
+            sampler = make_sampler(
+                options.sampler, options.schedule, *given, start_step=step, clean=start.clean
             )
         except InputError as error:
             other = next(s for s in ("euler", "ddim") if s != options.sampler)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..events import RequestOrigin, Step
-    from ..latents.initial_state import Past
+    from ..latents.initial_state import ReplayedAnswers
     from ..options import GenerateOptions
     from ..samplers.base import Answer
 
@@ -108,7 +108,7 @@ class Recording:
     @property
     def change(self) -> Mapping[str, Any]:
         """Of a branch: {"at": step, name of each changed option: its new value}; else empty."""
-        lineage = self.origin.start.lineage
+        lineage = self.origin.initial_state.lineage
         return lineage[-1] if len(lineage) > 1 else {}
 
     @property
@@ -125,7 +125,7 @@ class Recording:
             f"There is no step {int(step) + 1}: this picture has the steps 1 to {self.steps}."
         )
 
-    def replayed_answers(self, step: int, reseed: int | None = None) -> Past:
+    def replayed_answers(self, step: int, reseed: int | None = None) -> ReplayedAnswers:
         """Return what brings a new sampler to `step` without calling the model.
 
         That is the model outputs that its sampler received before, grouped by the seeds of its

@@ -22,7 +22,7 @@ from ..version import __version__
 if TYPE_CHECKING:
     import torch
 
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
     from .recording import Recording
 
 VERSION = 1
@@ -60,7 +60,7 @@ def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, An
     """Return the JSON of a recording; its tensors go to `tensors`, their names begin with `at`."""
     from .recording import plain_options
 
-    start = recording.origin.start
+    start = recording.origin.initial_state
     words: list[list[str]] = []
     calls = []
     for i, m in enumerate(recording.calls[recording.parent_calls :]):
@@ -73,7 +73,9 @@ def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, An
         tensors |= {f"{at}.{i}.{name}": _detached(x) for name, x in parts.items() if x is not None}
     tensors[f"{at}.final"] = _detached(recording.final)
     tensors[f"{at}.png"] = _png(recording)
-    complete = not (start.steer or start.finish or start.beside is not None or start.tile)
+    complete = not (
+        start.x0_hook or start.postprocess or start.inpaint_conditioning is not None or start.tile
+    )
     complete = complete and (start.clean is None or start.noise is not None)
     if complete and start.clean is not None:
         tensors[f"{at}.begin.clean"] = _detached(start.clean)
@@ -85,7 +87,7 @@ def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, An
         "options": plain_options(recording.options),
         "seeds": list(recording.origin.seeds),
         "prediction": recording.origin.prediction,
-        "begin": start.begin if complete else None,
+        "begin": start.start_step if complete else None,
         "lineage": list(start.lineage),
         "before": recording.parent_calls,
         "first": recording.sampler_start,
@@ -185,7 +187,7 @@ def _parse_recording(
     from PIL import Image
 
     from ..events import RequestOrigin
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
     from ..options import GenerateOptions
     from ..samplers import Answer
     from .recording import ModelCall, Recording
@@ -232,7 +234,7 @@ def _parse_recording(
     lineage = tuple(dict(x) for x in row["lineage"])
     if row["begin"] is not None:
         clean, noise = latents("begin.clean", False), latents("begin.noise", False)
-        start = Start(clean, _natural(row["begin"]), noise=noise, lineage=lineage)
+        start = InitialState(clean, _natural(row["begin"]), noise=noise, lineage=lineage)
     data = tensors[f"{at}.png"].numpy().tobytes()
     image = Image.open(io.BytesIO(data), formats=("PNG",))
     if image.width * image.height > 4 * 8192**2:
@@ -268,11 +270,11 @@ def _parse_model(row: Any) -> tuple[str, str, str | None]:
     return str(name)[:200], str(digest)[:64], None if vae is None else str(vae)[:200]
 
 
-def _unknown_start(lineage: tuple[dict[str, Any], ...]) -> Start:
+def _unknown_start(lineage: tuple[dict[str, Any], ...]) -> InitialState:
     """Return the start of a picture that began from another one, which the file does not hold."""
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
 
-    return Start(begin=-1, lineage=lineage)
+    return InitialState(start_step=-1, lineage=lineage)
 
 
 def _natural(value: Any) -> int:

@@ -76,7 +76,7 @@ def stages(models: Any, options: GenerateOptions) -> Iterator[Stage]:
     named = [list(zip(row, tokenizer.convert_ids_to_tokens(row), strict=True)) for row in numbers]
     yield Stage("tokens", named, (len(rows), window(tokenizer)), seconds)
 
-    (positive, _, _), seconds = _timed(engine.hear, models, options, asked)
+    (positive, _, _), seconds = _timed(engine.encode_request, models, options, asked)
     context = positive.at(0)[0]
     yield Stage("context", context.float().cpu(), tuple(context.shape), seconds)
 

@@ -7,7 +7,7 @@ is large, and falls back to tiles where memory runs out. `vae.py` has the plain 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,13 +18,16 @@ from . import vae
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..backends import Running
+    from ..backends import BackendSession
+    from ..model import Models
 
 
-def encode(models: Any, pixels: torch.Tensor, running: Running | None = None) -> torch.Tensor:
+def encode(
+    models: Models, pixels: torch.Tensor, session: BackendSession | None = None
+) -> torch.Tensor:
     """Encode pixels (1, 3, H, W) in 0..1 as scaled latents (1, C, h, w), float32 on the CPU.
 
-    H and W must be multiples of the autoencoder's factor. `running`: the backends to use; default:
+    H and W must be multiples of the autoencoder's factor. `session`: the backends to use; default:
     the model's own. Raises InputError where memory runs out even in tiles.
     """
     height, width = pixels.shape[-2:]
@@ -32,7 +35,7 @@ def encode(models: Any, pixels: torch.Tensor, running: Running | None = None) ->
     def once() -> torch.Tensor:
         return vae.encode(models.vae, pixels, models.device)
 
-    found = _call(models, once, running, vae.is_large(width, height))
+    found = _call(models, once, session, vae.is_large(width, height))
     if found is None:
         raise InputError(
             f"There is not enough memory on {models.device} for a picture of {width}x{height};"
@@ -41,17 +44,19 @@ def encode(models: Any, pixels: torch.Tensor, running: Running | None = None) ->
     return found
 
 
-def encode_picture(models: Any, image: Image.Image, running: Running | None = None) -> torch.Tensor:
+def encode_picture(
+    models: Models, image: Image.Image, session: BackendSession | None = None
+) -> torch.Tensor:
     """Encode an RGB picture; see `encode`."""
     from ..images.open import to_tensor
 
-    return encode(models, to_tensor(image), running)
+    return encode(models, to_tensor(image), session)
 
 
 def decode(
-    models: Any,
+    models: Models,
     latents: torch.Tensor,
-    running: Running | None = None,
+    session: BackendSession | None = None,
     on_short_memory: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Decode scaled latents (1, C, h, w) to pixels (1, 3, H, W) in 0..1, float32 on the CPU.
@@ -66,7 +71,7 @@ def decode(
         return vae.decode(models.vae, latents, models.device)
 
     large = vae.is_large(w * factor, h * factor)
-    found = _call(models, once, running, large, on_short_memory)
+    found = _call(models, once, session, large, on_short_memory)
     if found is None:
         raise InputError(
             f"There is not enough memory on {models.device} to decode latents of {w}x{h}, not even"
@@ -76,24 +81,24 @@ def decode(
 
 
 def decode_picture(
-    models: Any,
+    models: Models,
     latents: torch.Tensor,
-    running: Running | None = None,
+    session: BackendSession | None = None,
     on_short_memory: Callable[[], None] = lambda: None,
 ) -> Image.Image:
     """Decode latents to an RGB picture; see `decode`."""
-    return vae.to_image(decode(models, latents, running, on_short_memory))
+    return vae.to_image(decode(models, latents, session, on_short_memory))
 
 
 def _call(
-    models: Any,
+    models: Models,
     once: Callable[[], torch.Tensor],
-    running: Running | None,
+    session: BackendSession | None,
     large: bool,
     on_short_memory: Callable[[], None] = lambda: None,
 ) -> torch.Tensor | None:
     """Return what `once` returns, or None where memory ran out, whole and in tiles."""
-    backends = running or models.backends.start()
+    backends = session or models.backends.open_session()
 
     def whole() -> torch.Tensor:
         return backends.call(once)

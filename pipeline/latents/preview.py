@@ -6,6 +6,8 @@ for every checkpoint.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from PIL import Image
 
@@ -13,21 +15,25 @@ from . import vae as vae_module
 
 
 class Preview:
-    """The map from scaled latents to RGB at one colour a latent: weight (C, 3), bias (3,)."""
+    """The map from scaled latents to RGB, one colour a latent: weight (C, 3), bias (3,)."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
         self.weight, self.bias = weight, bias
 
     @classmethod
-    def fit(cls, vae, pictures: torch.Tensor | None = None) -> Preview:
-        """Fit on what `vae` makes of `pictures` (N, 3, H, W) in 0..1; default: colour fields."""
+    def fit(cls, vae: Any, pictures: torch.Tensor | None = None) -> Preview:
+        """Fit the map to what `vae` makes of `pictures` (N, 3, H, W) in 0..1.
+
+        Default: smooth random pictures of all colours.
+        """
         if pictures is None:
             pictures = _colour_fields(3, 64)
         rows, colours = [], []
         for picture in pictures.split(1):
             latents = vae_module.encode(vae, picture)
-            seen = vae_module.decode(vae, latents)
-            small = torch.nn.functional.adaptive_avg_pool2d(seen, latents.shape[-2:])
+            decoded = vae_module.decode(vae, latents)
+            h, w = latents.shape[-2:]
+            small = torch.nn.functional.adaptive_avg_pool2d(decoded, (h, w))
             rows.append(latents.flatten(2)[0].T)
             colours.append(small.flatten(2)[0].T)
         x = torch.cat(rows)
@@ -38,7 +44,7 @@ class Preview:
         return cls(solution[:-1], solution[-1])
 
     def image(self, latents: torch.Tensor, width: int, height: int) -> Image.Image:
-        """Scaled latents (1, C, h, w) as a picture of width x height."""
+        """Return scaled latents (1, C, h, w) as a picture of width x height pixels."""
         flat = latents[0].float().cpu().flatten(1).T @ self.weight + self.bias  # (h w, 3)
         h, w = latents.shape[-2:]
         picture = flat.T.reshape(1, 3, h, w).nan_to_num(0.5).clamp(0, 1)
@@ -46,7 +52,7 @@ class Preview:
 
 
 def _colour_fields(count: int, side: int) -> torch.Tensor:
-    """Smooth random pictures that between them show every colour, (count, 3, side, side)."""
+    """Return smooth random pictures that between them show every colour, (count, 3, side, side)."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((count, 3, 5, 5), generator=generator) * 1.4 - 0.2
     fields = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, short
-from ..model_files.json_file import read_json
-from ..model_files.manifest import Source
+from ..model_files.manifest import ModelManifest
 
 DEFAULTS = ("sampler", "schedule", "steps", "cfg", "width", "height")
 
 
-def read_defaults(source: Source, predicts: str) -> dict:
+def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
     """DEFAULTS as generation.json has them, else as the architecture is known for."""
     from ..options import GenerateOptions
     from ..samplers import check_pair
 
-    unet, vae = source.parts["unet"].config, source.parts["vae"].config
+    unet, vae = manifest.networks["unet"].config, manifest.networks["vae"].config
     words = unet.get("cross_attention_dim", 1280)
     if words == 768:
         side = 512
@@ -28,10 +27,10 @@ def read_defaults(source: Source, predicts: str) -> dict:
         side = int(latents) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
         side = min(max(side // 8 * 8, 64), 2048)
     defaults = dict(zip(DEFAULTS, ("euler_a", "automatic", 20, 7.0, side, side), strict=True))
-    path = source.path / "generation.json"
-    if source.path.is_file() or not path.exists():
+    path = manifest.path / "generation.json"
+    if "generation.json" not in manifest.extras:
         return defaults
-    own = read_json(path)
+    own = manifest.extras["generation.json"]
     if not isinstance(own, dict) or not set(own) <= set(DEFAULTS):
         raise InputError(f"{short(path)} must hold an object of {', '.join(DEFAULTS)}.")
     try:
@@ -45,12 +44,12 @@ def read_defaults(source: Source, predicts: str) -> dict:
     return defaults
 
 
-def read_vocabulary(folder: Path) -> list[dict] | None:
+def read_vocabulary(manifest: ModelManifest) -> list[dict[str, Any]] | None:
     """vocabulary.json, [{"emoji", "en", "zh", ...}] of short texts; None where there is none."""
-    path = folder / "vocabulary.json"
-    if folder.is_file() or not path.exists():
+    path = manifest.path / "vocabulary.json"
+    if "vocabulary.json" not in manifest.extras:
         return None
-    rows = read_json(path)
+    rows = manifest.extras["vocabulary.json"]
     if not isinstance(rows, list) or len(rows) > 100_000:
         raise InputError(f"{short(path)} must be a list of what the model knows.")
     for row in rows:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, short
 from ..model_files import diffusers_folder
+from ..model_files.file_reader import FileReader
 from .silence import silence_libraries
 
 HUB_FILES = [
@@ -34,7 +35,8 @@ def download(name: str) -> Path:
                 )
             # The index first: nobody waits for the gigabytes of another architecture.
             first = snapshot_download(name, allow_patterns=["model_index.json"], endpoint=endpoint)
-            diffusers_folder.check_index(first)
+            with FileReader() as reader:
+                diffusers_folder.read_index(Path(first), reader)
             wanted = HUB_FILES + _hub_weights(files)
             return Path(snapshot_download(name, allow_patterns=wanted, endpoint=endpoint))
         except InputError:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..model import Models
 from ..model_files import manifest
+from ..model_files.tensor_plan import TEXT_ENCODERS
+from .autoencoder import with_vae
 from .defaults import read_defaults, read_vocabulary
 from .device import DTYPES, VAE_DTYPE, choose_device, choose_dtype, place_parts
 from .hub import download
+from .networks import load_weights, plan_network
 from .resolve import find_model, find_vae, model_name
 from .silence import silence_libraries
 from .smoke_test import SmokeTest
 from .tokenizer import load_tokenizer
 
+if TYPE_CHECKING:
+    import torch
+
+TOKENIZER_OF = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 # transformers and diffusers change global state while they build a model.
 _LOADING = threading.Lock()
 
@@ -31,14 +38,14 @@ def load(
     vae: str | os.PathLike | None = None,
     low_memory: bool = False,
 ) -> Models:
-    """The model `name` on `device`; InputError in one sentence for whatever is wrong with it.
+    """Return the model `name` on `device`; InputError says in a sentence what is wrong with it.
 
     device: auto, cpu, cuda, cuda:N, mps. dtype: auto, fp32, fp16, bf16, of the UNet and the text
     encoders; the autoencoder stays in fp32. attention, group_norm: names of backends.py. vae: name
     or path of another autoencoder. low_memory: weights stay in main memory and visit the GPU layer
     by layer, and pictures are decoded in tiles.
     """
-    place = find_model(name)
+    path = find_model(name)
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
     with _LOADING, silence_libraries():
@@ -48,17 +55,23 @@ def load(
 
         for kind, wanted in (("attention", attention), ("group_norm", group_norm)):
             backends.choose(kind, wanted, torch_device, torch_dtype)  # refused before loading
-    return _load(name, place, torch_device, torch_dtype, attention, group_norm, vae, low_memory)
+    return _load(name, path, torch_device, torch_dtype, attention, group_norm, vae, low_memory)
 
 
 def _load(
-    name, place, torch_device, torch_dtype, attention: str, group_norm: str, vae, low_memory: bool
+    name: str | os.PathLike,
+    path: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str,
+    group_norm: str,
+    vae: str | os.PathLike | None,
+    low_memory: bool,
 ) -> Models:
-    source = manifest.open_source(place if place is not None else download(str(name)))
-    vae = None if vae is None else find_vae(vae)
-    source = manifest.with_vae(source, vae)
-    called = str(name) if place is None else model_name(source.path)
-    vocabulary = read_vocabulary(source.path)
+    vae_path = None if vae is None else find_vae(vae)
+    found = with_vae(manifest.open(path or download(str(name))), vae_path)
+    called = str(name) if path is None else model_name(found.path)
+    vocabulary = read_vocabulary(found)
     with _LOADING, silence_libraries():
         import torch
 
@@ -67,63 +80,48 @@ def _load(
         from ..oom import DeviceOutOfMemory
         from ..prompt.encode import TextEncoder, TextEncoders
 
-        types = {"vae": getattr(torch, DTYPES[VAE_DTYPE])}
-        plans = {n: manifest.plan(source, n) for n in source.parts}
+        planned = {n: plan_network(files) for n, files in found.networks.items()}
         encoders = []
-        for encoder in (n for n in manifest.TEXT_ENCODERS if n in plans):
-            tokens = encoder.replace("text_encoder", "tokenizer")
-            tokenizer = load_tokenizer(source.tokenizers[tokens], plans[encoder].model)
-            encoders.append(TextEncoder(tokenizer, plans[encoder].model, torch_device))
-        read_defaults(source, "epsilon")  # all is checked before the first weight is read
-        parts = {n: p.fill(types.get(n, torch_dtype)) for n, p in plans.items()}
-        text = TextEncoders(tuple(encoders), source.family, source.zero_empty_negative)
-        unet, autoencoder = parts["unet"], parts["vae"]
+        for encoder in (n for n in TEXT_ENCODERS if n in planned):
+            files, module = found.tokenizers[TOKENIZER_OF[encoder]], planned[encoder].module
+            encoders.append(TextEncoder(load_tokenizer(files, module), module, device))
+        read_defaults(found, "epsilon")  # all is checked before the first weight is read
+        dtypes = dict.fromkeys(planned, dtype) | {"vae": getattr(torch, DTYPES[VAE_DTYPE])}
+        networks = load_weights(planned, dtypes)
+        text = TextEncoders(tuple(encoders), found.family, found.zero_empty_negative)
+        unet, autoencoder = networks["unet"], networks["vae"]
         try:
-            place_parts(parts, torch_device, low_memory)
-            used = backends.Backends(
-                unet, autoencoder, torch_device, torch_dtype, attention, group_norm
-            )
-            run = SmokeTest(source, text, unet, autoencoder, torch_device, torch_dtype)
-            preview, predicts = used.start().call(run)
+            place_parts(networks, device, low_memory)
+            used = backends.Backends(unet, autoencoder, device, dtype, attention, group_norm)
+            test = SmokeTest(found, text, unet, autoencoder, device, dtype)
+            preview, prediction = used.open_session().call(test)
         except torch.OutOfMemoryError:
             raise DeviceOutOfMemory(
-                f"{called} does not fit into the free memory of {torch_device}; free some, load it"
+                f"{called} does not fit into the free memory of {device}; free some, load it"
                 " with --low-memory, or with device cpu."
             ) from None
-        scheduler = source.scheduler | {"prediction_type": predicts}
-        if source.family == "xl":
+        scheduler = found.scheduler | {"prediction_type": prediction}
+        if found.family == "xl":
             scheduler.setdefault("align_your_steps", "sdxl")  # which of NVIDIA's tables
-        networks = {n: part for n, part in parts.items() if n != "vae"}
-        files = dict.fromkeys(p.files for p in source.parts.values())  # a single file is one
-        digests = {paths: _sha256(paths) for paths in files}
         return Models(
             name=called,
-            path=source.path,
-            family=source.family,
-            what=source.what,
-            vae_name=None if vae is None else model_name(vae),
-            warnings=source.warnings,
-            hash=digests[source.hashed][:10],
-            digests={n: digests[p.files] for n, p in source.parts.items()},
+            path=found.path,
+            family=found.family,
+            what=found.what,
+            vae_name=None if vae_path is None else model_name(vae_path),
+            warnings=found.warnings,
+            hash=found.hash,
+            digests=found.digests,
             unet=unet,
             vae=autoencoder,
             text=text,
-            adapters=Adapters(networks, torch_device),
+            adapters=Adapters({n: part for n, part in networks.items() if n != "vae"}, device),
             scheduler_config=scheduler,
-            defaults=read_defaults(source, predicts),
+            defaults=read_defaults(found, prediction),
             vocabulary=vocabulary,
-            device=torch_device,
-            dtype=torch_dtype,
-            vae_dtype=types["vae"],
+            device=device,
+            dtype=dtype,
+            vae_dtype=dtypes["vae"],
             backends=used,
             preview=preview,
         )
-
-
-def _sha256(files: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

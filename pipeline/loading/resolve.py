@@ -28,9 +28,9 @@ def find_model(name: str | os.PathLike) -> Path | None:
         )
     path = Path(os.path.expanduser(text))
     if not re.search(r"[\\/]", text):
-        entry = library.find_entries("checkpoint").get(text)
-        if entry is not None:
-            return entry.path
+        found = library.find_checkpoint(text)
+        if found is not None:
+            return found
     try:
         folder = path.is_dir()
     except OSError as error:

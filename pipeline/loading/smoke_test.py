@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..latents.preview import Preview
-    from ..model_files.manifest import Source
+    from ..model_files.manifest import ModelManifest
     from ..prompt.encode import TextEncoders
 
 
@@ -22,7 +22,7 @@ class SmokeTest:
     Called, it returns the preview map and what the UNet predicts.
     """
 
-    source: Source
+    manifest: ModelManifest
     text: TextEncoders
     unet: Any
     vae: Any
@@ -35,7 +35,7 @@ class SmokeTest:
         from ..backends import KernelFailed
         from ..latents.preview import Preview
 
-        place = short(self.source.path)
+        place = short(self.manifest.path)
         try:
             latents = torch.zeros((1, self.unet.config.in_channels, 8, 8))
             output = self._ask(latents, 500)
@@ -47,7 +47,7 @@ class SmokeTest:
                     f"The UNet of {place} does not work in {str(self.dtype)[6:]}: its output is"
                     " not finite or has another shape than the latents."
                 )
-            predicts = self.source.prediction or self._prediction()
+            predicts = self.manifest.prediction or self._prediction()
             return Preview.fit(self.vae), predicts
         except (InputError, KernelFailed, torch.OutOfMemoryError):
             raise
@@ -67,13 +67,13 @@ class SmokeTest:
     def _ask(self, latents: torch.Tensor, t: int) -> torch.Tensor:
         import torch
 
-        from ..denoising.denoiser import conditions
+        from ..denoising.denoiser import added_cond_kwargs
         from ..prompt.encode import encode_prompts
         from ..prompt.syntax import parse
 
         empty, _, _ = encode_prompts(self.text, parse("", 1), parse("", 1))
         context, pooled, _ = empty.at(0)
-        more = conditions(pooled, 64, 64, self.device, self.dtype)
+        more = added_cond_kwargs(pooled, 64, 64, self.device, self.dtype)
         with torch.no_grad():
             return (
                 self.unet(

@@ -12,14 +12,15 @@ from ..version import __version__
 from . import infotext
 
 if TYPE_CHECKING:
-    from ..backends import Running
-    from ..options import GenerateOptions
+    from ..backends import BackendSession
+    from ..model import Models
+    from ..options import ResolvedOptions
     from ..prompt.resources import PromptResources
 
 
 def parameters_text(
-    models: Any,
-    options: GenerateOptions,
+    models: Models,
+    options: ResolvedOptions,
     seeds: tuple[int, int | None],
     resources: PromptResources,
     task_fields: Mapping[str, Any] = MappingProxyType({}),
@@ -55,7 +56,7 @@ def parameters_text(
     )
 
 
-def describe_run(models: Any, running: Running) -> dict[str, Any]:
+def describe_run(models: Models, session: BackendSession) -> dict[str, Any]:
     """Return what ran: model, device, types, backends and versions, for `Result.metadata`."""
     import torch
 
@@ -65,9 +66,9 @@ def describe_run(models: Any, running: Running) -> dict[str, Any]:
         "vae": models.vae_name,
         "device": str(models.device),
         "dtype": str(models.dtype).removeprefix("torch."),
-        "attention": running.attention,
-        "vae_attention": running.vae_attention,
-        "group_norm": running.group_norm,
+        "attention": session.attention,
+        "vae_attention": session.vae_attention,
+        "group_norm": session.group_norm,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "glassbox": __version__,

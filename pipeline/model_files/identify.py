@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, short
-from .diffusers_folder import MAX_LAYERS, components, read_config
+from .folder_checks import MAX_LAYERS
 from .ldm_keys import PREFIXES
 from .lora_keys import FAMILIES as BY_WIDTH
 from .lora_keys import is_lora, lora_family
-from .safetensors_header import read_header
+from .safetensors_header import SafetensorsHeader, read_header
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "xl": "SD XL"}
 BY_LABEL = {label: key for key, label in FAMILIES.items()}
@@ -77,24 +77,27 @@ class DamagedCheckpoint(Exception):
     """A checkpoint lacks something; the text goes on after the file's name."""
 
 
-def inspect_file(path: str | os.PathLike) -> tuple[FileIdentity, Shapes]:
-    """What the file is, and its tensors' shapes; the preflight has passed it.
+def inspect_file(path: str | os.PathLike) -> FileIdentity:
+    """Return what a .safetensors file is; InputError for any other or a damaged file."""
+    return identify_file(Path(path), read_header(path))
 
-    InputError in one sentence for a file that is no safetensors file, or a damaged checkpoint.
-    """
-    header = read_header(path)
-    shapes = {name: tuple(info["shape"]) for name, info in header.tensors.items()}
+
+def identify_file(path: Path, header: SafetensorsHeader) -> FileIdentity:
+    """Return what the file `path` with this header is; InputError for a damaged checkpoint."""
     try:
-        return identify(shapes, header.metadata), shapes
+        return identify(header.shapes(), header.metadata)
     except DamagedCheckpoint as fault:
-        raise InputError(f"{short(Path(path))} {fault}.") from None
+        raise InputError(f"{short(path)} {fault}.") from None
 
 
-def folder_family(folder: Path) -> str:
-    """The family of a diffusers folder that has passed the preflight."""
-    if "text_encoder_2" in components(folder):
-        return "xl"
-    return "sd2" if read_config(folder, "unet").get("use_linear_projection") else "sd1"
+def how_to_use(found: FileIdentity) -> str:
+    """Return how a sentence ends that says what a file is where a checkpoint was wanted."""
+    known = " or ".join([", ".join(list(FAMILIES.values())[:-1]), list(FAMILIES.values())[-1]])
+    return {
+        "lora": "put it into the folder models and write <lora:its name:1> in the prompt.",
+        "embedding": "put it into the folder models and write its name in the prompt.",
+        "vae": "give it beside a checkpoint, as its autoencoder.",
+    }.get(found.kind, f"a checkpoint of {known} is wanted.")
 
 
 def identify(shapes: Shapes, metadata: Mapping[str, str] = {}) -> FileIdentity:

@@ -14,17 +14,21 @@ MAX_JSON = 16_000_000  # bytes; the largest honest one, SD's tokenizer.json, has
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file of at most 16 MB, without duplicate keys or NaN."""
+    """Return the value of a JSON file of at most 16 MB, without duplicate keys or NaN."""
+    return parse_json(read_small_file(path), short(path), "")
+
+
+def read_small_file(path: Path) -> bytes:
+    """Return the bytes of a file; InputError where it has more than 16 MB or cannot be read."""
     shown = short(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{shown} is no file.")
         if os.stat(path).st_size > MAX_JSON:
             raise InputError(f"{shown} is too large; at most {MAX_JSON:,} bytes are read.")
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{shown} cannot be read: {reason_of(error)}.") from None
-    return parse_json(raw, shown, "")
 
 
 def parse_json(raw: bytes, shown: str, of: str) -> Any:

@@ -12,7 +12,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from ..errors import InputError, reason_of, short
 from .json_file import are_sizes, parse_json
@@ -51,30 +51,57 @@ class SafetensorsHeader:
     tensors: dict[str, dict]
     metadata: dict[str, str]
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return each tensor's shape."""
+        return {name: tuple(info["shape"]) for name, info in self.tensors.items()}
+
 
 def read_header(path: str | os.PathLike) -> SafetensorsHeader:
     """Return the header of a whole, well-formed safetensors file; InputError for any other file."""
-    path = Path(path)
-    shown = short(path)
+    file, header = open_safetensors(Path(path))
+    file.close()
+    return header
+
+
+def open_safetensors(path: Path) -> tuple[BinaryIO, SafetensorsHeader]:
+    """Open a safetensors file and read its header; InputError for any other or a damaged file.
+
+    The caller closes the file.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"{shown} is no file.")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(32)
-            if head[8:9] != b"{":
-                _refuse_other_format(shown, head)
-            (length,) = struct.unpack("<Q", head[:8])
-            if length > size - 8:
-                raise InputError(
-                    f"{shown} is truncated: a header of {length:,} bytes in a file of {size:,}."
-                )
-            if length > MAX_HEADER:
-                raise InputError(
-                    f"{shown} has a header of {length:,} bytes; at most {MAX_HEADER:,} are read."
-                )
-            file.seek(8)
-            raw = file.read(length)
+            raise InputError(f"{short(path)} is no file.")
+        file = open(path, "rb")  # noqa: SIM115 (the caller goes on reading)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{short(path)} cannot be read: {reason_of(error)}.") from None
+    try:
+        return file, _parse_header(file, path)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _parse_header(file: BinaryIO, path: Path) -> SafetensorsHeader:
+    """Return the header at the beginning of an open file, checked against the file's size."""
+    shown = short(path)
+    try:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(32)
+        if head[8:9] != b"{":
+            _refuse_other_format(shown, head)
+        (length,) = struct.unpack("<Q", head[:8])
+        if length > size - 8:
+            raise InputError(
+                f"{shown} is truncated: a header of {length:,} bytes in a file of {size:,}."
+            )
+        if length > MAX_HEADER:
+            raise InputError(
+                f"{shown} has a header of {length:,} bytes; at most {MAX_HEADER:,} are read."
+            )
+        file.seek(8)
+        raw = file.read(length)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -143,7 +143,7 @@ def points(query: Query) -> np.ndarray:
 def drawn(
     sampler: Generator[Query, Answer, torch.Tensor], answer: Callable[[Query], Answer]
 ) -> tuple[np.ndarray, list[Query]]:
-    """Where a sampler of `samplers.start` takes its points (N, D), and the queries on the way."""
+    """Run a sampler; return its points (N, D) and the queries on the way."""
     queries = [next(sampler)]
     while True:
         try:

@@ -18,9 +18,11 @@ class Model:
             step `begin`
     """
 
-    def __init__(self, sampler, schedule, config, noise, steps, generator, begin=0, clean=None):
+    def __init__(
+        self, sampler, schedule, config, noise, steps, generator, start_step=0, clean=None
+    ):
         scheduler = diffusers_adapter.build(sampler, schedule, config, steps)
-        self.sigmas = [float(sigma) for sigma in scheduler.sigmas][begin:]
+        self.sigmas = [float(sigma) for sigma in scheduler.sigmas][start_step:]
         self.first = noise * float(scheduler.init_noise_sigma)
         if clean is not None:
             self.first = clean.to(noise) + self.sigmas[0] * noise

@@ -152,7 +152,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
     ordered = [results[cell.place] for cell in planned]
     whole = layout.draw({place: result.images[0] for place, result in results.items()})
     whole.info["parameters"] = text
-    joined = engine.joined(ordered, models.resolve(options))
+    joined = engine.join_results(ordered, models.resolve(options))
     yield replace(
         joined,
         images=[whole, *joined.images],
@@ -263,19 +263,21 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
     reason = unsupported(options.sampler) or unsupported(options.schedule)
     if reason:
         raise InputError(reason)
-    models.backends.start(options.attention, options.group_norm)
+    models.backends.open_session(options.attention, options.group_norm)
     resources.find_resources(models, options)
     return options
 
 
 def _defaults(models, cell: Cell, model_cache) -> dict[str, Any]:
+    from ..loading.autoencoder import with_vae
     from ..loading.defaults import read_defaults
-    from ..model_files.manifest import open_source, with_vae
+    from ..model_files import manifest
 
     entry = _entries("model", model_cache)[cell.model or models.name]
     own = cell.vae in (None, OWN[0])
     other = None if own else _entries("vae", model_cache)[cell.vae].path
-    return read_defaults(with_vae(open_source(entry.path), other), "v_prediction")
+    opened = manifest.open(entry.path, hashed=False)
+    return read_defaults(with_vae(opened, other), "v_prediction")
 
 
 def _check_size(layout) -> None:

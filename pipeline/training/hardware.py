@@ -10,11 +10,11 @@ from ..backends import (
     KINDS,
     AttentionProcessor,
     KernelFailed,
-    able,
-    disable,
+    blacklist,
+    candidates,
     head_sizes,
     swap_group_norm,
-    watched,
+    wrap_kernel_errors,
 )
 from ..errors import InputError
 
@@ -47,14 +47,14 @@ def install(network: nn.Module, device: str, attention: str, group_norm: str) ->
 
 def _first(kind: str, name: str, place, dtype, heads, attempt) -> str:
     """The first backend that also gets through a small step backward, which drawing never needs."""
-    for backend in able(kind, name, place, dtype, heads or frozenset()):
+    for backend in candidates(kind, name, place, dtype, heads or frozenset()):
         x = torch.randn((2, 8, 4, 8), device=place, dtype=dtype, requires_grad=True)
         try:
-            with watched(KINDS[kind].name, backend, x):
+            with wrap_kernel_errors(KINDS[kind].name, backend, x):
                 attempt(backend, x).sum().backward()
             return backend
         except KernelFailed as failure:
-            disable(failure)
+            blacklist(failure)
             last = failure
     raise InputError(f"{last}.")
 

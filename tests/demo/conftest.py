@@ -57,10 +57,10 @@ def fake_result(images, parameters, seeds, options, seconds):
 class FakeBackends:
     """The interface of pipeline's Backends: our kernels can't run here."""
 
-    def why_not(self, kind, name):
+    def unsupported_reason(self, kind, name):
         return "There is <no> GPU here." if name == "triton" else None
 
-    def able(self, kind, name):
+    def candidates(self, kind, name):
         return ("sdpa", "math") if kind == "attention" else ("torch",)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.samplers import SAMPLERS, check_pair, start
+from pipeline.samplers import SAMPLERS, check_pair, make_sampler
 from pipeline.samplers.gaussian_mixture import (
     NOISE,
     Guided,
@@ -91,7 +91,9 @@ def run(
     model = guided(name, scale) if name else DATA
     plan, generator = taken(sampler, schedule), torch.Generator().manual_seed(seed)
     noise = even_noise(COUNT)
-    ends, queries = drawn(start(sampler, plan, NOISE, noise, steps, generator, seed), model.answer)
+    ends, queries = drawn(
+        make_sampler(sampler, plan, NOISE, noise, steps, generator, seed), model.answer
+    )
     firsts = {query.step: query for query in reversed(queries)}
     on_way = [firsts[step] for step in sorted(firsts)]
     every = slice(COUNT // SHOWN // 2, None, COUNT // SHOWN)

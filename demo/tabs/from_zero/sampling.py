@@ -9,7 +9,14 @@ import numpy as np
 
 from pipeline.denoising.denoiser import Denoiser
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES, diffusers_adapter, sigma, start, unsupported
+from pipeline.samplers import (
+    SAMPLERS,
+    SCHEDULES,
+    diffusers_adapter,
+    make_sampler,
+    sigma,
+    unsupported,
+)
 from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
 
 from ...page import Page
@@ -25,7 +32,7 @@ SCALES = (0.0, 15.0)
 BEGIN = {"class": "right", "scale": 3.0, "sampler": "dpmpp_2m", "steps": 25, "look": 12}
 FOLLOWED = sampler_paths.SHOWN // 2  # the path whose numbers are shown
 CODE = (
-    start,
+    make_sampler,
     diffusers_adapter._run,
     sigma.ancestral,
     Mixture,

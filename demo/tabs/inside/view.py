@@ -42,7 +42,7 @@ LABELS = (
 @dataclass(frozen=True)
 class Node:
     """A picture of the tree, kept with the visitor: enough to make it again where its recording
-    was dropped. lineage: see start.Start; () for one that began from another picture."""
+    was dropped. lineage: see InitialState; () for one that began from another picture."""
 
     key: str
     parent: str | None
@@ -59,13 +59,13 @@ Tree = dict[str, Node]
 
 
 def node(recording: Recording) -> Node:
-    start = recording.origin.start
+    start = recording.origin.initial_state
     lineage = start.lineage
-    if not lineage and start.clean is None and start.begin == 0 and not start.tile:
+    if not lineage and start.clean is None and start.start_step == 0 and not start.tile:
         first, second = recording.origin.seeds
         alone = {"count": 1, "seed": first, "variation_seed": second}
         lineage = (plain_options(recording.options.model_copy(update=alone)),)
-    plain = start.begin >= 0 and not (start.steer or start.finish or start.tile)
+    plain = start.start_step >= 0 and not (start.x0_hook or start.postprocess or start.tile)
     change = dict(recording.change)
     return Node(
         key=recording.key,

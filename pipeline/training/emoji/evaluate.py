@@ -28,7 +28,7 @@ from ...latents.vae import decode
 from ...options import GenerateOptions
 from ...prompt.encode import encode_prompts
 from ...prompt.syntax import parse
-from ...samplers import Answer, start
+from ...samplers import Answer, make_sampler
 from ..sheet import save_sheet
 from .clip import enlarge
 from .scenes import (
@@ -157,7 +157,9 @@ def draw(models, prompts: list[str], seeds: list[int], *, progress: bool = True)
             generator = noise.generator_for(seed)
             first = noise.first_noise(generator, 4, SIZE // 8, SIZE // 8)
             pair = options.sampler, options.schedule
-            running.append(start(*pair, models.scheduler_config, first, STEPS, generator, seed))
+            running.append(
+                make_sampler(*pair, models.scheduler_config, first, STEPS, generator, seed)
+            )
         queries, latents = [next(r) for r in running], []
         while queries:
             x = torch.cat([q.x for q in queries]).to(models.device, models.dtype)

@@ -188,7 +188,7 @@ def trainer(
             ids = tokens(tokenizer, list(texts), full=True).to(device)
             context = text_encoder(input_ids=ids).last_hidden_state.float()
         for processor in hears:
-            processor.listener = looks if placement else None
+            processor.attention_hook = looks if placement else None
         clean = pool.latents[index].float().to(device, memory_format=torch.channels_last)
         loss = velocity_loss(
             forward,
@@ -201,7 +201,7 @@ def trainer(
             autocast=autocast,
         )
         for processor in hears:
-            processor.listener = None
+            processor.attention_hook = None
         if not placement:
             return {"loss": loss}
         beside = looks.loss(ids, list(names), [pool.scenes[i] for i in index])

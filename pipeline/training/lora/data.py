@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...denoising.denoiser import conditions
+from ...denoising.denoiser import added_cond_kwargs
 from ...errors import InputError, short
 from ...images.open import fitted, open_picture, to_tensor
 from ...latents import vae
@@ -154,7 +154,7 @@ class Lesson:
             contexts[mute] = self.silence[0]
             if pooled is not None:
                 pooled[mute] = self.silence[1]
-        more = conditions(pooled, self.size, self.size, device, torch.float32)
+        more = added_cond_kwargs(pooled, self.size, self.size, device, torch.float32)
         return self.latents[rows].to(device), contexts.to(device), more
 
 

@@ -18,7 +18,7 @@ from pipeline.introspection.arena import (
     Reference,
     Rival,
 )
-from pipeline.samplers import SAMPLERS, Answer, start, unsupported
+from pipeline.samplers import SAMPLERS, Answer, make_sampler, unsupported
 
 HERE = [key for key in SAMPLERS if not unsupported(key)]
 
@@ -206,7 +206,11 @@ def drawn(sampler, seed, steps=25):
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(0))
     config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    way, answer, calls = start(sampler, "automatic", config, noise, steps, generator, seed), None, 0
+    way, answer, calls = (
+        make_sampler(sampler, "automatic", config, noise, steps, generator, seed),
+        None,
+        0,
+    )
     try:
         while True:
             query = way.send(answer)

@@ -190,7 +190,7 @@ def test_a_branch_of_a_branch_tells_the_whole_way(models):
     _, (root,) = record(models, sampler="euler_a", steps=5)
     _, one, _ = branch(models, root, 1, prompt="blue")
     _, two, _ = branch(models, one, 3, sampler="heun", noise_seed=9)
-    first, *rest = two.origin.start.lineage
+    first, *rest = two.origin.initial_state.lineage
     assert GenerateOptions(**first) == root.options
     assert rest == [{"at": 1, "prompt": "blue"}, {"at": 3, "sampler": "heun", "noise_seed": 9}]
     with pytest.raises(InputError, match="of the picture that this is a branch of"):
@@ -202,13 +202,13 @@ def test_a_branch_is_made_again_from_its_lineage_alone(models):
     _, (root,) = record(models, sampler="euler_a", steps=5)
     _, one, _ = branch(models, root, 1, prompt="blue")
     _, two, _ = branch(models, one, 3, sampler="heun", noise_seed=9)
-    recorder = ReplayRun(models, two.origin.start.lineage, key="kept", parent=one.key)
+    recorder = ReplayRun(models, two.origin.initial_state.lineage, key="kept", parent=one.key)
     *steps, result = recorder
     (made,) = recorder.recordings
     assert torch.equal(made.final, two.final) and torch.equal(result.latents[0], two.final)
     assert (made.key, made.parent, made.sampler_start) == ("kept", one.key, 3)
     assert not [s for s in steps if isinstance(s, Result)]  # the Results on the way are nobody's
-    events = ReplayRun(models, two.origin.start.lineage)
+    events = ReplayRun(models, two.origin.initial_state.lineage)
     running = iter(events)
     next(running)
     running.close()

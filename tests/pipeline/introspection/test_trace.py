@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, load
-from pipeline.engine import hear
+from pipeline.engine import encode_request
 from pipeline.introspection import trace
 from pipeline.latents import noise
 from pipeline.prompt import resources
@@ -40,7 +40,7 @@ def test_what_stages_made_is_the_engines(models):
     result = models.generate(options)
     resolved = models.resolve(options)
     asked = resources.find_resources(models, resolved)
-    context = hear(models, resolved, asked)[0].at(0)[0]
+    context = encode_request(models, resolved, asked)[0].at(0)[0]
     assert torch.equal(made["context"].made, context)
     assert made["context"].shape == tuple(context.shape) == (1, 77, 32)
     first = noise.first_noise(torch.Generator().manual_seed(5), 4, 16, 8)

@@ -298,7 +298,7 @@ def test_defaults_of_an_architecture(tiny_copy, words, prediction, side):
     change(tiny_copy / "unet/config.json", cross_attention_dim=words)
     change(tiny_copy / "scheduler/scheduler_config.json", prediction_type=prediction)
     change(tiny_copy / "text_encoder/config.json", hidden_size=words)
-    defaults = read_defaults(manifest.open_source(tiny_copy), prediction)
+    defaults = read_defaults(manifest.open(tiny_copy), prediction)
     assert list(defaults) == list(DEFAULTS)
     assert list(defaults.values()) == ["euler_a", "automatic", 20, 7.0, side, side]
 

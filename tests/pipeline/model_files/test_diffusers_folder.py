@@ -19,6 +19,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.model_files import diffusers_folder
+from pipeline.model_files.file_reader import FileReader
 from pipeline.model_files.safetensors_header import read_header
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +45,12 @@ def sentence(check, *arguments) -> str:
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None or caught.value.__suppress_context__
     return text
+
+
+def read(folder: Path) -> None:
+    """Read the model folder as `manifest.open` does."""
+    with FileReader() as files:
+        diffusers_folder.read_folder(folder, files)
 
 
 def write(path: Path, header, data: bytes = b"") -> Path:
@@ -216,20 +223,20 @@ DAMAGES = [  # what is done to a good folder, and words of the sentence it must 
 
 
 def test_good_folder_passes(tiny_model):
-    diffusers_folder.check_folder(tiny_model)
+    read(tiny_model)
 
 
 @pytest.mark.parametrize("damage, words", DAMAGES, ids=[d[1][:40] for d in DAMAGES])
 def test_damaged_folder_gets_a_sentence(tiny_copy, damage, words):
     damage(tiny_copy)
-    assert words in sentence(diffusers_folder.check_folder, tiny_copy)
+    assert words in sentence(read, tiny_copy)
     assert not (tiny_copy / "exploded").exists()
 
 
 def test_code_in_the_folder_is_ignored(tiny_copy):
     (tiny_copy / "unet/modeling.py").write_text("raise SystemExit")
     change(tiny_copy / "unet/config.json", auto_map={"AutoModel": "modeling.Evil"})
-    diffusers_folder.check_folder(tiny_copy)
+    read(tiny_copy)
 
 
 def test_hub_cache_may_link_to_its_blobs(tiny_copy, tmp_path):
@@ -244,9 +251,9 @@ def test_hub_cache_may_link_to_its_blobs(tiny_copy, tmp_path):
     ):
         (snapshot / name).rename(blob)
         (snapshot / name).symlink_to(os.path.relpath(blob, (snapshot / name).parent))
-    diffusers_folder.check_folder(snapshot)
+    read(snapshot)
     (snapshot / "scheduler/x.json").symlink_to("/etc/hostname")
-    assert "leads out" in sentence(diffusers_folder.check_folder, snapshot)
+    assert "leads out" in sentence(read, snapshot)
 
 
 HEADERS = [
@@ -346,7 +353,7 @@ def test_mutated_files_raise_nothing_else(tmp_path):
 
 
 def test_imports_nothing_heavy():
-    code = "import sys, pipeline.model_files.diffusers_folder as _; "
+    code = "import sys, pipeline.model_files.library as _; "
     code += "print({'torch', 'safetensors'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT

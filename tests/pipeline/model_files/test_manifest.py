@@ -12,8 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
 from pipeline.latents import noise
+from pipeline.loading import networks
 from pipeline.loading.load import load
+from pipeline.loading.networks import build_empty
 from pipeline.model_files import identify, ldm_keys, manifest
+from pipeline.model_files.tensor_plan import current_name
 
 FAMILIES = ("sd1", "sd2", "xl")
 STEPS, SIZE = 3, 64
@@ -33,7 +36,7 @@ def loaded(pairs):
     return models
 
 
-def networks(models):
+def networks_of(models):
     towers = {f"text_encoder{i}": t.model for i, t in enumerate(models.text.encoders)}
     return {"unet": models.unet, "vae": models.vae, **towers}
 
@@ -42,8 +45,8 @@ def networks(models):
 def test_both_layouts_give_the_same_model(loaded, pairs, family):
     folder, file = loaded(family, "folder"), loaded(family, "file")
     assert folder.family == file.family == family
-    for name, part in networks(folder).items():
-        ours, theirs = networks(file)[name].state_dict(), part.state_dict()
+    for name, part in networks_of(folder).items():
+        ours, theirs = networks_of(file)[name].state_dict(), part.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[k], theirs[k]) for k in ours), name
     for a, b in zip(folder.text.encoders, file.text.encoders, strict=True):
@@ -92,7 +95,7 @@ def test_latents_equal_diffusers(loaded, pairs, family, negative):
 def test_sd2_that_does_not_say_what_it_predicts_is_asked(pairs, tmp_path):
     path = tmp_path / "plain.safetensors"
     save_file(load_file(pairs("sd2").file), path)
-    assert manifest.open_source(path).prediction is None
+    assert manifest.open(path).prediction is None
     models = load(path, device="cpu")
     assert models.scheduler_config["prediction_type"] == "epsilon"
     tensors = load_file(path)
@@ -108,7 +111,7 @@ def test_marks_of_velocity_and_zero_snr(pairs, tmp_path):
     save_file(
         tensors | {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}, tmp_path / "v.safetensors"
     )
-    source = manifest.open_source(tmp_path / "v.safetensors")
+    source = manifest.open(tmp_path / "v.safetensors")
     assert source.prediction == "v_prediction"
     assert source.scheduler["rescale_betas_zero_snr"] is True
     models = load(tmp_path / "v.safetensors", device="cpu")
@@ -213,7 +216,7 @@ def test_every_name_and_shape_at_full_size(ldm_writer, family):
     assert (found.kind, found.family) == ("checkpoint", family)
     assert found.configs.keys() == {*parts, "scheduler"}
     for name, part in parts.items():
-        ours = manifest._bare(name, found.configs[name])
+        ours = build_empty(name, found.configs[name])
         assert {k: v.shape for k, v in ours.state_dict().items()} == {
             k: v.shape for k, v in part.state_dict().items()
         }
@@ -222,10 +225,10 @@ def test_every_name_and_shape_at_full_size(ldm_writer, family):
             value = ours.config.to_dict()[heads] if "text" in name else ours.config[heads]
             wanted = part.config.to_dict()[heads] if "text" in name else part.config[heads]
             assert (value if isinstance(value, int) else tuple(value)) == wanted
-        keys = [manifest._modern(name, k) for k in part.state_dict()]
+        keys = [current_name(name, k) for k in part.state_dict()]
         places = ldm_keys.plan(name, ldm_keys.PREFIXES[name][family], found.configs[name], keys)
         for key, tensor in part.state_dict().items():
-            stored = places[manifest._modern(name, key)]
+            stored = places[current_name(name, key)]
             assert stored.shape(tuple(tensor.shape)) == shapes[stored.name]
 
 
@@ -382,7 +385,7 @@ def test_a_checkpoint_without_autoencoder_takes_the_one_that_is_named(pairs, tmp
 
 
 def test_all_is_checked_before_the_first_weight_is_read(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "_take", lambda *_: pytest.fail("a weight was read"))
+    monkeypatch.setattr(networks, "_read_tensors", lambda *_: pytest.fail("a weight was read"))
     tensors = load_file(pairs("sd1").file)
     assert "is missing" in refusal(save(tmp_path, without(T + "final_layer_norm.bias")(tensors)))
     folder = Path(shutil.copytree(pairs("xl").folder, tmp_path / "xl"))

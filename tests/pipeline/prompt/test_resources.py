@@ -179,11 +179,11 @@ def test_syntax_errors_are_taken_literally_with_a_hint(models):
 def test_guidance_rescale_keeps_the_deviation():
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-    from pipeline.denoising.denoiser import rescaled
+    from pipeline.denoising.denoiser import rescale_cfg
 
     cond, guided = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8) * 3 + 1
-    full = rescaled(guided, cond, 1.0)
+    full = rescale_cfg(guided, cond, 1.0)
     assert torch.allclose(full.std(), cond.std(), rtol=1e-5)
     for share in (0.0, 0.3, 0.7, 1.0):
         theirs = rescale_noise_cfg(guided, cond, guidance_rescale=share)
-        assert torch.allclose(rescaled(guided, cond, share), theirs, rtol=1e-6, atol=1e-6)
+        assert torch.allclose(rescale_cfg(guided, cond, share), theirs, rtol=1e-6, atol=1e-6)

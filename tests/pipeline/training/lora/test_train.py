@@ -69,7 +69,7 @@ def answer(models, latents=None) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(1, 4, 8, 8, generator=generator)
     context, pooled = lora_data.hear(models, ["a blue apple"])["a blue apple"]
-    more = lora_data.conditions(pooled, 64, 64, models.device, torch.float32)
+    more = lora_data.added_cond_kwargs(pooled, 64, 64, models.device, torch.float32)
     with torch.no_grad():
         return models.unet(x, 500, encoder_hidden_states=context, **more).sample
 
@@ -160,7 +160,7 @@ def answer_worn(models, fitted) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(1, 4, 8, 8, generator=generator)
     context, pooled = lora_data.hear(models, ["a blue apple"])["a blue apple"]
-    more = lora_data.conditions(pooled, 64, 64, models.device, torch.float32)
+    more = lora_data.added_cond_kwargs(pooled, 64, 64, models.device, torch.float32)
     models.adapters.install(((fitted, 1.0, 1.0),))
     with torch.no_grad():
         return models.unet(x, 500, encoder_hidden_states=context, **more).sample
