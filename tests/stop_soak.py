@@ -160,13 +160,16 @@ PLACES = {
     "character": Place(
         "Character", "#character-go", "#character-stop", "#character-status", _character, False
     ),
-    "trace": Place(
-        "From zero", "#whole-draw", "#whole-stop", "#whole-status", _chapter("whole")
-    ),
+    "trace": Place("From zero", "#whole-draw", "#whole-stop", "#whole-status", _chapter("whole")),
     "training": Place(
-        "From zero", "#zero-train", "#zero-train-stop", "#zero-train-status", _chapter("unet"), False
+        "From zero",
+        "#zero-train",
+        "#zero-train-stop",
+        "#zero-train-status",
+        _chapter("unet"),
+        uses_device=False,
     ),
-}  # fmt: skip
+}
 
 
 def start_server(folder: Path, gate: Gate) -> tuple[Any, str]:

@@ -27,7 +27,7 @@ STAGES = {  # in their order: the function of this repository that does it
     "context": ("pipeline/prompt/encode.py", "encode_prompts"),
     "noise": ("pipeline/latents/noise.py", "first_noise"),
     "step": ("pipeline/denoising/denoiser.py", "Denoiser"),
-    "latents": ("pipeline/samplers/__init__.py", "start"),
+    "latents": ("pipeline/samplers/__init__.py", "make_sampler"),
     "picture": ("pipeline/latents/vae.py", "decode"),
     "parameters": ("pipeline/metadata/infotext.py", "build"),
 }
