@@ -9,9 +9,9 @@ import gradio as gr
 from pipeline.samplers import SAMPLERS, unsupported
 
 from ...page import Page
-from ...ui import stop as stopping
 from ...ui.listeners import GPU, PRIVATE, UNQUEUED
-from ...ui.status import idle_frame, status_line
+from ...ui.status import idle_frame, status_line, stopped_line
+from ...ui.stop import StopButton
 from ...ui.tab import Tab
 from . import texts
 from .handlers import CHANGES, Looking
@@ -47,12 +47,14 @@ def build(page: Page) -> None:
     viewer.gone(look.lost, tree, outputs, **UNQUEUED)
     viewer.moved(look.moved, None, form["at"], **UNQUEUED)
     changes = [form[name] for name in CHANGES]
-    runs = [
-        go.click(look.branch, [tree, opened, form["at"], *changes], outputs, **PRIVATE, **GPU),
-        again.click(look.make_again, [tree, opened], outputs, **PRIVATE, **GPU),
-        example.click(look.first, [page.form[n] for n in look.asked], outputs, **PRIVATE, **GPU),
-    ]
-    stopping.wire(stop, status, runs, "inside_stopped")
+    stopping = StopButton(page.runs, "inside", stop, status, stopped_line)
+    outputs_of_runs = [one for one in outputs if one is not status]
+    for event, draw, inputs in (
+        (go.click, look.branch, [tree, opened, form["at"], *changes]),
+        (again.click, look.make_again, [tree, opened]),
+        (example.click, look.first, [page.form[n] for n in look.asked]),
+    ):
+        stopping.add(event, draw, inputs, outputs_of_runs, **GPU)
     export.click(look.save, tree, exported, **PRIVATE)
     load.upload(look.bring, load, outputs, **UNQUEUED)
 

@@ -17,10 +17,12 @@ from pipeline.introspection.recording import Recorder, Recording
 
 from ...events import Finished
 from ...server.runner import MODEL_FIELDS, report_events, task_fields
+from ...server.runs import Run
 from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import request_language, say
 from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
 from ...ui.status import error_line, progress_line, status_line
+from ...ui.stop import Final, Updates
 from ...workspace.fill_form import TYPED
 from . import view as inside
 
@@ -128,31 +130,26 @@ class Looking:
 
     # ---- drawn --------------------------------------------------------------------------------
 
-    def _draw(self, events_of, language: str, finish):
-        """Streams what is drawn, then `finish(recording)`."""
+    def _draw(self, run: Run, events_of, language: str, finish) -> Updates:
+        """Yield the updates of a run, then a Final with `finish(recording)`."""
         yield {self.status: status_line("running", say("starting", language))}
-        try:
-            with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-                for event in self.page.runner.on_device(events_of)(folder):
-                    if isinstance(event, Finished):
-                        recording = self.kept.get(event.records[0]) if event.records else None
-                        if recording is None:
-                            raise InputError(say("inside_unkept", language))
-                        yield finish(recording)
-                    else:
-                        yield {self.status: progress_line(event, language)}
-        except FAILURES as error:
-            sentence = error_sentence(error, language)
-            yield self._wrong(sentence)
-            raise error_toast(sentence, language) from None
+        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+            for event in self.page.runner.on_device(events_of)(folder):
+                if isinstance(event, Finished):
+                    recording = self.kept.get(event.records[0]) if event.records else None
+                    if recording is None:
+                        raise InputError(say("inside_unkept", language))
+                    yield Final(finish(recording))
+                else:
+                    run.progress = event
+                    yield {self.status: progress_line(event, language)}
 
-    def branch(self, request: gr.Request, grove: inside.Tree, key, at, *values):
+    def branch(self, run: Run, language: str, grove: inside.Tree, key, at, *values) -> Updates:
         """Gone on from a step, with something changed."""
-        language = request_language(request)
         parent = self.kept.get(key)
         if parent is None:
             none = self._wrong(say("inside_none", language))
-            yield self._gone(key, grove, language) if key else none
+            yield Final(self._gone(key, grove, language) if key else none)
             return
         given = dict(zip(CHANGES, values, strict=True))
         given["noise_seed"] = (given["noise_seed"] or "").strip() or None
@@ -173,13 +170,13 @@ class Looking:
             said = say("inside_made", language, step=int(step) + 1)
             return self._show(made, inside.grown(grove, made), language, said)
 
-        yield from self._draw(events, language, finish)
+        yield from self._draw(run, events, language, finish)
 
-    def make_again(self, grove: inside.Tree, key, request: gr.Request):
+    def make_again(self, run: Run, language: str, grove: inside.Tree, key) -> Updates:
         """What was dropped, from its options and those of its branches."""
-        language, node = request_language(request), grove.get(key)
+        node = grove.get(key)
         if node is None or not node.lineage:
-            yield self._wrong(say("inside_none", language))
+            yield Final(self._wrong(say("inside_none", language)))
             return
 
         def events(folder: str):
@@ -187,11 +184,10 @@ class Looking:
             again = ReplayRun(models, node.lineage, node.key, node.parent)
             yield from report_events(again, folder, self.kept)
 
-        yield from self._draw(events, language, lambda made: self._show(made, grove, language))
+        yield from self._draw(run, events, language, lambda made: self._show(made, grove, language))
 
-    def first(self, request: gr.Request, *values):
+    def first(self, run: Run, language: str, *values) -> Updates:
         """A picture of the tab Generate's settings, `asked` in their order."""
-        language = request_language(request)
         fields = dict(zip(self.asked, values, strict=True)) | {"count": 1}
         for name in TYPED:
             fields[name] = (fields[name] or "").strip() or None
@@ -207,7 +203,7 @@ class Looking:
         def finish(made: Recording):
             return self._show(made, inside.grown({}, made), language)
 
-        yield from self._draw(events, language, finish)
+        yield from self._draw(run, events, language, finish)
 
     # ---- carried ------------------------------------------------------------------------------
 

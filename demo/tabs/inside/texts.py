@@ -23,7 +23,6 @@ TEXTS = {  # key: (English, Chinese)
         "your own to look inside.",
         "这台服务器只短暂借用 GPU，不保留步骤；请在自己的机器上运行来查看内部。",
     ),
-    "inside_stopped": ("Stopped", "已停止"),
     "inside_gone": (
         "The steps of this picture were dropped to make room for others. It can be made again.",
         "这幅图的步骤已被清除，为其他图片腾出空间。可以重新生成。",
