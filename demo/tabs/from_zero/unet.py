@@ -24,7 +24,7 @@ ROWS = 4  # of the bars that show a vector
 def build(page: Page) -> None:
     """Build the chapter's components and wire them."""
     from pipeline.training import tiny
-    from pipeline.training.emoji.unet import velocity_loss
+    from pipeline.training.emoji.unet import denoising_loss
 
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
@@ -48,7 +48,7 @@ def build(page: Page) -> None:
             i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
         )
     training.card(page)
-    code = Denoiser, Activations, velocity_loss, tiny.TinyUNet, tiny.train
+    code = Denoiser, Activations, denoising_loss, tiny.TinyUNet, tiny.train
     chapter_parts.places(i18n, *chapter_parts.locations(*code))
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
@@ -57,12 +57,12 @@ def build(page: Page) -> None:
     def looks(language: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
         from pipeline.events import Result
-        from pipeline.introspection.activations import watched
+        from pipeline.introspection.activations import record_activations
         from pipeline.options import GenerateOptions
 
         models, html = page.model_cache.get(name, vae), ""
         asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
-        events = watched(models, models.stream(asked))
+        events = record_activations(models, models.stream(asked))
         try:
             for event, seen in events:
                 if isinstance(event, Result):
@@ -99,8 +99,8 @@ def _frame(event, seen, preview, language: str) -> dict[str, str]:
         "place": say("step", language, index=event.index, total=event.total),
         "picture": data_url(event.preview, SIDE),
         "latents": data_url(preview.image(event.latents, event.width, event.height), SIDE),
-        "waves": _bars(seen.waves),
-        "time": _bars(seen.time),
+        "waves": _bars(seen.time_proj),
+        "time": _bars(seen.time_embedding),
     }
     return frame | {block.name: _map(block.map) for block in seen.blocks}
 
@@ -142,7 +142,7 @@ def _u(seen, models, language: str) -> str:
         chapter_parts.figure(_BLANK, *[say(f"zero_u_{key}", language)] * 2, key=key)
         for key in ("latents", "picture")
     ]
-    vectors = {"waves": seen.waves, "time": seen.time}
+    vectors = {"waves": seen.time_proj, "time": seen.time_embedding}
     words = {k: say(f"zero_u_{k}", language, count=len(vector)) for k, vector in vectors.items()}
     moment = "".join(
         f"<i>→</i>{chapter_parts.figure(_BLANK, said, said, key)}" for key, said in words.items()
