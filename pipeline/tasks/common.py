@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 PIXELS = ("glass", "lanczos")  # of UPSCALERS in pipeline/images/upscaler.py
 LATENT = "latent"  # the latents themselves are enlarged
-ENLARGERS = (*PIXELS, LATENT)
+ENLARGERS = (*PIXELS, LATENT)  # what may enlarge the first pass of hires
 MAX_AREA = 32_000_000  # pixels of an enlarged picture
 MAX_SIDE = 8192
-MAX_DEFAULT_TILE = (
-    768  # pixels of a tile: more surroundings mean fewer things drawn where there are none
-)
+MAX_DEFAULT_TILE = 768  # pixels
 
 
 def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
