@@ -48,5 +48,5 @@ def estimate_seconds(
     if task == "arena":
         from pipeline.introspection import arena
 
-        pixels *= arena.most_calls(entries, options.steps) / options.steps
+        pixels *= arena.max_calls(entries, options.steps) / options.steps
     return int(min(10 + 0.1 * (options.steps or 20) * pixels * options.count, MAX_SECONDS))

@@ -130,7 +130,7 @@ def build(page: Page) -> None:
 
 def card(done: trace.Stage) -> Card:
     """What the page shows of a stage."""
-    made, given = done.made, (done.key, done.shape, done.seconds)
+    made, given = done.output, (done.key, done.shape, done.seconds)
     if done.key in ("prompt", "parameters"):
         return Card(*given, text=made)
     if done.key == "tokens":

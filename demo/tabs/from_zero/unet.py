@@ -57,12 +57,12 @@ def build(page: Page) -> None:
     def looks(language: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
         from pipeline.events import Result
-        from pipeline.introspection.activations import watched
+        from pipeline.introspection.activations import record_activations
         from pipeline.options import GenerateOptions
 
         models, html = page.model_cache.get(name, vae), ""
         asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
-        events = watched(models, models.stream(asked))
+        events = record_activations(models, models.stream(asked))
         try:
             for event, seen in events:
                 if isinstance(event, Result):
@@ -99,8 +99,8 @@ def _frame(event, seen, preview, language: str) -> dict[str, str]:
         "place": say("step", language, index=event.index, total=event.total),
         "picture": data_url(event.preview, SIDE),
         "latents": data_url(preview.image(event.latents, event.width, event.height), SIDE),
-        "waves": _bars(seen.waves),
-        "time": _bars(seen.time),
+        "waves": _bars(seen.time_proj),
+        "time": _bars(seen.time_embedding),
     }
     return frame | {block.name: _map(block.map) for block in seen.blocks}
 
@@ -142,7 +142,7 @@ def _u(seen, models, language: str) -> str:
         chapter_parts.figure(_BLANK, *[say(f"zero_u_{key}", language)] * 2, key=key)
         for key in ("latents", "picture")
     ]
-    vectors = {"waves": seen.waves, "time": seen.time}
+    vectors = {"waves": seen.time_proj, "time": seen.time_embedding}
     words = {k: say(f"zero_u_{k}", language, count=len(vector)) for k, vector in vectors.items()}
     moment = "".join(
         f"<i>→</i>{chapter_parts.figure(_BLANK, said, said, key)}" for key, said in words.items()

@@ -16,7 +16,7 @@ import gradio as gr
 import torch
 
 from pipeline.errors import InputError
-from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
+from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probabilities
 from pipeline.prompt.encode import encode_prompts
 
 from ...page import Page
@@ -60,7 +60,7 @@ class Seen:
 
         image = open_picture(path).image
         side = min(*image.size, SIDE)
-        vector = _towers(self.folder).pictures([image])
+        vector = _towers(self.folder).embed_pictures([image])
         vectors = vector if self.vectors is None else torch.cat([self.vectors, vector])
         small = image.size == (side, side)
         source = parts.png(image) if small else data_url(fitted(image, side, side), side)
@@ -104,13 +104,13 @@ def build(page: Page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(i18n, *parts.locations(Towers, contrastive_loss, make_trainer, encode_prompts))
+    parts.places(i18n, *parts.locations(Clip, contrastive_loss, make_trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
     def shown(seen: Seen, lines: list[str], language: str) -> dict:
         towers = _towers(seen.folder)
-        similar = towers.texts(lines) @ seen.vectors.T
+        similar = towers.embed_texts(lines) @ seen.vectors.T
         made = (
             _flow(towers, lines[0], language)
             + _table(seen, lines, similar, towers.scale, language),
@@ -154,17 +154,17 @@ def build(page: Page) -> None:
 def with_towers(model_cache, name) -> tuple[str, Any]:
     """(name, models) of the chosen model where it has both towers, else of the embedded one."""
     models = model_cache.get(name, None)
-    if has_towers(models.path):
+    if has_clip(models.path):
         return name, models
     return EMBEDDED, model_cache.get(EMBEDDED, None)
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: str) -> Towers:
-    return Towers.load(Path(folder))
+def _loaded(folder: str) -> Clip:
+    return Clip.load(Path(folder))
 
 
-def _towers(folder: str) -> Towers:
+def _towers(folder: str) -> Clip:
     with _loading:
         return _loaded(folder)
 
@@ -177,7 +177,7 @@ def sentences(words: str, language: str) -> list[str]:
     return lines
 
 
-def _flow(towers: Towers, line: str, language: str) -> str:
+def _flow(towers: Clip, line: str, language: str) -> str:
     """The two towers: what enters each, how high it is, and what leaves it."""
     text, image = towers.text.config, towers.image.config
     ways = (
@@ -259,7 +259,7 @@ def _loss(seen: Seen, similar, scale: float, language: str) -> str:
     return f'{formula}<p class="gb-note gb-told" id="zero-loss-now">{told}</p>'
 
 
-def _context(towers: Towers, line: str, heard: int, language: str) -> str:
+def _context(towers: Clip, line: str, heard: int, language: str) -> str:
     """The pieces of a sentence, and all numbers that the UNet hears of it, as a picture."""
     states = towers.context(line)
     limit = float(states.abs().max())

@@ -11,6 +11,7 @@ from html import escape
 import gradio as gr
 
 from kernels.bench import results
+from kernels.registry import KERNELS
 
 from ...page import Page
 from ...texts import request_language, say
@@ -21,14 +22,13 @@ from . import texts
 
 DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
 INK = "#123456"  # in plots; becomes the page's own text colour
-MODES = (("attention", "forward"), ("attention", "backward"), ("word_attention", "forward"),
-         ("group_norm", "forward"), ("group_norm", "backward"))  # fmt: skip
+MODES = [(kernel.name, mode) for kernel in KERNELS.values() for mode in kernel.modes]
 
 
 def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
-    measured = results.read()
+    measured = results.load_results()
     with gr.Column(elem_id="gb-here", elem_classes="gb-card", min_width=0):
         _heading(i18n("kernels_here"), i18n("kernels_here_hint"))
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
@@ -68,7 +68,7 @@ def build(page: Page) -> None:
 @lru_cache(64)
 def drawn(name: str, kernel: str, mode: str, language: str) -> str:
     """The plots of one file of results."""
-    rows = results.read()[name]
+    rows = results.load_results()[name]
     here = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
     return bars(here, language) + roofline(rows, mode)
 
@@ -87,8 +87,8 @@ def _machine(rows: list[dict]) -> str:
 
 
 def _operation(kernel: str, mode: str) -> str:
-    names = {"attention": "Attention", "word_attention": "Word maps", "group_norm": "GroupNorm"}
-    return f"{names[kernel]} · {mode}"
+    label = KERNELS[kernel].label
+    return f"{label[0].upper()}{label[1:]} · {mode}"
 
 
 def bars(rows: list[dict], language: str) -> str:

@@ -10,8 +10,8 @@ from demo.ui import theme
 from demo.workspace import layout
 
 
-def test_describe(fake_models, fake_shelf):
-    page = demo.build(fake_shelf(fake_models()))
+def test_describe(fake_models, fake_model_cache):
+    page = demo.build(fake_model_cache(fake_models()))
     found = {
         "ids": [b.elem_id for b in page.blocks.values() if getattr(b, "elem_id", None)],
         "texts": texts.translations().translations_dict,

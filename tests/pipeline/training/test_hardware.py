@@ -52,7 +52,7 @@ def test_a_kernel_that_fails_backward_is_found_before_the_training(
 
     monkeypatch.setattr(failures, "BLACKLIST", {})
     monkeypatch.setattr(backends, "BLACKLIST", failures.BLACKLIST)
-    monkeypatch.setattr(attention, "_backward_kernels", broken)
+    monkeypatch.setattr(attention, "launch_backward", broken)
     monkeypatch.setattr(backends, "order", lambda *_: ("triton", "math"))
     unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet")
     with pytest.raises(InputError, match=r"backend triton failed at .* misaligned address"):
