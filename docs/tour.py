@@ -1,8 +1,8 @@
 """Draw docs/tour.webp, the moving picture of the README: python docs/tour.py.
 
-A picture appears step by step, decoded from the clean latents that the UNet predicts; then each word
-of its prompt is highlighted with its cross-attention map over the picture. Everything comes from
-one call of `models.stream(..., words=True)`.
+A picture appears step by step, decoded from the predicted clean latents; then words of its prompt
+are highlighted with their cross-attention maps over the picture. Everything comes from one call of
+`models.stream(..., words=True)`.
 """
 
 from __future__ import annotations
