@@ -47,8 +47,8 @@ def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
     """Return the root mean square distance of 64 points to the exact solution, for each count.
 
     It is measured at a noise level that every count visits: the lowest of the schedule, or
-    timestep 99 for samplers bound to timesteps. The step from there to zero is the denoiser's answer for all of
-    them and says nothing about the method.
+    timestep 99 for samplers bound to timesteps. The step from there to zero is the denoiser's
+    answer for all of them and says nothing about the method.
     """
     row = ORDERS[sampler]
     found = []

@@ -34,7 +34,7 @@ def make_sampler(
 
 def _run(model: Model) -> Coroutine:
     x = model.first
-    past: list[tuple[torch.Tensor, float]] = []  # (denoised, h) of earlier steps, latest first
+    history: list[tuple[torch.Tensor, float]] = []  # (denoised, h) of earlier steps, latest first
     for i, (s, s_next) in enumerate(zip(model.sigmas, model.sigmas[1:], strict=False)):
         denoised = yield from model.denoise(x, s, i)
         if s_next == 0:
@@ -46,15 +46,15 @@ def _run(model: Model) -> Coroutine:
         phi_3 = phi_2 / y - 0.5
         slopes = []  # divided differences of the denoised, times h
         newer = denoised
-        for older, h_older in past:
+        for older, h_older in history:
             slopes.append((newer - older) * (h / h_older))
             newer = older
-        if len(past) == 1:
+        if len(history) == 1:
             x = x + phi_2 * slopes[0]
-        elif past:
-            (_, h_1), (_, h_2) = past
+        elif history:
+            (_, h_1), (_, h_2) = history
             bend = (slopes[0] - slopes[1]) / (h_1 + h_2)
             x = x + phi_2 * (slopes[0] + h_1 * bend) - phi_3 * h * bend
         x = x + s_next * math.sqrt(-math.expm1(-y)) * model.noise(x)
-        past = [(denoised, h), *past][:2]
+        history = [(denoised, h), *history][:2]
     return x

@@ -21,7 +21,8 @@ import torch
 from .base import Answer, Query
 from .prediction import output_in_sigma_scale
 
-SCHEDULER_CONFIG: dict[
+SCHEDULER_CONFIG: dict[str, Any] = {
+    # Stable Diffusion's; "trailing" so that uniform steps begin at the top
     str, Any
 ] = {  # Stable Diffusion's; "trailing" so that uniform steps begin at the top
     "beta_start": 0.00085,
