@@ -23,8 +23,6 @@ from .prediction import output_in_sigma_scale
 
 SCHEDULER_CONFIG: dict[str, Any] = {
     # Stable Diffusion's; "trailing" so that uniform steps begin at the top
-    str, Any
-] = {  # Stable Diffusion's; "trailing" so that uniform steps begin at the top
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
