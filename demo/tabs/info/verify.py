@@ -14,7 +14,8 @@ import gradio as gr
 from pipeline import verify
 from pipeline.errors import InputError
 from pipeline.metadata import containers, receipt
-from pipeline.verify import StepChecked, Verdict
+from pipeline.metadata.verdict import Verdict
+from pipeline.verify import StepChecked
 
 from ...texts import TEXTS, request_language, say
 from ...ui.failures import (
@@ -200,34 +201,8 @@ def card(verdict: Verdict, language: str) -> str:
 
 
 def sentences(verdict: Verdict, language: str) -> list[str]:
-    """What Verdict.sentences says, in the visitor's language."""
-    numbers = {"steps": verdict.steps, "step": verdict.step}
-    all_steps = verdict.step is None or verdict.step > verdict.steps
-    if verdict.kind == "other":
-        return [say("said_other", language, model=verdict.model, here=verdict.here)]
-    if verdict.kind == "identical":
-        key = "said_identical" if verdict.steps else "said_identical_pixels"
-        return [say(key, language, **numbers)]
-    found = [say(f"said_tampered_{name}", language) for name in verdict.altered]
-    if not verdict.same:
-        return found
-    if all_steps and verdict.altered == ("text",):
-        return [*found, say("said_true_text", language, **numbers)]
-    if all_steps:
-        found.append(say("said_true" if found else "said_departs_pixels", language, **numbers))
-    else:
-        found.append(
-            say(f"said_departs_{'step' if verdict.step else 'start'}", language, **numbers)
-        )
-        if verdict.amount is not None:
-            found.append(say("said_amount", language, amount=verdict.amount))
-        if verdict.final is not None and verdict.step < verdict.steps:
-            found.append(say("said_final", language, final=verdict.final))
-    if verdict.pixels is None:
-        return [*found, say("said_size", language)]
-    if not verdict.pixels.largest:
-        return [*found, say("said_no_pixels", language)]
-    return [*found, say("said_pixels", language, **verdict.pixels._asdict())]
+    """Return the sentences of a verdict in the visitor's language."""
+    return [say(f"said_{key}", language, **values) for key, values in verdict.facts]
 
 
 def _note(words: str) -> str:

@@ -18,6 +18,7 @@ from pipeline import InputError, load, tasks, verify
 from pipeline.metadata import receipt
 from pipeline.metadata.fingerprint import fingerprint
 from pipeline.metadata.save import save_picture
+from pipeline.metadata.verdict import KINDS
 from pipeline.model_cache import ModelCache
 
 
@@ -153,7 +154,7 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
         assert kinds == ["same", "same", "apart", "same"]
         words = unescape(" ".join(verifying.sentences(found, language)))
         assert f"{found.amount:.2g}" in words and "2" in words and "3" in words
-    assert set(verifying.MARKS) == set(verify.KINDS)
+    assert set(verifying.MARKS) == set(KINDS)
 
 
 def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
