@@ -19,19 +19,19 @@ from PIL import Image
 
 from pipeline.samplers import SAMPLERS, check_pair, make_sampler
 from pipeline.samplers.gaussian_mixture import (
-    NOISE,
-    Guided,
-    Mixture,
+    SCHEDULER_CONFIG,
+    GaussianMixture,
+    GuidedMixture,
     distance,
-    drawn,
     even_noise,
-    luck,
-    seen,
+    expected_distance,
+    run_sampler,
+    to_points,
 )
 
 from ...texts import say
 
-DATA = Mixture(
+DATA = GaussianMixture(
     np.array([0.45, 0.30, 0.25]),
     np.array([[-1.05], [0.43], [1.37]]),
     np.array([0.25, 0.2, 0.18]),
@@ -70,12 +70,12 @@ class Run:
     @cached_property
     def distance(self) -> float:
         """The Wasserstein distance from the ends to DATA."""
-        return distance(self.ends, GRID, DATA.below(GRID))
+        return distance(self.ends, GRID, DATA.cdf(GRID))
 
     def inside(self, name: str) -> float:
         """Return the share of the ends that most likely belong to a class."""
-        shares = DATA.shares(self.ends[:, None], 0.0)
-        return float((shares[:, CLASSES[name]].sum(1) > 0.5).mean())
+        classes = DATA.responsibilities(self.ends[:, None], 0.0)
+        return float((classes[:, CLASSES[name]].sum(1) > 0.5).mean())
 
 
 def resolve_schedule(sampler: str, schedule: str) -> str:
@@ -84,7 +84,7 @@ def resolve_schedule(sampler: str, schedule: str) -> str:
 
 
 @lru_cache(512)
-def run_sampler(
+def run_paths(
     sampler: str, schedule: str, steps: int, seed: int = 0, name: str = "", scale: float = 0.0
 ) -> Run:
     """Run a sampler on COUNT numbers; the first noise is always the same.
@@ -94,25 +94,25 @@ def run_sampler(
     model = guided_model(name, scale) if name else DATA
     plan, generator = resolve_schedule(sampler, schedule), torch.Generator().manual_seed(seed)
     noise = even_noise(COUNT)
-    ends, queries = drawn(
-        make_sampler(sampler, plan, NOISE, noise, steps, generator, seed), model.answer
+    ends, queries = run_sampler(
+        make_sampler(sampler, plan, SCHEDULER_CONFIG, noise, steps, generator, seed), model.answer
     )
     firsts = {query.step: query for query in reversed(queries)}
     on_way = [firsts[step] for step in sorted(firsts)]
     every = slice(COUNT // SHOWN // 2, None, COUNT // SHOWN)
-    paths = np.stack([*(seen(query.x)[every, 0] for query in on_way), ends[every, 0]])
+    paths = np.stack([*(to_points(query.x)[every, 0] for query in on_way), ends[every, 0]])
     sigmas = (*(query.sigma for query in on_way), 0.0)
     return Run(sampler, plan, sigmas, paths, ends[:, 0], len(queries))
 
 
-def guided_model(name: str, scale: float) -> Guided:
+def guided_model(name: str, scale: float) -> GuidedMixture:
     """Return the exact model of DATA with guidance to a class."""
-    return Guided(DATA, DATA.part(CLASSES[name]), scale)
+    return GuidedMixture(DATA, DATA.subset(CLASSES[name]), scale)
 
 
 def sampling_error() -> float:
     """Return the expected distance of COUNT numbers that are drawn from DATA itself."""
-    return luck(COUNT, GRID, DATA.below(GRID))
+    return expected_distance(COUNT, GRID, DATA.cdf(GRID))
 
 
 def to_x(sigma: float) -> float:
@@ -172,7 +172,7 @@ def render_paths(
 
 def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
     """Return (model calls, distance to the data) for each number of steps in COUNTS."""
-    runs = (run_sampler(sampler, schedule, steps) for steps in COUNTS)
+    runs = (run_paths(sampler, schedule, steps) for steps in COUNTS)
     return [(done.calls, done.distance) for done in runs]
 
 

@@ -18,7 +18,7 @@ from pipeline.samplers import (
     sigma,
     unsupported,
 )
-from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
+from pipeline.samplers.gaussian_mixture import GaussianMixture, GuidedMixture, distance
 
 from ...page import Page
 from ...texts import request_language, say
@@ -43,8 +43,8 @@ CODE = (
     make_sampler,
     diffusers_adapter._run,
     sigma.ancestral,
-    Mixture,
-    Guided,
+    GaussianMixture,
+    GuidedMixture,
     distance,
     Denoiser.__call__,
 )
@@ -196,7 +196,7 @@ def clamp(value: Any, limits: tuple[Any, Any]) -> Any:
 def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language: str) -> str:
     """Return a sampler's paths, and how far from the data they end."""
     try:
-        done = sampler_paths.run_sampler(sampler, schedule, steps, seed)
+        done = sampler_paths.run_paths(sampler, schedule, steps, seed)
     except InputError as error:
         return error_paragraph(str(error))
     plan = SCHEDULES[done.schedule].label
@@ -217,18 +217,18 @@ def render_guidance(
 ) -> tuple[str, str]:
     """Return the guided paths with their figures, and the formula with numbers of step `at`."""
     try:
-        done = sampler_paths.run_sampler(sampler, "automatic", steps, 0, name, scale)
+        done = sampler_paths.run_paths(sampler, "automatic", steps, 0, name, scale)
     except InputError as error:
         return error_paragraph(str(error)), ""
     at = min(at, len(done.sigmas) - 2)
     model, grid = sampler_paths.guided_model(name, scale), sampler_paths.GRID
-    promised, own = model.promised(grid), model.chosen.density(grid[:, None])
+    promised, own = model.target_density(grid), model.cond.density(grid[:, None])
     step = grid[1] - grid[0]
     figures = {
         "inside": f"{done.inside(name):.1%}",
-        "mean": f"{done.ends.mean():.2f} ({_mean(model.chosen):.2f})",
-        "spread": f"{done.ends.std():.2f} ({_spread(model.chosen):.2f})",
-        "to_class": f"{distance(done.ends, grid, model.chosen.below(grid)):.3f}",
+        "mean": f"{done.ends.mean():.2f} ({_mean(model.cond):.2f})",
+        "spread": f"{done.ends.std():.2f} ({_spread(model.cond):.2f})",
+        "to_class": f"{distance(done.ends, grid, model.cond.cdf(grid)):.3f}",
         "to_promise": f"{distance(done.ends, grid, promised.cumsum() * step):.3f}",
     }
     rows = "".join(_figure(f"zero_{key}", text, language, key) for key, text in figures.items())
@@ -246,7 +246,7 @@ def render_formula(done: sampler_paths.Run, name: str, scale: float, at: int, la
     """Return score = all + w (class - all) with the numbers of step `at` of path FOLLOWED."""
     model, sigma = sampler_paths.guided_model(name, scale), done.sigmas[at]
     x = np.array([[done.paths[at, FOLLOWED] * np.hypot(1, sigma)]])
-    whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.whole, model.chosen))
+    whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.uncond, model.cond))
     both = whole + scale * (own - whole)
     place = say(
         "zero_at_step", language, step=at + 1, steps=len(done.sigmas) - 1,
@@ -290,10 +290,10 @@ def _bracket(number: float) -> str:
     return f"({_minus(number)})" if number < 0 else _minus(number)
 
 
-def _mean(mixture: Mixture) -> float:
+def _mean(mixture: GaussianMixture) -> float:
     return float(mixture.weights @ mixture.means[:, 0])
 
 
-def _spread(mixture: Mixture) -> float:
+def _spread(mixture: GaussianMixture) -> float:
     centred = (mixture.means[:, 0] - _mean(mixture)) ** 2
     return float(np.sqrt(mixture.weights @ (mixture.deviations**2 + centred)))

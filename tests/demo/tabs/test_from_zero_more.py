@@ -47,7 +47,7 @@ def choose(page, name, label):
 
 
 def far(sampler, steps, schedule="automatic", seed=0):
-    return f"{sampler_paths.run_sampler(sampler, schedule, steps, seed).distance:.4f}"
+    return f"{sampler_paths.run_paths(sampler, schedule, steps, seed).distance:.4f}"
 
 
 def test_the_page_says_how_far_the_samplers_end(visit):
@@ -84,7 +84,7 @@ def test_guidance_moves_paths_into_the_class_and_beyond(visit):
     found = {}
     for scale in (0, 1, 8):
         slide(page, "zero-scale", scale)
-        done = sampler_paths.run_sampler("dpmpp_2m", "automatic", 25, 0, "right", float(scale))
+        done = sampler_paths.run_paths("dpmpp_2m", "automatic", 25, 0, "right", float(scale))
         becomes(page, "zero-guided", "mean", f"{done.ends.mean():.2f} (0.86)")
         kinds = ("inside", "spread", "to_class", "to_promise")
         found[scale] = [
@@ -97,7 +97,7 @@ def test_guidance_moves_paths_into_the_class_and_beyond(visit):
     assert to_promise[2] > 10 * to_promise[0]  # what the formula seems to promise is not reached
     choose_left = page.locator("#zero-class label").first
     choose_left.click()
-    done = sampler_paths.run_sampler("dpmpp_2m", "automatic", 25, 0, "left", 8.0)
+    done = sampler_paths.run_paths("dpmpp_2m", "automatic", 25, 0, "left", 8.0)
     becomes(page, "zero-guided", "inside", f"{done.inside('left'):.1%}")
 
 
@@ -134,19 +134,19 @@ def test_the_formula_has_the_numbers_of_the_step(visit):
 def test_any_sampler_of_the_table_has_its_panel(sampler):
     for schedule in ("automatic", "karras"):
         html = sampling.render_sampler(sampler, schedule, 2, 3, "en")
-        done = sampler_paths.run_sampler(sampler, schedule, 2, 3)
+        done = sampler_paths.run_paths(sampler, schedule, 2, 3)
         assert f"<dd>{done.distance:.4f}</dd>" in html and f"<dd>{done.calls}</dd>" in html
         assert done.distance == distance(
-            done.ends, sampler_paths.GRID, sampler_paths.DATA.below(sampler_paths.GRID)
+            done.ends, sampler_paths.GRID, sampler_paths.DATA.cdf(sampler_paths.GRID)
         )
         assert done.paths.shape == (3, sampler_paths.SHOWN) and np.isfinite(done.ends).all()
 
 
 def test_without_new_noise_paths_keep_their_order():
     for sampler, ordered in (("ddim", True), ("dpmpp_2m", True), ("euler_a", False)):
-        ends = sampler_paths.run_sampler(sampler, "automatic", 30).ends
+        ends = sampler_paths.run_paths(sampler, "automatic", 30).ends
         assert (np.diff(ends) > 0).all() == ordered
-    ddpm, euler = (sampler_paths.run_sampler(s, "automatic", 12).paths for s in ("ddpm", "euler_a"))
+    ddpm, euler = (sampler_paths.run_paths(s, "automatic", 12).paths for s in ("ddpm", "euler_a"))
     np.testing.assert_allclose(ddpm[:-1], euler[:-1], atol=1e-2)  # one method in two scales
 
 
