@@ -18,19 +18,19 @@ from PIL import Image
 
 from pipeline.samplers import SAMPLERS, check_pair, make_sampler
 from pipeline.samplers.gaussian_mixture import (
-    NOISE,
-    Guided,
-    Mixture,
+    SCHEDULER_CONFIG,
+    GaussianMixture,
+    GuidedMixture,
     distance,
-    drawn,
     even_noise,
-    luck,
-    seen,
+    expected_distance,
+    run_sampler,
+    to_points,
 )
 
 from ...texts import say
 
-DATA = Mixture(
+DATA = GaussianMixture(
     np.array([0.45, 0.30, 0.25]),
     np.array([[-1.05], [0.43], [1.37]]),
     np.array([0.25, 0.2, 0.18]),
@@ -69,12 +69,12 @@ class Run:
     @cached_property
     def distance(self) -> float:
         """From the ends to DATA."""
-        return distance(self.ends, GRID, DATA.below(GRID))
+        return distance(self.ends, GRID, DATA.cdf(GRID))
 
     def inside(self, name: str) -> float:
         """The share of the ends that most likely belong to the class."""
-        shares = DATA.shares(self.ends[:, None], 0.0)
-        return float((shares[:, CLASSES[name]].sum(1) > 0.5).mean())
+        responsibilities = DATA.responsibilities(self.ends[:, None], 0.0)
+        return float((responsibilities[:, CLASSES[name]].sum(1) > 0.5).mean())
 
 
 def taken(sampler: str, schedule: str) -> str:
@@ -91,24 +91,24 @@ def run(
     model = guided(name, scale) if name else DATA
     plan, generator = taken(sampler, schedule), torch.Generator().manual_seed(seed)
     noise = even_noise(COUNT)
-    ends, queries = drawn(
-        make_sampler(sampler, plan, NOISE, noise, steps, generator, seed), model.answer
+    ends, queries = run_sampler(
+        make_sampler(sampler, plan, SCHEDULER_CONFIG, noise, steps, generator, seed), model.answer
     )
     firsts = {query.step: query for query in reversed(queries)}
     on_way = [firsts[step] for step in sorted(firsts)]
     every = slice(COUNT // SHOWN // 2, None, COUNT // SHOWN)
-    paths = np.stack([*(seen(query.x)[every, 0] for query in on_way), ends[every, 0]])
+    paths = np.stack([*(to_points(query.x)[every, 0] for query in on_way), ends[every, 0]])
     sigmas = (*(query.sigma for query in on_way), 0.0)
     return Run(sampler, plan, sigmas, paths, ends[:, 0], len(queries))
 
 
-def guided(name: str, scale: float) -> Guided:
-    return Guided(DATA, DATA.part(CLASSES[name]), scale)
+def guided(name: str, scale: float) -> GuidedMixture:
+    return GuidedMixture(DATA, DATA.subset(CLASSES[name]), scale)
 
 
 def fortune() -> float:
     """The distance of as many numbers drawn from DATA, by luck alone."""
-    return luck(COUNT, GRID, DATA.below(GRID))
+    return expected_distance(COUNT, GRID, DATA.cdf(GRID))
 
 
 def across(sigma: float) -> float:

@@ -17,7 +17,7 @@ from pipeline.samplers import (
     sigma,
     unsupported,
 )
-from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
+from pipeline.samplers.gaussian_mixture import GaussianMixture, GuidedMixture, distance
 
 from ...page import Page
 from ...texts import request_language, say
@@ -35,8 +35,8 @@ CODE = (
     make_sampler,
     diffusers_adapter._run,
     sigma.ancestral,
-    Mixture,
-    Guided,
+    GaussianMixture,
+    GuidedMixture,
     distance,
     Denoiser.__call__,
 )
@@ -212,13 +212,13 @@ def guidance(
         return error_paragraph(str(error)), ""
     at = min(at, len(done.sigmas) - 2)
     model, grid = sampler_paths.guided(name, scale), sampler_paths.GRID
-    promised, own = model.promised(grid), model.chosen.density(grid[:, None])
+    promised, own = model.target_density(grid), model.cond.density(grid[:, None])
     step = grid[1] - grid[0]
     figures = {
         "inside": f"{done.inside(name):.1%}",
-        "mean": f"{done.ends.mean():.2f} ({_mean(model.chosen):.2f})",
-        "spread": f"{done.ends.std():.2f} ({_spread(model.chosen):.2f})",
-        "to_class": f"{distance(done.ends, grid, model.chosen.below(grid)):.3f}",
+        "mean": f"{done.ends.mean():.2f} ({_mean(model.cond):.2f})",
+        "spread": f"{done.ends.std():.2f} ({_spread(model.cond):.2f})",
+        "to_class": f"{distance(done.ends, grid, model.cond.cdf(grid)):.3f}",
         "to_promise": f"{distance(done.ends, grid, promised.cumsum() * step):.3f}",
     }
     rows = "".join(_figure(f"zero_{key}", text, language, key) for key, text in figures.items())
@@ -236,7 +236,7 @@ def formula(done: sampler_paths.Run, name: str, scale: float, at: int, language:
     """score = all + w (class - all) at step `at` of the path that is followed."""
     model, sigma = sampler_paths.guided(name, scale), done.sigmas[at]
     x = np.array([[done.paths[at, FOLLOWED] * np.hypot(1, sigma)]])
-    whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.whole, model.chosen))
+    whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.uncond, model.cond))
     both = whole + scale * (own - whole)
     place = say(
         "zero_at_step", language, step=at + 1, steps=len(done.sigmas) - 1,

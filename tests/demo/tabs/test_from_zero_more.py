@@ -137,7 +137,7 @@ def test_any_sampler_of_the_table_has_its_panel(sampler):
         done = sampler_paths.run(sampler, schedule, 2, 3)
         assert f"<dd>{done.distance:.4f}</dd>" in html and f"<dd>{done.calls}</dd>" in html
         assert done.distance == distance(
-            done.ends, sampler_paths.GRID, sampler_paths.DATA.below(sampler_paths.GRID)
+            done.ends, sampler_paths.GRID, sampler_paths.DATA.cdf(sampler_paths.GRID)
         )
         assert done.paths.shape == (3, sampler_paths.SHOWN) and np.isfinite(done.ends).all()
 

@@ -16,6 +16,7 @@ from demo.tabs.info import verify as verifying
 from demo.texts import TEXTS, say
 from pipeline import InputError, load, tasks, verify
 from pipeline.metadata import receipt
+from pipeline.metadata.fingerprint import fingerprint
 from pipeline.metadata.save import save_picture
 from pipeline.model_cache import ModelCache
 
@@ -41,7 +42,7 @@ def changed(path, change=None, paint=None):
     picture = opened.convert("RGB")
     if paint:
         picture.paste(paint, (8, 8, 24, 24))
-    picture.info = {"parameters": opened.info["parameters"], "receipt": receipt.written(about)}
+    picture.info = {"parameters": opened.info["parameters"], "receipt": receipt.to_json(about)}
     return save_picture(picture, path)
 
 
@@ -141,7 +142,7 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
 
     def other(about):
         about["versions"]["<i>torch"] = "<b>1</b>"
-        about["steps"][2] = str(receipt.mark(models.generate(steps=1, seed=9).latents[0]))
+        about["steps"][2] = str(fingerprint(models.generate(steps=1, seed=9).latents[0]))
 
     found = verify.verify(models, changed(path, other))
     assert (found.kind, found.step, found.steps) == ("departs", 2, 3)
