@@ -80,7 +80,7 @@ def build(page: Page) -> None:
 
 def _looks(models, path: str, size: tuple, language: str):
     """What the chapter shows of the picture at `path`: (HTML, None), then (None, book)."""
-    from pipeline.images.open import fitted, open_picture, to_tensor
+    from pipeline.images.open import fit_image, open_picture, to_tensor
     from pipeline.latents.autoencode import decode_picture, encode_picture
     from pipeline.latents.vae import factor
     from pipeline.options import GenerateOptions
@@ -88,7 +88,7 @@ def _looks(models, path: str, size: tuple, language: str):
     asked = models.resolve(GenerateOptions(prompt="", width=size[0], height=size[1]))
     grain = factor(models.vae)
     width, height = (side // grain * grain for side in (asked.width, asked.height))
-    image = fitted(open_picture(path).image, width, height)
+    image = fit_image(open_picture(path).image, width, height)
     latents = encode_picture(models, image)
     back = decode_picture(models, latents)
     error = float((to_tensor(image) - to_tensor(back)).abs().mean()) * 255

@@ -57,14 +57,14 @@ class Seen:
 
     def with_picture(self, path: str, *, own: bool = False) -> Seen:
         """One more, from a file."""
-        from pipeline.images.open import fitted, open_picture
+        from pipeline.images.open import fit_image, open_picture
 
         image = open_picture(path).image
         side = min(*image.size, SIDE)
         vector = _towers(self.folder).embed_pictures([image])
         vectors = vector if self.vectors is None else torch.cat([self.vectors, vector])
         small = image.size == (side, side)
-        source = png_url(image) if small else data_url(fitted(image, side, side), side)
+        source = png_url(image) if small else data_url(fit_image(image, side, side), side)
         drawn = self.drawn + (not own)
         return replace(self, sources=(*self.sources, source), drawn=drawn, vectors=vectors)
 
