@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from pipeline.metadata.import_settings import Settings, understand
+from pipeline.metadata.import_settings import Settings, parse_settings
 from pipeline.samplers import SAMPLERS, SCHEDULES
 
 from ..texts import request_language, say
@@ -38,7 +38,7 @@ ABSENT |= dict.fromkeys(TEXT_NUMBERS, "")
 
 def read_parameters(text: str, model_cache: ModelCache) -> Settings:
     """Parse a parameters text; models are found by the hashes of the model cache."""
-    return understand(text, model_cache.hashes())
+    return parse_settings(text, model_cache.hashes())
 
 
 def render_settings(read: Settings, language: str) -> str:

@@ -124,16 +124,13 @@ class Adapters:
         fits = len(lora.parts) - len(misfits)
         example = f"{fits} of its {len(lora.parts)} parts fit, {short(misfits[0])} does not"
         name = short(lora.path.name)
-        if (
-            lora.cross_attention_dim is None
-            or lora.cross_attention_dim == self._cross_attention_dim
-        ):
+        if lora.cross_attention_dim in (None, self._cross_attention_dim):
             made = f" for {_full_name(lora.family)}" if lora.family else ""
             return f"{name} is a LoRA{made} that was not made for this model: {example}."
-        made = _full_name(FAMILIES.get(lora.cross_attention_dim)) or "another model"
+        made = _full_name(FAMILIES.get(lora.cross_attention_dim or 0)) or "another model"
         here = _full_name(FAMILIES.get(self._cross_attention_dim)) or "another one"
         return (
-            f"{name} is a LoRA for {made} (it listens to words of size {lora.cross_attention_dim});"
+            f"{name} is a LoRA for {made} (it takes a context of size {lora.cross_attention_dim});"
             f" this model is {here} ({self._cross_attention_dim}): {example}."
         )
 

@@ -169,7 +169,7 @@ def pixels_digest(image: Image.Image) -> str:
 
 def text_digest(text: str) -> str:
     """Return the SHA-256 of a parameters text."""
-    return hashlib.sha256(infotext.clean(text).encode()).hexdigest()
+    return hashlib.sha256(infotext.clean_text(text).encode()).hexdigest()
 
 
 def to_json(fields: dict) -> str:
@@ -216,7 +216,7 @@ def _reject_constant(name: str) -> float:
 
 def read(path: str | Path) -> Receipt:
     """Return the receipt of a PNG file; InputError in one sentence where none can be read."""
-    found = containers.texts(path, KEYWORD)
+    found = containers.read_texts(path, KEYWORD)
     name = Path(path).name
     if KEYWORD in found:
         return parse(found[KEYWORD], name)

@@ -16,7 +16,7 @@ WINDOW = 77  # of CLIP: 75 tokens between start and end
 BACKTRACK = 20  # a chunk ends at its last comma if no more tokens than these follow it
 
 
-class Entry(NamedTuple):
+class PromptToken(NamedTuple):
     """One position of a chunk: a token, or vector number `vector` of an embedding."""
 
     token: int
@@ -25,7 +25,9 @@ class Entry(NamedTuple):
     vector: int = 0
 
 
-Unit = list[Entry] | Break  # what must not be torn apart: a token, an embedding's vectors, a BREAK
+# What must not be divided: a token, the vectors of an embedding, or BREAK.
+Unit = list[PromptToken] | Break
+WordSpans = tuple[tuple[str, list[int]], ...]
 
 
 def window(tokenizer: Any) -> int:
@@ -35,7 +37,7 @@ def window(tokenizer: Any) -> int:
 
 def chunks(
     tokenizer: Any, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
-) -> list[list[Entry]]:
+) -> list[list[PromptToken]]:
     """Split the text into rows of at most 75 entries; the empty text is one empty row.
 
     An embedding that fits into a row is not divided.
@@ -43,8 +45,8 @@ def chunks(
     body = window(tokenizer) - 2
     comma = tokenizer.convert_tokens_to_ids(",</w>")
     comma = None if comma == tokenizer.unk_token_id else comma
-    rows: list[list[Entry]] = []
-    row: list[Entry] = []
+    rows: list[list[PromptToken]] = []
+    row: list[PromptToken] = []
     last_comma: int | None = None
     for unit in _units(tokenizer, segments, embeddings):
         if isinstance(unit, Break):
@@ -84,7 +86,7 @@ def count_tokens(
     return most
 
 
-def find_word_spans(tokenizer: Any, rows: list[list[Entry]]) -> tuple[tuple[str, list[int]], ...]:
+def find_word_spans(tokenizer: Any, rows: list[list[PromptToken]]) -> WordSpans:
     """Return each word and the positions of its tokens in the text encoder's context (K, E).
 
     CLIP's tokens tell where a word ends. A Han character is a word of its own, an embedding too.
@@ -145,7 +147,7 @@ def _units(
         text, weight, named = piece
         if named:
             count = embeddings[text].count
-            units.append([Entry(0, weight, text, vector) for vector in range(count)])
+            units.append([PromptToken(0, weight, text, vector) for vector in range(count)])
         else:
-            units += [[Entry(token, weight)] for token in next(ids)]
+            units += [[PromptToken(token, weight)] for token in next(ids)]
     return units

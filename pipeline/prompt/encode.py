@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
-from .chunks import Entry, chunks, count_tokens, find_word_spans, window
+from .chunks import PromptToken, WordSpans, chunks, count_tokens, find_word_spans, window
 from .embeddings import Embedding, insert_vectors, split_at_names
 from .syntax import Break, ParsedPrompt, Segment
 from .weights import MAX_WEIGHT
@@ -25,7 +25,6 @@ __all__ = ["Conditioning", "TextEncoder", "TextEncoders", "count_tokens", "encod
 
 NO_EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType({})
 MIN_MEAN = 0.01  # a mean smaller than this share of the states' size is chance
-WordSpans = tuple[tuple[str, list[int]], ...]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def encode_prompts(
 
     depth = _layer_from_end(text, clip_skip)
     usable, warnings = _usable_embeddings(text, (prompt, negative), embeddings)
-    texts: dict[tuple[Segment | Break, ...], list[list[list[Entry]]]] = {
+    texts: dict[tuple[Segment | Break, ...], list[list[list[PromptToken]]]] = {
         part.segments: [] for parsed in (prompt, negative) for part in parsed.parts
     }
     for segments, rows in texts.items():
@@ -155,7 +154,7 @@ def _usable_embeddings(
     usable = {name: e for name, e in embeddings.items() if e.fit(widths) is not None}
     others = [name for name in embeddings if name not in usable]
     segments = {s for parsed in prompts for part in parsed.parts for s in part.segments}
-    asked = {
+    named_in_prompts = {
         name
         for segment in segments
         if isinstance(segment, Segment)
@@ -166,7 +165,7 @@ def _usable_embeddings(
         f"The embedding {name} has width {_and(embeddings[name].widths)}, this model's text encoder"
         f" takes {_and(widths)}; it is left as plain words."
         for name in others
-        if name in asked
+        if name in named_in_prompts
     ]
 
 
@@ -176,7 +175,7 @@ def _and(numbers: tuple[int, ...]) -> str:
 
 def _encode_text(
     text: TextEncoders,
-    rows: list[list[list[Entry]]],
+    rows: list[list[list[PromptToken]]],
     count: int,
     depth: int,
     embeddings: Mapping[str, Embedding],
@@ -208,7 +207,7 @@ def _encode_text(
     return states[0] if len(states) == 1 else torch.cat(states, dim=-1), pooled
 
 
-def token_ids(tokenizer: Any, row: list[Entry]) -> list[int]:
+def token_ids(tokenizer: Any, row: list[PromptToken]) -> list[int]:
     """Return the 77 token numbers of a chunk: start, the row, end, padding."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = [tokenizer.bos_token_id, *(entry.token for entry in row), tokenizer.eos_token_id]
@@ -228,7 +227,7 @@ def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tens
     return norm(out.hidden_states[-depth]), None
 
 
-def _apply_weights(states: Tensor, rows: list[list[Entry]]) -> Tensor:
+def _apply_weights(states: Tensor, rows: list[list[PromptToken]]) -> Tensor:
     """Multiply each token's state by its weight, then restore each chunk's mean; (n, T, E).
 
     A1111's emphasis "Original". A chunk without weights is returned bit for bit. Where the mean is

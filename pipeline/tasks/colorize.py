@@ -46,7 +46,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw the picture in its own size, coloured at the size at which the model works."""
     from .. import engine
     from ..images import lab
-    from ..images.open import fitted
+    from ..images.open import fit_image
     from .common import resolve_size, start_from_image
 
     picture, usual = options.picture.image, models.defaults
@@ -56,7 +56,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     }
     left_out = {k: v for k, v in suited.items() if getattr(options, k) is None}
     options = resolve_size(models, options.model_copy(update=left_out), picture.size)
-    grey = lab.grey(fitted(picture, options.width, options.height, "stretch"))
+    grey = lab.grey(fit_image(picture, options.width, options.height, "stretch"))
     start = start_from_image(models, options, grey, {"Denoising strength": options.strength})
     start = replace(
         start,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..events import Events
     from ..model import Models
 
-FITS = ("crop", "stretch", "pad")  # see pictures.fitted
+FITS = ("crop", "stretch", "pad")  # see images.open.fit_image
 
 
 class Options(TaskOptions):
@@ -32,11 +32,11 @@ class Options(TaskOptions):
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw at the picture's own size where the model can, else in its shape at the model's size."""
     from .. import engine
-    from ..images.open import fitted
+    from ..images.open import fit_image
     from .common import resolve_size, start_from_image
 
     options = resolve_size(models, options, options.picture.image.size)
-    image = fitted(options.picture.image, options.width, options.height, options.fit)
+    image = fit_image(options.picture.image, options.width, options.height, options.fit)
     start = start_from_image(models, options, image, {"Denoising strength": options.strength})
     notes = options.picture.notes
     return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)

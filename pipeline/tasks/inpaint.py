@@ -81,7 +81,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
 
     from .. import engine
     from ..images import masks
-    from ..images.open import fitted
+    from ..images.open import fit_image
     from ..latents import vae
     from ..latents.autoencode import encode_picture
     from ..latents.initial_state import inpaint_conditioning
@@ -99,8 +99,8 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     part, hole = picture.crop(box), mask.crop(box)
     options = resolve_size(models, options, part.size)
     size = options.width, options.height
-    seen = fitted(part, *size, "stretch")
-    under = fitted(masks.fill(part, hole, options.fill, seed), *size, "stretch")
+    seen = fit_image(part, *size, "stretch")
+    under = fit_image(masks.fill(part, hole, options.fill, seed), *size, "stretch")
     kept = encode_picture(models, seen)
     paint = masks.latent_mask(hole, *size, vae.factor(models.vae))
 
@@ -111,7 +111,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     alpha = masks.feather(hole, options.mask_blur)
 
     def finish(drawn):
-        new = masks.composite(part, fitted(drawn, *part.size, "stretch"), alpha)
+        new = masks.composite(part, fit_image(drawn, *part.size, "stretch"), alpha)
         whole = picture.copy()
         whole.paste(new, box[:2])
         return whole

@@ -48,7 +48,7 @@ def cost(options: Options) -> float:
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw the picture `scale` times as large."""
     from .. import engine
-    from ..images.open import fitted
+    from ..images.open import fit_image
     from ..images.upscaler import UPSCALERS
     from .common import detail_schedule, resolve_tiling, scaled_size, start_from_image
 
@@ -75,10 +75,10 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     start = start_from_image(
         models,
         options,
-        fitted(big, width, height, "stretch"),
+        fit_image(big, width, height, "stretch"),
         fields,
         tile=tile,
-        postprocess=lambda drawn: fitted(drawn, *size, "stretch"),
+        postprocess=lambda drawn: fit_image(drawn, *size, "stretch"),
     )
     notes = options.picture.notes
     return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)

@@ -10,7 +10,7 @@ import torch
 import demo
 from demo import texts
 from kernels.bench import attention as benchmark
-from pipeline import GenerateOptions, InputError, samplers
+from pipeline import GenerateOptions, InputError, samplers, tasks
 from pipeline.__main__ import main
 from pipeline.backends import ATTENTION, bench
 from pipeline.introspection import arena
@@ -27,6 +27,19 @@ def test_describe(fake_models, fake_model_cache, capsys):
     listed = {"samplers": capsys.readouterr().out}
     main(["backends", "--device", "cpu"])
     listed["backends"] = capsys.readouterr().out
+    shown = {}
+    for name, words in {"all": ["--help"], "doodle": ["doodle", "--help"]}.items():
+        with pytest.raises(SystemExit):
+            main(words)
+        shown[name] = capsys.readouterr().out
+    options = tasks.options("doodle", wobble=4)
+    with pytest.raises(InputError) as wrong:
+        tasks.options("doodle", wobble="ten")
+    task = {
+        "wobble": options.wobble,
+        "cost": tasks.cost("doodle", options),
+        "sentence": str(wrong.value),
+    }
     page = demo.build(fake_model_cache(fake_models()))
     bench.add_providers()
     noise, config = torch.ones(1, 4, 2, 2), {"beta_schedule": "scaled_linear"}
@@ -45,6 +58,9 @@ def test_describe(fake_models, fake_model_cache, capsys):
         "sentence": str(error.value),
         "listed": listed,
         "choices": {name: choices(page, name) for name in ("sampler", "schedule", "attention")},
+        "help": shown,
+        "task": task,
+        "endpoints": page.get_api_info()["named_endpoints"],
         "schema": page.get_api_info()["named_endpoints"]["/generate"],
         "texts": texts.translations().translations_dict,
         "providers": list(benchmark.RUNS),

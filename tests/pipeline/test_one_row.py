@@ -1,4 +1,4 @@
-"""A new sampler, schedule or backend is one file and one row of a table.
+"""A new sampler, schedule, backend or task is one file and one row of a table.
 
 Fakes are added to a copy of the code and show in the listings, the page, the web API and the
 benchmark, in both languages, without a change anywhere else.
@@ -69,6 +69,28 @@ def run(q, k, v):
     return v
 '''
 BACKEND_ROW = 'Backend("returns its values", "直接返回数值。", "attention_lazy", rank=9)'
+TASK = '''
+"""Doodle: text to image with a wish."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .option_types import TaskOptions, integer
+
+
+class Options(TaskOptions):
+    wobble: Annotated[int, integer(0, 9)] = Field(3, description="How shaky the hand is, 0 to 9")
+
+
+def stream(models, options, *, words=False):
+    return models.stream(options, words=words)
+
+
+def cost(options):
+    return 2.0
+'''
+TASK_ROW = 'Task("Doodle", "draw with a shaky hand", signs=True)'
 
 
 def add_row(path: Path, table: str, key: str, value: str) -> None:
@@ -86,7 +108,7 @@ def add_row(path: Path, table: str, key: str, value: str) -> None:
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
-    """What describe_tables.py finds in a copy of the code with three rows more."""
+    """What describe_tables.py finds in a copy of the code with four rows more."""
     place = tmp_path_factory.mktemp("copy")
     for name in ("demo", "kernels", "pipeline"):
         ignore = shutil.ignore_patterns("__pycache__")
@@ -100,12 +122,14 @@ def described(tmp_path_factory):
         "pipeline/samplers/sleepy.py": SAMPLER,
         "pipeline/samplers/drowsy.py": SCHEDULE,
         "pipeline/backends/attention_lazy.py": BACKEND,
+        "pipeline/tasks/doodle.py": TASK,
     }
     for name, source in files.items():
         (place / name).write_text(source, encoding="utf-8")
     add_row(place / "pipeline/samplers/table.py", "SAMPLERS", "sleepy", SAMPLER_ROW)
     add_row(place / "pipeline/samplers/table.py", "SCHEDULES", "drowsy", SCHEDULE_ROW)
     add_row(place / "pipeline/backends/table.py", "ATTENTION", "lazy", BACKEND_ROW)
+    add_row(place / "pipeline/tasks/__init__.py", "TASKS", "doodle", TASK_ROW)
     report = place / "report.json"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "tests"],
@@ -158,3 +182,24 @@ def test_options_and_names_know_them(described):
 def test_they_run(described):
     assert described["sigmas"] == pytest.approx([8, 5, 2])
     assert described["attention"] == [[[[1.0] * 8]] * 2]
+
+
+def test_a_task_is_a_command_with_flags_of_its_own(described):
+    assert "doodle" in described["help"]["all"]
+    assert "draw with a shaky hand" in described["help"]["all"]
+    assert "--wobble" in described["help"]["doodle"] and "--steps" in described["help"]["doodle"]
+    assert "How shaky the hand is, 0 to 9" in described["help"]["doodle"]
+
+
+def test_a_task_is_an_endpoint_of_the_web_api(described):
+    endpoint = described["endpoints"]["/doodle"]
+    names = [parameter["parameter_name"] for parameter in endpoint["parameters"]]
+    assert names[0] == "prompt" and "wobble" in names and "seed" in names
+
+
+def test_a_task_is_checked_and_says_what_it_costs(described):
+    assert described["task"] == {
+        "wobble": 4,
+        "cost": 2.0,
+        "sentence": "Wobble must be a whole number from 0 to 9, not 'ten'.",
+    }

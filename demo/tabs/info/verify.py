@@ -84,7 +84,7 @@ class Panel:
         try:
             then = receipt.read(path)
         except InputError as error:
-            damaged = receipt.KEYWORD in containers.texts(path, receipt.KEYWORD)
+            damaged = receipt.KEYWORD in containers.read_texts(path, receipt.KEYWORD)
             said = error_paragraph(str(error)) if damaged else _note(say("verify_none", language))
             return updates | {self.about: said}
         steps = max(len(then.steps) - 1, 0)
