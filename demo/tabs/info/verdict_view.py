@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from pipeline.verify import StepChecked, Verdict
+from pipeline.metadata.verdict import Verdict
+from pipeline.verify import StepChecked
 
 from ...texts import TEXTS, say
 from ...ui.images import data_url
@@ -42,34 +43,8 @@ def render_verdict(verdict: Verdict, language: str) -> str:
 
 
 def verdict_sentences(verdict: Verdict, language: str) -> list[str]:
-    """Return the sentences of Verdict.sentences in a language."""
-    numbers = {"steps": verdict.steps, "step": verdict.step}
-    all_steps = verdict.step is None or verdict.step > verdict.steps
-    if verdict.kind == "other":
-        return [say("said_other", language, model=verdict.model, here=verdict.here)]
-    if verdict.kind == "identical":
-        key = "said_identical" if verdict.steps else "said_identical_pixels"
-        return [say(key, language, **numbers)]
-    found = [say(f"said_tampered_{name}", language) for name in verdict.altered]
-    if not verdict.same:
-        return found
-    if all_steps and verdict.altered == ("text",):
-        return [*found, say("said_true_text", language, **numbers)]
-    if all_steps:
-        found.append(say("said_true" if found else "said_departs_pixels", language, **numbers))
-    else:
-        found.append(
-            say(f"said_departs_{'step' if verdict.step else 'start'}", language, **numbers)
-        )
-        if verdict.amount is not None:
-            found.append(say("said_amount", language, amount=verdict.amount))
-        if verdict.final is not None and (verdict.step or 0) < verdict.steps:
-            found.append(say("said_final", language, final=verdict.final))
-    if verdict.pixels is None:
-        return [*found, say("said_size", language)]
-    if not verdict.pixels.largest:
-        return [*found, say("said_no_pixels", language)]
-    return [*found, say("said_pixels", language, **verdict.pixels._asdict())]
+    """Return the sentences of a verdict in the visitor's language."""
+    return [say(f"said_{key}", language, **values) for key, values in verdict.facts]
 
 
 def render_note(words: str) -> str:

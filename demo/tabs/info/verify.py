@@ -14,8 +14,9 @@ import gradio as gr
 from pipeline import verify
 from pipeline.errors import InputError
 from pipeline.metadata import containers, receipt
+from pipeline.metadata.verdict import Verdict
 from pipeline.model_cache import ModelCache
-from pipeline.verify import StepChecked, Verdict
+from pipeline.verify import StepChecked
 
 from ...page import Page
 from ...texts import request_language, say

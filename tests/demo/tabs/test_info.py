@@ -16,9 +16,10 @@ from demo.tabs.info import verdict_view
 from demo.tabs.info import verify as verifying
 from demo.texts import TEXTS, say
 from pipeline import InputError, load, tasks, verify
-from pipeline.metadata import receipt, verdict
+from pipeline.metadata import receipt
 from pipeline.metadata.fingerprint import fingerprint
 from pipeline.metadata.save import save_picture
+from pipeline.metadata.verdict import KINDS
 from pipeline.model_cache import ModelCache
 
 
@@ -154,7 +155,7 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
         assert kinds == ["same", "same", "apart", "same"]
         words = unescape(" ".join(verdict_view.verdict_sentences(found, language)))
         assert f"{found.amount:.2g}" in words and "2" in words and "3" in words
-    assert set(verdict_view.MARKS) == set(verdict.KINDS)
+    assert set(verdict_view.MARKS) == set(KINDS)
 
 
 def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
