@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +26,33 @@ ENVIRONMENT_LABELS = {  # of what may differ in the environment
     "memory": "memory",
     "lora": "LoRAs",
     "embedding": "textual inversions",
+}
+
+
+SENTENCES = {  # by the keys of Verdict.facts; the page has their translations
+    "identical": "All {steps} steps and every pixel came out again, bit for bit.",
+    "identical_pixels": "Every pixel came out again, bit for bit.",
+    "departs_start": "The latents differ before the first of {steps} steps.",
+    "departs_step": "The latents differ from step {step} of {steps} on.",
+    "departs_pixels": (
+        "All {steps} steps came out again, and were decoded to slightly other pixels."
+    ),
+    "amount": "By {amount:.2g} there (root mean square, estimated from the marks).",
+    "final": "By {final:.2g} at the end.",
+    "pixels": (
+        "{share:.1%} of the pixels differ, by {mean:.2g} of 255 on average over all and {largest} "
+        "at most."
+    ),
+    "no_pixels": "The pixels are the same.",
+    "size": "The picture made again has another size.",
+    "tampered_receipt": "The receipt was changed after it was written.",
+    "tampered_pixels": "The pixels are not those that the receipt was written for.",
+    "tampered_text": "The parameters text is not the one that the receipt was written for.",
+    "true": (
+        "All {steps} steps of the receipt came out again: the picture made again is the true one."
+    ),
+    "true_text": "All {steps} steps and every pixel came out again: only the text is another.",
+    "other": "It was made with {model}; the one here is {here}. Nothing was drawn.",
 }
 
 
@@ -81,66 +108,37 @@ class Verdict:
         return max(len(self.same) - 1, 0)
 
     @property
-    def sentences(self) -> list[str]:
-        """The verdict in English, the kind first."""
-        said = {
-            "identical": self._identical,
-            "departs": self._departs,
-            "tampered": self._tampered,
-            "other": self._other,
-        }[self.kind]()
-        return [f"{KINDS[self.kind]}: {said[0]}", *said[1:], *self._environment()]
-
-    def _identical(self) -> list[str]:
-        steps = f"all {self.steps} steps and " if self.steps else ""
-        return [f"{steps}every pixel came out again, bit for bit."]
-
-    def _departs(self) -> list[str]:
-        if self.step > self.steps:
-            again = f"all {self.steps} steps came out again, but not the pixels."
-            return [f"{again} {self._pixel_sentence()}"]
-        where = f"at step {self.step} of {self.steps}" if self.step else "before the first step"
-        amount = "" if self.amount is None else f" by {self.amount:.2g} there"
-        final = "" if self.final is None else f" and by {self.final:.2g} at the end"
-        return [
-            f"{where}; the latents differ{amount}{final} (RMS, estimated). {self._pixel_sentence()}"
-        ]
-
-    def _tampered(self) -> list[str]:
-        what = {
-            "receipt": "its receipt was changed after it was written",
-            "pixels": "its pixels are not those that its receipt was written for",
-            "text": "its parameters text is not the one that its receipt was written for",
-        }
-        said = [" and ".join(what[name] for name in self.altered) + "."]
+    def facts(self) -> list[tuple[str, dict[str, Any]]]:
+        """What the verdict says, in order: a key of SENTENCES and the values of its fields."""
+        steps: dict[str, Any] = {"steps": self.steps, "step": self.step}
+        if self.kind == "other":
+            return [("other", {"model": self.model, "here": self.here})]
+        if self.kind == "identical":
+            return [("identical" if self.steps else "identical_pixels", steps)]
+        facts: list[tuple[str, dict[str, Any]]] = [(f"tampered_{x}", {}) for x in self.altered]
         if not self.same:
-            return said
+            return facts
         if self.step is None or self.step > self.steps:
-            again = f"All {self.steps} steps of the receipt came out again"
-            if "pixels" in self.altered:
-                return [
-                    *said,
-                    f"{again}: this is the true picture changed. {self._pixel_sentence()}",
-                ]
-            return [*said, f"{again}, and every pixel: only the text is another."]
-        where = f"depart at step {self.step}" if self.step else "depart before the first step"
-        return [
-            *said,
-            f"The steps of the receipt {where} of {self.steps}. {self._pixel_sentence()}",
-        ]
-
-    def _other(self) -> list[str]:
-        return [f"it was made with {self.model}, and the one here is {self.here}."]
-
-    def _pixel_sentence(self) -> str:
+            if self.altered == ("text",):
+                return [*facts, ("true_text", steps)]
+            facts.append(("true" if facts else "departs_pixels", steps))
+        else:
+            facts.append(("departs_step" if self.step else "departs_start", steps))
+            if self.amount is not None:
+                facts.append(("amount", {"amount": self.amount}))
+            if self.final is not None and self.step < self.steps:
+                facts.append(("final", {"final": self.final}))
         if self.pixels is None:
-            return "The picture made again has another size."
+            return [*facts, ("size", {})]
         if not self.pixels.largest:
-            return "The pixels are the same."
-        return (
-            f"{self.pixels.share:.1%} of the pixels differ, by {self.pixels.mean:.2g} of 255 on"
-            f" average over all and {self.pixels.largest} at most."
-        )
+            return [*facts, ("no_pixels", {})]
+        return [*facts, ("pixels", self.pixels._asdict())]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict in English, its kind first, what differs in the environment last."""
+        first, *rest = (SENTENCES[key].format(**values) for key, values in self.facts)
+        return [f"{KINDS[self.kind]}: {first}", *rest, *self._environment()]
 
     def _environment(self) -> list[str]:
         if not self.environment:

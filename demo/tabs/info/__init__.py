@@ -22,8 +22,8 @@ from . import texts, verify
 def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
-    run = verify.verifier(page.model_cache, page.runner.on_device)
-    verify.endpoint(run)
+    run = verify.make_verifier(page.model_cache, page.runner.on_device)
+    verify.add_endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
             # A plain file: Gradio's picture component would decode what strangers send.
@@ -44,13 +44,13 @@ def build(page: Page) -> None:
             with gr.Column(visible=False, min_width=0) as usable:
                 fill_form.build_buttons(page, pasted, "info", tab="generate")
             file = gr.State()  # the path of the picture that is shown
-            panel = verify.panel(page, file, run)
+            panel = verify.build_panel(page, file, run)
 
     known = gr.State("")  # the text that is shown
     outputs = [known, file, picture, view, usable, sendable, *panel.outputs]
 
     no_picture = {file: None, picture: "", sendable: gr.update(visible=False)}
-    no_picture |= panel.opened(None, "en")
+    no_picture |= panel.show_receipt(None, "en")
 
     def open_file(path: str, request: gr.Request):
         """The file's text also goes into the box, to be read and copied.
@@ -66,7 +66,7 @@ def build(page: Page) -> None:
         language = request_language(request)
         filled = {dropped: None, pasted: text} | something(text, language)
         shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
-        return filled | shown | panel.opened(path, language)
+        return filled | shown | panel.show_receipt(path, language)
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""

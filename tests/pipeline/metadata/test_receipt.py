@@ -141,7 +141,7 @@ def test_identical(models, path):
     assert verdict.kind == "identical" and verdict.same == (True,) * 5
     assert verdict.step is None and not verdict.environment and not verdict.altered
     assert verdict.pixels == (0.0, 0, 0.0)
-    assert "all 4 steps and every pixel" in " ".join(verdict.sentences)
+    assert "All 4 steps and every pixel" in " ".join(verdict.sentences)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_another_machine_departs_and_says_by_how_much(models, tiny_model, path, 
     expected = {"attention": ("sdpa", "math"), "dtype": ("float32", "bfloat16")}
     assert rows[what] == expected[what] and "torch" not in rows
     said = " ".join(verdict.sentences)
-    assert f"at step {verdict.step} of 4" in said and f"was {rows[what][0]}, is" in said
+    assert f"from step {verdict.step} of 4" in said and f"was {rows[what][0]}, is" in said
 
 
 def test_other_threads_and_versions_are_named(models, path):
@@ -305,7 +305,7 @@ def test_changed_pixels(models, path):
     verdict = verify.verify(models, rewritten(path, image=image))
     assert verdict.kind == "tampered" and verdict.altered == ("pixels",)
     assert all(verdict.same) and verdict.pixels.share == pytest.approx(8 / 64**2)
-    assert "this is the true picture changed" in " ".join(verdict.sentences)
+    assert "the picture made again is the true one" in " ".join(verdict.sentences)
     # Elsewhere, where the steps depart, it is known all the same.
     verdict = verify.verify(models, path, attention="math")
     assert (verdict.kind, verdict.altered) == ("tampered", ("pixels",)) and not all(verdict.same)
@@ -323,7 +323,7 @@ def test_pixels_that_were_decoded_a_little_otherwise_elsewhere_are_no_forgery(mo
 
     verdict = verify.verify(models, rewritten(path, elsewhere, image=image))
     assert verdict.kind == "departs" and verdict.step == 5 and verdict.pixels.largest == 1
-    assert "but not the pixels" in verdict.sentences[0]
+    assert "decoded to slightly other pixels" in verdict.sentences[0]
 
 
 def test_a_changed_text(models, path, drawn):
@@ -342,7 +342,7 @@ def test_a_changed_receipt_is_known_without_drawing(models, path, monkeypatch):
     monkeypatch.setattr(models.unet, "forward", None)
     verdict = verify.verify(models, rewritten(path, change, digest=False))
     assert verdict.kind == "tampered" and verdict.altered == ("receipt",)
-    assert "its receipt was changed" in verdict.sentences[0]
+    assert "The receipt was changed" in verdict.sentences[0]
 
 
 @pytest.mark.parametrize("step", [0, 2, 4])
@@ -372,7 +372,7 @@ def test_a_receipt_of_fewer_or_more_steps_departs(models, path):
 def test_other_options_depart(models, path):
     verdict = verify.verify(models, rewritten(path, lambda a: a["options"].update(seed=6)))
     assert verdict.kind == "tampered" and verdict.step == 0  # and the text says another seed
-    assert "depart before the first step" in " ".join(verdict.sentences)
+    assert "differ before the first of 4 steps" in " ".join(verdict.sentences)
 
 
 def test_another_model_of_the_same_name(models, tiny_copy, path, monkeypatch):
