@@ -40,9 +40,9 @@ def build(page: Page) -> None:
             picture = gr.HTML(apply_default_css=False, elem_id="info-picture")
             view = gr.HTML(_nothing(i18n), apply_default_css=False, elem_id="info-settings")
             with gr.Row(visible=False, elem_id="info-send", elem_classes="gb-send") as sendable:
-                senders = send_to.row(page, "info")
+                senders = send_to.build_buttons(page, "info")
             with gr.Column(visible=False, min_width=0) as usable:
-                fill_form.buttons(page, pasted, "info", tab="generate")
+                fill_form.build_buttons(page, pasted, "info", tab="generate")
             file = gr.State()  # the path of the picture that is shown
             panel = verify.build_panel(page, file, run)
 
@@ -75,14 +75,16 @@ def build(page: Page) -> None:
         return something(text, request_language(request)) if text.strip() else nothing()
 
     def something(text: str, language: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.model_cache), language)
+        seen = fill_form.render_settings(
+            fill_form.read_parameters(text, page.model_cache), language
+        )
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:
         return {known: "", view: _nothing(i18n), usable: gr.update(visible=False), **no_picture}
 
     dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **UNQUEUED)
-    send_to.send(page, senders, [file], lambda path: path)
+    send_to.wire_buttons(page, senders, [file], lambda path: path)
     pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **UNQUEUED)
 
 
