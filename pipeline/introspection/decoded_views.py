@@ -28,10 +28,10 @@ def has_guidance(call: ModelCall) -> bool:
 
 
 def decode_view(models: Any, call: ModelCall, kind: str, prediction: str) -> Image.Image:
-    """One of KINDS, decoded by the model's autoencoder, at the picture's size.
+    """Decode one of KINDS by the model's autoencoder; return it at the picture's size.
 
-    prediction: what the model's output means, see RequestOrigin. InputError for another kind,
-    and where there is no guidance to look at.
+    prediction: what the model's output means, see RequestOrigin. Raises InputError for another
+    kind, and for a view of guidance where the call had none.
     """
     return vae.to_image(_pixels(models, call, kind, prediction))
 

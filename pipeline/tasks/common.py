@@ -1,4 +1,4 @@
-"""What tasks share: the size to draw at, starting from a picture, drawing in several passes."""
+"""Helpers that tasks share: size, start from a picture, tiles, several passes, batches."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def renumber(
 ) -> Generator[Step, None, Result]:
     """Yield the Steps of one pass, numbered from `before` + 1 of `total`; return its Result.
 
-    seconds: that the passes before took.
+    seconds: the duration of the earlier passes.
     """
     for event in events:
         if isinstance(event, Result):

@@ -1,5 +1,7 @@
-"""High-resolution fix: a picture is drawn at the size that the model knows, enlarged, and drawn
-anew from the middle of the way at the larger size. After A1111's of that name."""
+"""High-resolution fix, as in A1111: draw a picture, enlarge it, and draw its details.
+
+The second pass is image to image at the larger size, so the composition stays that of the first.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """Text to image, and how the picture is enlarged."""
+    """The options of text to image, and of the enlargement."""
 
     scale: Annotated[float, number(1, 4)] = Field(2.0, description="How many times larger, 1 to 4")
     upscaler: Annotated[str, one_of(ENLARGERS)] = Field(
@@ -45,7 +47,7 @@ def cost(options: Options) -> float:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Draw each picture small, then again at the larger size, from the same seed."""
+    """Draw each picture in two passes from the same seed."""
     from .common import for_each_image
 
     chosen = options.schedule

@@ -1,7 +1,7 @@
-"""Image to image: noise is added to a picture and taken away again, as a prompt says.
+"""Image to image: add noise to a picture and denoise it with a prompt.
 
-SDEdit, Meng et al., arXiv 2108.01073; what strength and steps mean is as in A1111: of 20 steps at a
-strength of 0.75 the last 16 are taken, and of any number at least one.
+SDEdit, Meng et al., arXiv 2108.01073. Strength and steps mean the same as in A1111: of 20 steps at
+a strength of 0.75 the last 16 run, and always at least one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FITS = ("crop", "stretch", "pad")  # see images.open.fit_image
 
 
 class Options(TaskOptions):
-    """A picture to begin from, and how much of it may change."""
+    """The picture to begin from, and how much of it may change."""
 
     picture: RequiredPicture = Field(description="The picture to begin from")
     strength: Annotated[float, number(0, 1)] = Field(0.75, description=STRENGTH_HELP)
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Draw at the picture's own size where the model can, else in its shape at the model's size."""
+    """Redraw the picture at the size that common.resolve_size chooses."""
     from .. import engine
     from ..images.open import fit_image
     from .common import resolve_size, start_from_image

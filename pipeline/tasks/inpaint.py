@@ -1,8 +1,9 @@
-"""Inpainting: a part of a picture is repainted, or the picture painted on beyond its edges.
+"""Inpainting and outpainting: repaint the masked part of a picture, or extend it.
 
-With an ordinary checkpoint the clean latents outside the mask are put back at each step (Lugmayr et
-al., arXiv 2201.09865, without its resampling); one for inpainting is shown the picture with its
-hole, too. What lies outside the mask comes back bit for bit.
+With any checkpoint the predicted x0 outside the mask is replaced by the picture's latents at each
+step (RePaint, Lugmayr et al., arXiv 2201.09865, without its resampling). An inpainting checkpoint
+also gets the mask and the masked picture as input channels. Pixels outside the mask are returned
+bit for bit.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _mask(value: Any, info) -> Any:
 
 
 class Options(TaskOptions):
-    """A picture, and what of it is to be repainted: a mask, margins around it, or both."""
+    """A picture, and the part to repaint: a mask, margins around the picture, or both."""
 
     picture: RequiredPicture = Field(description="The picture to repaint")
     mask: Annotated[Any, BeforeValidator(_mask)] = Field(
@@ -72,7 +73,7 @@ class Options(TaskOptions):
 
     @property
     def margins(self) -> tuple[int, int, int, int]:
-        """left, top, right, bottom."""
+        """Left, top, right and bottom, in pixels."""
         return tuple(getattr(self, side) for side in SIDES)
 
 
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Draw the picture in its own size, with its margins; only what the mask covers is new."""
+    """Repaint the masked part; the result has the picture's size plus its margins."""
     from PIL.Image import Resampling
 
     from .. import engine

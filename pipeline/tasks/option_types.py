@@ -1,8 +1,9 @@
-"""What the fields of tasks are made of: a picture, a share, a number of pixels, a choice.
+"""Pydantic validators of the fields of tasks: numbers, choices, yes or no, pictures.
 
     strength: Annotated[float, number(0, 1)] = Field(0.75, description="...")
 
-Each turns what a person gave into the value, or says in one sentence what would be right.
+Each converts the given value, also from text, or raises ValueError with one sentence that says
+what is allowed.
 """
 
 from __future__ import annotations
@@ -17,28 +18,28 @@ from ..options import GenerateOptions, real_number, whole_number
 
 
 class TaskOptions(GenerateOptions):
-    """GenerateOptions and a task's own fields, where None means a field's default."""
+    """GenerateOptions with a task's own fields; a field given as None takes its default."""
 
     @model_validator(mode="before")
     @classmethod
-    def _left_out(cls, fields: Any) -> Any:
+    def _drop_none(cls, fields: Any) -> Any:
         if not isinstance(fields, dict):
             return fields
         return {k: v for k, v in fields.items() if v is not None}
 
 
 def number(low: float, high: float) -> BeforeValidator:
-    """A number from `low` to `high`."""
+    """Return the validator of a number from `low` to `high`."""
     return BeforeValidator(lambda value, info: real_number(info.field_name, value, low, high))
 
 
 def integer(low: int, high: int) -> BeforeValidator:
-    """A whole number from `low` to `high`."""
+    """Return the validator of a whole number from `low` to `high`."""
     return BeforeValidator(lambda value, info: whole_number(info.field_name, value, low, high))
 
 
 def one_of(names: Iterable[str]) -> BeforeValidator:
-    """One of `names`."""
+    """Return the validator of a text that is one of `names`."""
     names = tuple(names)
 
     def check(value: Any, info) -> str:
@@ -53,7 +54,7 @@ def one_of(names: Iterable[str]) -> BeforeValidator:
 
 
 def boolean() -> BeforeValidator:
-    """Yes or no, also as text."""
+    """Return the validator of a boolean, also as text: true, false, yes, no, 1, 0."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
     def check(value: Any, info) -> bool:
@@ -76,7 +77,7 @@ def _picture(value: Any, info) -> Any:
         raise ValueError(str(error)) from None
 
 
-# A picture that must be given; in Options a pictures.Picture.
+# A required picture; its value is an images.open.Picture.
 RequiredPicture = Annotated[
     Any, BeforeValidator(_picture), Field(default=None, validate_default=True)
 ]

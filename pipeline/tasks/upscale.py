@@ -1,7 +1,7 @@
-"""Enlarging a given picture: first by an upscaler, then its details are drawn, tile by tile.
+"""Enlarge a picture by an upscaler, then draw its details by image to image in tiles.
 
-The tiles overlap and are blended at each step, see denoising/tiles.py, so the picture has no seams
-and the memory is that of one tile.
+The tiles overlap and are blended at each step, see denoising/tiles.py: there are no seams, and the
+UNet needs the memory of one tile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """A picture, how much larger it becomes and how much of it is drawn anew."""
+    """The picture to enlarge, the scale, and how much is drawn anew."""
 
     picture: RequiredPicture = Field(description="The picture to enlarge")
     scale: Annotated[float, number(1, 8)] = Field(2.0, description="How many times larger, 1 to 8")
@@ -53,7 +53,7 @@ def cost(options: Options) -> float:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Draw the picture `scale` times as large."""
+    """Enlarge the picture by `scale`; draw its details where `redraw` is set."""
     from .. import engine
     from ..images.open import fit_image
     from ..images.upscaler import UPSCALERS
