@@ -32,31 +32,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def lent_gpu():
-    """Wraps the work on ZeroGPU, where a GPU is lent for the seconds that a request asks for."""
-    if not os.environ.get("SPACES_ZERO_GPU"):
-        return lambda function: function
-    import spaces  # before torch
-
-    def seconds(task="", asked=None, names=(), folder="", given=(), *_) -> int:
-        """Of the arguments that demo/server/runner.py's on_device hands on."""
-        if not hasattr(asked, "steps"):
-            return 60
-        pixels = (asked.width or 512) * (asked.height or 512) / 512**2
-        pixels *= 1 + getattr(asked, "scale", 0) ** 2  # drawn again, larger
-        if task == "grid":
-            from pipeline.tasks import grid
-
-            pixels *= len(grid.cells(asked, grid.axes(asked)))
-        if task == "arena":
-            from pipeline.introspection import arena
-
-            pixels *= arena.most_calls(given, asked.steps) / asked.steps
-        return int(min(10 + 0.1 * (asked.steps or 20) * pixels * asked.count, 300))
-
-    return spaces.GPU(duration=seconds)
-
-
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     if args.port is not None:
@@ -66,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         reason = cannot_listen(host, args.port)
         if reason:
             return complain(f"Cannot listen on {host}, port {args.port}: {reason}.")
-    on_gpu = lent_gpu()
+    if os.environ.get("SPACES_ZERO_GPU"):
+        import spaces  # noqa: F401 - ZeroGPU wants it before torch
     from pipeline import InputError, load
 
     try:
@@ -76,10 +52,11 @@ def main(argv: list[str] | None = None) -> int:
         return complain(error)
 
     from demo import build, serve
-    from pipeline.model_cache import Shelf
+    from demo.server.zerogpu import wrap_gpu_work
+    from pipeline.model_cache import ModelCache
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
-    page = build(Shelf(models, **options), on_gpu)
+    page = build(ModelCache(models, **options), wrap_gpu_work)
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
     except OSError as error:  # no port was free, or no such address is ours

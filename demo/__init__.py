@@ -1,6 +1,6 @@
 """The browser page: knows the engine's events, nothing of UNets.
 
-page = build(Shelf(load("emoji")))
+page = build(ModelCache(load("emoji")))
 serve(page, server_port=7860)
 """
 
@@ -10,11 +10,14 @@ from collections.abc import Callable
 
 import gradio as gr
 
+from pipeline.model_cache import ModelCache
+
 from . import texts
 from .page import Page
-from .server import api, runner
-from .tabs import TABS, TASKS
-from .tabs.info import verify as verifying
+from .server import api
+from .server.runner import Runner
+from .server.zerogpu import Work
+from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
 
@@ -28,28 +31,29 @@ INTO_VIEW = """() => {
 KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
 
 
-def build(shelf, on_gpu: Callable = lambda function: function) -> gr.Blocks:
-    """The page of a shelf of models. `on_gpu` wraps the work where a GPU is lent by the call."""
+def build(
+    model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+) -> gr.Blocks:
+    """Build the page of a server's models. wrap_gpu_work: see server/zerogpu.py."""
     i18n = texts.translations()
-    paint = runner.painter(shelf, on_gpu)
-    verify = verifying.verifier(shelf, paint.on_device)
+    runner = Runner(model_cache, wrap_gpu_work)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
         head = gr.HTML(
-            theme.header(i18n("tagline"), shelf.first), apply_default_css=False, elem_id="gb-head"
+            theme.header(i18n("tagline"), model_cache.first),
+            apply_default_css=False,
+            elem_id="gb-head",
         )
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
         tabs.change(None, js=INTO_VIEW)
-        page = Page(shelf, paint, verify, i18n, head, tabs, panels)
-        layout.build(page, TASKS)
-        for key, tab in TABS.items():
-            if key not in TASKS:
-                with panels[key]:
-                    tab(page)
-        api.endpoints(paint)
-        verifying.endpoint(verify)
+        page = Page(model_cache, runner, i18n, head, tabs, panels)
+        layout.build(page, TASK_TABS)
+        for key, tab in PANEL_TABS.items():
+            with panels[key]:
+                tab.build(page)
+        api.endpoints(runner)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
     blocks.i18n = i18n
     return blocks

@@ -7,41 +7,47 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .server.runner import Painter
+import gradio as gr
+from gradio.components import Component
+
+from pipeline.model_cache import ModelCache
+
+from .server.runner import Runner
+from .ui.fields import Box
 
 if TYPE_CHECKING:
-    from .tabs.info.verify import Verifier
+    from .workspace.layout import ResultView
 
 
 @dataclass
 class Page:
-    """Handed to each tab while the page is built; the block that tasks share adds its own.
+    """Handed to each tab while the page is built; workspace/layout.py sets the part below `form`.
 
-    paint, verify: see work.py and verifying.py.
-    head: the header, which names the model. tabs: to switch between them, by their key in TABS.
-    panels: each tab itself. look: the button that opens the gallery's picture in Look inside.
-    form: the shared settings' components by the name of their field.
-    own_size: whether a picture's task leaves width and height to the picture.
-    boxes: by task, where it takes its picture, see fields.py.
-    worded: by dropdown, its choices in a language.
-    seen: what shows the pictures, see workspace.py.
-    fill: `fill(button, text, vary, tab)` makes a button fill that form, see reading.py.
-    tokenizers: by model, of those that visitors chose. embeddings: the files, by name.
+    head: the header, which names the model
+    tabs: to switch between the tabs, by their key in TABS; panels: each tab itself
+    form: the components of the shared settings, by the names of their fields
+    own_size: whether width and height are left to the input picture
+    boxes: by task, where it takes its picture, see ui/fields.py
+    worded: by dropdown, its choices in a language
+    result: the components that show pictures and status, see workspace/layout.py
+    look: the button that opens the gallery's picture in Look inside
+    fill: `fill(button, text, vary, tab)` makes a button fill the form, see workspace/fill_form.py
+    tokenizers: by model, of those that visitors chose
+    embeddings: the files of textual inversion embeddings, by name
     """
 
-    shelf: Any
-    paint: Painter
-    verify: Verifier
-    i18n: Any
-    head: Any
-    tabs: Any
-    panels: dict[str, Any]
-    form: dict[str, Any] = field(default_factory=dict)
-    own_size: Any = None
-    boxes: dict[str, Any] = field(default_factory=dict)
-    worded: dict[Any, Callable] = field(default_factory=dict)
-    seen: Any = None
-    look: Any = None
-    fill: Callable | None = None
+    model_cache: ModelCache
+    runner: Runner
+    i18n: gr.I18n
+    head: gr.HTML
+    tabs: gr.Tabs
+    panels: dict[str, gr.Tab]
+    form: dict[str, Component] = field(default_factory=dict)
+    own_size: gr.Checkbox = field(init=False)
+    boxes: dict[str, Box] = field(default_factory=dict)
+    worded: dict[gr.Dropdown, Callable[[str], list[tuple[str, str]]]] = field(default_factory=dict)
+    result: ResultView = field(init=False)
+    look: gr.Button = field(init=False)
+    fill: Callable[..., None] = field(init=False)
     tokenizers: dict[str, Any] = field(default_factory=dict)
     embeddings: dict[str, Path] = field(default_factory=dict)

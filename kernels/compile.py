@@ -1,9 +1,9 @@
 """`python -m kernels.compile`: every kernel for every GPU target, with no GPU in the machine.
 
-Each op is called on tensors without memory while its launches are recorded; what would have been
-launched is then compiled for a target, with the same constants and the same divisibility of strides
-as in a real launch. Printed are registers, spilled bytes, shared memory against the target's limit
-and whether the matrix unit's instructions are in the code.
+Each op of `kernels.registry` is called on tensors without memory while its launches are recorded;
+each recorded launch is then compiled for a target, with the same constants and the same
+divisibility of strides as in a real launch. Printed are registers, spilled bytes, shared memory
+against the target's limit and whether the matrix unit's instructions are in the code.
 
 A forward kernel in fp16 or bf16 for sm_80 and newer that spills, overruns shared memory or lacks
 matrix instructions (attention) at its default configuration is a failure, exit code 1. The rest,
@@ -25,11 +25,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
+
+from .registry import KERNELS, Kernel, load
 
 # Shared memory a block may have, bytes; what the matrix unit's instructions are called.
 TARGETS = {
@@ -52,31 +56,46 @@ POINTERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """An op at a shape of Stable Diffusion: `run(dtype)` launches it on meta tensors."""
+    """A kernel of the registry at one shape and mode."""
 
-    op: str
-    shape: str
-    run: Callable[[torch.dtype], None]
+    kernel: Kernel
+    shape: Any
+    mode: str
+
+    @property
+    def op(self) -> str:
+        """The kernel's name in the registry."""
+        return self.kernel.name
+
+    @property
+    def title(self) -> str:
+        """The shape in words, for the table."""
+        return self.shape.title
+
+    def run(self, dtype: torch.dtype) -> None:
+        """Run the op on tensors without memory; only inside `recording`."""
+        load(self.kernel.launch_on_meta)(self.shape, dtype, self.mode)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel with the arguments it would have been launched with."""
+    """One Triton kernel with the arguments it would have been launched with."""
 
-    kernel: object
-    args: dict
-    options: dict
+    kernel: Any  # a triton.JITFunction
+    args: dict[str, Any]
+    options: dict[str, int]
 
 
 @dataclass
 class Row:
-    """What the compiler made of one launch."""
+    """What the compiler made of one launch. mode: of the op that launched it."""
 
     op: str
     kernel: str
     shape: str
     dtype: str
     target: str
+    mode: str = "forward"
     registers: int | None = None
     spilled: int | None = None
     shared: int | None = None
@@ -85,152 +104,84 @@ class Row:
 
     @property
     def gated(self) -> bool:
-        forward = not self.kernel.startswith(("dkv", "dq", "delta", "slope", "dx"))
-        return forward and self.dtype != "fp32" and self.target not in ("sm_75", "gfx942")
+        """Whether a fault of this row is a failure."""
+        return (
+            self.mode == "forward"
+            and self.dtype != "fp32"
+            and self.target not in ("sm_75", "gfx942")
+        )
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong, in words; whether that is a failure, `gated` tells."""
+        """What is wrong, in words; `gated` says whether that is a failure."""
         if self.error:
             return [self.error]
         out = []
         if self.spilled:
             out.append(f"spills {self.spilled} bytes")
-        if self.shared > TARGETS[self.target][0]:
+        if self.shared is not None and self.shared > TARGETS[self.target][0]:
             out.append(f"takes {self.shared} bytes of shared memory")
-        multiplies = self.op != "group_norm" and self.kernel != "delta_kernel"
+        multiplies = self.kernel in KERNELS[self.op].matmul_kernels
         if multiplies and not self.matrix and self.dtype != "fp32":  # IEEE fp32 has no such unit
             out.append("has no matrix instruction")
         return out
 
 
-def _attention(b: int, tq: int, tk: int, h: int, d: int, *, backward: bool) -> Callable:
-    def run(dtype: torch.dtype) -> None:
-        from . import attention as a
-
-        q = torch.empty((b, tq, h, d), dtype=dtype, device="meta")
-        k = torch.empty((b, tk, h, d), dtype=dtype, device="meta")
-        if not backward:
-            a.attention_op._init_fn(q, k, k)
-            return
-        lse = torch.empty((b, h, tq), device="meta")
-        a.attention_backward_op._init_fn(q, k, k, q, lse, q)
-
-    return run
-
-
-def _words(b: int, tq: int, h: int, d: int) -> Callable:
-    def run(dtype: torch.dtype) -> None:
-        from . import word_attention as w
-
-        q = torch.empty((b, tq, h, d), dtype=dtype, device="meta")
-        k = torch.empty((b, 77, h, d), dtype=dtype, device="meta")
-        w.word_attention_op._init_fn(q, k, k)
-
-    return run
-
-
-def _norm(n: int, c: int, side: int, last: bool, *, unet: bool, backward: bool = False) -> Callable:
-    def run(dtype: torch.dtype) -> None:
-        from . import group_norm as g
-
-        x = torch.empty((n, c, side, side), dtype=dtype, device="meta")
-        if last:
-            x = x.to(memory_format=torch.channels_last)
-        w = torch.empty((c,), dtype=dtype, device="meta")
-        shift = torch.empty((n, c), dtype=dtype, device="meta") if unet else None
-        if not backward:
-            g.group_norm_op._init_fn(x, 32, w, w, 1e-5, True, shift)
-            return
-        stats = torch.empty((n, 32, 3), device="meta")
-        g.group_norm_backward_op._init_fn(x, 32, w, w, True, shift, stats, x)
-
-    return run
-
-
-# (model, queries, heads, head size): self attention's lengths; each also looks at 77 words.
-LAYERS = (
-    ("SD 1.5", 4096, 8, 40),
-    ("SD 1.5", 1024, 8, 80),
-    ("SD 1.5", 256, 8, 160),
-    ("SD 1.5", 64, 8, 160),
-    ("SD 2.1", 9216, 5, 64),
-    ("SD 2.1", 576, 20, 64),
-    ("SDXL", 4096, 10, 64),
-    ("SDXL", 1024, 20, 64),
-    ("odd", 333, 3, 96),
-    ("odd", 100, 1, 256),
-)
-# (model, samples, channels, side, from the UNet)
-NORMS = (
-    ("SD 1.5", 2, 320, 64, True),
-    ("SD 1.5", 2, 960, 64, True),
-    ("SD 1.5", 2, 640, 32, True),
-    ("SD 1.5", 2, 1920, 32, True),
-    ("SD 1.5", 2, 1280, 16, True),
-    ("SD 1.5", 2, 2560, 8, True),
-    ("SDXL", 2, 320, 128, True),
-    ("VAE", 1, 512, 64, False),
-    ("VAE", 1, 256, 256, False),
-    ("VAE", 1, 128, 512, False),
-)
-
-
 def cases() -> list[Case]:
-    """Every op at every shape class, forward and backward."""
-    out = []
-    for model, t, h, d in LAYERS:
-        for tk in (t, 77):
-            name = f"{model} {t}x{tk} d{d}"
-            out.append(Case("attention", name, _attention(2, t, tk, h, d, backward=False)))
-            out.append(Case("attention", name, _attention(2, t, tk, h, d, backward=True)))
-        out.append(Case("word_attention", f"{model} {t}x77 d{d}", _words(2, t, h, d)))
-    for model, n, c, side, unet in NORMS:
-        for last in (False, True):
-            name = f"{model} {c}x{side}x{side} {'NHWC' if last else 'NCHW'}"
-            for backward in (False, True):
-                run = _norm(n, c, side, last, unet=unet, backward=backward)
-                out.append(Case("group_norm", name, run))
-    return out
+    """Return every kernel of the registry at every shape that is to be compiled, in each mode."""
+    return [
+        Case(kernel, shape, mode)
+        for kernel in KERNELS.values()
+        for shape in kernel.shapes
+        if shape.compiled
+        for mode in kernel.modes
+    ]
+
+
+def is_kernel(name: str, value: object) -> bool:
+    """Return whether an attribute of a module is a Triton kernel that is launched by itself."""
+    return name.endswith("_kernel") and hasattr(value, "arg_names")
 
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """While this is open, kernels of this package are not launched but written down."""
-    from . import attention, group_norm, word_attention
-
+    """Yield a list to which launches of the registry's kernels are added instead of being run."""
     log: list[Launch] = []
 
     class Recorder:
-        def __init__(self, kernel):
+        def __init__(self, kernel: Any) -> None:
             self.kernel = kernel
 
-        def __getitem__(self, grid):
-            def launch(*args, **named):
+        def __getitem__(self, grid: tuple) -> Callable[..., None]:
+            def launch(*args: Any, **named: Any) -> None:
                 given = dict(zip(self.kernel.arg_names, args, strict=False)) | named
                 options = {k: given.pop(k) for k in ("num_warps", "num_stages") if k in given}
                 log.append(Launch(self.kernel, given, options))
 
             return launch
 
-    kept = []
-    for module in (attention, word_attention, group_norm):
-        for name, value in list(vars(module).items()):
-            if name.endswith("_kernel"):
-                kept.append((module, name, value))
-                setattr(module, name, Recorder(value))
+    replaced = []
+    for kernel in KERNELS.values():
+        import_module(kernel.module)
+        for module_name, module in list(sys.modules.items()):
+            if f"{module_name}.".startswith(f"{kernel.module}."):  # the module, or one inside it
+                replaced += [(module, n, v) for n, v in vars(module).items() if is_kernel(n, v)]
+    for module, name, value in replaced:
+        setattr(module, name, Recorder(value))
     try:
         yield log
     finally:
-        for module, name, value in kept:
+        for module, name, value in replaced:
             setattr(module, name, value)
 
 
 def specialise(launch: Launch, target: str) -> tuple[dict, dict, dict]:
-    """Signature, constants and attributes as Triton derives them from a real launch's arguments."""
+    """Return signature, constants and attributes as Triton derives them from a real launch."""
     kernel, names = launch.kernel, launch.kernel.arg_names
     constant = {names[p.num] for p in kernel.params if p.is_constexpr}
-    signature, constants, attributes = {}, {}, {}
+    signature: dict[str, str] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], list] = {}
     for i, name in enumerate(names):
         value = launch.args[name]
         if name in constant or (isinstance(value, int) and value == 1):
@@ -249,8 +200,8 @@ def specialise(launch: Launch, target: str) -> tuple[dict, dict, dict]:
     return signature, constants, attributes
 
 
-def build(launch: Launch, target: str):
-    """The compiled kernel of `launch` for `target`."""
+def build(launch: Launch, target: str) -> Any:
+    """Return Triton's compiled kernel of `launch` for `target`."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -267,25 +218,35 @@ def build(launch: Launch, target: str):
 
 
 def _tool(name: str) -> str:
+    """Return the path of a tool of CUDA's that triton ships."""
     import triton
 
     return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
 
 
 def _count(pattern: str, code: str) -> str:
+    """Return the instructions that match, as "12 HGMMA, 4 HMMA"."""
     found = Counter(re.findall(pattern, code))
     return ", ".join(f"{n} {name}" for name, n in found.most_common())
 
 
-def inspect(compiled, row: Row) -> None:
-    """Fill registers, spills, shared memory and matrix instructions in."""
+def _number(pattern: str, text: str) -> int:
+    """Return the number that `pattern` captures in the compiler's output."""
+    found = re.search(pattern, text)
+    if not found:
+        raise RuntimeError(f"the compiler's output has no {pattern}")
+    return int(found.group(1))
+
+
+def inspect(compiled: Any, row: Row) -> None:
+    """Fill in the row's registers, spills, shared memory and matrix instructions."""
     row.shared = compiled.metadata.shared
     pattern = TARGETS[row.target][1]
     if row.target.startswith("gfx"):
         text = compiled.asm["amdgcn"]
         row.matrix = _count(pattern, text)
-        row.registers = int(re.search(r"\.vgpr_count:\s*(\d+)", text).group(1))
-        row.spilled = 4 * int(re.search(r"\.vgpr_spill_count:\s*(\d+)", text).group(1))
+        row.registers = _number(r"\.vgpr_count:\s*(\d+)", text)
+        row.spilled = 4 * _number(r"\.vgpr_spill_count:\s*(\d+)", text)
         return
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -297,17 +258,20 @@ def inspect(compiled, row: Row) -> None:
         code = subprocess.run(
             [_tool("nvdisasm"), "-c", file.name], capture_output=True, text=True, check=True
         ).stdout
-    row.registers = int(re.search(r"REG:(\d+)", usage).group(1))
+    row.registers = _number(r"REG:(\d+)", usage)
     row.spilled = sum(int(n) for n in re.findall(r"(?:LOCAL|STACK):(\d+)", usage))
     row.matrix = _count(pattern, code)
 
 
 def rows(target: str, dtype: str, only: str = "") -> list[Row]:
-    """Compile and inspect the cases that hold the text `only`; launches that are the same to the
-    compiler are compiled once."""
-    out, seen = [], set()
+    """Compile and inspect the cases whose kernel or shape holds the text `only`.
+
+    Launches that are the same to the compiler are compiled once.
+    """
+    out: list[Row] = []
+    seen: set[tuple[str, str, str]] = set()
     for case in cases():
-        if only not in f"{case.op} {case.shape}":
+        if only not in f"{case.op} {case.title}":
             continue
         with recording() as log:
             case.run(DTYPES[dtype])
@@ -316,7 +280,7 @@ def rows(target: str, dtype: str, only: str = "") -> list[Row]:
             if same in seen:
                 continue
             seen.add(same)
-            row = Row(case.op, launch.kernel.__name__, case.shape, dtype, target)
+            row = Row(case.op, launch.kernel.__name__, case.title, dtype, target, case.mode)
             try:
                 inspect(build(launch, target), row)
             except Exception as error:  # a compiler fails in ways of its own
@@ -332,6 +296,7 @@ HEAD = (
 
 
 def line(row: Row) -> str:
+    """Return the row as a line of the markdown table."""
     faults = row.faults
     mark = "ok" if not faults else ("**fails**: " if row.gated else "") + "; ".join(faults)
     figures = (row.registers, row.spilled, row.shared, row.matrix)
@@ -340,10 +305,12 @@ def line(row: Row) -> str:
 
 
 def failures(done: list[Row]) -> int:
+    """Return how many rows have a fault that is a failure."""
     return sum(row.gated and bool(row.faults) for row in done)
 
 
 def verdict(done: list[Row]) -> str:
+    """Return the last line of the output: how many were compiled and how many are wrong."""
     return (
         f"{len(done)} kernels compiled, {failures(done)} of those that must be right are not, "
         f"{sum(bool(r.faults) for r in done) - failures(done)} others are remarked on."
@@ -351,7 +318,7 @@ def verdict(done: list[Row]) -> str:
 
 
 def report(done: list[Row]) -> str:
-    """Everything in markdown: a summary for each target and type, what is remarked on, all."""
+    """Return docs/compiled.md: a summary for each target and type, rows with a fault, all rows."""
     import triton
 
     out = ["# Compiled kernels", "", "`python -m kernels.compile --report FILE`, no GPU needed: "]
@@ -376,10 +343,11 @@ def report(done: list[Row]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     from .launch import INTERPRETED
 
     parser = argparse.ArgumentParser(
-        "python -m kernels.compile", description=__doc__.split("\n")[0]
+        "python -m kernels.compile", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: all")
     parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: all")

@@ -1,8 +1,8 @@
-"""What every kernel needs before it starts: which devices it serves, and its configuration.
+"""What every kernel needs before a launch: which devices it runs on, and its configuration.
 
-A configuration is a dict of block sizes, warps and stages. `heuristic` functions beside each kernel
-give one from shapes alone, so they can be tested anywhere; `kernels/tuned/<GPU name>.json`, written
-by `python -m kernels.bench --tune`, overrides them. Nothing is tuned while a user waits.
+A configuration is a dict of block sizes, warps and stages. The `heuristic` of each
+kernel gives one from shapes alone, so it can be tested anywhere; `kernels/tuned/<GPU name>.json`,
+written by `python -m kernels.bench --tune`, overrides it. Nothing is tuned at run time.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
 TUNED = Path(__file__).with_name("tuned")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-OLDEST = {torch.bfloat16: (8, 0)}  # compute capability; 7.5 for the other types
+MIN_CAPABILITY = {torch.bfloat16: (8, 0)}  # compute capability; 7.5 for the other types
 log = logging.getLogger(__name__)
 
 
 def device_problem(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
-    """Why a kernel can't run on `device` in `dtype`, in one sentence; None where it can."""
+    """Return in one sentence why a kernel can't run on `device` in `dtype`, None where it can."""
     if device.type == "cuda":  # ROCm's devices have this type too
-        oldest = OLDEST.get(dtype, (7, 5))
-        if torch.version.hip or capability(index_of(device)) >= oldest:
+        needed = MIN_CAPABILITY.get(dtype, (7, 5)) if dtype else (7, 5)
+        if torch.version.hip or capability(device_index(device)) >= needed:
             return None
-        what = f" in {short(dtype)}" if dtype in OLDEST else ""
-        have = ".".join(map(str, capability(index_of(device))))
+        what = f" in {dtype_name(dtype)}" if dtype in MIN_CAPABILITY else ""
+        have = ".".join(map(str, capability(device_index(device))))
         return (
-            f"Triton kernels{what} need compute capability {oldest[0]}.{oldest[1]} or newer; "
+            f"Triton kernels{what} need compute capability {needed[0]}.{needed[1]} or newer; "
             f"{device} has {have}."
         )
     if device.type == "cpu" and INTERPRETED:
@@ -48,16 +48,16 @@ def device_problem(device: torch.device, dtype: torch.dtype | None = None) -> st
 
 
 def check_tensors(**tensors: torch.Tensor) -> None:
-    """Raise ValueError unless all tensors share one device and one type that the kernels serve."""
+    """Raise ValueError unless the tensors share a device and a type that kernels can use."""
     first, head = next(iter(tensors.items()))
     for name, x in tensors.items():
         if not isinstance(x, torch.Tensor):
             raise ValueError(f"{name} must be a tensor, not {type(x).__name__}.")
         if x.dtype not in DTYPES:
-            raise ValueError(f"{name} has type {short(x.dtype)}; allowed are {types()}.")
+            raise ValueError(f"{name} has type {dtype_name(x.dtype)}; allowed are {dtype_names()}.")
         if x.dtype != head.dtype:
             raise ValueError(
-                f"{name} has type {short(x.dtype)}, but {first} has {short(head.dtype)}: "
+                f"{name} has type {dtype_name(x.dtype)}, but {first} has {dtype_name(head.dtype)}: "
                 "they must be the same."
             )
         if x.device != head.device:
@@ -69,55 +69,66 @@ def check_tensors(**tensors: torch.Tensor) -> None:
         raise ValueError(f"{first} is on {head.device}: {problem}")
 
 
-def short(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return "float16" for torch.float16."""
     return str(dtype).removeprefix("torch.")
 
 
-def types() -> str:
-    return ", ".join(short(d) for d in DTYPES)
+def dtype_names() -> str:
+    """Return the names of the types that the kernels take, for a sentence."""
+    return ", ".join(dtype_name(d) for d in DTYPES)
 
 
 def bits(dtype: torch.dtype) -> int:
+    """Return the bits of one value."""
     return torch.finfo(dtype).bits
 
 
-def gpu_file(name: str) -> Path:
-    """The file of tuned configurations for a GPU called `name`."""
+def tuned_path(name: str) -> Path:
+    """Return the file of tuned configurations of the GPU `name`."""
     return TUNED / (re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_") + ".json")
 
 
 @lru_cache
 def gpu_name(index: int) -> str:
+    """Return the name of CUDA device `index`, kept."""
     return torch.cuda.get_device_name(index)
 
 
 @lru_cache
 def capability(index: int) -> tuple[int, int]:
+    """Return the compute capability of CUDA device `index`, kept."""
     return torch.cuda.get_device_capability(index)
 
 
 @lru_cache
 def processors(index: int) -> int:
+    """Return the number of multiprocessors of CUDA device `index`, kept."""
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
-def index_of(device: torch.device) -> int:
+def device_index(device: torch.device) -> int:
+    """Return the index of a CUDA device; the current one's where it names none."""
     return device.index if device.index is not None else torch.cuda.current_device()
 
 
 def multiprocessors(device: torch.device) -> int:
-    """How many programs run side by side; a stand-in of 132 where there is no GPU."""
-    return processors(index_of(device)) if device.type == "cuda" else 132
+    """Return the number of multiprocessors of `device`; 132, an H100's, where it is no GPU."""
+    return processors(device_index(device)) if device.type == "cuda" else 132
 
 
-def on_device_of(x: torch.Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device; while this is open, that is the one of x."""
+def device_guard(x: torch.Tensor) -> contextlib.AbstractContextManager:
+    """Return a context that makes the device of x the current one, on which Triton launches."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 @lru_cache
-def _table(name: str) -> dict:
-    path = gpu_file(name)
+def load_table(name: str) -> dict[str, dict]:
+    """Read the tuned configurations of the GPU `name`; none where there is no file.
+
+    A file that can't be used is passed over with a warning.
+    """
+    path = tuned_path(name)
     try:
         table = json.loads(path.read_text(encoding="utf-8"))["configurations"]
         if not isinstance(table, dict):
@@ -127,19 +138,26 @@ def _table(name: str) -> dict:
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s can't be used and is passed over: %r", path, error)
         return {}
-    return table
+    return {current_key(k): v for k, v in table.items()}
 
 
-def tuned(device: torch.device, key: str, like: dict) -> dict | None:
-    """The tuned configuration under `key` for this GPU; None where there is none, or one that has
-    not the fields and types of `like`, the heuristic's."""
+def current_key(key: str) -> str:
+    """Return `key` as it is spelled now: files of older versions say `leaves` for `parts`."""
+    return key.replace("/leaves", "/parts")
+
+
+def tuned_config(device: torch.device, key: str, like: dict) -> dict | None:
+    """Return the tuned configuration of `device` under `key`, None where there is none.
+
+    One that has not the same fields and types as `like`, the heuristic's, counts as none.
+    """
     if device.type != "cuda":
         return None
-    found = _table(gpu_name(index_of(device))).get(key)
-    return found if found is None or _is_like(found, like) else None
+    found = load_table(gpu_name(device_index(device))).get(key)
+    return found if found is None or _has_form_of(found, like) else None
 
 
-def _is_like(found, like: dict) -> bool:
+def _has_form_of(found: object, like: dict) -> bool:
     if not isinstance(found, dict) or found.keys() != like.keys():
         return False
     for name, value in found.items():
@@ -152,6 +170,6 @@ def _is_like(found, like: dict) -> bool:
     return True
 
 
-def forget_tuned() -> None:
-    """Read the files of tuned configurations again at the next launch."""
-    _table.cache_clear()
+def clear_tuned_cache() -> None:
+    """Make the next launch read the files of tuned configurations again."""
+    load_table.cache_clear()

@@ -1,21 +1,29 @@
-"""Cross attention that also tells where each word went: its probabilities, averaged over heads.
+"""Cross attention that also returns its probabilities, averaged over heads: the maps of words.
 
-At most 128 keys fit in registers, so a program sees whole rows of the softmax. It walks the heads
-of its block of queries and adds their probabilities up in registers: the maps (B, Tq, Tk) cost one
-write, a (B, H, Tq, Tk) tensor never exists, and there are no atomics.
+At most 128 keys fit in registers, so a program has whole rows of the softmax. It walks the heads of
+its block of queries and sums their probabilities in registers: the maps (B, Tq, Tk) cost one write,
+no (B, H, Tq, Tk) tensor exists, and there are no atomics. Names as in kernels/attention/blocks.py.
 
-What the maps mean: Tang et al., "What the DAAM", arXiv 2210.04885.
+The maps' use: Tang et al., "What the DAAM", arXiv 2210.04885.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
 from . import attention as plain
-from .attention import LOG2E, dot, load_rows, split_head, store_rows
-from .launch import bits, multiprocessors, on_device_of, tuned
+from .attention.blocks import LOG2E, dot, load_rows, store_rows, strides
+from .attention.cases import make_inputs
+from .attention.tiling import length_class, split_head
+from .launch import bits, device_guard, multiprocessors, tuned_config
+from .registry import TuningJob
+from .shapes import AttentionShape
 
 MAX_KEYS = 128
 
@@ -23,17 +31,24 @@ MAX_KEYS = 128
 def reference(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in plain PyTorch, with the (B, H, Tq, Tk) tensor in between."""
+    """Return o (B, Tq, H, D) and maps (B, Tq, Tk), fp32, by plain PyTorch.
+
+    The (B, H, Tq, Tk) tensor of probabilities exists in between.
+    """
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     weights = scores.softmax(-1)
     return torch.einsum("bhqk,bkhd->bqhd", weights, v), weights.float().mean(1)
 
 
-def heuristic(b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: int) -> dict:
-    """Block of queries, warps and stages: as large as keeps most multiprocessors busy.
+def heuristic(
+    b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: int
+) -> dict[str, int]:
+    """Return M, SPLIT, num_warps and num_stages: the largest blocks of M queries that leave at most
+    half of the `processors` (multiprocessors of the GPU) idle.
 
     SPLIT covers head size and keys by two powers of two each, 77 keys by 64 + 16 columns. Triton
-    then lays all warps along the rows, so it pays for 64 rows and more; below, whole powers do.
+    then lays all warps along the rows, which pays for 64 rows and more; below, one power of two is
+    faster.
     """
     if bits(dtype) == 32 or sum(split_head(d)) > 128:
         m = 16
@@ -48,15 +63,16 @@ def heuristic(b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: 
 
 
 def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
-    """The name of a tuned configuration."""
+    """Return the key of a configuration in a file of kernels/tuned."""
     keys = sum(split_head(tk))
-    return f"word_attention/d{d}/q{plain.length_class(tq)}/k{keys}/{bits(dtype)}"
+    return f"word_attention/d{d}/q{length_class(tq)}/k{keys}/{bits(dtype)}"
 
 
-def configuration(q: torch.Tensor, tk: int) -> dict:
+def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
+    """Return the tuned configuration for q (B, Tq, H, D) and `tk` keys, else the heuristic's."""
     b, tq, _, d = q.shape
     usual = heuristic(b, d, tq, tk, q.dtype, multiprocessors(q.device))
-    return tuned(q.device, key(d, tq, tk, q.dtype), usual) or usual
+    return tuned_config(q.device, key(d, tq, tk, q.dtype), usual) or usual
 
 
 @triton.jit
@@ -65,7 +81,7 @@ def scores(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Scores of M queries and the N keys o_k in units of log2 e, [M, N]; -inf past the last key."""
+    """Return q k^T log2(e) / sqrt(D) of M queries and the N keys o_k, [M, N]; -inf past Tk."""
     b_k0 = load_rows(k, o_k, o_0, skt, skd, Tk, UNIT, D, D0 <= D)  # [N, D0]
     b_s = dot(b_q0, tl.trans(b_k0), tl.zeros([M, N], tl.float32))
     if D1 > 0:
@@ -75,11 +91,11 @@ def scores(
 
 
 @triton.jit
-def weigh(
+def dot_values(
     b_p, v, o_k, o_0, o_1, svt, svd, Tk, b_o0, b_o1,
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
 ):  # fmt: skip
-    """The values of the keys o_k, weighed by b_p [M, N], added to b_o0 and b_o1."""
+    """Return b_o0 [M, D0] and b_o1 [M, D1] plus b_p [M, N] times the values of the N keys o_k."""
     b_p = b_p.to(v.dtype.element_ty)
     b_v0 = load_rows(v, o_k, o_0, svt, svd, Tk, UNIT, D, D0 <= D)
     b_o0 = dot(b_p, b_v0, b_o0)
@@ -91,19 +107,25 @@ def weigh(
 
 @triton.jit
 def store_map(p_map, o_k, o_m, Tq, Tk, b_map):
+    """Store b_map [M, N] at rows o_m and columns o_k of one sample's map (Tq, Tk)."""
     p = p_map + o_m.to(tl.int64)[:, None] * Tk + o_k[None, :]
     tl.store(p, b_map, mask=(o_m[:, None] < Tq) & (o_k[None, :] < Tk))
 
 
 @triton.jit
 def word_kernel(
-    q, k, v, o, lse, maps,
+    q, k, v, o, lse2, maps,
     sqb, sqt, sqh, sqd, skb, skt, skh, skd, svb, svt, svh, svd, sob, sot, soh, sod,
     H, Tq, Tk,
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     N0: tl.constexpr, N1: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """One block of M queries of one picture, all heads in order; keys in N0 and N1 columns."""
+    """Compute M rows of o, lse2 and maps of one sample, all heads in order.
+
+    For each head, p = softmax(q k^T / sqrt(D)), o = p v and lse2 = log2 of the row's sum of
+    exponentials; maps = (sum of p over heads) / H. Keys are in N0 columns and, where N1 is not 0,
+    N1 more.
+    """
     blocks = tl.cdiv(Tq, M)
     o_b = (tl.program_id(0) // blocks).to(tl.int64)
     o_m = (tl.program_id(0) % blocks) * M + tl.arange(0, M)
@@ -130,23 +152,25 @@ def word_kernel(
                 b_q0, b_q1, k, o_n1, o_0, o_1, skt, skd, Tk, scale, UNIT, D, D0, D1, M, N1
             )
             b_max = tl.maximum(b_max, tl.max(b_s1, 1))
-        b_p0 = tl.exp2(b_s0 - b_max[:, None])
+        b_p0 = tl.exp2(b_s0 - b_max[:, None])  # [M, N0]
         b_sum = tl.sum(b_p0, 1)
         if N1 > 0:
-            b_p1 = tl.exp2(b_s1 - b_max[:, None])
+            b_p1 = tl.exp2(b_s1 - b_max[:, None])  # [M, N1]
             b_sum += tl.sum(b_p1, 1)
         b_p0 = b_p0 / b_sum[:, None]
         b_map0 += b_p0
         b_o0, b_o1 = tl.zeros([M, D0], tl.float32), tl.zeros([M, max(D1, 16)], tl.float32)
-        b_o0, b_o1 = weigh(b_p0, v, o_n0, o_0, o_1, svt, svd, Tk, b_o0, b_o1, UNIT, D, D0, D1)
+        b_o0, b_o1 = dot_values(b_p0, v, o_n0, o_0, o_1, svt, svd, Tk, b_o0, b_o1, UNIT, D, D0, D1)
         if N1 > 0:
             b_p1 = b_p1 / b_sum[:, None]
             b_map1 += b_p1
-            b_o0, b_o1 = weigh(b_p1, v, o_n1, o_0, o_1, svt, svd, Tk, b_o0, b_o1, UNIT, D, D0, D1)
+            b_o0, b_o1 = dot_values(
+                b_p1, v, o_n1, o_0, o_1, svt, svd, Tk, b_o0, b_o1, UNIT, D, D0, D1
+            )
         store_rows(o, o_m, o_0, sot, sod, Tq, UNIT, D, D0 <= D, b_o0)
         if D1 > 0:
             store_rows(o, o_m, o_1, sot, sod, Tq, UNIT, D, D0 + D1 <= D, b_o1)
-        tl.store(lse + (o_b * H + h) * Tq + o_m, b_max + tl.log2(b_sum), mask=o_m < Tq)
+        tl.store(lse2 + (o_b * H + h) * Tq + o_m, b_max + tl.log2(b_sum), mask=o_m < Tq)
         q += tl.cast(sqh, tl.int64) * UNIT
         k += tl.cast(skh, tl.int64) * UNIT
         v += tl.cast(svh, tl.int64) * UNIT
@@ -161,30 +185,32 @@ def word_kernel(
 def word_attention_op(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """o (B, Tq, H, D), maps (B, Tq, Tk) and lse (B, H, Tq), the last two fp32."""
+    """Return o (B, Tq, H, D), maps (B, Tq, Tk) and lse2 (B, H, Tq), the last two fp32."""
     b, tq, h, d = q.shape
     tk = k.shape[1]
     o = torch.empty((b, tq, h, d), dtype=q.dtype, device=q.device)
     maps = torch.empty((b, tq, tk), dtype=torch.float32, device=q.device)
-    lse = torch.empty((b, h, tq), dtype=torch.float32, device=q.device)
+    lse2 = torch.empty((b, h, tq), dtype=torch.float32, device=q.device)
     if o.numel() == 0 or tk == 0:
-        return o.zero_(), maps.zero_(), lse.fill_(float("inf"))
+        return o.zero_(), maps.zero_(), lse2.fill_(float("inf"))
     config = dict(configuration(q, tk))
     whole = (max(16, triton.next_power_of_2(n)) for n in (d, tk))
     (d0, d1), (n0, n1) = (
         (split_head(d), split_head(tk)) if config.pop("SPLIT") else ((w, 0) for w in whole)
     )
-    unit, steps = plain.strides(q, k, v, o)
-    with on_device_of(q):
+    unit, steps = strides(q, k, v, o)
+    with device_guard(q):
         word_kernel[(b * triton.cdiv(tq, config["M"]),)](
-            q, k, v, o, lse, maps, *steps, h, tq, tk,
+            q, k, v, o, lse2, maps, *steps, h, tq, tk,
             UNIT=unit, D=d, D0=d0, D1=d1, N0=n0, N1=n1, **config,
         )  # fmt: skip
-    return o, maps, lse
+    return o, maps, lse2
 
 
 @word_attention_op.register_fake
-def _(q, k, v):
+def _(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     b, tq, h, _ = q.shape
     return (
         q.new_empty(q.shape),
@@ -193,15 +219,15 @@ def _(q, k, v):
     )
 
 
-def _save(ctx, inputs, output):
-    o, maps, lse = output
-    ctx.save_for_backward(*inputs, o, lse)
-    ctx.mark_non_differentiable(maps, lse)
+def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
+    o, maps, lse2 = output
+    ctx.save_for_backward(*inputs, o, lse2)
+    ctx.mark_non_differentiable(maps, lse2)
 
 
-def _backward(ctx, do, _maps, _lse):
-    q, k, v, o, lse = ctx.saved_tensors
-    return plain.attention_backward_op(q, k, v, o, lse, do)
+def _backward(ctx: Any, do: torch.Tensor, _maps: Any, _lse2: Any) -> tuple[torch.Tensor, ...]:
+    q, k, v, o, lse2 = ctx.saved_tensors
+    return plain.attention_backward_op(q, k, v, o, lse2, do)
 
 
 word_attention_op.register_autograd(_backward, setup_context=_save)
@@ -215,7 +241,10 @@ def unsupported(
     *,
     mask: bool = False,
 ) -> str | None:
-    """Why word attention can't run so, in one sentence; None where it can."""
+    """Return in one sentence why word attention can't run, None where it can.
+
+    As `attention.unsupported`; keys: number of keys Tk, None leaves it unchecked.
+    """
     if keys is not None and keys > MAX_KEYS:
         return f"word attention takes at most {MAX_KEYS} keys, not {keys}."
     return plain.unsupported(device, dtype, head_size, mask=mask)
@@ -224,11 +253,12 @@ def unsupported(
 def word_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`attention` and, as a by-product, how much each query looked at each key.
+    """Return the result of `attention` and the probabilities that led to it, averaged over heads.
 
     q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most 128; otherwise as for `attention`.
-    Returns o (B, Tq, H, D) and maps (B, Tq, Tk), fp32, the softmax averaged over heads: each row
-    sums to 1. Gradients flow through o; the maps have none. Raises ValueError in one sentence.
+    Returns o (B, Tq, H, D) and maps (B, Tq, Tk), fp32: row i says how much query i attends to each
+    key and sums to 1. Gradients flow through o; the maps have none. Raises ValueError in one
+    sentence.
     """
     q, k, v = plain.autocast(q, k, v)
     plain.check(q, k, v)
@@ -236,3 +266,23 @@ def word_attention(
         raise ValueError(f"k has {k.shape[1]} keys; word attention takes at most {MAX_KEYS}.")
     o, maps, _ = word_attention_op(q, k, v)
     return o, maps
+
+
+# ---- for the registry ---------------------------------------------------------------------------
+
+
+def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None:
+    """Run the op on tensors without memory, as `kernels.attention.cases.launch_on_meta`."""
+    (inputs,) = make_inputs(shape, dtype, "meta")
+    word_attention_op._init_fn(**inputs)
+
+
+def tuning_jobs(
+    shapes: Sequence[AttentionShape], dtype: torch.dtype, device: str | torch.device
+) -> Iterator[TuningJob]:
+    """Yield a job for each shape."""
+    choices = {"M": (16, 32, 64), "SPLIT": (True, False), "num_warps": (4, 8), "num_stages": (1, 2)}
+    for shape in shapes:
+        (inputs,) = make_inputs(shape, dtype, device)
+        name = key(shape.head_size, shape.queries, shape.keys, dtype)
+        yield TuningJob(name, choices, partial(word_attention_op, **inputs))

@@ -5,8 +5,9 @@ models = load("emoji")
 picture = models.generate(prompt="a red apple", seed=1).images[0]
 """
 
-__version__ = "0.1.0"
-__all__ = ["GenerateOptions", "InputError", "load"]
+from .version import __version__
+
+__all__ = ["GenerateOptions", "InputError", "__version__", "load"]
 
 
 def __getattr__(name: str):

@@ -1,154 +1,82 @@
-"""Runs a request: prompt, noise, sampler, denoiser, autoencoder, picture; an event for every step.
+"""Run a request, from prompt to picture: encode the prompts, draw noise, sample, decode.
 
-Requests of several users may run at once: each has its own coroutines and generators, and a lock of
-the model is held only while one of its networks runs. Closing the stream stops the request between
-two steps.
+An event is yielded for every call of the UNet. Requests of several users may run at once: each has
+its own samplers and generators, and holds the model's lock only while one of its networks runs.
+Closing the stream stops the request between two steps.
 """
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from PIL import Image
 
-from . import __version__, oom
-from .backends import Running
-from .denoising.denoiser import Denoiser, predicted_clean
+from . import oom
+from .backends import BackendSession
+from .denoising.attention_maps import WordMaps
+from .denoising.denoiser import Denoiser
 from .errors import InputError
-from .latents import noise, vae
-from .latents.initial_state import Start, beside, steered
-from .latents.preview import Preview, WordMaps
-from .metadata import infotext
-from .metadata.save import save_picture
-from .options import GenerateOptions
+from .events import Events, RequestOrigin, Result, Step
+from .latents import autoencode, noise, vae
+from .latents.initial_state import InitialState, apply_x0_hook, inpaint_conditioning
+from .metadata.parameters import describe_run, parameters_text
+from .options import GenerateOptions, ResolvedOptions
 from .prompt import resources
-from .prompt.encode import Conditioning, encode
-from .samplers import SAMPLERS, SCHEDULES, Answer, Query, start
+from .prompt.encode import Conditioning, encode_prompts
+from .samplers import Answer, Query, make_sampler
+from .samplers.prediction import predicted_clean
 
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """What the way of one picture began with: enough to go it again, or another from its middle."""
-
-    options: GenerateOptions  # resolved, of the whole request
-    start: Start
-    seeds: tuple[int, int | None]  # seed and variation seed of this picture
-    prediction: str  # what the model's output means: epsilon or v_prediction
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of the model is done; a sampler may need several for one of the user's steps.
-
-    image: 0-based index in the batch of `count`; index: 1..total; seconds since the request began;
-    t: the timestep that the model was told; latents: its input at this step (1, C, h, w); clean:
-    the latents it takes for clean; answer: what the sampler was told.
-    words and maps, where asked for: the prompt's words and where each went, (words, h', w'); grids:
-    the same at each resolution that the model's layers have, the coarsest first.
-    """
-
-    image: int
-    count: int
-    index: int
-    total: int
-    seconds: float
-    sigma: float
-    latents: torch.Tensor
-    clean: torch.Tensor
-    width: int
-    height: int
-    t: float
-    answer: Answer = field(repr=False)
-    origin: Origin = field(repr=False)
-    origin_step: int  # the sampler's own, from 0, whatever a task makes of index and total
-    _preview: Preview = field(repr=False)
-    words: tuple[str, ...] = ()
-    maps: torch.Tensor | None = field(default=None, repr=False)
-    grids: tuple[torch.Tensor, ...] = field(default=(), repr=False)
-
-    @cached_property
-    def preview(self) -> Image.Image:
-        """The clean picture that the model believes in at this step, coarsely."""
-        return self._preview.image(self.clean, self.width, self.height)
-
-
-@dataclass(frozen=True)
-class Result:
-    """The pictures of a request, each with its parameters text in `info["parameters"]`."""
-
-    images: list[Image.Image]
-    parameters: list[str]
-    seeds: list[int]
-    options: GenerateOptions
-    seconds: float
-    metadata: dict
-    latents: list[torch.Tensor]
-    origins: list[Origin] = field(default_factory=list, repr=False)  # one for each of `latents`
-    warnings: tuple[str, ...] = ()  # sentences: what was taken otherwise than it was asked for
-    sheet: bool = False  # whether the first picture shows all others
-
-    def save(self, path: str | Path) -> list[Path]:
-        """Write the pictures as `path`, or several as `name-1.png`, `name-2.png`, ..., a sheet of
-        them as `path` itself."""
-        path, first = Path(path), 0 if self.sheet else 1
-        if len(self.images) == 1:
-            return [save_picture(self.images[0], path)]
-        return [
-            save_picture(image, path.with_name(f"{path.stem}-{i}{path.suffix}" if i else path.name))
-            for i, image in enumerate(self.images, first)
-        ]
+if TYPE_CHECKING:
+    from .model import Models
 
 
 def stream(
-    models,
+    models: Models,
     options: GenerateOptions,
     *,
     words: bool = False,
-    starts: Callable[[int], Start] = lambda image: Start(),
+    initial_states: Callable[[int], InitialState] = lambda image: InitialState(),
     notes: Iterable[str] = (),
-) -> Iterator[Step | Result]:
-    """Step events of each image in turn, then the Result. Closing the iterator stops the work.
+) -> Events:
+    """Yield the Steps of each image in turn, then the Result. Closing the iterator stops the work.
 
-    `words`: each Step also tells where each word of the prompt went, on every backend; not where
-    the picture is drawn in tiles. starts: where image i begins, see start.py. notes: sentences that
-    go before the result's warnings.
+    words: each Step also has the prompt's words and their attention maps, on every backend; not
+    where the picture is drawn in tiles. initial_states: where image i begins. notes: sentences to
+    put before the result's warnings. Raises InputError in one sentence for what cannot be drawn.
     """
     began = time.perf_counter()
-    options = models.resolve(options)
+    resolved = cast(ResolvedOptions, models.resolve(options))
     factor = vae.factor(models.vae)
-    for name, pixels in (("width", options.width), ("height", options.height)):
+    for name, pixels in (("width", resolved.width), ("height", resolved.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
-    asked = resources.read(models, options)
-    positive, negative, said = hear(models, options, asked)
+    found = resources.find_resources(models, resolved)
+    positive, negative, warnings = encode_request(models, resolved, found)
     drawing = _Drawing(
         models,
-        options,
-        asked,
+        resolved,
+        found,
         positive,
         negative,
-        running=models.backends.start(options.attention, options.group_norm),
-        warnings=[*notes, *models.warnings, *asked.warnings, *said],
+        session=models.backends.open_session(resolved.attention, resolved.group_norm),
+        warnings=[*notes, *models.warnings, *found.warnings, *warnings],
         words=words,
         began=began,
     )
     images, texts, seeds, finals, origins = [], [], [], [], []
-    for image in range(options.count):
-        first, pair = starts(image), noise.seeds(options, image)
-        origin = Origin(options, first, pair, drawing.prediction)
+    for image in range(resolved.count):
+        initial, pair = initial_states(image), noise.seeds(resolved, image)
+        origin = RequestOrigin(resolved, initial, pair, drawing.prediction)
         latents = yield from drawing.steps(image, origin)
         picture = drawing.picture(latents)
-        if first.finish:
-            picture = first.finish(picture)
-        text = parameters(models, options, pair, asked, first.fields)
+        if initial.postprocess:
+            picture = initial.postprocess(picture)
+        text = parameters_text(models, resolved, pair, found, initial.fields)
         picture.info["parameters"] = text
         images.append(picture)
         texts.append(text)
@@ -159,25 +87,27 @@ def stream(
         images,
         texts,
         seeds,
-        options,
+        resolved,
         time.perf_counter() - began,
-        describe(models, drawing.running),
+        describe_run(models, drawing.session),
         finals,
         origins,
         tuple(drawing.warnings),
     )
 
 
-def hear(models, options: GenerateOptions, asked: resources.Request):
-    """What the UNet hears of the prompts, with the request's LoRAs; see prompt.encode.encode."""
+def encode_request(
+    models: Models, options: GenerateOptions, found: resources.PromptResources
+) -> tuple[Conditioning, Conditioning, list[str]]:
+    """Encode prompt and negative prompt with the request's LoRAs; see prompt.encode."""
     with models.lock:
-        models.adapters.install(asked.adapters)
-        return encode(
+        models.adapters.install(found.adapters)
+        return encode_prompts(
             models.text,
-            asked.prompt,
-            asked.negative,
+            found.prompt,
+            found.negative,
             clip_skip=options.clip_skip,
-            embeddings=asked.embeddings,
+            embeddings=found.embeddings,
         )
 
 
@@ -185,12 +115,12 @@ def hear(models, options: GenerateOptions, asked: resources.Request):
 class _Drawing:
     """What the pictures of one request share."""
 
-    models: Any
-    options: GenerateOptions
-    asked: resources.Request
+    models: Models
+    options: ResolvedOptions
+    found: resources.PromptResources
     positive: Conditioning
     negative: Conditioning
-    running: Running
+    session: BackendSession
     warnings: list[str]
     words: bool
     began: float
@@ -199,33 +129,33 @@ class _Drawing:
     def prediction(self) -> str:
         return self.models.scheduler_config.get("prediction_type", "epsilon")
 
-    def steps(self, image: int, origin: Origin):
-        """The Steps of one picture; returns its final latents."""
+    def steps(self, image: int, origin: RequestOrigin) -> Generator[Step, None, torch.Tensor]:
+        """Yield the Steps of one picture; return its final latents (1, C, h, w)."""
         models, options, prediction = self.models, self.options, self.prediction
-        first, (seed, second) = origin.start, origin.seeds
-        maps = self.words and not first.tile  # a tile's maps are not the picture's
-        denoiser = self._denoiser(first)
+        initial, (seed, variation_seed) = origin.initial_state, origin.seeds
+        with_maps = self.words and not initial.tile  # a tile's maps are not the picture's
+        denoiser = self._denoiser(initial)
         generator = noise.generator_for(seed)
-        coroutine = self._sampler(first, generator, seed, second)
+        sampler = self._sampler(initial, generator, seed, variation_seed)
         try:
-            query = next(coroutine)
-            for answers, reseed in first.past:
+            query = next(sampler)
+            for answers, reseed in initial.replayed_answers:
                 for answer in answers:
-                    query = coroutine.send(answer)
+                    query = sampler.send(answer)
                 if reseed is not None:
                     generator.manual_seed(reseed)
             while True:
-                heard = self.positive.at(query.step)[2] if maps else []
+                word_spans = self.positive.at(query.step)[2] if with_maps else []
                 with models.lock:
-                    answer, seen = self._answer(denoiser, query, maps)
-                if first.steer:
-                    answer = steered(answer, query, prediction, first.steer)
-                places = [place for _, place in heard]
+                    answer, maps = self._answer(denoiser, query, with_maps)
+                if initial.x0_hook:
+                    answer = apply_x0_hook(answer, query, prediction, initial.x0_hook)
+                spans = [span for _, span in word_spans]
                 yield Step(
                     image=image,
                     count=options.count,
                     index=query.step + 1,
-                    total=options.steps - first.begin,
+                    total=options.steps - initial.start_step,
                     seconds=time.perf_counter() - self.began,
                     sigma=float(query.sigma),
                     latents=query.x,
@@ -237,48 +167,32 @@ class _Drawing:
                     origin=origin,
                     origin_step=query.step,
                     _preview=models.preview,
-                    words=tuple(word for word, _ in heard),
-                    maps=seen and seen.words(places),
-                    grids=seen.grids(places) if seen else (),
+                    words=tuple(word for word, _ in word_spans),
+                    maps=maps.average(spans) if maps else None,
+                    grids=maps.by_resolution(spans) if maps else (),
                 )
-                query = coroutine.send(answer)
+                query = sampler.send(answer)
         except StopIteration as done:
             return done.value
         finally:
-            coroutine.close()
+            sampler.close()
 
     def picture(self, latents: torch.Tensor) -> Image.Image:
-        """Decoded; in tiles where it is large or memory runs out."""
-        models, (h, w) = self.models, latents.shape[-2:]
-
-        def whole():
-            return self.running.call(lambda: vae.decode(models.vae, latents, models.device))
-
-        def tiled():
-            with vae.tiling(models.vae):
-                return whole()
-
-        def short():
-            if TILED not in self.warnings:
-                self.warnings.append(TILED)
-            return tiled()
-
-        scale = vae.factor(models.vae)
-        usual = tiled if vae.is_large(w * scale, h * scale) else whole
-        try:
-            with models.lock:
-                return vae.to_image(oom.sparing(usual, short))
-        except torch.OutOfMemoryError:
-            pass
-        raise InputError(
-            f"There is not enough memory on {models.device} to decode latents of {w}x{h}, not even"
-            " in tiles; ask for a smaller picture, or start with --low-memory."
+        """Decode final latents; in tiles where the picture is large or memory runs out."""
+        return autoencode.decode_picture(
+            self.models, latents, self.session, lambda: self._warn(oom.DECODED_IN_TILES)
         )
 
-    def _denoiser(self, first: Start) -> Denoiser:
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def _denoiser(self, initial: InitialState) -> Denoiser:
         models, options = self.models, self.options
-        size = options.width, options.height
-        seen = first.beside if first.beside is not None else beside(models, None, None, size)
+        conditioning = initial.inpaint_conditioning
+        if conditioning is None:
+            size = options.width, options.height
+            conditioning = inpaint_conditioning(models, None, None, size)
         return Denoiser(
             models,
             self.positive,
@@ -287,85 +201,98 @@ class _Drawing:
             rescale=options.cfg_rescale,
             width=options.width,
             height=options.height,
-            beside=seen,
-            tile=first.tile,
+            inpaint_conditioning=conditioning,
+            tile=initial.tile,
         )
 
-    def _sampler(self, first: Start, generator, seed: int, second: int | None):
+    def _sampler(
+        self,
+        initial: InitialState,
+        generator: torch.Generator,
+        seed: int,
+        variation_seed: int | None,
+    ) -> Generator[Query, Answer, torch.Tensor]:
         models, options = self.models, self.options
-        scale = vae.factor(models.vae)
-        shape = models.vae.config.latent_channels, options.height // scale, options.width // scale
-        variation = second, options.variation_strength
+        factor = vae.factor(models.vae)
+        shape = models.vae.config.latent_channels, options.height // factor, options.width // factor
+        variation = variation_seed, options.variation_strength
         drawn = noise.first_noise(generator, *shape, variation=variation)
-        return start(
+        return make_sampler(
             options.sampler,
             options.schedule,
             models.scheduler_config,
-            drawn if first.noise is None else first.noise,
+            drawn if initial.noise is None else initial.noise,
             options.steps,
             generator,
             seed,
-            begin=first.begin,
-            clean=first.clean,
+            start_step=initial.start_step,
+            clean=initial.clean,
         )
 
-    def _answer(self, denoiser: Denoiser, query: Query, maps: bool):
-        """The denoiser's answer and the maps of its call, if asked for; where memory runs out, with
-        the halves of guidance one by one."""
-        seen = None
+    def _answer(
+        self, denoiser: Denoiser, query: Query, with_maps: bool
+    ) -> tuple[Answer, WordMaps | None]:
+        """Call the denoiser. Where memory runs out, try again with the two halves of guidance one
+        after the other; return its answer, and the word maps of that call if asked for."""
+        maps: WordMaps | None = None
 
-        def ask():
-            nonlocal seen
-            self.models.adapters.install(self.asked.adapters)
-            seen = WordMaps(*query.x.shape[-2:]) if maps else None  # of this try alone
-            return denoiser(query, seen)
+        def call() -> Answer:
+            nonlocal maps
+            self.models.adapters.install(self.found.adapters)
+            maps = WordMaps(*query.x.shape[-2:]) if with_maps else None  # of this try alone
+            return denoiser(query, maps)
 
-        def apart():
-            denoiser.together = False
-            self.warnings.append(SPARED)
-            return self.running.call(ask)
+        def call_in_halves() -> Answer:
+            denoiser.batched_cfg = False
+            self._warn(oom.GUIDANCE_SPLIT)
+            return self.session.call(call)
 
-        sparer = [apart] if denoiser.guided and denoiser.together else []
+        fallbacks = [call_in_halves] if denoiser.guided and denoiser.batched_cfg else []
         try:
-            return oom.sparing(lambda: self.running.call(ask), *sparer), seen
+            return oom.retry_on_oom(lambda: self.session.call(call), *fallbacks), maps
         except torch.OutOfMemoryError:
             pass
-        raise InputError(_too_large(self.models, self.options, denoiser, self.running))
+        raise InputError(_too_large(self.models, self.options, denoiser, self.session))
 
 
-def joined(results: list[Result], options: GenerateOptions) -> Result:
-    """The pictures of several requests that answer one, `options`."""
+def join_results(results: list[Result], options: GenerateOptions) -> Result:
+    """Return the pictures of several requests as the Result of one, `options`."""
 
-    def all_of(name: str) -> list:
+    def all_of(name: str) -> list[Any]:
         return [item for result in results for item in getattr(result, name)]
 
     return replace(
         results[-1],
-        **{name: all_of(name) for name in ("images", "parameters", "seeds", "latents", "origins")},
+        images=all_of("images"),
+        parameters=all_of("parameters"),
+        seeds=all_of("seeds"),
+        latents=all_of("latents"),
+        origins=all_of("origins"),
         options=options,
         seconds=sum(result.seconds for result in results),
         warnings=tuple(dict.fromkeys(all_of("warnings"))),
     )
 
 
-def untouched(models, options: GenerateOptions, image: Image.Image, more: Mapping[str, Any]):
-    """The Result of a task that draws nothing: `image` with its parameters text."""
+def finish_without_drawing(
+    models: Models, options: GenerateOptions, image: Image.Image, fields: Mapping[str, Any]
+) -> Events:
+    """Yield the Result of a task that calls no UNet: `image` with its parameters text."""
     began = time.perf_counter()
-    options = models.resolve(options)
-    seeds = noise.seeds(options, 0)
-    text = parameters(models, options, seeds, resources.read(models, options), more)
+    resolved = cast(ResolvedOptions, models.resolve(options))
+    seeds = noise.seeds(resolved, 0)
+    found = resources.find_resources(models, resolved)
+    text = parameters_text(models, resolved, seeds, found, fields)
     image.info["parameters"] = text
-    metadata = describe(models, models.backends.start())
+    metadata = describe_run(models, models.backends.open_session())
     seconds = time.perf_counter() - began
-    yield Result([image], [text], [options.seed], options, seconds, metadata, [])
+    yield Result([image], [text], [resolved.seed], resolved, seconds, metadata, [])
 
 
-SPARED = "Memory ran short: guidance was computed in two calls, which may change the last bits."
-TILED = "Memory ran short: the picture was decoded in tiles."
-
-
-def _too_large(models, options, denoiser, running) -> str:
-    """One sentence that names a size that was tried and fits."""
+def _too_large(
+    models: Models, options: ResolvedOptions, denoiser: Denoiser, session: BackendSession
+) -> str:
+    """Return a sentence that names a smaller size, which was tried and fits."""
     fits = None
     factor = vae.factor(models.vae)
     grain = factor * 2 ** (len(models.unet.config.block_out_channels) - 1)
@@ -376,71 +303,17 @@ def _too_large(models, options, denoiser, running) -> str:
         h, w = height // factor, width // factor
         x = torch.zeros((1, models.vae.config.latent_channels, h, w))
         query = Query(x, torch.tensor(500), 0, 1.0)
-        if denoiser.beside is not None:
-            denoiser.beside = denoiser.beside[..., :h, :w]
+        if denoiser.inpaint_conditioning is not None:
+            denoiser.inpaint_conditioning = denoiser.inpaint_conditioning[..., :h, :w]
         try:
-            running.call(lambda query=query: denoiser(query))
+            session.call(partial(denoiser, query))
             fits = f"{width}x{height}"
         except Exception as error:
-            if not isinstance(error, InputError) and not oom.ran_out(error):
+            if not isinstance(error, InputError) and not oom.is_out_of_memory(error):
                 raise
-        oom.free()
+        oom.free_memory()
         if fits:
             break
     size = f"{options.width}x{options.height}"
     hint = f"{fits} fits" if fits else "start with --low-memory, or with device cpu"
     return f"A picture of {size} does not fit into the free memory of {models.device}; {hint}."
-
-
-def parameters(
-    models,
-    options: GenerateOptions,
-    seeds: tuple[int, int | None],
-    asked: resources.Request,
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
-    """The A1111 "parameters" text of one picture; `more` are a task's own fields.
-
-    seeds: its seed and its variation seed, which is None without variation.
-    """
-    seed, second = seeds
-    return infotext.build(
-        options.prompt,
-        options.negative,
-        {
-            "Steps": options.steps,
-            "Sampler": SAMPLERS[options.sampler].label,
-            "Schedule type": SCHEDULES[options.schedule].label,
-            "CFG scale": options.cfg,
-            "Seed": seed,
-            "Size": f"{options.width}x{options.height}",
-            "Model hash": models.hash,
-            "Model": models.name,
-            "VAE": models.vae_name,
-            **more,
-            "CFG rescale": options.cfg_rescale or None,
-            "Variation seed": second,
-            "Variation seed strength": options.variation_strength or None,
-            "Clip skip": options.clip_skip,
-            "Lora hashes": asked.hashes("lora"),
-            "TI hashes": asked.hashes("embedding"),
-            "Version": f"glassbox {__version__}",
-        },
-    )
-
-
-def describe(models, running) -> dict:
-    """What really ran: model, device, types, backends, versions."""
-    return {
-        "model": models.name,
-        "model_hash": models.hash,
-        "vae": models.vae_name,
-        "device": str(models.device),
-        "dtype": str(models.dtype).removeprefix("torch."),
-        "attention": running.attention,
-        "vae_attention": running.vae_attention,
-        "group_norm": running.group_norm,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "glassbox": __version__,
-    }

@@ -16,12 +16,14 @@ from .model_files.identify import FAMILIES
 from .model_files.library import Entry
 
 if TYPE_CHECKING:
-    from .loading.load import Models
+    from .model import Models
 
-KEEP = 1  # models in memory beside the first; the one that was used longest ago makes room
+MAX_EXTRA_MODELS = (
+    1  # models in memory beside the first; the one that was used longest ago makes room
+)
 
 
-class Shelf:
+class ModelCache:
     """`first` is there from the start; `options` go to `load` for every other (device, dtype...).
 
     It always stays. A model is asked for by a name of `choices` alone, so that a visitor reaches no
@@ -36,7 +38,7 @@ class Shelf:
 
     def choices(self) -> list[Entry]:
         """The checkpoints to choose from, the first model before all others."""
-        rows = library.named("checkpoint")
+        rows = library.find_entries("checkpoint")
         there = rows.pop(self.first.name, None)
         if there is None or there.path != self.first.path:
             if there is not None:  # the first is another folder of the same name
@@ -60,7 +62,7 @@ class Shelf:
 
     def vaes(self) -> list[Entry]:
         """The autoencoders that may take the place of a model's own."""
-        return list(library.named("vae").values())
+        return list(library.find_entries("vae").values())
 
     def get(self, name: str | None = None, vae: str | None = None) -> Models:
         """The model `name` (None: the first) with the autoencoder `vae` (None: its own), loaded if
@@ -95,24 +97,24 @@ class Shelf:
             models = self._load(entry, vae)
             with self._lock:
                 self._held[key] = models
-                while len(self._held) > KEEP:
+                while len(self._held) > MAX_EXTRA_MODELS:
                     self._held.pop(next(iter(self._held)))
                 return models
 
     def _load(self, entry: Entry, vae: str | None) -> Models:
         from . import oom
-        from .loading.load import NoRoom, load
+        from .loading.load import load
 
         for last in (False, True):
             try:
                 models = load(entry.path, vae=vae, **self.options)
                 break
-            except NoRoom:
+            except oom.DeviceOutOfMemory:
                 if last:
                     raise
             with self._lock:  # without the others it may fit; they are loaded again when asked for
                 self._held.clear()
-            oom.free()
+            oom.free_memory()
         models.name = entry.name
         return models
 

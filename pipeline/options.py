@@ -1,6 +1,6 @@
-"""GenerateOptions: a picture described and validated once, for command line, page, API and tests.
+"""GenerateOptions: what to draw, validated once for command line, page, web API and Python.
 
-Every limit stands here once. A violation raises InputError with one sentence for each field.
+Every limit is written here once. A violation raises InputError with one sentence for each field.
 `None` means "the model's own default" (sampler, schedule, steps, cfg, width, height, clip_skip,
 attention, group_norm) or, for the seed, "choose one".
 """
@@ -8,11 +8,20 @@ attention, group_norm) or, for the seed, "choose one".
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from .errors import InputError, closest
+from .errors import InputError, closest, short_repr
 from .samplers import SAMPLERS, SCHEDULES, check_pair, sampler_key, schedule_key
 
 MAX_PROMPT = 10_000
@@ -32,7 +41,7 @@ LIMITS = {  # field: (lowest, highest)
 
 
 class GenerateOptions(BaseModel):
-    """A picture, described. `size=(width, height)` may stand for the two fields."""
+    """What to draw. `size=(width, height)` may be given in place of `width` and `height`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,8 +74,8 @@ class GenerateOptions(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            said = (_sentence(e, type(self).model_fields) for e in error.errors())
-            raise InputError(" ".join(said)) from None
+            sentences = (_sentence(e, type(self).model_fields) for e in error.errors())
+            raise InputError(" ".join(sentences)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -78,16 +87,16 @@ class GenerateOptions(BaseModel):
         if size is None:
             return fields
         if not isinstance(size, (tuple, list)) or len(size) != 2:
-            raise ValueError(f"size must be (width, height), not {short(size)}.")
+            raise ValueError(f"size must be (width, height), not {short_repr(size)}.")
         return fields | {"width": size[0], "height": size[1]}
 
     @field_validator("prompt", "negative", mode="before")
     @classmethod
-    def _text(cls, value: Any, info) -> str:
+    def _text(cls, value: Any, info: ValidationInfo) -> str:
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise ValueError(f"{info.field_name} must be text, not {short(value)}.")
+            raise ValueError(f"{info.field_name} must be text, not {short_repr(value)}.")
         if len(value) > MAX_PROMPT:
             raise ValueError(
                 f"{info.field_name} has {len(value):,} characters; "
@@ -110,7 +119,8 @@ class GenerateOptions(BaseModel):
         key = sampler_key(value) if isinstance(value, str) else None
         if key is None:
             raise ValueError(
-                f"there is no sampler {short(value)}; there is {closest(str(value), SAMPLERS)}."
+                f"there is no sampler {short_repr(value)};"
+                f" there is {closest(str(value), SAMPLERS)}."
             )
         return key
 
@@ -122,16 +132,19 @@ class GenerateOptions(BaseModel):
         key = schedule_key(value) if isinstance(value, str) else None
         if key is None:
             raise ValueError(
-                f"there is no schedule {short(value)}; there is {closest(str(value), SCHEDULES)}."
+                f"there is no schedule {short_repr(value)};"
+                f" there is {closest(str(value), SCHEDULES)}."
             )
         return key
 
     @field_validator("attention", "group_norm", mode="before")
     @classmethod
-    def _backend(cls, value: Any, info) -> str | None:
-        """Which there are, and which can run, the model knows."""
+    def _backend(cls, value: Any, info: ValidationInfo) -> str | None:
+        """Only the form is checked: which backends can run, the model knows."""
         if value is not None and (not isinstance(value, str) or len(value) > 100):
-            raise ValueError(f"{info.field_name} must be a backend's name, not {short(value)}.")
+            raise ValueError(
+                f"{info.field_name} must be a backend's name, not {short_repr(value)}."
+            )
         return value or None
 
     @field_validator(
@@ -139,8 +152,8 @@ class GenerateOptions(BaseModel):
         mode="before",
     )
     @classmethod
-    def _whole(cls, value: Any, info) -> int | None:
-        name = info.field_name
+    def _whole(cls, value: Any, info: ValidationInfo) -> int | None:
+        name = str(info.field_name)
         if value is None and name != "count":
             return None
         hint = "; leave it out for a random one" if name.endswith("seed") else ""
@@ -152,8 +165,8 @@ class GenerateOptions(BaseModel):
 
     @field_validator("cfg", "cfg_rescale", "variation_strength", mode="before")
     @classmethod
-    def _real(cls, value: Any, info) -> float | None:
-        name = info.field_name
+    def _real(cls, value: Any, info: ValidationInfo) -> float | None:
+        name = str(info.field_name)
         if value is None:
             return None if name == "cfg" else 0.0
         return real_number(name, value, *LIMITS[name])
@@ -167,21 +180,38 @@ class GenerateOptions(BaseModel):
         return self
 
 
-def whole_number(name: str, value: Any, low: int, high: int, hint: str = "") -> int:
-    """`value` as a whole number, also from text; ValueError in one sentence for any other."""
+class ResolvedOptions(GenerateOptions):
+    """GenerateOptions in which the model filled every None; for type checkers.
+
+    `Models.resolve` returns the class that it was given, so never test for this one.
+    """
+
+    sampler: str
+    schedule: str
+    steps: int
+    cfg: float
+    seed: int
+    width: int
+    height: int
+
+
+def whole_number(name: str, value: Any, low: float, high: float, hint: str = "") -> int:
+    """Convert a number or text to a whole number; ValueError in one sentence for anything else."""
     number = _number(value)
     if number is None or number != int(number) or not low <= number <= high:
         raise ValueError(
-            f"{name} must be a whole number from {low} to {high}, not {short(value)}{hint}."
+            f"{name} must be a whole number from {low} to {high}, not {short_repr(value)}{hint}."
         )
     return int(value) if isinstance(value, int) else int(number)
 
 
 def real_number(name: str, value: Any, low: float, high: float) -> float:
-    """`value` as a number, also from text; ValueError in one sentence for any other."""
+    """Convert a number or text to a float; ValueError in one sentence for anything else."""
     number = _number(value)
     if number is None or not low <= number <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {short(value)}.")
+        raise ValueError(
+            f"{name} must be a number from {low:g} to {high:g}, not {short_repr(value)}."
+        )
     return float(number)
 
 
@@ -196,15 +226,10 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _sentence(error: dict, fields) -> str:
+def _sentence(error: Mapping[str, Any], fields: Iterable[str]) -> str:
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
         there = closest(name, fields)
-        return f"There is no option {short(name)}; there is {there}."
+        return f"There is no option {short_repr(name)}; there is {there}."
     message = error["msg"].removeprefix("Value error, ")
     return message[:1].upper() + message[1:]

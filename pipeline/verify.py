@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import InputError, closest
+from .errors import InputError, closest, short
+from .events import Result
 from .metadata import infotext, receipt
 from .metadata.receipt import Mark, Receipt
-from .model_files.diffusers_folder import short
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -325,7 +325,8 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
     """(place, Mark) of each step that is the picture's own, in their order, None for the others;
     at last the picture."""
     from . import tasks
-    from .introspection.recording import Branch, Watch
+    from .introspection.branch import BranchRun
+    from .introspection.recording import Recorder
     from .tasks.common import alone
 
     then, asked = case.receipt, case.asked
@@ -334,7 +335,7 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
     wanted = {"attention": attention, "group_norm": group_norm}
     asked = asked.model_copy(update={k: _able(models, then, k, v) for k, v in wanted.items()})
     events = tasks.stream(models, then.task, asked, words=then.words)
-    way = Watch(models, events) if then.branches else events
+    way = Recorder(models, events) if then.branches else events
     first = asked.steps if then.task in TWO_PASSES else 0  # branches count from the second pass
     steps = [_step(branch) for branch in then.branches]
     place = 0
@@ -342,7 +343,7 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
         seen, end = None, case.total if step is None else first + step
         with closing(iter(way)) as events:
             for event in events:
-                if hasattr(event, "images"):
+                if isinstance(event, Result):
                     result = event
                 elif event.image == at and event.index != seen and place < end:
                     yield place, receipt.mark(event.latents)
@@ -353,7 +354,7 @@ def _again(models, case: Case, attention: str | None, group_norm: str | None):
             recording, at, place = way.recordings[at], 0, end
             if recording is None:
                 raise InputError("Its way takes too much memory to be gone on from.")
-            way = Branch(models, recording, step, {k: changes[k] for k in changes if k != "at"})
+            way = BranchRun(models, recording, step, {k: changes[k] for k in changes if k != "at"})
     if result.latents:
         yield place, receipt.mark(result.latents[at])
     yield result.images[at]
@@ -373,7 +374,7 @@ def _able(models, then: Receipt, kind: str, name: str | None) -> str | None:
         return name
     from .backends import KINDS as BACKENDS
 
-    if ran not in BACKENDS[kind].table or models.backends.why_not(kind, ran):
+    if ran not in BACKENDS[kind].table or models.backends.unsupported_reason(kind, ran):
         return None
     return ran
 
@@ -436,7 +437,7 @@ def _apart(then: Image.Image, now: Image.Image) -> Image.Image | None:
 
 def machine_flags(then: Receipt) -> dict[str, str]:
     """Device and dtype that are as near as may be to those that drew it: arguments of `load`."""
-    from .loading.load import DTYPES, choose_device, choose_dtype
+    from .loading.device import DTYPES, choose_device, choose_dtype
 
     named = {value: key for key, value in DTYPES.items()}
     device, dtype = then.ran.get("device", "auto"), named.get(then.ran.get("dtype"), "auto")

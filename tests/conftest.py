@@ -234,11 +234,11 @@ def triton_runs():
     """Skips, with the reason, where our kernels cannot run, not even interpreted."""
     import torch
 
-    from pipeline.backends import KINDS, why_not
+    from pipeline.backends import KINDS, unsupported_reason
 
     device = torch.device("cpu")  # where its users run
     for kind in KINDS:
-        reason = why_not(kind, "triton", device, torch.float32)
+        reason = unsupported_reason(kind, "triton", device, torch.float32)
         if reason:
             pytest.skip(reason)
 

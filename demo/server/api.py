@@ -14,13 +14,13 @@ from collections.abc import Callable
 import gradio as gr
 
 from pipeline import tasks
-from pipeline.errors import InputError
 
-from ..texts import say
+from ..events import Finished
+from ..ui.failures import raise_client_errors
+from ..ui.listeners import GPU
 from ..ui.upload import PictureBox
-from .runner import MODEL, Broken, Finished, Painter
+from .runner import MODEL_FIELDS, Runner
 
-GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}  # every listener that uses the device
 PICTURES = ("picture", "mask")
 FIRST = ("picture", "mask", "prompt", "negative")
 SERVERS = ("attention", "group_norm")  # the server decides
@@ -40,13 +40,13 @@ class Blocks(gr.Blocks):
         super().validate_inputs(block_fn, inputs)
 
 
-def endpoints(paint: Painter) -> None:
+def endpoints(runner: Runner) -> None:
     """Add one for each task to the page being built; their components are never shown."""
     for key in tasks.TASKS:
         with gr.Row(visible=False):
             inputs = [_component(key, name) for name in names(key)]
             outputs = [gr.Gallery(label="pictures", format="png"), gr.Textbox(label="parameters")]
-            gr.Button().click(handler(key, paint), inputs, outputs, api_name=key, **GPU)
+            gr.Button().click(handler(key, runner), inputs, outputs, api_name=key, **GPU)
 
 
 def names(key: str) -> tuple[str, ...]:
@@ -55,27 +55,25 @@ def names(key: str) -> tuple[str, ...]:
     shared = tasks.module("generate").Options.model_fields
     own = [name for name in there if name not in shared and name not in FIRST]
     rest = [name for name in shared if name not in (*FIRST, *SERVERS, *LATER)]
-    return (*(name for name in FIRST if name in there), *own, *rest, *MODEL, *LATER)
+    return (*(name for name in FIRST if name in there), *own, *rest, *MODEL_FIELDS, *LATER)
 
 
-def handler(key: str, paint: Painter) -> Callable:
+def handler(key: str, runner: Runner) -> Callable:
     """What the endpoint calls: its signature and docstring are those of the task's fields."""
     fields = names(key)
 
     def draw(*values):
         given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
-        try:
-            with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-                for event in paint(given, folder, key):
-                    # Yielding at every step lets a cancelled or lost client stop the work.
-                    if isinstance(event, Finished):
-                        yield event.files, event.parameters
-                    else:
-                        yield [], ""
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Broken:
-            raise gr.Error(say("broken", "en"), print_exception=False) from None
+        with (
+            raise_client_errors(),
+            tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
+        ):
+            for event in runner.stream(given, folder, key):
+                # Yielding at every step lets a cancelled or lost client stop the work.
+                if isinstance(event, Finished):
+                    yield event.files, event.parameters
+                else:
+                    yield [], ""
 
     draw.__name__ = key
     draw.__doc__ = _says(key)

@@ -1,184 +1,137 @@
-"""From the page's fields to pictures: what the page and the web API share.
-
-One painter a server: its lock holds the device until a request has really stopped, because Gradio
-gives the place in the queue free as soon as it is cancelled, while the step still runs.
-"""
+"""From the page's fields to pictures: what the page and the web API share."""
 
 from __future__ import annotations
 
-import base64
-import io
-import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline import tasks
-from pipeline.errors import InputError
-from pipeline.introspection.recording import Recordings, Watch
+from pipeline.events import Result, Step
+from pipeline.introspection.recording import Recorder, RecordingStore
+from pipeline.model_cache import ModelCache
 
-MODEL = ("model", "vae")  # what the shelf is asked for
-RAN = ("device", "dtype", "attention", "group_norm")  # what the status line names
-# Where a GPU is lent by the call, what was kept would be lost with the process that has it.
-LENT = bool(os.environ.get("SPACES_ZERO_GPU"))
-SMALL = 192  # pixels: the larger side of a picture in the history
-log = logging.getLogger("glassbox")
+from ..events import Finished, Progress
+from ..ui.failures import hide_internal_errors
+from ..ui.images import THUMBNAIL_SIDE, data_url
+from .zerogpu import ON_ZERO_GPU, Work
 
-
-class Broken(Exception):
-    """Something failed that the user cannot mend; the cause is in the server's log."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A step is done. image and index count from 1; preview is a data URL."""
-
-    image: int
-    count: int
-    index: int
-    total: int
-    seconds: float
-    preview: str
+MODEL_FIELDS = ("model", "vae")  # the names that the model cache is asked for
+RAN_ON_FIELDS = ("device", "dtype", "attention", "group_norm")  # what the status line names
+PREVIEW_SIDE = 256  # pixels
 
 
-@dataclass(frozen=True)
-class Finished:
-    """All pictures are done: PNG files that hold their parameters text.
+def task_fields(task: str) -> tuple[str, ...]:
+    """Return the fields that a request for `task` may have, in the order of the page's inputs."""
+    return (*tasks.module(task).Options.model_fields, *MODEL_FIELDS)
 
-    small: each as a data URL, for the history. warnings: what was asked for and not done. records:
-    the key of each picture's recording, None where there is none.
+
+class Runner:
+    """Runs all work of a server on its device, one request at a time.
+
+    Its lock holds the device until a request has really stopped: Gradio frees the place in its
+    queue as soon as a request is cancelled, while the sampling step still runs.
+
+    wrap_gpu_work: see zerogpu.py. recordings: of the pictures that were drawn with `record`.
     """
 
-    files: list[str]
-    small: list[str]
-    texts: list[str]
-    seed: int
-    seconds: float
-    ran_on: str
-    warnings: tuple[str, ...] = ()
-    records: tuple[str | None, ...] = ()
+    def __init__(
+        self, model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+    ):
+        self.model_cache, self.recordings = model_cache, RecordingStore()
+        self._wrap_gpu_work, self._device = wrap_gpu_work, threading.Lock()
 
-    @property
-    def parameters(self) -> str:
-        return "\n\n".join(self.texts)
+        def draw(
+            task: str, options: Any, names: tuple, folder: str, record: bool
+        ) -> Iterator[Progress | Finished]:
+            models = model_cache.get(*names)
+            events = tasks.stream(models, task, options, model_cache, words=record)
+            if record:
+                events = Recorder(models, events)
+            yield from report_events(events, folder, self.recordings)
 
+        self._draw = self.on_device(draw)
 
-Painter = Callable[..., Iterator[Progress | Finished]]
+    def on_device(self, work: Work) -> Work:
+        """Return `work`, a generator function, such that only one call at a time runs.
 
+        Closing the generator stops the work. InputErrors pass; other exceptions become Broken.
+        """
+        on_gpu = self._wrap_gpu_work(work)
 
-def fields_of(task: str) -> tuple[str, ...]:
-    """What a listener of `task` has as inputs, in this order."""
-    return (*tasks.module(task).Options.model_fields, *MODEL)
-
-
-def painter(shelf, on_gpu: Callable = lambda function: function) -> Painter:
-    """The server's one way to pictures: `paint(fields, folder, task)`, closed to stop it.
-
-    fields: those of the task's Options, under "model" a name of the shelf's choices (None: its
-    first), under "vae" another autoencoder's (None: the model's own). `on_gpu` wraps the work where
-    a GPU is lent by the call (ZeroGPU). The iterator raises InputError for what the user can mend,
-    and Broken for the rest. `paint.on_device(generator)` is another's way onto the same device.
-    `paint.recordings` keeps the ways of those pictures that were drawn with `record`.
-    """
-    device, recordings = threading.Lock(), Recordings()
-
-    def on_device(function: Callable[..., Iterator]) -> Callable[..., Iterator]:
-        """`function`, a generator, alone on the device and on the lent GPU; see `paint`."""
-        lent = on_gpu(function)
-
-        def run(*args):
-            with device:
-                events = lent(*args)
+        def run(*args: Any) -> Iterator[Any]:
+            with self._device:
+                events = on_gpu(*args)
                 try:
-                    with broken():
+                    with hide_internal_errors():
                         yield from events
                 finally:
-                    events.close()
+                    events.close()  # type: ignore[attr-defined]  # a generator
 
         return run
 
-    @on_device
-    def work(task: str, asked, names: tuple, folder: str, record: bool):
-        models = shelf.get(*names)
-        events = tasks.stream(models, task, asked, shelf, words=record)
-        yield from told(Watch(models, events) if record else events, folder, recordings)
-
-    def paint(
-        fields: dict, folder: str, task: str = "generate", *, record: bool = False
+    def stream(
+        self, fields: dict[str, Any], folder: str, task: str = "generate", *, record: bool = False
     ) -> Iterator[Progress | Finished]:
-        names = tuple(fields.get(key) for key in MODEL)
-        with broken():
-            # Bad input need not wait for the device, nor may opening pictures and models hold it.
-            asked = tasks.options(task, **{k: v for k, v in fields.items() if k not in MODEL})
-            shelf.get(*names)
-        yield from work(task, asked, names, folder, record and not LENT)
+        """Run a task: yield a Progress for each step, then a Finished. Closing it stops the work.
 
-    paint.on_device, paint.recordings = on_device, recordings
-    return paint
-
-
-@contextmanager
-def broken() -> Iterator[None]:
-    """Whatever fails within goes to the log and becomes Broken, but for what the user can mend."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception:
-        log.exception("a request failed")
-        raise Broken from None
+        fields: those of the task's Options; "model" (None: the first) and "vae" (None: the model's
+        own) are names of the model cache. PNG files are saved to `folder`.
+        Raises InputError for what the user can correct, and Broken for the rest.
+        """
+        names = tuple(fields.get(key) for key in MODEL_FIELDS)
+        with hide_internal_errors():
+            # Before holding the device: wrong input must not wait, opening files must not block it.
+            given = {k: v for k, v in fields.items() if k not in MODEL_FIELDS}
+            options = tasks.options(task, **given)
+            self.model_cache.get(*names)
+        yield from self._draw(task, options, names, folder, record and not ON_ZERO_GPU)
 
 
-def told(events, folder: str, recordings: Recordings) -> Iterator[Progress | Finished]:
-    """What the page is told of a request's events; pictures become files in `folder`, and what a
-    Watch recorded goes to `recordings`."""
+def report_events(
+    events: Iterable[Step | Result], folder: str, recordings: RecordingStore
+) -> Iterator[Progress | Finished]:
+    """Turn the engine's Steps and Result into Progress and Finished.
+
+    Pictures are saved to `folder`; what a Recorder recorded is put into `recordings`.
+    """
     try:
         for event in events:
-            if not hasattr(event, "images"):
+            if not isinstance(event, Result):
                 yield _progress(event)
                 continue
             finished = _finished(event, Path(folder))
-            if isinstance(events, Watch):
+            if isinstance(events, Recorder):
                 sheet = (None,) if event.sheet else ()
                 keys = (*sheet, *recordings.put(events.recordings))
                 finished = replace(finished, records=keys)
             yield finished
     finally:
-        events.close()
+        events.close()  # type: ignore[attr-defined]  # a generator, or a Recorder
 
 
-def _progress(step) -> Progress:
+def _progress(step: Step) -> Progress:
     return Progress(
         image=step.image + 1,
         count=step.count,
         index=step.index,
         total=step.total,
         seconds=step.seconds,
-        preview=data_url(step.preview, 256),
+        preview=data_url(step.preview, PREVIEW_SIDE),
     )
 
 
-def _finished(result, folder: Path) -> Finished:
+def _finished(result: Result, folder: Path) -> Finished:
     files = [str(file) for file in result.save(folder / f"glassbox-{result.seeds[0]}.png")]
-    ran = result.metadata
+    metadata = result.metadata
     return Finished(
         files=files,
-        small=[data_url(picture, SMALL) for picture in result.images],
+        thumbnails=[data_url(picture, THUMBNAIL_SIDE) for picture in result.images],
         texts=list(result.parameters),
         seed=result.seeds[0],
         seconds=result.seconds,
-        ran_on=" · ".join(str(ran[k]) for k in RAN if ran.get(k)),
+        ran_on=" · ".join(str(metadata[k]) for k in RAN_ON_FIELDS if metadata.get(k)),
         warnings=result.warnings,
     )
-
-
-def data_url(picture, side: int) -> str:
-    """A small picture inside the page itself: no file that another user could fetch."""
-    small = picture.convert("RGB")
-    small.thumbnail((side, side))
-    data = io.BytesIO()
-    small.save(data, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

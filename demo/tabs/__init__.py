@@ -1,10 +1,12 @@
-"""The page's tabs, in their order: one file each, one line here.
+"""The table of tabs, in the page's order.
 
-Either a fields.Task, which draws with the shared settings, or a function `tab(page)` that fills the
-panel with what it likes, see page.py.
+A new tab is one file (or folder) here that defines TAB, and one row in TABS. A TaskTab runs a task
+of `pipeline.tasks` and has the task's key; a Tab fills its panel itself. Styles stand in *.css
+files beside the tab and are found by their ending.
 """
 
-from ..ui.fields import Task
+from .. import texts
+from ..ui.tab import Tab, TaskTab
 from . import (
     arena,
     character,
@@ -21,19 +23,25 @@ from . import (
     upscale,
 )
 
-TABS = {
-    "generate": generate.TASK,
-    "image_to_image": image_to_image.TASK,
-    "inpaint": inpaint.TASK,
-    "hires": hires.TASK,
-    "upscale": upscale.TASK,
-    "colorize": colorize.TASK,
-    "character": character.tab,
-    "grid": grid.TASK,
-    "inside": inside.tab,
-    "arena": arena.tab,
-    "zero": from_zero.tab,
-    "info": info.tab,
-    "kernels": kernels.tab,
+TABS: dict[str, Tab | TaskTab] = {
+    "generate": generate.TAB,
+    "image_to_image": image_to_image.TAB,
+    "inpaint": inpaint.TAB,
+    "hires": hires.TAB,
+    "upscale": upscale.TAB,
+    "colorize": colorize.TAB,
+    "character": character.TAB,
+    "grid": grid.TAB,
+    "inside": inside.TAB,
+    "arena": arena.TAB,
+    "zero": from_zero.TAB,
+    "info": info.TAB,
+    "kernels": kernels.TAB,
 }
-TASKS = {key: tab for key, tab in TABS.items() if isinstance(tab, Task)}
+TASK_TABS = {key: tab for key, tab in TABS.items() if isinstance(tab, TaskTab)}
+PANEL_TABS = {key: tab for key, tab in TABS.items() if isinstance(tab, Tab)}
+
+for _key, _tab in TABS.items():
+    texts.add({f"tab_{_key}": _tab.title} | _tab.texts)
+for _key, _task in TASK_TABS.items():
+    texts.add({_key: _task.button})

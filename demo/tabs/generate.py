@@ -1,7 +1,7 @@
-"""A prompt becomes a picture: nothing is asked for beside the shared settings."""
+"""The tab Generate: a prompt becomes a picture, with the shared settings alone."""
 
 from __future__ import annotations
 
-from ..ui.fields import Task
+from ..ui.tab import TaskTab
 
-TASK = Task(lambda page, key: {})
+TAB = TaskTab(title=("Generate", "生成"), button=("Generate", "生成"))

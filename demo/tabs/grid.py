@@ -1,18 +1,23 @@
-"""One picture for each value of up to three options."""
+"""The tab Grid: one picture for each combination of values of up to three options."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import gradio as gr
 
 from pipeline.samplers import SAMPLERS, SCHEDULES
 from pipeline.tasks.grid_axes import LABELS
 
-from ..texts import TEXTS, say
-from ..ui.fields import Task, worded
+from .. import texts
+from ..page import Page
+from ..texts import say
+from ..ui.fields import worded
+from ..ui.tab import TaskTab
 
 AXES = ("x", "y", "z")
-FIRST = {"x": "cfg"}  # what each varies at first
-VALUES = {  # what a person may write for each option
+INITIAL = {"x": "cfg"}  # the option of each axis when the page opens
+EXAMPLES = {  # values shown as the placeholder, by option
     "prompt": "apple, cat, rocket",
     "negative": "rain, fog",
     "sampler": ", ".join(SAMPLERS[k].label for k in ("euler_a", "dpmpp_2m", "heun")),
@@ -29,30 +34,47 @@ VALUES = {  # what a person may write for each option
     "variation_strength": "0-0.4 [5]",
 }
 
+TEXTS = {  # key: (English, Chinese)
+    "axis_x": ("Columns", "列"),
+    "axis_y": ("Rows", "行"),
+    "axis_z": ("Blocks", "组"),
+    "axis_values": ("Values, with commas between them", "取值，用逗号分隔"),
+    "axis_none": ("nothing varies", "不变"),
+    "axis_prompt": ("Words of the prompt", "提示词中的词"),
+    "axis_size": ("Size", "尺寸"),
+    "grid_hint": (
+        "One picture for each combination, on one sheet. Ranges such as 4-20 (+4) are counted "
+        "out. Of the prompt's words the first is replaced by each.",
+        "每种组合画一张，排成一张大图。可以写 4-20 (+4) 这样的范围。"
+        "提示词的词：第一个会被逐个替换。",
+    ),
+}
 
-def inputs(page, key: str) -> dict:
-    made = {}
+
+def inputs(page: Page, key: str) -> dict[str, Any]:
+    """Build an option and its values for each axis."""
+    made: dict[str, Any] = {}
     for axis in AXES:
-        first = FIRST.get(axis, "")
-        with gr.Row(elem_classes="gb-axis"):
+        initial = INITIAL.get(axis, "")
+        with gr.Row():
             name = worded(
                 page,
-                options,
-                first,
+                axis_options,
+                initial,
                 label=page.i18n(f"axis_{axis}"),
                 elem_id=f"{key}-{axis}-name",
                 min_width=140,
             )
             values = gr.Textbox(
                 label=page.i18n("axis_values"),
-                placeholder=VALUES.get(first, ""),
+                placeholder=EXAMPLES.get(initial, ""),
                 max_lines=1,
                 elem_id=f"{key}-{axis}",
                 scale=2,
                 min_width=140,
             )
         name.input(
-            lambda chosen: gr.update(placeholder=VALUES.get(chosen, "")),
+            lambda chosen: gr.update(placeholder=EXAMPLES.get(chosen, "")),
             name,
             values,
             queue=False,
@@ -64,16 +86,25 @@ def inputs(page, key: str) -> dict:
     return made
 
 
-def options(tongue: str) -> list[tuple[str, str]]:
-    """What can vary, as the page calls it."""
-    named = {name: f"axis_{name}" if f"axis_{name}" in TEXTS else name for name in LABELS}
-    return [(say("axis_none", tongue), "")] + [(say(t, tongue), n) for n, t in named.items()]
+def axis_options(language: str) -> list[tuple[str, str]]:
+    """Return (label, option) of what an axis can vary; the first, "", varies nothing."""
+    keys = {name: f"axis_{name}" if f"axis_{name}" in texts.TEXTS else name for name in LABELS}
+    rows = [(say(key, language), name) for name, key in keys.items()]
+    return [(say("axis_none", language), ""), *rows]
 
 
-def fields(values: dict) -> dict:
-    """An axis is its option and its values; of one without an option, its values are ignored."""
+def fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Return {axis: "option: values"}; "" for an axis without an option."""
     names = {axis: values[f"{axis}_name"] for axis in AXES}
     return {axis: f"{name}: {values[axis]}" if name else "" for axis, name in names.items()}
 
 
-TASK = Task(inputs, fields, without=("count",), first=True)
+TAB = TaskTab(
+    title=("Grid", "网格"),
+    button=("Draw the grid", "画网格"),
+    inputs=inputs,
+    fields=fields,
+    without=("count",),
+    first=True,
+    texts=TEXTS,
+)

@@ -1,15 +1,25 @@
-"""A prompt, drawn small, enlarged and drawn again."""
+"""The tab High-res fix: a prompt is drawn small, enlarged and drawn again."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import gradio as gr
 
 from pipeline.tasks.common import WAYS
 
-from ..ui.fields import Task, choice, number, share
+from ..page import Page
+from ..ui.fields import choice, number, share
+from ..ui.tab import TaskTab
+
+TEXTS = {  # key: (English, Chinese)
+    "refine_steps": ("Steps of the second pass", "第二遍步数"),
+    "refine_steps_hint": ("0: as many as of the first.", "0：与第一遍相同。"),
+}
 
 
-def inputs(page, key: str) -> dict:
+def inputs(page: Page, key: str) -> dict[str, Any]:
+    """Build the scale, the upscaler, and strength and steps of the second pass."""
     with gr.Row():
         scale = number(page, key, "scale", step=0.5)
         upscaler = choice(page, key, "upscaler", WAYS)
@@ -21,4 +31,9 @@ def inputs(page, key: str) -> dict:
     }
 
 
-TASK = Task(inputs)
+TAB = TaskTab(
+    title=("High-res fix", "高清修复"),
+    button=("Generate large", "生成大图"),
+    inputs=inputs,
+    texts=TEXTS,
+)

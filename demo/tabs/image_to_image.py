@@ -1,13 +1,25 @@
-"""A picture and a prompt: the picture drawn anew."""
+"""The tab Image to image: a picture is drawn anew as a prompt says."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.tasks.image_to_image import FITS
 
-from ..ui.fields import Task, choice, picture, share
+from ..page import Page
+from ..ui.fields import choice, picture, share
+from ..ui.tab import TaskTab
+
+TEXTS = {  # key: (English, Chinese)
+    "fit": ("Where the shapes differ", "长宽比不同时"),
+    "fit_crop": ("cut off the edges", "裁掉边缘"),
+    "fit_stretch": ("stretch", "拉伸"),
+    "fit_pad": ("fill the edges", "补边"),
+}
 
 
-def inputs(page, key: str) -> dict:
+def inputs(page: Page, key: str) -> dict[str, Any]:
+    """Build the picture, the strength and what happens where the aspect ratios differ."""
     return {
         "picture": picture(page, key),
         "strength": share(page, key, "strength"),
@@ -15,4 +27,10 @@ def inputs(page, key: str) -> dict:
     }
 
 
-TASK = Task(inputs, own_size=True)
+TAB = TaskTab(
+    title=("Image to image", "图生图"),
+    button=("Draw anew", "重画"),
+    inputs=inputs,
+    own_size=True,
+    texts=TEXTS,
+)

@@ -1,19 +1,45 @@
-"""A picture with a part painted over, which is repainted, or painted on beyond its edges."""
+"""The tab Inpaint: a masked part of a picture is repainted, or the picture is extended."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
+from PIL.Image import Image
 
 from pipeline.images.open import open_picture
 from pipeline.tasks.inpaint import AREAS, FILLS, SIDES
 
+from ..page import Page
 from ..ui import upload
-from ..ui.fields import Task, choice, number, picture, share
+from ..ui.fields import choice, number, picture, share
+from ..ui.listeners import UNQUEUED
+from ..ui.tab import TaskTab
 
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+TEXTS = {  # key: (English, Chinese)
+    "picture_other": ("Another picture", "换一张图片"),
+    "mask_paint": ("Paint over what is to be repainted", "涂抹要重绘的部分"),
+    "mask_file": ("Or a mask file, white where it is repainted", "或使用蒙版图片，白色为重绘处"),
+    "mask": ("Mask", "蒙版"),
+    "area": ("Seen by the model", "模型看到的范围"),
+    "area_whole": ("the whole picture", "整幅图片"),
+    "area_masked": ("the painted part, larger", "只看涂抹处，更清晰"),
+    "fill": ("Begins from", "起点"),
+    "fill_original": ("what is there", "原有内容"),
+    "fill_fill": ("the colours around", "周围颜色"),
+    "fill_noise": ("noise", "噪声"),
+    "padding": ("Margin seen", "可见边距"),
+    "mask_blur": ("Soft edge", "边缘柔化"),
+    "paint_on": ("Paint on beyond the edges, in pixels", "向边缘之外延展（像素）"),
+    "left": ("Left", "左"),
+    "top": ("Top", "上"),
+    "right": ("Right", "右"),
+    "bottom": ("Bottom", "下"),
+}
 
 
-def inputs(page, key: str) -> dict:
+def inputs(page: Page, key: str) -> dict[str, Any]:
+    """Build the picture, the mask to paint or upload, and how the masked area is repainted."""
     i18n = page.i18n
     box = picture(page, key)
     painted = upload.MaskEditor(
@@ -21,8 +47,8 @@ def inputs(page, key: str) -> dict:
     )
     other = gr.Button(i18n("picture_other"), size="sm", visible=False, elem_id=f"{key}-other")
 
-    def follow(path: str | None, image) -> dict:
-        """The editor takes the picture's place, or gives it back."""
+    def follow(path: str | None, image: Image | None) -> dict[Any, Any]:
+        """Show the mask editor in place of the picture's box, or the box where there is none."""
         there = image is not None
         return {
             painted: gr.update(**upload.canvas(image)),
@@ -36,9 +62,9 @@ def inputs(page, key: str) -> dict:
         lambda: follow(None, None),
         None,
         [painted, other, box],
-        **PRIVATE,
+        **UNQUEUED,
     )
-    made = {"picture": box, "painted": painted}
+    made: dict[str, Any] = {"picture": box, "painted": painted}
     with gr.Accordion(i18n("mask_file"), open=False):
         made["mask"] = upload.PictureBox(
             label=i18n("mask"),
@@ -61,8 +87,8 @@ def inputs(page, key: str) -> dict:
     return made
 
 
-def fields(values: dict) -> dict:
-    """What was painted becomes the mask; the picture is opened once for both."""
+def fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Merge the painted strokes into the mask; the picture is opened once for both."""
     values = dict(values)
     painted = values.pop("painted")
     if values["picture"]:
@@ -71,9 +97,17 @@ def fields(values: dict) -> dict:
     return values
 
 
-def before(values: dict) -> str | None:
-    """A picture with margins is not where it was."""
+def before(values: dict[str, Any]) -> str | None:
+    """Return the picture's path; None with margins, which move the picture inside the result."""
     return None if any(values[side] for side in SIDES) else values["picture"]
 
 
-TASK = Task(inputs, fields, own_size=True, before=before)
+TAB = TaskTab(
+    title=("Inpaint", "局部重绘"),
+    button=("Repaint", "重绘"),
+    inputs=inputs,
+    fields=fields,
+    own_size=True,
+    before=before,
+    texts=TEXTS,
+)

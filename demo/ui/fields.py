@@ -16,27 +16,6 @@ from ..texts import TEXTS, say
 from .upload import PictureBox
 
 
-@dataclass(frozen=True)
-class Task:
-    """A tab that draws.
-
-    inputs   inputs(page, key) builds what the task asks for beside the shared settings, and gives
-             {name: component}; a name is that of a field, unless `fields` makes fields of it
-    fields   fields(values) turns the inputs' values by their names into fields
-    without  shared settings that the task has no use for: not shown, not sent
-    own_size whether width and height may be left to the picture
-    first    whether the first of several pictures is shown large
-    before   before(values) is the path of the picture that the new one can be laid over, or None
-    """
-
-    inputs: Callable[[Any, str], dict[str, Any]]
-    fields: Callable[[dict[str, Any]], dict[str, Any]] = dict
-    without: tuple[str, ...] = ()
-    own_size: bool = False
-    first: bool = False
-    before: Callable[[dict[str, Any]], str | None] = lambda values: values.get("picture")
-
-
 @dataclass
 class Box:
     """Where a task takes its picture. follow: follow(path, PIL image), both None for no picture,
@@ -83,8 +62,8 @@ def switch(page, key: str, name: str) -> gr.Checkbox:
 def choice(page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropdown:
     """One of `values`; the text of each is that of the key NAME_VALUE."""
 
-    def choices(tongue: str) -> list[tuple[str, str]]:
-        return [(say(f"{name}_{value}", tongue), value) for value in values]
+    def choices(language: str) -> list[tuple[str, str]]:
+        return [(say(f"{name}_{value}", language), value) for value in values]
 
     return worded(page, choices, default(key, name), min_width=140, **_words(page, key, name))
 

@@ -1,10 +1,11 @@
-"""The picture while it comes about, and the line under it, as HTML."""
+"""The picture while it is drawn, and the status line under it, as HTML."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 
-from ..server.runner import Finished, Progress
+from ..events import Finished, Progress
 from ..texts import say
 
 CUBE = (
@@ -15,24 +16,30 @@ CUBE = (
 )
 
 
-def idle(hint: str) -> str:
-    """The empty frame. `hint` is a text of the page (gr.I18n)."""
+def idle_frame(hint: object) -> str:
+    """Return the frame before there is a picture. hint: a text of the page (gr.I18n)."""
     return f'<div class="gb-stage gb-idle">{CUBE}<p>{hint}</p></div>'
 
 
-def live(event: Progress, language: str) -> str:
-    alt = say("preview_alt", language)
-    return f'<div class="gb-stage gb-live"><img src="{event.preview}" alt="{alt}"></div>'
+def preview_frame(source: str, alt: str) -> str:
+    """Return the frame with the picture so far. source: its data URL."""
+    return f'<div class="gb-stage gb-live"><img src="{source}" alt="{alt}"></div>'
 
 
-def shown() -> str:
-    """Nothing: the gallery behind it is seen."""
+def empty_frame() -> str:
+    """Return a frame without content, so that the gallery behind it is seen."""
     return '<div class="gb-stage gb-shown"></div>'
 
 
-def line(kind: str, what: str, right: str = "", share: float = 0.0, below: str = "") -> str:
-    """The status line. kind: ready, running, done, stopped or error; share: 0..1 of the bar;
-    below: HTML under it."""
+def status_line(
+    kind: str, what: object, right: str = "", share: float = 0.0, below: str = ""
+) -> str:
+    """Return the status line.
+
+    kind: ready, running, done, stopped or error
+    share: 0..1, how much of the bar is filled
+    below: HTML under the line
+    """
     return (
         f'<div class="gb-status gb-{kind}" role="status">'
         f'<div class="gb-bar"><i style="width:{share:.1%}"></i></div>'
@@ -41,41 +48,50 @@ def line(kind: str, what: str, right: str = "", share: float = 0.0, below: str =
     )
 
 
-def sorry(sentence: str) -> str:
-    """What is wrong, where a result would stand."""
+def error_paragraph(sentence: str) -> str:
+    """Return an error sentence for where the result would stand."""
     return f'<p class="gb-sorry" role="alert">{escape(sentence)}</p>'
 
 
-def warnings(sentences) -> str:
-    """A quiet list of what was asked for and not done."""
+def warning_list(sentences: Iterable[str]) -> str:
+    """Return warnings as a list; "" where there are none."""
     rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     return f'<ul class="gb-warnings">{rows}</ul>' if rows else ""
 
 
-def running(event: Progress, language: str) -> str:
+def progress_line(event: Progress, language: str) -> str:
+    """Return the status line after a sampling step."""
     what = say("step", language, index=event.index, total=event.total)
     if event.count > 1:
         of = say("picture", language, image=event.image, count=event.count)
         what = f"{of} · {what}"
-    share = (event.image - 1 + event.index / event.total) / event.count
-    return line("running", what, say("seconds", language, seconds=event.seconds), share)
+    right = say("seconds", language, seconds=event.seconds)
+    return status_line("running", what, right, _share(event))
 
 
-def done(event: Finished, language: str) -> str:
+def done_line(event: Finished, language: str) -> str:
+    """Return the status line of a finished request: its time, where it ran, its warnings."""
     count = len(event.files)
     what = say("done", language) if count == 1 else say("done_many", language, count=count)
     seconds = say("seconds", language, seconds=event.seconds)
     right = f"{seconds} · {event.ran_on}" if event.ran_on else seconds
-    return line("done", what, right, 1.0, warnings(event.warnings))
+    return status_line("done", what, right, 1.0, warning_list(event.warnings))
 
 
-def stopped(event: Progress | None, language: str) -> str:
+def stopped_line(event: Progress | None, language: str) -> str:
+    """Return the status line of a stopped request. event: its last step, None before the first."""
     if event is None:
-        return line("stopped", say("stopped_early", language))
+        return status_line("stopped", say("stopped_early", language))
     what = say("stopped", language, index=event.index, total=event.total)
-    share = (event.image - 1 + event.index / event.total) / event.count
-    return line("stopped", what, say("seconds", language, seconds=event.seconds), share)
+    right = say("seconds", language, seconds=event.seconds)
+    return status_line("stopped", what, right, _share(event))
 
 
-def error(sentence: str) -> str:
-    return line("error", escape(sentence))
+def error_line(sentence: str) -> str:
+    """Return the status line of a failed request."""
+    return status_line("error", escape(sentence))
+
+
+def _share(event: Progress) -> float:
+    """How much of all pictures of the request is done, 0..1."""
+    return (event.image - 1 + event.index / event.total) / event.count

@@ -6,10 +6,9 @@ import time
 
 import gradio as gr
 
-from ..texts import language, say
-from . import status as stage
-
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+from ..texts import request_language, say
+from .listeners import UNQUEUED
+from .status import status_line
 
 
 def wire(stop: gr.Button, status: gr.HTML, runs: list, key: str) -> None:
@@ -18,9 +17,9 @@ def wire(stop: gr.Button, status: gr.HTML, runs: list, key: str) -> None:
     def halt(now: str | None, request: gr.Request):
         if "gb-running" not in (now or ""):
             return gr.skip()
-        return stage.line("stopped", say(key, language(request)))
+        return status_line("stopped", say(key, request_language(request)))
 
     # Said again: an event that was already on its way may have come after the first word.
-    stop.click(halt, status, status, cancels=runs, **PRIVATE).then(
-        lambda: time.sleep(0.5), None, None, **PRIVATE
-    ).then(halt, status, status, **PRIVATE)
+    stop.click(halt, status, status, cancels=runs, **UNQUEUED).then(
+        lambda: time.sleep(0.5), None, None, **UNQUEUED
+    ).then(halt, status, status, **UNQUEUED)

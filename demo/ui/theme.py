@@ -24,7 +24,7 @@ SANS = (
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 DEMO = Path(__file__).parents[1]
-STYLES = (DEMO / "ui/page.css", *sorted(DEMO.glob("tabs/*/*.css")))
+STYLES = (DEMO / "ui/page.css", *sorted(DEMO.glob("tabs/**/*.css")))
 CSS = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)
 DROPS = Path(__file__).with_name("drops.js").read_text(encoding="utf-8")
 HEAD = f'<meta name="color-scheme" content="light dark"><script>{DROPS}</script>'

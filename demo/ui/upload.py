@@ -7,14 +7,14 @@ import gradio as gr
 
 from pipeline.images.open import open_picture
 
-from .no_stub_files import Quiet
+from .no_stub_files import NoStubFiles
 
 PAINT = ("#ff1fa8", 0.6)  # over a picture: any colour but black would do, and its opacity
 BRUSH = 1 / 16  # of the picture's shorter side, the brush at first
 SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps several copies
 
 
-class PictureBox(gr.Image, metaclass=Quiet):
+class PictureBox(gr.Image, metaclass=NoStubFiles):
     """An image field whose value is the uploaded file's path, whatever the file may be."""
 
     is_template = True  # the browser has gr.Image for it
@@ -29,7 +29,7 @@ class PictureBox(gr.Image, metaclass=Quiet):
         return payload.path if payload is not None else None
 
 
-class MaskEditor(gr.ImageEditor, metaclass=Quiet):
+class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
     """A picture to paint on; its value is the files of what was painted, without the picture."""
 
     is_template = True

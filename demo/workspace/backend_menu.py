@@ -23,7 +23,7 @@ def dropdown(i18n, models, kind: str) -> gr.Dropdown:
     )
 
     def explain(chosen: str):
-        reason = models.backends.why_not(kind, chosen) if chosen != "auto" else None
+        reason = models.backends.unsupported_reason(kind, chosen) if chosen != "auto" else None
         key = "backend_auto" if chosen == "auto" else f"{kind}.{chosen}"
         return gr.update(info=reason or i18n(key))
 
@@ -32,28 +32,28 @@ def dropdown(i18n, models, kind: str) -> gr.Dropdown:
 
 
 def _choices(models, kind: str) -> list[tuple[str, str]]:
-    first = models.backends.able(kind, "auto")[0]
+    first = models.backends.candidates(kind, "auto")[0]
     return [(f"auto: {first}", "auto")] + [
-        (f"{name} ✕" if models.backends.why_not(kind, name) else name, name)
+        (f"{name} ✕" if models.backends.unsupported_reason(kind, name) else name, name)
         for name in KINDS[kind].table
     ]
 
 
-def table(models, tongue: str) -> str:
-    """Every backend, whether it can run here, and why not, in the language `tongue`."""
+def table(models, language: str) -> str:
+    """Every backend, whether it can run here, and why not, in `language`."""
     parts = []
     for kind in KINDS:
-        first = models.backends.able(kind, "auto")[0]
+        first = models.backends.candidates(kind, "auto")[0]
         rows = []
         for name in KINDS[kind].table:
-            reason = models.backends.why_not(kind, name)
-            mark = f'<b class="gb-auto">{say("auto_takes", tongue)}</b>' if name == first else ""
+            reason = models.backends.unsupported_reason(kind, name)
+            mark = f'<b class="gb-auto">{say("auto_takes", language)}</b>' if name == first else ""
             state, word = ("no", "cannot_run") if reason else ("yes", "can_run")
             rows.append(
                 f'<tr class="gb-{state}"><th scope="row">{escape(name)}{mark}</th>'
-                f"<td><b>{say(word, tongue)}</b>"
-                f"<span>{escape(reason or note(f'{kind}.{name}', tongue))}</span></td></tr>"
+                f"<td><b>{say(word, language)}</b>"
+                f"<span>{escape(reason or note(f'{kind}.{name}', language))}</span></td></tr>"
             )
-        caption = f"<caption>{say(kind, tongue)}</caption>"
+        caption = f"<caption>{say(kind, language)}</caption>"
         parts.append(f'<table class="gb-backends">{caption}{"".join(rows)}</table>')
     return f'<div class="gb-pair">{"".join(parts)}</div>'

@@ -9,9 +9,8 @@ import gradio as gr
 
 from pipeline.images.open import fitted, open_picture
 
+from ..ui.listeners import UNQUEUED
 from .send_to import chosen
-
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ def button(i18n) -> gr.Button:
     return gr.Button(i18n("compare"), size="sm", visible=False, elem_id="compare-open", min_width=0)
 
 
-def wire(seen) -> None:
+def wire(result) -> None:
     """Make the button work."""
-    parts = seen.comparison
+    parts = result.comparison
 
     def turn(shown: bool, pictures: list | None, index: int, before: str | None):
         path = chosen(pictures, index)
@@ -66,7 +65,7 @@ def wire(seen) -> None:
 
     parts.button.click(
         turn,
-        [parts.shown, seen.gallery, seen.chosen, parts.before],
+        [parts.shown, result.gallery, result.chosen, parts.before],
         [parts.slider, parts.shown],
-        **PRIVATE,
+        **UNQUEUED,
     )

@@ -10,11 +10,11 @@ import gradio as gr
 from pipeline.metadata.import_settings import Settings, understand
 from pipeline.samplers import SAMPLERS, SCHEDULES
 
-from ..texts import language, say
-from ..ui import status as stage
+from ..texts import request_language, say
+from ..ui.listeners import UNQUEUED
+from ..ui.status import status_line, warning_list
 from . import sampler_menu
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 TABLE = (  # in this order
     *("sampler", "schedule", "steps", "cfg", "seed", "width", "height"),
     *("variation_seed", "variation_strength", "clip_skip", "cfg_rescale", "model"),
@@ -24,29 +24,29 @@ ABSENT = {"negative": "", "cfg_rescale": 0, "variation_strength": 0}  # as nothi
 ABSENT |= dict.fromkeys(TYPED, "")
 
 
-def read(text: str, shelf) -> Settings:
+def read(text: str, model_cache) -> Settings:
     """What `text` says, as far as this page knows it."""
-    return understand(text, shelf.hashes())
+    return understand(text, model_cache.hashes())
 
 
-def html(read: Settings, tongue: str) -> str:
+def html(read: Settings, language: str) -> str:
     """Prompts, the settings understood, those that are not used, and warnings."""
     prompts = "".join(
-        f"<dt>{say(key, tongue)}</dt><dd>{_text(read.fields.get(key), tongue)}</dd>"
+        f"<dt>{say(key, language)}</dt><dd>{_text(read.fields.get(key), language)}</dd>"
         for key in ("prompt", "negative")
     )
     known = {"model": read.model} | read.fields
     rows = "".join(
-        f'<tr><th scope="row">{say(key, tongue)}</th>'
+        f'<tr><th scope="row">{say(key, language)}</th>'
         f"<td>{escape(_value(key, known[key]))}</td></tr>"
         for key in TABLE
         if known.get(key) is not None
     )
     others = ", ".join(f"{escape(k)}: {escape(v)}" for k, v in read.others.items())
     if others:
-        others = f'<p class="gb-others"><b>{say("info_others", tongue)}</b> {others}</p>'
+        others = f'<p class="gb-others"><b>{say("info_others", language)}</b> {others}</p>'
     return (
-        f'<div class="gb-read"><dl>{prompts}</dl>{stage.warnings(read.warnings)}'
+        f'<div class="gb-read"><dl>{prompts}</dl>{warning_list(read.warnings)}'
         f'<table class="gb-known"><tbody>{rows}</tbody></table>{others}</div>'
     )
 
@@ -70,13 +70,15 @@ def filler(page, status, after) -> Callable:
 
     def fill(button: gr.Button, text, vary: bool, tab: str | None) -> None:
         def put(words: str, request: gr.Request):
-            tongue, got = language(request), read(words, page.shelf)
-            said = stage.line("ready", say("info_used", tongue), below=stage.warnings(got.warnings))
+            language, got = request_language(request), read(words, page.model_cache)
+            said = status_line(
+                "ready", say("info_used", language), below=warning_list(got.warnings)
+            )
             front = {page.tabs: gr.Tabs(selected=tab)} if tab else {}
             return {status: said, **front, **filled(page, got, vary)}
 
         outputs = [page.tabs, status, *page.form.values()]
-        after(button.click(put, text, outputs, queue=False, **PRIVATE).then)
+        after(button.click(put, text, outputs, **UNQUEUED).then)
 
     return fill
 
@@ -98,8 +100,8 @@ def filled(page, read: Settings, vary: bool) -> dict:
     return updates
 
 
-def _text(text: str | None, tongue: str) -> str:
-    return escape(text) if text else f"<i>{say('info_empty', tongue)}</i>"
+def _text(text: str | None, language: str) -> str:
+    return escape(text) if text else f"<i>{say('info_empty', language)}</i>"
 
 
 def _value(key: str, value) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from ..server.runner import Finished
-from ..texts import language
+from ..events import Finished
+from ..texts import request_language
+from ..ui.listeners import UNQUEUED
 from . import fill_form
 
 ON_LOAD = Path(__file__).with_name("history.js").read_text(encoding="utf-8")
 FORGET = "() => { window.dispatchEvent(new Event('glassbox-forget')); }"
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def panel(page) -> gr.HTML:
@@ -49,15 +49,15 @@ def panel(page) -> gr.HTML:
         words = str(picked.value)
         if not words:
             return words, "", gr.update(visible=False)
-        read = fill_form.read(words, page.shelf)
-        return words, fill_form.html(read, language(request)), gr.update(visible=True)
+        read = fill_form.read(words, page.model_cache)
+        return words, fill_form.html(read, request_language(request)), gr.update(visible=True)
 
-    strip.select(show, None, [text, view, chosen], **PRIVATE)
-    clear.click(lambda: gr.update(visible=False), None, chosen, js=FORGET, **PRIVATE)
+    strip.select(show, None, [text, view, chosen], **UNQUEUED)
+    clear.click(lambda: gr.update(visible=False), None, chosen, js=FORGET, **UNQUEUED)
     return strip
 
 
 def entries(event: Finished) -> str:
     """What `strip` takes: the pictures just made, for history.js."""
-    pairs = zip(event.small, event.texts, strict=True)
+    pairs = zip(event.thumbnails, event.texts, strict=True)
     return json.dumps([{"image": image, "text": text} for image, text in pairs])

@@ -12,9 +12,10 @@ from typing import Any
 
 import gradio as gr
 
-from ..texts import language
-from ..ui import status as stage
-from ..ui.fields import Task
+from ..texts import request_language
+from ..ui.listeners import UNQUEUED
+from ..ui.status import idle_frame, status_line
+from ..ui.tab import TaskTab
 from . import (
     backend_menu,
     compare,
@@ -37,16 +38,15 @@ EXAMPLES = (
     "a fox above a mushroom on a green background",
     "粉色背景上的企鹅",
 )
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 PRESS = "() => { [...document.querySelectorAll('.gb-go')].find(b => b.offsetParent)?.click(); }"
 ROWS = {"width": "gb-size", "height": "gb-size"}  # fields that come and go as a row
 SELECTED = '.gradio-container:has(#tab-{}[style*="flex"])'
 
 
 @dataclass(frozen=True)
-class Seen:
+class ResultView:
     """The components that show what comes out. chosen: the number of the gallery's picture;
-    comparison: see compare.py; records: the keys of the pictures' recordings, see work.py."""
+    comparison: see compare.py; records: the keys of the pictures' recordings."""
 
     view: Any
     gallery: Any
@@ -65,7 +65,7 @@ def css(tabs: dict[str, Any]) -> str:
     rules = []
     for key, tab in tabs.items():
         here = SELECTED.format(key)
-        if not isinstance(tab, Task):
+        if not isinstance(tab, TaskTab):
             rules.append(f"{here} #gb-work")
             continue
         rules.append(f"{here} .gb-for:not(.gb-for-{key})")
@@ -75,7 +75,7 @@ def css(tabs: dict[str, Any]) -> str:
     return ",\n".join(rules) + " { display: none !important; }\n"
 
 
-def build(page, tabs: dict[str, Task]) -> None:
+def build(page, tabs: dict[str, TaskTab]) -> None:
     """Build the block of these tasks inside the page and wire it; fills page.form and page.fill."""
     i18n = page.i18n
     page.form = form = {}
@@ -109,27 +109,27 @@ def build(page, tabs: dict[str, Task]) -> None:
                 below = gr.Column(elem_id="history", min_width=0)
             with gr.Column(elem_id="gb-how", min_width=0):
                 added, seeds = _settings(page, tabs)
-        knows = vocabulary.panel(i18n, form["prompt"], bool(page.shelf.first.vocabulary))
+        knows = vocabulary.panel(i18n, form["prompt"], bool(page.model_cache.first.vocabulary))
     status = shown["status"]
     page.fill = fill_form.filler(page, status, switch_model.wire(page, status, added, knows))
     with below:
         strip = history.panel(page)
-    seen = Seen(
+    result = ResultView(
         **shown,
         strip=strip,
         records=gr.State(()),
         last_seed=gr.State(),
         last_step=gr.State(drawing.IDLE),
     )
-    page.seen = seen
+    page.result = result
     for name, view in views.items():
         prompt_line.wire(page, form[name], view)
         form[name].submit(None, js=PRESS)
     runs = [drawing.wire(page, key, tabs[key], goes[key], own[key]) for key in tabs]
-    drawing.stopping(seen, stop, runs)
+    drawing.stopping(result, stop, runs)
     send_to.wire(page, senders)
-    compare.wire(seen)
-    _follow(page, added, seeds, seen.last_seed)
+    compare.wire(result)
+    _follow(page, added, seeds, result.last_seed)
 
 
 def _only(*keys: str) -> list[str]:
@@ -165,9 +165,9 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
             interactive=False,
             elem_id="gallery",
         )
-        view = gr.HTML(stage.idle(i18n("idle")), apply_default_css=False, elem_id="stage")
+        view = gr.HTML(idle_frame(i18n("idle")), apply_default_css=False, elem_id="stage")
         slider = compare.slider(i18n)
-    status = gr.HTML(stage.line("ready", i18n("ready")), apply_default_css=False, elem_id="status")
+    status = gr.HTML(status_line("ready", i18n("ready")), apply_default_css=False, elem_id="status")
     with gr.Row(elem_id="gallery-send", elem_classes="gb-send"):
         page.look = gr.Button(
             i18n("inside_open"), size="sm", variant="primary", elem_id="look", min_width=0
@@ -194,9 +194,9 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
     return shown, senders
 
 
-def _settings(page, tabs: dict[str, Task]) -> tuple[dict, tuple]:
+def _settings(page, tabs: dict[str, TaskTab]) -> tuple[dict, tuple]:
     """The settings card; gives the dropdowns of prompt additions and the seed's buttons."""
-    i18n, models, form = page.i18n, page.shelf.first, page.form
+    i18n, models, form = page.i18n, page.model_cache.first, page.form
     usual = models.defaults
     form["model"] = menus.model(page)
     form["vae"] = menus.vae(page)
@@ -253,16 +253,16 @@ def _follow(page, added: dict, seeds: tuple, last_seed) -> None:
     """What settings do to each other, and choices in the visitor's language."""
     prompt, seed = page.form["prompt"], page.form["seed"]
     randomize, reuse = seeds
-    randomize.click(lambda: "", None, seed, **PRIVATE)
-    reuse.click(lambda last: last, last_seed, seed, **PRIVATE)
+    randomize.click(lambda: "", None, seed, **UNQUEUED)
+    reuse.click(lambda last: last, last_seed, seed, **UNQUEUED)
     for kind, box in added.items():
-        box.input(partial(menus.put, kind), [prompt, box], [prompt, box], **PRIVATE)
+        box.input(partial(menus.put, kind), [prompt, box], [prompt, box], **UNQUEUED)
 
     def translate(request: gr.Request):
-        tongue = language(request)
-        return {box: gr.update(choices=choices(tongue)) for box, choices in page.worded.items()}
+        language = request_language(request)
+        return {box: gr.update(choices=choices(language)) for box, choices in page.worded.items()}
 
-    gr.on(None, translate, None, [*page.worded], **PRIVATE)
+    gr.on(None, translate, None, [*page.worded], **UNQUEUED)
 
 
 def _number(i18n, key: str, value, **more) -> gr.Number:

@@ -14,13 +14,13 @@ TAGS = {"lora": "<lora:{}:1>", "embedding": "{}"}  # how each stands in a prompt
 
 
 def model(page) -> gr.Dropdown:
-    """The checkpoints of the shelf; the info says what each was recognised as, or why it can't."""
-    name = page.shelf.first.name
+    """The checkpoints to choose from; the info says what each is, or why it cannot be used."""
+    name = page.model_cache.first.name
     return gr.Dropdown(
-        labels(page.shelf.choices()),
+        labels(page.model_cache.choices()),
         value=name,
         label=page.i18n("model"),
-        info=about(page.shelf, name),
+        info=about(page.model_cache, name),
         elem_id="model",
     )
 
@@ -28,18 +28,18 @@ def model(page) -> gr.Dropdown:
 def vae(page) -> gr.Dropdown:
     """Another autoencoder than the model's own, where there are any."""
     return gr.Dropdown(
-        vaes(page.shelf, "en"),
+        vaes(page.model_cache, "en"),
         value="",
         label=page.i18n("vae"),
         info=page.i18n("vae_hint"),
-        visible=bool(page.shelf.vaes()),
+        visible=bool(page.model_cache.vaes()),
         elem_id="vae",
     )
 
 
-def vaes(shelf, tongue: str) -> list[tuple[str, str]]:
+def vaes(model_cache, language: str) -> list[tuple[str, str]]:
     """What the dropdown of `vae` offers, the model's own first."""
-    return [(say("vae_own", tongue), ""), *labels(shelf.vaes())]
+    return [(say("vae_own", language), ""), *labels(model_cache.vaes())]
 
 
 def addition(page, kind: str) -> gr.Dropdown:
@@ -63,19 +63,19 @@ def labels(entries) -> list[tuple[str, str]]:
     ]
 
 
-def about(shelf, name: str) -> str:
+def about(model_cache, name: str) -> str:
     """What the checkpoint was recognised as, or why it cannot be used; empty for an unknown one."""
-    entry = find(shelf, name)
+    entry = find(model_cache, name)
     return (entry.reason or entry.note) if entry else ""
 
 
-def find(shelf, name: str):
-    return next((e for e in shelf.choices() if e.name == name), None)
+def find(model_cache, name: str):
+    return next((e for e in model_cache.choices() if e.name == name), None)
 
 
-def additions(shelf, name: str, tongue: str) -> list:
+def additions(model_cache, name: str, language: str) -> list:
     """Updates of the two `addition`s for the model `name`; those of other models are marked."""
-    chosen = find(shelf, name)
+    chosen = find(model_cache, name)
     family = chosen.family if chosen else ""
     found = library.scan()
     updates = []
@@ -83,7 +83,7 @@ def additions(shelf, name: str, tongue: str) -> list:
         choices = []
         for entry in (e for e in found if e.kind == kind):
             strange = family and entry.family and entry.family != family
-            mark = say("other_family", tongue, family=entry.family) if strange else ""
+            mark = say("other_family", language, family=entry.family) if strange else ""
             if entry.reason or strange:
                 mark = f"{mark} ✕".strip()
             choices.append((f"{entry.name} · {mark}" if mark else entry.name, entry.name))

@@ -10,19 +10,13 @@ import gradio as gr
 
 from pipeline.errors import InputError
 from pipeline.options import LIMITS, MAX_PROMPT
-from pipeline.prompt import embeddings
-from pipeline.prompt.embeddings import Embedding
+from pipeline.prompt.embeddings import Embedding, read_embedding
 from pipeline.prompt.encode import count_tokens
-from pipeline.prompt.syntax import Span, parse, spans
+from pipeline.prompt.syntax import Span, parse, parse_spans
 
-from ..texts import language, say
+from ..texts import request_language, say
+from ..ui.listeners import UNQUEUED
 
-QUIET = {
-    "queue": False,
-    "api_visibility": "private",
-    "show_progress": "hidden",
-    "trigger_mode": "always_last",
-}
 # What is typed last is seen first.
 TO_THE_END = """
 watch('value', () => {
@@ -46,14 +40,21 @@ def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
     """The line follows while the prompt is typed, and when the model or the steps change."""
 
     def look(text: str, name: str, steps: float | None, request: gr.Request):
-        tokenizer = page.tokenizers.get(name) or page.shelf.first.tokenizer
+        tokenizer = page.tokenizers.get(name) or page.model_cache.first.tokenizer
         low = (text or "").lower()
         files = [path for word, path in page.embeddings.items() if word.lower() in low]
         read = {one.name: one for one in map(_embedding, files) if one}
-        return html(text or "", tokenizer, language(request), read, _steps(steps))
+        return html(text or "", tokenizer, request_language(request), read, _steps(steps))
 
     # without triggers: when the page opens, and when an input changes
-    gr.on(None, look, [prompt, page.form["model"], page.form["steps"]], line, **QUIET)
+    gr.on(
+        None,
+        look,
+        [prompt, page.form["model"], page.form["steps"]],
+        line,
+        trigger_mode="always_last",
+        **UNQUEUED,
+    )
 
 
 def _steps(value: float | None) -> int:
@@ -65,7 +66,7 @@ def _steps(value: float | None) -> int:
 @lru_cache(256)
 def _embedding(path: Path) -> Embedding | None:
     try:
-        return embeddings.read(path)
+        return read_embedding(path)
     except InputError:  # the engine says why
         return None
 
@@ -73,14 +74,14 @@ def _embedding(path: Path) -> Embedding | None:
 def html(
     text: str,
     tokenizer,
-    tongue: str,
+    language: str,
     known: dict[str, Embedding] | None = None,
     steps: int = 20,
 ) -> str:
     """One row, and under it what was not understood; weights only where there is syntax."""
     if len(text) > MAX_PROMPT:  # GenerateOptions has a sentence for it
         return ""
-    parsed, stretches = parse(text, steps), spans(text)
+    parsed, stretches = parse(text, steps), parse_spans(text)
     used, room = count_tokens(tokenizer, parsed, known)
     plain = all(s.kind == "text" and s.weight == 1.0 for s in stretches)
     seen = "" if plain else "".join(map(_stretch, stretches))
@@ -88,7 +89,7 @@ def html(
     hints = "".join(f"<li>{escape(hint)}</li>" for hint in parsed.hints)
     return (
         f'<div class="gb-words"><div class="gb-weights"{stop}>{seen}</div>'
-        f'<span class="gb-tokens">{say("tokens", tongue, used=used, room=room)}</span></div>'
+        f'<span class="gb-tokens">{say("tokens", language, used=used, room=room)}</span></div>'
         f'<ul class="gb-hints">{hints}</ul>'
     )
 

@@ -8,34 +8,41 @@ import time
 
 import gradio as gr
 
-from pipeline.errors import InputError
-
-from ..server.api import GPU
-from ..server.runner import Broken, Finished, broken, fields_of
-from ..texts import language, say
-from ..ui import status
-from ..ui.fields import Task
+from ..events import Finished
+from ..server.runner import task_fields
+from ..texts import request_language, say
+from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
+from ..ui.listeners import GPU, PRIVATE
+from ..ui.status import (
+    done_line,
+    empty_frame,
+    error_line,
+    preview_frame,
+    progress_line,
+    status_line,
+    stopped_line,
+)
+from ..ui.tab import TaskTab
 from . import history
 from .fill_form import TYPED
 
 IDLE = "idle"  # in place of the last step: nothing is on its way
 PREVIEW_EVERY = 0.05  # seconds: a fast GPU makes more steps than a browser can show
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 SIZE = ("width", "height")
 
 
-def wire(page, key: str, task: Task, go: gr.Button, own: dict):
+def wire(page, key: str, task: TaskTab, go: gr.Button, own: dict):
     """Make the task's button draw; returns the listener, to be stopped. own: the task's inputs."""
-    seen = page.seen
+    result = page.result
     shared = {
         name: page.form[name]
-        for name in fields_of(key)
+        for name in task_fields(key)
         if name in page.form and name not in own and name not in task.without
     }
     given = {**shared, **own} | ({"own_size": page.own_size} if task.own_size else {})
 
     def wait(request: gr.Request):
-        return status.line("running", say("waiting", language(request))), None
+        return status_line("running", say("waiting", request_language(request))), None
 
     def asked(values) -> dict:
         """Fields of the task's Options, and the model's."""
@@ -49,43 +56,43 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
 
     def run(request: gr.Request, *values):
         """Streams the picture. A failure keeps what is on the page and says why."""
-        tongue = language(request)
-        starting = {seen.status: status.line("running", say("starting", tongue))}
-        yield starting | {seen.last_step: None} | seen.comparison.put_away()
+        language = request_language(request)
+        starting = {result.status: status_line("running", say("starting", language))}
+        yield starting | {result.last_step: None} | result.comparison.put_away()
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
                 shown = 0.0
-                with broken():
+                with hide_internal_errors():
                     fields = asked(values)
-                for event in page.paint(fields, folder, key, record=True):
+                for event in page.runner.stream(fields, folder, key, record=True):
                     if isinstance(event, Finished):
                         before = task.before(dict(zip(given, values, strict=True)))
-                        compared = seen.comparison.after(before)
-                        yield _finished(seen, event, tongue, task.first) | compared
+                        compared = result.comparison.after(before)
+                        yield _finished(result, event, language, task.first) | compared
                     elif time.monotonic() - shown >= PREVIEW_EVERY:
                         shown = time.monotonic()
                         yield {
-                            seen.view: status.live(event, tongue),
-                            seen.status: status.running(event, tongue),
-                            seen.last_step: event,
+                            result.view: preview_frame(event.preview, say("preview_alt", language)),
+                            result.status: progress_line(event, language),
+                            result.last_step: event,
                         }
-        except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
-            yield {seen.status: status.error(sentence), seen.last_step: IDLE}
-            raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
+        except FAILURES as error:
+            sentence = error_sentence(error, language)
+            yield {result.status: error_line(sentence), result.last_step: IDLE}
+            raise error_toast(sentence, language) from None
 
-    outputs = [seen.view, seen.status, seen.gallery, seen.chosen, seen.parameters]
+    outputs = [result.view, result.status, result.gallery, result.chosen, result.parameters]
     outputs += [
-        seen.records,
-        seen.last_seed,
-        seen.strip,
-        seen.last_step,
-        *seen.comparison.after(None),
+        result.records,
+        result.last_seed,
+        result.strip,
+        result.last_step,
+        *result.comparison.after(None),
     ]
     return go.click(
         wait,
         None,
-        [seen.status, seen.last_step],
+        [result.status, result.last_step],
         queue=False,
         trigger_mode="once",
         **PRIVATE,
@@ -95,43 +102,43 @@ def wire(page, key: str, task: Task, go: gr.Button, own: dict):
         outputs,
         api_visibility="private",
         show_progress="minimal",
-        show_progress_on=seen.status,
+        show_progress_on=result.status,
         **GPU,
     )
 
 
-def stopping(seen, stop: gr.Button, runs: list) -> None:
+def stopping(result, stop: gr.Button, runs: list) -> None:
     """Make the button stop whichever of `runs` is on its way."""
 
     def halt(step, request: gr.Request):
         if step == IDLE:  # it was done before the button was heard
             return gr.skip()
-        return status.stopped(step, language(request))
+        return stopped_line(step, request_language(request))
 
     def settle(step, request: gr.Request):
         """Says it again: a step that was already on its way may have come after the first word."""
         time.sleep(0.5)
         return halt(step, request)
 
-    stop.click(halt, seen.last_step, seen.status, cancels=runs, queue=False, **PRIVATE).then(
-        settle, seen.last_step, seen.status, queue=False, **PRIVATE
+    stop.click(halt, result.last_step, result.status, cancels=runs, queue=False, **PRIVATE).then(
+        settle, result.last_step, result.status, queue=False, **PRIVATE
     )
 
 
-def _finished(seen, event: Finished, tongue: str, first: bool) -> dict:
+def _finished(result, event: Finished, language: str, first: bool) -> dict:
     """One picture large, several as tiles that open."""
     large = first or len(event.files) == 1
     columns = math.ceil(math.sqrt(len(event.files)))
     return {
-        seen.view: status.shown(),
-        seen.status: status.done(event, tongue),
-        seen.gallery: gr.update(
+        result.view: empty_frame(),
+        result.status: done_line(event, language),
+        result.gallery: gr.update(
             value=event.files, columns=columns, selected_index=0 if large else None
         ),
-        seen.chosen: 0,
-        seen.parameters: event.parameters,
-        seen.records: event.records,
-        seen.last_seed: str(event.seed),
-        seen.strip: history.entries(event),
-        seen.last_step: IDLE,
+        result.chosen: 0,
+        result.parameters: event.parameters,
+        result.records: event.records,
+        result.last_seed: str(event.seed),
+        result.strip: history.entries(event),
+        result.last_step: IDLE,
     }

@@ -6,13 +6,13 @@ import gradio as gr
 
 from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
 
-from ..ui.no_stub_files import Quiet
+from ..ui.listeners import UNQUEUED
+from ..ui.no_stub_files import NoStubFiles
 
 PAIR = ("sampler", "schedule")
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
-class Late(gr.Dropdown, metaclass=Quiet):
+class Late(gr.Dropdown, metaclass=NoStubFiles):
     """A dropdown whose choices follow another one's.
 
     What was chosen from the old choices may arrive after the new ones: it is let through, for the
@@ -47,8 +47,8 @@ def dropdowns(i18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdo
     def follow(chosen: str, current: str):
         return list(updates(i18n, chosen, current).values())
 
-    first.input(follow, [first, second], [first, second], **PRIVATE)
-    second.input(lambda key: gr.update(info=i18n(f"schedule.{key}")), second, second, **PRIVATE)
+    first.input(follow, [first, second], [first, second], **UNQUEUED)
+    second.input(lambda key: gr.update(info=i18n(f"schedule.{key}")), second, second, **UNQUEUED)
     return first, second
 
 

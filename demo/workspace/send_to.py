@@ -9,11 +9,10 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.images.open import open_picture
 
-from ..texts import language, say
-from ..ui import status as stage
+from ..texts import request_language, say
 from ..ui.fields import Box
-
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+from ..ui.listeners import UNQUEUED
+from ..ui.status import error_line, status_line, warning_list
 
 
 def row(page, place: str) -> dict[str, gr.Button]:
@@ -32,48 +31,50 @@ def send(page, buttons: dict[str, gr.Button], source: list, path_of: Callable) -
         box = page.boxes[key]
 
         def put(request: gr.Request, *values, key=key, box=box):
-            tongue = language(request)
+            language = request_language(request)
             path = path_of(*values)
             if path is None:
-                return {page.seen.status: stage.error(say("send_none", tongue))}
-            return opened(page, box, path, tongue, given=False) | {page.tabs: gr.Tabs(selected=key)}
+                return {page.result.status: error_line(say("send_none", language))}
+            return opened(page, box, path, language, given=False) | {
+                page.tabs: gr.Tabs(selected=key)
+            }
 
-        outputs = {page.seen.status, page.tabs, *box.show(None, None)}
-        button.click(put, source, outputs, **PRIVATE)
+        outputs = {page.result.status, page.tabs, *box.show(None, None)}
+        button.click(put, source, outputs, **UNQUEUED)
 
 
-def opened(page, box: Box, path: str | None, tongue: str, given: bool) -> dict:
+def opened(page, box: Box, path: str | None, language: str, given: bool) -> dict:
     """Updates after a picture came into a box, or left it: what cannot be opened is said and does
     not stay. given: whether the box has the file already."""
-    status = page.seen.status
+    status = page.result.status
     if path is None:
         return box.show(None, None)
     try:
         picture = open_picture(path)
     except InputError as error:
-        return {status: stage.error(str(error)), **box.show(None, None)}
+        return {status: error_line(str(error)), **box.show(None, None)}
     width, height = picture.image.size
-    said = say("picture_ready", tongue, width=width, height=height)
-    updates = {status: stage.line("ready", said, below=stage.warnings(picture.notes))}
+    said = say("picture_ready", language, width=width, height=height)
+    updates = {status: status_line("ready", said, below=warning_list(picture.notes))}
     return updates | (box.show(path, picture.image) if box.follow or not given else {})
 
 
 def wire(page, buttons: dict[str, gr.Button]) -> None:
     """Pictures that visitors give to a task, and the row of buttons under the gallery."""
-    seen = page.seen
+    result = page.result
     for box in page.boxes.values():
 
         def check(path: str | None, request: gr.Request, box=box):
-            return opened(page, box, path, language(request), given=True)
+            return opened(page, box, path, request_language(request), given=True)
 
-        outputs = {seen.status, *box.show(None, None)}
-        box.picture.input(check, box.picture, outputs, **PRIVATE)
+        outputs = {result.status, *box.show(None, None)}
+        box.picture.input(check, box.picture, outputs, **UNQUEUED)
 
     def pick(event: gr.SelectData):
         return event.index
 
-    seen.gallery.select(pick, None, seen.chosen, **PRIVATE)
-    send(page, buttons, [seen.gallery, seen.chosen], chosen)
+    result.gallery.select(pick, None, result.chosen, **UNQUEUED)
+    send(page, buttons, [result.gallery, result.chosen], chosen)
 
 
 def chosen(pictures: list | None, index: int) -> str | None:

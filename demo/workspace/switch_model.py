@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from pipeline.errors import InputError
 from pipeline.model_files import library
 
-from ..server.runner import Broken, broken
-from ..texts import language, say
-from ..ui import status as stage
+from ..texts import request_language, say
 from ..ui import theme
+from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
+from ..ui.listeners import PRIVATE
+from ..ui.status import error_line, status_line
 from . import menus, sampler_menu, vocabulary
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 LOAD = {"concurrency_id": "load", "concurrency_limit": 1}  # a model at a time
 NUMBERS = ("steps", "cfg", "width", "height")  # a model's own, beside sampler and schedule
 
@@ -25,49 +24,53 @@ def wire(page, status, additions: dict, knows: tuple) -> Callable:
 
     A model that cannot be had gets its sentence in `status`, and the one before stays chosen.
     """
-    form, shelf = page.form, page.shelf
-    box, now = form["model"], gr.State(shelf.first.name)
+    form, model_cache = page.form, page.model_cache
+    box, now = form["model"], gr.State(model_cache.first.name)
     followers = [page.head, *knows, *additions.values()]
 
-    def around(name: str, models, tongue: str) -> dict:
-        updates = [theme.header(say("tagline", tongue), models)]
-        updates += vocabulary.shown(models.vocabulary, tongue)
-        updates += menus.additions(shelf, name, tongue)
+    def around(name: str, models, language: str) -> dict:
+        updates = [theme.header(say("tagline", language), models)]
+        updates += vocabulary.shown(models.vocabulary, language)
+        updates += menus.additions(model_cache, name, language)
         return dict(zip(followers, updates, strict=True))
 
     def arrive(request: gr.Request):
         """Files may have come since the server started, and the language is known only now."""
-        first = shelf.first
-        page.embeddings = {n: e.path for n, e in library.named("embedding").items()}
-        tongue = language(request)
-        choices = gr.update(choices=menus.labels(shelf.choices()))
-        others = gr.update(choices=menus.vaes(shelf, tongue), visible=bool(shelf.vaes()))
-        return {box: choices, form["vae"]: others} | around(first.name, first, tongue)
+        first = model_cache.first
+        page.embeddings = {n: e.path for n, e in library.find_entries("embedding").items()}
+        language = request_language(request)
+        choices = gr.update(choices=menus.labels(model_cache.choices()))
+        others = gr.update(
+            choices=menus.vaes(model_cache, language), visible=bool(model_cache.vaes())
+        )
+        return {box: choices, form["vae"]: others} | around(first.name, first, language)
 
     def wait(name: str, before: str, request: gr.Request):
         if name == before:
             return gr.skip()
-        return stage.line("running", say("model_loading", language(request), name=name))
+        return status_line("running", say("model_loading", request_language(request), name=name))
 
     def load(own: bool):
         def handler(name: str, before: str, request: gr.Request):
             if name == before:
                 yield {now: before}
                 return
-            tongue = language(request)
+            language = request_language(request)
             try:
-                with broken():
-                    models = shelf.get(name)
-            except (InputError, Broken) as error:
-                sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
-                yield {status: stage.error(sentence), box: before}
-                raise gr.Error(
-                    sentence, title=say("error", tongue), print_exception=False
-                ) from None
+                with hide_internal_errors():
+                    models = model_cache.get(name)
+            except FAILURES as error:
+                sentence = error_sentence(error, language)
+                yield {status: error_line(sentence), box: before}
+                raise error_toast(sentence, language) from None
             page.tokenizers[name] = models.tokenizer
-            ready = stage.line("ready", say("model_ready", tongue, name=name))
-            updates = {now: name, box: gr.update(info=menus.about(shelf, name)), status: ready}
-            updates |= around(name, models, tongue)
+            ready = status_line("ready", say("model_ready", language, name=name))
+            updates = {
+                now: name,
+                box: gr.update(info=menus.about(model_cache, name)),
+                status: ready,
+            }
+            updates |= around(name, models, language)
             if own:
                 usual = models.defaults
                 updates |= {form[key]: usual[key] for key in NUMBERS}

@@ -1,4 +1,7 @@
-"""`python -m kernels.bench [OP ...] [--device cuda] [--json FILE] [--plot DIR] [--tune]`."""
+"""`python -m kernels.bench [OP ...] [--device cuda] [--json FILE] [--plot DIR] [--tune]`.
+
+OP is a kernel of `kernels.registry`; its row names the module with its providers.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,20 @@ import math
 import sys
 from pathlib import Path
 
-OPS = ("attention", "word_attention", "group_norm")
+from ..registry import KERNELS
+
 DTYPES = ("fp16", "bf16", "fp32")
 HEAD = ("shape", "provider", "mode", "ms", "rate", "of ceiling", "to best peer", "")
 WIDTHS = (34, 18, 8, 9, 14, 10, 12, 0)
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     root = argparse.ArgumentParser(
         "python -m kernels.bench",
         description="Times our kernels against their peers at Stable Diffusion's shapes.",
     )
-    root.add_argument("ops", nargs="*", metavar="OP", help=f"of {', '.join(OPS)}; default: all")
+    root.add_argument("ops", nargs="*", metavar="OP", help=f"of {', '.join(KERNELS)}; default: all")
     root.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     root.add_argument("--dtype", choices=DTYPES, help="default: fp16 on a GPU, fp32 on a CPU")
     root.add_argument("--mode", choices=("forward", "backward"), help="default: both")
@@ -31,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def print_group(rows: list) -> None:
-    """The rows of one shape and mode, with each one's speed relative to the best peer."""
+    """Print the rows of one shape and mode, with each one's speed relative to the best peer."""
     peers = [r.p50 for r in rows if r.p50 and not r.provider.startswith("ours")]
     best = min(peers, default=None)
     for row in rows:
@@ -50,7 +55,7 @@ def print_group(rows: list) -> None:
 
 
 def summary(rows: list) -> list[str]:
-    """For each op and mode: ours against the best peer of every shape, geometric mean and worst."""
+    """Return a line for each op and mode: our speed divided by the best peer's, mean and worst."""
     out = []
     groups: dict[tuple, dict[tuple, list]] = {}
     for row in rows:
@@ -65,7 +70,7 @@ def summary(rows: list) -> list[str]:
                 ratios[shape] = min(peers) / ours
         if ratios:
             mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
-            slow = min(ratios, key=ratios.get)
+            slow = min(ratios, key=lambda shape: ratios[shape])
             out.append(
                 f"{kernel} {mode}: {mean:.2f}x the best peer (geometric mean of {len(ratios)} "
                 f"shapes), least {ratios[slow]:.2f}x at {slow}."
@@ -74,10 +79,11 @@ def summary(rows: list) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = parser().parse_args(argv)
     for op in args.ops:
-        if op not in OPS:
-            print(f"There is no benchmark {op!r}; there is {', '.join(OPS)}.", file=sys.stderr)
+        if op not in KERNELS:
+            print(f"There is no benchmark {op!r}; there is {', '.join(KERNELS)}.", file=sys.stderr)
             return 2
     if not (math.isfinite(args.seconds) and 0 < args.seconds <= 60):
         print(f"--seconds must be above 0 and at most 60, not {args.seconds}.", file=sys.stderr)
@@ -122,19 +128,19 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         from .tune import tune
 
-        return tune(args.ops or OPS, device, dtype, args.seconds)
-    from .measure import ceilings, surroundings, where
+        return tune(args.ops or list(KERNELS), device, dtype, args.seconds)
+    from .measure import ceilings, describe_environment, environment
 
-    print(where(surroundings(device)))
-    tops = ceilings(device, dtype)
-    print("Ceilings: " + ", ".join(f"{v:.4g} {k}" for k, v in tops.items()))
+    print(describe_environment(environment(device)))
+    best = ceilings(device, dtype)
+    print("Ceilings: " + ", ".join(f"{v:.4g} {k}" for k, v in best.items()))
     if not fast:
         print("No GPU: our kernels have no time here; this measures what a CPU can run.")
     print(" ".join(c.ljust(w) for c, w in zip(HEAD, WIDTHS, strict=True)).rstrip())
     rows = []
-    for op in args.ops or OPS:
-        bench = importlib.import_module(f".{op}", __package__)
-        modes = [m for m in bench.MODES if args.mode in (None, m)]
+    for op in args.ops or KERNELS:
+        bench = importlib.import_module(KERNELS[op].bench)
+        modes = [m for m in KERNELS[op].modes if args.mode in (None, m)]
         if not modes:
             continue
         group: list = []

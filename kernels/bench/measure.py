@@ -1,6 +1,6 @@
-"""How a benchmark measures: correctness first, cold cache, the median and the fifths around it.
+"""Check each result, then time it with a cold cache: median, 20th and 80th percentile.
 
-Every provider of one op and shape is timed in the same run; one whose answer is wrong gets no time.
+Every provider of one op and shape is timed in the same run; one whose result is wrong gets no time.
 Ceilings are measured on the same device: a large matrix product and a large copy.
 """
 
@@ -10,34 +10,43 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 
 
 @dataclass(frozen=True)
-class Provider:
-    """One way to compute an op. `make` returns what to time, or raises with the reason it can't.
+class Call:
+    """What to time; note: a remark for the table, such as which operator xformers takes."""
 
-    What it returns may have a `note` that says more: which operator xformers took.
-    """
+    run: Callable[[], Any]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to compute an op; `make(*inputs)` returns the call, or raises where it can't run."""
 
     name: str
-    make: Callable[..., Callable[[], torch.Tensor]]
+    make: Callable[..., Call]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one call has to do: floating point operations, bytes it must move at least, and which
-    of the two its speed is told in, "TFLOP/s" or "GB/s"."""
+    """The work of one call: floating point operations and the bytes it must at least move.
+
+    metric: the unit of its rate, "TFLOP/s" or "GB/s".
+    """
 
     flop: float
     bytes: float
     metric: str
 
     def rate(self, milliseconds: float) -> float:
+        """Return the rate in units of `metric` for a call of that length."""
         if self.metric == "TFLOP/s":
             return self.flop / milliseconds / 1e9
         return self.bytes / milliseconds / 1e6
@@ -47,8 +56,8 @@ class Work:
 class Row:
     """One measurement, as it is written to JSON. Times in milliseconds, None where there is none.
 
-    ceilings: what a matrix product and a copy reached on this device, TFLOP/s and GB/s; share: the
-    part of that ceiling which `rate` is.
+    ceilings: rates of a matrix product (TFLOP/s) and a copy (GB/s) on this device; share: `rate`
+    divided by the ceiling of its metric.
     """
 
     kernel: str
@@ -74,7 +83,7 @@ class Row:
     versions: dict[str, str | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
-        """For JSON, with four digits of what was measured."""
+        """Return the row for JSON, with measurements rounded to four digits."""
         out = asdict(self)
         for key in ("p50", "p20", "p80", "rate", "share"):
             if out[key]:
@@ -84,11 +93,14 @@ class Row:
 
 
 @lru_cache
-def surroundings(device: str) -> dict:
-    """Card or processor, driver and versions: the last fields of a row."""
+def environment(device: str) -> dict[str, Any]:
+    """Return GPU or processor, driver and versions: the last fields of a row."""
     from importlib.metadata import PackageNotFoundError, version
 
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     for name in ("triton", "xformers"):
         try:
             versions[name] = version(name)
@@ -105,19 +117,20 @@ def surroundings(device: str) -> dict:
     }
 
 
-def place(around: dict) -> str:
-    """The card or processor."""
-    return around.get("gpu") or f"{around.get('cpu')} ({around.get('threads')} threads)"
+def device_name(row: Mapping[str, Any]) -> str:
+    """Return the GPU or processor of a row or an `environment`."""
+    return row.get("gpu") or f"{row.get('cpu')} ({row.get('threads')} threads)"
 
 
-def where(around: dict) -> str:
-    """The surroundings in one line."""
-    driver = f", driver {around['driver']}" if around.get("driver") else ""
-    versions = ", ".join(f"{k} {v}" for k, v in around["versions"].items() if v)
-    return f"{place(around)}{driver}, {versions}"
+def describe_environment(row: Mapping[str, Any]) -> str:
+    """Return device, driver and versions of a row or an `environment` in one line."""
+    driver = f", driver {row['driver']}" if row.get("driver") else ""
+    versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if v)
+    return f"{device_name(row)}{driver}, {versions}"
 
 
 def _driver() -> str | None:
+    """Return the version of NVIDIA's driver, None where it is not found."""
     try:
         found = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
@@ -132,6 +145,7 @@ def _driver() -> str | None:
 
 
 def _processor() -> str:
+    """Return the name of the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(x.split(":", 1)[1].strip() for x in file if x.startswith("model name"))
@@ -142,7 +156,7 @@ def _processor() -> str:
 def time_call(
     call: Callable[[], object], device: str, seconds: float
 ) -> tuple[float, float, float]:
-    """Milliseconds a call: median, 20th and 80th percentile, over about `seconds` of repeats.
+    """Return milliseconds a call: median, 20th and 80th percentile, over `seconds` of repeats.
 
     On a GPU the L2 cache is cleared before each call (triton.testing.do_bench).
     """
@@ -153,7 +167,8 @@ def time_call(
         p50, p20, p80 = do_bench(call, warmup=25, rep=rep, quantiles=[0.5, 0.2, 0.8])
         return p50, p20, p80
     call()
-    times, end = [], time.perf_counter() + seconds
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     while len(times) < 5 or (time.perf_counter() < end and len(times) < 1000):
         begin = time.perf_counter()
         call()
@@ -164,34 +179,37 @@ def time_call(
 
 @lru_cache
 def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
-    """What this device reached here and now at best: matrix products and copies of three sizes."""
+    """Return the best rates of matrix products and copies of three sizes on this device."""
     fast = torch.device(device).type == "cuda"
 
-    def best(amounts) -> float:
-        return max(w.rate(time_call(call, device, 0.3)[1]) for w, call in amounts)
+    def best(jobs: Iterable[tuple[Work, Callable[[], object]]]) -> float:
+        return max(w.rate(time_call(call, device, 0.3)[1]) for w, call in jobs)
 
-    def products():
+    def products() -> Iterator[tuple[Work, Callable[[], object]]]:
         for n in (2048, 4096, 8192) if fast else (512, 1024, 2048):
             a = torch.randn(n, n, device=device, dtype=dtype)
-            yield Work(2 * n**3, 0, "TFLOP/s"), lambda a=a: a @ a
+            yield Work(2 * n**3, 0, "TFLOP/s"), partial(torch.matmul, a, a)
 
-    def copies():
+    def copies() -> Iterator[tuple[Work, Callable[[], object]]]:
         for n in (1 << 27, 1 << 28, 1 << 29) if fast else (1 << 25, 1 << 26, 1 << 27):
             a = torch.empty(n, device=device, dtype=torch.uint8)
             b = torch.empty_like(a)
-            yield Work(0, 2 * n, "GB/s"), lambda a=a, b=b: b.copy_(a)
+            yield Work(0, 2 * n, "GB/s"), partial(b.copy_, a)
 
     return {"TFLOP/s": best(products()), "GB/s": best(copies())}
 
 
-def worst(found, exact) -> float:
-    """Largest error of any output relative to the largest value of the exact one."""
+def relative_error(found: Any, exact: Any) -> float:
+    """Return the largest error of any output, relative to the largest value of the exact one.
+
+    Both are a tensor or a tuple of tensors. NaN where any error is.
+    """
     pairs = zip(found, exact, strict=True) if isinstance(exact, tuple) else [(found, exact)]
     errors = [
         (a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-6)
         for a, b in pairs
     ]
-    return torch.stack(errors).max().item()  # NaN, where any is
+    return torch.stack(errors).max().item()
 
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
@@ -204,41 +222,43 @@ def compare(
     dtype: torch.dtype,
     providers: list[Provider],
     inputs: tuple,
-    exact,
+    exact: torch.Tensor | tuple[torch.Tensor, ...],
     work: Work,
     device: str,
     seconds: float,
 ) -> Iterator[Row]:
-    """Time every provider on `inputs`; `exact` is the answer, `work` what a call has to do."""
+    """Yield a row for each provider, timed on `inputs`; exact: the right result."""
     tops = ceilings(device, dtype)
     for provider in providers:
         row = Row(
             kernel, provider.name, mode, shape, str(dtype).removeprefix("torch."),
-            work.metric, work.flop, work.bytes, tops, **surroundings(device),
+            work.metric, work.flop, work.bytes, tops, **environment(device),
         )  # fmt: skip
         try:
             call = provider.make(*inputs)
-            error = worst(call(), exact)
+            error = relative_error(call.run(), exact)
             if not error <= TOLERANCE[dtype]:
                 row.note = f"wrong answer: off by {error:.1e}"
             else:
-                row.p50, row.p20, row.p80 = time_call(call, device, seconds)
+                row.p50, row.p20, row.p80 = time_call(call.run, device, seconds)
                 row.rate = work.rate(row.p50)
                 row.share = row.rate / tops[work.metric]
-                row.note = getattr(call, "note", "")
-        except Exception as reason:  # a peer that can't run here says why in its own words
+                row.note = call.note
+        except Exception as reason:  # peers that can't run here raise errors of many types
             row.note = f"not here: {first_sentence(reason)}"
         yield row
 
 
 def first_sentence(error: Exception) -> str:
-    """What an exception says, without the essay that may follow."""
+    """Return the first sentence of an exception's message, at most 200 characters."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def compiled(function: Callable) -> Callable:
-    """`function` by torch.compile for just these shapes. Without a reset the ninth shape would
-    silently run uncompiled."""
+def compile_for_shapes(function: Callable) -> Callable:
+    """Return `function` compiled by torch.compile for the shapes of its first call.
+
+    Without the reset, torch.compile would leave the ninth shape uncompiled without a word.
+    """
     torch.compiler.reset()
     return torch.compile(function, dynamic=False)

@@ -1,4 +1,4 @@
-"""Plots of measured rows: bars against peers at each shape, and the roofline of the device."""
+"""Plots of measured rows: bars of all providers at each shape, and the roofline of the device."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from .measure import place, where
+from ..registry import KERNELS
+from .measure import describe_environment, device_name
 
 matplotlib.use("Agg", force=False)
 OURS = "#0b7a5e"
 PEERS = ("#5c77bc", "#cc8a3e", "#96629e", "#78808a", "#bc5454", "#5c9eb2", "#a8a23c")
-MARKS = {"attention": "o", "word_attention": "^", "group_norm": "s"}
+MARKERS = {"o": "circles", "^": "triangles", "s": "squares", "D": "diamonds", "v": "tips"}
 
 
 def colours(rows: list[dict]) -> dict[str, str]:
-    """A colour for each provider; ours are green."""
+    """Return a colour for each provider; ours are green."""
     names = list(dict.fromkeys(r["provider"] for r in rows))
     peers = [n for n in names if not n.startswith("ours")]
     return {n: OURS if n.startswith("ours") else PEERS[peers.index(n) % len(PEERS)] for n in names}
 
 
 def plots(rows: list[dict], folder: Path) -> list[Path]:
-    """PNGs in `folder`: bars for each op and mode, and a roofline for each mode."""
+    """Write PNGs to `folder`: bars for each kernel and mode, and a roofline for each mode."""
     folder.mkdir(parents=True, exist_ok=True)
     groups: dict[str, list[dict]] = {}
     for row in rows:
@@ -39,7 +40,7 @@ def plots(rows: list[dict], folder: Path) -> list[Path]:
 
 
 def bars(rows: list[dict]) -> Figure:
-    """The rate of every provider, a block of bars a shape; the line is the device's ceiling."""
+    """Draw the rate of every provider, a block of bars a shape; a line is the device's ceiling."""
     shapes: dict[str, list[dict]] = {}
     for row in rows:
         shapes.setdefault(row["shape"], []).append(row)
@@ -64,35 +65,41 @@ def bars(rows: list[dict]) -> Figure:
     axes.set_xlabel(rows[0]["metric"])
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(
-        f"{rows[0]['kernel']}, {rows[0]['mode']}, {rows[0]['dtype']}\n{where(rows[0])}", fontsize=9
+        f"{rows[0]['kernel']}, {rows[0]['mode']}, {rows[0]['dtype']}\n"
+        f"{describe_environment(rows[0])}",
+        fontsize=9,
     )
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 
 def roofline(rows: list[dict], ink: str = "black") -> Figure:
-    """FLOP/s over FLOP a byte, both logarithmic, under what this device's own matrix product and
-    copy reached (Williams, Waterman and Patterson, doi 10.1145/1498765.1498785)."""
+    """Draw FLOP/s over FLOP a byte, both logarithmic, under the device's measured ceilings.
+
+    Williams, Waterman and Patterson, doi 10.1145/1498765.1498785.
+    """
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
     colour, seen = colours(rows), set()
     for row in rows:
-        key = row["provider"]
+        key, marker = row["provider"], KERNELS[row["kernel"]].marker
         axes.loglog(
-            row["flop"] / row["bytes"], row["flop"] / row["p50"] / 1e9, MARKS[row["kernel"]],
+            row["flop"] / row["bytes"], row["flop"] / row["p50"] / 1e9, marker,
             color=colour[key], markersize=5, alpha=0.75, label=None if key in seen else key,
         )  # fmt: skip
         seen.add(key)
-    tops = rows[0]["ceilings"]
+    ceilings = rows[0]["ceilings"]
     low, high = (f(r["flop"] / r["bytes"] for r in rows) for f in (min, max))
-    knee = 1000 * tops["TFLOP/s"] / tops["GB/s"]
+    knee = 1000 * ceilings["TFLOP/s"] / ceilings["GB/s"]
     x = sorted([low / 2, knee, max(high, knee) * 2])
-    axes.plot(x, [min(tops["TFLOP/s"], v * tops["GB/s"] / 1000) for v in x], color=ink, lw=1)
+    axes.plot(
+        x, [min(ceilings["TFLOP/s"], v * ceilings["GB/s"] / 1000) for v in x], color=ink, lw=1
+    )
     axes.set_xlabel("FLOP a byte")
     axes.set_ylabel("TFLOP/s")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    kinds = "circles attention, triangles word maps, squares GroupNorm"
-    axes.set_title(f"Roofline, {rows[0]['mode']}: {kinds}\n{place(rows[0])}", fontsize=9)
+    kinds = ", ".join(f"{MARKERS.get(k.marker, k.marker)} {k.label}" for k in KERNELS.values())
+    axes.set_title(f"Roofline, {rows[0]['mode']}: {kinds}\n{device_name(rows[0])}", fontsize=9)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure

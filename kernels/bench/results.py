@@ -1,4 +1,4 @@
-"""What was measured and committed, kernels/bench/results/*.json: one file a device."""
+"""The committed measurements, kernels/bench/results/*.json: one file a device."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ log = logging.getLogger(__name__)
 
 
 @lru_cache
-def read() -> dict[str, list[dict]]:
-    """Rows by the file's name; a file that can't be read is passed over with a warning."""
+def load_results() -> dict[str, list[dict]]:
+    """Read all rows, by the name of their file.
+
+    A file that can't be read is passed over with a warning.
+    """
     out = {}
     for path in sorted(FOLDER.glob("*.json")):
         try:
@@ -28,13 +31,13 @@ def read() -> dict[str, list[dict]]:
     return out
 
 
-def of_gpu(name: str, capability: tuple[int, int] | None) -> list[dict] | None:
-    """The rows of the GPU `name`, else of one of the same compute capability, else None.
+def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict] | None:
+    """Return the rows of the GPU `name`, else of one of the same compute capability, else None.
 
-    `capability` is None for an AMD GPU, whose numbers mean something else.
+    capability: None for an AMD GPU, whose numbers mean something else.
     """
     near = None
-    for rows in read().values():
+    for rows in load_results().values():
         if not rows or not rows[0].get("gpu"):
             continue
         if rows[0]["gpu"] == name:
@@ -45,8 +48,11 @@ def of_gpu(name: str, capability: tuple[int, int] | None) -> list[dict] | None:
 
 
 def slowdown(rows: list[dict], kernel: str, mode: str) -> dict[str, float]:
-    """For each provider the geometric mean, over the shapes it can compute, of how many times as
-    long as the fastest provider it takes. One that was wrong anywhere is left out."""
+    """Return for each provider its time divided by that of the fastest one.
+
+    The geometric mean over the shapes that it can compute. A provider that was wrong at any shape
+    is left out.
+    """
     shapes: dict[tuple, dict[str, float]] = {}
     rows = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
     wrong = {r["provider"] for r in rows if r["note"].startswith("wrong answer")}

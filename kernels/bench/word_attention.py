@@ -1,52 +1,54 @@
-"""What the word maps cost: word attention beside attention without maps, and the plain way."""
+"""Word attention beside attention without maps, and beside plain PyTorch with maps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from .. import shapes
+from ..attention.cases import make_inputs
+from ..word_attention import reference, word_attention
 from . import attention as plain
-from .measure import Provider, Row, compare
+from .measure import Call, Provider, Row, compare
 
-SHAPES = [s for s in plain.SHAPES if s[3] == 77]
-MODES = ("forward",)
+SHAPES = [shape for shape in shapes.WORD_ATTENTION if shape.measured]
 
 
-def _ours(q, k, v):
-    from ..word_attention import word_attention
-
-    plain.refuse(q.device)
+def _ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    plain.require_gpu(q.device)
     return word_attention(q, k, v)
 
 
-def _reference(q, k, v):
-    from ..word_attention import reference
-
-    return reference(q, k, v)
-
-
-RUNS = {"ours, with maps": _ours, "plain, with maps": _reference}
+RUNS: dict[str, Callable[..., object]] = {
+    "ours, with maps": _ours,
+    "plain, with maps": reference,
+}
 
 
-def _make(run):
-    return lambda q, k, v: lambda: run(q, k, v)
+def _provider(name: str, run: Callable[..., object]) -> Provider:
+    return Provider(name, lambda q, k, v: Call(lambda: run(q, k, v)))
 
 
-def rows(device: str, dtype: torch.dtype, modes=MODES, seconds: float = 0.2) -> Iterator[Row]:
-    for name, b, tq, tk, h, d in SHAPES:
-        if torch.device(device).type == "cpu" and b > 2:
+def rows(
+    device: str, dtype: torch.dtype, modes: Sequence[str], seconds: float = 0.2
+) -> Iterator[Row]:
+    """Measure every provider at every shape, forward. On a CPU: small batches."""
+    if "forward" not in modes:
+        return
+    for shape in SHAPES:
+        if torch.device(device).type == "cpu" and shape.batch > 2:
             continue
-        g = torch.Generator(device).manual_seed(0)
-        q, k, v = (
-            torch.randn(b, t, h, d, generator=g, device=device, dtype=dtype) for t in (tq, tk, tk)
-        )
-        exact = _reference(q.float(), k.float(), v.float())
-        shape = f"{name} B{b} {tq}x{tk} H{h} D{d}"
+        (inputs,) = make_inputs(shape, dtype, device)
+        q, k, v = inputs.values()
+        exact = reference(q.float(), k.float(), v.float())
         work = plain.work_of(q, k, "forward")
-        with_maps = [Provider(n, _make(run)) for n, run in RUNS.items()]
-        args = (q, k, v), exact, work, device, seconds
-        yield from compare("word_attention", "forward", shape, dtype, with_maps, *args)
-        without = [Provider(f"{n}, no maps", _make(plain.RUNS[n])) for n in ("ours", "sdpa")]
-        args = (q, k, v), exact[0], work, device, seconds
-        yield from compare("word_attention", "forward", shape, dtype, without, *args)
+        with_maps = [_provider(name, run) for name, run in RUNS.items()]
+        where = "word_attention", "forward", shape.full_title, dtype
+        yield from compare(*where, with_maps, (q, k, v), exact, work, device, seconds)
+        without = [
+            _provider(f"{name}, no maps", run)
+            for name in ("ours", "sdpa")
+            if (run := plain.RUNS[name])
+        ]
+        yield from compare(*where, without, (q, k, v), exact[0], work, device, seconds)

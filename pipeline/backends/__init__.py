@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import Attention
 
 from ..errors import InputError, closest
 from .attention_processor import ATTENTION, AttentionProcessor
-from .failures import FAILED, KernelFailed, disable, watched
+from .failures import BLACKLIST, KernelFailed, blacklist, wrap_kernel_errors
 from .group_norm import GROUP_NORM, swap_group_norm
 from .order import order
 
@@ -26,17 +26,17 @@ __all__ = [
     "GROUP_NORM",
     "KINDS",
     "AttentionProcessor",
+    "BackendSession",
     "Backends",
     "KernelFailed",
-    "Running",
-    "able",
+    "blacklist",
+    "candidates",
     "choose",
-    "disable",
     "head_sizes",
     "order",
     "swap_group_norm",
-    "watched",
-    "why_not",
+    "unsupported_reason",
+    "wrap_kernel_errors",
 ]
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ KINDS = {
 }
 
 
-def why_not(
+def unsupported_reason(
     kind: str,
     name: str,
     device: torch.device,
@@ -71,10 +71,10 @@ def why_not(
         reason = backend.unsupported(device, dtype, **more)
         if reason:
             return reason
-    return FAILED.get((KINDS[kind].name, name))
+    return BLACKLIST.get((KINDS[kind].name, name))
 
 
-def able(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
+def candidates(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
     """The backends to use for `name`, best first: itself alone, or for "auto" all that can run.
 
     InputError for a name that does not exist, and for one that can't run here.
@@ -82,19 +82,19 @@ def able(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=f
     what, table = KINDS[kind].name, KINDS[kind].table
     if name == "auto":
         names = order(kind, device)
-        return tuple(n for n in names if why_not(kind, n, device, dtype, heads) is None)
+        return tuple(n for n in names if unsupported_reason(kind, n, device, dtype, heads) is None)
     if name not in table:
         there = closest(name, ["auto", *table])
         raise InputError(f"There is no {what} backend {name!r}; there is {there}.")
-    reason = why_not(kind, name, device, dtype, heads)
+    reason = unsupported_reason(kind, name, device, dtype, heads)
     if reason:
         raise InputError(f"The {what} backend {name} cannot run here: {reason}")
     return (name,)
 
 
 def choose(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
-    """The backend of `kind` that `name` means here, see `able`."""
-    return able(kind, name, device, dtype, heads)[0]
+    """The backend of `kind` that `name` means here, see `candidates`."""
+    return candidates(kind, name, device, dtype, heads)[0]
 
 
 def head_sizes(network) -> frozenset[int]:
@@ -126,27 +126,29 @@ class Backends:
         unet.set_attn_processor(self.processor)
         vae.set_attn_processor(self.vae_processor)
         self.group_norm = "torch"
-        self.start()
+        self.open_session()
 
-    def start(self, attention: str | None = None, group_norm: str | None = None) -> Running:
+    def open_session(
+        self, attention: str | None = None, group_norm: str | None = None
+    ) -> BackendSession:
         """A request's own choice; None is the model's. InputError for one that can't run here."""
         wanted = {"attention": attention, "group_norm": group_norm}
         names = {k: v or self.names[k] for k, v in wanted.items()}
-        return Running(self, {k: (v, self.able(k, v)) for k, v in names.items()})
+        return BackendSession(self, {k: (v, self.candidates(k, v)) for k, v in names.items()})
 
-    def able(self, kind: str, name: str) -> tuple[str, ...]:
-        """See `able`, for this model."""
-        return able(kind, name, self.device, self.dtype, self.heads)
+    def candidates(self, kind: str, name: str) -> tuple[str, ...]:
+        """See `candidates`, for this model."""
+        return candidates(kind, name, self.device, self.dtype, self.heads)
 
-    def why_not(self, kind: str, name: str) -> str | None:
-        """See `why_not`, for this model."""
-        return why_not(kind, name, self.device, self.dtype, self.heads)
+    def unsupported_reason(self, kind: str, name: str) -> str | None:
+        """See `unsupported_reason`, for this model."""
+        return unsupported_reason(kind, name, self.device, self.dtype, self.heads)
 
     def install(self, attention: str, group_norm: str) -> None:
         """The caller holds the model's lock."""
         self.processor.name = attention
         # The autoencoder's one head of 512 is more than xformers and our kernels take.
-        wide = self.vae_heads and why_not(
+        wide = self.vae_heads and unsupported_reason(
             "attention", attention, self.device, torch.float32, self.vae_heads
         )
         self.vae_processor.name = "sdpa" if wide else attention
@@ -156,7 +158,7 @@ class Backends:
             self.group_norm = group_norm
 
 
-class Running:
+class BackendSession:
     """The backends of one request: `attention` and `group_norm` name what runs now."""
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
@@ -183,7 +185,7 @@ class Running:
             try:
                 return function()
             except KernelFailed as failure:
-                disable(failure)
+                blacklist(failure)
                 kind = next(k for k, v in KINDS.items() if v.name == failure.kind)
                 name, rest = self._choices[kind]
                 if name != "auto" or len(rest) == 1:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
-from .failures import LENT, KernelFailed, disable, first_line, watched
+from .failures import ON_ZERO_GPU, KernelFailed, blacklist, first_line, wrap_kernel_errors
 
 
 class SdpaAttention:
@@ -153,7 +154,7 @@ def _probe_xformers(device: str, dtype: torch.dtype) -> str | None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             from xformers.ops import memory_efficient_attention
-        if LENT:
+        if ON_ZERO_GPU:
             return None
         q = torch.zeros((1, 8, 1, 40), device=device, dtype=dtype)
         memory_efficient_attention(q, q, q)
@@ -174,15 +175,15 @@ def _probe_triton(device: str, dtype: torch.dtype) -> str | None:
     from kernels.attention import attention
     from kernels.word_attention import word_attention
 
-    if LENT:
+    if ON_ZERO_GPU:
         return None
     q = torch.zeros((1, 16, 1, 40), device=device, dtype=dtype)
     try:
-        with watched("attention", "triton", q):
+        with wrap_kernel_errors("attention", "triton", q):
             attention(q, q, q)
             word_attention(q, q, q)
     except KernelFailed as failure:
-        disable(failure)
+        blacklist(failure)
         return f"it failed at {failure.reason}"
     return None
 
@@ -194,23 +195,25 @@ def _short(dtype: torch.dtype) -> str:
 class AttentionProcessor:
     """diffusers' hook: self and cross attention of a UNet or autoencoder on the backend `name`.
 
-    `listener`, where set, gets the word maps of every cross attention: `listener(maps)`,
+    `attention_hook`, where set, is called with the maps of every cross attention:
     (B, Tq, Tk) fp32; (1, Tq, Tk) where its `last` says that the batch's last is enough. A kernel
     that fails raises KernelFailed.
     """
 
     def __init__(self, name: str):
         self.name = name
-        self.listener = None
+        self.attention_hook: Callable[[torch.Tensor], None] | None = None
 
-    def attend(self, q, k, v, listener=None):
+    def attend(self, q, k, v, attention_hook=None):
         backend = ATTENTION[self.name]
-        guard = watched("attention", self.name, q) if self.name in KERNELS else NOTHING
+        guard = wrap_kernel_errors("attention", self.name, q) if self.name in KERNELS else NOTHING
         with guard:
-            if listener is None:
+            if attention_hook is None:
                 return backend.run(q, k, v)
-            out, maps = run_with_words(backend, q, k, v, last=getattr(listener, "last", False))
-        listener(maps)
+            out, maps = run_with_words(
+                backend, q, k, v, last=getattr(attention_hook, "last", False)
+            )
+        attention_hook(maps)
         return out
 
     def __call__(
@@ -237,8 +240,8 @@ class AttentionProcessor:
         q = attn.to_q(hidden_states).unflatten(-1, (heads, -1))  # (B, T, H, D)
         k = attn.to_k(source).unflatten(-1, (heads, -1))
         v = attn.to_v(source).unflatten(-1, (heads, -1))
-        listener = self.listener if encoder_hidden_states is not None else None
-        out = self.attend(q, k, v, listener).flatten(2)
+        attention_hook = self.attention_hook if encoder_hidden_states is not None else None
+        out = self.attend(q, k, v, attention_hook).flatten(2)
         out = attn.to_out[1](attn.to_out[0](out))
         if len(shape) == 4:
             out = out.transpose(1, 2).reshape(shape)

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import torch
 
 log = logging.getLogger(__name__)
-FAILED: dict[tuple[str, str], str] = {}  # (kind, backend): the reason
+BLACKLIST: dict[tuple[str, str], str] = {}  # (kind, backend): the reason
 
 
 # On ZeroGPU the page runs without a GPU and each request in a fork with one: nothing can be tried
 # out beforehand, a kernel that fails gives way when it is called.
-LENT = bool(os.environ.get("SPACES_ZERO_GPU"))
+ON_ZERO_GPU = bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
 class KernelFailed(RuntimeError):
@@ -25,12 +25,12 @@ class KernelFailed(RuntimeError):
         self.kind, self.backend, self.reason = kind, backend, reason
 
 
-def disable(failure: KernelFailed) -> None:
+def blacklist(failure: KernelFailed) -> None:
     """Strike the backend off for the rest of this process, with one warning that says why."""
     key = failure.kind, failure.backend
-    if key not in FAILED:
+    if key not in BLACKLIST:
         log.warning("%s; it is not used again.", failure)
-        FAILED[key] = f"it failed at {failure.reason}"
+        BLACKLIST[key] = f"it failed at {failure.reason}"
 
 
 def first_line(error: Exception) -> str:
@@ -38,7 +38,7 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def watched(kind: str, backend: str, x: torch.Tensor):
+def wrap_kernel_errors(kind: str, backend: str, x: torch.Tensor):
     """Turns what a kernel raises on x into KernelFailed; memory that ran out stays what it is."""
     try:
         yield

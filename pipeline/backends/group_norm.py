@@ -12,7 +12,7 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from .failures import LENT, KernelFailed, disable, watched
+from .failures import ON_ZERO_GPU, KernelFailed, blacklist, wrap_kernel_errors
 
 
 class TorchGroupNorm:
@@ -45,14 +45,14 @@ GROUP_NORM = {"triton": TritonGroupNorm, "torch": TorchGroupNorm}
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
     """One real tiny call; where it fails, a warning and the reason."""
-    if LENT:
+    if ON_ZERO_GPU:
         return None
     x = torch.zeros((1, 8, 4, 4), device=device, dtype=dtype)
     try:
-        with watched("GroupNorm", "triton", x):
+        with wrap_kernel_errors("GroupNorm", "triton", x):
             _kernel(x, 2, silu=True, shift=x[:, :, 0, 0])
     except KernelFailed as failure:
-        disable(failure)
+        blacklist(failure)
         return f"it failed at {failure.reason}"
     return None
 
@@ -64,7 +64,7 @@ def _kernel(*args, **named) -> torch.Tensor:
 
 
 def _norm(module: nn.GroupNorm, x, *, silu: bool = False, shift=None) -> torch.Tensor:
-    with watched("GroupNorm", "triton", x):
+    with wrap_kernel_errors("GroupNorm", "triton", x):
         return _kernel(
             x, module.num_groups, module.weight, module.bias, module.eps, silu=silu, shift=shift
         )

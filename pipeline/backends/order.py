@@ -37,7 +37,7 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
             from kernels.bench import results
         except ImportError:
             results = None
-        measured = results and results.of_gpu(
+        measured = results and results.rows_for_gpu(
             torch.cuda.get_device_name(device),
             None if torch.version.hip else torch.cuda.get_device_capability(device),
         )

@@ -1,32 +1,62 @@
-"""Whole pictures: ours against diffusers' StableDiffusionPipeline on the same folder, in one run.
+"""`python -m pipeline bench`: time whole pictures against diffusers' StableDiffusionPipeline.
 
-Both load the same weights in the same type on the same device and draw the same picture from the
-same noise, in turns, so that both see the same weather. Printed are medians, the ratio and the
-largest difference of the final latents.
+Both load the same weights in the same dtype on the same device and draw the same picture from the
+same noise, in turns, so that a busy machine slows both alike. Printed are medians, the ratio and
+the largest difference of the final latents.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .device_flags import add_device_flags
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..options import GenerateOptions
 
 PROMPT = "a red apple on a blue background"
 SAMPLER, SCHEDULE = "dpmpp_2m", "karras"
 
 
-def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict[str, float]:
-    """Print the comparison and return its figures in seconds. InputError for a bad model name."""
-    from ..errors import InputError
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the model, the steps of a picture, the number of runs and the device."""
+    parser.add_argument("--model", default="emoji")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
+    add_device_flags(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Measure with the flags of `python -m pipeline bench`."""
+    from ..loading.silence import silence_libraries
+
+    with silence_libraries():
+        measure(
+            args.model, steps=args.steps, repeats=args.repeats, device=args.device, dtype=args.dtype
+        )
+
+
+def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict[str, float]:
+    """Print the comparison and return its figures: medians in seconds, ratios, latents' difference.
+
+    Raises InputError for a bad model name, for steps outside 1 to 200 and for no repeats.
+    """
     if not 1 <= steps <= 200 or repeats < 1:
         raise InputError("--steps must be from 1 to 200 and --repeats at least 1.")
     import torch
 
-    from ..introspection.recording import Watch
+    from ..introspection.recording import Recorder
     from ..latents import noise
     from ..loading.load import load
     from ..options import GenerateOptions
@@ -41,6 +71,7 @@ def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict
         return models.generate(options).latents[0]
 
     def theirs() -> torch.Tensor:
+        assert options.seed is not None
         factor = 2 ** (len(models.vae.config.block_out_channels) - 1)
         channels = models.vae.config.latent_channels
         shape = (channels, options.height // factor, options.width // factor)
@@ -48,13 +79,13 @@ def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict
         return peer(latents.to(models.device, models.dtype))
 
     def recorded() -> torch.Tensor:
-        *_, result = Watch(models, models.stream(options, words=True))
+        *_, result = Recorder(models, models.stream(options, words=True))
         return result.latents[0]
 
-    seen = {"ours": ours(), "recorded": recorded(), "diffusers": theirs()}  # warm, and to compare
-    # In torch's default float comparison only the sampler's own rounding remains.
-    difference = (seen["ours"].float().cpu() - seen["diffusers"].float().cpu()).abs().max().item()
     draws = {"ours": ours, "recorded": recorded, "diffusers": theirs}
+    finals = {who: draw().float().cpu() for who, draw in draws.items()}  # which also warms up
+    # With both in the same float format only the sampler's own rounding remains.
+    difference = (finals["ours"] - finals["diffusers"]).abs().max().item()
     times: dict[str, list[float]] = {who: [] for who in draws}
     for _ in range(repeats):
         for who, draw in draws.items():
@@ -88,8 +119,8 @@ def run(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict
     }
 
 
-def _peer(models, options):
-    """diffusers' own pipeline on the same folder, drawing the same options to a picture."""
+def _peer(models: Any, options: GenerateOptions) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return diffusers' own pipeline on the same folder: it draws the same options from latents."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
     from ..prompt.text import space_han
@@ -103,7 +134,7 @@ def _peer(models, options):
         pipe.scheduler.config, use_karras_sigmas=True
     )
 
-    def draw(latents):
+    def draw(latents: torch.Tensor) -> torch.Tensor:
         latents = pipe(
             space_han(options.prompt),
             negative_prompt=options.negative,
@@ -123,6 +154,7 @@ def _peer(models, options):
 
 
 def _cold_start(name: str, steps: int, device: str, dtype: str) -> float:
+    """Return the seconds from the start of a fresh process to the written picture."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pipeline", "generate", PROMPT, "--model", name]
         command += ["--sampler", SAMPLER, "--steps", str(steps), "--device", device]

@@ -1,4 +1,4 @@
-"""A task on the command line: its flags, made from the fields of its Options."""
+"""The flags of a task, made from the fields of its Options."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def add(parser: argparse.ArgumentParser, key: str) -> None:
     takes_picture = "picture" in fields
     if takes_picture:
         parser.add_argument("picture", help=fields["picture"].description)
-    how = {"nargs": "?", "default": ""} if takes_picture else {}
-    parser.add_argument("prompt", help=fields["prompt"].description, **how)
+    prompt = parser.add_argument("prompt", help=fields["prompt"].description)
+    if takes_picture:
+        prompt.nargs, prompt.default, prompt.required = "?", "", False
     for name, field in fields.items():
         if name in (*PLACED, "height"):
             continue

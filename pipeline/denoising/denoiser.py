@@ -1,12 +1,13 @@
-"""The UNet with classifier-free guidance: answers a sampler's query.
+"""The UNet with classifier-free guidance, as an answer to a sampler's query.
 
-Each call is [unconditional, conditional] of one image, so its pixels do not depend on what else
-is being drawn (Ho and Salimans, arXiv 2207.12598).
+Each call is a batch [unconditional, conditional] of one image, so an image's pixels do not depend
+on what else is being drawn (Ho and Salimans, arXiv 2207.12598).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,22 +17,28 @@ from ..samplers.base import Answer, Query
 from . import tiles
 
 if TYPE_CHECKING:
+    from ..model import Models
     from ..prompt.encode import Conditioning
+
+AddedCond = dict[str, dict[str, torch.Tensor]]
+AttentionHook = Callable[[torch.Tensor], None]
 
 
 class Denoiser:
     """The denoiser of one request, for pictures of `width` x `height` pixels.
 
-    models: their UNet, device, type and attention processor are used. positive, negative: what the
-    UNet hears at each step. cfg: guidance scale, 1 is none; rescale: see `rescaled`.
-    beside (1, 1 + C, h, w): what an inpainting UNet sees beside the latents. tile: (side, overlap)
-    in latents, see tiles.py; None: all at once. `together`: both halves of guidance in one call;
-    two calls need less memory, and may differ in the last bits.
+    positive, negative    the encoded prompts, which may change from step to step
+    cfg                   guidance scale, 1 is none
+    rescale               see `rescale_cfg`
+    inpaint_conditioning  (1, 1 + C, h, w): further input channels of an inpainting UNet
+    tile                  (side, overlap) in latents, see tiles.py; None: the picture at once
+    batched_cfg           both halves of guidance in one call of the UNet. Two calls need less
+                          memory and may differ in the last bits
     """
 
     def __init__(
         self,
-        models: Any,
+        models: Models,
         positive: Conditioning,
         negative: Conditioning,
         *,
@@ -39,42 +46,48 @@ class Denoiser:
         rescale: float = 0.0,
         width: int,
         height: int,
-        beside: torch.Tensor | None = None,
+        inpaint_conditioning: torch.Tensor | None = None,
         tile: tuple[int, int] | None = None,
     ):
         self.unet, self.device, self.dtype = models.unet, models.device, models.dtype
         self.processor = models.backends.processor
         self.cfg, self.rescale = cfg, rescale
-        scale = vae.factor(models.vae)
-        sides = (min(side, tile[0] * scale) if tile else side for side in (width, height))
-        self.size = tuple(sides)  # what SD XL is told
-        self.beside, self.tile = beside, tile
-        self.guided, self.together = cfg != 1.0, True
+        if tile:
+            side = tile[0] * vae.factor(models.vae)
+            width, height = min(width, side), min(height, side)
+        self.size = width, height  # of what the UNet draws in one call: SD XL's size conditioning
+        self.inpaint_conditioning, self.tile = inpaint_conditioning, tile
+        self.guided, self.batched_cfg = cfg != 1.0, True
         self.positive, self.negative = positive, negative
-        self._heard: tuple[Any, ...] = ()  # what was put on the device last, and for what
+        # The last contexts and what was put on the device for them.
+        self._contexts: list[torch.Tensor] = []
+        self._on_device: tuple[torch.Tensor, AddedCond] | None = None
 
     @torch.no_grad()
-    def __call__(self, query: Query, listener=None) -> Answer:
-        """Model output (noise or velocity) for query.x (1, C, h, w), in the query's own type.
+    def __call__(self, query: Query, attention_hook: AttentionHook | None = None) -> Answer:
+        """Return the guided model output for query.x (1, C, h, w), in the query's dtype.
 
-        `listener` hears the maps of every cross attention, see backends.AttentionProcessor. Raises
-        InputError where the model returns values that are not finite.
+        `attention_hook` is called with the attention maps of every cross attention, see
+        backends.AttentionProcessor. Raises InputError where the output is not finite.
         """
         x = query.x
-        if self.beside is not None:
-            x = torch.cat([x, self.beside.to(x)], 1)
+        if self.inpaint_conditioning is not None:
+            x = torch.cat([x, self.inpaint_conditioning.to(x)], 1)
         x = x.to(self.device, self.dtype)
         t = torch.as_tensor(query.t, device=x.device)
-        context, more = self._listen(query.step)
-        if self.together:
-            out = self._ask(x.expand(len(context), *x.shape[1:]), t, context, more, listener)
+        context, added = self._conditioning(query.step)  # (B, K, E), B is 1 or 2
+        if self.batched_cfg:
+            batch = x.expand(len(context), *x.shape[1:])
+            out = self._call_unet(batch, t, context, added, attention_hook)
         else:
-            last = len(context) - 1  # the conditional picture: its are the word maps
-            parts = [
-                self._ask(x, t, context[i : i + 1], _row(more, i), listener if i == last else None)
+            last = len(context) - 1  # the conditional half, whose maps are wanted
+            halves = [
+                self._call_unet(
+                    x, t, context[i : i + 1], _row(added, i), attention_hook if i == last else None
+                )
                 for i in range(len(context))
             ]
-            out = torch.cat(parts)
+            out = torch.cat(halves)
         out = out.to(query.x.device, query.x.dtype)
         if not torch.isfinite(out).all():
             raise InputError(
@@ -86,40 +99,50 @@ class Denoiser:
         uncond, cond = out.chunk(2)
         guided = uncond + self.cfg * (cond - uncond)
         if self.rescale:
-            guided = rescaled(guided, cond, self.rescale)
+            guided = rescale_cfg(guided, cond, self.rescale)
         return Answer(guided, cond, uncond)
 
-    def _ask(self, x, t, context, more, listener):
-        def unet(x):
-            return self.unet(x, t, encoder_hidden_states=context, return_dict=False, **more)[0]
+    def _call_unet(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        context: torch.Tensor,
+        added: AddedCond,
+        attention_hook: AttentionHook | None,
+    ) -> torch.Tensor:
+        def unet(x: torch.Tensor) -> torch.Tensor:
+            return self.unet(x, t, encoder_hidden_states=context, return_dict=False, **added)[0]
 
-        self.processor.listener = listener
+        self.processor.attention_hook = attention_hook
         try:
-            return unet(x) if self.tile is None else tiles.blended(unet, x, *self.tile)
+            return unet(x) if self.tile is None else tiles.apply_tiled(unet, x, *self.tile)
         finally:
-            self.processor.listener = None
+            self.processor.attention_hook = None
 
-    def _listen(self, step: int) -> tuple[torch.Tensor, dict]:
-        """The words of this step on the device, (1 or 2, K, E), and what SD XL hears beside."""
+    def _conditioning(self, step: int) -> tuple[torch.Tensor, AddedCond]:
+        """Return the step's context (1 or 2, K, E) and SD XL's conditioning, on the device."""
         sides = (self.negative, self.positive) if self.guided else (self.positive,)
-        heard = [side.at(step)[:2] for side in sides]
-        if not self._heard or any(
-            a is not b for a, b in zip(self._heard[0], [c for c, _ in heard], strict=True)
-        ):
-            context = torch.cat([c for c, _ in heard]).to(self.device, self.dtype)
-            pooled = None if heard[0][1] is None else torch.cat([p for _, p in heard])
-            more = conditions(pooled, *self.size, self.device, self.dtype)
-            self._heard = [c for c, _ in heard], context, more
-        return self._heard[1:]
+        contexts = [side.at(step)[0] for side in sides]
+        same = len(contexts) == len(self._contexts) and all(
+            a is b for a, b in zip(self._contexts, contexts, strict=True)
+        )
+        if self._on_device is None or not same:
+            context = torch.cat(contexts).to(self.device, self.dtype)
+            pooled = [p for side in sides if (p := side.at(step)[1]) is not None]
+            added = added_cond_kwargs(
+                torch.cat(pooled) if pooled else None, *self.size, self.device, self.dtype
+            )
+            self._contexts, self._on_device = contexts, (context, added)
+        return self._on_device
 
 
-def conditions(
+def added_cond_kwargs(
     pooled: torch.Tensor | None, width: int, height: int, device: torch.device, dtype: torch.dtype
-) -> dict:
-    """What SD XL's UNet hears beside the words, as arguments; {} where `pooled` is None.
+) -> AddedCond:
+    """Return the UNet's keyword arguments for SD XL's further conditioning; {} without `pooled`.
 
-    pooled (B, P). The six sizes are those of a picture that was never scaled nor cropped, as
-    Podell et al., arXiv 2307.01952, condition on them: (original, crop, target), height first.
+    pooled: (B, P), the pooled text embedding. The six sizes are those of a picture that was neither
+    scaled nor cropped (Podell et al., arXiv 2307.01952): original, crop, target, height first.
     """
     if pooled is None:
         return {}
@@ -128,8 +151,8 @@ def conditions(
     return {"added_cond_kwargs": added}
 
 
-def rescaled(guided: torch.Tensor, cond: torch.Tensor, share: float) -> torch.Tensor:
-    """`guided` (1, C, h, w) brought back to the deviation of `cond` by `share`, 0 to 1.
+def rescale_cfg(guided: torch.Tensor, cond: torch.Tensor, share: float) -> torch.Tensor:
+    """Scale `guided` (1, C, h, w) back to the standard deviation of `cond`, by `share` from 0 to 1.
 
     Lin et al., arXiv 2305.08891, section 3.4: strong guidance overexposes.
     """
@@ -138,30 +161,5 @@ def rescaled(guided: torch.Tensor, cond: torch.Tensor, share: float) -> torch.Te
     return share * (guided * factor) + (1 - share) * guided
 
 
-def _row(more: dict, i: int) -> dict:
-    return {k: {name: v[i : i + 1] for name, v in added.items()} for k, added in more.items()}
-
-
-def predicted_clean(query: Query, output: torch.Tensor, prediction: str) -> torch.Tensor:
-    """The clean latents that the model's output means at this query, (1, C, h, w).
-
-    `prediction` is the scheduler's `prediction_type`: epsilon, v_prediction or sample.
-    """
-    alpha = 1 / (1 + query.sigma**2) ** 0.5
-    beta = query.sigma * alpha
-    if prediction == "v_prediction":
-        return alpha * query.x - beta * output
-    if prediction == "sample":
-        return output
-    return (query.x - beta * output) / alpha
-
-
-def output_for(query: Query, clean: torch.Tensor, prediction: str) -> torch.Tensor:
-    """The model's output that means these clean latents (1, C, h, w): `predicted_clean` undone."""
-    alpha = 1 / (1 + query.sigma**2) ** 0.5
-    beta = query.sigma * alpha
-    if prediction == "v_prediction":
-        return (alpha * query.x - clean) / beta
-    if prediction == "sample":
-        return clean
-    return (query.x - alpha * clean) / beta
+def _row(added: AddedCond, i: int) -> AddedCond:
+    return {k: {name: v[i : i + 1] for name, v in tensors.items()} for k, tensors in added.items()}

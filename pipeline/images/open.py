@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, closest
-from ..model_files.diffusers_folder import short
+from ..errors import InputError, closest, short
 
 if TYPE_CHECKING:
     import torch

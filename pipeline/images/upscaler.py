@@ -20,8 +20,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from ..errors import InputError
-from ..model_files import diffusers_folder
+from ..errors import InputError, short
+from ..model_files.json_file import read_json
+from ..model_files.safetensors_header import read_header
 from .open import MAX_PIXELS
 
 FOLDER = Path(__file__).parents[1] / "models" / "upscaler"
@@ -128,16 +129,16 @@ def _around(start: int, tile: int, length: int, reach: int) -> tuple[slice, slic
 @lru_cache(maxsize=2)
 def load(device: str = "cpu", folder: Path = FOLDER) -> Upscaler:
     """The upscaler of `folder`, ready on `device`. Raises InputError where its files are bad."""
-    config = diffusers_folder.read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     sizes = [config.get(k) for k in ("channels", "blocks")] if isinstance(config, dict) else []
     if len(sizes) != 2 or not all(isinstance(n, int) and 1 <= n <= 256 for n in sizes):
-        raise InputError(f"{diffusers_folder.short(folder / 'config.json')} describes no upscaler.")
+        raise InputError(f"{short(folder / 'config.json')} describes no upscaler.")
     path = folder / WEIGHTS
-    held = diffusers_folder.safetensors_header(path)
+    held = read_header(path).tensors
     model = Upscaler(*sizes)
     wanted = {k: list(v.shape) for k, v in model.state_dict().items()}
     if {k: list(v["shape"]) for k, v in held.items()} != wanted:
-        raise InputError(f"{diffusers_folder.short(path)} does not go with its config.json.")
+        raise InputError(f"{short(path)} does not go with its config.json.")
     model.load_state_dict(load_file(path))
     model.requires_grad_(False)
     return model.eval().to(device, torch.float32, memory_format=torch.channels_last)

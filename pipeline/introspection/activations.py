@@ -1,22 +1,27 @@
-"""What every block of the UNet gives in a call: shapes, skip connections, where it is active."""
+"""Record the output of every UNet block in a call: shapes, skip connections, activation maps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from ..events import Result, Step
+    from ..model import Models
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the UNet in one call: its output (C, h, w), where it is strong, what enters it.
+    """One block of the UNet in one call.
 
-    name: as in the UNet, such as "down_blocks.1"; side: in, down, mid, up or out. map (h, w): the
-    mean absolute value over the channels. skips: shapes (C, h, w) that a down block also hands
-    across, or an up block is handed. attends: queries and keys (Tq, C), (Tk, C) of its cross
-    attention; None where no words enter. layers: of ResNet and of attention.
+    name: as in the UNet, such as "down_blocks.1". side: in, down, mid, up or out. shape (C, h, w):
+    of its output. map (h, w): mean of the output's absolute values over the channels. skips: shapes
+    (C, h, w) of the skip connections that leave a down block or enter an up block. attends: shapes
+    (Tq, C) and (Tk, C) of its cross attention's queries and keys; None without cross attention.
+    layers: number of ResNet and of attention layers.
     """
 
     name: str
@@ -29,30 +34,36 @@ class Block:
 
 
 class Activations:
-    """Notes what the blocks of a UNet give, while it is entered as a context; changes no bit.
+    """Record the blocks of a UNet with forward hooks, while used as a context manager.
 
-    The caller holds the model's lock, so that no other request's call is noted. A call that follows
-    replaces what was noted before; of a batch the last, which is the conditional picture, is kept.
-    waves (W,): the timestep as sines and cosines, time (T,): what two linear layers make of them.
+    The hooks change no value. Each call replaces what the call before left; of a batch the last
+    sample is kept, which is the conditional one. The caller holds the model's lock, so that no
+    other request's call is recorded. time_proj (W,): the sinusoidal timestep embedding;
+    time_embedding (T,): the output of the two linear layers after it.
     """
 
-    def __init__(self, unet):
+    def __init__(self, unet: Any):
         self.unet = unet
-        self.waves = self.time = None
+        self.time_proj: torch.Tensor | None = None
+        self.time_embedding: torch.Tensor | None = None
         self._blocks: dict[str, Block] = {}
-        self._attends: dict[str, tuple] = {}
+        self._attends: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def __enter__(self) -> Activations:
         unet, hook = self.unet, torch.nn.Module.register_forward_hook
         self._handles = [
             unet.register_forward_pre_hook(lambda _, __: self._blocks.clear()),
-            hook(unet.time_proj, lambda _, __, out: setattr(self, "waves", _last(out))),
-            hook(unet.time_embedding, lambda _, __, out: setattr(self, "time", _last(out))),
+            hook(unet.time_proj, lambda _, __, out: setattr(self, "time_proj", _last(out))),
+            hook(
+                unet.time_embedding, lambda _, __, out: setattr(self, "time_embedding", _last(out))
+            ),
         ]
         for name, side, block in unet_blocks(unet):
-            self._handles.append(hook(block, self._noting(name, side), with_kwargs=True))
-            for attention in _to_words(block):
-                self._handles.append(hook(attention, self._hearing(name), with_kwargs=True))
+            self._handles.append(hook(block, self._record_block(name, side), with_kwargs=True))
+            for attention in _cross_attentions(block):
+                self._handles.append(
+                    hook(attention, self._record_attention(name), with_kwargs=True)
+                )
         return self
 
     def __exit__(self, *_) -> None:
@@ -61,37 +72,40 @@ class Activations:
 
     @property
     def blocks(self) -> list[Block]:
-        """In the order in which the picture passes them."""
+        """The blocks, in the order of the forward pass."""
         return list(self._blocks.values())
 
-    def _hearing(self, name: str):
-        def note(attention, inputs, more, _) -> None:
-            words, wide = more.get("encoder_hidden_states"), attention.inner_dim
-            if words is not None:
-                self._attends[name] = (inputs[0].shape[1], wide), (words.shape[1], wide)
+    def _record_attention(self, name: str) -> Callable[..., None]:
+        def record(attention: Any, inputs: Any, kwargs: dict[str, Any], _: Any) -> None:
+            context, width = kwargs.get("encoder_hidden_states"), attention.inner_dim
+            if context is not None:
+                self._attends[name] = (inputs[0].shape[1], width), (context.shape[1], width)
 
-        return note
+        return record
 
-    def _noting(self, name: str, side: str):
-        def note(block, _, more, out) -> None:
-            kept, handed = out, more.get("res_hidden_states_tuple", ())
+    def _record_block(self, name: str, side: str) -> Callable[..., None]:
+        def record(block: Any, _: Any, kwargs: dict[str, Any], out: Any) -> None:
+            hidden, skips = out, kwargs.get("res_hidden_states_tuple", ())
             if side == "down":
-                kept, handed = out
+                hidden, skips = out
+            resnets, attentions = (
+                len(getattr(block, part, None) or ()) for part in ("resnets", "attentions")
+            )
             self._blocks[name] = Block(
                 name,
                 side,
-                tuple(kept.shape[1:]),
-                _last(kept).abs().mean(0),
-                tuple(tuple(skip.shape[1:]) for skip in handed),
+                tuple(hidden.shape[1:]),
+                _last(hidden).abs().mean(0),
+                tuple(tuple(skip.shape[1:]) for skip in skips),
                 self._attends.get(name),
-                tuple(len(getattr(block, part, None) or ()) for part in ("resnets", "attentions")),
+                (resnets, attentions),
             )
 
-        return note
+        return record
 
 
-def unet_blocks(unet) -> list[tuple[str, str, torch.nn.Module]]:
-    """(name, side, module) of the blocks of any UNet of Stable Diffusion, from first to last."""
+def unet_blocks(unet: Any) -> list[tuple[str, str, torch.nn.Module]]:
+    """Return (name, side, module) of each block of a Stable Diffusion UNet, in forward order."""
     middle = [] if unet.mid_block is None else [("mid_block", "mid", unet.mid_block)]
     return [
         ("conv_in", "in", unet.conv_in),
@@ -102,8 +116,8 @@ def unet_blocks(unet) -> list[tuple[str, str, torch.nn.Module]]:
     ]
 
 
-def _to_words(block) -> list[torch.nn.Module]:
-    """The cross attentions of a block."""
+def _cross_attentions(block: Any) -> list[torch.nn.Module]:
+    """Return the cross attention layers of a block."""
     return [
         layer.attn2
         for attention in getattr(block, "attentions", None) or ()
@@ -112,22 +126,24 @@ def _to_words(block) -> list[torch.nn.Module]:
     ]
 
 
-def watched(models, events: Iterator) -> Iterator[tuple[Any, Activations]]:
-    """Each event of an engine's stream with the UNet's activations in it.
+def record_activations(
+    models: Models, events: Generator[Step | Result]
+) -> Iterator[tuple[Step | Result, Activations]]:
+    """Yield each event of an engine's stream with the UNet's activations of its call.
 
-    The model's lock is held for the whole of a step, so that no other request's call comes between.
+    The model's lock is held during the whole step, so that no other request's call is recorded.
     """
     try:
         while True:
-            with models.lock, Activations(models.unet) as seen:
+            with models.lock, Activations(models.unet) as activations:
                 event = next(events, None)
             if event is None:
                 return
-            yield event, seen
+            yield event, activations
     finally:
         events.close()
 
 
 def _last(out: torch.Tensor) -> torch.Tensor:
-    """The conditional picture's of a batch, on the CPU."""
+    """Return the last sample of a batch, the conditional one, on the CPU in float32."""
     return out[-1].detach().float().cpu()

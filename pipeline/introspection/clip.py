@@ -1,8 +1,7 @@
-"""The two towers of CLIP: one reads sentences, one sees pictures, and what goes together is near.
+"""CLIP's text and image encoder: embed sentences and pictures in one space and compare them.
 
-A model's folder has the text tower as its text encoder; the embedded model's has the other half,
-too, under `clip`: the image tower, the text's projection and the temperature that both learned.
-Radford et al., arXiv 2103.00020.
+Every Stable Diffusion folder has the text encoder. The embedded model also has the rest, in the
+folder `clip`: image encoder, text projection and temperature. Radford et al., arXiv 2103.00020.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from PIL import Image
 from ..errors import InputError
 from ..prompt.text import space_han
 
-REST = Path("clip") / "text_projection.safetensors"
-MOST_SCALE = 4.6052  # log 100, as in training
+PROJECTION = Path("clip") / "text_projection.safetensors"
+MAX_LOGIT_SCALE = 4.6052  # log 100, as in training
 
 
-def has_towers(folder: Path) -> bool:
-    """Whether a model's folder has both."""
-    return (folder / REST).is_file() and (folder / "clip" / "image_encoder").is_dir()
+def has_clip(folder: Path) -> bool:
+    """Return whether a model's folder has the image encoder and the projection, too."""
+    return (folder / PROJECTION).is_file() and (folder / "clip" / "image_encoder").is_dir()
 
 
 @dataclass(frozen=True)
-class Towers:
-    """Both on the CPU in float32, where they take milliseconds; several threads may ask.
+class Clip:
+    """CLIP on the CPU in float32, where it takes milliseconds. Safe to use from several threads.
 
-    projection (E, hidden) takes the text tower's state to the shared space. scale: what
-    similarities are multiplied with before they become probabilities, one by the temperature.
+    projection (E, hidden): from the text encoder's pooled state to the shared space. scale: 1 over
+    the temperature; similarities are multiplied by it before the softmax.
     """
 
     tokenizer: Any
@@ -44,53 +43,54 @@ class Towers:
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Towers:
-        """Those of a model's folder in diffusers' format; InputError where it has none."""
+    def load(cls, folder: Path) -> Clip:
+        """Load it from a model's folder in diffusers' format; InputError where it has none."""
         from safetensors.torch import load_file
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-        if not has_towers(folder):
+        if not has_clip(folder):
             raise InputError(f"The model {folder.name} has no image tower of CLIP beside it.")
-        known = {"local_files_only": True, "dtype": torch.float32, "use_safetensors": True}
-        rest = load_file(folder / REST)
+        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+        options["dtype"] = torch.float32
+        tensors = load_file(folder / PROJECTION)
         return cls(
             CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            CLIPTextModel.from_pretrained(folder / "text_encoder", **known).eval(),
+            CLIPTextModel.from_pretrained(folder / "text_encoder", **options).eval(),
             CLIPVisionModelWithProjection.from_pretrained(
-                folder / "clip" / "image_encoder", **known
+                folder / "clip" / "image_encoder", **options
             ).eval(),
-            rest["text_projection.weight"].float(),
-            float(rest["logit_scale"].float().clamp(max=MOST_SCALE).exp()),
+            tensors["text_projection.weight"].float(),
+            float(tensors["logit_scale"].float().clamp(max=MAX_LOGIT_SCALE).exp()),
         )
 
     @property
     def width(self) -> int:
-        """E, the numbers of a vector."""
+        """The size E of the shared space."""
         return self.projection.shape[0]
 
     def tokens(self, sentence: str) -> list[str]:
-        """The pieces of a sentence, between start and end, at most as many as the tower reads."""
+        """Return the tokens of a sentence with start and end, cut to the encoder's length."""
         with self._lock:
             ids = self._ids([sentence])[0].tolist()
             return [self.tokenizer.decode([number]).strip() for number in ids]
 
     @torch.no_grad()
     def context(self, sentence: str) -> torch.Tensor:
-        """What the UNet hears of a sentence, (1, 77, hidden): the text tower's last states."""
+        """Return what the UNet attends to, the last hidden states (1, 77, hidden) of a sentence."""
         with self._lock:
             ids = self._ids([sentence], padding="max_length")
             return self.text(input_ids=ids).last_hidden_state
 
     @torch.no_grad()
-    def texts(self, sentences: list[str]) -> torch.Tensor:
-        """Unit vectors (N, E) of sentences in English or Chinese."""
+    def embed_texts(self, sentences: list[str]) -> torch.Tensor:
+        """Return unit vectors (N, E) of sentences in English or Chinese."""
         with self._lock:
             pooled = self.text(input_ids=self._ids(sentences)).pooler_output
         return F.normalize(pooled @ self.projection.T, dim=-1)
 
     @torch.no_grad()
-    def pictures(self, images: list[Image.Image]) -> torch.Tensor:
-        """Unit vectors (M, E) of pictures; what is not square is cut to its middle."""
+    def embed_pictures(self, images: list[Image.Image]) -> torch.Tensor:
+        """Return unit vectors (M, E) of pictures, each cropped to its central square."""
         from ..images.open import fitted, to_tensor
 
         side = self.image.config.image_size
@@ -109,14 +109,14 @@ class Towers:
 
 
 def probabilities(similarities: torch.Tensor, scale: float) -> torch.Tensor:
-    """For each text, how likely each picture is its own, (N, M): softmax along the row."""
+    """Return p(picture j | text i), (N, M): the softmax of each row of scale * similarities."""
     return (scale * similarities).softmax(-1)
 
 
 def contrastive_loss(similarities: torch.Tensor, scale: float) -> float:
-    """The loss CLIP was trained with, of pairs (N, N) whose partners stand on the diagonal.
+    """Return CLIP's training loss of N pairs, similarities (N, N) with the pairs on the diagonal.
 
-    The mean cross entropy of finding each text's picture, and each picture's text.
+    The mean of two cross entropies: finding each text's picture, and each picture's text.
     """
-    logits, own = scale * similarities, torch.arange(len(similarities))
-    return float((F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2)
+    logits, target = scale * similarities, torch.arange(len(similarities))
+    return float((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2)

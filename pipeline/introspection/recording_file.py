@@ -1,7 +1,8 @@
-"""A tree of recordings as one safetensors file: nothing but tensors and JSON, nothing unpickled.
+"""Save a tree of recordings as one safetensors file, and open it again.
 
-Each recording's own calls are there, those before a branch stand with its parent. What a file says
-is believed only after it was held against what a recording can be.
+The file holds tensors and JSON alone, so that nothing is unpickled. Each recording stores the model
+calls of its own; those before a branch stand with its parent. A file may come from anyone: every
+field is checked before it is used.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..errors import InputError
 from ..metadata.save import KEYWORD
+from ..version import __version__
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..latents.initial_state import InitialState
     from .recording import Recording
 
 VERSION = 1
@@ -28,18 +32,20 @@ MAX_RECORDINGS, MAX_CALLS, MAX_WORDS = 64, 1000, 2000
 
 
 def save(recordings: Iterable[Recording], path: str | Path) -> Path:
-    """Write a tree to `path`, parents before their branches. InputError where it cannot be written,
-    or a parent is missing."""
+    """Write recordings, parents before their branches, to `path` and return it.
+
+    Raises InputError where the file cannot be written or a parent is missing.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path, there = Path(path), {}
+    path, saved = Path(path), set()
     tensors: dict[str, Any] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for recording in recordings:
-        if recording.parent is not None and recording.parent not in there:
+        if recording.parent is not None and recording.parent not in saved:
             raise InputError("A branch cannot be exported without the picture it is a branch of.")
-        there[recording.key] = recording
+        saved.add(recording.key)
         rows.append(_row(recording, f"{len(rows)}", tensors))
     header = {"kind": KIND, "version": VERSION, "glassbox": __version__, "recordings": rows}
     try:
@@ -51,48 +57,52 @@ def save(recordings: Iterable[Recording], path: str | Path) -> Path:
 
 
 def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, Any]:
-    from .recording import described
+    """Return the JSON of a recording; its tensors go to `tensors`, their names begin with `at`."""
+    from .recording import plain_options
 
-    start = recording.origin.start
+    start = recording.origin.initial_state
     words: list[list[str]] = []
     calls = []
-    for i, m in enumerate(recording.moments[recording.before :]):
+    for i, m in enumerate(recording.calls[recording.parent_calls :]):
         if list(m.words) not in words:
             words.append(list(m.words))
         calls.append([m.step, m.t, m.sigma, words.index(list(m.words))])
         parts = {"latents": m.latents, "clean": m.clean, "output": m.answer.output}
         parts |= {"cond": m.answer.cond, "uncond": m.answer.uncond, "maps": m.maps}
         parts |= {f"grid{g}": grid for g, grid in enumerate(m.grids)}
-        tensors |= {f"{at}.{i}.{name}": _own(x) for name, x in parts.items() if x is not None}
-    tensors[f"{at}.final"] = _own(recording.final)
+        tensors |= {f"{at}.{i}.{name}": _detached(x) for name, x in parts.items() if x is not None}
+    tensors[f"{at}.final"] = _detached(recording.final)
     tensors[f"{at}.png"] = _png(recording)
-    whole = not (start.steer or start.finish or start.beside is not None or start.tile)
-    whole = whole and (start.clean is None or start.noise is not None)
-    if whole and start.clean is not None:
-        tensors[f"{at}.begin.clean"] = _own(start.clean)
-        tensors[f"{at}.begin.noise"] = _own(start.noise)
+    complete = not (
+        start.x0_hook or start.postprocess or start.inpaint_conditioning is not None or start.tile
+    )
+    complete = complete and (start.clean is None or start.noise is not None)
+    if complete and start.clean is not None:
+        tensors[f"{at}.begin.clean"] = _detached(start.clean)
+        tensors[f"{at}.begin.noise"] = _detached(start.noise)
     return {
         "key": recording.key,
         "parent": recording.parent,
         "model": list(recording.model),
-        "options": described(recording.options),
+        "options": plain_options(recording.options),
         "seeds": list(recording.origin.seeds),
         "prediction": recording.origin.prediction,
-        "begin": start.begin if whole else None,
+        "begin": start.start_step if complete else None,
         "lineage": list(start.lineage),
-        "before": recording.before,
-        "first": recording.first,
+        "before": recording.parent_calls,
+        "first": recording.sampler_start,
         "reseeds": [list(r) for r in recording.reseeds],
         "words": words,
         "calls": calls,
     }
 
 
-def _own(tensor):
+def _detached(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().clone().contiguous()
 
 
-def _png(recording: Recording):
+def _png(recording: Recording) -> torch.Tensor:
+    """Return the bytes (N,) of the picture as a PNG with its text and receipt."""
     import torch
     from PIL import PngImagePlugin
 
@@ -106,10 +116,12 @@ def _png(recording: Recording):
 
 
 def open_tree(path: str | Path) -> list[Recording]:
-    """The recordings of a file, parents first; InputError in one sentence where it is no such file,
-    is damaged, or is from a newer version. Their keys are new, so that no file can take another's
-    place on a server; branches of them can be made where the model is the same."""
-    from .recording import _key
+    """Return the recordings of a file, parents first.
+
+    Their keys are new, so that no file can replace another's recording on a server. Raises
+    InputError in one sentence where it is no such file, is damaged or comes from a newer version.
+    """
+    from .recording import new_key
 
     path = Path(path)
     header, tensors = _read(path)
@@ -120,8 +132,8 @@ def open_tree(path: str | Path) -> list[Recording]:
         found: dict[str, Recording] = {}
         keys: dict[str, str] = {}
         for number, row in enumerate(rows):
-            keys[str(row["key"])] = _key()
-            made = _recording(row, str(number), tensors, keys, found)
+            keys[str(row["key"])] = new_key()
+            made = _parse_recording(row, str(number), tensors, keys, found)
             found[made.key] = made
         return list(found.values())
     except InputError as error:
@@ -130,17 +142,18 @@ def open_tree(path: str | Path) -> list[Recording]:
         raise InputError(f"{path.name} is damaged: {str(error)[:120]}.") from None
 
 
-def _read(path: Path) -> tuple[dict, dict]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the JSON header and the tensors of a file."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..model_files import diffusers_folder
+    from ..model_files.safetensors_header import read_header
 
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path.name} is larger than {MAX_BYTES >> 20} MB.")
-        _, said = diffusers_folder.safetensors(path)
-        header = json.loads(said.get("tree") or "{}")
+        metadata = read_header(path).metadata
+        header = json.loads(metadata.get("tree") or "{}")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error.strerror}.") from None
@@ -159,15 +172,25 @@ def _read(path: Path) -> tuple[dict, dict]:
         raise InputError(f"{path.name} is damaged: {str(error)[:120]}.") from None
 
 
-def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Recording:
+def _parse_recording(
+    row: dict[str, Any],
+    at: str,
+    tensors: dict[str, torch.Tensor],
+    keys: dict[str, str],
+    found: dict[str, Recording],
+) -> Recording:
+    """Return the recording of a row; ValueError and the like for one that cannot be.
+
+    keys: new key of each key in the file. found: the recordings of the rows before, by new key.
+    """
     import torch
     from PIL import Image
 
-    from ..engine import Origin
-    from ..latents.initial_state import Start
+    from ..events import RequestOrigin
+    from ..latents.initial_state import InitialState
     from ..options import GenerateOptions
     from ..samplers import Answer
-    from .recording import Moment, Recording
+    from .recording import ModelCall, Recording
 
     options = GenerateOptions(**row["options"])
     if None in (options.sampler, options.schedule, options.steps, options.cfg, options.seed):
@@ -176,7 +199,7 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     if final.ndim != 4 or len(final) != 1 or final.dtype != torch.float32:
         raise ValueError("its latents are of another shape")
 
-    def latents(name: str, needed: bool = True):
+    def latents(name: str, needed: bool = True) -> Any:
         x = tensors.get(f"{at}.{name}")
         if x is None and not needed:
             return None
@@ -190,76 +213,78 @@ def _recording(row: dict, at: str, tensors: dict, keys: dict, found: dict) -> Re
     if not 0 < len(row["calls"]) <= MAX_CALLS:
         raise ValueError("it has no calls, or too many")
     parent = None if row["parent"] is None else found[keys[row["parent"]]]
-    moments = [] if parent is None else list(parent.moments[: _whole(row["before"])])
-    before = len(moments)
+    calls = [] if parent is None else list(parent.calls[: _natural(row["before"])])
+    parent_calls = len(calls)
     for i, (step, t, sigma, line) in enumerate(row["calls"]):
         if not (math.isfinite(t) and math.isfinite(sigma) and sigma > 0):
             raise ValueError("a noise level is not a number above 0")
-        maps = [_maps(tensors.get(f"{at}.{i}.maps"), words[line])]
+        maps = [_checked_maps(tensors.get(f"{at}.{i}.maps"), words[line])]
         while f"{at}.{i}.grid{len(maps) - 1}" in tensors:
-            maps.append(_maps(tensors[f"{at}.{i}.grid{len(maps) - 1}"], words[line]))
+            maps.append(_checked_maps(tensors[f"{at}.{i}.grid{len(maps) - 1}"], words[line]))
         answer = Answer(
             latents(f"{i}.output"), latents(f"{i}.cond", False), latents(f"{i}.uncond", False)
         )
         seen = latents(f"{i}.latents"), latents(f"{i}.clean")
-        levels = _whole(step), float(t), float(sigma)
-        moments.append(Moment(*levels, *seen, answer, words[line], maps[0], tuple(maps[1:])))
-    if any(a.step > b.step for a, b in pairwise(moments)):
+        levels = _natural(step), float(t), float(sigma)
+        grids = tuple(grid for grid in maps[1:] if grid is not None)
+        calls.append(ModelCall(*levels, *seen, answer, words[line], maps[0], grids))
+    if any(a.step > b.step for a, b in pairwise(calls)):
         raise ValueError("its steps are out of order")
     start = None
     lineage = tuple(dict(x) for x in row["lineage"])
     if row["begin"] is not None:
         clean, noise = latents("begin.clean", False), latents("begin.noise", False)
-        start = Start(clean, _whole(row["begin"]), noise=noise, lineage=lineage)
+        start = InitialState(clean, _natural(row["begin"]), noise=noise, lineage=lineage)
     data = tensors[f"{at}.png"].numpy().tobytes()
     image = Image.open(io.BytesIO(data), formats=("PNG",))
     if image.width * image.height > 4 * 8192**2:
         raise ValueError("its picture is too large")
     image.load()
-    kept = image.convert("RGB")
-    kept.info["parameters"] = str(image.info.get("parameters", ""))
+    picture = image.convert("RGB")
+    picture.info["parameters"] = str(image.info.get("parameters", ""))
     if KEYWORD in image.info:
-        kept.info["receipt"] = str(image.info[KEYWORD])
+        picture.info["receipt"] = str(image.info[KEYWORD])
     first, second = row["seeds"]
-    origin = Origin(
+    origin = RequestOrigin(
         options,
-        start if start is not None else _unknown(lineage),
-        (_whole(first), None if second is None else _whole(second)),
+        start if start is not None else _unknown_start(lineage),
+        (_natural(first), None if second is None else _natural(second)),
         {"epsilon": "epsilon", "v_prediction": "v_prediction"}[row["prediction"]],
     )
     return Recording(
         keys[row["key"]],
-        _model(row["model"]),
+        _parse_model(row["model"]),
         origin,
-        tuple(moments),
+        tuple(calls),
         latents("final"),
-        kept,
-        before,
-        _whole(row["first"]),
-        tuple((_whole(a), _whole(b)) for a, b in row["reseeds"]),
+        picture,
+        parent_calls,
+        _natural(row["first"]),
+        tuple((_natural(a), _natural(b)) for a, b in row["reseeds"]),
         None if parent is None else parent.key,
     )
 
 
-def _model(row: Any) -> tuple[str, str, str | None]:
+def _parse_model(row: Any) -> tuple[str, str, str | None]:
     name, digest, vae = row
     return str(name)[:200], str(digest)[:64], None if vae is None else str(vae)[:200]
 
 
-def _unknown(lineage: tuple):
-    """The start of a picture that began from another one, which the file does not hold."""
-    from ..latents.initial_state import Start
+def _unknown_start(lineage: tuple[dict[str, Any], ...]) -> InitialState:
+    """Return the start of a picture that began from another one, which the file does not hold."""
+    from ..latents.initial_state import InitialState
 
-    return Start(begin=-1, lineage=lineage)
+    return InitialState(start_step=-1, lineage=lineage)
 
 
-def _whole(value: Any) -> int:
+def _natural(value: Any) -> int:
+    """Return a whole number of 0 or more; ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40:
         raise ValueError(f"{str(value)[:40]!r} is no whole number")
     return value
 
 
-def _maps(tensor, words: tuple[str, ...]):
+def _checked_maps(tensor: torch.Tensor | None, words: tuple[str, ...]) -> torch.Tensor | None:
     import torch
 
     if tensor is None:

@@ -1,32 +1,40 @@
-"""The whole way of a picture: what every stage made of it, its shape and its seconds.
+"""Trace one picture through every stage: what each produced, its shape and its seconds.
 
-The picture is the engine's own, drawn by `models.stream`. Its engine holds the model's lock just
-while a network runs, so a lock that keeps time measures the networks. What comes before is heard
-and drawn once more here, because the engine keeps it to itself: the same functions, measured alike.
+The picture is drawn by the engine itself. The engine holds the model's lock only while a network
+runs, so a lock that measures its time measures the networks. Tokens, context and first noise are
+computed once more here with the engine's own functions, because its events do not contain them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import engine
+from ..events import Result, Step
 from ..latents import noise, vae
 from ..options import GenerateOptions
 from ..prompt import resources
 from ..prompt.chunks import chunks, window
 from ..prompt.encode import token_ids
 
-STAGES = {  # in their order: the function of this repository that does it
+if TYPE_CHECKING:
+    import torch
+
+    from ..model import Models
+
+T = TypeVar("T")
+
+STAGES = {  # in order: the file and function of each
     "prompt": ("pipeline/prompt/syntax.py", "parse"),
     "tokens": ("pipeline/prompt/chunks.py", "chunks"),
-    "context": ("pipeline/prompt/encode.py", "encode"),
+    "context": ("pipeline/prompt/encode.py", "encode_prompts"),
     "noise": ("pipeline/latents/noise.py", "first_noise"),
     "step": ("pipeline/denoising/denoiser.py", "Denoiser"),
-    "latents": ("pipeline/samplers/__init__.py", "start"),
+    "latents": ("pipeline/samplers/__init__.py", "make_sampler"),
     "picture": ("pipeline/latents/vae.py", "decode"),
     "parameters": ("pipeline/metadata/infotext.py", "build"),
 }
@@ -34,22 +42,22 @@ STAGES = {  # in their order: the function of this repository that does it
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage is done. There is a "step" for each of the user's steps, else one of each key.
+    """The output of one stage: a "step" for each of the user's steps, one of each other key.
 
-    made: prompt and parameters a text; tokens rows of (id, as the tokenizer writes it); context
-    (1, K, E); noise and latents (1, C, h, w); step the engine's Step; picture a PIL image.
-    shape: of what was made. seconds: None where no time of its own was measured.
+    output: of prompt and parameters a text; of tokens rows of (id, token); of context (1, K, E); of
+    noise and latents (1, C, h, w); of a step the engine's Step; of the picture a PIL image.
+    shape: of the output. seconds: None where none are measured.
     """
 
     key: str
-    made: Any
+    output: Any
     shape: tuple[int, ...] = ()
     seconds: float | None = None
 
 
 @dataclass
-class Timed:
-    """A lock that notes for how long it was held, each time."""
+class TimedLock:
+    """A lock that records for how many seconds it was held each time."""
 
     lock: Any
     held: list[float] = field(default_factory=list)
@@ -63,52 +71,56 @@ class Timed:
         self.lock.__exit__(*failure)
 
 
-def stages(models: Any, options: GenerateOptions) -> Iterator[Stage]:
-    """Every Stage of one picture, in order. Closing the iterator stops the work."""
+def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
+    """Yield every Stage of one picture, in order. Closing the iterator stops the work."""
     options = models.resolve(options.model_copy(update={"count": 1}))
-    asked, seconds = _timed(resources.read, models, options)
+    request, seconds = _timed(lambda: resources.find_resources(models, options))
     yield Stage("prompt", options.prompt, (len(options.prompt),), seconds)
 
-    tokenizer, segments = models.tokenizer, asked.prompt.parts[0].segments
-    rows, seconds = _timed(chunks, tokenizer, segments, asked.embeddings)
-    numbers = [token_ids(tokenizer, row) for row in rows]
-    named = [list(zip(row, tokenizer.convert_ids_to_tokens(row), strict=True)) for row in numbers]
-    yield Stage("tokens", named, (len(rows), window(tokenizer)), seconds)
+    tokenizer, segments = models.tokenizer, request.prompt.parts[0].segments
+    rows, seconds = _timed(lambda: chunks(tokenizer, segments, request.embeddings))
+    ids = [token_ids(tokenizer, row) for row in rows]
+    tokens = [list(zip(row, tokenizer.convert_ids_to_tokens(row), strict=True)) for row in ids]
+    yield Stage("tokens", tokens, (len(rows), window(tokenizer)), seconds)
 
-    (positive, _, _), seconds = _timed(engine.hear, models, options, asked)
+    (positive, _, _), seconds = _timed(lambda: engine.encode_request(models, options, request))
     context = positive.at(0)[0]
     yield Stage("context", context.float().cpu(), tuple(context.shape), seconds)
 
-    drawn, seconds = _timed(_noise, models, options)
-    yield Stage("noise", drawn, tuple(drawn.shape), seconds)
+    first_noise, seconds = _timed(lambda: _first_noise(models, options))
+    yield Stage("noise", first_noise, tuple(first_noise.shape), seconds)
 
-    lock = Timed(models.lock)
+    result, lock = None, TimedLock(models.lock)
     with closing(engine.stream(replace(models, lock=lock), options)) as events:
-        step, spent, counted = None, 0.0, 1  # the first time is the text encoder's
+        step: Step | None = None
+        spent, counted = 0.0, 1  # the lock is held first for the text encoder
         for event in events:
-            done = event if hasattr(event, "images") else None
-            if step is not None and (done or event.index != step.index):
+            if step and (isinstance(event, Result) or event.index != step.index):
                 yield Stage("step", step, tuple(step.latents.shape), spent)
                 spent = 0.0
-            if done is None:
+            if isinstance(event, Result):
+                result = event
+            else:
                 spent += sum(lock.held[counted:])
                 step, counted = event, len(lock.held)
-    latents, picture = done.latents[0], done.images[0]
+    assert result is not None
+    latents, picture, text = result.latents[0], result.images[0], result.parameters[0]
     yield Stage("latents", latents.float().cpu(), tuple(latents.shape))
     shape = (1, len(picture.getbands()), picture.height, picture.width)
     yield Stage("picture", picture, shape, lock.held[-1])
-    yield Stage("parameters", done.parameters[0], (len(done.parameters[0]),), done.seconds)
+    yield Stage("parameters", text, (len(text),), result.seconds)
 
 
-def _noise(models: Any, options: GenerateOptions):
-    """The noise that the engine begins with, drawn again from its seed."""
-    seed, second = noise.seeds(options, 0)
+def _first_noise(models: Models, options: GenerateOptions) -> torch.Tensor:
+    """Return the noise (1, C, h, w) that the engine starts from, drawn again from its seed."""
+    seed, variation_seed = noise.seeds(options, 0)
+    assert options.width and options.height
     factor = vae.factor(models.vae)
     shape = models.vae.config.latent_channels, options.height // factor, options.width // factor
-    variation = second, options.variation_strength
+    variation = variation_seed, options.variation_strength
     return noise.first_noise(noise.generator_for(seed), *shape, variation=variation)
 
 
-def _timed(function, *given):
+def _timed(function: Callable[[], T]) -> tuple[T, float]:
     began = time.perf_counter()
-    return function(*given), time.perf_counter() - began
+    return function(), time.perf_counter() - began

@@ -1,8 +1,8 @@
-"""Randomness: one CPU generator per image, seeded with seed + index.
+"""Noise and seeds: one CPU generator per image, seeded with seed + index.
 
-It feeds the first noise and every step's noise, so a picture is the same on every device and
-wherever it stands in a batch. A variation moves the first noise alone towards that of another seed,
-as A1111's "variation seed" does.
+It draws the first noise and every step's noise, so a picture is the same on every device and at
+every place in a batch. A variation moves the first noise alone towards that of another seed, as
+A1111's "variation seed" does.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-SHORT = 8  # rows: a column of fewer has no angle worth the name
-ALIKE = 0.9995  # cosine above which the way between two noises is taken for straight, as in A1111
-OPPOSED = -0.99  # no arc is well told between opposite noises: they count as less opposed
+MIN_ROWS = 8  # of a column of latents whose angle is taken by itself
+PARALLEL = 0.9995  # cosine from which two noises are mixed linearly, as in A1111
+ANTIPARALLEL = -0.99  # the least cosine counted: between opposite noises no arc is defined
 
 
 def generator_for(seed: int, index: int = 0) -> torch.Generator:
-    """The generator of image `index` of a batch that starts at `seed`."""
+    """Return the generator of image `index` of a batch that starts at `seed`."""
     return torch.Generator("cpu").manual_seed(seed + index)
 
 
 def seeds(options: Any, image: int) -> tuple[int, int | None]:
-    """Seed and variation seed of image `image` of resolved options; None where nothing varies.
+    """Return seed and variation seed of one image of resolved options, None without variation.
 
-    As in A1111 the seed counts up from image to image, but where it is varied it stays, and the
-    variation seed counts up.
+    As in A1111 the seed counts up from image to image; with a variation it stays and the variation
+    seed counts up.
     """
     if not options.variation_strength:
         return options.seed + image, None
@@ -41,10 +41,10 @@ def first_noise(
     *,
     variation: tuple[int | None, float] = (None, 0.0),
 ) -> torch.Tensor:
-    """Unit noise (1, channels, height, width) in latents, float32 on the CPU.
+    """Draw unit noise (1, channels, height, width), height and width in latents, float32 on CPU.
 
-    variation: another seed and how far the noise is its, 0 to 1; None and 0 for none. Whatever it
-    is, `generator` has given as many numbers, so every step's noise stays that of its seed.
+    variation: another seed, and the share of the noise that is its, 0 to 1; (None, 0) for none.
+    `generator` always gives as many numbers, so the steps' noise is that of its seed.
     """
     shape = 1, channels, height, width
     noise = torch.randn(shape, generator=generator)
@@ -55,34 +55,27 @@ def first_noise(
 
 
 def slerp(share: float, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Between two noises (1, C, h, w) along the arc, which keeps their variance; 0 is `low`, 1 is
-    `high`, to the bit.
+    """Interpolate two noises (1, C, h, w) along the arc, which keeps their variance.
 
-    Shoemake, SIGGRAPH 1985. A1111 takes the angle of each column of each channel, and so do we for
-    its pictures' sake; latents of fewer than 8 rows are turned as a whole.
+    share 0 is `low` and 1 is `high`, to the bit. Shoemake, SIGGRAPH 1985. Like A1111, it takes the
+    angle of each column of each channel; latents of fewer than 8 rows are taken as one vector.
     """
     if share in (0, 1):
         return high if share else low
-    over = (-2,) if low.shape[-2] >= SHORT else (-3, -2, -1)
+    over = (-2,) if low.shape[-2] >= MIN_ROWS else (-3, -2, -1)
     lengths = [x.square().sum(over, keepdim=True).sqrt() for x in (low, high)]
     cosine = (low * high).sum(over, keepdim=True) / (lengths[0] * lengths[1])
-    angle = cosine.clamp(OPPOSED, 1).acos()
-    straight = cosine > ALIKE
-    weights = (
-        torch.where(straight, part, (part * angle).sin() / angle.sin())
-        for part in (1 - share, share)
+    angle = cosine.clamp(ANTIPARALLEL, 1).acos()
+    linear = cosine > PARALLEL
+    weight_low, weight_high = (
+        torch.where(linear, part, (part * angle).sin() / angle.sin()) for part in (1 - share, share)
     )
-    return sum(weight * x for weight, x in zip(weights, (low, high), strict=True))
+    return weight_low * low + weight_high * high
 
 
-def kept(config: Mapping[str, Any]) -> torch.Tensor:
-    """For each timestep of a scheduler's configuration, the share of the picture's power that the
-    noise has left, (T,): alpha-bar of Ho et al., arXiv 2006.11239."""
+def alphas_cumprod(scheduler_config: Mapping[str, Any]) -> torch.Tensor:
+    """Return abar of each timestep of a scheduler's configuration, (T,): the share of the signal's
+    power in x_t (Ho et al., arXiv 2006.11239)."""
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler.from_config(dict(config)).alphas_cumprod
-
-
-def noised(clean: torch.Tensor, noise: torch.Tensor, share: float) -> torch.Tensor:
-    """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps of clean latents, where `share` is abar."""
-    return share**0.5 * clean + (1 - share) ** 0.5 * noise
+    return DDIMScheduler.from_config(dict(scheduler_config)).alphas_cumprod

@@ -1,9 +1,13 @@
-"""Latents to pixels and back, with the autoencoder's own scaling."""
+"""Latents to pixels and back, with the autoencoder's own scaling.
+
+`autoencode.py` does the same with a loaded model, and survives short memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,19 +17,19 @@ from ..errors import InputError
 LARGE = 1536 * 1536  # pixels
 
 
-def factor(vae) -> int:
-    """Pixels a latent stands for, along each side."""
+def factor(vae: Any) -> int:
+    """Return how many pixels a latent stands for along each side."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def is_large(width: int, height: int) -> bool:
-    """Whether a picture of these pixels is better encoded and decoded in tiles from the start."""
+    """Return whether a picture of so many pixels is encoded and decoded in tiles at once."""
     return width * height > LARGE
 
 
 @contextmanager
-def tiling(vae) -> Iterator[None]:
-    """Within, `vae` works in tiles, which need less memory."""
+def tiling(vae: Any) -> Iterator[None]:
+    """Make `vae` work in tiles, which need less memory, within a `with` block."""
     before = vae.use_tiling
     vae.enable_tiling()
     try:
@@ -35,10 +39,11 @@ def tiling(vae) -> Iterator[None]:
 
 
 @torch.no_grad()
-def decode(vae, latents: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
-    """Scaled latents (1, C, h, w) to a picture (1, 3, H, W) in 0..1, float32 on the CPU.
+def decode(vae: Any, latents: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """Decode scaled latents (1, C, h, w) to pixels (1, 3, H, W) in 0..1, float32 on the CPU.
 
-    device: where the autoencoder computes, if that is not where its weights lie.
+    device: where the autoencoder computes, if that is not where its weights lie. Raises InputError
+    where the result is not finite.
     """
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     unscaled = latents.to(device or vae.device, vae.dtype) / vae.config.scaling_factor + shift
@@ -51,18 +56,19 @@ def decode(vae, latents: torch.Tensor, device: torch.device | None = None) -> to
 
 
 @torch.no_grad()
-def encode(vae, picture: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
-    """A picture (1, 3, H, W) in 0..1 to scaled latents (the posterior's mean), float32.
+def encode(vae: Any, pixels: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """Encode pixels (1, 3, H, W) in 0..1 as scaled latents (1, C, h, w), float32 on the CPU.
 
-    device: where the autoencoder computes, if that is not where its weights lie.
+    The latents are the posterior's mean. device: where the autoencoder computes, if that is not
+    where its weights lie.
     """
     shift = getattr(vae.config, "shift_factor", None) or 0.0
-    pixels = (picture * 2 - 1).to(device or vae.device, vae.dtype)
-    latents = vae.encode(pixels).latent_dist.mode().float().cpu()
+    scaled = (pixels * 2 - 1).to(device or vae.device, vae.dtype)
+    latents = vae.encode(scaled).latent_dist.mode().float().cpu()
     return (latents - shift) * vae.config.scaling_factor
 
 
-def to_image(picture: torch.Tensor) -> Image.Image:
-    """(1, 3, H, W) in 0..1 to an RGB picture."""
-    pixels = (picture[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
-    return Image.fromarray(pixels.contiguous().numpy(), "RGB")
+def to_image(pixels: torch.Tensor) -> Image.Image:
+    """Convert pixels (1, 3, H, W) in 0..1 to an RGB picture."""
+    rounded = (pixels[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(rounded.contiguous().numpy(), "RGB")

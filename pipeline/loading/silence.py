@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """No warnings and no progress bars of the libraries on the user's screen."""
     for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")

@@ -4,7 +4,7 @@
 here imports torch before a file is read (Hu et al., arXiv 2106.09685).
 """
 
-from ..model_files.lora_keys import family, is_lora
-from .reading import Lora, Part, read
+from ..model_files.lora_keys import is_lora, lora_family
+from .reading import LoraFile, LowRankDelta, read_lora
 
-__all__ = ["Lora", "Part", "family", "is_lora", "read"]
+__all__ = ["LoraFile", "LowRankDelta", "is_lora", "lora_family", "read_lora"]

@@ -45,7 +45,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProductKind:
     """size: of matrices of these shapes by role, None where they do not agree or one is missing."""
 
     size: Callable[[Mapping[str, Shape]], Size | None]
@@ -116,4 +116,4 @@ def _flat_size(w: Shape) -> tuple[int, int] | None:
     return w[0], w[1] * (w[2] * w[3] if len(w) == 4 else 1)
 
 
-PRODUCTS = {"LoHa": Kind(_loha_size, _loha), "LoKr": Kind(_lokr_size, _lokr)}
+PRODUCTS = {"LoHa": ProductKind(_loha_size, _loha), "LoKr": ProductKind(_lokr_size, _lokr)}

@@ -11,9 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..model_files import lora_keys
-from ..model_files.diffusers_folder import read_json, safetensors, short
+from ..model_files.json_file import read_json
+from ..model_files.safetensors_header import read_header
 from .products import PRODUCTS, Product, Size
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ PEFT_NAMES = ("adapter_model.safetensors", "adapter_config.json")  # peft's own 
 
 
 @dataclass(frozen=True)
-class Part:
+class LowRankDelta:
     """What one layer gets: `scale` * up(mid(down(x))).
 
     down (r, in) or (r, in, kh, kw), up (out, r) or (out, r, 1, 1), on the CPU in the file's type;
@@ -42,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraFile:
     """A whole file: a part for each layer, by the layer's name in the file (see names.split).
 
     family: "SD 1.x", "SD 2.x", "SD XL" or ""; words: the size of the words its cross attention
@@ -50,22 +51,23 @@ class Lora:
     """
 
     path: Path
-    parts: dict[str, Part | Product]
+    parts: dict[str, LowRankDelta | Product]
     family: str
-    words: int | None
+    cross_attention_dim: int | None
 
 
-def read(path: str | os.PathLike) -> Lora:
+def read_lora(path: str | os.PathLike) -> LoraFile:
     """The LoRA in a .safetensors file; InputError in one sentence for anything else.
 
     A LoRA without alpha counts as one whose alpha is its rank.
     """
     path = Path(path)
-    header, metadata = safetensors(path)
+    opened = read_header(path)
+    header, metadata = opened.tensors, opened.metadata
     layers = _layers(path, header)
     tensors = _tensors(path, header)
     configs = _peft_configs(path, metadata)
-    parts: dict[str, Part | Product] = {}
+    parts: dict[str, LowRankDelta | Product] = {}
     for layer, keys in layers.items():
         given = {role: tensors[key] for role, key in keys.items()}
         alpha = given.pop("alpha", None)
@@ -78,8 +80,10 @@ def read(path: str | os.PathLike) -> Lora:
             matrices = {role.removeprefix(f"{kind} "): t for role, t in given.items()}
             parts[layer] = Product(kind, matrices, scale)
         else:
-            parts[layer] = Part(given["down"], given["up"], given.get("mid"), scale)
-    return Lora(path, parts, lora_keys.family(header), lora_keys.words(header))
+            parts[layer] = LowRankDelta(given["down"], given["up"], given.get("mid"), scale)
+    return LoraFile(
+        path, parts, lora_keys.lora_family(header), lora_keys.cross_attention_dim(header)
+    )
 
 
 def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -96,7 +100,7 @@ def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         raise InputError(f"{shown} is no LoRA: none of its {len(header):,} tensors belongs to one.")
     layers: dict[str, dict[str, str]] = {}
     for key, info in header.items():
-        place = lora_keys.split(key)
+        place = lora_keys.split_key(key)
         if place is None:
             raise InputError(f"{shown} holds the tensor {short(key)}, which no LoRA has.")
         layer, role = place

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .. import __version__
 from ..errors import InputError
+from ..version import __version__
 from . import containers, infotext
 from .save import KEYWORD
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from ..engine import Result, Step
+    from ..events import Result, Step
     from ..options import GenerateOptions
 
 VERSION = 1
@@ -227,10 +227,10 @@ def _onward(parent: Receipt, change: Mapping[str, Any]) -> dict:
 
 def _about(models, result: Result, i: int, image: Image.Image, way: dict, steps: list) -> dict:
     """All of a receipt but its digest."""
-    from ..engine import SPARED, TILED
+    from ..oom import DECODED_IN_TILES, GUIDANCE_SPLIT
 
     ran = {k: str(result.metadata[k]) for k in RAN if result.metadata.get(k)}
-    short = bool({SPARED, TILED} & set(result.warnings))
+    short = bool({DECODED_IN_TILES, GUIDANCE_SPLIT} & set(result.warnings))
     return {
         "receipt": VERSION,
         **way,

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .diffusers_folder import MAX_LAYERS, components, read_config, safetensors, short
+from ..errors import InputError, short
+from .folder_checks import MAX_LAYERS
 from .ldm_keys import PREFIXES
 from .lora_keys import FAMILIES as BY_WIDTH
-from .lora_keys import family as lora_family
-from .lora_keys import is_lora
+from .lora_keys import is_lora, lora_family
+from .safetensors_header import SafetensorsHeader, read_header
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "xl": "SD XL"}
 BY_LABEL = {label: key for key, label in FAMILIES.items()}
@@ -58,7 +58,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Recognised:
+class FileIdentity:
     """kind: one of KINDS, or "" where it is nothing that can be used; `what` says it in words.
 
     family: a key of FAMILIES, or "". configs: of a checkpoint's parts, as diffusers and
@@ -73,31 +73,34 @@ class Recognised:
     prediction: str | None = None
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
     """A checkpoint lacks something; the text goes on after the file's name."""
 
 
-def look(path: str | os.PathLike) -> tuple[Recognised, Shapes]:
-    """What the file is, and its tensors' shapes; the preflight has passed it.
+def inspect_file(path: str | os.PathLike) -> FileIdentity:
+    """Return what a .safetensors file is; InputError for any other or a damaged file."""
+    return identify_file(Path(path), read_header(path))
 
-    InputError in one sentence for a file that is no safetensors file, or a damaged checkpoint.
-    """
-    header, metadata = safetensors(path)
-    shapes = {name: tuple(info["shape"]) for name, info in header.items()}
+
+def identify_file(path: Path, header: SafetensorsHeader) -> FileIdentity:
+    """Return what the file `path` with this header is; InputError for a damaged checkpoint."""
     try:
-        return recognise(shapes, metadata), shapes
-    except Damaged as fault:
-        raise InputError(f"{short(Path(path))} {fault}.") from None
+        return identify(header.shapes(), header.metadata)
+    except DamagedCheckpoint as fault:
+        raise InputError(f"{short(path)} {fault}.") from None
 
 
-def folder_family(folder: Path) -> str:
-    """The family of a diffusers folder that has passed the preflight."""
-    if "text_encoder_2" in components(folder):
-        return "xl"
-    return "sd2" if read_config(folder, "unet").get("use_linear_projection") else "sd1"
+def how_to_use(found: FileIdentity) -> str:
+    """Return how a sentence ends that says what a file is where a checkpoint was wanted."""
+    known = " or ".join([", ".join(list(FAMILIES.values())[:-1]), list(FAMILIES.values())[-1]])
+    return {
+        "lora": "put it into the folder models and write <lora:its name:1> in the prompt.",
+        "embedding": "put it into the folder models and write its name in the prompt.",
+        "vae": "give it beside a checkpoint, as its autoencoder.",
+    }.get(found.kind, f"a checkpoint of {known} is wanted.")
 
 
-def recognise(shapes: Shapes, metadata: Mapping[str, str] = {}) -> Recognised:
+def identify(shapes: Shapes, metadata: Mapping[str, str] = {}) -> FileIdentity:
     """What a file with these tensors is. Raises Damaged for a checkpoint that lacks something.
 
     metadata: the file's own, of which ModelSpec's `modelspec.prediction_type` is read
@@ -107,40 +110,40 @@ def recognise(shapes: Shapes, metadata: Mapping[str, str] = {}) -> Recognised:
         return _checkpoint(shapes, metadata)
     if is_lora(shapes):
         made_for = lora_family({name: {"shape": shape} for name, shape in shapes.items()})
-        return Recognised("lora", "a LoRA", BY_LABEL.get(made_for, ""))
+        return FileIdentity("lora", "a LoRA", BY_LABEL.get(made_for, ""))
     if {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= shapes.keys():
-        return Recognised("vae", "an autoencoder")
+        return FileIdentity("vae", "an autoencoder")
     if "first_stage_model.decoder.conv_in.weight" in shapes:
-        return Recognised("vae", "an autoencoder")
+        return FileIdentity("vae", "an autoencoder")
     embedding = _embedding(shapes)
     if embedding:
         return embedding
     for pattern, what in OTHERS:
         if any(re.match(pattern, k) for k in shapes):
-            return Recognised("", what)
-    return Recognised("", "nothing of Stable Diffusion")
+            return FileIdentity("", what)
+    return FileIdentity("", "nothing of Stable Diffusion")
 
 
-def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> Recognised:
+def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> FileIdentity:
     prefix = PREFIXES["unet"]["sd1"]
-    unet = _Part(shapes, prefix)
+    unet = _ComponentShapes(shapes, prefix)
     family = _family(unet)
     if family == "xl" and unet.get("label_emb.0.0.weight", 2)[1] == 2560:
-        return Recognised("", "a Stable Diffusion XL refiner, which draws nothing by itself")
+        return FileIdentity("", "a Stable Diffusion XL refiner, which draws nothing by itself")
     if any(k in shapes for k in EDM) or metadata.get("modelspec.prediction_type") == "edm":
-        return Recognised("", "an EDM checkpoint, whose noise levels are not Stable Diffusion's")
+        return FileIdentity("", "an EDM checkpoint, whose noise levels are not Stable Diffusion's")
     config = unet_config(unet, family)
     latents, masked = config["out_channels"], 2 * config["out_channels"] + 1
     if config["in_channels"] not in (latents, masked):
         what = CHANNELS.get(config["in_channels"], f"of {config['in_channels']} input channels")
         name = FAMILIES[family]
-        return Recognised("", f"{what} of {name}, which draws from more than words")
+        return FileIdentity("", f"{what} of {name}, which draws from more than words")
     configs = {"unet": config}
     if f"{PREFIXES['vae'][family]}decoder.conv_in.weight" in shapes:
-        configs["vae"] = vae_config(_Part(shapes, PREFIXES["vae"][family]), family)
+        configs["vae"] = vae_config(_ComponentShapes(shapes, PREFIXES["vae"][family]), family)
     for name in ("text_encoder", "text_encoder_2"):
         if family in PREFIXES[name]:
-            part = _Part(shapes, PREFIXES[name][family])
+            part = _ComponentShapes(shapes, PREFIXES[name][family])
             configs[name] = text_config(part, name, family)
     prediction = PREDICTIONS.get(metadata.get("modelspec.prediction_type", ""))
     if "v_pred" in shapes:  # a mark that v-prediction checkpoints of SD XL carry
@@ -154,10 +157,10 @@ def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> Recognised:
         scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     configs["scheduler"] = scheduler
     kind = "inpainting checkpoint" if config["in_channels"] == masked else "checkpoint"
-    return Recognised("checkpoint", f"a {FAMILIES[family]} {kind}", family, configs, prediction)
+    return FileIdentity("checkpoint", f"a {FAMILIES[family]} {kind}", family, configs, prediction)
 
 
-class _Part:
+class _ComponentShapes:
     """The shapes of one component, by name without its prefix."""
 
     def __init__(self, shapes: Shapes, prefix: str):
@@ -168,9 +171,11 @@ class _Part:
         """The shape of `name`, which must have `sizes` dimensions and none of them empty."""
         shape = self.shapes.get(name)
         if shape is None:
-            raise Damaged(f"is incomplete: {short(self.prefix + name)} is missing")
+            raise DamagedCheckpoint(f"is incomplete: {short(self.prefix + name)} is missing")
         if len(shape) != sizes or not all(shape):
-            raise Damaged(f"is damaged: {short(self.prefix + name)} has the shape {short(shape)}")
+            raise DamagedCheckpoint(
+                f"is damaged: {short(self.prefix + name)} has the shape {short(shape)}"
+            )
         return tuple(shape)
 
     def count(self, start: str) -> int:
@@ -179,9 +184,9 @@ class _Part:
         numbers = {int(m[1]) for k in self.shapes if (m := pattern.match(k))}
         missing = min(set(range(len(numbers))) - numbers, default=None)
         if missing is not None:
-            raise Damaged(f"is incomplete: {self.prefix}{start}{missing} is missing")
+            raise DamagedCheckpoint(f"is incomplete: {self.prefix}{start}{missing} is missing")
         if len(numbers) > MAX_LAYERS:
-            raise Damaged(f"is damaged: it has {len(numbers):,} of {self.prefix}{start}")
+            raise DamagedCheckpoint(f"is damaged: it has {len(numbers):,} of {self.prefix}{start}")
         return len(numbers)
 
     def depths(self) -> dict[str, int]:
@@ -194,13 +199,13 @@ class _Part:
         return {block: len(numbers) for block, numbers in found.items()}
 
 
-def _family(unet: _Part) -> str:
+def _family(unet: _ComponentShapes) -> str:
     if "label_emb.0.0.weight" in unet.shapes:
         return "xl"
     return "sd2" if len(unet.shapes.get("middle_block.1.proj_in.weight", ())) == 2 else "sd1"
 
 
-def unet_config(part: _Part, family: str) -> dict[str, Any]:
+def unet_config(part: _ComponentShapes, family: str) -> dict[str, Any]:
     """Configuration of UNet2DConditionModel."""
     blocks, transformers = part.count("input_blocks."), part.depths()
     widths, attends, depths, layers = [], [], [], []
@@ -218,9 +223,9 @@ def unet_config(part: _Part, family: str) -> dict[str, Any]:
             fresh = False
         layers[-1] += 1
     if not widths:
-        raise Damaged(f"is incomplete: {part.prefix}input_blocks.1 is missing")
+        raise DamagedCheckpoint(f"is incomplete: {part.prefix}input_blocks.1 is missing")
     if max(depths) > MAX_DEPTH or max(layers) > MAX_PER_LEVEL:
-        raise Damaged(
+        raise DamagedCheckpoint(
             f"is damaged: its UNet has {max(layers):,} blocks a level and {max(depths):,}"
             " transformer blocks in one"
         )
@@ -251,7 +256,7 @@ def unet_config(part: _Part, family: str) -> dict[str, Any]:
     return config
 
 
-def vae_config(part: _Part, family: str) -> dict[str, Any]:
+def vae_config(part: _ComponentShapes, family: str) -> dict[str, Any]:
     """Configuration of AutoencoderKL from a file in the original layout."""
     levels = part.count("encoder.down.")
     widths = [part.get(f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
@@ -274,8 +279,8 @@ def vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
     prefix = PREFIXES["vae"][family]
     for start in (prefix, ""):
         if f"{start}encoder.down.0.block.0.conv1.weight" in shapes:
-            return start, vae_config(_Part(shapes, start), family)
-    part = _Part(shapes, "")
+            return start, vae_config(_ComponentShapes(shapes, start), family)
+    part = _ComponentShapes(shapes, "")
     levels = part.count("encoder.down_blocks.")
     names = {f"encoder.down.{i}.block.0.conv1.weight": i for i in range(levels)}
     alias = {  # what `vae_config` looks at, in the original names
@@ -284,10 +289,10 @@ def vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
     }
     for j in range(part.count("encoder.down_blocks.0.resnets.")):
         alias[f"encoder.down.0.block.{j}.norm1.weight"] = (1,)
-    return None, vae_config(_Part(dict(shapes) | alias, ""), family)
+    return None, vae_config(_ComponentShapes(dict(shapes) | alias, ""), family)
 
 
-def text_config(part: _Part, name: str, family: str) -> dict[str, Any]:
+def text_config(part: _ComponentShapes, name: str, family: str) -> dict[str, Any]:
     """Configuration of the text encoder `name`: CLIP ViT-L's kind or OpenCLIP's."""
     if part.prefix.endswith("text_model."):
         vocabulary, width = part.get("embeddings.token_embedding.weight", 2)
@@ -320,10 +325,10 @@ def text_config(part: _Part, name: str, family: str) -> dict[str, Any]:
     }
 
 
-def _embedding(shapes: Shapes) -> Recognised | None:
+def _embedding(shapes: Shapes) -> FileIdentity | None:
     """Textual inversion: a few vectors of a text encoder's width and nothing else."""
     if {"clip_l", "clip_g"} <= shapes.keys():
-        return Recognised("embedding", "a textual inversion", "xl")
+        return FileIdentity("embedding", "a textual inversion", "xl")
     rows = [s for s in shapes.values() if len(s) in (1, 2) and s]
     if not 1 <= len(shapes) <= 2 or len(rows) != len(shapes):
         return None
@@ -331,4 +336,6 @@ def _embedding(shapes: Shapes) -> Recognised | None:
         return None
     width = shapes.get("emb_params", rows[0])[-1]
     known = "emb_params" in shapes or any(s[-1] in WIDTHS for s in rows)
-    return Recognised("embedding", "a textual inversion", WIDTHS.get(width, "")) if known else None
+    return (
+        FileIdentity("embedding", "a textual inversion", WIDTHS.get(width, "")) if known else None
+    )

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
-from . import diffusers_folder
-from .identify import FAMILIES, KINDS, Recognised, folder_family, look
+from . import manifest
+from .identify import FAMILIES, KINDS, how_to_use, inspect_file
+from .safetensors_header import PICKLES
 
 EMBEDDED = Path(__file__).parents[1] / "models"
 UPSCALER = EMBEDDED / "upscaler"  # no diffusion model, see upscaler.py
@@ -55,19 +56,22 @@ def scan() -> list[Entry]:
     return entries
 
 
-def named(kind: str) -> dict[str, Entry]:
+def find_entries(kind: str) -> dict[str, Entry]:
     """The entries of `kind` by name."""
     return {e.name: e for e in scan() if e.kind == kind}
 
 
-def advice(found: Recognised) -> str:
-    """How a sentence goes on that told what a file is, where a checkpoint was wanted."""
-    known = " or ".join([", ".join(list(FAMILIES.values())[:-1]), list(FAMILIES.values())[-1]])
-    return {
-        "lora": "put it into the folder models and write <lora:its name:1> in the prompt.",
-        "embedding": "put it into the folder models and write its name in the prompt.",
-        "vae": "give it beside a checkpoint, as its autoencoder.",
-    }.get(found.kind, f"a checkpoint of {known} is wanted.")
+def find_checkpoint(name: str) -> Path | None:
+    """Return the path of the checkpoint `name`; no file of another name is opened."""
+    if "(" not in name:  # else it may be one of the names that `scan` made unique
+        for place in (EMBEDDED, OWN):
+            for path in _walk(place, DEPTH):
+                if path.is_dir() and path.name == name:
+                    return path
+                if not path.is_dir() and path.stem == name and _entry(path).kind == "checkpoint":
+                    return path
+    entry = find_entries("checkpoint").get(name) if "(" in name else None
+    return entry.path if entry else None
 
 
 def _walk(place: Path, depth: int) -> Iterator[Path]:
@@ -91,7 +95,7 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
         elif folder:
             if depth > 1:
                 yield from _walk(path, depth - 1)
-        elif path.suffix.lower() in (".safetensors", *diffusers_folder.PICKLES):
+        elif path.suffix.lower() in (".safetensors", *PICKLES):
             yield path
 
 
@@ -109,13 +113,13 @@ def _entry(path: Path) -> Entry:
 @lru_cache(maxsize=256)
 def _folder(path: Path, state: tuple) -> Entry:
     try:
-        diffusers_folder.check_folder(path)
+        found = manifest.open(path, hashed=False)
     except InputError as error:
         return Entry(path.name, path, "checkpoint", "", "diffusers folder", str(error))
-    family = FAMILIES[folder_family(path)]
-    own = (path / "vocabulary.json").exists()
-    note = "small model with its own vocabulary" if own else f"{family}, diffusers folder"
-    return Entry(path.name, path, "checkpoint", family, note)
+    note = (
+        "small model with its own vocabulary" if "vocabulary.json" in found.extras else found.what
+    )
+    return Entry(path.name, path, "checkpoint", FAMILIES[found.family], note)
 
 
 @lru_cache(maxsize=4096)
@@ -124,12 +128,12 @@ def _file(path: Path, size: int, changed: int) -> Entry:
         reason = f"{path.name} is a pickle, and pickled weights are not loaded."
         return Entry(path.stem, path, "checkpoint", "", "pickle", reason)
     try:
-        found, _ = look(path)
+        found = inspect_file(path)
     except InputError as error:
         return Entry(path.stem, path, "checkpoint", "", "damaged", str(error))
     family = FAMILIES.get(found.family, "")
     if not found.kind:
-        reason = f"{path.name} is {found.what}; {advice(found)}"
+        reason = f"{path.name} is {found.what}; {how_to_use(found)}"
         return Entry(path.stem, path, "checkpoint", family, found.what, reason)
     note = f"{family} {KINDS[found.kind]}".strip()
     if found.kind == "checkpoint":

@@ -48,7 +48,7 @@ TEXT_PREFIXES = {
 OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 
 
-def split(key: str) -> tuple[str, str] | None:
+def split_key(key: str) -> tuple[str, str] | None:
     """A tensor's name as (layer, role); None for tensors that no LoRA has.
 
     role: down, mid, up, alpha, or as "LoHa w1_a" the kind of product and its matrix. The layer is
@@ -77,22 +77,22 @@ def is_lora(header: Mapping[str, Any]) -> bool:
 
     True for DoRA and its like too, of which `read` says what they are.
     """
-    return any(split(name) is not None for name in header) or other_kind(header) is not None
+    return any(split_key(name) is not None for name in header) or other_kind(header) is not None
 
 
-def words(header: Mapping[str, Any]) -> int | None:
+def cross_attention_dim(header: Mapping[str, Any]) -> int | None:
     """The size of the words that the file's cross-attention keys listen to, where it has any."""
     return _width(header, r"attn2[._](?:processor[._])?to_[kv]\b|attn2\.processor\.to_[kv]_lora")
 
 
-def family(header: Mapping[str, Any]) -> str:
+def lora_family(header: Mapping[str, Any]) -> str:
     """What the LoRA was made for, from its header alone: "SD 1.x", "SD 2.x", "SD XL" or ""."""
     names = "\n".join(header)
     if re.search(NO_UNET, names):
         return ""
-    if words(header) is None and re.search(ONLY_XL, names, re.MULTILINE):
+    if cross_attention_dim(header) is None and re.search(ONLY_XL, names, re.MULTILINE):
         return FAMILIES[2048]
-    width = words(header) or _width(
+    width = cross_attention_dim(header) or _width(
         header, r"^(?:lora_te_|text_encoder\.).*(?:[qkv]_proj|to_[qkv]_)"
     )
     return FAMILIES.get(width, "")
@@ -102,7 +102,7 @@ def _width(header: Mapping[str, Any], pattern: str) -> int | None:
     """What goes into the first layer whose tensors' name matches."""
     for name, info in header.items():
         if re.search(pattern, name):
-            place = split(name)
+            place = split_key(name)
             if place and place[1] in ("down", "LoHa w1_b") and len(info["shape"]) >= 2:
                 return info["shape"][1]
     return None

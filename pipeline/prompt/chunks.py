@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .embeddings import Embedding, split
-from .syntax import BREAK, Break, Parsed, Segment
+from .embeddings import Embedding, split_at_names
+from .syntax import BREAK, Break, ParsedPrompt, Segment
 from .text import space_han
 
 WINDOW = 77  # of CLIP: 75 tokens between start and end
@@ -67,7 +67,7 @@ def chunks(
 
 
 def count_tokens(
-    tokenizer, prompt: Parsed, embeddings: Mapping[str, Embedding] | None = None
+    tokenizer, prompt: ParsedPrompt, embeddings: Mapping[str, Embedding] | None = None
 ) -> tuple[int, int]:
     """Tokens of the prompt's longest text, and how many its chunks have room for.
 
@@ -81,7 +81,7 @@ def count_tokens(
     return most
 
 
-def words(tokenizer, rows: list[list[Entry]]) -> tuple[tuple[str, list[int]], ...]:
+def find_word_spans(tokenizer, rows: list[list[Entry]]) -> tuple[tuple[str, list[int]], ...]:
     """Each word and where its tokens stand among the keys of the encoder's states.
 
     CLIP's tokens say themselves where a word ends; a Han character is a word of its own, and so is
@@ -125,7 +125,9 @@ def _units(
         if isinstance(segment, Break):
             pieces.append(BREAK)
         else:
-            pieces += [(t, segment.weight, named) for t, named in split(segment.text, embeddings)]
+            pieces += [
+                (t, segment.weight, named) for t, named in split_at_names(segment.text, embeddings)
+            ]
     # Half a surrogate pair is no character; GenerateOptions refuses it, a counter must not.
     texts = [
         space_han(p[0].encode("utf-8", "replace").decode())

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
-from ..model_files.diffusers_folder import safetensors_header, short
+from ..errors import InputError, short
+from ..model_files.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class Embedding:
         return tuple(of[w] for w in widths) if set(widths) <= of.keys() else None
 
 
-def read(path: str | os.PathLike) -> Embedding:
+def read_embedding(path: str | os.PathLike) -> Embedding:
     """The embedding in a safetensors file, named after the file.
 
     Formats: A1111's and kohya's `emb_params`, Stable Diffusion XL's `clip_l` and `clip_g`,
@@ -55,7 +55,7 @@ def read(path: str | os.PathLike) -> Embedding:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    header = safetensors_header(path)
+    header = read_header(path).tensors
     shown = short(path.name)
     names = XL if header.keys() >= set(XL) else ("emb_params",)
     if len(header) == 1:
@@ -96,7 +96,7 @@ def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
     return count, width
 
 
-def split(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
+def split_at_names(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
     """`text` cut at each word that is one of `names`, as (piece, False) and (name, True).
 
     In any case, the longest name first; a word ends where no letter, digit or _ follows.
@@ -114,7 +114,7 @@ def split(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
 
 
 @contextmanager
-def placed(model, ids: Tensor, vectors: list[tuple[int, int, Tensor]]) -> Iterator[None]:
+def insert_vectors(model, ids: Tensor, vectors: list[tuple[int, int, Tensor]]) -> Iterator[None]:
     """Within this, `model` takes for `ids` (B, T) the vector (E,) at each (row, place, vector).
 
     Other calls of the model at the same time hear nothing of it.

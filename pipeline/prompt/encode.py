@@ -13,23 +13,23 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
-from .chunks import Entry, chunks, count_tokens, window, words
-from .embeddings import Embedding, placed, split
-from .syntax import Break, Parsed, Segment
+from .chunks import Entry, chunks, count_tokens, find_word_spans, window
+from .embeddings import Embedding, insert_vectors, split_at_names
+from .syntax import Break, ParsedPrompt, Segment
 from .weights import MAX_WEIGHT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Conditioning", "TextParts", "Tower", "count_tokens", "encode"]
+__all__ = ["Conditioning", "TextEncoder", "TextEncoders", "count_tokens", "encode_prompts"]
 
 NO_EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType({})
-FAINT = 0.01  # a mean smaller than this share of the states' size is chance
-Words = tuple[tuple[str, list[int]], ...]
+MIN_MEAN = 0.01  # a mean smaller than this share of the states' size is chance
+WordSpans = tuple[tuple[str, list[int]], ...]
 
 
 @dataclass(frozen=True)
-class Tower:
+class TextEncoder:
     """A tokenizer and its text encoder: CLIPTextModel or CLIPTextModelWithProjection.
 
     device: where the encoder computes, if that is not where its weights lie.
@@ -49,7 +49,7 @@ class Tower:
 
 
 @dataclass(frozen=True)
-class TextParts:
+class TextEncoders:
     """The text encoders of a model, and how its UNet wants to hear them.
 
     sd1: the last layer, normed. sd2: the same, of an encoder that was saved without its last layer.
@@ -57,7 +57,7 @@ class TextParts:
     state. zero_empty_negative: an empty negative prompt is all zeros.
     """
 
-    towers: tuple[Tower, ...]
+    encoders: tuple[TextEncoder, ...]
     kind: Literal["sd1", "sd2", "xl"]
     zero_empty_negative: bool = False
 
@@ -73,18 +73,18 @@ class Conditioning:
     ends: tuple[int, ...]
     contexts: tuple[Tensor, ...]
     pooled: tuple[Tensor | None, ...]
-    words: tuple[Words, ...]
+    word_spans: tuple[WordSpans, ...]
 
-    def at(self, step: int) -> tuple[Tensor, Tensor | None, Words]:
+    def at(self, step: int) -> tuple[Tensor, Tensor | None, WordSpans]:
         """Context, pooled state and words at `step`, counted from 0."""
         i = min(bisect_right(self.ends, step), len(self.ends) - 1)
-        return self.contexts[i], self.pooled[i], self.words[i]
+        return self.contexts[i], self.pooled[i], self.word_spans[i]
 
 
-def encode(
-    text: TextParts,
-    prompt: Parsed,
-    negative: Parsed,
+def encode_prompts(
+    text: TextEncoders,
+    prompt: ParsedPrompt,
+    negative: ParsedPrompt,
     *,
     clip_skip: int | None = None,
     embeddings: Mapping[str, Embedding] = NO_EMBEDDINGS,
@@ -96,40 +96,42 @@ def encode(
     """
     import torch
 
-    depth = _depth(text, clip_skip)
-    usable, warnings = _usable(text, (prompt, negative), embeddings)
+    depth = _layer_from_end(text, clip_skip)
+    usable, warnings = _usable_embeddings(text, (prompt, negative), embeddings)
     texts = {part.segments: [] for parsed in (prompt, negative) for part in parsed.parts}
     for segments, rows in texts.items():
-        rows += [chunks(tower.tokenizer, segments, usable) for tower in text.towers]
-    count = max(len(rows) for towers in texts.values() for rows in towers)
-    silent = text.zero_empty_negative and _is_empty(negative)
+        rows += [chunks(encoder.tokenizer, segments, usable) for encoder in text.encoders]
+    count = max(len(rows) for encoders in texts.values() for rows in encoders)
+    zero_negative = text.zero_empty_negative and _is_empty(negative)
     with torch.no_grad():
         states = {
-            segments: _hear(text, rows, count, depth, usable) for segments, rows in texts.items()
+            segments: _encode_text(text, rows, count, depth, usable)
+            for segments, rows in texts.items()
         }
     both = []
-    for parsed, zero in ((prompt, False), (negative, silent)):
+    for parsed, zero in ((prompt, False), (negative, zero_negative)):
         contexts, pooled = zip(*(states[part.segments] for part in parsed.parts), strict=True)
         if zero:
             contexts = tuple(torch.zeros_like(c) for c in contexts)
             pooled = tuple(p if p is None else torch.zeros_like(p) for p in pooled)
-        heard = tuple(
-            words(text.towers[0].tokenizer, texts[part.segments][0]) for part in parsed.parts
+        word_spans = tuple(
+            find_word_spans(text.encoders[0].tokenizer, texts[part.segments][0])
+            for part in parsed.parts
         )
-        both.append(Conditioning(tuple(p.end for p in parsed.parts), contexts, pooled, heard))
+        both.append(Conditioning(tuple(p.end for p in parsed.parts), contexts, pooled, word_spans))
     return both[0], both[1], warnings
 
 
-def _is_empty(parsed: Parsed) -> bool:
+def _is_empty(parsed: ParsedPrompt) -> bool:
     segments = [segment for part in parsed.parts for segment in part.segments]
     return not any(isinstance(segment, Break) or segment.text.strip() for segment in segments)
 
 
-def _depth(text: TextParts, clip_skip: int | None) -> int:
+def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
     """Which layer from the end is heard; 1 is the last, as the encoder was loaded."""
     skip = 1 if clip_skip is None else clip_skip
     spare = 1 if text.kind == "sd2" else 0
-    layers = min(tower.layers for tower in text.towers) + spare
+    layers = min(encoder.layers for encoder in text.encoders) + spare
     if not 1 <= skip <= layers:
         raise InputError(
             f"clip_skip is {skip}, and this model's text encoder has {layers} layers; it can be"
@@ -138,14 +140,14 @@ def _depth(text: TextParts, clip_skip: int | None) -> int:
     return {"sd1": skip, "sd2": max(skip - 1, 1), "xl": max(skip, 2)}[text.kind]
 
 
-def _usable(
-    text: TextParts, prompts: tuple[Parsed, ...], embeddings: Mapping[str, Embedding]
+def _usable_embeddings(
+    text: TextEncoders, prompts: tuple[ParsedPrompt, ...], embeddings: Mapping[str, Embedding]
 ) -> tuple[dict[str, Embedding], list[str]]:
     """The embeddings that fit all towers, and a sentence for each that is asked for and does not.
 
     Those that do not fit are no words of their own, or they would hide a shorter name inside.
     """
-    widths = tuple(tower.width for tower in text.towers)
+    widths = tuple(encoder.width for encoder in text.encoders)
     usable = {name: e for name, e in embeddings.items() if e.fit(widths) is not None}
     others = [name for name in embeddings if name not in usable]
     segments = {s for parsed in prompts for part in parsed.parts for s in part.segments}
@@ -153,7 +155,7 @@ def _usable(
         name
         for segment in segments
         if isinstance(segment, Segment)
-        for name, named in split(segment.text, others)
+        for name, named in split_at_names(segment.text, others)
         if named
     }
     return usable, [
@@ -168,8 +170,8 @@ def _and(numbers: tuple[int, ...]) -> str:
     return " and ".join(map(str, numbers))
 
 
-def _hear(
-    text: TextParts,
+def _encode_text(
+    text: TextEncoders,
     rows: list[list[list[Entry]]],
     count: int,
     depth: int,
@@ -178,14 +180,14 @@ def _hear(
     """Context (1, K, E) and pooled state (1, P) of one text, from its rows for each tower."""
     import torch
 
-    widths = tuple(tower.width for tower in text.towers)
+    widths = tuple(encoder.width for encoder in text.encoders)
     vectors = {name: e.fit(widths) for name, e in embeddings.items()}
     states, pooled = [], None
-    for i, (tower, own) in enumerate(zip(text.towers, rows, strict=True)):
+    for i, (encoder, own) in enumerate(zip(text.encoders, rows, strict=True)):
         own = own + [[]] * (count - len(own))
         ids = torch.tensor(
-            [token_ids(tower.tokenizer, row) for row in own],
-            device=tower.device or tower.model.device,
+            [token_ids(encoder.tokenizer, row) for row in own],
+            device=encoder.device or encoder.model.device,
         )
         vectors_at = [
             (number, place, vectors[entry.embedding][i][entry.vector])
@@ -193,9 +195,9 @@ def _hear(
             for place, entry in enumerate(row, 1)
             if entry.embedding is not None
         ]
-        with placed(tower.model, ids, vectors_at):
-            hidden, pooled = _run(tower, text.kind, ids, depth)
-        states.append(_emphasise(hidden, own).reshape(1, -1, hidden.shape[-1]))
+        with insert_vectors(encoder.model, ids, vectors_at):
+            hidden, pooled = _run(encoder, text.kind, ids, depth)
+        states.append(_apply_weights(hidden, own).reshape(1, -1, hidden.shape[-1]))
     return states[0] if len(states) == 1 else torch.cat(states, dim=-1), pooled
 
 
@@ -206,20 +208,20 @@ def token_ids(tokenizer, row: list[Entry]) -> list[int]:
     return ids + [pad] * (window(tokenizer) - len(ids))
 
 
-def _run(tower: Tower, kind: str, ids: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
+def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
     """States (n, T, E) of layer `depth` from the end, and the first row's pooled state for XL."""
     if kind == "xl":
-        out = tower.model(input_ids=ids, output_hidden_states=True)
+        out = encoder.model(input_ids=ids, output_hidden_states=True)
         pooled = out.text_embeds[:1] if "text_embeds" in out else None
         return out.hidden_states[-depth], pooled
     if depth == 1:
-        return tower.model(input_ids=ids).last_hidden_state, None
-    out = tower.model(input_ids=ids, output_hidden_states=True)
-    norm = getattr(tower.model, "text_model", tower.model).final_layer_norm
+        return encoder.model(input_ids=ids).last_hidden_state, None
+    out = encoder.model(input_ids=ids, output_hidden_states=True)
+    norm = getattr(encoder.model, "text_model", encoder.model).final_layer_norm
     return norm(out.hidden_states[-depth]), None
 
 
-def _emphasise(states: Tensor, rows: list[list[Entry]]) -> Tensor:
+def _apply_weights(states: Tensor, rows: list[list[Entry]]) -> Tensor:
     """Each token's state times its weight, then each chunk's mean brought back; (n, T, E).
 
     A1111's emphasis "Original". A chunk without weights is returned to the bit. Where the mean is
@@ -237,10 +239,10 @@ def _emphasise(states: Tensor, rows: list[list[Entry]]) -> Tensor:
         state = states[number].float()  # (T, E)
         weights = torch.ones(len(state), 1, device=state.device)
         weights[1 : len(row) + 1, 0] = torch.tensor([entry.weight for entry in row])
-        loud = state * weights
+        weighted = state * weights
         mean = state.mean()
-        ratio = float(mean / loud.mean())
-        if abs(mean) >= FAINT * state.abs().mean() and 1 / MAX_WEIGHT <= ratio <= MAX_WEIGHT:
-            loud = loud * ratio
-        out[number] = loud.to(out)
+        ratio = float(mean / weighted.mean())
+        if abs(mean) >= MIN_MEAN * state.abs().mean() and 1 / MAX_WEIGHT <= ratio <= MAX_WEIGHT:
+            weighted = weighted * ratio
+        out[number] = weighted.to(out)
     return out

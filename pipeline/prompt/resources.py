@@ -8,13 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, closest
+from ..errors import InputError, closest, short
 from ..model_files import library
-from ..model_files.diffusers_folder import short
 from ..model_files.library import Entry
-from . import embeddings as inversion
-from .embeddings import Embedding
-from .syntax import Parsed, parse
+from .embeddings import Embedding, read_embedding
+from .syntax import ParsedPrompt, parse
 
 if TYPE_CHECKING:
     from ..lora.adapters import Active
@@ -22,11 +20,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class PromptResources:
     """The two texts read, what they named found and opened, and what was not found."""
 
-    prompt: Parsed
-    negative: Parsed
+    prompt: ParsedPrompt
+    negative: ParsedPrompt
     adapters: Active
     embeddings: dict[str, Embedding]
     used: dict[str, dict[str, str]]  # kind: name: hash of the file's weights
@@ -38,14 +36,14 @@ class Request:
         return ", ".join(rows) or None
 
 
-def read(models: Any, options: GenerateOptions) -> Request:
+def find_resources(models: Any, options: GenerateOptions) -> PromptResources:
     """InputError in one sentence for a LoRA that does not fit this model: nothing is drawn."""
     parsed = parse(options.prompt, options.steps)
     negative = parse(options.negative, options.steps)
     warnings = [*parsed.hints, *negative.hints]
     used: dict[str, dict[str, str]] = {"lora": {}, "embedding": {}}
     adapters = []
-    there = library.named("lora") if parsed.loras or negative.loras else {}
+    there = library.find_entries("lora") if parsed.loras or negative.loras else {}
     for lora in negative.loras:
         warnings.append(f"<lora:{short(lora.name)}> in the negative prompt does nothing.")
     for lora in parsed.loras:
@@ -61,14 +59,14 @@ def read(models: Any, options: GenerateOptions) -> Request:
         used["lora"][entry.name] = content_hash(entry.path)
     embeddings = {}
     words = f"{options.prompt}\n{options.negative}".lower()
-    for name, entry in library.named("embedding").items():
+    for name, entry in library.find_entries("embedding").items():
         if name.lower() in words:
             try:
-                embeddings[name] = inversion.read(entry.path)
+                embeddings[name] = read_embedding(entry.path)
                 used["embedding"][name] = content_hash(entry.path)
             except InputError as error:
                 warnings.append(f"{error} Its name is left as plain words.")
-    return Request(parsed, negative, tuple(adapters), embeddings, used, tuple(warnings))
+    return PromptResources(parsed, negative, tuple(adapters), embeddings, used, tuple(warnings))
 
 
 def _find(entries: dict[str, Entry], name: str) -> Entry | None:

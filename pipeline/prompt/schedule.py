@@ -39,7 +39,7 @@ class _Frame:
     crossed: bool = False  # it holds a bracket that is not closed inside
 
 
-def find(tokens: list[Token], steps: int, hints: Hints) -> dict[int, Choice]:
+def find_choices(tokens: list[Token], steps: int, hints: Hints) -> dict[int, Choice]:
     """The number of each opening bracket that starts a choice, and the choice."""
     choices: dict[int, Choice] = {}
     frames: list[_Frame] = []
@@ -114,7 +114,7 @@ def _last_step(when: str, steps: int, hints: Hints) -> int:
     return int(max(0, min(steps, number)))
 
 
-def walk(
+def select_tokens(
     count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
 ) -> list[int]:
     """The numbers of the tokens, of `count`, that are left when of each choice `pick` is taken."""
@@ -132,7 +132,7 @@ def walk(
     return out
 
 
-def runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
+def step_runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
     """(last step, a step to look at) of each run of steps that make the same choices.
 
     Two runs that make the same choices, as every second of [a|b], look at the same step.

@@ -7,7 +7,7 @@
     [a|b|c]                                   another text at each step
     <lora:name:0.8>                           a LoRA, and how strong
 
-Nothing is an error: what cannot be read is taken literally, and a hint says so. The time is linear
+Nothing is an error: what cannot be read is taken as_textly, and a hint says so. The time is linear
 in the prompt's length times the number of different texts.
 """
 
@@ -16,15 +16,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .schedule import find, runs, walk
-from .tokens import Hints, Token, literal, quote, tokenize
+from .schedule import find_choices, select_tokens, step_runs
+from .tokens import Hints, Token, as_text, quote, tokenize
 from .weights import weigh
 
 MAX_LORA = 100.0
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraTag:
     """A LoRA that the prompt asks for, and its strength in the UNet and in the text encoder."""
 
     name: str
@@ -49,7 +49,7 @@ BREAK = Break()
 
 
 @dataclass(frozen=True)
-class Part:
+class TimedText:
     """The text that holds up to and including step `end`, counted from 1."""
 
     end: int
@@ -57,11 +57,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedPrompt:
     """A prompt: its LoRAs, its text from step to step, and what to tell who wrote it."""
 
-    loras: tuple[Lora, ...]
-    parts: tuple[Part, ...]
+    loras: tuple[LoraTag, ...]
+    parts: tuple[TimedText, ...]
     hints: tuple[str, ...]
 
 
@@ -78,29 +78,29 @@ class Span:
     weight: float | None = None
 
 
-def parse(text: str, steps: int) -> Parsed:
+def parse(text: str, steps: int) -> ParsedPrompt:
     """`text` for a picture of `steps` steps. Never raises; the last part ends at `steps`."""
     hints = Hints()
     tokens, loras = _tags(tokenize(text, hints), hints)
-    choices = find(tokens, steps, hints)
+    choices = find_choices(tokens, steps, hints)
     known: dict[int, tuple[Segment | Break, ...]] = {}
-    parts: list[Part] = []
-    for end, step in runs(choices, steps):
+    parts: list[TimedText] = []
+    for end, step in step_runs(choices, steps):
         if step not in known:
-            numbers = walk(len(tokens), choices, lambda choice, s=step: (choice.at(s),))
+            numbers = select_tokens(len(tokens), choices, lambda choice, s=step: (choice.at(s),))
             known[step] = _segments(tokens, weigh(tokens, numbers, hints))
         if parts and parts[-1].segments == known[step]:
             parts.pop()
-        parts.append(Part(end, known[step]))
-    return Parsed(tuple(loras), tuple(parts), hints.sentences())
+        parts.append(TimedText(end, known[step]))
+    return ParsedPrompt(tuple(loras), tuple(parts), hints.sentences())
 
 
-def spans(text: str) -> list[Span]:
+def parse_spans(text: str) -> list[Span]:
     """The prompt for the page, so that weights can be shown where they were typed."""
     hints = Hints()
     tokens, _ = _tags(tokenize(text, hints), hints)
-    choices = find(tokens, 1, hints)
-    left = walk(len(tokens), choices, lambda choice: choice.ranges)
+    choices = find_choices(tokens, 1, hints)
+    left = select_tokens(len(tokens), choices, lambda choice: choice.ranges)
     weights = dict(weigh(tokens, left, hints))
     kinds = {i: "syntax" for i in left} | {i: "text" for i in weights}
     out: list[Span] = []
@@ -122,13 +122,13 @@ def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Se
     """
     out: list[Segment | Break] = []
     texts: list[str] = []
-    loud = 1.0
+    current = 1.0
 
     def close(strip: bool) -> None:
         text = "".join(texts)
         text = text.rstrip() if strip else text
         if text:
-            out.append(Segment(text, loud))
+            out.append(Segment(text, current))
         texts.clear()
 
     for i, weight in weighed:
@@ -137,16 +137,16 @@ def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Se
             close(strip=True)
             out.append(BREAK)
             continue
-        if texts and weight != loud:
+        if texts and weight != current:
             close(strip=False)
-        loud = weight
+        current = weight
         fresh = not texts and out and out[-1] is BREAK
         texts.append(token.text.lstrip() if fresh else token.text)
     close(strip=False)
     return tuple(out)
 
 
-def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[Lora]]:
+def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[LoraTag]]:
     """The LoRAs of the tags; a tag that cannot be read becomes text."""
     loras = []
     for i, token in enumerate(tokens):
@@ -162,7 +162,7 @@ def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[Lora]]:
                 f"{quote(token.raw)} is taken as text; a LoRA is asked for as <lora:name:0.8>, with"
                 f" numbers from -{MAX_LORA:g} to {MAX_LORA:g}."
             )
-            tokens[i] = literal(token)
+            tokens[i] = as_text(token)
             continue
         if kind == "lyco":
             hints.add(f"{quote(token.raw)} is read as <lora:...>.")
@@ -170,7 +170,7 @@ def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[Lora]]:
     return tokens, loras
 
 
-def _lora(fields: list[str]) -> Lora | None:
+def _lora(fields: list[str]) -> LoraTag | None:
     """name[:text encoder's[:UNet's]], also te= and unet=; the UNet's is else the text encoder's.
 
     As extensions-builtin/Lora of AUTOMATIC1111/stable-diffusion-webui reads it.
@@ -188,4 +188,4 @@ def _lora(fields: list[str]) -> Lora | None:
         return None
     if not all(math.isfinite(n) and abs(n) <= MAX_LORA for n in numbers):
         return None
-    return Lora(name, *numbers)
+    return LoraTag(name, *numbers)

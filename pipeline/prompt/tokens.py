@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import NamedTuple
 
-from ..model_files.diffusers_folder import short
+from ..errors import short
 
 MAX_DEPTH = 32  # open brackets at once; 1.1**25 is beyond any weight that is of use
 MAX_HINTS = 8
@@ -67,7 +67,7 @@ def tokenize(prompt: str, hints: Hints) -> list[Token]:
     return _join(_balance(tokens, hints))
 
 
-def literal(token: Token) -> Token:
+def as_text(token: Token) -> Token:
     return Token("text", token.raw, token.raw)
 
 
@@ -111,19 +111,19 @@ def _balance(tokens: list[Token], hints: Hints) -> list[Token]:
                     " the character."
                 )
                 skipped[kind] += 1
-                token = literal(token)
+                token = as_text(token)
             else:
                 opened[kind] += 1
         elif kind in OPENER:
             opener = OPENER[kind]
             if skipped[opener]:
                 skipped[opener] -= 1
-                token = literal(token)
+                token = as_text(token)
             elif opened[opener]:
                 opened[opener] -= 1
             else:
                 hints.add(f"A {kind} closes nothing and is taken as text; write \\{kind} for it.")
-                token = literal(token)
+                token = as_text(token)
         out.append(token)
     for kind, count in opened.items():
         if count:

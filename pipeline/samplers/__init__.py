@@ -2,8 +2,8 @@
 
 `SAMPLERS` and `SCHEDULES` are the tables that the command line, the page and the tests read.
 Nothing heavy is imported here. A new sampler is one line in SAMPLERS; where diffusers has no
-scheduler for it, its file beside this one has a `start` of the adapter's signature, and the line
-names that file as its `family`.
+scheduler for it, its file beside this one has a `make_sampler` of the adapter's signature, and the
+line names that file as its `family`.
 
 Names are A1111's. The papers: DDPM arXiv 2006.11239, DDIM 2010.02502, PNDM (PLMS) 2202.09778,
 EDM (Euler, Heun, Karras) 2206.00364, DPM-Solver++ 2211.01095, UniPC 2302.04867, DEIS 2204.13902,
@@ -33,12 +33,12 @@ __all__ = [
     "Query",
     "Sampler",
     "Schedule",
-    "begin_at",
     "check_pair",
+    "make_sampler",
     "sampler_key",
     "schedule_key",
     "split_name",
-    "start",
+    "start_step_for",
     "unsupported",
 ]
 
@@ -65,9 +65,9 @@ class Sampler:
     """A line of SAMPLERS.
 
     `automatic` is the schedule that Automatic means here, `order` the model calls of a step (the
-    last steps may take fewer, see `start`), `needs` packages beyond the usual ones, `scheduler` and
-    `flags` diffusers' class and what is set on top of the checkpoint's own configuration. With a
-    `family` other than the adapter the class only gives the noise levels.
+    last steps may take fewer, see `make_sampler`), `needs` packages beyond the usual ones,
+    `scheduler` and `flags` diffusers' class and what is set on top of the checkpoint's own
+    configuration. With a `family` other than the adapter the class only gives the noise levels.
     """
 
     label: str
@@ -381,7 +381,7 @@ def unsupported(name: str) -> str | None:
     return f"{row.label} needs {packages}: pip install {' '.join(missing)}."
 
 
-def start(
+def make_sampler(
     sampler: str,
     schedule: str,
     scheduler_config: Mapping[str, object],
@@ -390,7 +390,7 @@ def start(
     generator: torch.Generator,
     seed: int,
     *,
-    begin: int = 0,
+    start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Generator[Query, Answer, torch.Tensor]:
     """A fresh coroutine that turns `noise` into latents: yields Query, is sent Answer.
@@ -427,14 +427,14 @@ def start(
         raise InputError(reason)
     family = importlib.import_module(f"{__name__}.{row.family}")
     if clean is None:
-        begin = 0
-    elif not 0 <= begin < steps:
-        raise InputError(f"begin must be from 0 to {steps - 1}, not {begin}.")
-    given = SCHEDULES[plan], scheduler_config, noise, steps, generator, seed, begin, clean
-    return family.start(row, *given)
+        start_step = 0
+    elif not 0 <= start_step < steps:
+        raise InputError(f"start_step must be from 0 to {steps - 1}, not {start_step}.")
+    given = SCHEDULES[plan], scheduler_config, noise, steps, generator, seed, start_step, clean
+    return family.make_sampler(row, *given)
 
 
-def begin_at(strength: float, steps: int) -> int:
+def start_step_for(strength: float, steps: int) -> int:
     """The step of `steps` at which a picture begins of which `strength`, 0 to 1, may change.
 
     As in A1111: of 20 steps at 0.75 the last 16 are taken, of any number at least one.

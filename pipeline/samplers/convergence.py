@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import SAMPLERS, SCHEDULES, start
+from . import SAMPLERS, SCHEDULES, make_sampler
 from .gaussian_mixture import NOISE as CONFIG
 from .gaussian_mixture import Mixture, drawn, points
 
@@ -31,7 +31,7 @@ def draw(sampler: str, schedule: str, steps: int, size: int, seed: int = 0, **ch
     config = CONFIG | changes
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, 2, size, size, generator=generator).double()
-    coroutine = start(sampler, schedule, config, noise, steps, generator, seed)
+    coroutine = make_sampler(sampler, schedule, config, noise, steps, generator, seed)
     return drawn(coroutine, lambda query: MIXTURE.answer(query, config["prediction_type"]))
 
 

@@ -14,10 +14,12 @@ from .base import Query
 SCALE = 12.5
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
+def make_sampler(
+    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
+):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
     ddim = diffusers_adapter.build(sampler, schedule, config, steps)
-    ddim.timesteps = ddim.timesteps[begin:]
+    ddim.timesteps = ddim.timesteps[start_step:]
     x = noise if clean is None else diffusers_adapter.noisy(ddim, noise, clean)[1]
     return _run(ddim, x, steps)
 

@@ -43,6 +43,7 @@ import torch
 from ..errors import InputError
 from . import schedules, zero_terminal_snr
 from .base import Query
+from .prediction import velocity_to_noise
 
 EULER = "EulerDiscreteScheduler"
 COUNTS = ("LCMScheduler", "TCDScheduler")  # they tell the last step by counting
@@ -54,32 +55,34 @@ MIDPOINT = {
 }
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
+def make_sampler(
+    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
+):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
     scheduler = build(sampler, schedule, config, steps)
     if hasattr(scheduler, "noise_sampler_seed"):
         _plant_tree(scheduler, noise, seed, generator)
-    if begin:
-        _skip(scheduler, begin, sampler.order)
+    if start_step:
+        _skip(scheduler, start_step, sampler.order)
     trained = trained_sigmas(scheduler) if schedule.formula else None
     velocity = config.get("prediction_type") == "v_prediction"
-    left = steps - begin
+    left = steps - start_step
     return _run(scheduler, noise, left, sampler.order, generator, trained, velocity, clean)
 
 
-def _skip(scheduler, begin: int, order: int) -> None:
+def _skip(scheduler, start_step: int, order: int) -> None:
     """Leaves out what belongs to the first `begin` steps, at least one.
 
     Its own `set_begin_index` would not do: LMS then takes its history to be as long as the index,
     and PLMS needs its second timestep twice.
     """
     if type(scheduler).__name__ == "PNDMScheduler":
-        rest = scheduler.timesteps[begin + 1 :]
+        rest = scheduler.timesteps[start_step + 1 :]
         scheduler.timesteps = torch.cat([rest[:1], rest[1:2], rest[1:]])
         return
     for name in zero_terminal_snr.PER_CALL:
         if getattr(scheduler, name, None) is not None:
-            setattr(scheduler, name, getattr(scheduler, name)[begin * order :])
+            setattr(scheduler, name, getattr(scheduler, name)[start_step * order :])
     if type(scheduler).__name__ in COUNTS:
         scheduler.num_inference_steps = len(scheduler.timesteps)
 
@@ -115,7 +118,7 @@ def _run(scheduler, noise, steps, order, generator, trained, velocity, clean=Non
         answer = yield Query(x, asked, step, sigma)
         output = answer.output.to(latents.dtype)
         if velocity and scheduler.config.prediction_type == "epsilon":
-            output = (sigma * x + output) / math.sqrt(1 + sigma**2)
+            output = velocity_to_noise(x, output, sigma)
         latents = scheduler.step(output, t, latents, return_dict=False, **more)[0]
     return latents
 

@@ -7,9 +7,11 @@ import math
 from .sigma import Model, ancestral
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
-    return _run(Model(sampler, schedule, config, noise, steps, generator, begin, clean))
+def make_sampler(
+    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
+):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
+    return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
 
 
 def _run(model):

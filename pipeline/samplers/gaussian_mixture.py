@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .base import Answer, Query
+from .prediction import output_in_sigma_scale
 
 NOISE = {  # Stable Diffusion's; "trailing" so that uniform steps begin at the top
     "beta_start": 0.00085,
@@ -125,10 +126,7 @@ class Guided:
 
 def _output(query: Query, clean: np.ndarray, prediction: str) -> torch.Tensor:
     """The model output, as `prediction_type` says, that means the clean points (N, D)."""
-    sigma = query.sigma
-    output = (points(query) - clean) / sigma
-    if prediction == "v_prediction":
-        output = (output - sigma * clean) / math.sqrt(1 + sigma**2)
+    output = output_in_sigma_scale(points(query), clean, query.sigma, prediction)
     return torch.from_numpy(output.T.copy()).reshape(query.x.shape).to(query.x.dtype)
 
 
@@ -145,7 +143,7 @@ def points(query: Query) -> np.ndarray:
 def drawn(
     sampler: Generator[Query, Answer, torch.Tensor], answer: Callable[[Query], Answer]
 ) -> tuple[np.ndarray, list[Query]]:
-    """Where a sampler of `samplers.start` takes its points (N, D), and the queries on the way."""
+    """Run a sampler; return its points (N, D) and the queries on the way."""
     queries = [next(sampler)]
     while True:
         try:

@@ -18,15 +18,17 @@ from .sigma import Model
 LOW, HIGH = 0.1, 2.0  # a restart leads from the level nearest to LOW up to the one nearest to HIGH
 
 
-def start(sampler, schedule, config, noise, steps, generator, seed, begin=0, clean=None):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.start`."""
-    left = steps - begin
+def make_sampler(
+    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
+):
+    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
+    left = steps - start_step
     length, times = (left // 4, 2) if left >= 36 else (9, 1) if left >= 20 else (0, 0)
 
     def model_with(fewer: int) -> Model:
-        if not begin:
+        if not start_step:
             return Model(sampler, schedule, config, noise, steps - fewer, generator, 0, clean)
-        model = Model(sampler, schedule, config, noise, steps, generator, begin, clean)
+        model = Model(sampler, schedule, config, noise, steps, generator, start_step, clean)
         model.sigmas = _fewer(model.sigmas, fewer)
         return model
 

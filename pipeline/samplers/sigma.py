@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from . import diffusers_adapter, schedules
+from . import diffusers_adapter, prediction, schedules
 from .base import Query
 
 
@@ -18,9 +18,11 @@ class Model:
             step `begin`
     """
 
-    def __init__(self, sampler, schedule, config, noise, steps, generator, begin=0, clean=None):
+    def __init__(
+        self, sampler, schedule, config, noise, steps, generator, start_step=0, clean=None
+    ):
         scheduler = diffusers_adapter.build(sampler, schedule, config, steps)
-        self.sigmas = [float(sigma) for sigma in scheduler.sigmas][begin:]
+        self.sigmas = [float(sigma) for sigma in scheduler.sigmas][start_step:]
         self.first = noise * float(scheduler.init_noise_sigma)
         if clean is not None:
             self.first = clean.to(noise) + self.sigmas[0] * noise
@@ -33,9 +35,7 @@ class Model:
         t = torch.tensor(schedules.timestep(sigma, self.trained), device=x.device)
         query = Query(x / math.sqrt(1 + sigma**2), t, step, sigma)
         output = (yield query).output.to(x.dtype)
-        if self.predicts == "epsilon":
-            return x - sigma * output
-        return (query.x - sigma * output) / math.sqrt(1 + sigma**2)
+        return prediction.denoised(x, query.x, output, sigma, self.predicts)
 
     def noise(self, x):
         """Fresh noise of x's shape, drawn on the CPU whatever the device."""

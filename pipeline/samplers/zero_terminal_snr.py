@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 
+from .prediction import to_clean, to_noise
+
 ABAR = 2**-24
 SIGMA = math.sqrt((1 - ABAR) / ABAR)
 PER_CALL = ("timesteps", "sigmas", "sigmas_interpol", "sigmas_up", "sigmas_down")
@@ -31,10 +33,9 @@ def leave(scheduler, noise, output, velocity: bool, order: int, calls: list) -> 
     the second step, as its first.
     """
     alpha, beta = math.sqrt(ABAR), math.sqrt(1 - ABAR)
-    if velocity:
-        x0, eps = alpha * noise - beta * output, alpha * output + beta * noise
-    else:
-        x0, eps = (noise - beta * output) / alpha, output
+    prediction = "v_prediction" if velocity else "epsilon"
+    x0 = to_clean(noise, output, alpha, beta, prediction)
+    eps = to_noise(noise, output, alpha, beta, prediction)
     if hasattr(scheduler, "sigmas"):
         scale = scheduler.init_noise_sigma
         sigma = float(scheduler.sigmas[order:][0] if calls[order:] else scheduler.sigmas[-1])

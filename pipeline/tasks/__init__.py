@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, closest
 
 if TYPE_CHECKING:
-    from ..engine import Result, Step
+    from ..events import Result, Step
     from ..options import GenerateOptions
 
 
 @dataclass(frozen=True)
 class Task:
-    """A line of TASKS: its name for people, what it does, and whether `stream` is handed the shelf
+    """A line of TASKS: its name for people, what it does, and whether `stream` gets the model cache
     of models, too, because one picture may be drawn by several."""
 
     label: str
     note: str
-    shelf: bool = False
+    model_cache: bool = False
 
 
 TASKS: dict[str, Task] = {
@@ -36,7 +36,7 @@ TASKS: dict[str, Task] = {
     "hires": Task("High-resolution fix", "draw a picture, enlarge it and draw its details"),
     "upscale": Task("Enlarge", "enlarge a picture, its details drawn tile by tile"),
     "colorize": Task("Colorize", "colour a grey picture as a prompt says"),
-    "grid": Task("Grid", "one picture for each value of two or three options", shelf=True),
+    "grid": Task("Grid", "one picture for each value of two or three options", model_cache=True),
 }
 
 DRAW = ("generate", "grid")  # by models.stream, which gives pictures their receipts itself
@@ -55,15 +55,15 @@ def options(key: str, **fields: Any) -> GenerateOptions:
 
 
 def stream(
-    models, key: str, asked: GenerateOptions, shelf=None, *, words: bool = False
+    models, key: str, asked: GenerateOptions, model_cache=None, *, words: bool = False
 ) -> Iterator[Step | Result]:
     """Step events, then the Result; closing the iterator stops the work.
 
-    asked: of `options`. shelf: where a task that draws with several models finds them. words:
+    asked: of `options`. model_cache: where a task that draws with several models finds them. words:
     whether the Steps tell where words went, see engine.stream.
     """
     if key in DRAW:
-        more = {"shelf": shelf} if TASKS[key].shelf else {}
+        more = {"model_cache": model_cache} if TASKS[key].model_cache else {}
         return module(key).stream(models, asked, words=words, **more)
     from ..metadata import receipt
 

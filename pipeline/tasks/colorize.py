@@ -18,7 +18,7 @@ from .option_types import Given, TaskOptions, real
 if TYPE_CHECKING:
     import torch
 
-    from ..latents.initial_state import Steer
+    from ..latents.initial_state import X0Hook
 
 GUIDANCE = 0.4  # of the model's own: what suits drawing makes colours too strong
 STEPS = 0.5  # of the model's own: colours are no nearer to the true ones with more
@@ -58,14 +58,14 @@ def stream(models, options: Options, *, words: bool = False):
     start = begin(models, options, grey, {"Denoising strength": options.strength})
     start = replace(
         start,
-        steer=lightness(models.preview, start.clean),
-        finish=lambda drawn: lab.recolour(picture, drawn, edges=True),
+        x0_hook=lightness(models.preview, start.clean),
+        postprocess=lambda drawn: lab.recolour(picture, drawn, edges=True),
     )
     notes = options.picture.notes
-    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)
+    return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)
 
 
-def lightness(preview, grey: torch.Tensor) -> Steer:
+def lightness(preview, grey: torch.Tensor) -> X0Hook:
     """Gives the predicted clean latents the lightness of `grey` (1, C, h, w), as `preview`, an
     inside.Preview, sees it: x + pinv(A) (A grey - A x), A (1, C) the luma of its linear map."""
     import torch
@@ -73,8 +73,8 @@ def lightness(preview, grey: torch.Tensor) -> Steer:
     seen = (preview.weight @ torch.tensor(LUMA)).view(1, -1, 1, 1)
     back = seen / seen.square().sum().clamp(min=1e-12)
 
-    def steer(query, clean: torch.Tensor) -> torch.Tensor:
+    def x0_hook(query, clean: torch.Tensor) -> torch.Tensor:
         off = ((grey.to(clean) - clean) * seen.to(clean)).sum(1, keepdim=True)
         return clean + off * back.to(clean)
 
-    return steer
+    return x0_hook

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..events import Result
 
 if TYPE_CHECKING:
-    from ..engine import Result
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
 
 PIXELS = ("glass", "lanczos")  # of UPSCALERS in pipeline/images/upscaler.py
 LATENT = "latent"  # the latents themselves are enlarged
@@ -36,16 +36,17 @@ def sized(models, options: Any, size: tuple[int, int]) -> Any:
     return models.resolve(options.model_copy(update={"width": width, "height": height}))
 
 
-def begin(models, options: Any, image, fields: Mapping[str, Any], **more: Any) -> Start:
+def begin(models, options: Any, image, fields: Mapping[str, Any], **more: Any) -> InitialState:
     """Where a picture begins that `options.strength` changes `image`, which has its size.
 
-    more: what else a Start has.
+    more: what else an InitialState has.
     """
     from .. import samplers
-    from ..latents.initial_state import Start, encode_picture
+    from ..latents.autoencode import encode_picture
+    from ..latents.initial_state import InitialState
 
-    first = samplers.begin_at(options.strength, options.steps)
-    return Start(encode_picture(models, image), first, fields=fields, **more)
+    first = samplers.start_step_for(options.strength, options.steps)
+    return InitialState(encode_picture(models, image), first, fields=fields, **more)
 
 
 def gentle(sampler: str) -> str:
@@ -86,7 +87,7 @@ def tiling(models, options: Any) -> tuple[int, int]:
     return side, overlap
 
 
-def refined(models, fine: Any, first: Result, fields: Mapping[str, Any]) -> Start:
+def refined(models, fine: Any, first: Result, fields: Mapping[str, Any]) -> InitialState:
     """Where a second pass begins: the picture of `first` enlarged to the size of `fine`, its
     options, by its `upscaler`."""
     if fine.upscaler != LATENT:
@@ -99,19 +100,19 @@ def refined(models, fine: Any, first: Result, fields: Mapping[str, Any]) -> Star
 
     from .. import samplers
     from ..latents import vae
-    from ..latents.initial_state import Start
+    from ..latents.initial_state import InitialState
 
     factor = vae.factor(models.vae)
     size = fine.height // factor, fine.width // factor
     clean = interpolate(first.latents[0].float().cpu(), size, mode="bicubic")
-    return Start(clean, samplers.begin_at(fine.strength, fine.steps), fields=fields)
+    return InitialState(clean, samplers.start_step_for(fine.strength, fine.steps), fields=fields)
 
 
 def numbered(events: Iterable, before: int, total: int, seconds: float = 0.0):
     """Steps of one pass among `total` of several, after `before` steps and `seconds`; returns its
     Result."""
     for event in events:
-        if hasattr(event, "images"):
+        if isinstance(event, Result):
             return replace(event, seconds=seconds + event.seconds)
         yield replace(
             event, index=before + event.index, total=total, seconds=seconds + event.seconds
@@ -136,7 +137,7 @@ def each(options: Any, one: Callable[[Any], Iterable]):
             results.append(done.value)
         finally:
             steps.close()
-    yield engine.joined(results, options)
+    yield engine.join_results(results, options)
 
 
 def alone(options: Any, image: int) -> Any:

@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ..errors import InputError, closest
-from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions, short
+from ..errors import InputError, closest, short_repr
+from ..events import Step
+from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions
 from .grid_axes import MAX_CELLS, OWN, Axis, applied, on, read, touched
 from .option_types import TaskOptions
 
@@ -38,7 +39,7 @@ class Options(TaskOptions):
     @classmethod
     def _axis(cls, value: Any, info) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"{info.field_name} must be text {HOW}, not {short(value)}.")
+            raise ValueError(f"{info.field_name} must be text {HOW}, not {short_repr(value)}.")
         if len(value) > MAX_PROMPT:
             raise ValueError(
                 f"{info.field_name} has {len(value):,} characters; at most {MAX_PROMPT:,} are"
@@ -114,10 +115,10 @@ def _at(found: dict[str, Axis], place: tuple[int, int, int], error: InputError) 
     return on(f"At {' and '.join(where)}", error)
 
 
-def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iterator[Any]:
+def stream(models, options: Options, model_cache=None, *, words: bool = False) -> Iterator[Any]:
     """Step events, `image` counting all pictures, then the Result: first the sheet, then each.
 
-    shelf: where the models and autoencoders of an axis are found. A picture that cannot be drawn
+    model_cache: where the models of an axis are found. A picture that cannot be drawn
     ends the grid with its sentence.
     """
     from .. import engine
@@ -125,9 +126,9 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
 
     began = time.perf_counter()
     options = _seeded(options)
-    found = {letter: _there(axis, shelf) for letter, axis in axes(options).items()}
+    found = {letter: _there(axis, model_cache) for letter, axis in axes(options).items()}
     planned = cells(options, found)
-    sizes = _sizes(models, planned, found, shelf)
+    sizes = _sizes(models, planned, found, model_cache)
     headings = {
         letter: contact_sheet.Heading(axis.label, axis.labels) for letter, axis in found.items()
     }
@@ -139,10 +140,10 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
     text, used = "", None
     for number, cell in enumerate(order):
         used = None  # or it would stay in memory beside the next
-        used = _models(models, cell, shelf)
+        used = _models(models, cell, model_cache)
         with closing(used.stream(cell.options, words=words)) as events:
             for event in events:
-                if not hasattr(event, "images"):
+                if isinstance(event, Step):
                     spent = time.perf_counter() - began
                     yield replace(event, image=number, count=len(order), seconds=spent)
         results[cell.place] = event
@@ -151,7 +152,7 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
     ordered = [results[cell.place] for cell in planned]
     whole = layout.draw({place: result.images[0] for place, result in results.items()})
     whole.info["parameters"] = text
-    joined = engine.joined(ordered, models.resolve(options))
+    joined = engine.join_results(ordered, models.resolve(options))
     yield replace(
         joined,
         images=[whole, *joined.images],
@@ -165,15 +166,15 @@ def stream(models, options: Options, shelf=None, *, words: bool = False) -> Iter
 
 def _text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
     """The sheet's parameters text: that of its first picture and, as in A1111, the axes."""
-    from .. import engine
     from ..latents import noise
+    from ..metadata.parameters import parameters_text
     from ..prompt import resources
 
     more = {"Script": "X/Y/Z plot"}
     for axis in found.values():
         more |= axis.fields
-    asked = resources.read(models, options)
-    return engine.parameters(models, options, noise.seeds(options, 0), asked, more)
+    asked = resources.find_resources(models, options)
+    return parameters_text(models, options, noise.seeds(options, 0), asked, more)
 
 
 def _seeded(options: Options) -> Options:
@@ -186,13 +187,13 @@ def _seeded(options: Options) -> Options:
     return options.model_copy(update=drawn)
 
 
-def _there(axis: Axis, shelf) -> Axis:
-    """An axis of models or autoencoders, their names as the shelf has them."""
+def _there(axis: Axis, model_cache) -> Axis:
+    """An axis of models or autoencoders, their names as the model cache has them."""
     if axis.name not in ("model", "vae"):
         return axis
-    if shelf is None:
+    if model_cache is None:
         raise InputError(f"On the axis {axis.letter}, no other model can be chosen here.")
-    names = _entries(axis.name, shelf)
+    names = _entries(axis.name, model_cache)
     low = {name.casefold(): name for name in names}
     values = []
     for value in axis.values:
@@ -202,7 +203,7 @@ def _there(axis: Axis, shelf) -> Axis:
         elif name is None:
             there = closest(value[:100], names) or "none"
             raise InputError(
-                f"On the axis {axis.letter}, there is no {axis.name} {short(value)} to choose;"
+                f"On the axis {axis.letter}, there is no {axis.name} {short_repr(value)} to choose;"
                 f" there is {there}."
             )
         elif names[name].reason:
@@ -211,18 +212,18 @@ def _there(axis: Axis, shelf) -> Axis:
     return replace(axis, values=tuple(values))
 
 
-def _entries(kind: str, shelf) -> dict[str, Any]:
-    return {e.name: e for e in (shelf.choices() if kind == "model" else shelf.vaes())}
+def _entries(kind: str, model_cache) -> dict[str, Any]:
+    return {e.name: e for e in (model_cache.choices() if kind == "model" else model_cache.vaes())}
 
 
-def _models(models, cell: Cell, shelf) -> Any:
+def _models(models, cell: Cell, model_cache) -> Any:
     """The model that draws a cell, loaded where it is not."""
     if cell.model is None and cell.vae is None:
         return models
-    return shelf.get(cell.model or models.name, None if cell.vae == OWN[0] else cell.vae)
+    return model_cache.get(cell.model or models.name, None if cell.vae == OWN[0] else cell.vae)
 
 
-def _sizes(models, planned: list[Cell], found: dict[str, Axis], shelf) -> dict[tuple, tuple]:
+def _sizes(models, planned: list[Cell], found: dict[str, Axis], model_cache) -> dict[tuple, tuple]:
     """Width and height of each cell's picture; InputError for the first that cannot be drawn.
 
     Of a model that is not in memory only the headers of its files are read.
@@ -237,7 +238,7 @@ def _sizes(models, planned: list[Cell], found: dict[str, Axis], shelf) -> dict[t
                 sizes[cell.place] = options.width, options.height
                 continue
             if key not in usual:
-                usual[key] = _defaults(models, cell, shelf)
+                usual[key] = _defaults(models, cell, model_cache)
         except InputError as error:
             raise _at(found, cell.place, error) from None
         asked = {"width": cell.options.width, "height": cell.options.height}
@@ -262,19 +263,21 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
     reason = unsupported(options.sampler) or unsupported(options.schedule)
     if reason:
         raise InputError(reason)
-    models.backends.start(options.attention, options.group_norm)
-    resources.read(models, options)
+    models.backends.open_session(options.attention, options.group_norm)
+    resources.find_resources(models, options)
     return options
 
 
-def _defaults(models, cell: Cell, shelf) -> dict[str, Any]:
-    from ..loading.load import read_defaults
-    from ..model_files.manifest import open_source, with_vae
+def _defaults(models, cell: Cell, model_cache) -> dict[str, Any]:
+    from ..loading.autoencoder import with_vae
+    from ..loading.defaults import read_defaults
+    from ..model_files import manifest
 
-    entry = _entries("model", shelf)[cell.model or models.name]
+    entry = _entries("model", model_cache)[cell.model or models.name]
     own = cell.vae in (None, OWN[0])
-    other = None if own else _entries("vae", shelf)[cell.vae].path
-    return read_defaults(with_vae(open_source(entry.path), other), "v_prediction")
+    other = None if own else _entries("vae", model_cache)[cell.vae].path
+    opened = manifest.open(entry.path, hashed=False)
+    return read_defaults(with_vae(opened, other), "v_prediction")
 
 
 def _check_size(layout) -> None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..errors import InputError, closest
-from ..options import LIMITS, MAX_SEED, GenerateOptions, short
+from ..errors import InputError, closest, short_repr
+from ..options import LIMITS, MAX_SEED, GenerateOptions
 from ..samplers import SAMPLERS, SCHEDULES
 
 MAX_CELLS = 100
@@ -109,7 +109,7 @@ def read(letter: str, text: str) -> Axis:
     if key is None:
         there = closest(name[:100], NAMES)
         raise InputError(
-            f"On the axis {letter}, there is no option {short(name)}; there is {there}."
+            f"On the axis {letter}, there is no option {short_repr(name)}; there is {there}."
         )
     if not colon or not written:
         raise InputError(
@@ -142,8 +142,8 @@ def applied(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
     texts = {name: fields[name] for name in ("prompt", "negative")}
     if not any(searched in text for text in texts.values()):
         raise InputError(
-            f"On the axis {axis.letter}, {short(searched)} is searched for and is neither in the"
-            " prompt nor in the negative prompt."
+            f"On the axis {axis.letter}, {short_repr(searched)} is searched for and is neither in"
+            " the prompt nor in the negative prompt."
         )
     return fields | {name: text.replace(searched, value) for name, text in texts.items()}
 
@@ -191,10 +191,11 @@ def _counted(text: str, whole: bool) -> list[str]:
         step = Fraction(found[3] or (1 if start <= end else -1))
         count = (end - start) // step + 1 if step else Fraction(0)
     if count < 1:
-        raise InputError(f"The range {short(text)} has no values.")
+        raise InputError(f"The range {short_repr(text)} has no values.")
     if count > MAX_CELLS:
         raise InputError(
-            f"The range {short(text)} has too many values; a grid has at most {MAX_CELLS} pictures."
+            f"The range {short_repr(text)} has too many values;"
+            f" a grid has at most {MAX_CELLS} pictures."
         )
     numbers = [start + step * i for i in range(int(count))]
     return [str(int(n)) if whole else str(float(n)) for n in numbers]
@@ -219,6 +220,6 @@ def _value(key: str, text: str) -> Any:
 def _size(text: str) -> tuple[int, int]:
     width, cross, height = re.sub(r"\s", "", text.lower()).replace("×", "x").partition("x")
     if not cross:
-        raise InputError(f"size must be WIDTHxHEIGHT such as 512x512, not {short(text)}.")
+        raise InputError(f"size must be WIDTHxHEIGHT such as 512x512, not {short_repr(text)}.")
     options = GenerateOptions(width=width, height=height)
     return options.width, options.height

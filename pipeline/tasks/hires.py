@@ -58,8 +58,8 @@ def _one(models, options: Options, chosen: str | None, words: bool):
         "Hires steps": options.refine_steps or None,
         "Hires schedule type": SCHEDULES[fine.schedule].label,
     }
-    total = options.steps + fine.steps - samplers.begin_at(fine.strength, fine.steps)
+    total = options.steps + fine.steps - samplers.start_step_for(fine.strength, fine.steps)
     first = yield from numbered(engine.stream(models, options, words=words), 0, total)
     start = refined(models, fine, first, fields)
-    second = engine.stream(models, fine, words=words, starts=lambda _: start)
+    second = engine.stream(models, fine, words=words, initial_states=lambda _: start)
     return (yield from numbered(second, options.steps, total, first.seconds))

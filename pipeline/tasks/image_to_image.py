@@ -35,4 +35,4 @@ def stream(models, options: Options, *, words: bool = False):
     image = fitted(options.picture.image, options.width, options.height, options.fit)
     start = begin(models, options, image, {"Denoising strength": options.strength})
     notes = options.picture.notes
-    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)
+    return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)

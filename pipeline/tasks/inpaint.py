@@ -77,7 +77,8 @@ def stream(models, options: Options, *, words: bool = False):
     from ..images import masks
     from ..images.open import fitted
     from ..latents import vae
-    from ..latents.initial_state import beside, encode_picture
+    from ..latents.autoencode import encode_picture
+    from ..latents.initial_state import inpaint_conditioning
     from .common import begin, sized
 
     seed = models.resolve(options).seed
@@ -97,7 +98,7 @@ def stream(models, options: Options, *, words: bool = False):
     kept = encode_picture(models, seen)
     paint = masks.latent_mask(hole, *size, vae.factor(models.vae))
 
-    def steer(query, clean):
+    def x0_hook(query, clean):
         new, old = paint.to(clean), kept.to(clean)
         return new * clean + (1 - new) * old
 
@@ -122,9 +123,11 @@ def stream(models, options: Options, *, words: bool = False):
         options,
         under,
         fields,
-        steer=steer,
-        finish=finish,
-        beside=beside(models, seen, hole.resize(size, Resampling.NEAREST), size),
+        x0_hook=x0_hook,
+        postprocess=finish,
+        inpaint_conditioning=inpaint_conditioning(
+            models, seen, hole.resize(size, Resampling.NEAREST), size
+        ),
     )
     notes = options.picture.notes
-    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)
+    return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)

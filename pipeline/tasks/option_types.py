@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..errors import InputError, closest
-from ..options import GenerateOptions, real_number, short, whole_number
+from ..errors import InputError, closest, short_repr
+from ..options import GenerateOptions, real_number, whole_number
 
 
 class TaskOptions(GenerateOptions):
@@ -45,7 +45,7 @@ def one_of(names: Iterable[str]) -> BeforeValidator:
         if value not in names:
             raise ValueError(
                 f"{info.field_name} must be one of {closest(str(value)[:100], names)},"
-                f" not {short(value)}."
+                f" not {short_repr(value)}."
             )
         return value
 
@@ -59,7 +59,7 @@ def switch() -> BeforeValidator:
     def check(value: Any, info) -> bool:
         known = words.get(str(value).lower())
         if known is None:
-            raise ValueError(f"{info.field_name} must be true or false, not {short(value)}.")
+            raise ValueError(f"{info.field_name} must be true or false, not {short_repr(value)}.")
         return known
 
     return BeforeValidator(check)

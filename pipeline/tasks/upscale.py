@@ -61,7 +61,7 @@ def stream(models, options: Options, *, words: bool = False):
         "Upscaler": options.upscaler,
     }
     if not options.redraw:
-        return engine.untouched(models, options, big, fields)
+        return engine.finish_without_drawing(models, options, big, fields)
     tile = tiling(models, options)
     start = begin(
         models,
@@ -69,7 +69,7 @@ def stream(models, options: Options, *, words: bool = False):
         fitted(big, width, height, "stretch"),
         fields,
         tile=tile,
-        finish=lambda drawn: fitted(drawn, *size, "stretch"),
+        postprocess=lambda drawn: fitted(drawn, *size, "stretch"),
     )
     notes = options.picture.notes
-    return engine.stream(models, options, words=words, starts=lambda _: start, notes=notes)
+    return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)

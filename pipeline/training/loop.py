@@ -1,12 +1,11 @@
-"""The training loop that every stage shares: progress, log, EMA, checkpoints, exact resume.
+"""The training loop that every stage uses: progress, log, EMA, checkpoints, exact resume.
 
-All randomness of step n comes from one generator seeded by (seed, n), so a resumed run needs no
-stored random state and no data position beyond n itself, and ends with the same weights as an
-unbroken one.
+All randomness of step n comes from one generator seeded by (seed, n). A resumed run therefore needs
+no stored random state, and ends with the same weights as an unbroken one.
 
-A checkpoint is one safetensors file: weights, EMA weights, optimizer state, and in its header the
-step. It is written beside its final name, flushed to disk and renamed, so a kill at any moment
-leaves the previous one whole.
+A checkpoint is one safetensors file: weights `model.*`, EMA weights `ema.*`, optimizer state
+`optimizer.INDEX.*`, and in its header `step`, `seconds` and `config`. It is written under a
+temporary name, flushed to disk and renamed, so that a kill at any moment leaves the previous one.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The CPU generator of training step `step`: distinct for each (seed, step)."""
+    """Return the CPU generator of training step `step`, distinct for each (seed, step)."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
 
 
 def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that `path` is either the old or the new file, never a part."""
+    """Write a safetensors file so that `path` is either the old or the new one, never a part."""
     part = path.with_name(f".{path.name}.part")
     save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata)
     with open(part, "rb") as handle:
@@ -42,10 +42,10 @@ def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict
 
 
 class Ema:
-    """Exponential moving average of a module's parameters, kept in float32.
+    """Exponential moving average of a module's parameters, in float32.
 
-    The decay grows with the step, min(decay, (1 + n) / (10 + n)), so a short run is not dominated
-    by its first weights.
+    The decay of step n is min(decay, (1 + n) / (10 + n)), so that the first weights do not dominate
+    a short run.
     """
 
     def __init__(self, module: torch.nn.Module, decay: float = 0.9995):
@@ -54,22 +54,24 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module, step: int) -> None:
+        """Move the averages towards the parameters after step `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
         names, live = zip(*module.named_parameters(), strict=True)
         torch._foreach_lerp_([self.shadow[n] for n in names], [p.detach() for p in live], 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: torch.nn.Module) -> None:
+        """Set the parameters to their averages."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.shadow[name])
 
 
 class Trainer:
-    """Runs `step_fn(generator, step) -> {"loss": tensor, ...}` until time or steps are used up.
+    """Minimizes the "loss" that `step_fn(generator, step)` returns.
 
-    `batch` is the number of pictures a step sees, for the images/s figure. `config` is stored with
-    the checkpoint; a run whose config differs refuses to resume, with a ValueError that names what
-    differs.
+    step_fn: its other entries are only logged. config: stored in the checkpoint; a run with another
+    config cannot be resumed. batch: pictures per step, for the images/s figure. clip: the largest
+    norm of the gradients. sample_fn(step): called every `sample_seconds` and at the end.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         step_fn: Callable[[torch.Generator, int], dict[str, torch.Tensor]],
         *,
-        config: dict,
+        config: dict[str, Any],
         batch: int,
         warmup: int = 100,
         clip: float = 1.0,
@@ -108,6 +110,7 @@ class Trainer:
         return tensors
 
     def save(self) -> Path:
+        """Write a checkpoint, remove all but the newest two, and return its path."""
         path = self.folder / f"checkpoint-{self.step:08d}.safetensors"
         header = {"step": str(self.step), "seconds": str(self.seconds)}
         header["config"] = json.dumps(self.config)
@@ -117,7 +120,10 @@ class Trainer:
         return path
 
     def resume(self) -> bool:
-        """Continue from the newest checkpoint; False where there is none."""
+        """Load the newest checkpoint; return False where there is none.
+
+        Raises ValueError, naming the settings that differ, where `config` is another.
+        """
         path = newest_checkpoint(self.folder)
         if path is None:
             return False
@@ -132,14 +138,14 @@ class Trainer:
                 + ", ".join(f"{k}: {stored.get(k)} there, {self.config[k]} now" for k in differ)
                 + "); start afresh without --resume or use the same settings."
             )
-        parts: dict[str, dict] = {"model": {}, "ema": {}, "optimizer": {}}
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
         for key, value in tensors.items():
             kind, name = key.split(".", 1)
             parts[kind][name] = value
         self.module.load_state_dict(parts["model"])
         for name, shadow in self.ema.shadow.items():
             shadow.copy_(parts["ema"][name])
-        state: dict[int, dict] = {}
+        state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in parts["optimizer"].items():
             index, field = name.split(".")
             state.setdefault(int(index), {})[field] = value
@@ -151,19 +157,22 @@ class Trainer:
     # ---- the loop -----------------------------------------------------------------------------
 
     def train(self, *, minutes: float | None = None, steps: int | None = None) -> None:
-        """Train `minutes` more, or up to step `steps` in all; SIGINT and SIGTERM stop cleanly."""
+        """Train for `minutes` more, or up to step `steps` in all.
+
+        SIGINT and SIGTERM stop it after the step at hand, with a checkpoint.
+        """
         stop = {"now": False}
 
-        def ask_to_stop(*_):
+        def ask_to_stop(*_: object) -> None:
             stop["now"] = True
 
         try:
             handlers = {s: signal.signal(s, ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever runs it stops it by `steps`
+        except ValueError:  # not the main thread, which alone may handle signals
             handlers = {}
-        started = saved = sampled = time.monotonic()
+        begin = saved = sampled = time.monotonic()
         before = self.seconds
-        log = _Log(self.folder / "log.csv", self.step)
+        log = CsvLog(self.folder / "log.csv", self.step)
         bar = tqdm(total=steps, initial=self.step, unit="step", mininterval=1, dynamic_ncols=True)
         mean = None
         try:
@@ -171,11 +180,11 @@ class Trainer:
                 now = time.monotonic()
                 if steps is not None and self.step >= steps:
                     break
-                if minutes is not None and now - started >= minutes * 60:
+                if minutes is not None and now - begin >= minutes * 60:
                     break
-                losses = self._one_step()
+                losses = self.run_step()
                 mean = losses["loss"] if mean is None else 0.98 * mean + 0.02 * losses["loss"]
-                self.seconds = before + time.monotonic() - started
+                self.seconds = before + time.monotonic() - begin
                 speed = self.batch / max(time.monotonic() - now, 1e-9)
                 bar.update()
                 bar.set_postfix_str(f"loss {mean:.4f}, {speed:.0f} images/s", refresh=False)
@@ -199,7 +208,8 @@ class Trainer:
         if self.sample_fn:
             self.sample_fn(self.step)
 
-    def _one_step(self) -> dict[str, float]:
+    def run_step(self) -> dict[str, float]:
+        """Do one step and return what `step_fn` gave, as numbers."""
         warm = min(1.0, (self.step + 1) / self.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * warm
@@ -214,11 +224,12 @@ class Trainer:
         return {k: float(v.detach()) for k, v in losses.items()}
 
 
-class _Log:
-    """CSV log beside the checkpoints; a resumed run drops rows past its step and goes on."""
+class CsvLog:
+    """The CSV log beside the checkpoints. A resumed run drops rows after its step and appends."""
 
     def __init__(self, path: Path, step: int):
-        self.path, self.rows = path, []
+        self.path = path
+        self.rows: list[dict[str, str]] = []
         if path.exists() and step:
             with path.open(newline="") as file:
                 self.rows = [r for r in csv.DictReader(file) if int(r["step"]) <= step]
@@ -228,10 +239,15 @@ class _Log:
                 writer.writeheader()
                 writer.writerows(self.rows)
         self.file = path.open("a" if self.rows else "w", newline="")
-        self.writer = None
+        self.writer: csv.DictWriter[str] | None = None
 
     def write(self, step: int, seconds: float, speed: float, losses: dict[str, float]) -> None:
-        row = {"step": step, "seconds": round(seconds, 1), "images_per_second": round(speed, 1)}
+        """Append a row; speed is in images per second. The first row gives the columns."""
+        row: dict[str, float] = {
+            "step": step,
+            "seconds": round(seconds, 1),
+            "images_per_second": round(speed, 1),
+        }
         row |= {k: round(v, 6) for k, v in losses.items()}
         if self.writer is None:
             self.writer = csv.DictWriter(self.file, list(row))
@@ -241,15 +257,17 @@ class _Log:
         self.file.flush()
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 
 def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("checkpoint-*.safetensors"))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read; None where there is none."""
+    """Return the newest checkpoint that can be read; None where there is none."""
     for path in reversed(checkpoints(folder)):
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
             if "step" in (file.metadata() or {}):
@@ -258,9 +276,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_ema(module: torch.nn.Module, folder: Path) -> int:
-    """Load the newest checkpoint's averaged weights into `module`; returns its step.
+    """Load the newest checkpoint's EMA weights into `module` and return its step.
 
-    Raises FileNotFoundError in one sentence where the stage was not trained yet.
+    Raises FileNotFoundError in one sentence where there is none, or one of another network.
     """
     path = newest_checkpoint(folder)
     if path is None:

@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures as one."""
+"""Sheets of samples: many pictures as one PNG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def save_sheet(pictures: torch.Tensor, path: Path, *, columns: int) -> None:
-    """(N, 3, H, W) in -1..1, row by row, N filled up with white."""
+    """Save (N, 3, H, W) in -1..1 as a PNG, row by row; unused cells of the last row are white."""
     n, _, height, width = pictures.shape
     rows = -(-n // columns)
     cells = torch.ones(rows * columns, 3, height, width)

@@ -1,11 +1,10 @@
-"""The smallest diffusion model that is one: 16x16 pixels, four shapes, about 100,000 parameters.
+"""A tiny diffusion model that trains in a minute: 16x16 pixels, four shapes, 100,000 parameters.
 
-It learns in front of you: `python -m pipeline.training.tiny --seconds 60` writes a line of JSON for
-every look at it. The picture `x0` and the noise `eps` are mixed at an angle, as in Salimans and Ho,
-arXiv 2202.00512: x = cos(angle) x0 + sin(angle) eps, where 0 is the picture and 90 degrees noise.
-The network sees x and the angle, is told the shape, and says which picture it believes in; the
-noise is what remains. Within a minute this draws shapes where a network that predicts the velocity
-still leaves speckles.
+`python -m pipeline.training.tiny --seconds 60` trains it and writes a line of JSON per snapshot.
+Picture x0 and noise eps are mixed at an angle, x = cos(angle) x0 + sin(angle) eps, as in Salimans
+and Ho, arXiv 2202.00512: angle 0 is the picture, 90 degrees the noise. The network predicts x0 from
+x, the angle and the shape's number. After a minute it draws shapes where a network that predicts
+the velocity still leaves speckles.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -27,18 +26,21 @@ from torch import nn
 
 SIDE = 16
 SHAPES = ("disc", "square", "triangle", "ring")
-WIDTH, DEEP, TIME = 28, 40, 64  # channels at 8x8, at 4x4, and of what is known about the angle
+# Channels at 8x8, channels at 4x4, and width of the embedding of angle and shape.
+WIDTH, DEEP, EMBEDDING = 28, 40, 64
 BATCH, RATE = 32, 3e-3
-LEARNED = 2000  # steps after which the rate has halved
-AVERAGE = 0.99  # of the weights that samples are drawn with
-EACH = 6  # samples of a shape
+RATE_HALF_LIFE = 2000  # steps after which the rate has halved
+EMA_DECAY = 0.99  # of the weights that samples are drawn with
+SAMPLES_PER_SHAPE = 6
 SAMPLE_STEPS = 16
-LOOK = 2.0  # seconds between two looks
+SNAPSHOT_SECONDS = 2.0
 
 
-def pictures(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One picture for each of `shapes` (B,), as (B, 3, 16, 16) in -1..1: a shape of random colour,
-    size and place on a plain ground of another brightness."""
+def draw_shapes(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a training picture for each of `shapes` (B,), (B, 3, 16, 16) in -1..1.
+
+    Colour, size and position are random, on a plain background of another brightness.
+    """
     count = len(shapes)
 
     def uniform(*shape: int) -> torch.Tensor:
@@ -49,7 +51,7 @@ def pictures(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     x = grid.view(1, 1, 1, SIDE) - SIDE / 2 - (uniform() - 0.5) * 3
     y = grid.view(1, 1, SIDE, 1) - SIDE / 2 - (uniform() - 0.5) * 3
     radius = (x**2 + y**2).sqrt()
-    # How far outside of each shape a pixel lies, in pixels; half inside an edge is half covered.
+    # Signed distance of a pixel to each shape's edge, in pixels; on the edge it is half covered.
     outside = torch.cat(
         [
             radius - size,
@@ -63,68 +65,83 @@ def pictures(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     cover = (0.5 - chosen).clamp(0, 1)
     dark, bright = uniform(3) * 0.7 - 1, uniform(3) * 0.7 + 0.3
     swap = uniform() < 0.5
-    ground, colour = torch.where(swap, bright, dark), torch.where(swap, dark, bright)
-    return ground + cover * (colour - ground)
+    background, colour = torch.where(swap, bright, dark), torch.where(swap, dark, bright)
+    return background + cover * (colour - background)
 
 
-class Block(nn.Module):
-    """Two convolutions beside a shortcut; between them it hears the angle and the shape."""
+class ResidualBlock(nn.Module):
+    """Two convolutions with a shortcut; the embedding of angle and shape is added between them."""
 
-    def __init__(self, inside: int, out: int):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.first, self.second = (
-            nn.Conv2d(inside, out, 3, padding=1),
-            nn.Conv2d(out, out, 3, padding=1),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
-        self.norm, self.hear = nn.GroupNorm(4, out), nn.Linear(TIME, out)
-        self.short = nn.Conv2d(inside, out, 1) if inside != out else nn.Identity()
+        self.norm = nn.GroupNorm(4, out_channels)
+        self.project = nn.Linear(EMBEDDING, out_channels)
+        self.shortcut = (
+            nn.Conv2d(in_channels, out_channels, 1)
+            if in_channels != out_channels
+            else nn.Identity()
+        )
 
-    def forward(self, x: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-        h = self.norm(self.first(x)) + self.hear(heard)[:, :, None, None]
-        return self.short(x) + self.second(F.silu(h))
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """x (B, C, H, W), embedding (B, EMBEDDING)."""
+        h = self.norm(self.first(x)) + self.project(embedding)[:, :, None, None]
+        return self.shortcut(x) + self.second(F.silu(h))
 
 
 class TinyUNet(nn.Module):
-    """Down to 4x4 and up again, with a skip connection: x (B, 3, 16, 16) to the picture in it.
+    """A UNet of two levels, 8x8 and 4x4, that predicts x0 (B, 3, 16, 16).
 
-    Two by two pixels enter and leave as one place of 12 channels, which is a quarter of the work.
+    2x2 pixels enter and leave as one position of 12 channels, which is a quarter of the work.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.shape = nn.Embedding(len(SHAPES), TIME)
-        self.time = nn.Sequential(nn.Linear(TIME, TIME), nn.SiLU(), nn.Linear(TIME, TIME))
-        self.enter = nn.Conv2d(12, WIDTH, 3, padding=1)
-        self.down = Block(WIDTH, WIDTH)
-        self.smaller = nn.Conv2d(WIDTH, DEEP, 3, stride=2, padding=1)
-        self.middle = Block(DEEP, DEEP)
-        self.up = Block(DEEP + WIDTH, WIDTH)
-        self.leave = nn.Conv2d(WIDTH, 12, 3, padding=1)
+        self.shape = nn.Embedding(len(SHAPES), EMBEDDING)
+        self.time = nn.Sequential(
+            nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING)
+        )
+        self.conv_in = nn.Conv2d(12, WIDTH, 3, padding=1)
+        self.down = ResidualBlock(WIDTH, WIDTH)
+        self.downsample = nn.Conv2d(WIDTH, DEEP, 3, stride=2, padding=1)
+        self.middle = ResidualBlock(DEEP, DEEP)
+        self.up = ResidualBlock(DEEP + WIDTH, WIDTH)
+        self.conv_out = nn.Conv2d(WIDTH, 12, 3, padding=1)
 
     def forward(self, x: torch.Tensor, angle: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
-        """angle (B,) in radians, shape (B,) numbers of SHAPES."""
-        heard = F.silu(self.time(waves(angle)) + self.shape(shape))
-        high = self.down(self.enter(F.pixel_unshuffle(x, 2)), heard)
-        low = self.middle(self.smaller(high), heard)
+        """x (B, 3, 16, 16), angle (B,) in radians, shape (B,) indices of SHAPES."""
+        embedding = F.silu(self.time(embed_angle(angle)) + self.shape(shape))
+        high = self.down(self.conv_in(F.pixel_unshuffle(x, 2)), embedding)
+        low = self.middle(self.downsample(high), embedding)
         back = F.interpolate(low, scale_factor=2.0, mode="nearest")
-        out = self.leave(self.up(torch.cat([back, high], 1), heard))
+        out = self.conv_out(self.up(torch.cat([back, high], 1), embedding))
         return F.pixel_shuffle(out, 2)
 
 
-def waves(angle: torch.Tensor) -> torch.Tensor:
-    """The angle (B,) as sines and cosines of growing frequency, (B, TIME)."""
-    phases = angle[:, None] * torch.exp(torch.linspace(0, math.log(60), TIME // 2))
+def embed_angle(angle: torch.Tensor) -> torch.Tensor:
+    """Return sines and cosines of growing frequency of the angle (B,), (B, EMBEDDING)."""
+    phases = angle[:, None] * torch.exp(torch.linspace(0, math.log(60), EMBEDDING // 2))
     return torch.cat([phases.sin(), phases.cos()], 1)
 
 
-def noised(x0: torch.Tensor, eps: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """The mixture x of pictures and noise (B, 3, 16, 16) at angle (B,)."""
+def add_noise(x0: torch.Tensor, eps: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """Return the mixture x of pictures and noise (B, 3, 16, 16) at angle (B,)."""
     return angle.cos().view(-1, 1, 1, 1) * x0 + angle.sin().view(-1, 1, 1, 1) * eps
 
 
 @torch.no_grad()
-def sample(net: TinyUNet, shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pictures (B, 3, 16, 16) of `shapes` (B,) from noise alone, by DDIM in SAMPLE_STEPS steps."""
+def sample(
+    net: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    shapes: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Draw `shapes` (B,) by DDIM in SAMPLE_STEPS steps, (B, 3, 16, 16) in -1..1.
+
+    net(x, angle, shape) predicts x0.
+    """
     x = torch.randn(len(shapes), 3, SIDE, SIDE, generator=generator)
     angles = torch.linspace(math.pi / 2, 0, SAMPLE_STEPS + 1)
     for now, following in pairwise(angles):
@@ -135,10 +152,10 @@ def sample(net: TinyUNet, shapes: torch.Tensor, generator: torch.Generator) -> t
 
 
 def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """How far two sets of pictures (N, ...) and (M, ...) are apart as distributions; 0 where alike.
+    """Return the energy distance of two sets of pictures (N, ...) and (M, ...); equal ones have 0.
 
-    2 E|a - b| - E|a - a'| - E|b - b'| over independent pairs, in units of a picture's root mean
-    square difference. Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
+    2 E|a - b| - E|a - a'| - E|b - b'| over independent pairs, divided by the square root of the
+    number of values per picture. Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
     """
     a, b = a.flatten(1), b.flatten(1)
 
@@ -150,9 +167,12 @@ def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Look:
-    """How far it is. losses: the mean of each 20 steps so far; samples (4 EACH, 3, 16, 16), EACH of
-    each shape; distance: `energy_distance` of samples to pictures it never saw."""
+class Snapshot:
+    """The state of the training after `step` steps.
+
+    losses: means over 20 steps each; samples: (24, 3, 16, 16), SAMPLES_PER_SHAPE of each shape;
+    distance: `energy_distance` of the samples to held-out pictures.
+    """
 
     step: int
     seconds: float
@@ -167,60 +187,63 @@ def train(
     seconds: float | None = None,
     seed: int = 0,
     every: int | None = None,
-) -> Iterator[Look]:
-    """Looks before the first step, every `every` steps (None: every LOOK seconds) and at the end.
+) -> Iterator[Snapshot]:
+    """Train for `steps` steps or `seconds`; yield a snapshot before the first step and at the end.
 
-    It ends after so many steps or seconds. With a seed and a number of steps, the result is always
-    the same.
+    Between them one every `every` steps, None is every SNAPSHOT_SECONDS. The same seed and number
+    of steps give the same result.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = TinyUNet()
-        shown = torch.optim.swa_utils.AveragedModel(
-            net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
+        averaged = torch.optim.swa_utils.AveragedModel(
+            net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
         )
     optimizer = torch.optim.Adam(net.parameters(), RATE)
-    held = pictures(torch.arange(256) % len(SHAPES), torch.Generator().manual_seed(2**31 + seed))
-    began, looked, losses, step = time.monotonic(), 0.0, [], 0
+    held_out = draw_shapes(
+        torch.arange(256) % len(SHAPES), torch.Generator().manual_seed(2**31 + seed)
+    )
+    losses: list[float] = []
+    begin, last, step = time.monotonic(), 0.0, 0
 
-    def look() -> Look:
-        asked = torch.arange(len(SHAPES)).repeat_interleave(EACH)
-        drawn = sample(shown, asked, torch.Generator().manual_seed(seed))
-        means = tuple(sum(part) / len(part) for part in _parts(losses, 20))
-        passed = time.monotonic() - began
-        return Look(step, passed, means, drawn, energy_distance(drawn, held))
+    def take_snapshot() -> Snapshot:
+        shapes = torch.arange(len(SHAPES)).repeat_interleave(SAMPLES_PER_SHAPE)
+        samples = sample(averaged, shapes, torch.Generator().manual_seed(seed))
+        means = tuple(sum(part) / len(part) for part in _chunk(losses, 20))
+        elapsed = time.monotonic() - begin
+        return Snapshot(step, elapsed, means, samples, energy_distance(samples, held_out))
 
-    yield look()
+    yield take_snapshot()
     while (steps is None or step < steps) and (
-        seconds is None or time.monotonic() - began < seconds
+        seconds is None or time.monotonic() - begin < seconds
     ):
-        optimizer.param_groups[0]["lr"] = RATE * 0.5 ** (step / LEARNED)
+        optimizer.param_groups[0]["lr"] = RATE * 0.5 ** (step / RATE_HALF_LIFE)
         shapes = torch.randint(len(SHAPES), (BATCH,), generator=generator)
-        x0 = pictures(shapes, generator)
+        x0 = draw_shapes(shapes, generator)
         eps = torch.randn(x0.shape, generator=generator)
         angle = torch.rand(BATCH, generator=generator) * math.pi / 2
-        loss = F.mse_loss(net(noised(x0, eps, angle), angle, shapes), x0)
+        loss = F.mse_loss(net(add_noise(x0, eps, angle), angle, shapes), x0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        shown.update_parameters(net)
+        averaged.update_parameters(net)
         losses.append(float(loss.detach()))
         step += 1
-        now = time.monotonic() - began
-        if step % every == 0 if every else now - looked >= LOOK:
-            looked = now
-            yield look()
+        now = time.monotonic() - begin
+        if step % every == 0 if every else now - last >= SNAPSHOT_SECONDS:
+            last = now
+            yield take_snapshot()
     if losses and not (every and step % every == 0):
-        yield look()
+        yield take_snapshot()
 
 
-def _parts(values: list[float], size: int) -> list[list[float]]:
+def _chunk(values: list[float], size: int) -> list[list[float]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
 
 
-def sheet(samples: torch.Tensor, columns: int = EACH) -> Image.Image:
-    """(N, 3, 16, 16) in -1..1 as one picture with a row for each shape."""
+def make_sheet(samples: torch.Tensor, columns: int = SAMPLES_PER_SHAPE) -> Image.Image:
+    """Return samples (N, 3, 16, 16) in -1..1 as one picture with a row for each shape."""
     rows = len(samples) // columns
     grid = samples.view(rows, columns, 3, SIDE, SIDE).permute(0, 3, 1, 4, 2)
     pixels = ((grid + 1) * 127.5).round().to(torch.uint8)
@@ -228,15 +251,15 @@ def sheet(samples: torch.Tensor, columns: int = EACH) -> Image.Image:
 
 
 def main() -> None:
-    """Train, and write every look as a line of JSON; the samples as a PNG in base64."""
+    """Train, and write every snapshot as a line of JSON, its samples as a PNG in base64."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.training.tiny", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    for look in train(seconds=args.seconds, seed=args.seed):
+    for snapshot in train(seconds=args.seconds, seed=args.seed):
         file = io.BytesIO()
-        sheet(look.samples).save(file, "PNG")
-        line = {name: getattr(look, name) for name in ("step", "seconds", "losses", "distance")}
+        make_sheet(snapshot.samples).save(file, "PNG")
+        line = {name: getattr(snapshot, name) for name in ("step", "seconds", "losses", "distance")}
         print(json.dumps(line | {"sheet": base64.b64encode(file.getvalue()).decode()}), flush=True)
 
 

@@ -10,17 +10,17 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from demo.texts import TEXTS
-from pipeline.engine import Result
 from pipeline.errors import InputError
-from pipeline.model_cache import Shelf
+from pipeline.events import Result, Step
+from pipeline.model_cache import ModelCache
 from pipeline.model_files import library
 from pipeline.model_files.library import Entry
 from pipeline.options import GenerateOptions
@@ -34,50 +34,33 @@ WORDS = [
 ]
 
 
-@dataclass
-class FakeStep:
-    image: int
-    count: int
-    index: int
-    total: int
-    seconds: float
-    preview: Image.Image
-    latents: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 4, 8, 8))
-    clean: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 4, 8, 8))
-    answer: Answer = field(default_factory=lambda: Answer(torch.zeros(1, 4, 8, 8)))
-    origin: object = None
-    origin_step: int = 0
-    t: float = 0.0
-    sigma: float = 1.0
-    words: tuple = ()
-    maps: None = None
-    grids: tuple = ()
+def fake_step(image, count, index, total, seconds, picture):
+    """A Step whose preview is the PIL picture."""
+    latents = torch.zeros(1, 4, 8, 8)
+    preview = SimpleNamespace(image=lambda clean, width, height: picture)
+    return Step(
+        image=image, count=count, index=index, total=total, seconds=seconds, sigma=1.0,
+        latents=latents, clean=latents, width=picture.width, height=picture.height, t=0.0,
+        answer=Answer(latents), origin=None, origin_step=0, _preview=preview,
+    )  # fmt: skip
 
 
-@dataclass
-class FakeResult:
-    images: list
-    parameters: list
-    seeds: list
-    options: GenerateOptions
-    seconds: float
-    metadata: dict = field(default_factory=lambda: {"device": "cpu", "dtype": "float32"})
-    warnings: tuple = ("A <b>quiet</b> word.",)
-    sheet: bool = False
-    origins: tuple = ()
-    latents: tuple = ()
-
-    def save(self, path):
-        return Result.save(self, path)
+def fake_result(images, parameters, seeds, options, seconds):
+    """A Result with one warning."""
+    return Result(
+        images=images, parameters=parameters, seeds=seeds, options=options, seconds=seconds,
+        metadata={"device": "cpu", "dtype": "float32"}, latents=[],
+        warnings=("A <b>quiet</b> word.",),
+    )  # fmt: skip
 
 
 class FakeBackends:
     """The interface of pipeline's Backends: our kernels can't run here."""
 
-    def why_not(self, kind, name):
+    def unsupported_reason(self, kind, name):
         return "There is <no> GPU here." if name == "triton" else None
 
-    def able(self, kind, name):
+    def candidates(self, kind, name):
         return ("sdpa", "math") if kind == "attention" else ("torch",)
 
 
@@ -120,7 +103,7 @@ class FakeModels:
                     shade = (40 + 180 * index // options.steps, 120, 90 + 40 * image)
                     picture = Image.new("RGB", (options.width, options.height), shade)
                     seconds = time.monotonic() - began
-                    yield FakeStep(image, options.count, index, options.steps, seconds, picture)
+                    yield fake_step(image, options.count, index, options.steps, seconds, picture)
             images, texts, seeds = [], [], []
             for image in range(options.count):
                 seed = options.seed + image
@@ -130,7 +113,7 @@ class FakeModels:
                 images.append(picture)
                 texts.append(text)
                 seeds.append(seed)
-            yield FakeResult(images, texts, seeds, options, time.monotonic() - began)
+            yield fake_result(images, texts, seeds, options, time.monotonic() - began)
         finally:
             self.active -= 1
 
@@ -141,16 +124,18 @@ def fake_models():
 
 
 @pytest.fixture
-def fake_shelf(monkeypatch):
-    """fake_shelf(models, more) holds fakes alone: `models`, then those of `more` by their names."""
+def fake_model_cache(monkeypatch):
+    """fake_model_cache(models, more) holds the fakes `models` and, by their names, `more`."""
 
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
-        monkeypatch.setattr(library, "named", lambda kind: files if kind == "checkpoint" else {})
+        monkeypatch.setattr(
+            library, "find_entries", lambda kind: files if kind == "checkpoint" else {}
+        )
         monkeypatch.setattr(library, "scan", lambda: list(files.values()))
-        shelf = Shelf(models)
-        shelf._held |= {(m.name, None): m for m in more}
-        return shelf
+        model_cache = ModelCache(models)
+        model_cache._held |= {(m.name, None): m for m in more}
+        return model_cache
 
     return fill
 

@@ -370,7 +370,7 @@ def test_the_kernels_tab_shows_what_was_measured_and_what_can_run(visit, languag
     assert any("sdpa" in c and _word("auto_takes", language) in c for c in cells)
     assert any("xformers" in c and _word("cannot_run", language) in c for c in cells)
 
-    rows = next(iter(results.read().values()))
+    rows = next(iter(results.load_results().values()))
     timed = [r for r in rows if (r["kernel"], r["mode"]) == ("attention", "forward") and r["p50"]]
     page.wait_for_selector("#bench .gb-row")
     shown = page.locator("#bench .gb-row").all_inner_texts()

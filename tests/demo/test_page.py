@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from demo import build
-from demo.server.runner import SMALL, Broken, Finished, Progress, fields_of, painter
-from demo.tabs import TABS
-from demo.tabs import TASKS as TABS_OF_TASKS
-from demo.ui import status
+from demo.events import Broken, Finished, Progress
+from demo.server.runner import Runner, task_fields
+from demo.tabs import TABS, TASK_TABS
+from demo.ui.images import THUMBNAIL_SIDE
+from demo.ui.status import done_line, error_line
 from demo.workspace import history, vocabulary
 from demo.workspace.layout import EXAMPLES
 from pipeline.errors import InputError
@@ -24,20 +25,22 @@ from pipeline.tasks import TASKS, module
 
 
 def fields(**given):
-    return dict.fromkeys(fields_of("generate")) | {"prompt": "a cat", "count": 1, "seed": 3} | given
+    return (
+        dict.fromkeys(task_fields("generate")) | {"prompt": "a cat", "count": 1, "seed": 3} | given
+    )
 
 
 def test_every_task_has_a_tab():
-    assert set(TABS_OF_TASKS) == set(TASKS)
+    assert set(TASK_TABS) == set(TASKS)
     assert set(TABS) - set(TASKS) >= {"info", "kernels"}
     for prompt in EXAMPLES:
         GenerateOptions(prompt=prompt)
 
 
-@pytest.mark.parametrize("key", TABS_OF_TASKS)
-def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_shelf):
+@pytest.mark.parametrize("key", TASK_TABS)
+def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_model_cache):
     """Every field of a task can be set on the page, and its default there is the task's own."""
-    page = build(fake_shelf(fake_models()))
+    page = build(fake_model_cache(fake_models()))
     own = set(module(key).Options.model_fields) - set(module("generate").Options.model_fields)
     shown = {
         getattr(block, "elem_id", None): block
@@ -49,8 +52,8 @@ def test_a_tab_asks_for_fields_that_its_task_has(key, fake_models, fake_shelf):
         assert shown[f"{key}-{name}"].value == module(key).Options.model_fields[name].default
 
 
-def test_every_device_listener_shares_one_place(fake_models, fake_shelf):
-    page = build(fake_shelf(fake_models()))
+def test_every_device_listener_shares_one_place(fake_models, fake_model_cache):
+    page = build(fake_model_cache(fake_models()))
     assert isinstance(page, gr.Blocks)
     device = [fn for fn in page.fns.values() if fn.concurrency_id == "gpu"]
     # the buttons of the tasks, their endpoints, and tabs that use the device themselves
@@ -63,11 +66,11 @@ def test_every_device_listener_shares_one_place(fake_models, fake_shelf):
     assert public >= set(TASKS)
 
 
-def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models, fake_shelf):
+def test_a_model_without_vocabulary_has_no_list_of_objects(fake_models, fake_model_cache):
     models = fake_models()
-    assert part(build(fake_shelf(models)), "knows").visible
+    assert part(build(fake_model_cache(models)), "knows").visible
     models.vocabulary = None
-    assert not part(build(fake_shelf(models)), "knows").visible
+    assert not part(build(fake_model_cache(models)), "knows").visible
 
 
 def part(page, elem_id):
@@ -75,15 +78,19 @@ def part(page, elem_id):
     return block
 
 
-def test_sampler_choices_are_the_tables(fake_models, fake_shelf):
-    page = build(fake_shelf(fake_models()))
+def test_sampler_choices_are_the_tables(fake_models, fake_model_cache):
+    page = build(fake_model_cache(fake_models()))
     assert [key for _, key in part(page, "sampler").choices] == [
         s for s in SAMPLERS if not unsupported(s)
     ]
 
 
-def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, fake_shelf, tmp_path):
-    *steps, last = painter(fake_shelf(fake_models()))(fields(steps=4, count=2), str(tmp_path))
+def test_a_run_streams_steps_then_files_that_keep_their_text(
+    fake_models, fake_model_cache, tmp_path
+):
+    *steps, last = Runner(fake_model_cache(fake_models())).stream(
+        fields(steps=4, count=2), str(tmp_path)
+    )
     assert all(isinstance(step, Progress) for step in steps)
     assert [(s.image, s.index) for s in steps] == [(i, n) for i in (1, 2) for n in (1, 2, 3, 4)]
     assert len({s.preview for s in steps}) == 8
@@ -93,68 +100,70 @@ def test_paint_streams_steps_then_files_that_keep_their_text(fake_models, fake_s
         assert Image.open(path).info["parameters"] == text
 
 
-def test_paint_draws_with_the_model_that_is_named(fake_models, fake_shelf, tmp_path):
+def test_a_run_draws_with_the_model_that_is_named(fake_models, fake_model_cache, tmp_path):
     first, second = fake_models(), fake_models()
     second.name = "second"
-    paint = painter(fake_shelf(first, [second]))
-    list(paint(fields(steps=2), str(tmp_path)))
-    list(paint(fields(steps=3, model="second"), str(tmp_path)))
+    stream = Runner(fake_model_cache(first, [second])).stream
+    list(stream(fields(steps=2), str(tmp_path)))
+    list(stream(fields(steps=3, model="second"), str(tmp_path)))
     assert (first.steps_done, second.steps_done) == (2, 3)
     with pytest.raises(InputError, match="no model 'third'"):
-        next(paint(fields(model="third"), str(tmp_path)))
+        next(stream(fields(model="third"), str(tmp_path)))
 
 
-def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_shelf, tmp_path):
-    *_, last = painter(fake_shelf(fake_models()))(fields(width=1024, count=2), str(tmp_path))
+def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_model_cache, tmp_path):
+    *_, last = Runner(fake_model_cache(fake_models())).stream(
+        fields(width=1024, count=2), str(tmp_path)
+    )
     made = json.loads(history.entries(last))
     assert [entry["text"] for entry in made] == last.texts
     for entry in made:
         small = Image.open(io.BytesIO(base64.b64decode(entry["image"].split(",")[1])))
-        assert (max(small.size), small.format) == (SMALL, "JPEG")
-    told = status.done(last, "en")
+        assert (max(small.size), small.format) == (THUMBNAIL_SIDE, "JPEG")
+    told = done_line(last, "en")
     assert "A &lt;b&gt;quiet&lt;/b&gt; word." in told
 
 
-def test_paint_says_what_the_user_can_mend(fake_models, fake_shelf, tmp_path):
+def test_a_run_says_what_the_user_can_mend(fake_models, fake_model_cache, tmp_path):
     with pytest.raises(InputError, match="whole number from 1 to 200"):
-        next(painter(fake_shelf(fake_models()))(fields(steps=9999), str(tmp_path)))
+        next(Runner(fake_model_cache(fake_models())).stream(fields(steps=9999), str(tmp_path)))
     with pytest.raises(InputError, match="at most 1024 pixels"):
-        next(painter(fake_shelf(fake_models()))(fields(width=1032), str(tmp_path)))
+        next(Runner(fake_model_cache(fake_models())).stream(fields(width=1032), str(tmp_path)))
 
 
-def test_paint_hides_what_the_user_cannot_mend(fake_models, fake_shelf, tmp_path, caplog):
-    paint = painter(fake_shelf(fake_models(fails=RuntimeError("secret path /x/y"))))
+def test_a_run_hides_what_the_user_cannot_mend(fake_models, fake_model_cache, tmp_path, caplog):
+    stream = Runner(fake_model_cache(fake_models(fails=RuntimeError("secret path /x/y")))).stream
     with pytest.raises(Broken) as caught:
-        next(paint(fields(), str(tmp_path)))
+        next(stream(fields(), str(tmp_path)))
     assert "secret" not in str(caught.value)
     assert "secret path" in caplog.text
 
 
-def test_closing_stops_the_work_and_frees_the_device(fake_models, fake_shelf, tmp_path):
+def test_closing_stops_the_work_and_frees_the_device(fake_models, fake_model_cache, tmp_path):
     models = fake_models()
-    paint = painter(fake_shelf(models))
-    events = paint(fields(steps=200), str(tmp_path))
+    stream = Runner(fake_model_cache(models)).stream
+    events = stream(fields(steps=200), str(tmp_path))
     for _ in range(3):
         next(events)
     events.close()
     assert models.active == 0
     assert models.steps_done == 3
-    assert isinstance(list(paint(fields(steps=2), str(tmp_path)))[-1], Finished)
+    assert isinstance(list(stream(fields(steps=2), str(tmp_path)))[-1], Finished)
 
 
-def test_a_dropped_request_frees_the_device(fake_models, fake_shelf, tmp_path):
+def test_a_dropped_request_frees_the_device(fake_models, fake_model_cache, tmp_path):
     models = fake_models()
-    paint = painter(fake_shelf(models))
-    next(paint(fields(steps=200), str(tmp_path)))
+    stream = Runner(fake_model_cache(models)).stream
+    next(stream(fields(steps=200), str(tmp_path)))
     gc.collect()
     assert models.active == 0
 
 
-def test_the_device_is_held_until_the_step_has_really_ended(fake_models, fake_shelf, tmp_path):
+def test_the_device_is_held_until_the_step_has_ended(fake_models, fake_model_cache, tmp_path):
     models = fake_models(seconds_a_step=0.02)
-    paint = painter(fake_shelf(models))
+    stream = Runner(fake_model_cache(models)).stream
     threads = [
-        threading.Thread(target=lambda: list(paint(fields(steps=3), str(tmp_path))))
+        threading.Thread(target=lambda: list(stream(fields(steps=3), str(tmp_path))))
         for _ in range(4)
     ]
     for thread in threads:
@@ -174,7 +183,7 @@ def test_the_vocabulary_is_shown_in_the_language_of_the_page(fake_models):
 
 
 def test_status_escapes_what_people_typed():
-    assert "<img" not in status.error("There is no sampler '<img src=x>'.")
+    assert "<img" not in error_line("There is no sampler '<img src=x>'.")
 
 
 @pytest.mark.parametrize(

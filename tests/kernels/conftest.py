@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 
-FLOOR = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+from kernels.check import FLOOR
+from kernels.registry import KERNELS
+from kernels.shapes import AttentionShape
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +76,75 @@ def _judge(
 @pytest.fixture(scope="session")
 def judge():
     return _judge
+
+
+FAKE = '''
+"""A kernel and its benchmark in one file."""
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.attention.cases import make_inputs, tuning_jobs
+from kernels.bench.measure import Call, Provider, Work, compare
+
+
+@triton.jit
+def copy_kernel(x, y, n, B: tl.constexpr):
+    o = tl.program_id(0) * B + tl.arange(0, B)
+    tl.store(y + o, tl.load(x + o, mask=o < n), mask=o < n)
+
+
+def copy(q, k, v):
+    y = torch.empty_like(q)
+    copy_kernel[(triton.cdiv(q.numel(), 64),)](q, y, q.numel(), B=64)
+    return y
+
+
+def wrong(q, k, v):
+    return copy(q, k, v) * 1.1
+
+
+def crash(q, k, v):
+    import os
+
+    os._exit(3)
+
+
+def fail(q, k, v):
+    raise RuntimeError("an illegal memory access")
+
+
+def reference(q, k, v):
+    return q.clone()
+
+
+def launch_on_meta(shape, dtype, mode):
+    (inputs,) = make_inputs(shape, dtype, "meta")
+    copy(**inputs)
+
+
+def rows(device, dtype, modes, seconds):
+    x = torch.ones(8)
+    peer = Provider("peer", lambda x: Call(lambda: x * 1))
+    yield from compare("fake", "forward", "s", dtype, [peer], (x,), x, Work(1, 1, "GB/s"),
+                       device, seconds)
+'''
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A row for a kernel in a file of its own, not yet in the registry."""
+    (tmp_path / "fake_kernel.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fake_kernel", raising=False)
+    small = AttentionShape("fake", 64, 1, 32, 32, 1, 8, quick=True)
+    hooks = {
+        name: f"fake_kernel:{name}"
+        for name in ("reference", "make_inputs", "launch_on_meta", "tuning_jobs")
+    }
+    return replace(
+        KERNELS["attention"], name="fake", label="fake", function="fake_kernel:copy", **hooks,
+        bench="fake_kernel", modes=("forward",), shapes=(small,), small_shapes=(small,),
+        matmul_kernels=(),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 from kernels import attention as A
 from kernels import launch
+from kernels.attention import forward, tiling
 from kernels.group_norm import group_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -141,10 +142,10 @@ def test_nothing_outside_the_tensors_is_read_or_written():
     inner = frame[:, :, 3:36, 1:3, 8:48]
     inner.copy_(torch.randn(inner.shape))
     q, k, v, do = inner
-    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-    out = A.attention(*leaves)
+    inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = A.attention(*inputs)
     assert out.isfinite().all()
-    assert all(g.isfinite().all() for g in torch.autograd.grad(out, leaves, do))
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out, inputs, do))
 
 
 def test_nothing_outside_the_results_is_written(monkeypatch):
@@ -158,8 +159,8 @@ def test_nothing_outside_the_results_is_written(monkeypatch):
 
     q, k, do = (draw((2, t, 2, 40), torch.float16, i) for i, t in enumerate((33, 77, 33)))
     monkeypatch.setattr(torch, "empty", framed)
-    o, lse = A.attention_op._init_fn(q, k, k)
-    A.attention_backward_op._init_fn(q, k, k, o, lse, do)
+    o, lse2 = A.attention_op._init_fn(q, k, k)
+    A.attention_backward_op._init_fn(q, k, k, o, lse2, do)
     assert len(frames) == 5
     for frame, count in frames:
         assert (frame[:256] == 7).all() and (frame[256 + count :] == 7).all()
@@ -174,10 +175,10 @@ def test_rows_beyond_two_to_the_31_elements_are_found(monkeypatch):
     far = memory.as_strided((2, 20, 2, 40), (2**31 + 8, 2**15, 2**30, 1))
     near = draw((2, 20, 2, 40), torch.float16, 3)
     far.copy_(near)
-    leaves = far.detach().requires_grad_()
-    out = A.attention(leaves, leaves, leaves)
+    inputs = far.detach().requires_grad_()
+    out = A.attention(inputs, inputs, inputs)
     assert torch.equal(out, A.attention(near, near, near))
-    (grad,) = torch.autograd.grad(out.float().square().sum(), leaves)
+    (grad,) = torch.autograd.grad(out.float().square().sum(), inputs)
     assert grad.isfinite().all() and grad.abs().sum() > 0
 
 
@@ -190,9 +191,9 @@ def test_too_long_is_one_sentence():
 def test_opcheck_and_compile():
     q, k, v = (draw((1, 20, 2, 40), torch.float32, i).requires_grad_() for i in range(3))
     torch.library.opcheck(A.attention_op, (q, k, v))
-    out, lse = A.attention_op(q, k, v)
+    out, lse2 = A.attention_op(q, k, v)
     torch.library.opcheck(
-        A.attention_backward_op, tuple(x.detach() for x in (q, k, v, out, lse, out))
+        A.attention_backward_op, tuple(x.detach() for x in (q, k, v, out, lse2, out))
     )
 
     def fn(q, k, v):
@@ -238,7 +239,7 @@ def test_autocast_takes_its_type_and_keeps_the_gradients():
 
 @pytest.mark.parametrize("d", range(8, 257, 8))
 def test_a_split_head_covers_it_without_waste(d):
-    low, high = A.split_head(d)
+    low, high = tiling.split_head(d)
     whole = max(16, 1 << (d - 1).bit_length())
     for part in (low, high):
         assert part == 0 or (part >= 16 and part & (part - 1) == 0)
@@ -254,49 +255,49 @@ def test_a_split_head_covers_it_without_waste(d):
 def test_heuristics_fit_what_they_are_for(kind, dtype):
     for d in range(8, 257, 8):
         for tq, tk in ((4096, 4096), (4096, 77), (64, 64), (1, 1), (16, 77)):
-            c = A.heuristic(kind, d, tq, tk, dtype)
+            c = tiling.heuristic(kind, d, tq, tk, dtype)
             assert c["num_warps"] in (4, 8) and 1 <= c["num_stages"] <= 4
             for side, t in (("M", tq), ("N", tk)):
                 size = c[side]
                 assert 16 <= size <= 128 and size & (size - 1) == 0
                 assert size == 16 or size < 2 * t  # no block is mostly empty
             # accumulators and operands of one program within the registers of its threads
-            width = sum(A.split_head(d))
+            width = sum(tiling.split_head(d))
             own = c["N"] if kind == "dkv" else c["M"]
             kept = {"forward": 1, "dq": 1, "dkv": 2}[kind]
             assert own * width * kept <= 255 * 32 * c["num_warps"]
 
 
 def test_a_tuned_configuration_is_used_and_a_bad_one_is_not(monkeypatch):
-    usual = A.heuristic("forward", 40, 64, 77, torch.float16)
+    usual = tiling.heuristic("forward", 40, 64, 77, torch.float16)
     own = usual | {"N": 16, "num_stages": 1}
     table = {}
-    monkeypatch.setattr(launch, "_table", lambda _: table)
+    monkeypatch.setattr(launch, "load_table", lambda _: table)
     monkeypatch.setattr(launch, "gpu_name", lambda _: "a card")
 
     class OnACard:
         shape, dtype, device = (1, 64, 1, 40), torch.float16, torch.device("cuda", 0)
 
-    monkeypatch.setattr(A, "multiprocessors", lambda _: 132)
+    monkeypatch.setattr(tiling, "multiprocessors", lambda _: 132)
 
-    def seen():
-        return A.configuration("forward", OnACard, 77)
+    def used():
+        return tiling.configuration("forward", OnACard, 77)
 
-    assert seen() == usual
+    assert used() == usual
     wrong = [{"M": 24}, {"M": 8}, {"N": "64"}, {"X": 1}, {"num_warps": 0}]
     for bad in ({"M": 64}, [], *(usual | w for w in wrong)):
-        table[A.key("forward", 40, 64, 77, torch.float16)] = bad
-        assert seen() == usual, bad
-    table[A.key("forward", 40, 64, 77, torch.float16)] = own
-    assert seen() == own
+        table[tiling.key("forward", 40, 64, 77, torch.float16)] = bad
+        assert used() == usual, bad
+    table[tiling.key("forward", 40, 64, 77, torch.float16)] = own
+    assert used() == own
     q, k = draw((1, 64, 1, 40), torch.float16, 1), draw((1, 77, 1, 40), torch.float16, 2)
-    monkeypatch.setattr(A, "configuration", lambda *_: own)
+    monkeypatch.setattr(forward, "configuration", lambda *_: own)
     assert torch.allclose(A.attention(q, k, k).float(), sdpa(q, k, k).float(), atol=2e-3)
 
 
 def test_few_heads_get_smaller_blocks():
     def rows(heads, tq, processors):
-        return A.heuristic("forward", 80, tq, tq, torch.float16, heads, processors)["M"]
+        return tiling.heuristic("forward", 80, tq, tq, torch.float16, heads, processors)["M"]
 
     assert rows(16, 4096, 132) == rows(16, 1024, 132) == 128
     assert rows(16, 256, 132) == 64 and rows(16, 256, 40) == 128

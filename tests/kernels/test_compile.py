@@ -36,7 +36,7 @@ def test_default_configurations_pass_the_gate(target, dtype, only, flash):
     table = [x for x in done.stdout.splitlines() if x.startswith("| ") and target in x]
     seen = {x.split(" | ")[0][2:] for x in table}
     assert seen >= {"forward_kernel", "dkv_kernel", "dq_kernel", "word_kernel"}
-    assert ("whole_kernel" in seen) == (only == "SD 1.5")
+    assert ("fused_fwd_kernel" in seen) == (only == "SD 1.5")
     unit = "HGMMA" if target == "sm_90" else "HMMA"
     flash = [x for x in table if x.startswith("| forward_kernel") and flash in x]
     assert flash and all(re.search(rf"\d+ {unit}", x) for x in flash)
@@ -58,13 +58,14 @@ def test_recording_launches_nothing_and_names_every_kernel():
         names |= {launch.kernel.__name__ for launch in log}
     assert names == {
         "forward_kernel", "delta_kernel", "dkv_kernel", "dq_kernel", "word_kernel",
-        "whole_kernel", "leaves_kernel", "merge_kernel", "apply_kernel",
-        "slope_kernel", "slope_merge_kernel", "dx_kernel",
+        "fused_fwd_kernel", "partials_kernel", "merge_kernel", "apply_kernel",
+        "bwd_partials_kernel", "bwd_merge_kernel", "dx_kernel",
     }  # fmt: skip
 
 
 def row(**changes):
     fields = {"op": "attention", "kernel": "forward_kernel", "shape": "s", "dtype": "fp16"}
+    fields["mode"] = "forward"
     figures = {"target": "sm_90", "registers": 200, "spilled": 0, "shared": 1, "matrix": "8 HGMMA"}
     return C.Row(**(fields | figures | changes))
 
@@ -74,9 +75,15 @@ def test_the_gate_notices_what_is_wrong():
     assert row(spilled=8).faults == ["spills 8 bytes"]
     assert row(shared=1 << 20).faults == ["takes 1048576 bytes of shared memory"]
     assert row(matrix="").faults == ["has no matrix instruction"]
-    assert not row(matrix="", op="group_norm").faults and not row(matrix="", dtype="fp32").faults
+    norm = row(matrix="", op="group_norm", kernel="apply_kernel")
+    assert not norm.faults and not row(matrix="", dtype="fp32").faults
+    assert not row(matrix="", kernel="delta_kernel").faults
     assert row(error="does not compile: x").faults == ["does not compile: x"]
-    for free in ({"target": "sm_75"}, {"dtype": "fp32"}, {"kernel": "dq_kernel"}):
+    for free in (
+        {"target": "sm_75"},
+        {"dtype": "fp32"},
+        {"kernel": "dq_kernel", "mode": "backward"},
+    ):
         assert not row(**free).gated
     assert "**fails**" in C.line(row(spilled=8))
     assert "**fails**" not in C.line(row(spilled=8, target="gfx942"))

@@ -1,5 +1,7 @@
 """GroupNorm + shift + SiLU against fp64, over shapes, layouts and types."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 from kernels import group_norm as G
 from kernels import launch
+from kernels.group_norm import forward, tiling
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -20,20 +23,20 @@ quick = settings(
 LAYOUTS = ["plain", "last", "sliced", "tokens", "flipped"]
 
 
-def draw(n, c, places, dtype, layout="plain", seed=0, mean=0.0, deviation=1.0):
-    """A random tensor (N, C, *places) that lies in memory as `layout` says."""
+def draw(n, c, spatial, dtype, layout="plain", seed=0, mean=0.0, deviation=1.0):
+    """A random tensor (N, C, *spatial) that lies in memory as `layout` says."""
     g = torch.Generator().manual_seed(seed)
-    if layout == "sliced":  # a window of a larger picture: no single stride walks its places
-        x = torch.randn(n + 1, c + 2, *(p + 1 for p in places), generator=g)
-        x = x[1:, 1:-1][(slice(None), slice(None), *(slice(0, p) for p in places))]
+    if layout == "sliced":  # a window of a larger picture: no single stride reaches all positions
+        x = torch.randn(n + 1, c + 2, *(p + 1 for p in spatial), generator=g)
+        x = x[1:, 1:-1][(slice(None), slice(None), *(slice(0, p) for p in spatial))]
     elif layout == "tokens":  # (N, T, C) seen as (N, C, T), what attention blocks have
-        x = torch.randn(n, *places, c, generator=g).movedim(-1, 1)
+        x = torch.randn(n, *spatial, c, generator=g).movedim(-1, 1)
     elif layout == "flipped":  # channels outermost
-        x = torch.randn(c, n, *places, generator=g).transpose(0, 1)
+        x = torch.randn(c, n, *spatial, generator=g).transpose(0, 1)
     else:
-        x = torch.randn(n, c, *places, generator=g)
+        x = torch.randn(n, c, *spatial, generator=g)
     x = (x.to(DEVICE) * deviation + mean).to(dtype)
-    if layout == "last" and len(places) == 2:
+    if layout == "last" and len(spatial) == 2:
         x = x.to(memory_format=torch.channels_last)
     return x
 
@@ -61,7 +64,7 @@ def double(*tensors):
     n=st.integers(1, 3),
     groups=st.sampled_from([1, 2, 3, 5]),
     of=st.sampled_from([1, 2, 3, 4, 8, 10, 20, 30]),
-    places=st.sampled_from([(), (1,), (7,), (4, 4), (5, 7), (16, 16), (2, 3, 4), (33, 31)]),
+    spatial=st.sampled_from([(), (1,), (7,), (4, 4), (5, 7), (16, 16), (2, 3, 4), (33, 31)]),
     layout=st.sampled_from(LAYOUTS),
     dtype=st.sampled_from(TYPES),
     affine=st.booleans(),
@@ -70,10 +73,10 @@ def double(*tensors):
     seed=st.integers(0, 10**6),
 )
 def test_forward_is_as_exact_as_pytorch(
-    judge, n, groups, of, places, layout, dtype, affine, silu, shift, seed
+    judge, n, groups, of, spatial, layout, dtype, affine, silu, shift, seed
 ):
     c = groups * of
-    x = draw(n, c, places, dtype, layout, seed, mean=2.0)
+    x = draw(n, c, spatial, dtype, layout, seed, mean=2.0)
     weight, bias, moved = parameters(n, c, shift, dtype, seed)
     if not affine:
         weight = bias = None
@@ -92,19 +95,19 @@ def test_forward_is_as_exact_as_pytorch(
     n=st.integers(1, 2),
     groups=st.sampled_from([1, 2, 3]),
     of=st.sampled_from([2, 4, 10, 20]),
-    places=st.sampled_from([(3,), (4, 4), (5, 7), (33, 31)]),
+    spatial=st.sampled_from([(3,), (4, 4), (5, 7), (33, 31)]),
     layout=st.sampled_from(LAYOUTS),
     dtype=st.sampled_from(TYPES),
     silu=st.booleans(),
     seed=st.integers(0, 10**6),
 )
 def test_gradients_are_as_exact_as_pytorchs(
-    judge, n, groups, of, places, layout, dtype, silu, seed
+    judge, n, groups, of, spatial, layout, dtype, silu, seed
 ):
     c = groups * of
-    x = draw(n, c, places, dtype, layout, seed, mean=1.0)
+    x = draw(n, c, spatial, dtype, layout, seed, mean=1.0)
     weight, bias, moved = parameters(n, c, True, dtype, seed)
-    dy = draw(n, c, places, dtype, LAYOUTS[seed % len(LAYOUTS)], seed + 7)
+    dy = draw(n, c, spatial, dtype, LAYOUTS[seed % len(LAYOUTS)], seed + 7)
 
     def gradients(fn, *inputs):
         inputs = [t.detach().requires_grad_() for t in inputs]
@@ -115,7 +118,7 @@ def test_gradients_are_as_exact_as_pytorchs(
     ours = gradients(G.group_norm, x, weight, bias, moved)
     other = gradients(theirs, x, weight, bias, moved)
     exact = gradients(G.reference, *double(x, weight, bias, moved))
-    # a sum over all places cancels; its terms do not
+    # a sum over all positions cancels; its terms do not
     sizes = (1, n * x[0, 0].numel() ** 0.5, n * x[0, 0].numel() ** 0.5, x[0, 0].numel() ** 0.5)
     for name, size, *three in zip(
         ("dx", "dweight", "dbias", "dshift"), sizes, ours, other, exact, strict=True
@@ -128,7 +131,7 @@ def test_gradients_are_as_exact_as_pytorchs(
 @pytest.mark.parametrize("shifted", [False, True])
 def test_a_large_mean_takes_no_digits(monkeypatch, layout, split, shifted):
     """Mean 10,000, deviation 0.1: a mean rounded to fp32 alone would be off by 0.005 deviations."""
-    monkeypatch.setattr(G, "one_launch", lambda *_: not split)
+    monkeypatch.setattr(tiling, "fits_one_launch", lambda *_: not split)
     x = draw(2, 8, (70, 70), torch.float32, layout, mean=10_000, deviation=0.1).requires_grad_()
     shift = 0.03 * draw(2, 8, (), torch.float32, seed=5) if shifted else None
     out = G.group_norm(x, 2, None, None, EPS, shift=shift)
@@ -151,7 +154,7 @@ def test_an_outlier_as_pivot_does_no_harm():
 
 
 def test_a_shift_of_another_type_keeps_its_gradient():
-    """Sums over all places pass what fp16 holds."""
+    """Sums over all positions pass what fp16 holds."""
     x = draw(1, 4, (16, 16), torch.float16)
     dy = torch.zeros_like(x)
     dy[:, 0] = 3000
@@ -193,27 +196,28 @@ def test_thousands_of_channels_a_group(judge):
 
 
 @pytest.mark.parametrize("layout", ["plain", "last"])
-@pytest.mark.parametrize("places", [(16, 16), (70, 70)])
-def test_the_split_of_the_work_changes_no_bit(monkeypatch, layout, places):
-    x = draw(2, 20, places, torch.float16, layout, mean=3.0)
+@pytest.mark.parametrize("spatial", [(16, 16), (70, 70)])
+def test_the_split_of_the_work_changes_no_bit(monkeypatch, layout, spatial):
+    x = draw(2, 20, spatial, torch.float16, layout, mean=3.0)
     weight, bias, moved = parameters(2, 20, True, torch.float16)
     seen = set()
     whole = None
     for one, each in ((True, 1), (False, 1), (False, 3), (False, 1000)):
-        monkeypatch.setattr(G, "one_launch", lambda *_, one=one: one)
-        monkeypatch.setattr(G, "leaves_each", lambda *_, each=each: each)
+        monkeypatch.setattr(tiling, "fits_one_launch", lambda *_, one=one: one)
+        monkeypatch.setattr(tiling, "partials_per_program", lambda *_, each=each: each)
         out = G.group_norm(x, 2, weight, bias, EPS, silu=True, shift=moved)
         whole = out if whole is None else whole
         assert torch.equal(out, whole), (one, each)
-        seen.add(G.Plan.of(x, 2).grid)
-    assert len(seen) > 1 or G.Plan.of(x, 2).cut.leaves == 1  # the work really was split
+        seen.add(tiling.Plan.of(x, 2).grid)
+    assert len(seen) > 1 or tiling.Plan.of(x, 2).tiles.partials == 1  # the work really was split
 
 
-def test_more_leaves_than_lanes_are_merged_in_parts(monkeypatch):
-    monkeypatch.setattr(G, "LEAF", 64)
-    monkeypatch.setattr(G, "LANES", 8)
+def test_more_partials_than_lanes_are_merged_in_turn(monkeypatch):
+    monkeypatch.setattr(tiling, "TILE", 64)
+    monkeypatch.setattr(tiling, "LANES", 8)
+    monkeypatch.setattr(forward, "LANES", 8)
     x = draw(1, 6, (40, 40), torch.float32, mean=5.0)
-    assert G.Plan.of(x, 2).cut.leaves > 8 * 8
+    assert tiling.Plan.of(x, 2).tiles.partials > 8 * 8
     out = G.group_norm(x, 2, None, None, EPS)
     assert torch.allclose(out, G.reference(x, 2, None, None, EPS), atol=1e-5)
 
@@ -281,47 +285,61 @@ def test_opcheck_and_compile():
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("of", [1, 4, 10, 20, 30, 60, 80])
 def test_tiles_cover_every_value_once(last, of):
-    for places in (1, 7, 64, 256, 1024, 4096, 9216, 262_144):
-        cut = G.tiles(of, 32, places, last, 2)
-        assert cut.places * cut.channels * cut.groups <= max(G.LEAF, 128 * cut.groups)
+    for spatial in (1, 7, 64, 256, 1024, 4096, 9216, 262_144):
+        cut = tiling.choose_tiles(of, 32, spatial, last, 2)
+        assert cut.spatial * cut.channels * cut.groups <= max(tiling.TILE, 128 * cut.groups)
         assert cut.channel_blocks * cut.channels >= of > (cut.channel_blocks - 1) * cut.channels
-        assert cut.place_blocks * cut.places >= places > (cut.place_blocks - 1) * cut.places
+        assert cut.spatial_blocks * cut.spatial >= spatial > (cut.spatial_blocks - 1) * cut.spatial
         if last:  # whole sectors of memory are read
             assert cut.channel_blocks == 1 and cut.groups * of * 2 >= 64
         for processors in (1, 68, 132):
-            each = G.leaves_each(cut, 64, processors)
-            assert 1 <= each <= cut.leaves
+            each = tiling.partials_per_program(cut, 64, processors)
+            assert 1 <= each <= cut.partials
 
 
 def test_small_groups_take_one_launch_and_large_ones_are_split():
-    unet = G.tiles(10, 32, 4096, False, 2)  # 320 channels at 64x64
-    vae = G.tiles(4, 32, 512 * 512, False, 2)  # 128 channels at 512x512
-    assert G.one_launch(unet) and not G.one_launch(vae)
-    assert 32 * -(-vae.leaves // G.leaves_each(vae, 32, 132)) >= 3 * 132  # every one is busy
+    unet = tiling.choose_tiles(10, 32, 4096, False, 2)  # 320 channels at 64x64
+    vae = tiling.choose_tiles(4, 32, 512 * 512, False, 2)  # 128 channels at 512x512
+    assert tiling.fits_one_launch(unet) and not tiling.fits_one_launch(vae)
+    chunks = -(-vae.partials // tiling.partials_per_program(vae, 32, 132))
+    assert 32 * chunks >= 3 * 132  # every multiprocessor is busy
 
 
 def test_tuned_files_are_looked_up_by_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "TUNED", tmp_path)
-    path = launch.gpu_file("NVIDIA H200")
+    path = launch.tuned_path("NVIDIA H200")
     assert path.name == "NVIDIA_H200.json"
     path.write_text('{"configurations": {"a": {"M": 64}}}')
-    launch.forget_tuned()
+    launch.clear_tuned_cache()
     monkeypatch.setattr(launch, "gpu_name", lambda _: "NVIDIA H200")
     card = torch.device("cuda", 0)
-    assert launch.tuned(card, "a", {"M": 16}) == {"M": 64}
-    assert launch.tuned(card, "b", {"M": 16}) is None and launch._table("other") == {}
-    assert launch.tuned(torch.device("cpu"), "a", {"M": 16}) is None
-    launch.forget_tuned()
+    assert launch.tuned_config(card, "a", {"M": 16}) == {"M": 64}
+    assert launch.tuned_config(card, "b", {"M": 16}) is None and launch.load_table("other") == {}
+    assert launch.tuned_config(torch.device("cpu"), "a", {"M": 16}) is None
+    launch.clear_tuned_cache()
+
+
+def test_tuned_files_of_older_versions_say_leaves(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, "TUNED", tmp_path)
+    old = {"configurations": {"group_norm/1024x4x1/leaves10": {"one_launch": False}}}
+    launch.tuned_path("a card").write_text(json.dumps(old))
+    launch.clear_tuned_cache()
+    monkeypatch.setattr(launch, "gpu_name", lambda _: "a card")
+    plan = tiling.Plan.of(draw(1, 40, (32, 32), torch.float16), 1)
+    assert tiling.key(plan) == "group_norm/1024x4x1/parts10"
+    found = launch.tuned_config(torch.device("cuda", 0), tiling.key(plan), {"one_launch": True})
+    assert found == {"one_launch": False}
+    launch.clear_tuned_cache()
 
 
 @pytest.mark.parametrize("text", ['{"configurations": {"a"', "{}", "[]", '{"configurations": 1}'])
 def test_a_damaged_tuned_file_is_passed_over_with_a_warning(monkeypatch, tmp_path, caplog, text):
     monkeypatch.setattr(launch, "TUNED", tmp_path)
-    launch.gpu_file("a card").write_text(text)
-    launch.forget_tuned()
-    assert launch._table("a card") == {} and launch._table("a card") == {}
+    launch.tuned_path("a card").write_text(text)
+    launch.clear_tuned_cache()
+    assert launch.load_table("a card") == {} and launch.load_table("a card") == {}
     assert caplog.text.count("passed over") == 1
-    launch.forget_tuned()
+    launch.clear_tuned_cache()
 
 
 BAD = {
@@ -339,9 +357,9 @@ BAD = {
         lambda x: {"x": x[:1, :1, :1].expand(1, 1 << 17, 1, 4), "groups": 1},
         "131072 channels a group",
     ),
-    "places": (
+    "spatial": (
         lambda x: {"x": x[:1, :1].as_strided((1, 8, 2**31), (0, 0, 0))},
-        "2147483648 places a channel; at most",
+        "2147483648 spatial positions; at most",
     ),
     "device": (lambda x: {"x": x.to("meta")}, "x is on meta: Triton kernels need a CUDA"),
 }

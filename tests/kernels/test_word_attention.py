@@ -71,7 +71,7 @@ def test_no_tensor_of_all_heads_is_made():
     """What is allocated: o, maps and one number a row and head; never (B, H, Tq, Tk)."""
     made = []
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             if isinstance(out, torch.Tensor) and out.numel() and "empty" in str(func):
@@ -79,7 +79,7 @@ def test_no_tensor_of_all_heads_is_made():
             return out
 
     q, k = draw((2, 64, 4, 16), torch.float16, 0), draw((2, 77, 4, 16), torch.float16, 1)
-    with Watch():
+    with Recorder():
         W.word_attention_op._init_fn(q, k, k)
     assert sorted(made) == sorted([(2, 64, 4, 16), (2, 64, 77), (2, 4, 64)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -273,3 +274,38 @@ def pairs(tmp_path_factory):
 def ldm_writer():
     """to_ldm(family, parts): the names and tensors of a single file."""
     return to_ldm
+
+
+@pytest.fixture
+def library_folder(tmp_path, monkeypatch, pairs):
+    """A working directory whose ./models holds one file of each kind, oddly sorted."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from pipeline.model_files import library
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(library, "EMBEDDED", tmp_path / "embedded")
+    place = tmp_path / "models"
+    (place / "Stable-diffusion/mine").mkdir(parents=True)
+    (place / ".hidden").mkdir()
+    shutil.copy(pairs("sd1").file, place / "Stable-diffusion/mine/one.safetensors")
+    shutil.copy(pairs("xl").file, place / "xl.safetensors")
+    shutil.copy(pairs("xl").file, place / ".hidden/no.safetensors")
+    shutil.copytree(pairs("sd2").folder, place / "two")
+    down = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    lora = {
+        f"{down}.lora_down.weight": torch.ones(2, 768),
+        f"{down}.lora_up.weight": torch.ones(8, 2),
+    }
+    save_file(lora, place / "detail.safetensors")
+    save_file(
+        {"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}, place / "bad.safetensors"
+    )
+    vae = load_file(pairs("sd1").folder / "vae/diffusion_pytorch_model.safetensors")
+    save_file(vae, place / "soft.safetensors")
+    save_file({"double_blocks.0.x": torch.ones(1)}, place / "flux.safetensors")
+    (place / "old.ckpt").write_bytes(b"\x80\x02")
+    (place / "broken.safetensors").write_bytes(bytes(20))
+    (place / "notes.txt").write_text("no model")
+    return place

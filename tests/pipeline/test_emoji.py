@@ -134,7 +134,7 @@ def models_options(sampler):
 def test_bench_compares_with_diffusers_on_the_same_folder(capsys):
     from pipeline.cli import bench
 
-    figures = bench.run("emoji", steps=2, repeats=1, device="cpu", dtype="fp32")
+    figures = bench.measure("emoji", steps=2, repeats=1, device="cpu", dtype="fp32")
     assert figures["difference"] < 1e-4 and figures["ratio"] > 0
     out = capsys.readouterr().out
     assert "diffusers takes" in out and "cold start" in out

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, InputError, load
-from pipeline.engine import Result, Step
+from pipeline.events import Result, Step
 from pipeline.samplers import SAMPLERS, unsupported
 
 
@@ -62,13 +62,13 @@ def test_prompt_guidance_and_negative_matter(models):
 
 
 def test_a_long_prompt_is_encoded_in_chunks(models):
-    from pipeline.prompt.encode import encode
+    from pipeline.prompt.encode import encode_prompts
     from pipeline.prompt.syntax import parse
 
-    long, empty, _ = encode(models.text, parse("apple " * 80, 1), parse("", 1))
+    long, empty, _ = encode_prompts(models.text, parse("apple " * 80, 1), parse("", 1))
     (context,), (uncond,) = long.contexts, empty.contexts
     assert context.shape == uncond.shape == (1, 154, context.shape[-1])
-    first = encode(models.text, parse("apple " * 75, 1), parse("", 1))[0].contexts[0]
+    first = encode_prompts(models.text, parse("apple " * 75, 1), parse("", 1))[0].contexts[0]
     assert torch.allclose(context[:, :77], first, atol=1e-5)
     assert models.generate(prompt="apple " * 80, steps=1, seed=1).images
 
@@ -111,18 +111,6 @@ def test_values_that_are_not_finite_end_in_a_sentence(models, monkeypatch):
         models.generate(steps=2, seed=1)
 
 
-def test_preview_is_near_the_decoded_picture(models):
-    """Fitted by least squares: closer to the decoded picture than a plain grey is."""
-    from pipeline.latents import vae
-    from pipeline.latents.preview import _colour_fields
-
-    picture = _colour_fields(5, 64)[4:]
-    latents = vae.encode(models.vae, picture)
-    seen = np.asarray(vae.to_image(vae.decode(models.vae, latents)), dtype=float)
-    guess = np.asarray(models.preview.image(latents, 64, 64), dtype=float)
-    assert np.abs(guess - seen).mean() < np.abs(seen - seen.mean((0, 1))).mean()
-
-
 def test_metadata_names_what_ran(models):
     ran = models.generate(steps=1, seed=1).metadata
     assert (ran["device"], ran["dtype"], ran["attention"]) == ("cpu", "float32", models.attention)
@@ -157,25 +145,3 @@ def test_words_of_a_long_prompt_stand_in_their_chunks(models):
     step = next(iter(models.stream(GenerateOptions(prompt="red apple " * 60), words=True)))
     assert step.words == ("red", "apple") * 60
     assert len(step.maps) == 120 and step.maps.sum() <= 64 * 1.001
-
-
-def test_maps_of_layers_are_brought_to_one_grid():
-    from pipeline.latents.preview import WordMaps
-
-    seen = WordMaps(64, 96)  # latents of a picture that is wider than high
-    for rows, columns in ((64, 96), (16, 24), (8, 12)):
-        maps = torch.zeros(2, rows * columns, 3)
-        maps[1, :, 0] = 1  # the first key everywhere
-        grid = maps[1, :, 1].view(rows, columns)
-        grid[:, : columns // 2] = 1  # the second in the left half
-        maps[0] = 7  # the unconditional picture is not looked at
-        seen(maps)
-    keys = seen.words([[0], [1], [2]])
-    assert keys.shape == (3, 16, 24)
-    assert torch.allclose(keys[0], torch.ones(16, 24), atol=1e-5) and (keys[2] == 0).all()
-    assert keys[1, :, :10].min() > 0.9 and keys[1, :, 14:].max() < 0.1
-    assert torch.allclose(seen.words([[0, 1]])[0], keys[0] + keys[1])
-    grids = seen.grids([[0], [1], [2]])
-    assert [g.shape[1:] for g in grids] == [(8, 12), (16, 24), (64, 96)]  # each as it was heard
-    assert all((g[1, :, : g.shape[2] // 2] == 1).all() and g[1].mean() == 0.5 for g in grids)
-    assert WordMaps(8, 8).words([[0]]) is None

@@ -1,4 +1,4 @@
-"""Low memory, and memory that runs out: free, sparing, then a sentence with a size that fits."""
+"""Low memory, and memory that runs out: retry with less, else a sentence with a size that fits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 
 from pipeline import oom
 from pipeline.errors import InputError
-from pipeline.loading import load as checkpoints
+from pipeline.loading.device import offload
+from pipeline.loading.load import load
 from pipeline.options import GenerateOptions
 
 ASK = {"prompt": "a red apple", "seed": 3, "steps": 2, "size": (64, 64)}
@@ -16,7 +17,7 @@ OPTIONS = GenerateOptions(**ASK)
 
 @pytest.fixture
 def models(tiny_model):
-    return checkpoints.load(tiny_model, device="cpu", dtype="fp32")
+    return load(tiny_model, device="cpu", dtype="fp32")
 
 
 def limit(monkeypatch, module, most):
@@ -74,7 +75,7 @@ def test_decoding_falls_back_to_tiles(models, monkeypatch):
 
 
 def test_low_memory_draws_the_same(tiny_model, models, monkeypatch):
-    low = checkpoints.load(tiny_model, device="cpu", dtype="fp32", low_memory=True)
+    low = load(tiny_model, device="cpu", dtype="fp32", low_memory=True)
     assert low.vae.use_tiling and low.vae.use_slicing
     whole, result = models.generate(**ASK), low.generate(**ASK)
     assert torch.equal(result.latents[0], whole.latents[0])
@@ -84,7 +85,7 @@ def test_offloaded_layers_draw_the_same(models):
     """As on a GPU with --low-memory: weights lie elsewhere and visit layer by layer."""
     whole = models.generate(**ASK)
     parts = {"unet": models.unet, "vae": models.vae, "text_encoder": models.text_encoder}
-    checkpoints.offload(parts, models.device)
+    offload(parts, models.device)
     assert next(models.unet.parameters()).device.type == "meta"
     result = models.generate(**ASK)
     assert torch.equal(result.latents[0], whole.latents[0])
@@ -102,6 +103,6 @@ def test_a_processor_has_words_of_its_own_for_it(models, monkeypatch):
 
 def test_what_fails_otherwise_is_not_memory():
     with pytest.raises(ValueError):
-        oom.sparing(lambda: int("x"), lambda: 1)
+        oom.retry_on_oom(lambda: int("x"), lambda: 1)
     with pytest.raises(torch.OutOfMemoryError):
-        oom.sparing(*[lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("x"))] * 2)
+        oom.retry_on_oom(*[lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("x"))] * 2)

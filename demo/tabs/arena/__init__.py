@@ -1,49 +1,42 @@
-"""Samplers and backends racing side by side."""
+"""The tab Arena: samplers or backends draw the same picture side by side."""
 
 from __future__ import annotations
 
-import tempfile
-import threading
 import time
-from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import gradio as gr
 
-from pipeline.errors import InputError
-from pipeline.introspection import arena as pipeline_arena
-from pipeline.options import GenerateOptions
+from pipeline.introspection import arena
+from pipeline.model import Models
 
-from ...server.api import GPU
-from ...server.runner import MODEL, Broken, broken
-from ...texts import language, say
-from ...ui import status as stage
+from ...page import Page
+from ...server.runner import MODEL_FIELDS
+from ...texts import request_language, say
 from ...ui import stop as stopping
-from . import texts  # noqa: F401
-from . import view as arena
+from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
+from ...ui.listeners import GPU, PRIVATE
+from ...ui.status import error_line, idle_frame, status_line
+from ...ui.tab import Tab
+from . import texts
+from .api import SAMPLERS, add_endpoint
+from .charts import explain_backends, explain_samplers, render_curves
+from .race_events import Entries
+from .races import Races
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 PROMPT, SEED = "a red apple on a blue background", "1"
-LANES = ("Euler a", "DDIM", "DPM++ 2M", "UniPC")
 PRESS = "() => document.querySelector('#arena-go').click()"
 FIELDS = ("prompt", "negative", "steps", "cfg", "seed")
-SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two pictures of the race, and of its curves
-KEPT = 32  # references of earlier races
+SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two updates of the pictures, and of the curves
+EMPTY_STEPS = 20  # of the empty plots
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
-    i18n, shelf = page.i18n, page.shelf
-    references = References()
-
-    @page.paint.on_device
-    def compete(task: str, options, names: tuple, folder: str, given: tuple, reference):
-        models = shelf.get(*names)
-        if isinstance(given[0], pipeline_arena.Rival):
-            events = pipeline_arena.race_backends(models, options, given)
-        else:
-            events = pipeline_arena.race(models, options, given, reference)
-        yield from arena.news(events, folder, given)
+    i18n = page.i18n
+    races = Races(page.model_cache, page.runner)
 
     with gr.Column(elem_id="gb-arena", min_width=0):
         with gr.Column(elem_id="arena-ask", elem_classes="gb-card", min_width=0):
@@ -51,8 +44,8 @@ def tab(page) -> None:
             with gr.Row():
                 form |= {name: _field(i18n, name) for name in FIELDS[2:]}
             lanes = gr.Dropdown(
-                [lane.label for lane in pipeline_arena.every()],
-                value=list(LANES),
+                [entry.label for entry in arena.all_entries()],
+                value=list(SAMPLERS),
                 multiselect=True,
                 label=i18n("arena_lanes"),
                 info=i18n("arena_lanes_hint"),
@@ -68,10 +61,10 @@ def tab(page) -> None:
             )
         with gr.Column(elem_id="arena-see", elem_classes="gb-card", min_width=0):
             view = gr.HTML(
-                stage.idle(i18n("arena_idle")), apply_default_css=False, elem_id="arena-view"
+                idle_frame(i18n("arena_idle")), apply_default_css=False, elem_id="arena-view"
             )
             status = gr.HTML(
-                stage.line("ready", i18n("ready")),
+                status_line("ready", i18n("ready")),
                 apply_default_css=False,
                 elem_id="arena-status",
             )
@@ -86,124 +79,92 @@ def tab(page) -> None:
         report = gr.HTML(apply_default_css=False, elem_id="arena-report")
         notes = gr.HTML(apply_default_css=False, elem_id="arena-notes")
 
-    def idle(request: gr.Request):
-        tongue = language(request)
-        return arena.curves((), (), 20, tongue), arena.said(tongue)
+    def show_empty(request: gr.Request) -> tuple[str, str]:
+        language = request_language(request)
+        return render_curves((), (), EMPTY_STEPS, language), explain_samplers(language)
 
-    gr.on(None, idle, None, [report, notes], queue=False, **PRIVATE)
+    gr.on(None, show_empty, None, [report, notes], queue=False, **PRIVATE)
 
-    def wait(request: gr.Request):
-        return stage.line("running", say("waiting", language(request)))
+    def wait(request: gr.Request) -> str:
+        return status_line("running", say("waiting", request_language(request)))
 
-    def shown(given_of, request: gr.Request, model, vae, *values):
-        """Streams a race. given_of(models): who races; a failure keeps what is on the page."""
-        tongue = language(request)
-        yield {status: stage.line("running", say("starting", tongue))}
+    def stream_race(
+        entries_of: Callable[[Models], Entries],
+        request: gr.Request,
+        model: str,
+        vae: str,
+        *values: str,
+    ) -> Iterator[dict[Any, Any]]:
+        """Stream a race. A failure keeps what is on the page and says why."""
+        language = request_language(request)
+        yield {status: status_line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
         try:
-            with broken():
-                names, models, options = asked(shelf, fields)
-                given = given_of(models)
-            size = options.width, options.height
-            board = arena.Board(given, options.steps, size, tongue)
-            key, reference = None, None
-            if not board.backends:
-                key, reference = references.find(models, options)
-            if reference is not None:
-                board.know(reference)
-            pictured = plotted = 0.0
-            with (
-                tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
-                closing(compete("arena", options, names, folder, given, reference)) as events,
-            ):
-                explained = arena.said(tongue)
-                if board.backends:
-                    explained = arena.said_of_backends(models, tongue)
-                first = {view: board.lanes(), report: board.report(), notes: explained}
-                yield first | {files: gr.update(visible=False)}
-                for news in events:
-                    board.take(news)
-                    if isinstance(news.event, pipeline_arena.Reference):
-                        references.keep(key, news.event)
-                    now, updates = time.monotonic(), {}
-                    if now - pictured >= SHOW_EVERY:
-                        pictured = now
-                        updates = {view: board.lanes(), status: board.running()}
-                    if updates and now - plotted >= PLOT_EVERY:
-                        plotted = now
-                        updates[report] = board.report()
-                    if updates:
+            with hide_internal_errors():
+                names, models, options = races.resolve(fields)
+                entries = entries_of(models)
+            shown = plotted = 0.0
+            with closing(races.stream(names, models, options, entries, language)) as views:
+                for race in views:
+                    now = time.monotonic()
+                    if race.finished:
+                        yield {
+                            view: race.render_lanes(),
+                            status: race.done_line(),
+                            report: race.render_report(),
+                            files: gr.update(value=race.files(), visible=True),
+                        }
+                    elif not shown:
+                        shown = now
+                        about = explain_samplers(language)
+                        if race.of_backends:
+                            about = explain_backends(models, language)
+                        yield {
+                            view: race.render_lanes(),
+                            report: race.render_report(),
+                            notes: about,
+                            files: gr.update(visible=False),
+                        }
+                    elif now - shown >= SHOW_EVERY:
+                        shown = now
+                        updates = {view: race.render_lanes(), status: race.progress_line()}
+                        if now - plotted >= PLOT_EVERY:
+                            plotted = now
+                            updates[report] = race.render_report()
                         yield updates
-                yield {
-                    view: board.lanes(),
-                    status: board.done(),
-                    report: board.report(),
-                    files: gr.update(value=[t.file for t in board.tracks if t.file], visible=True),
-                }
-        except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
-            yield {status: stage.error(sentence)}
-            raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
+        except FAILURES as error:
+            sentence = error_sentence(error, language)
+            yield {status: error_line(sentence)}
+            raise error_toast(sentence, language) from None
 
-    def of_samplers(request: gr.Request, model, vae, chosen, *values):
-        yield from shown(
-            lambda models: pipeline_arena.lanes(chosen or ()), request, model, vae, *values
+    def race_samplers(
+        request: gr.Request, model: str, vae: str, chosen: list[str] | None, *values: str
+    ) -> Iterator[dict[Any, Any]]:
+        yield from stream_race(
+            lambda models: arena.parse_entries(chosen or ()), request, model, vae, *values
         )
 
-    def of_backends(request: gr.Request, model, vae, *values):
-        yield from shown(pipeline_arena.rivals, request, model, vae, *values)
+    def race_backends(
+        request: gr.Request, model: str, vae: str, *values: str
+    ) -> Iterator[dict[Any, Any]]:
+        yield from stream_race(arena.backend_pairs, request, model, vae, *values)
 
     outputs = [view, status, report, notes, files]
-    who = [page.form[name] for name in MODEL]
+    model_and_vae = [page.form[name] for name in MODEL_FIELDS]
     runs = []
-    for button, run, more in ((go, of_samplers, [lanes]), (backends, of_backends, [])):
+    for button, run, more in ((go, race_samplers, [lanes]), (backends, race_backends, [])):
         waiting = button.click(wait, None, status, queue=False, trigger_mode="once", **PRIVATE)
-        inputs = [*who, *more, *form.values()]
+        inputs = [*model_and_vae, *more, *form.values()]
         runs.append(waiting.then(run, inputs, outputs, **PRIVATE, **GPU))
 
     form["prompt"].submit(None, js=PRESS)
 
     stopping.wire(stop, status, runs, "arena_stopped")
-    _endpoint(shelf, references, compete)
+    add_endpoint(races)
 
 
-class References:
-    """Those of earlier races by what they depend on; the one used longest ago makes room."""
-
-    def __init__(self):
-        self._kept: OrderedDict[tuple, pipeline_arena.Reference] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def find(self, models, options) -> tuple[tuple, pipeline_arena.Reference | None]:
-        """The key of settled options, and the reference if it is known."""
-        key = pipeline_arena.key(models, options)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return key, self._kept.get(key)
-
-    def keep(self, key: tuple, reference: pipeline_arena.Reference) -> None:
-        with self._lock:
-            self._kept[key] = reference
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-
-
-def asked(shelf, fields: dict) -> tuple[tuple, object, GenerateOptions]:
-    """The model's names, the model, and settled options; empty fields are the model's own."""
-    given = {}
-    for name, value in fields.items():
-        value = value.strip() if isinstance(value, str) else value
-        if name not in MODEL and value not in (None, ""):
-            given[name] = value
-    options = GenerateOptions(**given)
-    names = tuple(fields.get(name) or None for name in MODEL)
-    models = shelf.get(*names)
-    return names, models, pipeline_arena.settled(models, options)
-
-
-def _field(i18n, name: str) -> gr.Textbox:
-    """Text, or a number that may be left out: an empty number field would be sent as 0."""
+def _field(i18n: gr.I18n, name: str) -> gr.Textbox:
+    """Build a text box, for numbers too: an empty number field would be sent as 0."""
     value = {"prompt": PROMPT, "seed": SEED}.get(name, "")
     hints = {"seed": "seed_hint", "steps": "auto_takes", "cfg": "auto_takes"}
     return gr.Textbox(
@@ -217,69 +178,4 @@ def _field(i18n, name: str) -> gr.Textbox:
     )
 
 
-def _endpoint(shelf, references: References, compete) -> None:
-    """`/race`, for clients and MCP."""
-
-    def race(
-        prompt: str,
-        lanes: str = ", ".join(LANES),
-        negative: str = "",
-        steps: float | None = None,
-        cfg: float | None = None,
-        seed: float | None = None,
-        width: float | None = None,
-        height: float | None = None,
-        model: str | None = None,
-        vae: str | None = None,
-    ):
-        """Let samplers race from one noise, each against a reference of 200 steps.
-
-        Args:
-            prompt: What the pictures show; may be empty.
-            lanes: Two to six samplers, each with a schedule or without: Euler a, DPM++ 2M Karras.
-            negative: What they shall not show.
-            steps: Steps of each sampler; left out: what suits the model.
-            cfg: Guidance scale; left out: what suits the model.
-            seed: The seed that all have in common; left out: a random one.
-            width: Pixels; left out: what suits the model.
-            height: Pixels; left out: what suits the model.
-            model: A name of the page's models; the first one if left out.
-            vae: A name of the page's autoencoders; the model's own if left out.
-
-        Returns:
-            The pictures as PNG files that hold their parameters; and for each lane its noise
-            levels, and after each model call its distance to the reference.
-        """
-        fields = dict(prompt=prompt, negative=negative, steps=steps, cfg=cfg, seed=seed)
-        fields |= dict(width=width, height=height, model=model, vae=vae)
-        try:
-            with broken():
-                given = pipeline_arena.lanes(filter(None, map(str.strip, lanes.split(","))))
-                names, models, options = asked(shelf, fields)
-                key, reference = references.find(models, options)
-            board = arena.Board(given, options.steps, (options.width, options.height), "en")
-            with (
-                tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
-                closing(compete("arena", options, names, folder, given, reference)) as events,
-            ):
-                told = 0.0
-                for news in events:
-                    board.take(news)
-                    if isinstance(news.event, pipeline_arena.Reference):
-                        references.keep(key, news.event)
-                    if time.monotonic() - told >= SHOW_EVERY:
-                        told = time.monotonic()
-                        yield [], {}  # so that a cancelled or lost client stops the work
-                yield [track.file for track in board.tracks], board.told()
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Broken:
-            raise gr.Error(say("broken", "en"), print_exception=False) from None
-
-    with gr.Row(visible=False):
-        inputs = [gr.Textbox(label="prompt"), gr.Textbox(", ".join(LANES), label="lanes")]
-        inputs += [gr.Textbox("", label="negative")]
-        inputs += [gr.Number(None, label=n) for n in ("steps", "cfg", "seed", "width", "height")]
-        inputs += [gr.Textbox(None, label=n) for n in MODEL]
-        outputs = [gr.Gallery(label="pictures", format="png"), gr.JSON(label="lanes")]
-        gr.Button().click(race, inputs, outputs, api_name="race", **GPU)
+TAB = Tab(title=("Arena", "竞技场"), build=build, texts=texts.TEXTS)

@@ -1,9 +1,6 @@
-"""Words of the tab Arena in English and Chinese, see texts.py."""
+"""Texts of the tab Arena in English and Chinese."""
 
-from ...texts import add
-
-TEXTS = {
-    "tab_arena": ("Arena", "竞技场"),
+TEXTS = {  # key: (English, Chinese)
     # who races
     "arena_lanes": ("Lanes", "赛道"),
     "arena_lanes_hint": (
@@ -88,5 +85,3 @@ TEXTS = {
         "{other} 的引导方式不同，也是如此。",
     ),
 }
-
-add(TEXTS)

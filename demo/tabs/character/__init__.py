@@ -1,31 +1,35 @@
-"""A specific character: a LoRA is trained on a handful of pictures, then used in the prompt."""
+"""The tab Character: a LoRA is trained on a handful of pictures, then used in the prompt."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from pipeline.errors import InputError
+from ...page import Page
+from ...texts import request_language, say
+from ...ui.failures import (
+    FAILURES,
+    error_sentence,
+    error_toast,
+)
+from ...ui.images import data_url
+from ...ui.listeners import PRIVATE, UNQUEUED
+from ...ui.status import error_line, idle_frame, preview_frame, status_line
+from ...ui.tab import Tab
+from . import texts
+from .api import add_endpoint
+from .training import TEXTS, TRAIN, train
+from .view import done_line, lora_tag, progress_line
 
-from ...server.runner import Broken, broken, data_url
-from ...texts import language, say
-from ...ui import status as stage
-from . import view as character
-
-TRAIN = {"concurrency_id": "train", "concurrency_limit": 1}  # one training at a time
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
-MOST_STEPS, MOST_PICTURES = 2000, 50  # a server has other visitors, too
-SHOW_EVERY = 0.5  # seconds between two words on how far it is
-PREVIEWS = 4
-SIDE = 256  # pixels of a preview
-NUMBERS = ("steps", "rank", "prior_count")
-TEXTS = ("name", "prompt", "prior_prompt")
+SHOW_EVERY = 0.5  # seconds between two updates of the status line
+PREVIEW_SIDE = 256  # pixels
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-character", min_width=0):
@@ -58,12 +62,12 @@ def tab(page) -> None:
                 )
         with gr.Column(elem_classes="gb-card", min_width=0):
             view = gr.HTML(
-                stage.idle(i18n("character_idle")),
+                idle_frame(i18n("character_idle")),
                 apply_default_css=False,
                 elem_id="character-view",
             )
             status = gr.HTML(
-                stage.line("ready", i18n("ready")),
+                status_line("ready", i18n("ready")),
                 apply_default_css=False,
                 elem_id="character-status",
             )
@@ -78,178 +82,68 @@ def tab(page) -> None:
     learned = gr.State("")  # what to write into the prompt
     last = gr.State(0)  # the step that was shown last
 
-    def run(request: gr.Request, model, vae, pictures, again, *values):
-        tongue, losses, shown = language(request), [], 0.0
-        yield {status: stage.line("running", say("starting", tongue)), last: 0}
-        given = {k: (v or "").strip() for k, v in zip(form, values, strict=True)}
+    def run(
+        request: gr.Request, model: str, vae: str, pictures: list[str], again: bool, *values: str
+    ) -> Iterator[dict[Any, Any]]:
+        """Stream the training: status line, loss, previews, at last the files."""
+        from pipeline.training.lora.train import Trained
+
+        language, shown = request_language(request), 0.0
+        losses: list[float] = []
+        yield {status: status_line("running", say("starting", language)), last: 0}
+        given: dict[str, Any] = {
+            name: (value or "").strip() for name, value in zip(form, values, strict=True)
+        }
         given |= {"images": pictures, "resume": again, "model": model, "vae": vae}
         try:
-            for event in train(page.shelf, given):
-                if hasattr(event, "path"):
+            for event in train(page.model_cache, given):
+                if isinstance(event, Trained):
                     yield {
-                        status: character.done(event, tongue, losses),
+                        status: done_line(event, language, losses),
                         files: [str(event.path), str(event.other)],
                         made: gr.update(visible=True),
-                        learned: f"{given['prompt']} {character.tag(event.name)}",
+                        learned: f"{given['prompt']} {lora_tag(event.name)}",
                     }
                     continue
                 if event.mean is not None:
                     losses.append(event.mean)
-                updates = {}
+                updates: dict[Any, Any] = {}
                 if event.preview is not None:
-                    updates[view] = _preview(event.preview, tongue)
+                    updates[view] = _preview(event.preview, language)
                 if updates or time.monotonic() - shown >= SHOW_EVERY:
                     shown = time.monotonic()
-                    said = character.running(event, tongue, losses)
-                    yield updates | {status: said, last: event.step}
-        except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
-            yield {status: stage.error(sentence)}
-            raise gr.Error(sentence, title=say("error", tongue), print_exception=False) from None
+                    line = progress_line(event, language, losses)
+                    yield updates | {status: line, last: event.step}
+        except FAILURES as error:
+            sentence = error_sentence(error, language)
+            yield {status: error_line(sentence)}
+            raise error_toast(sentence, language) from None
 
-    def halted(step: int, request: gr.Request):
-        return stage.line("stopped", say("character_stopped", language(request), step=step))
+    def halted(step: int, request: gr.Request) -> str:
+        return status_line(
+            "stopped", say("character_stopped", request_language(request), step=step)
+        )
 
     box = page.form
     running = go.click(
         run,
         [box["model"], box["vae"], images, resume, *form.values()],
         [status, view, files, made, learned, last],
-        api_visibility="private",
-        show_progress="hidden",
+        **PRIVATE,
         **TRAIN,
     )
-    stop.click(halted, last, status, cancels=[running], queue=False, **PRIVATE)
+    stop.click(halted, last, status, cancels=[running], **UNQUEUED)
     use.click(
         lambda words: (words, gr.Tabs(selected="generate")),
         learned,
         [box["prompt"], page.tabs],
-        queue=False,
-        **PRIVATE,
+        **UNQUEUED,
     )
-    _endpoint(page.shelf)
+    add_endpoint(page.model_cache)
 
 
-def train(shelf, given: dict) -> Iterator:
-    """Events of training/lora/train.py. InputError for what the user can mend, Broken for
-    the rest. given: fields of its LoraOptions, "model" and "vae" as the shelf knows them."""
-    options = {k: given[k] for k in TEXTS if given.get(k)}
-    for name in NUMBERS:
-        value = given.get(name)
-        if value in (None, ""):
-            continue
-        try:
-            options[name] = int(str(value))
-        except ValueError:
-            raise InputError(f"{name} must be a whole number, not {str(value)[:60]!r}.") from None
-    images = [str(path) for path in given.get("images") or ()]
-    for name in ("name", "prompt"):
-        if not options.get(name):
-            raise InputError(f"There is no {name}: {_WANTED[name]}.")
-    if not images:
-        raise InputError("There are no pictures: give a handful that show the character.")
-    if len(images) > MOST_PICTURES:
-        raise InputError(f"{len(images)} pictures are too many; at most {MOST_PICTURES} are taken.")
-    if options.get("steps", 1) > MOST_STEPS:
-        raise InputError(
-            f"{options['steps']} steps are too many for this page, at most {MOST_STEPS}; the"
-            " command line takes more."
-        )
-    if os.environ.get("SPACES_ZERO_GPU"):
-        raise InputError(
-            "This server has a GPU for seconds at a time only; train on a machine of your own."
-        )
-    with broken():
-        from pipeline.training.lora import train as lora
-
-        models = shelf.get(given.get("model") or None, given.get("vae") or None)
-        asked = lora.LoraOptions(
-            images=images, previews=PREVIEWS, resume=bool(given.get("resume")), **options
-        )
-        events = lora.train(models, asked)
-        try:
-            yield from events
-        finally:
-            events.close()
-
-
-_WANTED = {
-    "name": "say what the character's file shall be called, such as zog",
-    "prompt": "say how the character is asked for, such as 'zog the striped creature'",
-}
-
-
-def _endpoint(shelf) -> None:
-    """`/train_lora`, for clients and MCP."""
-
-    def train_lora(
-        images: list[str],
-        name: str,
-        prompt: str,
-        steps: float | None = None,
-        rank: float | None = None,
-        prior_prompt: str = "",
-        prior_count: float | None = None,
-        resume: bool = False,
-        model: str | None = None,
-    ):
-        """Train a LoRA that teaches a model one character from a handful of pictures.
-
-        Args:
-            images: Pictures that show the character, two or more.
-            name: What the LoRA is called; then <lora:name:0.8> in a prompt draws the character.
-            prompt: How the character is asked for, a word that the model does not know in it.
-            steps: Training steps; left out: what suits the model.
-            rank: Rank of the matrices; left out: what suits the model.
-            prior_prompt: What the character is one of, for prior preservation; may be empty.
-            prior_count: Pictures of that class which the model draws first.
-            resume: Whether to go on with a run of this name that was stopped.
-            model: A name of the page's models; the first one if left out.
-
-        Returns:
-            The files, in peft's names and in those of A1111 and ComfyUI, and how to use them.
-        """
-        given = {
-            "images": images,
-            "name": name,
-            "prompt": prompt,
-            "steps": None if steps is None else f"{steps:g}",
-            "rank": None if rank is None else f"{rank:g}",
-            "prior_prompt": prior_prompt,
-            "prior_count": None if prior_count is None else f"{prior_count:g}",
-            "resume": resume,
-            "model": model,
-        }
-        try:
-            for event in train(shelf, given):
-                if hasattr(event, "path"):
-                    text = f"{prompt} {character.tag(event.name)}"
-                    yield [str(event.path), str(event.other)], text
-                else:
-                    yield [], ""
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Broken:
-            raise gr.Error(say("broken", "en"), print_exception=False) from None
-
-    with gr.Row(visible=False):
-        inputs = [
-            gr.File(label="images", file_count="multiple"),
-            gr.Textbox(label="name"),
-            gr.Textbox(label="prompt"),
-            gr.Number(None, label="steps"),
-            gr.Number(None, label="rank"),
-            gr.Textbox("", label="prior_prompt"),
-            gr.Number(None, label="prior_count"),
-            gr.Checkbox(False, label="resume"),
-            gr.Textbox(None, label="model"),
-        ]
-        outputs = [gr.File(label="files", file_count="multiple"), gr.Textbox(label="use")]
-        gr.Button().click(train_lora, inputs, outputs, api_name="train_lora", **TRAIN)
-
-
-def _text(i18n, name: str, placeholder: str | None = None) -> gr.Textbox:
-    """Text or a number that may be left out: an empty number field would be sent as 0."""
+def _text(i18n: gr.I18n, name: str, placeholder: str | None = None) -> gr.Textbox:
+    """Build a text box, for numbers too: an empty number field would be sent as 0."""
     return gr.Textbox(
         label=i18n(f"character_{name}"),
         info=i18n(f"character_{name}_hint"),
@@ -260,7 +154,8 @@ def _text(i18n, name: str, placeholder: str | None = None) -> gr.Textbox:
     )
 
 
-def _preview(picture, tongue: str) -> str:
-    alt = say("character_preview", tongue)
-    source = data_url(picture, SIDE)
-    return f'<div class="gb-stage gb-live"><img src="{source}" alt="{alt}"></div>'
+def _preview(picture: Image.Image, language: str) -> str:
+    return preview_frame(data_url(picture, PREVIEW_SIDE), say("character_preview", language))
+
+
+TAB = Tab(title=("Character", "角色"), build=build, texts=texts.TEXTS)

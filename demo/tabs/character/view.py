@@ -1,54 +1,38 @@
-"""How far the training of a character is, as HTML."""
+"""The progress of a character's training, as HTML."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from ...texts import say
-from ...ui import status
+from ...ui.loss_curve import loss_curve
+from ...ui.status import status_line, warning_list
 
-CURVE = (320, 60)  # the picture of the loss, in its own units
+if TYPE_CHECKING:
+    from pipeline.training.lora.train import Progress, Trained
 
 
-def running(event, tongue: str, losses: list[float]) -> str:
-    """The status line and, from two steps on, how the loss falls. event: a Progress."""
+def progress_line(event: Progress, language: str, losses: Sequence[float]) -> str:
+    """Return the status line during a training with the curve of the loss below it."""
     if event.loss is None:
-        what = say("character_class", tongue)
+        what = say("character_class", language)
     else:
-        what = say("step", tongue, index=event.step, total=event.total)
-    right = say("seconds", tongue, seconds=event.seconds)
-    notes = status.warnings(event.notes)
-    share = event.step / event.total
-    return status.line("running", what, right, share, curve(losses, tongue) + notes)
+        what = say("step", language, index=event.step, total=event.total)
+    right = say("seconds", language, seconds=event.seconds)
+    below = loss_curve(losses, language) + warning_list(event.notes)
+    return status_line("running", what, right, event.step / event.total, below)
 
 
-def done(event, tongue: str, losses: list[float]) -> str:
-    """event: a Trained."""
-    what = say("character_done", tongue, tag=escape(tag(event.name)))
-    right = say("seconds", tongue, seconds=event.seconds)
-    below = curve(losses, tongue) + status.warnings(event.notes)
-    return status.line("done", what, right, 1.0, below)
+def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
+    """Return the status line after a training, which says what to write into a prompt."""
+    what = say("character_done", language, tag=escape(lora_tag(event.name)))
+    right = say("seconds", language, seconds=event.seconds)
+    below = loss_curve(losses, language) + warning_list(event.notes)
+    return status_line("done", what, right, 1.0, below)
 
 
-def tag(name: str) -> str:
-    """What puts the character into a prompt."""
+def lora_tag(name: str) -> str:
+    """Return the tag that applies the LoRA when it stands in a prompt."""
     return f"<lora:{name}:0.8>"
-
-
-def curve(losses: list[float], tongue: str) -> str:
-    """The mean loss over the steps, as a line."""
-    if len(losses) < 2:
-        return ""
-    width, height = CURVE
-    low, high = min(losses), max(losses)
-    span = (high - low) or 1.0
-    points = " ".join(
-        f"{i * width / (len(losses) - 1):.1f},{height - (x - low) / span * height:.1f}"
-        for i, x in enumerate(losses)
-    )
-    alt = say("character_loss", tongue, first=losses[0], last=losses[-1])
-    return (
-        f'<figure class="gb-loss"><svg viewBox="-2 -2 {width + 4} {height + 4}" role="img"'
-        f' aria-label="{alt}" preserveAspectRatio="none"><polyline points="{points}"/></svg>'
-        f"<figcaption>{alt}</figcaption></figure>"
-    )

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import gradio as gr
 
-from . import chapter_parts, more_texts, texts  # noqa: F401
-from .chapters import CHAPTERS
+from ...page import Page
+from ...ui.listeners import UNQUEUED
+from ...ui.tab import Tab
+from . import chapter_parts
+from .chapters import CHAPTERS, chapter_texts
+from .texts import TEXTS
 
 TO_TOP = "() => { document.querySelector('#gb-zero').scrollIntoView({behavior: 'smooth'}); }"
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n, keys = page.i18n, list(CHAPTERS)
     with gr.Column(elem_id="gb-zero", min_width=0):
@@ -21,7 +25,7 @@ def tab(page) -> None:
         with gr.Tabs(elem_id="zero-chapters", overflow_behavior="wrap") as chapters:
             for key, following in zip(keys, [*keys[1:], None], strict=True):
                 with gr.Tab(i18n(f"zero_{key}_title"), id=key, elem_id=f"zero-{key}"):
-                    CHAPTERS[key](page)
+                    CHAPTERS[key].build(page)
                     if following:
                         _go_on(i18n, chapters, following)
 
@@ -31,6 +35,7 @@ def _go_on(i18n, chapters: gr.Tabs, key: str) -> None:
     button = gr.Button(
         i18n(f"zero_{key}_title"), elem_id=f"zero-to-{key}", elem_classes="gb-onward"
     )
-    button.click(lambda: gr.Tabs(selected=key), None, chapters, **chapter_parts.PRIVATE).then(
-        None, js=TO_TOP
-    )
+    button.click(lambda: gr.Tabs(selected=key), None, chapters, **UNQUEUED).then(None, js=TO_TOP)
+
+
+TAB = Tab(title=("From zero", "从零讲起"), build=build, texts=TEXTS | chapter_texts())

@@ -6,23 +6,23 @@ import ast
 import base64
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
-from pipeline.errors import InputError
-
-from ...server.api import GPU
-from ...server.runner import Broken, Finished, broken
-from ...texts import language, say
-from ...ui import status as stage
+from ...events import Finished
+from ...texts import request_language, say
+from ...ui.failures import FAILURES, error_sentence, hide_internal_errors
+from ...ui.listeners import GPU, PRIVATE
+from ...ui.status import error_line, progress_line, status_line
 
 ROOT = Path(__file__).parents[3]
 BOOK = Path(__file__).with_name("book.js").read_text(encoding="utf-8")
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def prose(i18n, *keys: str) -> None:
@@ -45,9 +45,18 @@ def places(i18n, *rows: tuple[str, str]) -> gr.HTML:
     return html(title + items, elem_classes="gb-places")
 
 
+def locations(*objects: Callable[..., Any]) -> list[tuple[str, str]]:
+    """Return (file, qualified name) of functions and classes of this repository, for `places`."""
+    files = [Path(sys.modules[one.__module__].__file__ or "") for one in objects]
+    return [
+        (file.relative_to(ROOT).as_posix(), one.__qualname__)
+        for file, one in zip(files, objects, strict=True)
+    ]
+
+
 def status(i18n, elem_id: str) -> gr.HTML:
     """The line that says how far something is, and what went wrong."""
-    return html(stage.line("ready", i18n("ready")), elem_id=elem_id, elem_classes="gb-zero-status")
+    return html(status_line("ready", i18n("ready")), elem_id=elem_id, elem_classes="gb-zero-status")
 
 
 def book(elem_id: str) -> gr.HTML:
@@ -69,46 +78,44 @@ def pages(html: str, label: str, frames: list[dict[str, str]], at: int = 0) -> s
 
 
 def on_device(trigger: Callable, work: Callable, inputs: list, outputs: list, status: gr.HTML):
-    """Let an event run `work(tongue, *values)`, which yields updates, on the device; gives the
+    """Let an event run `work(language, *values)`, which yields updates, on the device; gives the
     listener. What fails is one sentence in `status`."""
 
     def run(request: gr.Request, *values):
-        tongue = language(request)
-        yield {status: stage.line("running", say("zero_working", tongue))}
+        language = request_language(request)
+        yield {status: status_line("running", say("zero_working", language))}
         try:
-            with broken():
-                yield from work(tongue, *values)
-        except (InputError, Broken) as error:
-            sentence = str(error) if isinstance(error, InputError) else say("broken", tongue)
-            yield {status: stage.error(sentence)}
+            with hide_internal_errors():
+                yield from work(language, *values)
+        except FAILURES as error:
+            yield {status: error_line(error_sentence(error, language))}
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    return trigger(run, inputs, [*outputs, status], **hidden, **GPU)
+    return trigger(run, inputs, [*outputs, status], **PRIVATE, **GPU)
 
 
-def drawn(page, fields: dict, folder: str, tongue: str, status: gr.HTML) -> Iterator[dict]:
+def drawn(page, fields: dict, folder: str, language: str, status: gr.HTML) -> Iterator[dict]:
     """Draw as the page does; yields updates of `status` and returns the Finished."""
-    for event in page.paint({k: v for k, v in fields.items() if v is not None}, folder):
+    for event in page.runner.stream({k: v for k, v in fields.items() if v is not None}, folder):
         if isinstance(event, Finished):
             return event
-        yield {status: stage.running(event, tongue)}
+        yield {status: progress_line(event, language)}
     raise RuntimeError("nothing was drawn")
 
 
-def ready(tongue: str) -> str:
+def ready(language: str) -> str:
     """The status line before anything."""
-    return stage.line("ready", say("ready", tongue))
+    return status_line("ready", say("ready", language))
 
 
 def running(what: str, right: str, share: float) -> str:
     """The status line on the way."""
-    return stage.line("running", what, right, share)
+    return status_line("running", what, right, share)
 
 
-def done(tongue: str, seconds: float) -> str:
+def done(language: str, seconds: float) -> str:
     """The status line of what is done."""
-    right = say("seconds", tongue, seconds=seconds)
-    return stage.line("done", say("done", tongue), right, 1.0)
+    right = say("seconds", language, seconds=seconds)
+    return status_line("done", say("done", language), right, 1.0)
 
 
 def png(image) -> str:

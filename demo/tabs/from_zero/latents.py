@@ -7,8 +7,14 @@ import time
 
 import gradio as gr
 
-from ...server.runner import SMALL, data_url
+from pipeline.latents import vae
+from pipeline.latents.noise import alphas_cumprod
+from pipeline.samplers.prediction import add_noise
+
+from ...page import Page
 from ...texts import say
+from ...ui.images import THUMBNAIL_SIDE as SMALL
+from ...ui.images import data_url
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -19,8 +25,10 @@ HEAVY = 256 * 256  # pixels of a picture that a CPU cannot decode PLACES times w
 SEED = 0  # of the noise
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
+    from pipeline.training.emoji import vae as emoji_vae
+
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_latents_head_title", "zero_latents_numbers", "zero_latents_small")
@@ -44,41 +52,35 @@ def chapter(page) -> None:
         parts.prose(i18n, "zero_noise_title", "zero_noise_spoiled", "zero_noise_drag")
         noise = parts.book("zero-noise")
         parts.prose(i18n, "zero_noise_back")
-    parts.places(
-        i18n,
-        ("pipeline/latents/vae.py", "encode"),
-        ("pipeline/latents/vae.py", "decode"),
-        ("pipeline/latents/noise.py", "kept"),
-        ("pipeline/latents/noise.py", "noised"),
-        ("pipeline/training/emoji/vae.py", "build"),
-    )
+    code = vae.encode, vae.decode, alphas_cumprod, add_noise, emoji_vae.build
+    parts.places(i18n, *parts.locations(*code))
     form = page.form
     model = [form[name] for name in ("model", "vae", "width", "height")]
 
-    @page.paint.on_device
-    def encoded(tongue: str, name, vae, width, height, path):
-        yield from _looks(page.shelf.get(name, vae), path, (width, height), tongue)
+    @page.runner.on_device
+    def encoded(language: str, name, vae, width, height, path):
+        yield from _looks(page.model_cache.get(name, vae), path, (width, height), language)
 
-    def show_own(tongue: str, *values):
+    def show_own(language: str, *values):
         began = time.monotonic()
-        for html, book in encoded(tongue, *values):
+        for html, book in encoded(language, *values):
             yield {shown: html} if book is None else {noise: book}
-        yield {status: parts.done(tongue, time.monotonic() - began)}
+        yield {status: parts.done(language, time.monotonic() - began)}
 
-    def show_drawn(tongue: str, name, vae, width, height, words):
+    def show_drawn(language: str, name, vae, width, height, words):
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             fields = dict(model=name, vae=vae, width=width, height=height, prompt=words)
-            made = yield from parts.drawn(page, fields, folder, tongue, status)
-            yield from show_own(tongue, name, vae, width, height, made.files[0])
+            made = yield from parts.drawn(page, fields, folder, language, status)
+            yield from show_own(language, name, vae, width, height, made.files[0])
 
     parts.on_device(draw.click, show_drawn, [*model, prompt], [shown, noise], status)
     parts.on_device(box.upload, show_own, [*model, box], [shown, noise], status)
 
 
-def _looks(models, path: str, size: tuple, tongue: str):
+def _looks(models, path: str, size: tuple, language: str):
     """What the chapter shows of the picture at `path`: (HTML, None), then (None, book)."""
     from pipeline.images.open import fitted, open_picture, to_tensor
-    from pipeline.latents.initial_state import decode_latents, encode_picture
+    from pipeline.latents.autoencode import decode_picture, encode_picture
     from pipeline.latents.vae import factor
     from pipeline.options import GenerateOptions
 
@@ -87,16 +89,16 @@ def _looks(models, path: str, size: tuple, tongue: str):
     width, height = (side // grain * grain for side in (asked.width, asked.height))
     image = fitted(open_picture(path).image, width, height)
     latents = encode_picture(models, image)
-    back = decode_latents(models, latents)
+    back = decode_picture(models, latents)
     error = float((to_tensor(image) - to_tensor(back)).abs().mean()) * 255
-    yield _encoded(image, latents, back, grain, error, tongue), None
-    yield None, _noisy(models, latents, tongue)
+    yield _encoded(image, latents, back, grain, error, language), None
+    yield None, _noisy(models, latents, language)
 
 
-def _encoded(image, latents, back, factor: int, error: float, tongue: str) -> str:
+def _encoded(image, latents, back, factor: int, error: float, language: str) -> str:
     """Picture, latents, picture again, and how many numbers each is."""
     channels, height, width = latents.shape[1:]
-    names = [say("zero_channel", tongue, number=i + 1) for i in range(channels)]
+    names = [say("zero_channel", language, number=i + 1) for i in range(channels)]
     small = "".join(
         parts.figure(
             parts.png(parts.grey(plane)),
@@ -109,7 +111,7 @@ def _encoded(image, latents, back, factor: int, error: float, tongue: str) -> st
     famous = 3 * FAMOUS**2, channels * (FAMOUS // factor) ** 2
     told = say(
         "zero_counted",
-        tongue,
+        language,
         pixels=pixels,
         numbers=numbers,
         times=pixels / numbers,
@@ -118,9 +120,9 @@ def _encoded(image, latents, back, factor: int, error: float, tongue: str) -> st
         famous_numbers=famous[1],
         famous_times=famous[0] / famous[1],
     )
-    before = say("zero_before", tongue, width=image.width, height=image.height, count=pixels)
-    after = say("zero_after", tongue, error=error)
-    middle = say("zero_middle", tongue, c=channels, w=width, h=height, count=numbers)
+    before = say("zero_before", language, width=image.width, height=image.height, count=pixels)
+    after = say("zero_after", language, error=error)
+    middle = say("zero_middle", language, c=channels, w=width, h=height, count=numbers)
     return (
         f'<div class="gb-chain">{parts.figure(data_url(image, SMALL), before, before)}'
         f'<i aria-hidden="true">→</i><div><div class="gb-planes">{small}</div><p>{middle}</p></div>'
@@ -129,13 +131,14 @@ def _encoded(image, latents, back, factor: int, error: float, tongue: str) -> st
     )
 
 
-def _noisy(models, latents, tongue: str) -> str:
+def _noisy(models, latents, language: str) -> str:
     """The book of x_t: pictures at PLACES timesteps, each with its two numbers."""
     import torch
 
-    from pipeline.latents.initial_state import decode_latents
-    from pipeline.latents.noise import first_noise, generator_for, kept, noised
+    from pipeline.latents.autoencode import decode_picture
+    from pipeline.latents.noise import alphas_cumprod, first_noise, generator_for
     from pipeline.latents.vae import factor
+    from pipeline.samplers.prediction import add_noise
 
     height, width = latents.shape[-2:]
     pixels = height * width * factor(models.vae) ** 2
@@ -143,9 +146,9 @@ def _noisy(models, latents, tongue: str) -> str:
 
     def picture(x):
         seen = models.preview.image(x, SMALL, SMALL * height // width) if quick else None
-        return data_url(seen or decode_latents(models, x), SMALL)
+        return data_url(seen or decode_picture(models, x), SMALL)
 
-    shares = kept(models.scheduler_config)
+    shares = alphas_cumprod(models.scheduler_config)
     eps = first_noise(generator_for(SEED), *latents.shape[1:])
     frames, whole, pure = [], picture(latents), picture(eps)
     for t in torch.linspace(0, len(shares) - 1, PLACES).round().long().tolist():
@@ -159,12 +162,12 @@ def _noisy(models, latents, tongue: str) -> str:
                 "b": f"{b:.4f}",
                 "sum": f"{a * a + b * b:.4f}",
                 "share": f"{share:.4f}",
-                "x": picture(noised(latents, eps, share)),
+                "x": picture(add_noise(latents, eps, share)),
             }
         )
     at = PLACES // 3
     now = frames[at]
-    marked = [say(f"zero_{key}", tongue) for key in ("clean", "pure", "mixed")]
+    marked = [say(f"zero_{key}", language) for key in ("clean", "pure", "mixed")]
     x_t, x_0 = "x<sub>t</sub>", "x<sub>0</sub>"
     number = '<b data-is="{0}"></b>'.format
     html = (
@@ -176,14 +179,14 @@ def _noisy(models, latents, tongue: str) -> str:
         ' + √(1 − <span class="gb-bar-over">α</span><sub>t</sub>) · ε</p>'
         f'<p class="gb-formula gb-filled">x<sub>{number("t")}</sub> = {number("a")} · {x_0} + '
         f"{number('b')} · ε <span>{number('a')}² + {number('b')}² = {number('sum')}</span></p>"
-        f"{_curves(frames, tongue)}"
+        f"{_curves(frames, language)}"
     )
     if quick:
-        html += f'<p class="gb-note gb-not">{say("zero_quick", tongue)}</p>'
-    return parts.pages(html, say("zero_drag", tongue), frames, at)
+        html += f'<p class="gb-note gb-not">{say("zero_quick", language)}</p>'
+    return parts.pages(html, say("zero_drag", language), frames, at)
 
 
-def _curves(frames: list[dict], tongue: str) -> str:
+def _curves(frames: list[dict], language: str) -> str:
     """Both numbers over t, and a line where the slider is."""
     last = len(frames) - 1
 
@@ -192,7 +195,7 @@ def _curves(frames: list[dict], tongue: str) -> str:
             f"{i / last * 100:.1f},{(1 - float(f[key])) * 100:.1f}" for i, f in enumerate(frames)
         )
 
-    alt = say("zero_curves", tongue)
+    alt = say("zero_curves", language)
     return (
         f'<figure class="gb-curves"><div><svg viewBox="0 0 100 100" preserveAspectRatio="none"'
         f' role="img" aria-label="{alt}"><polyline class="gb-a" points="{line("a")}"/>'

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.samplers import SAMPLERS, check_pair, start
+from pipeline.samplers import SAMPLERS, check_pair, make_sampler
 from pipeline.samplers.gaussian_mixture import (
     NOISE,
     Guided,
@@ -91,7 +91,9 @@ def run(
     model = guided(name, scale) if name else DATA
     plan, generator = taken(sampler, schedule), torch.Generator().manual_seed(seed)
     noise = even_noise(COUNT)
-    ends, queries = drawn(start(sampler, plan, NOISE, noise, steps, generator, seed), model.answer)
+    ends, queries = drawn(
+        make_sampler(sampler, plan, NOISE, noise, steps, generator, seed), model.answer
+    )
     firsts = {query.step: query for query in reversed(queries)}
     on_way = [firsts[step] for step in sorted(firsts)]
     every = slice(COUNT // SHOWN // 2, None, COUNT // SHOWN)
@@ -121,7 +123,9 @@ def up(x: np.ndarray | float):
     return HIGH / 2 * (1 - np.clip(x, -9, 9) / EDGE)
 
 
-def plot(done: Run, tongue: str, curves: tuple = (), marked: int | None = None, at: int = 0) -> str:
+def plot(
+    done: Run, language: str, curves: tuple = (), marked: int | None = None, at: int = 0
+) -> str:
     """The paths before the density of what they should be, and where they end beside.
 
     curves: (class of the line, density over GRID), DATA's own if none. marked: a path that stands
@@ -135,7 +139,7 @@ def plot(done: Run, tongue: str, curves: tuple = (), marked: int | None = None, 
     curves = curves or (("data", DATA.density(GRID[:, None])),)
     tallest = max(density.max() for _, density in curves)
     label = say(
-        "zero_plot_alt", tongue, count=SHOWN, distance=f"{done.distance:.3f}", calls=done.calls
+        "zero_plot_alt", language, count=SHOWN, distance=f"{done.distance:.3f}", calls=done.calls
     )
     extra = ""
     if marked is not None:
@@ -157,7 +161,7 @@ def plot(done: Run, tongue: str, curves: tuple = (), marked: int | None = None, 
             f'<path class="gb-target gb-target-{name}" d="{_line(density / tallest)}"/>'
             for name, density in curves
         )
-        + f"</svg>{_labels(tongue)}</div>"
+        + f"</svg>{_labels(language)}</div>"
     )
 
 
@@ -167,7 +171,7 @@ def curve(sampler: str, schedule: str) -> list[tuple[int, float]]:
     return [(done.calls, done.distance) for done in runs]
 
 
-def curves(samplers: tuple[str, ...], schedule: str, tongue: str) -> str:
+def curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
     """How the distance falls with the calls of the model, both in logarithms, and luck's."""
 
     def x(calls: float) -> float:
@@ -192,26 +196,26 @@ def curves(samplers: tuple[str, ...], schedule: str, tongue: str) -> str:
     lucky = f'<path class="gb-lucky" d="M0 {y(fortune()):.0f}H{WIDE}"/>'
     words = "".join(f'<span style="left:{x(n) / WIDE:.1%}">{n}</span>' for n in across_)
     heights = "".join(f'<span style="top:{y(far) / HIGH:.1%}">{far:g}</span>' for far in up_)
-    luck_ = f'<em style="top:{y(fortune()) / HIGH:.1%}">{say("zero_luck", tongue)}</em>'
+    luck_ = f'<em style="top:{y(fortune()) / HIGH:.1%}">{say("zero_luck", language)}</em>'
     return (
         f'<div class="gb-falling"><svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" '
-        f'role="img" aria-label="{say("zero_curves_alt", tongue)}">{ticks}{lucky}'
+        f'role="img" aria-label="{say("zero_curves_alt", language)}">{ticks}{lucky}'
         f'<g class="gb-ways">{"".join(lines)}</g></svg>{heights}{luck_}</div>'
         f'<div class="gb-axis" aria-hidden="true">{words}</div>'
-        f'<p class="gb-axis-name">{say("zero_calls", tongue)}</p>'
+        f'<p class="gb-axis-name">{say("zero_calls", language)}</p>'
         f'<ul class="gb-keys">{"".join(keys)}</ul>'
     )
 
 
-def _labels(tongue: str) -> str:
+def _labels(language: str) -> str:
     ticks = (
         "".join(f'<span style="left:{across(s) / WIDE:.2%}">{s:g}</span>' for s in TICKS)
         + f'<span style="left:{RIGHT / WIDE:.2%}">0</span>'
     )
     return (
         f'<div class="gb-axis" aria-hidden="true"><b>σ</b>{ticks}</div>'
-        f'<div class="gb-ends" aria-hidden="true"><span>{say("zero_noise_end", tongue)}</span>'
-        f"<span>{say('zero_data_end', tongue)}</span></div>"
+        f'<div class="gb-ends" aria-hidden="true"><span>{say("zero_noise_end", language)}</span>'
+        f"<span>{say('zero_data_end', language)}</span></div>"
     )
 
 

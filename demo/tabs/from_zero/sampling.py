@@ -7,37 +7,47 @@ from functools import lru_cache
 import gradio as gr
 import numpy as np
 
+from pipeline.denoising.denoiser import Denoiser
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
-from pipeline.samplers.gaussian_mixture import distance
+from pipeline.samplers import (
+    SAMPLERS,
+    SCHEDULES,
+    diffusers_adapter,
+    make_sampler,
+    sigma,
+    unsupported,
+)
+from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
 
-from ...texts import language, say
-from ...ui.status import sorry
+from ...page import Page
+from ...texts import request_language, say
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_paragraph
 from . import chapter_parts, sampler_paths
 
-QUIET = chapter_parts.PRIVATE | {"trigger_mode": "always_last"}
+QUIET = UNQUEUED | {"trigger_mode": "always_last"}
 FOUR = ("ddpm", "ddim", "euler_a", "dpmpp_2m")
 STEPS = (2, 50)
 SCALES = (0.0, 15.0)
 BEGIN = {"class": "right", "scale": 3.0, "sampler": "dpmpp_2m", "steps": 25, "look": 12}
 FOLLOWED = sampler_paths.SHOWN // 2  # the path whose numbers are shown
-PLACES = (
-    ("pipeline/samplers/__init__.py", "start"),
-    ("pipeline/samplers/diffusers_adapter.py", "_run"),
-    ("pipeline/samplers/sigma.py", "ancestral"),
-    ("pipeline/samplers/gaussian_mixture.py", "Mixture"),
-    ("pipeline/samplers/gaussian_mixture.py", "Guided"),
-    ("pipeline/samplers/gaussian_mixture.py", "distance"),
-    ("pipeline/denoising/denoiser.py", "Denoiser.__call__"),
+CODE = (
+    make_sampler,
+    diffusers_adapter._run,
+    sigma.ancestral,
+    Mixture,
+    Guided,
+    distance,
+    Denoiser.__call__,
 )
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n = page.i18n
     _samplers(i18n)
     _guidance(i18n)
-    chapter_parts.places(i18n, *PLACES)
+    chapter_parts.places(i18n, *chapter_parts.locations(*CODE))
 
 
 def _samplers(i18n) -> None:
@@ -80,25 +90,25 @@ def _samplers(i18n) -> None:
     seed = gr.State(0)
 
     def show(request: gr.Request, steps, schedule, seed, *samplers):
-        tongue = language(request)
+        language = request_language(request)
         count = within(steps, STEPS)
-        drawn = [panel(sampler, schedule, count, seed, tongue) for sampler in samplers]
+        drawn = [panel(sampler, schedule, count, seed, language) for sampler in samplers]
         lucky = say(
             "zero_fortune",
-            tongue,
+            language,
             count=sampler_paths.COUNT,
             distance=f"{sampler_paths.fortune():.3f}",
         )
         return *drawn, f'<p class="gb-note gb-not">{lucky}</p>'
 
     def fall(request: gr.Request, schedule, *samplers):
-        return sampler_paths.curves(samplers, schedule, language(request))
+        return sampler_paths.curves(samplers, schedule, request_language(request))
 
     gr.on(None, fall, [schedule, *boxes], falling, **QUIET)
     inputs, outputs = [steps, schedule, seed, *boxes], [*views, fortune]
     gr.on(None, show, inputs, outputs, **QUIET)
-    again.click(lambda seed: seed + 1, seed, seed, **chapter_parts.PRIVATE).then(
-        show, inputs, outputs, **chapter_parts.PRIVATE
+    again.click(lambda seed: seed + 1, seed, seed, **UNQUEUED).then(
+        show, inputs, outputs, **UNQUEUED
     )
 
 
@@ -153,11 +163,11 @@ def _guidance(i18n) -> None:
             told = chapter_parts.html(elem_id="zero-formula")
 
     def show(request: gr.Request, name, scale, sampler, steps, look):
-        tongue = language(request)
+        language = request_language(request)
         chosen = name if name in sampler_paths.CLASSES else BEGIN["class"]
         scale, count = within(scale, SCALES), within(steps, STEPS)
         at = min(within(look, (1, STEPS[1])), count) - 1
-        return guidance(chosen, scale, sampler, count, at, tongue)
+        return guidance(chosen, scale, sampler, count, at, language)
 
     gr.on(None, show, [name, scale, sampler, steps, look], [view, told], **QUIET)
 
@@ -173,33 +183,33 @@ def within(value, limits: tuple):
 
 
 @lru_cache(256)
-def panel(sampler: str, schedule: str, steps: int, seed: int, tongue: str) -> str:
+def panel(sampler: str, schedule: str, steps: int, seed: int, language: str) -> str:
     """One sampler's paths, and how far from the data they end."""
     try:
         done = sampler_paths.run(sampler, schedule, steps, seed)
     except InputError as error:
-        return sorry(str(error))
+        return error_paragraph(str(error))
     plan = SCHEDULES[done.schedule].label
     if done.schedule != schedule:
-        plan = say("zero_not_taken", tongue, plan=plan, schedule=SCHEDULES[schedule].label)
+        plan = say("zero_not_taken", language, plan=plan, schedule=SCHEDULES[schedule].label)
     return (
-        f"{sampler_paths.plot(done, tongue)}"
+        f"{sampler_paths.plot(done, language)}"
         '<dl class="gb-figures">'
-        f"{_figure('zero_distance', f'{done.distance:.4f}', tongue, 'distance')}"
-        f"{_figure('zero_calls', str(done.calls), tongue, 'calls')}"
-        f"{_figure('schedule', plan, tongue, 'schedule')}</dl>"
+        f"{_figure('zero_distance', f'{done.distance:.4f}', language, 'distance')}"
+        f"{_figure('zero_calls', str(done.calls), language, 'calls')}"
+        f"{_figure('schedule', plan, language, 'schedule')}</dl>"
     )
 
 
 @lru_cache(256)
 def guidance(
-    name: str, scale: float, sampler: str, steps: int, at: int, tongue: str
+    name: str, scale: float, sampler: str, steps: int, at: int, language: str
 ) -> tuple[str, str]:
     """The guided paths with their figures, and the formula with the numbers of one step."""
     try:
         done = sampler_paths.run(sampler, "automatic", steps, 0, name, scale)
     except InputError as error:
-        return sorry(str(error)), ""
+        return error_paragraph(str(error)), ""
     at = min(at, len(done.sigmas) - 2)
     model, grid = sampler_paths.guided(name, scale), sampler_paths.GRID
     promised, own = model.promised(grid), model.chosen.density(grid[:, None])
@@ -211,35 +221,37 @@ def guidance(
         "to_class": f"{distance(done.ends, grid, model.chosen.below(grid)):.3f}",
         "to_promise": f"{distance(done.ends, grid, promised.cumsum() * step):.3f}",
     }
-    rows = "".join(_figure(f"zero_{key}", text, tongue, key) for key, text in figures.items())
+    rows = "".join(_figure(f"zero_{key}", text, language, key) for key, text in figures.items())
     curves = (("class", own), ("promise", promised))
     legend = "".join(
-        f'<li class="gb-target-{key}"><i></i>{say(f"zero_curve_{key}", tongue)}</li>'
+        f'<li class="gb-target-{key}"><i></i>{say(f"zero_curve_{key}", language)}</li>'
         for key, _ in curves
     )
-    drawn = sampler_paths.plot(done, tongue, curves, FOLLOWED, at)
+    drawn = sampler_paths.plot(done, language, curves, FOLLOWED, at)
     seen = f'{drawn}<ul class="gb-keys">{legend}</ul><dl class="gb-figures">{rows}</dl>'
-    return seen, formula(done, name, scale, at, tongue)
+    return seen, formula(done, name, scale, at, language)
 
 
-def formula(done: sampler_paths.Run, name: str, scale: float, at: int, tongue: str) -> str:
+def formula(done: sampler_paths.Run, name: str, scale: float, at: int, language: str) -> str:
     """score = all + w (class - all) at step `at` of the path that is followed."""
     model, sigma = sampler_paths.guided(name, scale), done.sigmas[at]
     x = np.array([[done.paths[at, FOLLOWED] * np.hypot(1, sigma)]])
     whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.whole, model.chosen))
     both = whole + scale * (own - whole)
     place = say(
-        "zero_at_step", tongue, step=at + 1, steps=len(done.sigmas) - 1,
+        "zero_at_step", language, step=at + 1, steps=len(done.sigmas) - 1,
         sigma=f"{sigma:.3f}", x=f"{x[0, 0]:.3f}",
     )  # fmt: skip
-    heads = "".join(f"<th>{say(f'zero_of_{key}', tongue)}</th>" for key in ("all", "class", "both"))
+    heads = "".join(
+        f"<th>{say(f'zero_of_{key}', language)}</th>" for key in ("all", "class", "both")
+    )
     rows = {
         "score": (whole, own, both),
         "eps": tuple(-sigma * s for s in (whole, own, both)),
         "clean": tuple(x[0, 0] + sigma**2 * s for s in (whole, own, both)),
     }
     body = "".join(
-        f'<tr data-row="{key}"><th>{say(f"zero_row_{key}", tongue)}</th>'
+        f'<tr data-row="{key}"><th>{say(f"zero_row_{key}", language)}</th>'
         + "".join(f"<td>{_minus(number)}</td>" for number in numbers)
         + "</tr>"
         for key, numbers in rows.items()
@@ -252,12 +264,12 @@ def formula(done: sampler_paths.Run, name: str, scale: float, at: int, tongue: s
         f"= <b>{_minus(both)}</b></span></p>"
         f'<table class="gb-scores"><thead><tr><td></td>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
-        f'<p class="gb-note gb-not">{say("zero_formula_note", tongue)}</p>'
+        f'<p class="gb-note gb-not">{say("zero_formula_note", language)}</p>'
     )
 
 
-def _figure(key: str, value: str, tongue: str, kind: str) -> str:
-    return f'<div data-figure="{kind}"><dt>{say(key, tongue)}</dt><dd>{value}</dd></div>'
+def _figure(key: str, value: str, language: str, kind: str) -> str:
+    return f'<div data-figure="{kind}"><dt>{say(key, language)}</dt><dd>{value}</dd></div>'
 
 
 def _minus(number: float) -> str:

@@ -15,15 +15,26 @@ from PIL import Image
 from pipeline.introspection import trace
 from pipeline.options import GenerateOptions
 
-from ...server.runner import MODEL, data_url
-from ...texts import language, say
-from ...ui import status as stage
+from ...page import Page
+from ...server.runner import MODEL_FIELDS
+from ...texts import request_language, say
 from ...ui import stop as stopping
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import status_line
 from ...workspace.run import PREVIEW_EVERY
 from . import chapter_parts
 
 BEGIN = {"prompt": "a red apple on a blue background", "seed": "1"}
-SHARED = ("sampler", "schedule", "steps", "cfg", "width", "height", *MODEL)  # the page's settings
+SHARED = (
+    "sampler",
+    "schedule",
+    "steps",
+    "cfg",
+    "width",
+    "height",
+    *MODEL_FIELDS,
+)  # the page's settings
 STEPS = 5  # that are shown, of as many as there are
 SMALL = 96  # pixels of what is believed on the way
 WIDEST = 128  # numbers of a state that are shown
@@ -47,8 +58,8 @@ class Card:
     step: tuple = ()
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
     i18n, form = page.i18n, page.form
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_whole_head_title", "zero_whole_lead", "zero_whole_try")
@@ -79,36 +90,36 @@ def chapter(page) -> None:
     row = chapter_parts.html(elem_id="whole-row")
     chapter_parts.places(i18n, *trace.STAGES.values())
 
-    @page.paint.on_device
+    @page.runner.on_device
     def look(task: str, asked, names: tuple, folder: str) -> Iterator[Card]:
-        for done in trace.stages(page.shelf.get(*names), asked):
+        for done in trace.stages(page.model_cache.get(*names), asked):
             yield card(done)
 
-    def draw(tongue: str, text, number, *values):
+    def draw(language: str, text, number, *values):
         fields = dict(zip(SHARED, values, strict=True))
-        names = tuple(fields.pop(key) for key in MODEL)
+        names = tuple(fields.pop(key) for key in MODEL_FIELDS)
         seed = (number or "").strip() or None
         asked = GenerateOptions(prompt=text or "", seed=seed, **fields)
-        page.shelf.get(*names)  # opening a model need not hold the device
+        page.model_cache.get(*names)  # opening a model need not hold the device
         cards, shown = [], 0.0
         with closing(look("generate", asked, names, "")) as events:
             for done in events:
                 cards.append(done)
                 if done.key != "step" or time.monotonic() - shown >= PREVIEW_EVERY:
                     shown = time.monotonic()
-                    yield {row: drawn(cards, tongue), status: _how_far(cards, tongue)}
+                    yield {row: drawn(cards, language), status: _how_far(cards, language)}
 
     def wait(request: gr.Request):
-        return stage.line("running", say("waiting", language(request)))
+        return status_line("running", say("waiting", request_language(request)))
 
     def empty(request: gr.Request):
-        return drawn([], language(request))
+        return drawn([], request_language(request))
 
     def waited(event: Callable) -> Callable:
         """The event once it has been said that it waits for the device."""
-        return event(wait, None, status, trigger_mode="once", **chapter_parts.PRIVATE).then
+        return event(wait, None, status, trigger_mode="once", **UNQUEUED).then
 
-    gr.on(None, empty, None, row, **chapter_parts.PRIVATE)
+    gr.on(None, empty, None, row, **UNQUEUED)
     inputs = [prompt, seed, *(form[name] for name in SHARED)]
     runs = [
         chapter_parts.on_device(waited(event), draw, inputs, [row], status)
@@ -119,7 +130,7 @@ def chapter(page) -> None:
 
 def card(done: trace.Stage) -> Card:
     """What the page shows of a stage."""
-    made, given = done.made, (done.key, done.shape, done.seconds)
+    made, given = done.output, (done.key, done.shape, done.seconds)
     if done.key in ("prompt", "parameters"):
         return Card(*given, text=made)
     if done.key == "tokens":
@@ -150,7 +161,7 @@ def heat(numbers: np.ndarray) -> str:
     return chapter_parts.png(Image.fromarray(pixels.round().astype(np.uint8), "RGB"))
 
 
-def drawn(cards: list[Card], tongue: str) -> str:
+def drawn(cards: list[Card], language: str) -> str:
     """The row. What is not done yet stands there empty, so that nothing moves."""
     done = {card.key: card for card in cards}
     steps = [card for card in cards if card.key == "step"]
@@ -158,8 +169,8 @@ def drawn(cards: list[Card], tongue: str) -> str:
     for key, (path, _) in trace.STAGES.items():
         here = done.get(key)
         made = shown(steps) if key == "step" else here
-        body = BODIES[key](made, tongue) if here else ""
-        items.append(_item(key, path, here, body, cards, tongue))
+        body = BODIES[key](made, language) if here else ""
+        items.append(_item(key, path, here, body, cards, language))
     return f'<ol class="gb-whole" tabindex="0">{"".join(items)}</ol>'
 
 
@@ -172,32 +183,34 @@ def shown(steps: list[Card]) -> list[Card]:
     return [card for card in steps if card.step[0] in picked]
 
 
-def _item(key: str, path: str, here, body: str, cards: list[Card], tongue: str) -> str:
+def _item(key: str, path: str, here, body: str, cards: list[Card], language: str) -> str:
     shape, took = "", ""
     if here:
-        shape = say("zero_characters", tongue, count=here.shape[0])
+        shape = say("zero_characters", language, count=here.shape[0])
         if here.key not in ("prompt", "parameters"):
             shape = " × ".join(map(str, here.shape))
-        took = _seconds(here.seconds, tongue)
+        took = _seconds(here.seconds, language)
     if key == "step" and here:
         spent = sum(card.seconds for card in cards if card.key == "step")
-        took = say("zero_steps_took", tongue, count=here.step[1], seconds=_seconds(spent, tongue))
+        took = say(
+            "zero_steps_took", language, count=here.step[1], seconds=_seconds(spent, language)
+        )
     if key == "parameters" and here:
-        took = say("zero_all_took", tongue, seconds=_seconds(here.seconds, tongue))
+        took = say("zero_all_took", language, seconds=_seconds(here.seconds, language))
     code = escape(path).replace("/", "/<wbr>")
     state = "gb-made" if here else "gb-open"
     return (
-        f'<li class="{state}" data-stage="{key}"><h4>{say(f"zero_stage_{key}", tongue)}</h4>'
+        f'<li class="{state}" data-stage="{key}"><h4>{say(f"zero_stage_{key}", language)}</h4>'
         f'<div class="gb-body">{body}</div>'
         f'<p class="gb-shape">{shape}</p><p class="gb-took">{took}</p><code>{code}</code></li>'
     )
 
 
-def _text(here: Card, tongue: str) -> str:
+def _text(here: Card, language: str) -> str:
     return f'<p class="gb-said">{escape(here.text)}</p>'
 
 
-def _tokens(here: Card, tongue: str) -> str:
+def _tokens(here: Card, language: str) -> str:
     """Those of the text; the padding behind them is counted."""
     lines = []
     for row in here.rows:
@@ -209,38 +222,38 @@ def _tokens(here: Card, tongue: str) -> str:
         ]
         more = len(row) - real - 1
         if more:
-            lines.append(f"<li><i>{say('zero_padding', tongue, count=more)}</i></li>")
+            lines.append(f"<li><i>{say('zero_padding', language, count=more)}</i></li>")
     return f'<ul class="gb-ids">{"".join(lines)}</ul>'
 
 
-def _heat(here: Card, tongue: str) -> str:
-    alt = say("zero_whole_context_alt", tongue)
+def _heat(here: Card, language: str) -> str:
+    alt = say("zero_whole_context_alt", language)
     return f'<img class="gb-heat" src="{here.pictures[0]}" alt="{alt}">'
 
 
-def _channels(here: Card, tongue: str) -> str:
+def _channels(here: Card, language: str) -> str:
     return '<div class="gb-channels">' + "".join(
-        f'<img src="{url}" alt="{say("zero_channel", tongue, number=i)}">'
+        f'<img src="{url}" alt="{say("zero_channel", language, number=i)}">'
         for i, url in enumerate(here.pictures, 1)
     ) + "</div>"  # fmt: skip
 
 
-def _picture(here: Card, tongue: str) -> str:
+def _picture(here: Card, language: str) -> str:
     return (
-        f'<img class="gb-final" src="{here.pictures[0]}" alt="{say("zero_picture_alt", tongue)}">'
+        f'<img class="gb-final" src="{here.pictures[0]}" alt="{say("zero_picture_alt", language)}">'
     )
 
 
-def _steps(steps: list[Card], tongue: str) -> str:
+def _steps(steps: list[Card], language: str) -> str:
     """For each: its number and noise level, the first channel it saw, and what it believed."""
     alts = {"seen": [], "believed": []}
     for i, name in enumerate(alts):
         for here in steps:
-            alt = say(f"zero_{name}_alt", tongue, step=here.step[0])
+            alt = say(f"zero_{name}_alt", language, step=here.step[0])
             alts[name].append(f'<img class="gb-{name}" src="{here.pictures[i]}" alt="{alt}">')
     heads = "".join(f"<b>{here.step[0]}<span>σ {here.step[2]:.2f}</span></b>" for here in steps)
-    times = "".join(f"<small>{_seconds(here.seconds, tongue)}</small>" for here in steps)
-    rows = "".join(f"<p>{say(f'zero_{name}', tongue)}</p>{''.join(alts[name])}" for name in alts)
+    times = "".join(f"<small>{_seconds(here.seconds, language)}</small>" for here in steps)
+    rows = "".join(f"<p>{say(f'zero_{name}', language)}</p>{''.join(alts[name])}" for name in alts)
     return f'<div class="gb-steps" style="--many:{len(steps)}">{heads}{rows}{times}</div>'
 
 
@@ -256,21 +269,21 @@ BODIES = {
 }
 
 
-def _seconds(seconds: float | None, tongue: str) -> str:
+def _seconds(seconds: float | None, language: str) -> str:
     if seconds is None:
         return ""
     if seconds < 0.9995:
-        return say("zero_milliseconds", tongue, count=f"{1000 * seconds:.3g}")
-    return say("zero_seconds", tongue, count=f"{seconds:.2f}")
+        return say("zero_milliseconds", language, count=f"{1000 * seconds:.3g}")
+    return say("zero_seconds", language, count=f"{seconds:.2f}")
 
 
-def _how_far(cards: list[Card], tongue: str) -> str:
+def _how_far(cards: list[Card], language: str) -> str:
     last = cards[-1]
     if last.key == "parameters":
-        return stage.line("done", say("done", tongue), _seconds(last.seconds, tongue), 1.0)
+        return status_line("done", say("done", language), _seconds(last.seconds, language), 1.0)
     steps = [card.step for card in cards if card.step]
     if not steps:
-        return stage.line("running", say("starting", tongue))
+        return status_line("running", say("starting", language))
     index, total, _ = steps[-1]
-    what = say("step", tongue, index=index, total=total)
-    return stage.line("running", what, share=index / total)
+    what = say("step", language, index=index, total=total)
+    return status_line("running", what, share=index / total)

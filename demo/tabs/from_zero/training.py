@@ -15,10 +15,12 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from ...server.runner import Broken, broken
-from ...texts import language, say
-from ...ui import status as stage
-from ..character import view as character
+from ...events import Broken
+from ...texts import request_language, say
+from ...ui.failures import error_sentence, hide_internal_errors
+from ...ui.listeners import PRIVATE, UNQUEUED
+from ...ui.loss_curve import loss_curve
+from ...ui.status import error_line, status_line
 from . import chapter_parts
 
 SECONDS = 60
@@ -41,22 +43,25 @@ def card(page) -> None:
 
     def run(request: gr.Request):
         """Streams what the training says. Another visitor's goes on untouched."""
-        tongue = language(request)
+        language = request_language(request)
         if not _busy.acquire(blocking=False):
-            yield {status: stage.error(say("zero_train_busy", tongue))}
+            yield {status: error_line(say("zero_train_busy", language))}
             return
         training, first, look = None, None, {"step": 0, "seconds": 0.0}
         try:
-            with broken():
+            with hide_internal_errors():
                 training = _running[request.session_hash] = Training(SECONDS)
-                yield {status: stage.line("running", say("zero_working", tongue))}
+                yield {status: status_line("running", say("zero_working", language))}
                 for look in training.looks():
                     first = first or look
-                    yield {status: _line("running", look, tongue), view: shown(first, look, tongue)}
+                    yield {
+                        status: _line("running", look, language),
+                        view: shown(first, look, language),
+                    }
                 kind = "stopped" if training.stopped else "done"
-                yield {status: _line(kind, look, tongue)}
-        except Broken:
-            yield {status: stage.error(say("broken", tongue))}
+                yield {status: _line(kind, look, language)}
+        except Broken as error:
+            yield {status: error_line(error_sentence(error, language))}
         finally:
             _running.pop(request.session_hash, None)
             if training:
@@ -68,9 +73,8 @@ def card(page) -> None:
         if training:
             training.stop()
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    go.click(run, None, [status, view], concurrency_limit=None, trigger_mode="once", **hidden)
-    stop.click(halt, None, None, **chapter_parts.PRIVATE)
+    go.click(run, None, [status, view], concurrency_limit=None, trigger_mode="once", **PRIVATE)
+    stop.click(halt, None, None, **UNQUEUED)
 
 
 class Training:
@@ -108,22 +112,24 @@ class Training:
         self.process.wait()
 
 
-def _line(kind: str, look: dict, tongue: str) -> str:
+def _line(kind: str, look: dict, language: str) -> str:
     """The status line: how many steps were learned, in how many seconds."""
-    what = say(f"zero_train_{kind}", tongue, step=look["step"])
-    right = say("seconds", tongue, seconds=look["seconds"])
-    return stage.line(kind, what, right, min(look["seconds"] / SECONDS, 1))
+    what = say(f"zero_train_{kind}", language, step=look["step"])
+    right = say("seconds", language, seconds=look["seconds"])
+    return status_line(kind, what, right, min(look["seconds"] / SECONDS, 1))
 
 
-def shown(first: dict, look: dict, tongue: str) -> str:
+def shown(first: dict, look: dict, language: str) -> str:
     """Samples at first and now, how far they are from the data, and how the loss falls."""
-    names = "".join(f"<span>{name}</span>" for name in say("zero_train_shapes", tongue).split("|"))
+    names = "".join(
+        f"<span>{name}</span>" for name in say("zero_train_shapes", language).split("|")
+    )
     sheets = ""
     for when, one in (("first", first), ("now", look)):
-        words = say(f"zero_train_{when}", tongue, distance=one["distance"])
+        words = say(f"zero_train_{when}", language, distance=one["distance"])
         source = f"data:image/png;base64,{one['sheet']}"
         sheets += chapter_parts.figure(source, words, words)
-    curve = character.curve(look["losses"], tongue) or '<div class="gb-loss"></div>'
+    curve = loss_curve(look["losses"], language) or '<div class="gb-loss"></div>'
     return (
         f'<div class="gb-sheets"><div class="gb-rows" aria-hidden="true">{names}</div>{sheets}'
         f"</div>{curve}"

@@ -7,8 +7,12 @@ from html import escape
 
 import gradio as gr
 
-from ...server.runner import data_url
+from pipeline.denoising.denoiser import Denoiser
+from pipeline.introspection.activations import Activations
+
+from ...page import Page
 from ...texts import say
+from ...ui.images import data_url
 from . import chapter_parts, training
 
 PROMPT = "a red apple on a blue background"
@@ -17,8 +21,11 @@ CELL = 96  # pixels of a block's map: any number of its own becomes so many
 ROWS = 4  # of the bars that show a vector
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
+    from pipeline.training import tiny
+    from pipeline.training.emoji.unet import denoising_loss
+
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_u_title", "zero_u_shape", "zero_u_try")
@@ -41,42 +48,37 @@ def chapter(page) -> None:
             i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
         )
     training.card(page)
-    chapter_parts.places(
-        i18n,
-        ("pipeline/denoising/denoiser.py", "Denoiser"),
-        ("pipeline/introspection/activations.py", "Activations"),
-        ("pipeline/training/emoji/unet.py", "velocity_loss"),
-        ("pipeline/training/tiny.py", "TinyUNet"),
-        ("pipeline/training/tiny.py", "train"),
-    )
+    code = Denoiser, Activations, denoising_loss, tiny.TinyUNet, tiny.train
+    chapter_parts.places(i18n, *chapter_parts.locations(*code))
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
 
-    @page.paint.on_device
-    def looks(tongue: str, name, vae, steps, width, height, words):
+    @page.runner.on_device
+    def looks(language: str, name, vae, steps, width, height, words):
         """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
-        from pipeline.introspection.activations import watched
+        from pipeline.events import Result
+        from pipeline.introspection.activations import record_activations
         from pipeline.options import GenerateOptions
 
-        models, html = page.shelf.get(name, vae), ""
+        models, html = page.model_cache.get(name, vae), ""
         asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
-        events = watched(models, models.stream(asked))
+        events = record_activations(models, models.stream(asked))
         try:
             for event, seen in events:
-                if hasattr(event, "images"):
+                if isinstance(event, Result):
                     yield "", "", data_url(event.images[0], SIDE)
                     continue
-                html = html or _u(seen, models, tongue)
-                right = say("seconds", tongue, seconds=event.seconds)
-                what = say("step", tongue, index=event.index, total=event.total)
+                html = html or _u(seen, models, language)
+                right = say("seconds", language, seconds=event.seconds)
+                what = say("step", language, index=event.index, total=event.total)
                 line = chapter_parts.running(what, right, event.index / event.total)
-                yield line, html, _frame(event, seen, models.preview, tongue)
+                yield line, html, _frame(event, seen, models.preview, language)
         finally:
             events.close()
 
-    def draw(tongue: str, *values):
-        began, frames, label = time.monotonic(), [], say("zero_u_step", tongue)
-        for line, html, frame in looks(tongue, *values):
+    def draw(language: str, *values):
+        began, frames, label = time.monotonic(), [], say("zero_u_step", language)
+        for line, html, frame in looks(language, *values):
             if line:
                 whole = html
                 frames.append(frame)
@@ -84,21 +86,21 @@ def chapter(page) -> None:
             else:
                 frames[-1]["picture"] = frame
         yield {
-            status: chapter_parts.done(tongue, time.monotonic() - began),
+            status: chapter_parts.done(language, time.monotonic() - began),
             book: chapter_parts.pages(whole, label, frames, len(frames) - 1),
         }
 
     chapter_parts.on_device(go.click, draw, [*inputs, prompt], [book], status)
 
 
-def _frame(event, seen, preview, tongue: str) -> dict[str, str]:
+def _frame(event, seen, preview, language: str) -> dict[str, str]:
     """What changes in the picture of the UNet from step to step."""
     frame = {
-        "place": say("step", tongue, index=event.index, total=event.total),
+        "place": say("step", language, index=event.index, total=event.total),
         "picture": data_url(event.preview, SIDE),
         "latents": data_url(preview.image(event.latents, event.width, event.height), SIDE),
-        "waves": _bars(seen.waves),
-        "time": _bars(seen.time),
+        "waves": _bars(seen.time_proj),
+        "time": _bars(seen.time_embedding),
     }
     return frame | {block.name: _map(block.map) for block in seen.blocks}
 
@@ -120,7 +122,7 @@ def _bars(vector) -> str:
     return chapter_parts.png(chapter_parts.grey(vector.repeat(ROWS, 1), -limit, limit))
 
 
-def _u(seen, models, tongue: str) -> str:
+def _u(seen, models, language: str) -> str:
     """The UNet with its shapes at this size: down on the left, up on the right, words and time
     between them."""
     blocks = {side: [b for b in seen.blocks if b.side == side] for side in _SIDES}
@@ -129,40 +131,41 @@ def _u(seen, models, tongue: str) -> str:
     rows = ""
     for level, (left, right) in enumerate(zip(down, up, strict=True)):
         shapes = ", ".join(_shape(skip) for skip in right.skips)
-        across = say("zero_u_skips", tongue, count=len(right.skips)) if shapes else ""
+        across = say("zero_u_skips", language, count=len(right.skips)) if shapes else ""
         rows += (
-            f"{_block(left, tongue, level)}"
+            f"{_block(left, language, level)}"
             f'<div class="gb-skip" title="{shapes}"><span>{across}</span></div>'
-            f"{_block(right, tongue, level)}"
+            f"{_block(right, language, level)}"
         )
-    middle = "".join(_block(block, tongue) for block in blocks["mid"])
+    middle = "".join(_block(block, language) for block in blocks["mid"])
     ends = [
-        chapter_parts.figure(_BLANK, *[say(f"zero_u_{key}", tongue)] * 2, key=key)
+        chapter_parts.figure(_BLANK, *[say(f"zero_u_{key}", language)] * 2, key=key)
         for key in ("latents", "picture")
     ]
-    vectors = {"waves": seen.waves, "time": seen.time}
-    words = {k: say(f"zero_u_{k}", tongue, count=len(vector)) for k, vector in vectors.items()}
+    vectors = {"waves": seen.time_proj, "time": seen.time_embedding}
+    words = {k: say(f"zero_u_{k}", language, count=len(vector)) for k, vector in vectors.items()}
     moment = "".join(
         f"<i>→</i>{chapter_parts.figure(_BLANK, said, said, key)}" for key, said in words.items()
     )
     size = sum(p.numel() for p in models.unet.parameters())
+    told = say("zero_u_size", language, count=size)
     return (
-        f'<p class="gb-note gb-told" id="zero-u-size">{say("zero_u_size", tongue, count=size)}</p>'
+        f'<p class="gb-note gb-told" id="zero-u-size">{told}</p>'
         f'<div class="gb-moment"><b>t</b>{moment}</div>'
         f'<div class="gb-u">{ends[0]}<i></i>{ends[1]}{rows}<div class="gb-mid">{middle}</div></div>'
     )
 
 
-def _block(block, tongue: str, level: int = 0) -> str:
+def _block(block, language: str, level: int = 0) -> str:
     """One block: its name, its output's shape, what enters, where it is active."""
     tags = ""
     if block.side in ("down", "mid", "up"):
-        tags += f'<span class="gb-tag-t">{say("zero_u_hears_time", tongue)}</span>'
+        tags += f'<span class="gb-tag-t">{say("zero_u_hears_time", language)}</span>'
     if block.attends:
         (places, wide), (keys, _) = block.attends
-        heard = say("zero_u_hears_words", tongue, places=places, wide=wide, keys=keys)
+        heard = say("zero_u_hears_words", language, places=places, wide=wide, keys=keys)
         tags += f'<span class="gb-tag-w">{heard}</span>'
-    alt = say("zero_u_active", tongue, name=block.name)
+    alt = say("zero_u_active", language, name=block.name)
     return (
         f'<div class="gb-block gb-{block.side}" style="--level:{level}">'
         f'<img src="{_BLANK}" alt="{escape(alt)}" data-is="{block.name}">'

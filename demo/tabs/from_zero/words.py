@@ -16,11 +16,14 @@ import gradio as gr
 import torch
 
 from pipeline.errors import InputError
-from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
+from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probabilities
+from pipeline.prompt.encode import encode_prompts
 
-from ...server.runner import data_url
-from ...texts import language, say
-from ...ui import status as stage
+from ...page import Page
+from ...texts import request_language, say
+from ...ui.images import data_url
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_line
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 
@@ -57,7 +60,7 @@ class Seen:
 
         image = open_picture(path).image
         side = min(*image.size, SIDE)
-        vector = _towers(self.folder).pictures([image])
+        vector = _towers(self.folder).embed_pictures([image])
         vectors = vector if self.vectors is None else torch.cat([self.vectors, vector])
         small = image.size == (side, side)
         source = parts.png(image) if small else data_url(fitted(image, side, side), side)
@@ -65,8 +68,10 @@ class Seen:
         return replace(self, sources=(*self.sources, source), drawn=drawn, vectors=vectors)
 
 
-def chapter(page) -> None:
-    """Fill the step with components and wire them."""
+def build(page: Page) -> None:
+    """Build the chapter's components and wire them."""
+    from pipeline.training.emoji.clip import make_trainer
+
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_towers_title", "zero_towers_two", "zero_towers_try")
@@ -99,98 +104,93 @@ def chapter(page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(
-        i18n,
-        ("pipeline/introspection/clip.py", "Towers"),
-        ("pipeline/introspection/clip.py", "contrastive_loss"),
-        ("pipeline/training/emoji/clip.py", "trainer"),
-        ("pipeline/prompt/encode.py", "encode"),
-    )
+    parts.places(i18n, *parts.locations(Clip, contrastive_loss, make_trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
-    def shown(seen: Seen, lines: list[str], tongue: str) -> dict:
+    def shown(seen: Seen, lines: list[str], language: str) -> dict:
         towers = _towers(seen.folder)
-        similar = towers.texts(lines) @ seen.vectors.T
+        similar = towers.embed_texts(lines) @ seen.vectors.T
         made = (
-            _flow(towers, lines[0], tongue) + _table(seen, lines, similar, towers.scale, tongue),
-            _loss(seen, similar, towers.scale, tongue),
-            _context(towers, lines[0], seen.heard, tongue),
+            _flow(towers, lines[0], language)
+            + _table(seen, lines, similar, towers.scale, language),
+            _loss(seen, similar, towers.scale, language),
+            _context(towers, lines[0], seen.heard, language),
         )
         return dict(zip(views, made, strict=True))
 
-    def draw_all(tongue: str, name, vae, words, path):
-        began, lines = time.monotonic(), sentences(words, tongue)
-        loaded = page.shelf.get(name, vae)
-        name, models = with_towers(page.shelf, name)
-        heard = sum(tower.width for tower in loaded.text.towers)
+    def draw_all(language: str, name, vae, words, path):
+        began, lines = time.monotonic(), sentences(words, language)
+        loaded = page.model_cache.get(name, vae)
+        name, models = with_towers(page.model_cache, name)
+        heard = sum(tower.width for tower in loaded.text.encoders)
         seen = Seen(str(models.path), heard)
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for line in lines:
                 fields = {"model": name, "prompt": line, "steps": STEPS}
-                made = yield from parts.drawn(page, fields, folder, tongue, status)
+                made = yield from parts.drawn(page, fields, folder, language, status)
                 seen = seen.with_picture(made.files[0])
-                yield {known: seen, **shown(seen, lines, tongue)}
+                yield {known: seen, **shown(seen, lines, language)}
         if path:
             seen = seen.with_picture(path, own=True)
-            yield {known: seen, **shown(seen, lines, tongue)}
-        yield {status: parts.done(tongue, time.monotonic() - began)}
+            yield {known: seen, **shown(seen, lines, language)}
+        yield {status: parts.done(language, time.monotonic() - began)}
 
     def type_on(seen: Seen | None, words: str, request: gr.Request):
         """The same pictures, other sentences."""
-        tongue = language(request)
+        language = request_language(request)
         if seen is None:
-            return {status: parts.ready(tongue)}
+            return {status: parts.ready(language)}
         try:
-            lines = sentences(words, tongue)
+            lines = sentences(words, language)
         except InputError as error:
-            return {status: stage.error(str(error))}
-        return {status: parts.ready(tongue), **shown(seen, lines, tongue)}
+            return {status: error_line(str(error))}
+        return {status: parts.ready(language), **shown(seen, lines, language)}
 
     parts.on_device(draw.click, draw_all, [*model, box, own], [known, *views], status)
-    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **parts.PRIVATE)
+    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **UNQUEUED)
 
 
-def with_towers(shelf, name) -> tuple[str, Any]:
+def with_towers(model_cache, name) -> tuple[str, Any]:
     """(name, models) of the chosen model where it has both towers, else of the embedded one."""
-    models = shelf.get(name, None)
-    if has_towers(models.path):
+    models = model_cache.get(name, None)
+    if has_clip(models.path):
         return name, models
-    return EMBEDDED, shelf.get(EMBEDDED, None)
+    return EMBEDDED, model_cache.get(EMBEDDED, None)
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: str) -> Towers:
-    return Towers.load(Path(folder))
+def _loaded(folder: str) -> Clip:
+    return Clip.load(Path(folder))
 
 
-def _towers(folder: str) -> Towers:
+def _towers(folder: str) -> Clip:
     with _loading:
         return _loaded(folder)
 
 
-def sentences(words: str, tongue: str) -> list[str]:
+def sentences(words: str, language: str) -> list[str]:
     """The lines that say something; InputError where they are too many or too long."""
     lines = [line.strip() for line in (words or "").splitlines() if line.strip()]
     if not 2 <= len(lines) <= MOST or max(map(len, lines)) > MOST_LETTERS:
-        raise InputError(say("zero_most", tongue, most=MOST, letters=MOST_LETTERS))
+        raise InputError(say("zero_most", language, most=MOST, letters=MOST_LETTERS))
     return lines
 
 
-def _flow(towers: Towers, line: str, tongue: str) -> str:
+def _flow(towers: Clip, line: str, language: str) -> str:
     """The two towers: what enters each, how high it is, and what leaves it."""
     text, image = towers.text.config, towers.image.config
     ways = (
         say(
             "zero_text_tower",
-            tongue,
+            language,
             tokens=len(towers.tokens(line)),
             layers=text.num_hidden_layers,
             width=towers.width,
         ),
         say(
             "zero_image_tower",
-            tongue,
+            language,
             patches=(image.image_size // image.patch_size) ** 2,
             side=image.patch_size,
             layers=image.num_hidden_layers,
@@ -204,11 +204,11 @@ def _flow(towers: Towers, line: str, tongue: str) -> str:
     return f'<div class="gb-towers">{rows}</div>'
 
 
-def _table(seen: Seen, lines: list[str], similar, scale: float, tongue: str) -> str:
+def _table(seen: Seen, lines: list[str], similar, scale: float, language: str) -> str:
     """Rows are sentences, columns pictures; how alike they are, and which picture it would be."""
     chances = probabilities(similar, scale)
     heads = "".join(
-        f'<th scope="col"><img src="{source}" alt="{escape(_called(seen, i, tongue))}"></th>'
+        f'<th scope="col"><img src="{source}" alt="{escape(_called(seen, i, language))}"></th>'
         for i, source in enumerate(seen.sources)
     )
     rows = ""
@@ -223,29 +223,29 @@ def _table(seen: Seen, lines: list[str], similar, scale: float, tongue: str) -> 
                 f"<b>{value:.3f}</b><small>{chance:.1%}</small></td>"
             )
         rows += f'<tr><th scope="row">{escape(line)}</th>{cells}</tr>'
-    caption = say("zero_table", tongue)
+    caption = say("zero_table", language)
     return (
         f'<div class="gb-scroll"><table class="gb-similar"><caption>{caption}</caption>'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _called(seen: Seen, number: int, tongue: str) -> str:
+def _called(seen: Seen, number: int, language: str) -> str:
     """The words for a column's picture."""
     if number >= seen.drawn:
-        return say("zero_own_column", tongue)
-    return say("zero_drawn_column", tongue, number=number + 1)
+        return say("zero_own_column", language)
+    return say("zero_drawn_column", language, number=number + 1)
 
 
-def _loss(seen: Seen, similar, scale: float, tongue: str) -> str:
+def _loss(seen: Seen, similar, scale: float, language: str) -> str:
     """The loss of the pairs that stand on the diagonal, once every sentence has its picture."""
     count = seen.drawn
     if count < 2 or len(similar) != count:
-        return f'<p class="gb-note gb-told">{say("zero_no_loss", tongue)}</p>'
+        return f'<p class="gb-note gb-told">{say("zero_no_loss", language)}</p>'
     pairs = similar[:, :count]
     told = say(
         "zero_loss_now",
-        tongue,
+        language,
         loss=contrastive_loss(pairs, scale),
         guess=math.log(count),
         count=count,
@@ -259,15 +259,15 @@ def _loss(seen: Seen, similar, scale: float, tongue: str) -> str:
     return f'{formula}<p class="gb-note gb-told" id="zero-loss-now">{told}</p>'
 
 
-def _context(towers: Towers, line: str, heard: int, tongue: str) -> str:
+def _context(towers: Clip, line: str, heard: int, language: str) -> str:
     """The pieces of a sentence, and all numbers that the UNet hears of it, as a picture."""
     states = towers.context(line)
     limit = float(states.abs().max())
     picture = parts.png(parts.grey(states[0], -limit, limit))
     pieces = "".join(f"<li>{escape(piece)}</li>" for piece in towers.tokens(line))
     shape = "1 × {} × {}".format(*states.shape[1:])
-    told = say("zero_context_shape", tongue, shape=shape, count=states.numel(), heard=heard)
-    alt = say("zero_context_alt", tongue, line=line)
+    told = say("zero_context_shape", language, shape=shape, count=states.numel(), heard=heard)
+    alt = say("zero_context_alt", language, line=line)
     return (
         f'<ol class="gb-pieces">{pieces}</ol>{parts.figure(picture, alt, kind="gb-context")}'
         f'<p class="gb-note gb-told" id="zero-context-shape">{told}</p>'

@@ -10,17 +10,20 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
 
-from ...texts import language, say
-from ...ui import status
+from ...page import Page
+from ...texts import request_language, say
+from ...ui.listeners import UNQUEUED
+from ...ui.status import error_paragraph
+from ...ui.tab import Tab
 from ...workspace import fill_form, send_to
-from . import verify
-
-PRIVATE = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+from . import texts, verify
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
+    run = verify.verifier(page.model_cache, page.runner.on_device)
+    verify.endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
             # A plain file: Gradio's picture component would decode what strangers send.
@@ -41,7 +44,7 @@ def tab(page) -> None:
             with gr.Column(visible=False, min_width=0) as usable:
                 fill_form.buttons(page, pasted, "info", tab="generate")
             file = gr.State()  # the path of the picture that is shown
-            panel = verify.panel(page, file)
+            panel = verify.panel(page, file, run)
 
     known = gr.State("")  # the text that is shown
     outputs = [known, file, picture, view, usable, sendable, *panel.outputs]
@@ -59,35 +62,38 @@ def tab(page) -> None:
         except InputError as error:
             # where it lies on the server is nobody's business
             sentence = str(error).replace(str(path), Path(path).name)
-            return {dropped: None, picture: status.sorry(sentence)}
-        tongue = language(request)
-        filled = {dropped: None, pasted: text} | something(text, tongue)
-        shown = {file: path, picture: _image(path, tongue), sendable: gr.update(visible=True)}
-        return filled | shown | panel.opened(path, tongue)
+            return {dropped: None, picture: error_paragraph(sentence)}
+        language = request_language(request)
+        filled = {dropped: None, pasted: text} | something(text, language)
+        shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
+        return filled | shown | panel.opened(path, language)
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""
         if text == shown:
             return {known: shown}
-        return something(text, language(request)) if text.strip() else nothing()
+        return something(text, request_language(request)) if text.strip() else nothing()
 
-    def something(text: str, tongue: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.shelf), tongue)
+    def something(text: str, language: str) -> dict:
+        seen = fill_form.html(fill_form.read(text, page.model_cache), language)
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:
         return {known: "", view: _nothing(i18n), usable: gr.update(visible=False), **no_picture}
 
-    dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **PRIVATE)
+    dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **UNQUEUED)
     send_to.send(page, senders, [file], lambda path: path)
-    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **PRIVATE)
+    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **UNQUEUED)
 
 
 def _nothing(i18n) -> str:
     return f'<p class="gb-note gb-not">{i18n("info_none")}</p>'
 
 
-def _image(path: str, tongue: str) -> str:
+def _image(path: str, language: str) -> str:
     """The visitor's own file, shown by the browser as it is."""
-    alt = say("info_alt", tongue)
+    alt = say("info_alt", language)
     return f'<img class="gb-dropped" src="gradio_api/file={quote(path)}" alt="{alt}">'
+
+
+TAB = Tab(title=("PNG info", "图片信息"), build=build, texts=texts.TEXTS)

@@ -7,50 +7,54 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from pipeline import verify
 from pipeline.errors import InputError
-from pipeline.metadata import receipt
+from pipeline.metadata import containers, receipt
 from pipeline.verify import Checked, Verdict
 
-from ...server.api import GPU
-from ...server.runner import Broken, broken, data_url
-from ...texts import TEXTS, language, say
-from ...ui import status
+from ...texts import TEXTS, request_language, say
+from ...ui.failures import (
+    FAILURES,
+    error_sentence,
+    hide_internal_errors,
+    raise_client_errors,
+)
+from ...ui.images import data_url
+from ...ui.listeners import GPU, PRIVATE, UNQUEUED
+from ...ui.status import error_paragraph, status_line
 from ...ui.upload import PictureBox
 
 SIDE = 384  # pixels: of the pictures in a verdict
 EVERY = 0.05  # seconds between two words on its progress
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 MARKS = {"identical": "✓", "departs": "≠", "tampered": "✕", "other": "?"}
 Verifier = Callable[..., Iterator[Checked | Verdict]]
 
 
-def verifier(shelf, on_device: Callable) -> Verifier:
+def verifier(model_cache, on_device: Callable) -> Verifier:
     """The server's one way to verdicts: `run(path, picture=..., mask=...)`, closed to stop it.
 
-    on_device: the painter's, see work.py. The iterator raises InputError for what the user can
+    on_device: the runner's. The iterator raises InputError for what the user can
     mend, and Broken for the rest.
     """
 
     @on_device
     def work(task: str, asked, names: tuple, case) -> Iterator[Checked | Verdict]:
-        yield from verify.check(shelf.get(*names), case)
+        yield from verify.check(model_cache.get(*names), case)
 
     def run(path: str, **given: Any) -> Iterator[Checked | Verdict]:
-        with broken():
+        with hide_internal_errors():
             case = verify.opened(path, **given)
             then = case.receipt
             if not then.whole:
                 yield from verify.check(None, case)
                 return
-            there = [e.name for e in shelf.choices()], [e.name for e in shelf.vaes()]
-            names = verify.chosen(then, *there, shelf.hashes())
-            shelf.get(*names)
+            there = [e.name for e in model_cache.choices()], [e.name for e in model_cache.vaes()]
+            names = verify.chosen(then, *there, model_cache.hashes())
+            model_cache.get(*names)
         yield from work(then.task, case.asked, names, case)
 
     return run
@@ -70,7 +74,7 @@ class Panel:
     def outputs(self) -> list:
         return [self.column, self.about, *self.given.values(), self.button, self.verdict]
 
-    def opened(self, path: str | None, tongue: str) -> dict:
+    def opened(self, path: str | None, language: str) -> dict:
         """Updates for the file that is shown now, or none."""
         hidden = gr.update(visible=False)
         updates = {self.column: gr.update(visible=path is not None), self.verdict: ""}
@@ -80,13 +84,13 @@ class Panel:
         try:
             then = receipt.read(path)
         except InputError as error:
-            damaged = receipt.KEYWORD in receipt.metadata.texts(path, receipt.KEYWORD)
-            said = status.sorry(str(error)) if damaged else _note(say("verify_none", tongue))
+            damaged = receipt.KEYWORD in containers.texts(path, receipt.KEYWORD)
+            said = error_paragraph(str(error)) if damaged else _note(say("verify_none", language))
             return updates | {self.about: said}
         steps = max(len(then.steps) - 1, 0)
-        said = _note(say("verify_offer", tongue, model=escape(then.called), steps=steps))
+        said = _note(say("verify_offer", language, model=escape(then.called), steps=steps))
         if then.inputs:
-            said += _note(say("verify_needs", tongue))
+            said += _note(say("verify_needs", language))
         wanted = {
             box: gr.update(value=None, visible=name in then.inputs)
             for name, box in self.given.items()
@@ -94,7 +98,7 @@ class Panel:
         return updates | {self.about: said, self.button: gr.update(visible=True)} | wanted
 
 
-def panel(page, file) -> Panel:
+def panel(page, file, verify: Verifier) -> Panel:
     """Build the receipt's part inside the tab, and wire its button. file: the path's gr.State."""
     i18n = page.i18n
     with gr.Column(visible=False, min_width=0, elem_id="info-receipt") as column:
@@ -117,26 +121,24 @@ def panel(page, file) -> Panel:
         verdict = gr.HTML(apply_default_css=False, elem_id="info-verdict")
 
     def wait(request: gr.Request):
-        return status.line("running", say("waiting", language(request)))
+        return status_line("running", say("waiting", request_language(request)))
 
     def run(request: gr.Request, path: str, *pictures):
-        tongue, shown = language(request), 0.0
+        language, shown = request_language(request), 0.0
         same: list[bool] = []
         try:
-            for event in page.verify(path, **dict(zip(given, pictures, strict=True))):
+            for event in verify(path, **dict(zip(given, pictures, strict=True))):
                 if isinstance(event, Verdict):
-                    yield card(event, tongue)
+                    yield card(event, language)
                     continue
                 same += [event.same] * (event.step + 1 - len(same))
                 if time.monotonic() - shown >= EVERY:
                     shown = time.monotonic()
-                    yield progress(event, same, tongue)
-        except InputError as error:
-            yield status.sorry(str(error).replace(str(path), Path(path).name))
-        except Broken:
-            yield status.sorry(say("broken", tongue))
+                    yield progress(event, same, language)
+        except FAILURES as error:
+            yield error_paragraph(error_sentence(error, language, upload=path))
 
-    button.click(wait, None, verdict, queue=False, trigger_mode="once", **PRIVATE).then(
+    button.click(wait, None, verdict, trigger_mode="once", **UNQUEUED).then(
         run, [file, *given.values()], verdict, **PRIVATE, **GPU
     )
     return Panel(column, about, given, button, verdict)
@@ -156,16 +158,11 @@ def endpoint(verifying: Verifier) -> None:
         Returns:
             The verdict: identical; or where it departs, by how much, and what is not as it was.
         """
-        try:
+        with raise_client_errors(upload=file):
             if not file:
                 raise InputError("Give a PNG file with its receipt.")
             for event in verifying(file, picture=picture, mask=mask):
                 yield "\n".join(event.sentences) if isinstance(event, Verdict) else ""
-        except InputError as error:
-            said = str(error).replace(str(file), Path(str(file)).name)
-            raise gr.Error(said, print_exception=False) from None
-        except Broken:
-            raise gr.Error(say("broken", "en"), print_exception=False) from None
 
     with gr.Row(visible=False):
         given = [gr.File(label="file"), *(PictureBox(label=name) for name in receipt.PICTURES)]
@@ -173,104 +170,109 @@ def endpoint(verifying: Verifier) -> None:
         gr.Button().click(verify, given, said, api_name="verify", **GPU)
 
 
-def progress(event: Checked, same: list[bool], tongue: str) -> str:
+def progress(event: Checked, same: list[bool], language: str) -> str:
     """The line while it is made again, and its steps."""
     words = say(
-        "verify_same" if event.same else "verify_apart", tongue, step=event.step, total=event.total
+        "verify_same" if event.same else "verify_apart",
+        language,
+        step=event.step,
+        total=event.total,
     )
-    line = status.line("running", words, share=event.step / max(event.total, 1))
-    return f'{line}<div class="gb-verdict">{_marks(same, event.total + 1, tongue)}</div>'
+    line = status_line("running", words, share=event.step / max(event.total, 1))
+    return f'{line}<div class="gb-verdict">{_marks(same, event.total + 1, language)}</div>'
 
 
-def card(verdict: Verdict, tongue: str) -> str:
+def card(verdict: Verdict, language: str) -> str:
     """The verdict: one large word, what it means, the steps, and what is not as it was."""
-    space = "" if tongue == "zh" else " "
-    said = space.join(escape(sentence) for sentence in sentences(verdict, tongue))
+    space = "" if language == "zh" else " "
+    said = space.join(escape(sentence) for sentence in sentences(verdict, language))
     return (
         f'<div class="gb-verdict gb-verdict-{verdict.kind}" role="status">'
         f'<p class="gb-verdict-word"><span aria-hidden="true">{MARKS[verdict.kind]}</span> '
-        f"{say(f'verdict_{verdict.kind}', tongue)}</p>"
+        f"{say(f'verdict_{verdict.kind}', language)}</p>"
         f'<p class="gb-verdict-said">{said}</p>'
-        f"{_marks(verdict.same, len(verdict.same), tongue)}{_pictures(verdict, tongue)}"
-        f"{_around(verdict, tongue)}</div>"
+        f"{_marks(verdict.same, len(verdict.same), language)}{_pictures(verdict, language)}"
+        f"{_around(verdict, language)}</div>"
     )
 
 
-def sentences(verdict: Verdict, tongue: str) -> list[str]:
+def sentences(verdict: Verdict, language: str) -> list[str]:
     """What Verdict.sentences says, in the visitor's language."""
     numbers = {"steps": verdict.steps, "step": verdict.step}
     all_steps = verdict.step is None or verdict.step > verdict.steps
     if verdict.kind == "other":
-        return [say("said_other", tongue, model=verdict.model, here=verdict.here)]
+        return [say("said_other", language, model=verdict.model, here=verdict.here)]
     if verdict.kind == "identical":
         key = "said_identical" if verdict.steps else "said_identical_pixels"
-        return [say(key, tongue, **numbers)]
-    found = [say(f"said_tampered_{name}", tongue) for name in verdict.altered]
+        return [say(key, language, **numbers)]
+    found = [say(f"said_tampered_{name}", language) for name in verdict.altered]
     if not verdict.same:
         return found
     if all_steps and verdict.altered == ("text",):
-        return [*found, say("said_true_text", tongue, **numbers)]
+        return [*found, say("said_true_text", language, **numbers)]
     if all_steps:
-        found.append(say("said_true" if found else "said_departs_pixels", tongue, **numbers))
+        found.append(say("said_true" if found else "said_departs_pixels", language, **numbers))
     else:
-        found.append(say(f"said_departs_{'step' if verdict.step else 'start'}", tongue, **numbers))
+        found.append(
+            say(f"said_departs_{'step' if verdict.step else 'start'}", language, **numbers)
+        )
         if verdict.amount is not None:
-            found.append(say("said_amount", tongue, amount=verdict.amount))
+            found.append(say("said_amount", language, amount=verdict.amount))
         if verdict.final is not None and verdict.step < verdict.steps:
-            found.append(say("said_final", tongue, final=verdict.final))
+            found.append(say("said_final", language, final=verdict.final))
     if verdict.pixels is None:
-        return [*found, say("said_size", tongue)]
+        return [*found, say("said_size", language)]
     if not verdict.pixels.largest:
-        return [*found, say("said_no_pixels", tongue)]
-    return [*found, say("said_pixels", tongue, **verdict.pixels._asdict())]
+        return [*found, say("said_no_pixels", language)]
+    return [*found, say("said_pixels", language, **verdict.pixels._asdict())]
 
 
 def _note(words: str) -> str:
     return f'<p class="gb-note gb-not">{words}</p>'
 
 
-def _marks(same, count: int, tongue: str) -> str:
+def _marks(same, count: int, language: str) -> str:
     """A cell for the beginning, 0, and each step."""
     if not count:
         return ""
     cells = []
     for step in range(count):
         kind = "open" if step >= len(same) else "same" if same[step] else "apart"
-        label = say(f"verify_step_{kind}", tongue, step=step)
+        label = say(f"verify_step_{kind}", language, step=step)
         cells.append(f'<li class="gb-{kind}" title="{label}" aria-label="{label}">{step}</li>')
-    title = say("verify_steps", tongue)
+    title = say("verify_steps", language)
     return f'<div><h3>{title}</h3><ol class="gb-marks">{"".join(cells)}</ol></div>'
 
 
-def _pictures(verdict: Verdict, tongue: str) -> str:
+def _pictures(verdict: Verdict, language: str) -> str:
     """What came out again, and where it differs from the file, brightened; nothing where it does
     not."""
     if verdict.image is None or verdict.apart is None:
         return ""
     shown = {"verify_again": verdict.image, "verify_difference": verdict.apart}
     figures = "".join(
-        f'<figure><img src="{data_url(image, SIDE)}" alt="{say(key, tongue)}">'
-        f"<figcaption>{say(key, tongue)}</figcaption></figure>"
+        f'<figure><img src="{data_url(image, SIDE)}" alt="{say(key, language)}">'
+        f"<figcaption>{say(key, language)}</figcaption></figure>"
         for key, image in shown.items()
     )
     return f'<div class="gb-remade">{figures}</div>'
 
 
-def _around(verdict: Verdict, tongue: str) -> str:
+def _around(verdict: Verdict, language: str) -> str:
     if not verdict.surroundings:
-        return _note(say("around_same", tongue)) if verdict.same else ""
+        return _note(say("around_same", language)) if verdict.same else ""
     rows = "".join(
-        f'<tr><th scope="row">{_named(row.what, tongue)}</th>'
+        f'<tr><th scope="row">{_named(row.what, language)}</th>'
         f"<td>{escape(row.then) or '–'}</td><td>{escape(row.now) or '–'}</td></tr>"
         for row in verdict.surroundings
     )
-    heads = "".join(f'<th scope="col">{say(f"around_{k}", tongue)}</th>' for k in ("then", "now"))
+    heads = "".join(f'<th scope="col">{say(f"around_{k}", language)}</th>' for k in ("then", "now"))
     return (
-        f'<table class="gb-around"><thead><tr><th scope="col">{say("around_title", tongue)}</th>'
+        f'<table class="gb-around"><thead><tr><th scope="col">{say("around_title", language)}</th>'
         f"{heads}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
-def _named(what: str, tongue: str) -> str:
+def _named(what: str, language: str) -> str:
     key = f"around_{what}"
-    return say(key, tongue) if key in TEXTS else escape(what)
+    return say(key, language) if key in TEXTS else escape(what)

@@ -8,19 +8,19 @@ import gradio as gr
 
 from pipeline.samplers import SAMPLERS, unsupported
 
-from ...server.api import GPU
-from ...ui import status as stage
+from ...page import Page
 from ...ui import stop as stopping
-from . import texts  # noqa: F401
+from ...ui.listeners import GPU, PRIVATE, UNQUEUED
+from ...ui.status import idle_frame, status_line
+from ...ui.tab import Tab
+from . import texts
 from .handlers import CHANGES, Looking
 from .view import Eye
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
-QUIET = {"queue": False} | PRIVATE
 SCRIPT = Path(__file__).with_name("inside.js").read_text(encoding="utf-8")
 
 
-def tab(page) -> None:
+def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-inside", min_width=0):
@@ -29,7 +29,7 @@ def tab(page) -> None:
         with gr.Column(elem_id="inside-do", min_width=0):
             with gr.Column(elem_classes="gb-card", min_width=0):
                 status = gr.HTML(
-                    stage.line("ready", i18n("inside_ready")),
+                    status_line("ready", i18n("inside_ready")),
                     apply_default_css=False,
                     elem_id="inside-status",
                 )
@@ -39,13 +39,13 @@ def tab(page) -> None:
             with gr.Column(elem_id="inside-files", elem_classes="gb-card", min_width=0):
                 export, load, exported = _files(i18n)
     look = Looking(page, empty, viewer, status, again, exported, form)
-    tree, opened, outputs, seen = look.tree, look.opened, look.outputs, page.seen
-    shown = [seen.records, seen.chosen, tree]
-    page.look.click(look.choose, shown, [page.tabs, *outputs], **QUIET)
-    page.panels["inside"].select(look.visit, [*shown, opened], outputs, **QUIET)
-    viewer.select(look.pick, tree, outputs, **QUIET)
-    viewer.gone(look.lost, tree, outputs, **QUIET)
-    viewer.moved(look.moved, None, form["at"], **QUIET)
+    tree, opened, outputs = look.tree, look.opened, look.outputs
+    shown = [page.result.records, page.result.chosen, tree]
+    page.look.click(look.choose, shown, [page.tabs, *outputs], **UNQUEUED)
+    page.panels["inside"].select(look.visit, [*shown, opened], outputs, **UNQUEUED)
+    viewer.select(look.pick, tree, outputs, **UNQUEUED)
+    viewer.gone(look.lost, tree, outputs, **UNQUEUED)
+    viewer.moved(look.moved, None, form["at"], **UNQUEUED)
     changes = [form[name] for name in CHANGES]
     runs = [
         go.click(look.branch, [tree, opened, form["at"], *changes], outputs, **PRIVATE, **GPU),
@@ -54,12 +54,12 @@ def tab(page) -> None:
     ]
     stopping.wire(stop, status, runs, "inside_stopped")
     export.click(look.save, tree, exported, **PRIVATE)
-    load.upload(look.bring, load, outputs, **QUIET)
+    load.upload(look.bring, load, outputs, **UNQUEUED)
 
 
 def _view(page) -> tuple[gr.Column, gr.Button, gr.HTML]:
     """What stands there before a picture is opened, its button, and the viewer."""
-    i18n, eye = page.i18n, Eye(page.shelf, page.paint.recordings)
+    i18n, eye = page.i18n, Eye(page.model_cache, page.runner.recordings)
 
     def frame(asked):
         return eye.frame(asked)
@@ -68,7 +68,7 @@ def _view(page) -> tuple[gr.Column, gr.Button, gr.HTML]:
         return eye.maps(asked)
 
     with gr.Column(elem_id="inside-empty", min_width=0) as empty:
-        gr.HTML(stage.idle(i18n("inside_idle")), apply_default_css=False)
+        gr.HTML(idle_frame(i18n("inside_idle")), apply_default_css=False)
         example = gr.Button(i18n("inside_example"), variant="primary", elem_id="inside-example")
         gr.HTML(
             f'<p class="gb-note gb-not">{i18n("inside_example_hint")}</p>',
@@ -143,3 +143,6 @@ def _form(i18n) -> dict:
         elem_id="inside-noise-seed",
     )
     return form
+
+
+TAB = Tab(title=("Look inside", "看内部"), build=build, texts=texts.TEXTS)

@@ -1,10 +1,6 @@
-"""Words of the tab Look inside in English and Chinese, see texts.py."""
+"""Texts of the tab Look inside in English and Chinese."""
 
-from ...texts import add
-
-TEXTS = {
-    "tab_inside": ("Look inside", "看内部"),
-    "inside_open": ("Look inside", "看内部"),
+TEXTS = {  # key: (English, Chinese)
     "inside_idle": (
         "Draw a picture and open it with Look inside: every step, every word, every branch.",
         "画一幅图，再点“看内部”：每一步、每个词、每个分支都在这里。",
@@ -123,5 +119,3 @@ TEXTS = {
     "inside_file": ("The tree, all of its steps", "分支树，包含每一步"),
     "inside_import": ("Open a tree", "打开分支树"),
 }
-
-add(TEXTS)

@@ -10,19 +10,21 @@ import base64
 import io
 import json
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pipeline.errors import InputError
-from pipeline.introspection import frames
-from pipeline.introspection.recording import Recording, Recordings, described
+from pipeline.introspection import decoded_views
+from pipeline.introspection.recording import Recording, RecordingStore, plain_options
+from pipeline.lru import LruCache
 from pipeline.samplers import SAMPLERS, SCHEDULES
 
-from ...server.runner import Broken, broken, data_url
+from ...events import Broken
 from ...texts import say
+from ...ui.failures import hide_internal_errors
+from ...ui.images import data_url
 
 EXACT = 160 * 160  # pixels of a frame up to which it is sent without loss
 SIDE = 512  # pixels: the larger side of a frame
@@ -32,15 +34,15 @@ MOST_WORDS = 120
 LABELS = (
     *("kind", "step", "play", "pause", "words", "words_hint", "every", "this", "all_layers"),
     *("compare", "divider", "tree", "side", "loading", "sigma", "time", "layers", "no_words"),
-    *(f"kind_{kind}" for kind in frames.KINDS),
-    *(f"about_{kind}" for kind in frames.KINDS),
+    *(f"kind_{kind}" for kind in decoded_views.KINDS),
+    *(f"about_{kind}" for kind in decoded_views.KINDS),
 )
 
 
 @dataclass(frozen=True)
 class Node:
     """A picture of the tree, kept with the visitor: enough to make it again where its recording
-    was dropped. lineage: see start.Start; () for one that began from another picture."""
+    was dropped. lineage: see InitialState; () for one that began from another picture."""
 
     key: str
     parent: str | None
@@ -57,13 +59,13 @@ Tree = dict[str, Node]
 
 
 def node(recording: Recording) -> Node:
-    start = recording.origin.start
+    start = recording.origin.initial_state
     lineage = start.lineage
-    if not lineage and start.clean is None and start.begin == 0 and not start.tile:
+    if not lineage and start.clean is None and start.start_step == 0 and not start.tile:
         first, second = recording.origin.seeds
         alone = {"count": 1, "seed": first, "variation_seed": second}
-        lineage = (described(recording.options.model_copy(update=alone)),)
-    plain = start.begin >= 0 and not (start.steer or start.finish or start.tile)
+        lineage = (plain_options(recording.options.model_copy(update=alone)),)
+    plain = start.start_step >= 0 and not (start.x0_hook or start.postprocess or start.tile)
     change = dict(recording.change)
     return Node(
         key=recording.key,
@@ -86,39 +88,39 @@ def grown(tree: Tree, recording: Recording) -> Tree:
     return (tree if made.parent in tree else {}) | {made.key: made}
 
 
-def described_change(change: dict[str, Any], tongue: str) -> str:
+def described_change(change: dict[str, Any], language: str) -> str:
     """What a branch changed, in a few words."""
     if not change:
-        return say("inside_nothing", tongue)
+        return say("inside_nothing", language)
     tables = {"sampler": SAMPLERS, "schedule": SCHEDULES}
     parts = []
     for name, value in change.items():
         shown = tables[name][value].label if name in tables else value
         shown = f"{shown:g}" if isinstance(shown, float) else str(shown)
-        parts.append(f"{say(f'inside_{name}', tongue)}: {shown}")
+        parts.append(f"{say(f'inside_{name}', language)}: {shown}")
     return ", ".join(parts)
 
 
-def description(recording: Recording, tree: Tree, tongue: str) -> str:
+def description(recording: Recording, tree: Tree, language: str) -> str:
     """The open picture and its tree for inside.js, as JSON."""
     words: list[list[str]] = []
     calls = []
-    for moment in recording.moments:
-        shown = list(moment.words[:MOST_WORDS])
+    for call in recording.calls:
+        shown = list(call.words[:MOST_WORDS])
         if shown not in words:
             words.append(shown)
-        calls.append([moment.step, round(moment.t, 2), moment.sigma, words.index(shown)])
+        calls.append([call.step, round(call.t, 2), call.sigma, words.index(shown)])
     nodes = [
         {
             "key": n.key,
             "parent": n.parent,
             "thumb": n.thumb,
-            "name": n.prompt if n.parent is None else described_change(n.change, tongue),
-            "from": None if n.at is None else say("inside_from", tongue, step=n.at + 1),
+            "name": n.prompt if n.parent is None else described_change(n.change, language),
+            "from": None if n.at is None else say("inside_from", language, step=n.at + 1),
         }
         for n in tree.values()
     ]
-    first = recording.moments[0]
+    first = recording.calls[0]
     width, height = recording.image.size
     return json.dumps(
         {
@@ -126,13 +128,15 @@ def description(recording: Recording, tree: Tree, tongue: str) -> str:
             "prompt": recording.options.prompt,
             "size": [width, height],
             "steps": recording.steps,
-            "before": recording.before,
+            "before": recording.parent_calls,
             "calls": calls,
             "words": words,
             "grids": [list(g.shape[1:]) for g in first.grids],
-            "kinds": frames.KINDS if frames.guided(first) else frames.KINDS[:3],
+            "kinds": decoded_views.KINDS
+            if decoded_views.has_guidance(first)
+            else decoded_views.KINDS[:3],
             "nodes": nodes,
-            "labels": {name: say(f"inside_{name}", tongue) for name in LABELS},
+            "labels": {name: say(f"inside_{name}", language) for name in LABELS},
         },
         ensure_ascii=False,
     )
@@ -145,30 +149,32 @@ class Eye:
     the queue; a lock lets one decoding run at a time beside a picture that is being drawn.
     """
 
-    def __init__(self, shelf: Any, recordings: Recordings):
-        self.shelf, self.recordings = shelf, recordings
-        self._kept: OrderedDict[tuple, str] = OrderedDict()
-        self._size, self._lock, self._decoding = 0, threading.Lock(), threading.Lock()
+    def __init__(self, model_cache: Any, recordings: RecordingStore):
+        self.model_cache, self.recordings = model_cache, recordings
+        self._urls: LruCache[tuple, str] = LruCache(CACHE, len)
+        self._decoding = threading.Lock()
 
     def frame(self, asked: Any) -> dict[str, str]:
         """{"url": data URL} of {"key", "call", "kind"}; {"error": sentence} where there is none,
         {"gone": sentence} where the recording was dropped."""
         try:
             key, call, kind = asked["key"], int(asked["call"]), str(asked["kind"])
-            with self._lock:
-                if (key, call, kind) in self._kept:
-                    self._kept.move_to_end((key, call, kind))
-                    return {"url": self._kept[key, call, kind]}
+            url = self._urls.get((key, call, kind))
+            if url is not None:
+                return {"url": url}
             recording = self.recordings.get(key)
             if recording is None:
                 return {"gone": "dropped"}
-            if not 0 <= call < len(recording.moments):
+            if not 0 <= call < len(recording.calls):
                 return {"error": f"There is no call {call}."}
-            with broken(), self._decoding:
+            with hide_internal_errors(), self._decoding:
                 models = self._models(recording)
-                moment = recording.moments[call]
-                image = frames.frame(models, moment, kind, recording.origin.prediction)
-            return {"url": self._keep((key, call, kind), _url(image))}
+                image = decoded_views.decode_view(
+                    models, recording.calls[call], kind, recording.origin.prediction
+                )
+            url = _url(image)
+            self._urls.put((key, call, kind), url)
+            return {"url": url}
         except InputError as error:
             return {"error": str(error)}
         except (Broken, KeyError, TypeError, ValueError):
@@ -176,19 +182,10 @@ class Eye:
 
     def _models(self, recording: Recording):
         name, digest, vae = recording.model
-        models = self.shelf.get(name, vae)
+        models = self.model_cache.get(name, vae)
         if models.hash != digest:
             raise InputError(f"It was drawn by {name} {digest}; the one here is {models.hash}.")
         return models
-
-    def _keep(self, key: tuple, url: str) -> str:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = url
-                self._size += len(url)
-                while self._size > CACHE and len(self._kept) > 1:
-                    self._size -= len(self._kept.popitem(last=False)[1])
-        return url
 
     def maps(self, asked: Any) -> dict[str, Any]:
         """Word maps of {"key", "call"}, of every call together where call is -1: for each
@@ -200,7 +197,7 @@ class Eye:
             return {"error": say("broken", "en")}
         if recording is None:
             return {"gone": "dropped"}
-        if not -1 <= call < len(recording.moments):
+        if not -1 <= call < len(recording.calls):
             return {"error": f"There is no call {call}."}
         return {"grids": [_packed(m[:MOST_WORDS]) for m in word_maps(recording, call)]}
 
@@ -219,13 +216,13 @@ def _url(image) -> str:
 def word_maps(recording: Recording, call: int) -> list[torch.Tensor]:
     """Maps (words, h, w) at each resolution and, last, over all layers; -1: the mean of all calls
     that heard the same words as the last."""
-    moments = recording.moments
+    model_calls = recording.calls
     if call >= 0:
-        moments = moments[call : call + 1]
-    last = moments[-1]
+        model_calls = model_calls[call : call + 1]
+    last = model_calls[-1]
     if last.maps is None:
         return []
-    same = [m for m in moments if m.words == last.words]
+    same = [m for m in model_calls if m.words == last.words]
     rows = [[*m.grids, m.maps] for m in same]
     return [torch.stack([r.float() for r in column]).mean(0) for column in zip(*rows, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The model card: how the model was made and how good it is, from what was measured."""
+"""The model card: how the model was trained, and its measured figures."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from ..loop import newest_checkpoint
 from . import evaluate
-from .scenes import COLOURS, OBJECTS
+from .vocabulary import COLOURS, OBJECTS
 
 
 def machine() -> str:
-    """The processor or the card that runs this, in words."""
+    """Return the name of the GPU, or of the processor with its number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
@@ -27,21 +28,25 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}"
 
 
-def begin(run: Path, stage: str, base: Path | None) -> None:
-    """Note in `run`/`stage` what the weights that a stage starts from have seen; where the stage
-    has begun, nothing changes."""
-    made = base / "training.json" if base else None
-    if made is None or not made.exists() or newest_checkpoint(run / stage):
+def record_base(run: Path, stage: str, base: Path | None) -> None:
+    """Write the training history of the weights that a stage starts from, as `base.json`.
+
+    A stage that has a checkpoint keeps the history that it has.
+    """
+    source = base / "training.json" if base else None
+    if source is None or not source.exists() or newest_checkpoint(run / stage):
         return
-    before = json.loads(made.read_text(encoding="utf-8"))["stages"].get(stage)
+    before = json.loads(source.read_text(encoding="utf-8"))["stages"].get(stage)
     if before:
         (run / stage).mkdir(parents=True, exist_ok=True)
         (run / stage / "base.json").write_text(json.dumps(before), encoding="utf-8")
 
 
-def history(run: Path, before: dict | None) -> dict:
-    """Steps, pictures seen and minutes of each stage of `run`, with those of the weights it began
-    from; `before`: the shipped model's, kept for stages that this run does not have."""
+def training_history(run: Path, before: dict[str, Any] | None) -> dict[str, Any]:
+    """Return steps, pictures and minutes of each stage of `run`, those of its base included.
+
+    before: the history of the exported model, kept for stages that this run does not have.
+    """
     stages = dict((before or {}).get("stages", {}))
     for stage in ("clip", "vae", "decoder", "unet"):
         path = newest_checkpoint(run / stage)
@@ -50,8 +55,8 @@ def history(run: Path, before: dict | None) -> dict:
         with safe_open(path, "pt") as file:
             header = file.metadata()
         steps, batch = int(header["step"]), json.loads(header["config"])["batch"]
-        began = run / stage / "base.json"
-        base = json.loads(began.read_text(encoding="utf-8")) if began.exists() else {}
+        recorded = run / stage / "base.json"
+        base = json.loads(recorded.read_text(encoding="utf-8")) if recorded.exists() else {}
         stages[stage] = {
             "steps": steps + base.get("steps", 0),
             "pictures": steps * batch + base.get("pictures", 0),
@@ -63,15 +68,15 @@ def history(run: Path, before: dict | None) -> dict:
 
 def write(folder: Path) -> None:
     """Write `folder`/README.md from training.json and, where there is one, evaluation.json."""
-    made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    measured = folder / "evaluation.json"
+    trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    evaluation = folder / "evaluation.json"
     rows = "\n".join(
         f"| {stage} | {s['steps']:,} | {s['pictures']:,} | {s['minutes']:.0f} | {s['machine']} |"
-        for stage, s in made["stages"].items()
+        for stage, s in trained["stages"].items()
     )
     table = "Not measured yet."
-    if measured.exists():
-        table = evaluate.report(json.loads(measured.read_text(encoding="utf-8")))
+    if evaluation.exists():
+        table = evaluate.report(json.loads(evaluation.read_text(encoding="utf-8")))
     colours = ", ".join(COLOURS)
     count = sum(len(v) for v in OBJECTS.values())
     (folder / "README.md").write_text(

@@ -1,11 +1,12 @@
-"""Which choice learns fastest: variants of the UNet's training at equal small budgets of time.
+"""`python -m pipeline train compare`: variants of the UNet's training at equal budgets of time.
 
-Every variant sees the same latents, the same text tower and the same seed for the same minutes, and
-is then measured on the same held-out scenes with its averaged weights:
+Every variant trains on the same latents, text tower and seed for the same minutes, and its averaged
+weights are then measured on the same held-out scenes:
 
-- x0 error: mean squared error of the clean latents it believes in, at five noise levels
-  (unit variance, so 1 is knowing nothing). It compares noise with velocity prediction fairly.
-- top-1, top-5: 63 drawn objects, named by the nearest real latents among all objects and places.
+- x0 error: mean squared error of the predicted clean latents at five noise levels. Latents have
+  unit variance, so 1 is the error of predicting nothing. Noise and velocity prediction compare
+  fairly by it.
+- top-1, top-5: 63 drawn objects, classified by the nearest real latents of all objects and corners.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...samplers.prediction import add_noise, to_clean
 from . import unet
-from .clip import tokens
-from .scenes import SINGLE_PLACES, Composer, Scene, Vocabulary, caption, single_scene
+from .captions import caption
+from .clip import tokenize
+from .latent_pool import LatentCache
+from .scenes import SINGLE_OFFSETS, Composer, Scene, single_scene
+from .vocabulary import Vocabulary
 
 LEVELS = (300, 600, 800, 900, 980)
 COLOUR = "blue"
@@ -31,14 +37,14 @@ COLOUR = "blue"
 class Choice:
     """One variant: what differs from the first of CHOICES."""
 
-    says: str
+    label: str
     batch: int = 64
     rate: float = 1e-3
     shift: float = 1.0
     prediction: str = "v_prediction"
     channels: tuple[int, ...] = unet.CHANNELS
-    first: str | None = None  # what the first half of the time sees: "small", "singles"
-    warm: bool = False  # start from the base's weights
+    first_half: str | None = None  # what the first half of the time trains on: "small", "singles"
+    from_base: bool = False  # start from the base's weights
 
 
 CHOICES = {
@@ -48,41 +54,28 @@ CHOICES = {
     "shift6": Choice("t shifted by 6 towards noise", shift=6.0),
     "batch16": Choice("batch 16, rate 5e-4", batch=16, rate=5e-4),
     "batch32": Choice("batch 32, rate 7e-4", batch=32, rate=7e-4),
-    "small-first": Choice("half the time on pictures of 64x64", first="small"),
-    "singles-first": Choice("half the time on single objects", first="singles"),
+    "small-first": Choice("half the time on pictures of 64x64", first_half="small"),
+    "singles-first": Choice("half the time on single objects", first_half="singles"),
     "narrow": Choice("channels 64, 96, 128", channels=(64, 96, 128)),
     "wide": Choice("channels 128, 192, 256", channels=(128, 192, 256)),
-    "on": Choice("the base's weights, trained on", warm=True),
-    "on-shift3": Choice("the same, t shifted by 3", shift=3.0, warm=True),
-    "on-batch32": Choice("the same, t shifted by 3, batch 32, rate 5e-4", 32, 5e-4, 3.0, warm=True),
+    "on": Choice("the base's weights, trained on", from_base=True),
+    "on-shift3": Choice("the same, t shifted by 3", shift=3.0, from_base=True),
+    "on-batch32": Choice(
+        "the same, t shifted by 3, batch 32, rate 5e-4", 32, 5e-4, 3.0, from_base=True
+    ),
 }
 
-HELD = 256  # scenes that no training sees
-EVERY = 4  # one object of so many is drawn
-
-
-class Kept(unet.Pool):
-    """A pool that is filled once and shared; `part` keeps the scenes that are `where`."""
-
-    def part(self, where) -> Kept:
-        out = Kept(self.composer, self.vae, 0, self.pairs)
-        index = [i for i, s in enumerate(self.scenes) if where(s)]
-        out.scenes, out.latents = [self.scenes[i] for i in index], self.latents[index]
-        out.count = len(index)
-        return out
-
-    def fill(self, seed: int) -> None:
-        if not self.scenes:
-            super().fill(seed)
+HELD_OUT = 256  # scenes that no training sees
+DRAW_EVERY = 4  # one object in so many is drawn
 
 
 @dataclass
-class Measure:
-    """The held-out scenes and the table of real latents that drawn ones are compared with."""
+class Evaluator:
+    """The held-out scenes, and the table of real latents that drawn ones are compared with."""
 
-    held: Kept
+    held_out: LatentCache
     captions: list[str]
-    table: torch.Tensor  # (objects * places, 4 * 16 * 16)
+    table: torch.Tensor  # (objects * corners, 4 * 16 * 16)
     vocabulary: Vocabulary
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
@@ -96,100 +89,96 @@ class Measure:
         vocabulary: Vocabulary,
         tokenizer: CLIPTokenizer,
         text_encoder: CLIPTextModel,
-    ) -> Measure:
-        held = Kept(composer, vae, HELD, unet.PAIRS)
-        held.fill(2**33)
-        shade = single_scene(0, COLOUR, torch.Generator().manual_seed(0)).shade
+    ) -> Evaluator:
+        """Encode the held-out scenes, and every object at every corner for the table."""
+        held_out = LatentCache(composer, vae, HELD_OUT, unet.PAIRS)
+        held_out.fill(2**33)
+        rgb = single_scene(0, COLOUR, torch.Generator().manual_seed(0)).rgb
         scenes = [
-            Scene((thing,), ((x, y),), None, COLOUR, shade)
-            for thing in range(len(vocabulary))
-            for x in SINGLE_PLACES
-            for y in SINGLE_PLACES
+            Scene((index,), ((x, y),), None, COLOUR, rgb)
+            for index in range(len(vocabulary))
+            for x in SINGLE_OFFSETS
+            for y in SINGLE_OFFSETS
         ]
         parts = [
             vae.encode(composer.draw(scenes[i : i + 64])).latent_dist.mode()
             for i in range(0, len(scenes), 64)
         ]
         table = torch.cat(parts).flatten(1) * vae.config.scaling_factor
-        captions = [caption(s, vocabulary, "en") for s in held.scenes]
-        return cls(held, captions, table, vocabulary, tokenizer, text_encoder)
+        captions = [caption(s, vocabulary, "en") for s in held_out.scenes]
+        return cls(held_out, captions, table, vocabulary, tokenizer, text_encoder)
 
     @torch.no_grad()
     def context(self, texts: list[str]) -> torch.Tensor:
-        ids = tokens(self.tokenizer, texts, full=True)
+        """Return the text tower's hidden states, (B, 77, E)."""
+        ids = tokenize(self.tokenizer, texts, full=True)
         return self.text_encoder(input_ids=ids).last_hidden_state.float()
 
     @torch.no_grad()
     def x0_errors(self, model: UNet2DConditionModel, prediction: str) -> list[float]:
-        alphas = unet.scheduler(prediction).alphas_cumprod
-        clean, means = self.held.latents.float(), []
+        """Return the mean squared error of the predicted clean latents at each of LEVELS."""
+        alphas = unet.make_scheduler(prediction).alphas_cumprod
+        clean, means = self.held_out.latents.float(), []
         context = self.context(self.captions)
         generator = torch.Generator().manual_seed(1)
         for level in LEVELS:
             a = alphas[level]
             noise = torch.randn(clean.shape, generator=generator)
-            x, errors = a.sqrt() * clean + (1 - a).sqrt() * noise, []
+            x, errors = add_noise(clean, noise, a), []
             for part in range(0, len(x), 64):
                 here = slice(part, part + 64)
                 out = model(x[here], level, encoder_hidden_states=context[here]).sample
-                if prediction == "v_prediction":
-                    believed = a.sqrt() * x[here] - (1 - a).sqrt() * out
-                else:
-                    believed = (x[here] - (1 - a).sqrt() * out) / a.sqrt()
-                errors.append(F.mse_loss(believed, clean[here]).item())
+                predicted = to_clean(x[here], out, a.sqrt(), (1 - a).sqrt(), prediction)
+                errors.append(F.mse_loss(predicted, clean[here]).item())
             means.append(sum(errors) / len(errors))
         return means
 
     @torch.no_grad()
-    def named(self, model: UNet2DConditionModel, prediction: str) -> tuple[float, float]:
-        """Shares of drawn objects that are the nearest, and among the five nearest."""
-        wanted = list(range(0, len(self.vocabulary), EVERY))
-        places = len(SINGLE_PLACES) ** 2
+    def accuracies(self, model: UNet2DConditionModel, prediction: str) -> tuple[float, float]:
+        """Return top-1 and top-5 of the drawn objects, 12 steps of DDIM at guidance 3."""
+        wanted = list(range(0, len(self.vocabulary), DRAW_EVERY))
+        corners = len(SINGLE_OFFSETS) ** 2
         generator = torch.Generator().manual_seed(2)
         scenes = [single_scene(w, COLOUR, generator) for w in wanted]
         texts = [caption(s, self.vocabulary, "en") for s in scenes]
         context = self.context(texts + [""] * len(texts))
-        sampler = unet.scheduler(prediction)
-        sampler.set_timesteps(12)
-        x = torch.randn((len(wanted), 4, 16, 16), generator=generator)
-        for t in sampler.timesteps:
-            cond, uncond = model(torch.cat([x, x]), t, encoder_hidden_states=context).sample.chunk(
-                2
-            )
-            x = sampler.step(uncond + 3 * (cond - uncond), t, x).prev_sample
-        far = torch.cdist(x.flatten(1), self.table).view(len(wanted), -1, places).amin(2)
-        order = far.argsort(1)
+        noise = torch.randn((len(wanted), 4, 16, 16), generator=generator)
+        x = unet.sample_latents(model, noise, context, prediction, steps=12, cfg=3)
+        distances = torch.cdist(x.flatten(1), self.table).view(len(wanted), -1, corners).amin(2)
+        order = distances.argsort(1)
         rank = torch.tensor([(r == w).nonzero().item() for r, w in zip(order, wanted, strict=True)])
         return (rank < 1).float().mean().item(), (rank < 5).float().mean().item()
 
 
-def learn(
+def train_variant(
     choice: Choice,
-    pool: Kept,
-    small: Kept | None,
-    measure: Measure,
+    pool: LatentCache,
+    small: LatentCache | None,
+    evaluator: Evaluator,
     folder: Path,
     minutes: float,
     base: UNet2DConditionModel | None,
-) -> dict[str, float]:
-    """Train one variant for `minutes` and measure it."""
+) -> dict[str, Any]:
+    """Train one variant for `minutes` and return its figures."""
     torch.manual_seed(0)
-    model = unet.build(measure.text_encoder.config.hidden_size, choice.channels)
-    if choice.warm:
+    model = unet.build(evaluator.text_encoder.config.hidden_size, choice.channels)
+    if choice.from_base:
+        assert base is not None
         model.load_state_dict(base.state_dict())
     pools = [pool]
-    if choice.first == "small":
+    if choice.first_half == "small":
+        assert small is not None
         pools = [small, pool]
-    elif choice.first == "singles":
-        pools = [pool.part(lambda s: len(s.things) == 1), pool]
+    elif choice.first_half == "singles":
+        pools = [pool.subset(lambda s: len(s.objects) == 1), pool]
     pictures = 0
-    for phase, seen in enumerate(pools):
-        trainer = unet.trainer(
+    for phase, scenes in enumerate(pools):
+        trainer = unet.make_trainer(
             model,
-            seen,
-            measure.vocabulary,
-            measure.tokenizer,
-            measure.text_encoder,
+            scenes,
+            evaluator.vocabulary,
+            evaluator.tokenizer,
+            evaluator.text_encoder,
             folder / str(phase),
             batch=choice.batch,
             rate=choice.rate,
@@ -201,10 +190,10 @@ def learn(
         pictures += trainer.step * choice.batch
     trainer.ema.copy_to(model)
     model.eval()
-    top1, top5 = measure.named(model, choice.prediction)
+    top1, top5 = evaluator.accuracies(model, choice.prediction)
     return {
         "pictures": pictures,
-        "x0": measure.x0_errors(model, choice.prediction),
+        "x0": evaluator.x0_errors(model, choice.prediction),
         "top1": top1,
         "top5": top5,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -213,25 +202,26 @@ def learn(
 
 def compare(
     names: list[str],
-    pool: Kept,
-    small: Kept | None,
-    measure: Measure,
+    pool: LatentCache,
+    small: LatentCache | None,
+    evaluator: Evaluator,
     folder: Path,
     minutes: float,
     base: UNet2DConditionModel | None,
 ) -> str:
-    """The table of `names`, in markdown; each row is also printed as it is measured.
+    """Train the choices `names` and return their table in Markdown; print each row when it is done.
 
-    `small`: the scenes of `pool` at 64 pixels, for choices that see those first.
+    small: the scenes of `pool` at 64 pixels, for choices that begin with those; base: the UNet that
+    some choices start from.
     """
     levels = " | ".join(f"t = {t}" for t in LEVELS)
     rows = [f"| choice | pictures | {levels} | top-1 | top-5 |"]
     rows.append("|" + "---|" * (len(LEVELS) + 4))
     for name in names:
-        start = time.strftime("%Y%m%d-%H%M%S")
-        row = learn(CHOICES[name], pool, small, measure, folder / start, minutes, base)
+        begun = time.strftime("%Y%m%d-%H%M%S")
+        row = train_variant(CHOICES[name], pool, small, evaluator, folder / begun, minutes, base)
         rows.append(
-            f"| {CHOICES[name].says} | {row['pictures']} "
+            f"| {CHOICES[name].label} | {row['pictures']} "
             f"| {' | '.join(f'{e:.3f}' for e in row['x0'])} "
             f"| {row['top1']:.0%} | {row['top5']:.0%} |"
         )

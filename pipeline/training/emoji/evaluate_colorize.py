@@ -1,13 +1,14 @@
-"""How near colorization comes to true colours: scenes are turned grey and coloured as captioned.
+"""`python -m pipeline train evaluate-colorize`: the colour error of the task colorize.
 
-The scenes are those of `evaluate`, drawn from its own seed and never trained on: a true picture,
-its lightness alone, and what the task makes of that, told the caption in English, in Chinese, or
-nothing. Errors are means over all pixels, in CIEDE2000 and CIE 1976, beside those of the grey.
+The scenes are those of `evaluate`, which no training sees. Each is reduced to its lightness and
+colorized with its caption as the prompt, in English, in Chinese, or with an empty prompt. Errors
+are means over all pixels in CIEDE2000 and CIE 1976, beside those of the grey picture.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,50 +16,56 @@ from PIL import Image
 from tqdm import tqdm
 
 from ... import tasks
+from ...events import Result
 from ...images import lab
 from ...images.open import to_tensor
 from ...latents.vae import to_image
 from ..sheet import save_sheet
-from .evaluate import asked
-from .scenes import Composer, Scene, Vocabulary, caption
+from .captions import caption
+from .evaluate import evaluation_scenes
+from .scenes import Composer
+from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ...model import Models
 
 ERRORS = {"ciede2000": lab.delta_e2000, "cie76": lab.delta_e76}
-TOLD = {"en": "English", "zh": "Chinese", "none": "nothing"}
-SHOWN = 8  # scenes of the sheet, of one object and of two each
+PROMPTS = {"en": "English", "zh": "Chinese", "none": "nothing"}
+SHEET_SCENES = 8  # of one object, and as many of two
 
 
 def evaluate(
-    models,
+    models: Models,
     data: Path,
     *,
     count: int = 100,
     progress: bool = True,
     sheet: Path | None = None,
-    **options,
-) -> dict:
-    """The table of figures: `count` scenes of one object, half as many of two.
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the errors over `count` scenes of one object and half as many of two.
 
-    table["one"]["en"]["ciede2000"] is the mean error of what was coloured, told in English;
-    "grey_ciede2000" that of the grey; "closer" the share of scenes where the first is less.
-    sheet: where to save the first scenes, each as grey, coloured (English) and true. options: what
-    the task is to be told besides, instead of its own defaults.
+    table["one"]["en"]["ciede2000"] is the mean error of the colorized pictures with English
+    prompts, "grey_ciede2000" that of the grey ones, "closer" the share of scenes where the first
+    is less. sheet: where to save the first scenes, each as grey, colorized (English) and true;
+    options: of the task, instead of its defaults.
     """
     vocabulary = Vocabulary.from_packages(data)
     composer = Composer(data, vocabulary)
-    table: dict = {"count": count, "options": options}
+    table: dict[str, Any] = {"count": count, "options": options}
     shown: list[Image.Image] = []
-    for kind, scenes in zip(("one", "two"), asked(count, len(vocabulary)), strict=True):
+    for kind, scenes in zip(("one", "two"), evaluation_scenes(count, len(vocabulary)), strict=True):
         table[kind] = {}
-        for language in TOLD:
+        for language in PROMPTS:
             rows = []
             for i, scene in enumerate(tqdm(scenes, f"{kind}, {language}", disable=not progress)):
                 true = to_image(composer.draw([scene]) / 2 + 0.5)
                 grey = lab.grey(true)
-                told = _told(scene, vocabulary, language)
-                made = _coloured(models, grey, told, i, options)
-                rows.append(errors(true, made) | errors(true, grey, "grey_"))
-                if language == "en" and i < SHOWN:
-                    shown += [grey, made, true]
+                prompt = "" if language == "none" else caption(scene, vocabulary, language)
+                colorized = _colorize(models, grey, prompt, i, options)
+                rows.append(errors(true, colorized) | errors(true, grey, "grey_"))
+                if language == "en" and i < SHEET_SCENES:
+                    shown += [grey, colorized, true]
             table[kind][language] = _means(rows)
     if sheet is not None:
         pictures = torch.cat([to_tensor(image) for image in shown]) * 2 - 1
@@ -66,19 +73,18 @@ def evaluate(
     return table
 
 
-def errors(true: Image.Image, made: Image.Image, prefix: str = "") -> dict[str, float]:
-    """The mean of each of ERRORS over the pixels of two pictures of one size."""
-    a, b = lab.to_lab(true), lab.to_lab(made)
+def errors(true: Image.Image, other: Image.Image, prefix: str = "") -> dict[str, float]:
+    """Return the mean of each of ERRORS over the pixels of two pictures of one size."""
+    a, b = lab.to_lab(true), lab.to_lab(other)
     return {prefix + name: float(error(a, b).mean()) for name, error in ERRORS.items()}
 
 
-def _told(scene: Scene, vocabulary: Vocabulary, language: str) -> str:
-    return "" if language == "none" else caption(scene, vocabulary, language)
-
-
-def _coloured(models, grey: Image.Image, prompt: str, seed: int, options: dict) -> Image.Image:
-    wanted = tasks.options("colorize", picture=grey, prompt=prompt, seed=seed, **options)
-    *_, result = tasks.stream(models, "colorize", wanted)
+def _colorize(
+    models: Models, grey: Image.Image, prompt: str, seed: int, options: dict[str, Any]
+) -> Image.Image:
+    request = tasks.options("colorize", picture=grey, prompt=prompt, seed=seed, **options)
+    *_, result = tasks.stream(models, "colorize", request)
+    assert isinstance(result, Result)
     return result.images[0]
 
 
@@ -88,15 +94,15 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     return means | {"closer": float(closer), "scenes": len(rows)}
 
 
-def markdown(table: dict) -> str:
-    """The figures as a table for the README."""
+def to_markdown(table: dict[str, Any]) -> str:
+    """Return the figures as a Markdown table."""
     lines = [
         "| scenes | told in | CIEDE2000, left grey | coloured | CIE76, left grey | coloured |"
         " closer than grey |",
         "|---|---|---|---|---|---|---|",
     ]
     for kind, name in (("one", "one object"), ("two", "two objects")):
-        for language, words in TOLD.items():
+        for language, words in PROMPTS.items():
             row = table[kind][language]
             figures = " | ".join(
                 f"{row[prefix + error]:.1f}" for error in ERRORS for prefix in ("grey_", "")

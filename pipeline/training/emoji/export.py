@@ -1,4 +1,4 @@
-"""From checkpoints of the stages to a model folder in diffusers' format, fp16 safetensors."""
+"""Write the trained networks as a model folder in diffusers' format, fp16 safetensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ..loop import save_atomically
-from .unet import scheduler
+from .unet import make_scheduler
+from .vocabulary import Vocabulary
 
 SHARD = "8MB"
 GENERATION = {
@@ -25,7 +26,7 @@ GENERATION = {
 
 
 def split_towers(model: CLIPModel) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:
-    """The text tower as the pipeline loads it, and the image tower with its projection."""
+    """Return the text tower as the pipeline loads it, and the image tower with its projection."""
     text = CLIPTextModel(model.config.text_config)
     text.load_state_dict(model.text_model.state_dict())
     image = CLIPVisionModelWithProjection(model.config.vision_config)
@@ -34,19 +35,22 @@ def split_towers(model: CLIPModel) -> tuple[CLIPTextModel, CLIPVisionModelWithPr
     return text, image
 
 
-def export(
+def write_model(
     folder: Path,
     *,
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
     clip: CLIPModel,
     tokenizer_folder: Path,
-    vocabulary,
+    vocabulary: Vocabulary,
     prediction: str = "v_prediction",
 ) -> None:
-    """Write everything but the model card into `folder`; what was there is replaced at the end, so
-    that parts may come from it."""
-    whole, folder = folder, folder.with_name(f".{folder.name}.part")
+    """Write everything but the model card into `folder`.
+
+    The files are complete in a folder beside it before they replace the old ones, so the networks
+    may have been read from `folder` itself.
+    """
+    target, folder = folder, folder.with_name(f".{folder.name}.part")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     text, image = split_towers(clip)
@@ -59,7 +63,7 @@ def export(
     projection["logit_scale"] = clip.logit_scale
     save_atomically(projection, folder / "clip" / "text_projection.safetensors", {})
     shutil.copytree(tokenizer_folder, folder / "tokenizer")
-    scheduler(prediction).save_pretrained(folder / "scheduler")
+    make_scheduler(prediction).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",
@@ -79,9 +83,9 @@ def export(
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(0o644)
-    whole.mkdir(exist_ok=True)
+    target.mkdir(exist_ok=True)
     for new in folder.iterdir():
-        old = whole / new.name
+        old = target / new.name
         if old.is_dir():
             shutil.rmtree(old)
         new.replace(old)

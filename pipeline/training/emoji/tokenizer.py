@@ -1,7 +1,7 @@
 """A small byte-level BPE tokenizer in the format that `transformers.CLIPTokenizer` loads.
 
-The alphabet is CLIP's: 256 bytes and their 256 end-of-word forms, so no letter of any script is
-unknown. Han characters are words of their own (see pipeline.prompt.text).
+The alphabet is CLIP's: 256 bytes and their 256 end-of-word forms, so every script can be encoded.
+Each Han character is a word of its own (see pipeline.prompt.text).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +17,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from transformers import CLIPTokenizer
 
 from ...prompt.text import space_han
-from .scenes import Vocabulary, caption, random_scene
+from .captions import caption
+from .scenes import random_scene
+from .vocabulary import Vocabulary
 
 WORD = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -27,10 +30,10 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 def train(
     vocabulary: Vocabulary, folder: Path, *, size: int = 3000, captions: int = 20_000
 ) -> None:
-    """Train on `captions` captions in each language; writes the tokenizer's files into `folder`."""
+    """Train on `captions` captions in each language and write the tokenizer's files to `folder`."""
     generator = torch.Generator().manual_seed(0)
 
-    def texts():
+    def texts() -> Iterator[str]:
         for language in ("en", "zh"):
             for _ in range(captions):
                 scene = random_scene(len(vocabulary), generator)
@@ -59,11 +62,11 @@ def train(
     tokens += [t for t in ("".join(m) for m in merges) if t not in set(tokens)]
     vocab = {token: i for i, token in enumerate(dict.fromkeys([*tokens, BOS, EOS]))}
     clip = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
-    part = folder.with_name(f".{folder.name}.part")  # so that `folder` is whole or not there
+    part = folder.with_name(f".{folder.name}.part")  # so that `folder` is complete or absent
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     clip.save_pretrained(part)
-    # The two files that every reader of CLIP's format knows.
+    # The two files that every reader of CLIP's format expects.
     (part / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
     (part / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -71,4 +74,5 @@ def train(
 
 
 def load(folder: Path) -> CLIPTokenizer:
+    """Load the tokenizer from `folder`."""
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

@@ -1,33 +1,38 @@
-"""The denoiser: UNet2DConditionModel on frozen latents and a frozen text tower.
+"""The denoiser: UNet2DConditionModel trained on frozen latents and a frozen text tower.
 
-The latents of a pool of scenes are computed once and drawn from for many steps, because encoding
-afresh would take longer than learning. Every `refresh` steps the pool is made anew from other
-scenes. One caption in ten is empty, for classifier-free guidance (arXiv 2207.12598).
+The latents of a pool of scenes are encoded once and sampled from for many steps, because encoding
+in every step would take longer than the step itself. Every `refresh` steps the pool is made anew.
+One caption in ten is empty, for classifier-free guidance (arXiv 2207.12598).
 
-Velocity prediction (arXiv 2202.00512): at high noise its error is the error of the clean picture,
-which is what teaches a small model structure; noise prediction gives that little weight.
+Default: velocity prediction (arXiv 2202.00512). At high noise its error is the error of the clean
+picture, which teaches a small model structure; noise prediction gives that little weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...samplers.prediction import add_noise, velocity
 from .. import hardware
 from ..loop import Trainer
-from .clip import tokens
-from .placement import WEIGHT, Placement
-from .scenes import SIZE, Composer, Scene, Vocabulary, caption, random_scene, told
+from .attention_loss import WEIGHT, AttentionLoss
+from .captions import caption, caption_with_names
+from .clip import tokenize
+from .latent_pool import LatentPool
+from .scenes import SIZE, random_scene
+from .vocabulary import Vocabulary
 
 CHANNELS = (96, 128, 160)
-EMPTY = 0.1  # share of captions left empty
+EMPTY_CAPTIONS = 0.1  # share of captions left empty
 PAIRS = 0.5  # share of scenes with two objects
-SHIFT = 3.0  # draws t towards high noise, see `timesteps`
+SHIFT = 3.0  # moves t towards high noise, see `sample_timesteps`
 SCHEDULER = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
@@ -41,10 +46,11 @@ SCHEDULER = {
 
 
 def build(context: int = 192, channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
-    """A fresh UNet of 9.7 M parameters for latents (4, 16, 16) and a context of width `context`.
+    """Return a new UNet of 9.7 M parameters for latents (4, 16, 16).
 
-    Words enter by cross attention at 8x8 and 4x4 and, pooled, with the time embedding, which
-    makes names much faster to learn. `attention_head_dim` is the number of heads (32 wide each).
+    context: width E of the text tower's hidden states, which enter by cross attention at 8x8 and
+    4x4 and, pooled, with the time embedding; the latter makes names much faster to learn.
+    diffusers' `attention_head_dim` is the number of heads, here of 32 channels each.
     """
     return UNet2DConditionModel(
         sample_size=SIZE // 8,
@@ -60,52 +66,26 @@ def build(context: int = 192, channels: tuple[int, ...] = CHANNELS) -> UNet2DCon
     )
 
 
-def scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
+def make_scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
+    """Return the noise schedule; prediction: "v_prediction" or "epsilon"."""
     return DDIMScheduler(**SCHEDULER, prediction_type=prediction)
 
 
-class Pool:
-    """Scenes and their latents. `latents` (N, 4, side / 8, side / 8), scaled to unit deviation,
-    float16. `side`: of the pictures in pixels; 64 learns words four times as cheaply as 128."""
-
-    def __init__(
-        self, composer: Composer, vae: AutoencoderKL, count: int, pairs: float, side: int = SIZE
-    ):
-        self.composer, self.vae, self.count, self.pairs = composer, vae, count, pairs
-        self.side = side
-        self.things = len(next(iter(composer.sprites.values())))
-        self.scenes: list[Scene] = []
-        self.latents = torch.empty(0)
-
-    @torch.no_grad()
-    def fill(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.scenes = [random_scene(self.things, generator, self.pairs) for _ in range(self.count)]
-        parts = []
-        for i in tqdm(range(0, self.count, 32), desc="latents", leave=False):
-            pictures = self.composer.draw(self.scenes[i : i + 32])
-            if self.side != SIZE:
-                pictures = F.interpolate(pictures, (self.side, self.side), mode="area")
-            pictures = pictures.to(self.vae.device, memory_format=torch.channels_last)
-            parts.append(self.vae.encode(pictures).latent_dist.mode().half().cpu())
-        self.latents = torch.cat(parts) * self.vae.config.scaling_factor
-
-
-def timesteps(
+def sample_timesteps(
     count: int, steps: int, generator: torch.Generator, shift: float = SHIFT
 ) -> torch.Tensor:
-    """`count` timesteps in 0..steps - 1; `shift` above 1 favours high noise (arXiv 2403.03206).
+    """Return `count` random timesteps in 0..steps - 1; `shift` above 1 favours high noise.
 
-    1024 noisy values still tell which of a few hundred objects they show until the noise has about
-    a hundred times their power, at t = 800. Below that the network need only look; what the words
-    mean it learns above.
+    u -> shift u / (1 + (shift - 1) u), arXiv 2403.03206. Up to t = 800, where the noise has about
+    a hundred times their power, 1024 noisy values still show which of a few hundred objects they
+    hold, and the network need not read the words; above that it learns what the words mean.
     """
     u = torch.rand(count, generator=generator)
     return (shift * u / (1 + (shift - 1) * u) * steps).long().clamp(max=steps - 1)
 
 
-def velocity_loss(
-    unet: UNet2DConditionModel,
+def denoising_loss(
+    unet: Callable[..., Any],
     latents: torch.Tensor,
     context: torch.Tensor,
     alphas: torch.Tensor,
@@ -115,26 +95,29 @@ def velocity_loss(
     shift: float = SHIFT,
     autocast: bool = False,
 ) -> torch.Tensor:
-    """Mean squared error of the model's output; latents (B, 4, h, w), alphas (T,) cumulative."""
+    """Return the mean squared error of the model's output at random noise levels.
+
+    latents: clean, (B, 4, h, w); context: (B, K, E); alphas: the scheduler's `alphas_cumprod` (T,).
+    Noise prediction is weighted by min-SNR-5 (arXiv 2303.09556), velocity is not.
+    """
     device = latents.device
-    t = timesteps(len(latents), len(alphas), generator, shift)
+    t = sample_timesteps(len(latents), len(alphas), generator, shift)
     noise = torch.randn(latents.shape, generator=generator).to(device)
     alpha = alphas[t].view(-1, 1, 1, 1).to(device)
-    x = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    x = add_noise(latents, noise, alpha)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         output = unet(x, t.to(device), encoder_hidden_states=context, return_dict=False)[0]
     output = output.float()
     if prediction == "v_prediction":
-        return F.mse_loss(output, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents)
-    # min-SNR-5 weighting of the noise's error (arXiv 2303.09556)
+        return F.mse_loss(output, velocity(latents, noise, alpha))
     snr = (alpha / (1 - alpha)).flatten()
     error = (output - noise).square().mean((1, 2, 3))
     return (error * snr.clamp(max=5.0) / snr).mean()
 
 
-def trainer(
+def make_trainer(
     unet: UNet2DConditionModel,
-    pool: Pool,
+    pool: LatentPool,
     vocabulary: Vocabulary,
     tokenizer: CLIPTokenizer,
     text_encoder: CLIPTextModel,
@@ -151,22 +134,27 @@ def trainer(
     group_norm: str = "auto",
     compiled: bool = False,
     latents: str = "",
-    placement: float = WEIGHT,
-    **loop,
+    attention_weight: float = WEIGHT,
+    **loop: Any,
 ) -> Trainer:
-    """placement: how much it counts where words look, see placement.py."""
+    """Return the trainer of the UNet; its checkpoints go into `folder`.
+
+    refresh: steps after which the pool is filled anew; latents: a digest that names the encoder, so
+    that a run is not resumed on other latents; attention_weight: of the second loss, see
+    attention_loss.py; loop: further arguments of Trainer.
+    """
     unet.to(device, memory_format=torch.channels_last).train()
-    hardware.install(unet, device, attention, group_norm)
+    hardware.install_backends(unet, device, attention, group_norm)
     text_encoder.to(device).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    alphas = scheduler(prediction).alphas_cumprod
+    alphas = make_scheduler(prediction).alphas_cumprod
     forward = torch.compile(unet) if compiled else unet
     autocast = hardware.bf16_is_fast(device)
-    filled = None
-    looks = Placement(tokenizer)
-    hears = {id(p): p for p in unet.attn_processors.values()}.values()
+    filled: int | None = None
+    attention_loss = AttentionLoss(tokenizer)
+    processors = {id(p): p for p in unet.attn_processors.values()}.values()
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
         nonlocal filled
@@ -174,22 +162,25 @@ def trainer(
             filled = number // refresh
             pool.fill(seed * 1_000_003 + filled)
         index = torch.randint(pool.count, (batch,), generator=generator).tolist()
-        lots = torch.rand(batch, 2, generator=generator).tolist()
-        captions = [
+        choices = torch.rand(batch, 2, generator=generator).tolist()
+        captions: list[tuple[str, tuple[str, ...]]] = [
             ("", ())
-            if empty < EMPTY
-            else told(pool.scenes[i], vocabulary, "en" if language < 0.5 else "zh", generator)
-            for i, (empty, language) in zip(index, lots, strict=True)
+            if empty < EMPTY_CAPTIONS
+            else caption_with_names(
+                pool.scenes[i], vocabulary, "en" if language < 0.5 else "zh", generator
+            )
+            for i, (empty, language) in zip(index, choices, strict=True)
         ]
-        texts, names = zip(*captions, strict=True)
+        texts = [text for text, _ in captions]
+        names = [name for _, name in captions]
         kind = torch.device(device).type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
-            ids = tokens(tokenizer, list(texts), full=True).to(device)
+            ids = tokenize(tokenizer, texts, full=True).to(device)
             context = text_encoder(input_ids=ids).last_hidden_state.float()
-        for processor in hears:
-            processor.listener = looks if placement else None
+        for processor in processors:
+            processor.attention_hook = attention_loss if attention_weight else None
         clean = pool.latents[index].float().to(device, memory_format=torch.channels_last)
-        loss = velocity_loss(
+        denoising = denoising_loss(
             forward,
             clean,
             context,
@@ -199,28 +190,33 @@ def trainer(
             shift=shift,
             autocast=autocast,
         )
-        for processor in hears:
-            processor.listener = None
-        if not placement:
-            return {"loss": loss}
-        beside = looks.loss(ids, list(names), [pool.scenes[i] for i in index])
-        return {"loss": loss + placement * beside, "denoising": loss, "placement": beside}
+        for processor in processors:
+            processor.attention_hook = None
+        if not attention_weight:
+            return {"loss": denoising}
+        placement = attention_loss.compute(ids, names, [pool.scenes[i] for i in index])
+        return {
+            "loss": denoising + attention_weight * placement,
+            "denoising": denoising,
+            "placement": placement,
+        }
 
+    # Keys are part of the checkpoint format: a run resumes only where these values are the same.
     config = {"batch": batch, "seed": seed, "refresh": refresh, "prediction": prediction}
     config |= {"pool": pool.count, "pairs": pool.pairs, "shift": shift, "latents": latents}
-    config |= {"placement": placement}
+    config |= {"placement": attention_weight}
     return Trainer(folder, unet, optimizer, step, config=config, batch=batch, **loop)
 
 
-def asked(vocabulary: Vocabulary) -> list[tuple[str, Scene]]:
-    """32 captions and scenes for the sample sheet, always the same, English and Chinese."""
+def sample_captions(vocabulary: Vocabulary) -> list[str]:
+    """Return the 32 fixed captions of the sample sheet, English and Chinese in turn."""
     generator = torch.Generator().manual_seed(7)
     scenes = [random_scene(len(vocabulary), generator, 0.25) for _ in range(32)]
-    return [(caption(s, vocabulary, ("en", "zh")[i % 2]), s) for i, s in enumerate(scenes)]
+    return [caption(s, vocabulary, ("en", "zh")[i % 2]) for i, s in enumerate(scenes)]
 
 
 @torch.no_grad()
-def draw(
+def draw_samples(
     trainer: Trainer,
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
@@ -230,21 +226,17 @@ def draw(
     steps: int = 20,
     cfg: float = 3.0,
 ) -> torch.Tensor:
-    """What the averaged weights draw now, by DDIM from fixed noise: (N, 3, 128, 128) in -1..1."""
+    """Return what the averaged weights draw by DDIM from fixed noise, (N, 3, 128, 128) in -1..1."""
     unet = trainer.module
     device = next(unet.parameters()).device
     live = {k: p.detach().clone() for k, p in unet.named_parameters()}
     trainer.ema.copy_to(unet)
     unet.eval()
-    ids = tokens(tokenizer, captions + [""] * len(captions), full=True).to(device)
+    ids = tokenize(tokenizer, captions + [""] * len(captions), full=True).to(device)
     context = text_encoder(input_ids=ids).last_hidden_state
-    sampler = scheduler(trainer.config["prediction"])
-    sampler.set_timesteps(steps)
-    x = torch.randn((len(captions), 4, SIZE // 8, SIZE // 8), generator=_fixed()).to(device)
-    for t in sampler.timesteps:
-        output = unet(torch.cat([x, x]), t, encoder_hidden_states=context).sample
-        cond, uncond = output.chunk(2)
-        x = sampler.step(uncond + cfg * (cond - uncond), t, x).prev_sample
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((len(captions), 4, SIZE // 8, SIZE // 8), generator=generator).to(device)
+    x = sample_latents(unet, noise, context, trainer.config["prediction"], steps, cfg)
     for name, parameter in unet.named_parameters():
         parameter.copy_(live[name])
     unet.train()
@@ -252,5 +244,22 @@ def draw(
     return torch.cat([vae.decode(part).sample.float().cpu() for part in x.split(8)])
 
 
-def _fixed() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def sample_latents(
+    unet: UNet2DConditionModel,
+    noise: torch.Tensor,
+    context: torch.Tensor,
+    prediction: str,
+    steps: int,
+    cfg: float,
+) -> torch.Tensor:
+    """Return latents (N, 4, h, w) from `noise` by DDIM with guidance `cfg`.
+
+    context: (2N, K, E), the captions' rows before those of the empty caption.
+    """
+    scheduler = make_scheduler(prediction)
+    scheduler.set_timesteps(steps)
+    x = noise
+    for t in scheduler.timesteps:
+        cond, uncond = unet(torch.cat([x, x]), t, encoder_hidden_states=context).sample.chunk(2)
+        x = scheduler.step(uncond + cfg * (cond - uncond), t, x).prev_sample
+    return x

@@ -1,1 +1,1 @@
-"""Training of a LoRA on a handful of pictures."""
+"""Training of a LoRA on a few pictures of one character."""

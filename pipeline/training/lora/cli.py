@@ -1,4 +1,7 @@
-"""`python -m pipeline train lora`: flags to options, events to a bar; SIGINT stops and keeps."""
+"""`python -m pipeline train lora`: flags to LoraOptions, events to a progress bar.
+
+SIGINT and SIGTERM stop the training after the step at hand, with a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ from tqdm import tqdm
 from ...errors import InputError
 from .data import pictures_in
 
-SAME = (  # flags that are options of the same name
+OPTION_FLAGS = (  # flags that are fields of LoraOptions of the same name
     *("steps", "minutes", "rank", "alpha", "rate", "batch", "layers", "size", "prior_prompt"),
     *("prior_count", "flip", "seed", "previews", "preview_prompt", "naming", "resume"),
 )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Train a LoRA and print where its files are. InputError for bad input."""
     for flag, what in (
         ("images", "the folder of the pictures"),
         ("name", "what <lora:name:1> shall be called"),
@@ -29,9 +33,9 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"Training a LoRA needs --{flag}, {what}.")
     images = pictures_in(args.images)  # before seconds of loading
     from ...loading.load import load
-    from .train import LoraOptions, Trained, train
+    from .train import LoraOptions, Progress, Trained, train
 
-    given = {k: getattr(args, k) for k in SAME if getattr(args, k) is not None}
+    given = {k: getattr(args, k) for k in OPTION_FLAGS if getattr(args, k) is not None}
     if args.checkpoint_steps is not None:
         given["checkpoint_steps"] = args.checkpoint_steps
     options = LoraOptions(
@@ -39,12 +43,13 @@ def run(args: argparse.Namespace) -> None:
     )
     models = load(str(args.model or "emoji"), device=args.device)
     events = train(models, options)
-    told, event = set(), None
-    with stopping() as stop, tqdm(unit="step", dynamic_ncols=True, delay=1) as bar:
+    printed: set[str] = set()
+    event: Progress | Trained | None = None
+    with catch_signals() as stop, tqdm(unit="step", dynamic_ncols=True, delay=1) as bar:
         for event in events:
             for note in event.notes:
-                if note not in told:
-                    told.add(note)
+                if note not in printed:
+                    printed.add(note)
                     bar.write(f"Note: {note}", file=sys.stderr)
             if isinstance(event, Trained):
                 break
@@ -57,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
             if stop:
                 events.close()
                 break
+    assert event is not None  # there is at least one step
     if not isinstance(event, Trained):
         print(f"Stopped at step {event.step}; --resume goes on from there.")
         return
@@ -66,11 +72,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[list]:
-    """A list that is filled when SIGINT or SIGTERM arrives, which then end nothing by force."""
-    arrived: list = []
+def catch_signals() -> Iterator[list[int]]:
+    """Yield a list that gets the number of each SIGINT or SIGTERM, which do nothing else."""
+    arrived: list[int] = []
 
-    def arrive(signum, frame) -> None:
+    def arrive(signum: int, frame: object) -> None:
         arrived.append(signum)
 
     handlers = {s: signal.signal(s, arrive) for s in (signal.SIGINT, signal.SIGTERM)}

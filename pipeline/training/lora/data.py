@@ -1,4 +1,4 @@
-"""What a LoRA learns from: pictures and their captions, as latents and as the UNet hears them."""
+"""The training data of a LoRA: pictures and captions, as latents and text embeddings."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...denoising.denoiser import conditions
-from ...errors import InputError
+from ...denoising.denoiser import added_cond_kwargs
+from ...errors import InputError, short
 from ...images.open import fitted, open_picture, to_tensor
 from ...latents import vae
-from ...model_files.diffusers_folder import short
 from ...options import GenerateOptions
 from ...prompt import resources
-from ...prompt.encode import encode
+from ...prompt.encode import encode_prompts
 from ...prompt.syntax import parse
-from ..emoji.scenes import COLOURS
+from ..emoji.vocabulary import COLOURS
+
+if TYPE_CHECKING:
+    from ...model import Models
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-FEW = "One picture teaches that picture, not the character: give three or more, each different."
+ONE_PICTURE = (
+    "One picture teaches that picture, not the character: give three or more, each different."
+)
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
-    """The picture files of `folder` by name; InputError where there is none."""
+    """Return the picture files of `folder`, sorted by name. InputError where there is none."""
     folder = Path(folder)
     try:
         if not folder.is_dir():
@@ -50,36 +54,37 @@ def pictures_in(folder: str | Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture of the training size and what it is called."""
+    """A picture of the training size and its caption."""
 
     picture: Image.Image
     caption: str
 
 
-def examples(images: Sequence, prompt: str, size: int) -> tuple[list[Example], list[str]]:
-    """The pictures that can be opened, and a sentence for each that cannot.
+def read_examples(images: Sequence[Any], prompt: str, size: int) -> tuple[list[Example], list[str]]:
+    """Return the pictures that can be opened, and a sentence for each that cannot.
 
     images: paths or PIL pictures. A text file beside a picture, `zog.txt` for `zog.png`, is its
-    caption instead of `prompt`. InputError where not one can be opened.
+    caption instead of `prompt`. InputError where none can be opened.
     """
-    found, notes = [], []
+    found: list[Example] = []
+    notes: list[str] = []
     for i, value in enumerate(images, 1):
         path = Path(value) if isinstance(value, (str, Path)) else None
         try:
             opened = open_picture(value, what="The picture" if path else f"Picture {i}")
-            found.append(Example(fitted(opened.image, size, size), _caption(path) or prompt))
+            found.append(Example(fitted(opened.image, size, size), _read_caption(path) or prompt))
             notes += opened.notes
         except InputError as error:
             notes.append(f"{error} It is left out.")
     if not found:
-        said = f": {notes[0].removesuffix(' It is left out.')}" if notes else "."
-        raise InputError(f"There is no picture to learn from{said}")
+        reason = f": {notes[0].removesuffix(' It is left out.')}" if notes else "."
+        raise InputError(f"There is no picture to learn from{reason}")
     if len(found) == 1:
-        notes.append(FEW)
+        notes.append(ONE_PICTURE)
     return found, notes
 
 
-def _caption(path: Path | None) -> str:
+def _read_caption(path: Path | None) -> str:
     if path is None:
         return ""
     try:
@@ -89,28 +94,28 @@ def _caption(path: Path | None) -> str:
     return " ".join(text.split())
 
 
-def with_backgrounds(found: Iterable[Example], prompt: str) -> list[Example]:
-    """Examples whose caption, where it is `prompt` alone, also names the colour of the background.
+def add_backgrounds(found: Iterable[Example], prompt: str) -> list[Example]:
+    """Add the colour of the background to each caption that is `prompt` alone.
 
-    For a model that learned every picture with that colour in its caption: it would take a colour
-    that it does not hear for a part of the character.
+    For a model whose captions all named that colour: it would learn a colour that the caption does
+    not name as a part of the character.
     """
     if "background" in prompt.lower():
         return list(found)
     named = []
     for example in found:
-        colour = _background(example.picture) if example.caption == prompt else None
-        words = f"{prompt} on a {colour} background" if colour else example.caption
-        named.append(Example(example.picture, words))
+        colour = _background_colour(example.picture) if example.caption == prompt else None
+        caption = f"{prompt} on a {colour} background" if colour else example.caption
+        named.append(Example(example.picture, caption))
     return named
 
 
-def _background(picture: Image.Image) -> str | None:
-    """The named colour of most of the outermost 4 pixels; None where they have many colours."""
+def _background_colour(picture: Image.Image) -> str | None:
+    """Return the named colour of the outermost 4 pixels; None where they have many colours."""
     pixels = np.asarray(picture, dtype=np.float32)
-    inside = np.zeros(pixels.shape[:2], dtype=bool)
-    inside[4:-4, 4:-4] = True
-    edge = pixels[~inside]
+    inner = np.zeros(pixels.shape[:2], dtype=bool)
+    inner[4:-4, 4:-4] = True
+    edge = pixels[~inner]
     median = np.median(edge, axis=0)
     if np.mean(np.linalg.norm(edge - median, axis=1) < 48) < 0.8:
         return None
@@ -118,7 +123,7 @@ def _background(picture: Image.Image) -> str | None:
 
 
 def digest(found: Iterable[Example]) -> str:
-    """Names these pictures and captions, whatever their files are called."""
+    """Return a digest of the pictures and captions, whatever their files are called."""
     total = hashlib.sha256()
     for example in found:
         total.update(example.picture.tobytes() + example.caption.encode("utf-8", "replace"))
@@ -126,22 +131,33 @@ def digest(found: Iterable[Example]) -> str:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """All that a step draws from. latents (N, C, h, w) scaled; contexts (N, K, E); pooled (N, P)
-    or None. With prior preservation the last `classes` rows are pictures of the class."""
+class LoraDataset:
+    """The encoded training data.
+
+    latents: (N, C, h, w), scaled; contexts: (N, K, E); pooled: (N, P) for SD XL, else None; size:
+    side of the pictures in pixels; classes: how many of the last rows are pictures of the class,
+    for prior preservation; empty: context (1, K, E) and pooled (1, P) of the empty caption.
+    """
 
     latents: Tensor
     contexts: Tensor
     pooled: Tensor | None
     size: int
     classes: int = 0
-    silence: tuple[Tensor, Tensor | None] | None = None  # the empty caption, (1, K, E) and (1, P)
+    empty: tuple[Tensor, Tensor | None] | None = None
 
-    def batch(self, count: int, generator: torch.Generator, device, empty: float = 0.0) -> tuple:
-        """Latents, contexts and what SD XL hears beside, for `count` pictures of the character
-        and as many of the class; float32, for bfloat16 would round SD XL's sizes.
+    def batch(
+        self,
+        count: int,
+        generator: torch.Generator,
+        device: torch.device,
+        empty_share: float = 0.0,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Return latents, contexts and SD XL's further arguments of the UNet, on `device`.
 
-        empty: share of the captions that are left empty, as guidance asks the model too.
+        count: pictures of the character, and as many of the class where there are any; empty_share:
+        of the captions left empty, for classifier-free guidance. float32, because bfloat16 would
+        round SD XL's sizes.
         """
         own = len(self.latents) - self.classes
         rows = torch.randint(own, (count,), generator=generator)
@@ -150,21 +166,23 @@ class Lesson:
             rows = torch.cat([rows, class_rows])
         contexts = self.contexts[rows]
         pooled = None if self.pooled is None else self.pooled[rows]
-        mute = torch.rand(len(rows), generator=generator) < empty
-        if mute.any():
-            contexts[mute] = self.silence[0]
-            if pooled is not None:
-                pooled[mute] = self.silence[1]
-        more = conditions(pooled, self.size, self.size, device, torch.float32)
+        no_caption = torch.rand(len(rows), generator=generator) < empty_share
+        if no_caption.any():
+            assert self.empty is not None
+            context, empty_pooled = self.empty
+            contexts[no_caption] = context
+            if pooled is not None and empty_pooled is not None:
+                pooled[no_caption] = empty_pooled
+        more = added_cond_kwargs(pooled, self.size, self.size, device, torch.float32)
         return self.latents[rows].to(device), contexts.to(device), more
 
 
-def lesson(
-    models: Any, own: Sequence[Example], classes: Sequence[Example], size: int, flip: bool
-) -> Lesson:
-    """Pictures through the autoencoder and captions through the text encoders of `models`.
+def encode_dataset(
+    models: Models, own: Sequence[Example], classes: Sequence[Example], size: int, flip: bool
+) -> LoraDataset:
+    """Encode the pictures with the autoencoder and the captions with the text encoders of `models`.
 
-    flip: each picture is learned mirrored as well.
+    own: of the character; classes: of its class; flip: add each picture mirrored.
     """
     groups = [list(own), list(classes)]
     if flip:
@@ -174,39 +192,46 @@ def lesson(
     for example in rows:
         with models.lock:
             latents.append(vae.encode(models.vae, to_tensor(example.picture), models.device))
-    heard = hear(models, {"", *(e.caption for e in rows)})
-    contexts = torch.cat([heard[e.caption][0] for e in rows])
-    pooled = None
-    if heard[rows[0].caption][1] is not None:
-        pooled = torch.cat([heard[e.caption][1] for e in rows])
-    return Lesson(torch.cat(latents), contexts, pooled, size, len(groups[1]), heard[""])
+    embeddings = encode_captions(models, {"", *(e.caption for e in rows)})
+    contexts = torch.cat([embeddings[e.caption][0] for e in rows])
+    pooled_rows = [p for e in rows if (p := embeddings[e.caption][1]) is not None]
+    pooled = torch.cat(pooled_rows) if pooled_rows else None
+    return LoraDataset(torch.cat(latents), contexts, pooled, size, len(groups[1]), embeddings[""])
 
 
-def hear(models: Any, captions: Iterable[str]) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """(context (1, K, E), pooled (1, P) or None) of each caption, float32 on the CPU, all with the
-    same K: the shorter ones are filled up as beside the longest."""
-    asked = {c: _read(models, c) for c in sorted(captions)}
+def encode_captions(
+    models: Models, captions: Iterable[str]
+) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Return (context (1, K, E), pooled (1, P) or None) of each caption, float32 on the CPU.
 
-    def one(caption: str, beside) -> tuple[Tensor, Tensor | None]:
+    K is the same for all: shorter captions are padded to the longest.
+    """
+    requests = {c: _resolve_caption(models, c) for c in sorted(captions)}
+
+    def encode_one(caption: str, padded_to: Any) -> tuple[Tensor, Tensor | None]:
+        request = requests[caption]
         with models.lock:
             models.adapters.install(())
-            said, _, _ = encode(
-                models.text, asked[caption].prompt, beside, embeddings=asked[caption].embeddings
+            encoded, _, _ = encode_prompts(
+                models.text, request.prompt, padded_to, embeddings=request.embeddings
             )
-        context, pooled, _ = said.at(0)
+        context, pooled, _ = encoded.at(0)
         return context.float().cpu(), None if pooled is None else pooled.float().cpu()
 
-    alone = {c: one(c, parse("", 1)) for c in asked}
-    longest = max(alone, key=lambda c: alone[c][0].shape[1])
-    keys = alone[longest][0].shape[1]
+    single = {c: encode_one(c, parse("", 1)) for c in requests}
+    longest = max(single, key=lambda c: single[c][0].shape[1])
+    keys = single[longest][0].shape[1]
     return {
-        c: row if row[0].shape[1] == keys else one(c, asked[longest].prompt)
-        for c, row in alone.items()
+        c: row if row[0].shape[1] == keys else encode_one(c, requests[longest].prompt)
+        for c, row in single.items()
     }
 
 
-def _read(models: Any, caption: str):
-    asked = resources.read(models, models.resolve(GenerateOptions(prompt=caption, steps=1, seed=0)))
-    if asked.adapters:
+def _resolve_caption(models: Models, caption: str) -> Any:
+    """Parse a caption as a prompt of `models`. InputError where it asks for a LoRA."""
+    request = resources.find_resources(
+        models, models.resolve(GenerateOptions(prompt=caption, steps=1, seed=0))
+    )
+    if request.adapters:
         raise InputError("A LoRA learns on the bare model: take <lora:...> out of its prompt.")
-    return asked
+    return request

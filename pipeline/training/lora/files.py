@@ -1,7 +1,7 @@
-"""LoRA files: the learned matrices under the names of peft and diffusers, or of kohya's scripts.
+"""LoRA files: the learned matrices under peft's names (diffusers) or kohya's.
 
-kohya's names are read by AUTOMATIC1111 and ComfyUI, peft's by diffusers; both hold the same
-tensors, so either gives the same picture.
+AUTOMATIC1111 and ComfyUI read kohya's names, diffusers peft's. Both hold the same tensors, so
+either file gives the same picture.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,11 @@ from ...errors import InputError
 from ...lora.reading import PEFT
 from ...model_files import ldm_keys
 
+if TYPE_CHECKING:
+    from ...model import Models
+
 Matrices = Mapping[str, tuple[Tensor, Tensor]]  # (down, up) by the layer's path
+FileContent = tuple[dict[str, Tensor], dict[str, str]]  # tensors, metadata
 # kohya's and modelspec's names of the architectures (kohya-ss/sd-scripts, Stability-AI/ModelSpec).
 FAMILIES = {
     "sd1": ("sd_v1", "stable-diffusion-v1/lora"),
@@ -30,20 +34,23 @@ FAMILIES = {
 }
 
 
-def peft(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> tuple[dict, dict]:
-    """Tensors and metadata as diffusers' `save_lora_weights` writes them."""
+def to_peft(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> FileContent:
+    """Return tensors and metadata as diffusers' `save_lora_weights` writes them."""
     tensors = {}
     for path, (down, up) in matrices.items():
         tensors[f"unet.{path}.lora_A.weight"] = down
         tensors[f"unet.{path}.lora_B.weight"] = up
     rank = len(next(iter(matrices.values()))[0])
-    adapter = {"r": rank, "lora_alpha": alpha, "target_modules": sorted(matrices)}
+    adapter: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": sorted(matrices)}
     adapter |= {"peft_type": "LORA", "lora_dropout": 0.0, "bias": "none", "use_rslora": False}
     return tensors, {PEFT: json.dumps({f"unet.{k}": v for k, v in adapter.items()})}
 
 
-def kohya(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> tuple[dict, dict]:
-    """As kohya-ss/sd-scripts writes them: a UNet of SD XL has there the names of its first code."""
+def to_kohya(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> FileContent:
+    """Return tensors and metadata as kohya-ss/sd-scripts writes them.
+
+    A UNet of SD XL has the names of the original repository there.
+    """
     old = ldm_keys.unet_names(config) if config.get("addition_embed_type") == "text_time" else {}
     tensors = {}
     for path, (down, up) in matrices.items():
@@ -54,7 +61,10 @@ def kohya(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> tuple[
     return tensors, {}
 
 
-NAMINGS: dict[str, Callable[..., tuple[dict, dict]]] = {"peft": peft, "kohya": kohya}
+NAMINGS: dict[str, Callable[[Matrices, float, Mapping[str, Any]], FileContent]] = {
+    "peft": to_peft,
+    "kohya": to_kohya,
+}
 
 
 def write(
@@ -65,7 +75,7 @@ def write(
     naming: str,
     metadata: Mapping[str, str],
 ) -> Path:
-    """The file at `path`, whole or not at all, its matrices in fp16.
+    """Write the matrices in fp16 to `path`, completely or not at all, and return `path`.
 
     naming: a key of NAMINGS; config: the UNet's. InputError where it cannot be written.
     """
@@ -80,13 +90,13 @@ def write(
             os.fsync(file.fileno())
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        drop(part)
+        remove_quietly(part)
         raise InputError(f"Cannot write {path}: {reason(error)}.") from None
     return path
 
 
-def drop(path: Path) -> None:
-    """Remove a file that may not be there, or not be removable."""
+def remove_quietly(path: Path) -> None:
+    """Remove a file; do nothing where it is not there or cannot be removed."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -94,17 +104,17 @@ def drop(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """The system's words for why a file could not be written, without a full stop."""
+    """Return the system's reason why a file could not be written, without a full stop."""
     return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
 
 
-def describe(models: Any, **facts: Any) -> dict[str, str]:
-    """What a file says of itself, under the keys that AUTOMATIC1111 and ComfyUI show.
+def build_metadata(models: Models, **facts: Any) -> dict[str, str]:
+    """Return the metadata of a file, under the keys that AUTOMATIC1111 and ComfyUI show.
 
     facts: name, prompt, rank, alpha, steps, rate, batch, size, pictures, seed.
     """
     version, architecture = FAMILIES[models.family]
-    if models.vocabulary is not None:  # a small model of its own sizes, whatever it is built like
+    if models.vocabulary is not None:  # a small model, whatever architecture it resembles
         version, architecture = models.name, f"{models.name}/lora"
     prompt, count = facts["prompt"], facts["pictures"]
     values = {

@@ -1,34 +1,38 @@
-"""Which layers of a UNet learn, and the small matrices that they get (Hu et al., arXiv 2106.09685).
+"""The layers of a UNet that a LoRA trains, and their low-rank matrices.
 
-They are put on with the hooks that also draw with a LoRA file, so what is learned is what is used.
+Hu et al., arXiv 2106.09685. They are installed with the hooks that also draw with a LoRA file.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ...lora.adapters import Adapters, Fitted
-from ...lora.reading import Lora, Part
+from ...lora.adapters import Adapters, LoadedLora
+from ...lora.products import Product
+from ...lora.reading import LoraFile, LowRankDelta
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
-LAYERS = {  # what --layers may say, and the paths of the layers meant
+LAYERS = {  # values of --layers: a pattern of the layers' paths
     "attention": ATTENTION,
     "blocks": rf"{ATTENTION}|\.ff\.net\.\d+(\.proj)?$|attentions\.\d+\.proj_(in|out)$",
     "all": "",
 }
 
 
-class Pair(nn.Module):
+class LowRankPair(nn.Module):
     """down (r, in) or (r, in, kh, kw) and up (out, r) or (out, r, 1, 1) of a layer, in fp32.
 
-    up begins at zero: at first the layer gives what it gave.
+    up begins at zero, so that the layer's output is unchanged at first.
     """
 
-    def __init__(self, layer: nn.Module, rank: int, generator: torch.Generator):
+    def __init__(self, layer: nn.Linear | nn.Conv2d, rank: int, generator: torch.Generator):
         super().__init__()
         rows, *columns = layer.weight.shape
         bound = 1 / math.sqrt(math.prod(columns))
@@ -38,42 +42,45 @@ class Pair(nn.Module):
 
 
 class LoraLayers(nn.Module):
-    """A pair for each layer of `unet` that `layers` (a key of LAYERS) means, put on for good."""
+    """A LowRankPair for each layer of `unet` that `layers` (a key of LAYERS) selects, installed."""
 
     def __init__(self, unet: nn.Module, layers: str, rank: int, alpha: float, seed: int):
         super().__init__()
-        found = {
+        found: dict[str, nn.Linear | nn.Conv2d] = {
             path: layer
             for path, layer in unet.named_modules()
             if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
         }
         self.paths = tuple(path for path in found if re.search(LAYERS[layers], path))
         generator = torch.Generator().manual_seed(seed)
-        self.pairs = nn.ModuleList([Pair(found[path], rank, generator) for path in self.paths])
+        self.pairs = nn.ModuleList(
+            [LowRankPair(found[path], rank, generator) for path in self.paths]
+        )
         self.rank, self.alpha = rank, alpha
-        worn = {found[path]: part for path, part in self.parts().items()}
-        Adapters({"unet": unet}).install(((Fitted("training", {"unet": worn}), 1.0, 1.0),))
+        installed: dict[nn.Module, Any] = {found[p]: part for p, part in self.parts().items()}
+        Adapters({"unet": unet}).install(((LoadedLora("training", {"unet": installed}), 1.0, 1.0),))
 
-    def parts(self) -> dict[str, Part]:
-        """The pairs themselves by the layer's path, with alpha / rank as their scale."""
+    def parts(self) -> dict[str, LowRankDelta]:
+        """Return the trained matrices by the layer's path, with alpha / rank as their scale."""
         scale = self.alpha / self.rank
+        pairs = cast(Iterable[LowRankPair], self.pairs)
         return {
-            path: Part(pair.down, pair.up, None, scale)
-            for path, pair in zip(self.paths, self.pairs, strict=True)
+            path: LowRankDelta(pair.down, pair.up, None, scale)
+            for path, pair in zip(self.paths, pairs, strict=True)
         }
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(down, up) by the layer's path, copied to the CPU."""
+        """Return (down, up) by the layer's path, copied to the CPU."""
         return {
             path: (part.down.detach().cpu().clone(), part.up.detach().cpu().clone())
             for path, part in self.parts().items()
         }
 
-    def as_file(self, path) -> Lora:
-        """What a file with these matrices would hold."""
+    def as_file(self, path: Path) -> LoraFile:
+        """Return what a file with these matrices would hold."""
         scale = self.alpha / self.rank
-        parts = {
-            f"unet.{name}": Part(down, up, None, scale)
+        parts: dict[str, LowRankDelta | Product] = {
+            f"unet.{name}": LowRankDelta(down, up, None, scale)
             for name, (down, up) in self.matrices().items()
         }
-        return Lora(path, parts, "", None)
+        return LoraFile(path, parts, "", None)

@@ -1,28 +1,30 @@
-"""What can be asked of the training of a LoRA, what suits a model, and what is refused."""
+"""LoraOptions: the options of a LoRA's training, their defaults and limits."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ...errors import InputError
+from ...errors import InputError, short
 from ...latents import vae
 from ...model_files import library
-from ...model_files.diffusers_folder import short
 from ..loop import newest_checkpoint
 from .files import NAMINGS
 from .layers import LAYERS
 
+if TYPE_CHECKING:
+    from ...model import Models
+
 RUNS = Path("runs/lora")
 NAME = re.compile(r"[^\W_](?:[\w .-]{0,62}[\w-])?")
 PREDICTIONS = ("epsilon", "v_prediction")
-LIMITS = {
+LIMITS: dict[str, tuple[float, float]] = {
     "steps": (1, 100_000),
     "minutes": (0.001, 10_000),
     "rank": (1, 256),
@@ -39,14 +41,14 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """What suits a model of a size; see docs/training.md for how they were found."""
+    """Defaults for a model of a size; see docs/training.md for how they were found."""
 
     steps: int
     rank: int
     rate: float
     batch: int
     layers: str
-    shift: float  # of the timesteps towards noise, see unet.timesteps
+    shift: float  # of the timesteps towards noise, see unet.sample_timesteps
     empty: float  # share of captions left empty
 
 
@@ -54,21 +56,20 @@ SMALL = Defaults(steps=200, rank=8, rate=2e-3, batch=4, layers="all", shift=3.0,
 LARGE = Defaults(steps=800, rank=8, rate=1e-4, batch=1, layers="attention", shift=1.0, empty=0.0)
 
 
-def defaults(models: Any) -> Defaults:
-    """What suits these models: one of its own vocabulary is small."""
+def defaults(models: Models) -> Defaults:
+    """Return the defaults for these models: small for one with a vocabulary file, else large."""
     return SMALL if models.vocabulary is not None else LARGE
 
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """What to learn and how. None: what suits the model, see Defaults.
+    """What to train on and how. None is the model's default, see Defaults.
 
-    images: paths or PIL pictures; prompt: what the character is called, a word that the model does
-    not know among others that it does; steps: in all; minutes: stop before that where they are up;
-    alpha: as in the file, None is the rank; layers: a key of LAYERS; prior_prompt: what the
-    character is one of ("" for no prior preservation), of which the model draws prior_count
-    pictures first; previews: how many are drawn on the way; run: folder of checkpoints, previews
-    and log; out: folder of the file.
+    images: paths or PIL pictures; prompt: the caption, with a word for the character that the model
+    does not know; steps: in all; minutes: stop earlier when they are over; alpha: as in the file,
+    None is the rank; layers: a key of LAYERS; prior_prompt: the character's class, of which the
+    model draws prior_count pictures first ("" is no prior preservation); previews: pictures drawn
+    during the training; run: folder of checkpoints, previews and log; out: folder of the file.
     """
 
     images: Sequence[str | Path | Image.Image]
@@ -96,15 +97,33 @@ class LoraOptions:
 
     @property
     def folder(self) -> Path:
+        """The folder of checkpoints, previews and log."""
         return self.run or RUNS / self.name
 
     @property
     def path(self) -> Path:
+        """The LoRA file."""
         return (self.out or library.OWN / "lora") / f"{self.name}.safetensors"
 
 
-def settled(models: Any, options: LoraOptions) -> LoraOptions:
-    """`options` without a None, all within their limits, for a model that can be trained."""
+@dataclass(frozen=True, kw_only=True)
+class ResolvedOptions(LoraOptions):
+    """LoraOptions with every default filled in."""
+
+    steps: int
+    rank: int
+    alpha: float
+    rate: float
+    batch: int
+    layers: str
+    size: int
+
+
+def resolve_options(models: Models, options: LoraOptions) -> ResolvedOptions:
+    """Return `options` with the model's defaults filled in.
+
+    InputError for a value out of its limits, and for a model that cannot be trained.
+    """
     _check_model(models)
     base = defaults(models)
     filled = {
@@ -114,34 +133,37 @@ def settled(models: Any, options: LoraOptions) -> LoraOptions:
     }
     if options.size is None:
         filled["size"] = min(models.defaults["width"], models.defaults["height"])
-    options = replace(options, **filled)
-    if options.alpha is None:
-        options = replace(options, alpha=float(options.rank))
+    values = {f.name: getattr(options, f.name) for f in fields(LoraOptions)} | filled
+    if values["alpha"] is None:
+        values["alpha"] = float(values["rank"])
+    resolved = ResolvedOptions(**values)
     for name, (least, most) in LIMITS.items():
-        value = getattr(options, name)
+        value = getattr(resolved, name)
         if value is not None and not (math.isfinite(value) and least <= value <= most):
             raise InputError(f"{name} must be {least:g} to {most:g}, not {short(value)}.")
     for name, table in (("layers", LAYERS), ("naming", NAMINGS)):
-        if getattr(options, name) not in table:
+        if getattr(resolved, name) not in table:
             known = ", ".join(table)
-            raise InputError(f"{name} must be one of {known}, not {short(getattr(options, name))}.")
+            raise InputError(
+                f"{name} must be one of {known}, not {short(getattr(resolved, name))}."
+            )
     grain = vae.factor(models.vae) * 2 ** (len(models.unet.config.block_out_channels) - 1)
-    if options.size % grain:
-        raise InputError(f"size must be a multiple of {grain} for this model, not {options.size}.")
-    if not options.prompt.strip():
+    if resolved.size % grain:
+        raise InputError(f"size must be a multiple of {grain} for this model, not {resolved.size}.")
+    if not resolved.prompt.strip():
         raise InputError(
             "The prompt is empty: say what the character shall be called, such as"
             " 'zog the striped creature'."
         )
-    if not NAME.fullmatch(options.name):
+    if not NAME.fullmatch(resolved.name):
         raise InputError(
-            f"{short(repr(options.name))} cannot be a LoRA's name: it has up to 64 letters, digits,"
-            " spaces, dots, - and _, and begins with a letter or a digit."
+            f"{short(repr(resolved.name))} cannot be a LoRA's name: it has up to 64 letters,"
+            " digits, spaces, dots, - and _, and begins with a letter or a digit."
         )
-    return options
+    return resolved
 
 
-def _check_model(models: Any) -> None:
+def _check_model(models: Models) -> None:
     unet = models.unet
     if hasattr(unet, "_hf_hook"):
         raise InputError(
@@ -153,13 +175,15 @@ def _check_model(models: Any) -> None:
             f"{models.name} is a model for inpainting, which cannot be trained here; train on the"
             " plain model that it was made from."
         )
-    predicts = models.scheduler_config.get("prediction_type", "epsilon")
-    if predicts not in PREDICTIONS:
-        raise InputError(f"{models.name} predicts {short(predicts)}, which cannot be trained here.")
+    prediction = models.scheduler_config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise InputError(
+            f"{models.name} predicts {short(prediction)}, which cannot be trained here."
+        )
 
 
 def check_name(options: LoraOptions) -> None:
-    """A name that is free, or a run of that name that is gone on with."""
+    """Raise InputError where the name is taken, unless by a run that is resumed."""
     checkpoint = newest_checkpoint(options.folder)
     if options.resume and checkpoint:
         return
@@ -168,7 +192,7 @@ def check_name(options: LoraOptions) -> None:
             f"The name {options.name} is taken: {options.folder} holds a run; resume it, or choose"
             " another name."
         )
-    taken = library.named("lora").get(options.name)
+    taken = library.find_entries("lora").get(options.name)
     if taken or options.path.exists():
         raise InputError(
             f"The name {options.name} is taken: {taken.path if taken else options.path} is there;"

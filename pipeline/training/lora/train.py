@@ -1,12 +1,12 @@
-"""A LoRA that teaches a model one character from a handful of pictures.
+"""Training of a LoRA on a few pictures of one character.
 
-The pictures and their prompt are learned as in DreamBooth (Ruiz et al., arXiv 2208.12242), where
-asked for with prior preservation: pictures that the model drew of the class itself are learned
-beside them, so that the class stays what it was. Only the small matrices learn, on a copy of the
-UNet, so a model that serves meanwhile is untouched.
+The pictures and their captions are learned as in DreamBooth (Ruiz et al., arXiv 2208.12242), with
+optional prior preservation: pictures that the model itself drew of the class are learned beside
+them, so that the class does not change. Only the low-rank matrices are trained, on a copy of the
+UNet, so a model that is drawing meanwhile is not touched.
 
 `train` is a generator of events. Closing it stops after the step at hand and leaves a checkpoint,
-from which `resume` goes on to the same weights as an unbroken run.
+from which `resume` continues to the same weights as an unbroken run.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import copy
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from diffusers import DDIMScheduler
@@ -30,22 +30,34 @@ from ...errors import InputError
 from ...metadata.save import save_picture
 from ...options import GenerateOptions
 from .. import hardware
-from ..emoji.unet import velocity_loss
-from ..loop import Trainer, _Log, newest_checkpoint
+from ..emoji.unet import denoising_loss
+from ..loop import CsvLog, Trainer, newest_checkpoint
 from . import files as lora_files
-from .data import Example, Lesson, digest, examples, lesson, with_backgrounds
+from .data import (
+    Example,
+    LoraDataset,
+    add_backgrounds,
+    digest,
+    encode_dataset,
+    read_examples,
+)
 from .layers import LoraLayers
-from .options import LoraOptions, check_name, defaults, settled
+from .options import LoraOptions, ResolvedOptions, check_name, defaults, resolve_options
 
-EVERY = 10  # steps between two rows of the log
+if TYPE_CHECKING:
+    from ...lora.adapters import Adapters, LoadedLora
+    from ...model import Models
+
+LOG_EVERY = 10  # steps between two rows of the log
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A step is done, or before the first one a picture of the class was drawn.
+    """A step is done, or a picture of the class was drawn before the first one.
 
     step: 1..total; loss: of this step, None while pictures of the class are drawn; mean: of the
-    last steps; seconds: of training in all; preview: what the LoRA draws now, where one was due.
+    last steps; seconds: of training in all; preview: what the LoRA draws now, where one was due, or
+    the picture of the class.
     """
 
     step: int
@@ -59,9 +71,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """The end: `path` is used by writing <lora:name:1>, `other` is the same under the other names.
+    """The training is done.
 
-    notes: sentences, such as which pictures were left out.
+    path: the file that <lora:name:1> uses; other: the same matrices under the other naming; notes:
+    sentences, such as which pictures were left out.
     """
 
     name: str
@@ -73,96 +86,98 @@ class Trained:
     notes: tuple[str, ...] = ()
 
 
-class Learner(Trainer):
-    """The training loop one step at a time; a save that fails keeps the checkpoint before.
+class StepTrainer(Trainer):
+    """A Trainer that its caller drives step by step; a failed save keeps the checkpoint before.
 
-    The rate falls to zero along a cosine (arXiv 1608.03983) until step `total`,
-    without which so short a training ends in noise.
+    The rate falls to zero along a cosine (arXiv 1608.03983) until step `total`. Without that, so
+    short a training ends with noisy weights.
     """
 
     def __init__(self, *args: Any, total: int, **more: Any):
         super().__init__(*args, **more)
         self.peaks, self.total = self.rates, total
 
-    def learn(self) -> float:
-        began = time.monotonic()
+    def train_step(self) -> float:
+        """Do one step and return its loss."""
+        begin = time.monotonic()
         share = (1 + math.cos(math.pi * min(self.step / self.total, 1))) / 2
         self.rates = [peak * share for peak in self.peaks]
-        loss = self._one_step()["loss"]
-        self.seconds += time.monotonic() - began
+        loss = self.run_step()["loss"]
+        self.seconds += time.monotonic() - begin
         return loss
 
     def save(self) -> Path:
+        """Write a checkpoint. InputError in one sentence where that fails."""
         try:
             return super().save()
         except (OSError, SafetensorError) as error:
-            lora_files.drop(self.folder / f".checkpoint-{self.step:08d}.safetensors.part")
-            kept = newest_checkpoint(self.folder)
-            stays = f"{kept.name} stays" if kept else "nothing was saved before"
+            lora_files.remove_quietly(self.folder / f".checkpoint-{self.step:08d}.safetensors.part")
+            last = newest_checkpoint(self.folder)
+            stays = f"{last.name} stays" if last else "nothing was saved before"
             raise InputError(
                 f"Cannot save step {self.step} in {self.folder}: {lora_files.reason(error)};"
                 f" {stays}. Make room and resume."
             ) from None
 
 
-def train(models: Any, options: LoraOptions) -> Iterator[Progress | Trained]:
-    """Progress after each step, at last Trained. InputError in one sentence for bad input.
+def train(models: Models, options: LoraOptions) -> Generator[Progress | Trained, None, None]:
+    """Yield Progress after each step, and Trained at the end. InputError for bad input.
 
-    models: what pipeline.load returns; nothing of it is changed.
+    models: what pipeline.load returns; it is not changed.
     """
-    options = settled(models, options)
-    own, notes = examples(options.images, options.prompt, options.size)
+    options = resolve_options(models, options)
+    own, notes = read_examples(options.images, options.prompt, options.size)
     if models.vocabulary is not None:
-        own = with_backgrounds(own, options.prompt)
+        own = add_backgrounds(own, options.prompt)
     check_name(options)
     if options.resume and not newest_checkpoint(options.folder):
         notes.append(f"{options.folder} holds no checkpoint: this starts afresh.")
-    classes = []
-    for drawn in _class_pictures(models, options):
-        classes.append(drawn)
-        yield Progress(0, options.steps, None, None, 0.0, drawn.picture, tuple(notes))
-    material = lesson(models, own, classes, options.size, options.flip)
+    classes: list[Example] = []
+    for example in _draw_class_pictures(models, options):
+        classes.append(example)
+        yield Progress(0, options.steps, None, None, 0.0, example.picture, tuple(notes))
+    dataset = encode_dataset(models, own, classes, options.size, options.flip)
     try:
-        learner, layers = _learner(models, options, material, digest(own + classes))
-        yield from _steps(models, options, learner, layers, notes, len(own))
+        trainer, layers = make_trainer(models, options, dataset, digest(own + classes))
+        yield from _run_steps(models, options, trainer, layers, notes, len(own))
         return
     except Exception as error:
-        if not oom.ran_out(error):
+        if not oom.is_out_of_memory(error):
             raise
-    oom.free()
+    oom.free_memory()
     raise InputError(
         f"There is not enough memory on {models.device} to train on pictures of"
         f" {options.size}x{options.size}; take a smaller size or batch."
     )
 
 
-def _class_pictures(models: Any, options: LoraOptions) -> Iterator[Example]:
-    """The model's own pictures of the class, drawn once and kept in the run's folder."""
+def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[Example]:
+    """Yield the model's own pictures of the class, drawn once and kept in the run's folder."""
     if not options.prior_prompt.strip():
         return
     folder = options.folder / "class"
-    _make(folder)
+    _make_folder(folder)
     for i in range(options.prior_count):
         path = folder / f"{i:04d}.png"
         if not path.exists():
             seed = (options.seed + i) % 2**32
-            drawn = models.generate(
+            result = models.generate(
                 prompt=options.prior_prompt, seed=seed, width=options.size, height=options.size
             )
-            save_picture(drawn.images[0], path)
+            save_picture(result.images[0], path)
         with Image.open(path) as picture:
             yield Example(picture.convert("RGB"), options.prior_prompt)
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"Cannot write to {folder}: {lora_files.reason(error)}.") from None
 
 
-def _copy(models: Any) -> torch.nn.Module:
-    """The UNet to learn on: frozen, on backends that run backward, in bf16 on GPUs that have it."""
+def _copy_unet(models: Models) -> Any:
+    """Return a frozen copy of the UNet on backends that run backward, in bf16 on GPUs with it."""
     with models.lock:
         models.adapters.install(())
         unet = copy.deepcopy(models.unet)
@@ -173,29 +188,33 @@ def _copy(models: Any) -> torch.nn.Module:
     if kind == "cuda":
         unet.enable_gradient_checkpointing()
     unet.train()
-    hardware.restore(unet)
-    hardware.install(unet, str(models.device), "auto", "auto")
+    hardware.restore_group_norm(unet)
+    hardware.install_backends(unet, str(models.device), "auto", "auto")
     return unet
 
 
-def _learner(
-    models: Any, options: LoraOptions, material: Lesson, pictures: str
-) -> tuple[Learner, LoraLayers]:
-    unet = _copy(models)
+def make_trainer(
+    models: Models, options: ResolvedOptions, dataset: LoraDataset, pictures: str
+) -> tuple[StepTrainer, LoraLayers]:
+    """Return the trainer, resumed where the options say so, and the layers that it trains.
+
+    pictures: digest of the training data, so that a run is not resumed on other pictures.
+    """
+    unet = _copy_unet(models)
     layers = LoraLayers(unet, options.layers, options.rank, options.alpha, options.seed)
     optimizer = torch.optim.AdamW(
         layers.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01
     )
     shift, empty = defaults(models).shift, defaults(models).empty
     prediction = models.scheduler_config.get("prediction_type", "epsilon")
-    # Where the last noise level holds no picture at all, its share is kept from being exactly zero.
+    # With zero terminal SNR the last alpha is 0, which the loss's weight would divide by.
     alphas = DDIMScheduler.from_config(models.scheduler_config).alphas_cumprod.clamp(min=2**-24)
     half = unet.dtype == torch.bfloat16
     autocast = half or (models.device.type == "cpu" and hardware.bf16_is_fast("cpu"))
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
-        clean, context, more = material.batch(options.batch, generator, models.device, empty)
-        loss = velocity_loss(
+        clean, context, more = dataset.batch(options.batch, generator, models.device, empty)
+        loss = denoising_loss(
             functools.partial(unet, **more),
             clean,
             context,
@@ -207,11 +226,12 @@ def _learner(
         )
         return {"loss": loss}
 
-    kept = ("prompt", "rank", "alpha", "rate", "batch", "layers", "size", "flip", "seed")
-    config = {k: getattr(options, k) for k in kept}
+    # Keys are part of the checkpoint format: a run resumes only where these values are the same.
+    names = ("prompt", "rank", "alpha", "rate", "batch", "layers", "size", "flip", "seed")
+    config = {k: getattr(options, k) for k in names}
     config |= {"prior": options.prior_prompt, "model": models.hash, "pictures": pictures}
-    _make(options.folder)
-    learner = Learner(
+    _make_folder(options.folder)
+    trainer = StepTrainer(
         options.folder,
         layers,
         optimizer,
@@ -224,107 +244,111 @@ def _learner(
     )
     if options.resume:
         try:
-            learner.resume()
+            trainer.resume()
         except ValueError as error:
             raise InputError(str(error)) from None
-    return learner, layers
+    return trainer, layers
 
 
-def _steps(
-    models: Any,
-    options: LoraOptions,
-    learner: Learner,
+def _run_steps(
+    models: Models,
+    options: ResolvedOptions,
+    trainer: StepTrainer,
     layers: LoraLayers,
     notes: list[str],
     pictures: int,
 ) -> Iterator[Progress | Trained]:
-    """The steps that are left, then the files."""
+    """Do the remaining steps, then write the files."""
     due = {round(options.steps * (i + 1) / options.previews) for i in range(options.previews)}
     end = None if options.minutes is None else time.monotonic() + options.minutes * 60
-    log = _open_log(options.folder, learner.step)
-    loss = mean = None
-    saved = learner.step
+    log = _open_log(options.folder, trainer.step)
+    mean: float | None = None
+    saved = trainer.step
     try:
-        while learner.step < options.steps and (end is None or time.monotonic() < end):
-            loss = learner.learn()
+        while trainer.step < options.steps and (end is None or time.monotonic() < end):
+            loss = trainer.train_step()
             if not math.isfinite(loss):
                 raise InputError(
-                    f"Training went astray at step {learner.step}: the loss is not finite; choose"
+                    f"Training went astray at step {trainer.step}: the loss is not finite; choose"
                     " a lower rate."
                 )
             mean = loss if mean is None else 0.95 * mean + 0.05 * loss
-            if learner.step % EVERY == 0 or learner.step == options.steps:
-                _row(log, learner, loss, mean)
-            if learner.step % options.checkpoint_steps == 0:
-                learner.save()
-                saved = learner.step
-            preview = _preview(models, options, layers, learner) if learner.step in due else None
+            if trainer.step % LOG_EVERY == 0 or trainer.step == options.steps:
+                _write_row(log, trainer, loss, mean)
+            if trainer.step % options.checkpoint_steps == 0:
+                trainer.save()
+                saved = trainer.step
+            preview = None
+            if trainer.step in due:
+                preview = _draw_preview(models, options, layers, trainer)
             yield Progress(
-                learner.step, options.steps, loss, mean, learner.seconds, preview, tuple(notes)
+                trainer.step, options.steps, loss, mean, trainer.seconds, preview, tuple(notes)
             )
     except GeneratorExit:
-        learner.save()
+        trainer.save()
         raise
     finally:
         log.close()
         with models.lock:
-            models.adapters.install(())  # a preview's matrices are not kept
-    if saved != learner.step or not newest_checkpoint(options.folder):
-        learner.save()
+            models.adapters.install(())  # those of a preview are removed
+    if saved != trainer.step or not newest_checkpoint(options.folder):
+        trainer.save()
     facts = {k: getattr(options, k) for k in ("name", "prompt", "rank", "alpha", "rate", "batch")}
     facts |= {"size": options.size, "seed": options.seed}
-    metadata = lora_files.describe(models, **facts, steps=learner.step, pictures=pictures)
+    metadata = lora_files.build_metadata(models, **facts, steps=trainer.step, pictures=pictures)
     matrices, config = layers.matrices(), models.unet.config
     naming, other = options.naming, next(n for n in lora_files.NAMINGS if n != options.naming)
-    beside = options.folder / f"{options.name}-{other}.safetensors"
-    lora_files.write(beside, matrices, options.alpha, config, other, metadata)
+    other_path = options.folder / f"{options.name}-{other}.safetensors"
+    lora_files.write(other_path, matrices, options.alpha, config, other, metadata)
     lora_files.write(options.path, matrices, options.alpha, config, naming, metadata)
     yield Trained(
-        options.name, options.path, beside, learner.step, learner.seconds, mean, tuple(notes)
+        options.name, options.path, other_path, trainer.step, trainer.seconds, mean, tuple(notes)
     )
 
 
-def _open_log(folder: Path, step: int) -> _Log:
+def _open_log(folder: Path, step: int) -> CsvLog:
     try:
-        return _Log(folder / "log.csv", step)
+        return CsvLog(folder / "log.csv", step)
     except OSError as error:
         raise InputError(f"Cannot write to {folder}: {lora_files.reason(error)}.") from None
 
 
-def _row(log: _Log, learner: Learner, loss: float, mean: float) -> None:
-    speed = learner.batch * learner.step / max(learner.seconds, 1e-9)
+def _write_row(log: CsvLog, trainer: StepTrainer, loss: float, mean: float) -> None:
+    speed = trainer.batch * trainer.step / max(trainer.seconds, 1e-9)
     try:
-        log.write(learner.step, learner.seconds, speed, {"loss": loss, "mean": mean})
+        log.write(trainer.step, trainer.seconds, speed, {"loss": loss, "mean": mean})
     except OSError as error:
         raise InputError(
-            f"Cannot write to {learner.folder}: {lora_files.reason(error)}; the last checkpoint"
+            f"Cannot write to {trainer.folder}: {lora_files.reason(error)}; the last checkpoint"
             " stays. Make room and resume."
         ) from None
 
 
-class _Wearing:
-    """The model's adapters, with the LoRA in the making always put on too."""
+class WithLora:
+    """The model's adapters that always install the LoRA in training too."""
 
-    def __init__(self, adapters: Any, fitted: Any):
+    def __init__(self, adapters: Adapters, fitted: LoadedLora):
         self.adapters, self.fitted = adapters, fitted
         self.load = adapters.load
 
-    def install(self, active) -> None:
+    def install(self, active: Iterable[tuple[LoadedLora, float, float]]) -> None:
+        """Install the adapters `active` and the LoRA at weight 1."""
         self.adapters.install((*active, (self.fitted, 1.0, 1.0)))
 
 
-def _preview(
-    models: Any, options: LoraOptions, layers: LoraLayers, learner: Learner
+def _draw_preview(
+    models: Models, options: ResolvedOptions, layers: LoraLayers, trainer: StepTrainer
 ) -> Image.Image:
-    """What the LoRA draws now, always from the same noise; kept as preview-STEP.png."""
+    """Return what the LoRA draws now, always from the same noise; saved as preview-STEP.png."""
     fitted = models.adapters.fit(layers.as_file(Path(options.name)))
-    wearing = replace(models, adapters=_Wearing(models.adapters, fitted))
-    asked = GenerateOptions(
+    with_lora = replace(models, adapters=cast("Adapters", WithLora(models.adapters, fitted)))
+    request = GenerateOptions(
         prompt=options.preview_prompt or options.prompt,
         seed=options.seed,
         width=options.size,
         height=options.size,
     )
-    *_, result = engine.stream(wearing, asked)
-    save_picture(result.images[0], options.folder / f"preview-{learner.step:06d}.png")
+    *_, result = engine.stream(with_lora, request)
+    assert isinstance(result, engine.Result)
+    save_picture(result.images[0], options.folder / f"preview-{trainer.step:06d}.png")
     return result.images[0]

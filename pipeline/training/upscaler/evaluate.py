@@ -1,7 +1,7 @@
-"""How good the pixel upscaler is, beside Lanczos and bicubic, and its model card.
+"""PSNR of the pixel upscaler beside Lanczos and bicubic, and its model card.
 
-Measured on emoji that it never saw, in scenes of seeds that it never saw, through Pillow's 8 bits
-all the way, as people use it. PSNR in dB over RGB 0..255, the mean over scenes.
+Measured on held-out emoji in scenes of held-out seeds, on 8-bit pictures as in use. PSNR is in dB
+over RGB 0..255, the mean over scenes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,24 +23,25 @@ from ...images import upscaler
 from ..emoji import card
 from ..loop import load_ema, newest_checkpoint, save_atomically, step_generator
 from ..sheet import save_sheet
-from .train import (
+from .crops import (
+    AUTOENCODED,
     CROP,
-    DAMAGED,
-    EVERY,
+    DEGRADED,
     FREE,
-    SOFT,
-    Scenes,
-    reduced,
-    softened,
-    split,
-    sprites,
+    HOLD_OUT_EVERY,
+    SceneRenderer,
+    autoencode,
+    downscale,
+    load_sprites_8bit,
+    split_emojis,
     to_image,
     to_tensor,
 )
 
-SEED = 2**31  # training's are below
-TIMED = (128, 512)  # sides of pictures that are doubled against the clock
+SEED = 2**31  # the seeds of training are below
+TIMED_SIDES = (128, 512)  # sides of the pictures whose doubling is timed
 MARGIN = 4  # pixels around an object that count as its own
+Methods = dict[str, Callable[[Image.Image, int, int], Image.Image]]
 
 
 def export(folder: Path, run: Path) -> None:
@@ -50,124 +52,130 @@ def export(folder: Path, run: Path) -> None:
     save_atomically(
         {k: v.half() for k, v in model.state_dict().items()}, folder / upscaler.WEIGHTS, {}
     )
-    _write(folder / "config.json", model.config)
-    with safe_open(newest_checkpoint(run / "upscaler"), "pt") as file:
+    _write_json(folder / "config.json", model.config)
+    checkpoint = newest_checkpoint(run / "upscaler")
+    assert checkpoint is not None  # load_ema has just read it
+    with safe_open(checkpoint, "pt") as file:
         header = file.metadata()
     batch = json.loads(header["config"])["batch"]
-    made = {
+    history = {
         "steps": int(header["step"]),
         "crops": int(header["step"]) * batch,
         "minutes": round(float(header["seconds"]) / 60, 1),
         "machine": card.machine(),
     }
-    _write(folder / "training.json", made)
-    (folder / "evaluation.json").unlink(missing_ok=True)  # it measured other weights
+    _write_json(folder / "training.json", history)
+    (folder / "evaluation.json").unlink(missing_ok=True)  # of the weights before
 
 
-def _write(path: Path, content: dict) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) -> float:
-    """Of two pictures (3, H, W) in 0..1, over the pixels `where` (H, W) is true; at most 100 dB."""
+    """Return the PSNR in dB, at most 100, of two pictures (3, H, W) in 0..1.
+
+    where: (H, W), the pixels that count; None is all.
+    """
     error = (a.double() - b.double()).square().mean(0)
     error = error.mean() if where is None else error[where].mean()
     return -10 * math.log10(max(float(error), 1e-10))
 
 
-def around_objects(truth: torch.Tensor) -> torch.Tensor:
-    """Where (3, H, W) is not the plain ground of its top left corner, and a little around."""
+def object_mask(truth: torch.Tensor) -> torch.Tensor:
+    """Return where (3, H, W) differs from its top left pixel, widened by MARGIN: (H, W) bool."""
     objects = (truth - truth[:, :1, :1]).abs().amax(0) > 1.5 / 255
     return F.max_pool2d(objects[None].float(), 2 * MARGIN + 1, 1, MARGIN)[0] > 0
 
 
-def _bicubic(image: Image.Image, width: int, height: int) -> Image.Image:
+def _resize_bicubic(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def evaluate(
     folder: Path, data: Path, base: Path, *, count: int = 200, sheet: Path | None = None
-) -> dict:
-    """Measures the upscaler of `folder` on `count` scenes of held-out emoji.
+) -> dict[str, Any]:
+    """Return the figures of the upscaler in `folder` on `count` scenes of held-out emoji.
 
-    data: the packages; base: a model folder, for its autoencoder; sheet: a PNG of some pictures,
-    each as the small one, by Lanczos, by glass, and as it is.
+    data: folder of the npm packages; base: a model folder, for its autoencoder; sheet: where to
+    save eight pictures, each as the input, by Lanczos, by glass, and the original.
     """
     torch.manual_seed(0)
-    upscaler.load.cache_clear()  # the file may be another one by now
+    upscaler.load.cache_clear()  # the file may have changed
     model = upscaler.load(folder=folder)
-    ways = {
+    methods: Methods = {
         "glass": model.fit,
         "lanczos": upscaler.UPSCALERS["lanczos"].enlarge,
-        "bicubic": _bicubic,
+        "bicubic": _resize_bicubic,
     }
     vae = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).eval()
-    _, held = split(data)
-    scenes = Scenes(sprites(data, held))
-    found: dict[str, list[dict[str, float]]] = {}
+    _, held_out = split_emojis(data)
+    renderer = SceneRenderer(load_sprites_8bit(data, held_out))
+    measured: dict[str, list[dict[str, float]]] = {}
     shown: list[torch.Tensor] = []
     for i in range(count):
-        truth = scenes.known(step_generator(SEED, 2 * i))
-        small = reduced(truth)
-        drawn = _enlarged(ways, small)
-        inside = around_objects(truth)
-        free = scenes.free(step_generator(SEED, 2 * i + 1))
-        soft = softened(small, vae)
-        soft_drawn = _enlarged(ways, soft)
-        for row, pictures, right, where in (
-            ("scenes of held-out emoji", drawn, truth, None),
-            ("of these, the objects alone", drawn, truth, inside),
-            ("any size, on a gradient", _enlarged(ways, reduced(free)), free, None),
-            ("scenes through the autoencoder", soft_drawn, truth, None),
+        truth = renderer.draw_known(step_generator(SEED, 2 * i))
+        small = downscale(truth)
+        enlarged = _enlarge(methods, small)
+        mask = object_mask(truth)
+        free = renderer.draw_free(step_generator(SEED, 2 * i + 1))
+        blurred = autoencode(small, vae)
+        blurred_enlarged = _enlarge(methods, blurred)
+        for row, pictures, original, where in (
+            ("scenes of held-out emoji", enlarged, truth, None),
+            ("of these, the objects alone", enlarged, truth, mask),
+            ("any size, on a gradient", _enlarge(methods, downscale(free)), free, None),
+            ("scenes through the autoencoder", blurred_enlarged, truth, None),
         ):
-            rates = {k: psnr(p, right, where) for k, p in pictures.items()}
-            found.setdefault(row, []).append(rates)
+            figures = {k: psnr(p, original, where) for k, p in pictures.items()}
+            measured.setdefault(row, []).append(figures)
         if i < 4:
             nearest = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
-            shown += [nearest, drawn["lanczos"], drawn["glass"], truth]
-            nearest = soft.repeat_interleave(2, 1).repeat_interleave(2, 2)
-            shown += [nearest, soft_drawn["lanczos"], soft_drawn["glass"], truth]
+            shown += [nearest, enlarged["lanczos"], enlarged["glass"], truth]
+            nearest = blurred.repeat_interleave(2, 1).repeat_interleave(2, 2)
+            shown += [nearest, blurred_enlarged["lanczos"], blurred_enlarged["glass"], truth]
     if sheet:
         save_sheet(torch.stack(shown) * 2 - 1, sheet, columns=4)
     return {
         "scenes": count,
-        "held_out_emoji": len(held),
-        "rows": {row: _summary(rates) for row, rates in found.items()},
-        "seconds": {str(side): _seconds(model, side) for side in TIMED},
+        "held_out_emoji": len(held_out),
+        "rows": {row: _summarize(figures) for row, figures in measured.items()},
+        "seconds": {str(side): _time_doubling(model, side) for side in TIMED_SIDES},
         "machine": card.machine(),
     }
 
 
-def _enlarged(ways: dict[str, Callable], small: torch.Tensor) -> dict[str, torch.Tensor]:
+def _enlarge(methods: Methods, small: torch.Tensor) -> dict[str, torch.Tensor]:
     image = to_image(small)
-    return {k: to_tensor(way(image, 2 * image.width, 2 * image.height)) for k, way in ways.items()}
+    width, height = 2 * image.width, 2 * image.height
+    return {name: to_tensor(method(image, width, height)) for name, method in methods.items()}
 
 
-def _summary(rates: list[dict[str, float]]) -> dict[str, float]:
-    mean = {k: round(sum(r[k] for r in rates) / len(rates), 2) for k in rates[0]}
-    gains = [r["glass"] - r["lanczos"] for r in rates]
+def _summarize(figures: list[dict[str, float]]) -> dict[str, float]:
+    mean = {k: round(sum(f[k] for f in figures) / len(figures), 2) for k in figures[0]}
+    gains = [f["glass"] - f["lanczos"] for f in figures]
     better = sum(g > 0 for g in gains) / len(gains)
     return {**mean, "gain": round(sum(gains) / len(gains), 2), "better": round(better, 3)}
 
 
-def _seconds(model: upscaler.Upscaler, side: int) -> float:
-    """Of one processor core, the better of two."""
+def _time_doubling(model: upscaler.Upscaler, side: int) -> float:
+    """Return the seconds of one processor core, the better of two runs."""
     image = Image.effect_noise((side, side), 60).convert("RGB")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        spent = []
+        seconds = []
         for _ in range(2):
-            began = time.process_time()
+            begin = time.process_time()
             model.doubled(image)
-            spent.append(time.process_time() - began)
+            seconds.append(time.process_time() - begin)
     finally:
         torch.set_num_threads(threads)
-    return round(min(spent), 2)
+    return round(min(seconds), 2)
 
 
-def report(table: dict) -> str:
-    """The measurements as a Markdown table, with what was measured."""
+def report(table: dict[str, Any]) -> str:
+    """Return the figures as a Markdown table, with a sentence that says what was measured."""
     lines = [
         f"PSNR in dB, the mean of {table['scenes']} scenes each, of {table['held_out_emoji']}"
         " held-out emoji, 128x128 to 256x256, Pillow's filters beside it:",
@@ -180,16 +188,17 @@ def report(table: dict) -> str:
         f" {r['gain']:+.2f} dB | {r['better']:.1%} |"
         for row, r in table["rows"].items()
     ]
-    took = ", ".join(f"{s} to {2 * int(s)} pixels {t:.2f} s" for s, t in table["seconds"].items())
-    return "\n".join([*lines, "", f"Time of one processor core ({table['machine']}): {took}."])
+    times = ", ".join(f"{s} to {2 * int(s)} pixels {t:.2f} s" for s, t in table["seconds"].items())
+    return "\n".join([*lines, "", f"Time of one processor core ({table['machine']}): {times}."])
 
 
 def write_card(folder: Path) -> None:
     """Write `folder`/README.md from training.json and, where there is one, evaluation.json."""
-    made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = sum(p.numel() for p in upscaler.Upscaler(**config).parameters())
     size = (folder / upscaler.WEIGHTS).stat().st_size
+    noisy, every = DEGRADED, HOLD_OUT_EVERY
     table = "Not measured yet."
     if (folder / "evaluation.json").exists():
         table = report(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
@@ -212,15 +221,15 @@ what the embedded model `emoji` draws; it was never shown a photograph.
 Microsoft's Fluent 3D emoji (npm package `@lobehub/fluent-emoji-3d`, MIT) at their own 256x256 or
 smaller, never enlarged; no other pictures or weights. {FREE:.0%} of the scenes hold objects of any
 size on a gradient, the rest are the embedded model's kinds of scenes. The input is the scene
-reduced by Pillow's antialiased bicubic filter; {SOFT:.0%} of it went through the embedded
-autoencoder as well, {DAMAGED:.0%} has noise or JPEG's traces. One emoji of {EVERY} is held out, and
+reduced by Pillow's antialiased bicubic filter; {AUTOENCODED:.0%} of it went through the embedded
+autoencoder as well, {noisy:.0%} has noise or JPEG's traces. One emoji of {every} is held out, and
 with it all that begin with the same Unicode character. The weights are Apache-2.0.
 
 ## Training
 
 `python -m pipeline train upscaler --minutes N`, then `python -m pipeline train export-upscaler`:
-{made["steps"]:,} steps, {made["crops"]:,} crops of {CROP}x{CROP}, {made["minutes"]:.0f} minutes on
-{made["machine"]}, one of them, which had other work too. L1, Adam, averaged weights.
+{run["steps"]:,} steps, {run["crops"]:,} crops of {CROP}x{CROP}, {run["minutes"]:.0f} minutes on
+{run["machine"]}, one of them, which had other work too. L1, Adam, averaged weights.
 
 ## Evaluation
 
@@ -235,8 +244,8 @@ with it all that begin with the same Unicode character. The weights are Apache-2
 def measure(
     folder: Path, data: Path, base: Path, *, count: int = 200, sheet: Path | None = None
 ) -> str:
-    """Evaluate `folder`, keep evaluation.json and the card there; the table as text."""
+    """Evaluate `folder`, write evaluation.json and the card there, and return the report."""
     table = evaluate(folder, data, base, count=count, sheet=sheet)
-    _write(folder / "evaluation.json", table)
+    _write_json(folder / "evaluation.json", table)
     write_card(folder)
     return report(table)

@@ -13,13 +13,13 @@ STEPS = 200
 
 
 @pytest.fixture
-def serve(monkeypatch, fake_shelf):
+def serve(monkeypatch, fake_model_cache):
     """serve(models) starts a page for them and returns its address."""
     pages = []
 
     def start(models, queue_size=8):
         monkeypatch.setattr(demo, "QUEUE_SIZE", queue_size)
-        page = demo.build(fake_shelf(models))
+        page = demo.build(fake_model_cache(models))
         pages.append(page)
         return demo.serve(page)[1]
 

@@ -3,15 +3,16 @@
 import re
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gradio_client import Client
 from PIL import Image
 
-from demo.server.runner import Broken, painter
-from demo.tabs.arena import LANES, References, view
+from demo.events import Broken
+from demo.server.runner import Runner
+from demo.tabs.arena.api import SAMPLERS
+from demo.tabs.arena.charts import DISTANCE_RANGE, format_number
 from demo.ui.plots import HEIGHT, LEFT, TOP, WIDTH, Curve, Frame, plot
 from pipeline import GenerateOptions, load
 from pipeline.errors import InputError
@@ -29,7 +30,7 @@ def models(tiny_model):
 def raced(models):
     """Events of the race that the page is to show."""
     options = GenerateOptions(prompt="a red apple", seed=5, steps=STEPS, cfg=2.0)
-    return list(arena.race(models, options, arena.lanes([*LANES, "Heun Karras"])))
+    return list(arena.race(models, options, arena.parse_entries([*SAMPLERS, "Heun Karras"])))
 
 
 def of(kind, events):
@@ -73,22 +74,22 @@ def test_a_race_on_the_page_shows_the_pipeline_s_numbers(visit, raced):
     page.click("#arena-stop")  # too late: what is done stays said
     page.wait_for_timeout(800)
     assert page.locator("#arena-status .gb-done").count() == 1
-    finishes = {e.lane: e for e in of(arena.Finish, raced)}
-    measured = of(arena.Measured, raced)
+    finishes = {e.entry: e for e in of(arena.EntryDone, raced)}
+    measured = of(arena.Distances, raced)
     shown = rows(page)
     assert len(shown) == len(measured) == 5
     for i, (row, told) in enumerate(zip(shown, measured, strict=True)):
-        assert row[1].split()[0] == view.number(told.last)
+        assert row[1].split()[0] == format_number(told.last)
         assert row[2] == str(finishes[i].calls) and row[4] == str(STEPS)
         assert ("by design" in row[1]) == (row[0] == "Euler a")
-    assert [row[0] for row in shown] == [*LANES, "Heun"]
+    assert [row[0] for row in shown] == [*SAMPLERS, "Heun"]
     assert shown[4][2] == "5" and shown[4][5] == "Karras"
     nearest = min(told.last for told in measured[1:])
-    assert page.inner_text(".gb-nearest") == view.number(nearest)
+    assert page.inner_text(".gb-nearest") == format_number(nearest)
     calls = sum(e.calls for e in finishes.values()) + arena.REFERENCE_STEPS
     assert f"{calls} model calls" in page.inner_text("#arena-status")
     for lane in range(5):
-        frame = Frame(2 * STEPS, *view.FAR)
+        frame = Frame(2 * STEPS, *DISTANCE_RANGE)
         frame = frame.around([Curve([*enumerate(t.distances, 1)], 0) for t in measured])
         places = [frame.place(i, d) for i, d in enumerate(measured[lane].distances, 1)]
         assert np.allclose(curve(page, 2, lane), places, atol=0.06)
@@ -120,8 +121,8 @@ def test_backends_on_the_page(visit, models):
     page.click("#arena-backends")
     page.wait_for_selector("#arena-status .gb-done")
     options = GenerateOptions(prompt="a red apple", seed=5, steps=STEPS, cfg=2.0)
-    rivals = arena.rivals(models)
-    told = of(arena.Compared, arena.race_backends(models, options, rivals))
+    rivals = arena.backend_pairs(models)
+    told = of(arena.BackendComparison, arena.race_backends(models, options, rivals))
     shown = rows(page)
     assert [tuple(row[:2]) for row in shown] == [(r.attention, r.group_norm) for r in rivals]
     assert shown[0][4] == shown[0][5] == "以此为准"
@@ -129,7 +130,7 @@ def test_backends_on_the_page(visit, models):
         assert row[4] == f"{compared.pixels}（满值 255）" and row[5] == f"{compared.latents:.2g}"
         assert float(row[2].split()[0]) > 0
     notes = page.inner_text("#arena-notes")
-    assert all(name in notes and why in notes for _, name, why in arena.absent(models))
+    assert all(name in notes and why in notes for _, name, why in arena.missing_backends(models))
 
 
 def test_one_lane_is_no_race_and_a_race_can_be_stopped(visit, server):
@@ -172,11 +173,11 @@ def test_two_visitors_at_once_get_their_own(server, models, raced):
     (known,) = of(arena.Reference, raced)
     for steps, (pictures, told) in got.items():
         options = GenerateOptions(**fields, steps=steps)
-        lanes = arena.lanes(asked[steps].split(", "))
+        lanes = arena.parse_entries(asked[steps].split(", "))
         events = list(arena.race(models, options, lanes, known))
-        finishes = sorted(of(arena.Finish, events), key=lambda e: e.lane)
+        finishes = sorted(of(arena.EntryDone, events), key=lambda e: e.entry)
         for lane, measured, finish, picture in zip(
-            told, of(arena.Measured, events), finishes, pictures, strict=True
+            told, of(arena.Distances, events), finishes, pictures, strict=True
         ):
             assert lane["distances"] == list(measured.distances)
             assert lane["distance"] == measured.last and lane["calls"] == finish.calls
@@ -203,9 +204,9 @@ def test_what_is_wrong_is_said_to_clients(server, fields, words):
 def test_one_after_the_other_on_the_device():
     """What runs through `on_device` is alone there, and leaves it when it is closed or fails."""
     active, most = 0, 0
-    paint = painter(None)
+    runner = Runner(None)
 
-    @paint.on_device
+    @runner.on_device
     def work(count, fails=None):
         nonlocal active, most
         active += 1
@@ -232,17 +233,6 @@ def test_one_after_the_other_on_the_device():
         with pytest.raises(seen):
             list(work(5, fails))
     assert list(work(2)) == [0, 1] and active == 0
-
-
-def test_only_the_last_references_are_kept(monkeypatch):
-    monkeypatch.setattr("demo.tabs.arena.KEPT", 2)
-    monkeypatch.setattr(arena, "key", lambda models, options: options)
-    kept = References()
-    for key in (1, 2):
-        kept.keep(key, SimpleNamespace(name=key))
-    assert kept.find(None, 1)[1].name == 1
-    kept.keep(3, SimpleNamespace(name=3))
-    assert [kept.find(None, key)[1] is not None for key in (1, 2, 3)] == [True, False, True]
 
 
 def test_heights_are_logarithms():

@@ -7,7 +7,8 @@ from gradio_client import Client, handle_file
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 
-from demo.tabs.character import view as character
+from demo.tabs.character.training import train
+from demo.ui.loss_curve import HEIGHT, loss_curve
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
 
@@ -98,15 +99,13 @@ def test_clients_train_too(server, drawings, tmp_path):
     ],
 )
 def test_what_is_missing_is_said_before_anything_is_loaded(given, words):
-    from demo.tabs.character import train
-
     with pytest.raises(InputError, match=words):
         next(train(None, given))
 
 
 def test_the_curve_falls_as_the_loss_does():
-    drawn = character.curve([1.0, 0.5, 0.25], "en")
+    drawn = loss_curve([1.0, 0.5, 0.25], "en")
     heights = [float(p.split(",")[1]) for p in re.search('points="([^"]+)"', drawn)[1].split()]
-    assert heights == sorted(heights) and heights[0] == 0 and heights[-1] == character.CURVE[1]
+    assert heights == sorted(heights) and heights[0] == 0 and heights[-1] == HEIGHT
     assert "from 1.000 to 0.250" in drawn
-    assert character.curve([1.0], "en") == ""
+    assert loss_curve([1.0], "en") == ""

@@ -14,8 +14,8 @@ from PIL import Image
 
 from demo.tabs.from_zero import chapter_parts, training
 from demo.tabs.from_zero.chapters import CHAPTERS
-from pipeline.introspection.clip import Towers, contrastive_loss
-from pipeline.latents.noise import kept
+from pipeline.introspection.clip import Clip, contrastive_loss
+from pipeline.latents.noise import alphas_cumprod
 from pipeline.model_files.library import EMBEDDED
 
 
@@ -56,14 +56,14 @@ def test_every_chapter_ends_with_its_code(chapter):
 
 
 def test_source_is_the_file_at_that_line():
-    line, code = chapter_parts.source("pipeline/introspection/clip.py", "Towers.texts")
+    line, code = chapter_parts.source("pipeline/introspection/clip.py", "Clip.embed_texts")
     lines = (
         (chapter_parts.ROOT / "pipeline/introspection/clip.py")
         .read_text(encoding="utf-8")
         .splitlines()
     )
     assert lines[line - 1 : line - 1 + len(code.splitlines())] == code.splitlines()
-    assert "def texts" in code and code.rstrip().endswith("dim=-1)")
+    assert "def embed_texts" in code and code.rstrip().endswith("dim=-1)")
 
 
 def test_a_picture_becomes_48_times_fewer_numbers(chapter, tiny_model):
@@ -87,7 +87,7 @@ def test_a_picture_becomes_48_times_fewer_numbers(chapter, tiny_model):
 
     # The formula's numbers are the model's own, wherever the slider is.
     config = json.loads((tiny_model / "scheduler" / "scheduler_config.json").read_text())
-    shares, seen = kept(config), []
+    shares, seen = alphas_cumprod(config), []
     slider = page.locator("#zero-noise input[type=range]")
     slider.focus()
     for key in ("Home", "ArrowRight", "PageUp", "End"):
@@ -135,13 +135,13 @@ def test_the_table_of_texts_and_pictures_is_what_the_towers_say(chapter, server)
     page.fill("#zero-sentences textarea", "\n".join(lines))
     page.click("#zero-draw-all")
     page.wait_for_selector("#zero-words-status .gb-done")
-    towers = Towers.load(EMBEDDED / "emoji")
+    towers = Clip.load(EMBEDDED / "emoji")
     seen = [
         picture(image.get_attribute("src"))
         for image in page.query_selector_all("#zero-similar thead img")
     ]
-    vectors = towers.pictures(seen)
-    expected = towers.texts(lines) @ vectors.T
+    vectors = towers.embed_pictures(seen)
+    expected = towers.embed_texts(lines) @ vectors.T
     assert table(page).shape == (2, 2)
     torch.testing.assert_close(table(page), expected, atol=6e-4, rtol=0)
     loss, guess = numbers(page.inner_text("#zero-loss-now"))[1:]
@@ -155,7 +155,9 @@ def test_the_table_of_texts_and_pictures_is_what_the_towers_say(chapter, server)
     lines = ["红苹果", "a rocket", "a cat on a blue background"]
     page.fill("#zero-sentences textarea", "\n".join(lines))
     page.wait_for_selector("#zero-similar tbody th:has-text('a rocket')")
-    torch.testing.assert_close(table(page), towers.texts(lines) @ vectors.T, atol=6e-4, rtol=0)
+    torch.testing.assert_close(
+        table(page), towers.embed_texts(lines) @ vectors.T, atol=6e-4, rtol=0
+    )
     page.wait_for_selector("#zero-loss:has-text('draw them again')")
     page.fill("#zero-sentences textarea", "alone")
     page.wait_for_selector("#zero-words-status .gb-error:has-text('two to 6')")

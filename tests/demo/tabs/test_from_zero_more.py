@@ -18,9 +18,9 @@ from pipeline.samplers.gaussian_mixture import distance
 PROMPT = "a red apple on blue"
 
 
-def opened(page, chapter, tongue=0):
-    page.get_by_role("tab", name=TEXTS["tab_zero"][tongue], exact=True).click()
-    page.get_by_role("tab", name=TEXTS[f"zero_{chapter}_title"][tongue], exact=True).click()
+def opened(page, chapter, language=0):
+    page.get_by_role("tab", name=TEXTS["tab_zero"][language], exact=True).click()
+    page.get_by_role("tab", name=TEXTS[f"zero_{chapter}_title"][language], exact=True).click()
     return page
 
 

@@ -17,12 +17,13 @@ from demo.tabs.inside.handlers import CHANGES
 from demo.tabs.inside.view import Eye
 from demo.texts import TEXTS
 from pipeline import GenerateOptions, load
-from pipeline.introspection import frames
-from pipeline.introspection.recording import Branch, Recordings, Watch, described
+from pipeline.introspection import decoded_views
+from pipeline.introspection.branch import BranchRun
+from pipeline.introspection.recording import Recorder, RecordingStore, plain_options
 from pipeline.introspection.recording_file import open_tree
 from pipeline.latents import vae
 from pipeline.metadata import infotext
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 
 PROMPT = "red apple"
 
@@ -35,15 +36,15 @@ def models(tiny_model):
 @pytest.fixture(scope="module")
 def recording(models):
     asked = GenerateOptions(prompt=PROMPT, seed=7, steps=4, cfg=3.0, sampler="euler")
-    watch = Watch(models, models.stream(asked, words=True))
-    list(watch)
-    return watch.recordings[0]
+    recorder = Recorder(models, models.stream(asked, words=True))
+    list(recorder)
+    return recorder.recordings[0]
 
 
 def branched(models, recording, step, **changes):
-    watch = Branch(models, recording, step, changes)
-    list(watch)
-    return watch.recordings[0]
+    recorder = BranchRun(models, recording, step, changes)
+    list(recorder)
+    return recorder.recordings[0]
 
 
 # ---- what the browser is told -------------------------------------------------------------------
@@ -51,44 +52,45 @@ def branched(models, recording, step, **changes):
 
 def test_the_description_has_every_call_as_it_was(recording):
     told = json.loads(inside.description(recording, {}, "en"))
-    assert told["kinds"] == list(frames.KINDS) and told["steps"] == 4
+    assert told["kinds"] == list(decoded_views.KINDS) and told["steps"] == 4
     assert [c[0] for c in told["calls"]] == [0, 1, 2, 3]
-    assert [c[2] for c in told["calls"]] == [m.sigma for m in recording.moments]
+    assert [c[2] for c in told["calls"]] == [m.sigma for m in recording.calls]
     assert told["words"] == [["red", "apple"]]
-    assert told["grids"] == [list(g.shape[1:]) for g in recording.moments[0].grids]
+    assert told["grids"] == [list(g.shape[1:]) for g in recording.calls[0].grids]
 
 
 def test_without_guidance_there_is_none_to_look_at(models):
-    watch = Watch(models, models.stream(GenerateOptions(steps=1, seed=1, cfg=1.0), words=True))
-    list(watch)
-    told = json.loads(inside.description(watch.recordings[0], {}, "zh"))
+    options = GenerateOptions(steps=1, seed=1, cfg=1.0)
+    recorder = Recorder(models, models.stream(options, words=True))
+    list(recorder)
+    told = json.loads(inside.description(recorder.recordings[0], {}, "zh"))
     assert told["kinds"] == ["clean", "latents", "noise"]
 
 
-@pytest.mark.parametrize("kind", frames.KINDS)
+@pytest.mark.parametrize("kind", decoded_views.KINDS)
 def test_a_frame_is_what_the_autoencoder_makes_of_it(models, recording, kind):
-    moment = recording.moments[2]
-    alpha = 1 / math.sqrt(1 + moment.sigma**2)
+    call = recording.calls[2]
+    alpha = 1 / math.sqrt(1 + call.sigma**2)
     cond, uncond = (
-        (moment.latents - moment.sigma * alpha * output) / alpha
-        for output in (moment.answer.cond, moment.answer.uncond)
+        (call.latents - call.sigma * alpha * output) / alpha
+        for output in (call.answer.cond, call.answer.uncond)
     )
-    told = {"clean": moment.clean, "latents": moment.latents, "cond": cond, "uncond": uncond}
-    told["noise"] = moment.answer.output  # this model predicts noise
+    told = {"clean": call.clean, "latents": call.latents, "cond": cond, "uncond": uncond}
+    told["noise"] = call.answer.output  # this model predicts noise
     if kind == "guidance":
         sides = (vae.decode(models.vae, x) for x in (cond, uncond))
         expected = ((next(sides) - next(sides)) / 2 + 0.5).clamp(0, 1)
     else:
         expected = vae.decode(models.vae, told[kind])
-    image = frames.frame(models, moment, kind, "epsilon")
+    image = decoded_views.decode_view(models, call, kind, "epsilon")
     off = np.abs(np.asarray(image, int) - np.asarray(vae.to_image(expected), int))
     assert off.max() <= 1
 
 
 def eye_of(models, *recordings):
-    kept = Recordings()
+    kept = RecordingStore()
     kept.put(recordings)
-    return Eye(Shelf(models), kept)
+    return Eye(ModelCache(models), kept)
 
 
 def test_the_eye_gives_frames_once_decoded_and_sentences(models, recording, monkeypatch):
@@ -97,7 +99,7 @@ def test_the_eye_gives_frames_once_decoded_and_sentences(models, recording, monk
     first = eye.frame(asked)["url"]
     picture = Image.open(io.BytesIO(base64.b64decode(first.split(",")[1])))
     assert picture.size == recording.image.size
-    monkeypatch.setattr(frames, "frame", lambda *a: pytest.fail("it was there"))
+    monkeypatch.setattr(decoded_views, "decode_view", lambda *a: pytest.fail("it was there"))
     assert eye.frame(asked)["url"] == first
     monkeypatch.undo()
     assert "no call 9" in eye.frame(asked | {"call": 9})["error"]
@@ -106,7 +108,7 @@ def test_the_eye_gives_frames_once_decoded_and_sentences(models, recording, monk
     assert eye.maps({"key": "other", "call": 0}) == {"gone": "dropped"}
     for nonsense in (None, {}, {"key": recording.key, "call": "x", "kind": 1}, [1]):
         assert "error" in eye.frame(nonsense) and "error" in eye.maps(nonsense)
-    eye.recordings._kept[recording.key] = type(recording)(
+    eye.recordings._recordings[recording.key] = type(recording)(
         **(vars(recording) | {"model": ("tiny", "0000000000", None)})
     )
     assert "0000000000" in eye.frame(asked | {"call": 2})["error"]
@@ -116,7 +118,7 @@ def test_the_cache_of_frames_is_bounded(models, recording, monkeypatch):
     monkeypatch.setattr(inside, "CACHE", 40_000)
     eye = eye_of(models, recording)
     for call in range(4):
-        for kind in frames.KINDS:
+        for kind in decoded_views.KINDS:
             assert "url" in eye.frame({"key": recording.key, "call": call, "kind": kind})
             assert eye._size == sum(map(len, eye._kept.values()))
             assert eye._size <= 40_000 or len(eye._kept) == 1
@@ -126,7 +128,7 @@ def test_maps_come_as_they_were_measured(models, recording):
     eye = eye_of(models, recording)
     for call in (0, 3, -1):
         found = eye.maps({"key": recording.key, "call": call})["grids"]
-        moments = recording.moments if call < 0 else [recording.moments[call]]
+        moments = recording.calls if call < 0 else [recording.calls[call]]
         for at, grid in enumerate(found):
             rows = [[*m.grids, m.maps][at].float() for m in moments]
             expected = torch.stack(rows).mean(0)
@@ -148,7 +150,7 @@ def test_a_tree_grows_and_names_what_changed(models, recording):
     )
     assert inside.described_change(node.change, "en") == "Sampler: Heun, Guidance: 6.5"
     assert inside.described_change({}, "zh") == TEXTS["inside_nothing"][1]
-    assert tree[recording.key].lineage == (described(recording.options),)
+    assert tree[recording.key].lineage == (plain_options(recording.options),)
     assert len(node.lineage) == 2
     assert list(inside.grown(tree, recording)) == [recording.key]  # another picture, another tree
 
@@ -206,17 +208,19 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     asked = GenerateOptions(
         prompt=PROMPT, seed=7, steps=4, sampler=given["Sampler"], cfg=float(given["CFG scale"])
     )
-    watch = Watch(models, models.stream(asked, words=True))
-    list(watch)
-    same = watch.recordings[0]
+    recorder = Recorder(models, models.stream(asked, words=True))
+    list(recorder)
+    same = recorder.recordings[0]
     assert "Step 4 / 4" in page.inner_text(".gbi-where")
     for call, kind in ((3, "clean"), (1, "clean"), (1, "latents"), (0, "noise"), (2, "guidance")):
         page.click(f".gbi-kinds [data-kind={kind}]")
         step_to(page, call)
-        moment = same.moments[call]
-        assert float(page.get_attribute(".gbi-where [data-sigma]", "data-sigma")) == moment.sigma
-        assert float(page.get_attribute(".gbi-where [data-time]", "data-time")) == moment.t
-        wanted = np.asarray(frames.frame(models, moment, kind, same.origin.prediction), float)
+        call = same.calls[call]
+        assert float(page.get_attribute(".gbi-where [data-sigma]", "data-sigma")) == call.sigma
+        assert float(page.get_attribute(".gbi-where [data-time]", "data-time")) == call.t
+        wanted = np.asarray(
+            decoded_views.decode_view(models, call, kind, same.origin.prediction), float
+        )
         assert np.abs(shown(page) - wanted).max() <= 1, (call, kind)
     assert page.input_value("#inside-at input") == "3"
     # Two steps, a line between them.
@@ -239,10 +243,10 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
                           + Math.floor((x + .5) * c.width / n)) + 3]);
         return out; }"""
     )
-    wanted = same.moments[2].maps[1].float().flatten().numpy()
+    wanted = same.calls[2].maps[1].float().flatten().numpy()
     assert np.corrcoef(255 - np.array(light), wanted)[0, 1] > 0.95
     box = page.locator(".gbi-frame").bounding_box()
-    at = np.argmax(wanted / wanted.mean() - same.moments[2].maps[0].float().flatten().numpy())
+    at = np.argmax(wanted / wanted.mean() - same.calls[2].maps[0].float().flatten().numpy())
     place = {"x": (at % 8 + 0.5) / 8 * box["width"], "y": (at // 8 + 0.5) / 8 * box["height"]}
     page.locator(".gbi-frame").hover(position=place)
     lit = page.eval_on_selector_all(
@@ -259,7 +263,7 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     made = branched(models, same, 2, prompt="blue apple")
     page.wait_for_function("document.querySelector('.gbi-a').dataset.shown.endsWith('/3/clean')")
     page.wait_for_selector(".gbi-wait", state="hidden")
-    wanted = np.asarray(frames.frame(models, made.moments[3], "clean", "epsilon"), float)
+    wanted = np.asarray(decoded_views.decode_view(models, made.calls[3], "clean", "epsilon"), float)
     assert np.abs(shown(page) - wanted).max() <= 1
     page.click(".gbi-small")
     assert page.locator(".gbi-sides figure").count() == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.tabs import TABS, TASKS
+from demo.tabs import TABS, TASK_TABS
 from demo.texts import TEXTS
 from pipeline.images.lab import to_lab
 
@@ -232,4 +232,4 @@ def test_each_tab_fits_a_narrow_screen_in_its_language(visit, language):
         assert page.inner_text("#tabs [role=tab][aria-selected=true]") == name
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         shown = [b.inner_text() for b in page.locator(".gb-go").all() if b.is_visible()]
-        assert shown == ([TEXTS[key][language == "zh"]] if key in TASKS else [])
+        assert shown == ([TEXTS[key][language == "zh"]] if key in TASK_TABS else [])

@@ -62,10 +62,10 @@ def test_translations_reach_gradio():
 )
 def test_language_of_a_request(header, language):
     headers = {} if header is None else {"accept-language": header}
-    assert texts.language(SimpleNamespace(headers=headers)) == language
+    assert texts.request_language(SimpleNamespace(headers=headers)) == language
 
 
 def test_colours_are_those_of_the_training():
-    data = pytest.importorskip("pipeline.training.emoji.scenes")
+    data = pytest.importorskip("pipeline.training.emoji.vocabulary")
     trained = {en: (zh, "#" + bytes(rgb).hex()) for en, (zh, rgb) in data.COLOURS.items()}
     assert {k: (zh, look) for k, (_, zh, look) in texts.COLOURS.items()} == trained

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from demo.server.runner import fields_of
+from demo.server.runner import task_fields
 from demo.workspace import fill_form
 
 TEXT = (
@@ -15,37 +15,39 @@ TEXT = (
 
 
 @pytest.fixture
-def shelf(fake_models, fake_shelf):
+def model_cache(fake_models, fake_model_cache):
     second = fake_models()
     second.name, second.hash = "second", "9999999999"
-    return fake_shelf(fake_models(), [second])
+    return fake_model_cache(fake_models(), [second])
 
 
 @pytest.fixture
-def page(shelf):
+def page(model_cache):
     """A page whose components are the names of their fields."""
-    form = {name: name for name in fields_of("generate")}
-    return SimpleNamespace(shelf=shelf, form=form, i18n=str)
+    form = {name: name for name in task_fields("generate")}
+    return SimpleNamespace(model_cache=model_cache, form=form, i18n=str)
 
 
 def values(page, text, vary=False):
     """What the form's fields become, without those that stay."""
-    updates = fill_form.filled(page, fill_form.read(text, page.shelf), vary)
+    updates = fill_form.filled(page, fill_form.read(text, page.model_cache), vary)
     return {name: update["value"] for name, update in updates.items()}
 
 
-def test_a_text_is_shown_in_both_languages_and_escaped(shelf):
-    read = fill_form.read(TEXT, shelf)
-    for tongue, words in (("en", ("Seed", "Euler", "42")), ("zh", ("种子", "采样器", "42"))):
-        page = fill_form.html(read, tongue)
+def test_a_text_is_shown_in_both_languages_and_escaped(model_cache):
+    read = fill_form.read(TEXT, model_cache)
+    for language, words in (("en", ("Seed", "Euler", "42")), ("zh", ("种子", "采样器", "42"))):
+        page = fill_form.html(read, language)
         assert all(word in page for word in words)
         assert "a &lt;b&gt;cat&lt;/b&gt;" in page
         assert "&lt;u&gt;1&lt;/u&gt;" in page
         assert not any(tag in page for tag in ("<b>cat", "<u>", "<i>:"))
 
 
-def test_warnings_are_shown(shelf):
-    page = fill_form.html(fill_form.read("a\nSteps: 99999, Sampler: Euler, Seed: 1", shelf), "en")
+def test_warnings_are_shown(model_cache):
+    page = fill_form.html(
+        fill_form.read("a\nSteps: 99999, Sampler: Euler, Seed: 1", model_cache), "en"
+    )
     assert "99999" in page and "gb-warnings" in page
 
 
@@ -85,4 +87,4 @@ def test_a_new_seed_is_a_random_one(page):
 def test_a_model_that_is_not_here_is_not_chosen(page):
     text = TEXT.replace("Model: fake", "Model: ../../x").replace("0123456789", "aaaaaaaaaa")
     assert "model" not in values(page, text)
-    assert "is not here" in fill_form.html(fill_form.read(text, page.shelf), "en")
+    assert "is not here" in fill_form.html(fill_form.read(text, page.model_cache), "en")

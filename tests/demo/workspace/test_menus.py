@@ -36,19 +36,19 @@ def test_models_are_labelled_with_their_family_and_marked_if_unusable():
     assert menus.labels(rows) == [("a · SD XL", "a"), ("b ✕", "b")]
 
 
-def test_additions_of_another_family_are_marked(fake_models, fake_shelf, monkeypatch):
-    shelf = fake_shelf(fake_models())
-    monkeypatch.setattr(shelf, "choices", lambda: [entry("fake", "checkpoint", "SD 1.x")])
+def test_additions_of_another_family_are_marked(fake_models, fake_model_cache, monkeypatch):
+    model_cache = fake_model_cache(fake_models())
+    monkeypatch.setattr(model_cache, "choices", lambda: [entry("fake", "checkpoint", "SD 1.x")])
     found = [entry("own", family="SD 1.x"), entry("big", family="SD XL"), entry("any")]
     monkeypatch.setattr(library, "scan", lambda: [*found, entry("fake", "checkpoint")])
-    loras, embeddings = menus.additions(shelf, "fake", "en")
+    loras, embeddings = menus.additions(model_cache, "fake", "en")
     assert loras["choices"] == [("own", "own"), ("big · for SD XL ✕", "big"), ("any", "any")]
     assert loras["visible"] and not embeddings["visible"]
 
 
-def test_about_says_what_it_is_or_why_not(fake_models, fake_shelf, monkeypatch):
-    shelf = fake_shelf(fake_models())
+def test_about_says_what_it_is_or_why_not(fake_models, fake_model_cache, monkeypatch):
+    model_cache = fake_model_cache(fake_models())
     rows = [entry("good", "checkpoint"), entry("bad", "checkpoint", reason="It is damaged.")]
-    monkeypatch.setattr(shelf, "choices", lambda: rows)
-    told = [menus.about(shelf, name) for name in ("good", "bad", "none")]
+    monkeypatch.setattr(model_cache, "choices", lambda: rows)
+    told = [menus.about(model_cache, name) for name in ("good", "bad", "none")]
     assert told == ["what it is", "It is damaged.", ""]

@@ -10,18 +10,24 @@ from PIL import Image
 pytest.importorskip("triton")
 from kernels.bench import __main__ as command
 from kernels.bench import attention, group_norm, measure, plot, results, word_attention
-from kernels.bench.measure import Provider, Row, Work
+from kernels.bench.measure import Call, Provider, Row, Work
+from kernels.shapes import UNET, AttentionShape, GroupNormShape, Norm, both_layouts
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(attention, "SHAPES", [("tiny", 1, 32, 77, 2, 8), ("big", 8, 64, 64, 2, 8)])
-    monkeypatch.setattr(word_attention, "SHAPES", [("tiny", 1, 32, 77, 2, 8)])
-    norms = [(64, 8, True, True, 1), (32, 4, False, False, 2)]
-    shapes = [("tiny", 1, norms[:1]), ("tiny", 1, norms), ("big", 8, norms)]
-    monkeypatch.setattr(group_norm, "SHAPES", shapes)
+    tiny = AttentionShape("tiny", 64, 1, 32, 77, 2, 8)
+    monkeypatch.setattr(attention, "SHAPES", [tiny, AttentionShape("big", 512, 8, 64, 64, 2, 8)])
+    monkeypatch.setattr(word_attention, "SHAPES", [tiny])
+    norms = (Norm(64, 8, True, True), Norm(32, 4, False, False, 2))
+    shapes = (
+        GroupNormShape("tiny", 64, 1, norms[:1]),
+        GroupNormShape("tiny", 64, 1, norms),
+        GroupNormShape("big", 512, 8, norms),
+    )
+    monkeypatch.setattr(group_norm, "SHAPES", both_layouts(shapes))
     monkeypatch.delitem(attention.RUNS, "torch.compile")  # a minute of compiling
     monkeypatch.delitem(group_norm.RUNS, "torch.compile")
 
@@ -48,7 +54,7 @@ def test_on_a_cpu_peers_are_measured_and_ours_has_no_time(small, capsys, tmp_pat
         assert r["share"] == pytest.approx(r["rate"] / r["ceilings"][r["metric"]], rel=2e-3)
         assert r["versions"]["torch"] == torch.__version__ and r["cpu"] and r["gpu"] is None
     assert {r["shape"] for r in rows if "norms" in r["shape"]} == {
-        "tiny B1 all 3 norms NCHW", "tiny B1 all 3 norms NHWC",
+        "tiny 64 B1 all 3 norms NCHW", "tiny 64 B1 all 3 norms NHWC",
     }  # fmt: skip
     names = {p.stem for p in plots.iterdir()}
     assert names == {
@@ -80,24 +86,24 @@ def test_the_unets_norms_are_stable_diffusions():
     shapes = (2, 4, 64, 64), (1,), (2, 77, 768)
     with torch.no_grad():
         unet(*(torch.empty(s, device="meta") for s in shapes))
-    assert seen == {tuple(norm[:4]): norm[4] for norm in group_norm.UNET}
+    assert seen == {tuple(norm[:4]): norm.times for norm in UNET}
     assert seen.total() == 61
 
 
 def test_a_wrong_answer_gets_no_time():
     x = torch.randn(64, 64)
     providers = [
-        Provider("right", lambda x: lambda: x * 2),
-        Provider("wrong", lambda x: lambda: x * 2.1),
-        Provider("not a number", lambda x: lambda: x * float("nan")),
+        Provider("right", lambda x: Call(lambda: x * 2)),
+        Provider("wrong", lambda x: Call(lambda: x * 2.1)),
+        Provider("not a number", lambda x: Call(lambda: x * float("nan"))),
         Provider("absent", lambda x: (_ for _ in ()).throw(RuntimeError("no card\nno time"))),
     ]
     work = Work(1e6, 1e6, "GB/s")
     args = "op", "forward", "s", torch.float32, providers, (x,), x * 2, work, "cpu", 0.01
     right, wrong, nan, absent = measure.compare(*args)
     nothing = torch.full((2,), float("nan"))
-    assert math.isnan(measure.worst((x, nothing), (x, nothing * 0)))
-    assert math.isnan(measure.worst((x, nothing), (x, torch.ones(2))))
+    assert math.isnan(measure.relative_error((x, nothing), (x, nothing * 0)))
+    assert math.isnan(measure.relative_error((x, nothing), (x, torch.ones(2))))
     assert right.p50 and not right.note
     assert wrong.p50 is None and wrong.note.startswith("wrong answer: off by")
     assert nan.p50 is None and nan.note.startswith("wrong answer")
@@ -152,20 +158,24 @@ def test_slowdowns_are_geometric_means_over_shapes():
 
 def test_results_of_a_card_or_of_one_like_it(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    results.read.cache_clear()
+    results.load_results.cache_clear()
     one = row("ours", 1.0).as_dict() | {"gpu": "NVIDIA H200", "capability": [9, 0]}
     (tmp_path / "NVIDIA_H200.json").write_text(json.dumps([one]))
     (tmp_path / "broken.json").write_text("[{")
     (tmp_path / "cpu.json").write_text(json.dumps([one | {"gpu": None, "cpu": "a"}]))
-    assert results.of_gpu("NVIDIA H200", (9, 0)) == results.of_gpu("NVIDIA H100", (9, 0)) == [one]
-    assert results.of_gpu("NVIDIA A100", (8, 0)) is None
+    assert (
+        results.rows_for_gpu("NVIDIA H200", (9, 0))
+        == results.rows_for_gpu("NVIDIA H100", (9, 0))
+        == [one]
+    )
+    assert results.rows_for_gpu("NVIDIA A100", (8, 0)) is None
     assert "broken.json can't be used" in caplog.text
-    results.read.cache_clear()
+    results.load_results.cache_clear()
 
 
 def test_what_is_committed_can_be_read():
-    assert results.read()
-    for rows in results.read().values():
+    assert results.load_results()
+    for rows in results.load_results().values():
         assert {"kernel", "provider", "mode", "shape", "p50", "versions"} <= rows[0].keys()
         assert any(r["p50"] for r in rows)
 

@@ -78,7 +78,7 @@ def test_a_listener_hears_every_cross_attention_and_changes_nothing(name, tiny_m
     heard = []
     with torch.no_grad():
         without = models.unet(x, 500, context).sample
-        models.backends.processor.listener = heard.append
+        models.backends.processor.attention_hook = heard.append
         with_maps = models.unet(x, 500, context).sample
     if name == "triton":  # another kernel
         assert (without - with_maps).abs().max() < 1e-5
@@ -133,8 +133,8 @@ def stand_in(triton_runs, monkeypatch):
 @pytest.fixture
 def clean(monkeypatch):
     """Nothing has failed yet, and what fails here is forgotten."""
-    monkeypatch.setattr(failures, "FAILED", {})
-    monkeypatch.setattr(backends, "FAILED", failures.FAILED)
+    monkeypatch.setattr(failures, "BLACKLIST", {})
+    monkeypatch.setattr(backends, "BLACKLIST", failures.BLACKLIST)
 
 
 @pytest.mark.parametrize("kind", ["attention", "group_norm"])
@@ -156,7 +156,7 @@ def test_a_kernel_that_fails_gives_way_for_good(
     with pytest.raises(InputError, match=r"backend triton failed at .*: out of resource") as error:
         models.generate(prompt="a", steps=2, seed=1, **{kind: "triton"})
     assert "\n" not in str(error.value)
-    failures.FAILED.clear()
+    failures.BLACKLIST.clear()
     caplog.clear()
     result = models.generate(prompt="a", steps=2, seed=1)
     assert result.metadata[kind] == USUAL[kind]  # what really ran
@@ -192,7 +192,7 @@ def test_an_autoencoder_with_one_wide_head_stays_on_sdpa(triton_runs, tiny_model
     vae = AutoencoderKL(block_out_channels=(512,), norm_num_groups=32, layers_per_block=1)
     used = backends.Backends(unet, vae, CPU, FP32)
     for name, wide in (("triton", "sdpa"), ("math", "math")):
-        running = used.start(name)
+        running = used.open_session(name)
         picture = running.call(lambda: vae.decode(torch.zeros(1, 4, 2, 2)).sample)
         assert picture.isfinite().all()
         assert (running.attention, running.vae_attention) == (name, wide)
@@ -201,14 +201,14 @@ def test_an_autoencoder_with_one_wide_head_stays_on_sdpa(triton_runs, tiny_model
 def test_memory_that_ran_out_strikes_no_kernel_off(clean):
     with (
         pytest.raises(torch.OutOfMemoryError),
-        failures.watched("attention", "triton", torch.ones(1)),
+        failures.wrap_kernel_errors("attention", "triton", torch.ones(1)),
     ):
         raise RuntimeError("Triton Error [CUDA]: out of memory")
 
 
 def test_where_a_gpu_is_only_lent_nothing_is_tried_out_before(monkeypatch, clean):
     module = pytest.importorskip("kernels.attention")
-    monkeypatch.setattr(attention_processor, "LENT", True)
+    monkeypatch.setattr(attention_processor, "ON_ZERO_GPU", True)
     monkeypatch.setattr(module, "attention", lambda *_: pytest.fail("it was tried out"))
     attention_processor._probe_triton.cache_clear()
     assert attention_processor._probe_triton("cpu", FP32) is None
@@ -272,13 +272,13 @@ def test_every_family_runs_on_the_kernels_and_comes_back(triton_runs, family, ti
     theirs = run()
     used = backends.Backends(unet, vae, CPU, FP32)
     heard = []
-    used.processor.listener = heard.append
-    ours = used.start("triton", "triton").call(run)
+    used.processor.attention_hook = heard.append
+    ours = used.open_session("triton", "triton").call(run)
     assert {type(m).__name__ for m in unet.modules()} >= {"FusedResnetBlock", "FusedGroupNorm"}
     assert (ours - theirs).abs().max() < 1e-4
     assert len(heard) == sum(n.endswith("attn2") for n, _ in unet.named_modules()) > 1
-    used.processor.listener = None
-    again = used.start("math", "torch").call(run)
+    used.processor.attention_hook = None
+    again = used.open_session("math", "torch").call(run)
     assert not any(type(m).__name__.startswith("Fused") for m in unet.modules())
     assert (again - theirs).abs().max() < 1e-5
 
@@ -286,7 +286,9 @@ def test_every_family_runs_on_the_kernels_and_comes_back(triton_runs, family, ti
 def test_auto_takes_what_can_run():
     assert backends.choose("attention", "auto", CPU, FP32) in USABLE
     assert backends.choose("group_norm", "auto", CPU, FP32) == "torch"
-    assert "triton" not in backends.able("attention", "auto", CPU, FP32)  # here it is interpreted
+    assert "triton" not in backends.candidates(
+        "attention", "auto", CPU, FP32
+    )  # here it is interpreted
 
 
 def test_auto_follows_what_was_measured_on_such_a_card(monkeypatch):
@@ -299,7 +301,7 @@ def test_auto_follows_what_was_measured_on_such_a_card(monkeypatch):
     row |= {"capability": [9, 0], "note": ""}
     times = {"ours": 1.0, "sdpa": 2.0, "xformers": 1.5, "torch eager": 9.0}
     rows = [row | {"shape": "s", "provider": p, "p50": t} for p, t in times.items()]
-    monkeypatch.setattr(results, "read", lambda: {"NVIDIA_H200": rows})
+    monkeypatch.setattr(results, "load_results", lambda: {"NVIDIA_H200": rows})
     order.cache_clear()
     assert order("attention", card) == ("triton", "xformers", "sdpa", "math")
     assert order("group_norm", card) == ("torch", "triton")  # not measured

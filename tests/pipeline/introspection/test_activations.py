@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, load
-from pipeline.introspection.activations import Activations, unet_blocks, watched
+from pipeline.introspection.activations import Activations, record_activations, unet_blocks
 
 OPTIONS = GenerateOptions(prompt="a red apple", steps=2, seed=4, width=64, height=128)
 
@@ -18,7 +18,7 @@ def models(tiny_model):
 
 @pytest.fixture(scope="module")
 def run(models):
-    *steps, (result, _) = list(watched(models, models.stream(OPTIONS)))
+    *steps, (result, _) = list(record_activations(models, models.stream(OPTIONS)))
     return steps, result
 
 
@@ -81,8 +81,8 @@ def test_maps_and_vectors_are_those_of_the_conditional_picture(models):
     slow = sum(channel.abs() for channel in entered) / len(entered)
     assert torch.allclose(first.map, slow, atol=1e-6)
     assert torch.allclose(last.map, out[1].abs().mean(0), atol=1e-6)
-    assert torch.allclose(seen.waves, waves[0], atol=1e-6)
-    assert torch.allclose(seen.time, time[0], atol=1e-5)
+    assert torch.allclose(seen.time_proj, waves[0], atol=1e-6)
+    assert torch.allclose(seen.time_embedding, time[0], atol=1e-5)
 
 
 def test_nothing_stays_behind(models, run):
@@ -92,7 +92,7 @@ def test_nothing_stays_behind(models, run):
 
 
 def test_a_stream_that_is_closed_early_is_left_clean(models):
-    events = watched(models, models.stream(OPTIONS))
+    events = record_activations(models, models.stream(OPTIONS))
     next(events)
     events.close()
     assert not models.unet._forward_pre_hooks

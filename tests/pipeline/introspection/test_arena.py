@@ -9,16 +9,16 @@ import torch
 from pipeline import GenerateOptions, InputError, load
 from pipeline.introspection import arena
 from pipeline.introspection.arena import (
-    Call,
-    Compared,
-    Finish,
-    Lane,
-    Measured,
-    Out,
+    BackendComparison,
+    BackendPair,
+    CallDone,
+    Distances,
+    Entry,
+    EntryDone,
+    Failed,
     Reference,
-    Rival,
 )
-from pipeline.samplers import SAMPLERS, Answer, start, unsupported
+from pipeline.samplers import SAMPLERS, Answer, make_sampler, unsupported
 
 HERE = [key for key in SAMPLERS if not unsupported(key)]
 
@@ -51,12 +51,12 @@ def slow_distance(clean, reference):
     return np.sqrt(np.mean((clean - reference) ** 2)) / reference.std(ddof=1)
 
 
-def test_every_label_means_its_lane():
-    lanes = arena.every()
-    assert {lane.sampler for lane in lanes} == set(HERE)
-    for lane in lanes:
-        other = Lane("euler") if lane != Lane("euler") else Lane("heun")
-        assert arena.lanes([lane.label, other.label]) == (lane, other)
+def test_every_label_is_parsed_to_its_entry():
+    entries = arena.all_entries()
+    assert {entry.sampler for entry in entries} == set(HERE)
+    for entry in entries:
+        other = Entry("euler") if entry != Entry("euler") else Entry("heun")
+        assert arena.parse_entries([entry.label, other.label]) == (entry, other)
 
 
 @pytest.mark.parametrize(
@@ -73,19 +73,19 @@ def test_every_label_means_its_lane():
 )
 def test_what_cannot_race_is_said_in_one_sentence(names, words):
     with pytest.raises(InputError, match=words) as caught:
-        arena.lanes(names)
+        arena.parse_entries(names)
     assert str(caught.value).count(". ") == 0
 
 
 def test_a_missing_package_is_said(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="LMS needs scipy"):
-        arena.lanes(["LMS", "Euler"])
+        arena.parse_entries(["LMS", "Euler"])
 
 
 def test_pictures_calls_and_distances(models, short):
     """Two calls a step for Heun and DPM2, one more than steps for PLMS; counted at the UNet."""
-    lanes = arena.lanes(["Euler a", "Heun", "DPM2", "PLMS", "DPM++ 2M Exponential"])
+    entries = arena.parse_entries(["Euler a", "Heun", "DPM2", "PLMS", "DPM++ 2M Exponential"])
     asked, called = 0, Counter()
 
     def count(*_):
@@ -94,65 +94,66 @@ def test_pictures_calls_and_distances(models, short):
 
     hook = models.unet.register_forward_pre_hook(count)
     events = []
-    for event in arena.race(models, options(), lanes):
-        if isinstance(event, Call):
-            called[event.lane] += asked
+    for event in arena.race(models, options(), entries):
+        if isinstance(event, CallDone):
+            called[event.entry] += asked
             asked = 0
         events.append(event)
     hook.remove()
-    finishes = {event.lane: event for event in of(Finish, events)}
+    finishes = {event.entry: event for event in of(EntryDone, events)}
     assert [finishes[i].calls for i in range(5)] == [4, 7, 7, 5, 4]
     assert called == {0: 4, 1: 7, 2: 7, 3: 5, 4: 4, None: 5}
     (reference,) = of(Reference, events)
     alone = models.generate(options(sampler="dpmpp_2m", schedule="uniform", steps=5))
     assert torch.equal(reference.latents, alone.latents[0])
-    for measured in of(Measured, events):
-        lane = lanes[measured.lane]
-        asked = options(sampler=lane.sampler, schedule=lane.schedule)
+    for measured in of(Distances, events):
+        entry = entries[measured.entry]
+        asked = options(sampler=entry.sampler, schedule=entry.schedule)
         *steps, result = models.stream(asked)
-        made = finishes[measured.lane].result
+        made = finishes[measured.entry].result
         assert np.array_equal(pixels(made), pixels(result))
         assert made.parameters == result.parameters
         far = [slow_distance(step.clean, alone.latents[0]) for step in steps]
         assert measured.distances == pytest.approx(far, rel=1e-6)
         last = slow_distance(result.latents[0], alone.latents[0])
         assert measured.last == pytest.approx(last, rel=1e-6)
-        calls = [e for e in of(Call, events) if e.lane == measured.lane]
+        calls = [e for e in of(CallDone, events) if e.entry == measured.entry]
         assert [(c.calls, c.step, c.sigma) for c in calls] == [
             (i, step.index, step.sigma) for i, step in enumerate(steps, 1)
         ]
         seconds = [c.seconds for c in calls]
         assert seconds == sorted(seconds) and seconds[0] > 0
-    assert len(of(Measured, events)) == len(lanes)
+    assert len(of(Distances, events)) == len(entries)
 
 
 def test_everyone_makes_one_call_in_turn(models, short):
-    lanes = arena.lanes(["Euler", "Heun", "DDIM"])
-    turns = [e.lane for e in arena.race(models, options(steps=3), lanes) if isinstance(e, Call)]
+    entries = arena.parse_entries(["Euler", "Heun", "DDIM"])
+    turns = [e.entry for e in of(CallDone, arena.race(models, options(steps=3), entries))]
     assert turns == [0, 1, 2] * 3 + [1, 1] + [None] * 5
 
 
 def test_the_reference_s_own_sampler_comes_to_nothing_apart(models, monkeypatch):
     assert arena.REFERENCE_STEPS == 200
     monkeypatch.setattr(arena, "REFERENCE_STEPS", 40)
-    lanes = arena.lanes(["DPM++ 2M Uniform", "Euler"])
-    events = list(arena.race(models, options(steps=40), lanes))
-    same, other = of(Measured, events)
+    entries = arena.parse_entries(["DPM++ 2M Uniform", "Euler"])
+    events = list(arena.race(models, options(steps=40), entries))
+    same, other = of(Distances, events)
     assert same.last == 0 and 0 < other.last < 0.1
     assert other.distances[0] > 10 * other.last
     # Known from before, nobody draws it again, and distances come with each call.
     (known,) = of(Reference, events)
-    again = list(arena.race(models, options(steps=4), arena.lanes(["Euler", "UniPC"]), known))
-    calls = of(Call, again)
-    assert {c.lane for c in calls} == {0, 1} and not of(Reference, again)
-    for measured in of(Measured, again):
-        live = tuple(c.distance for c in calls if c.lane == measured.lane)
+    entries = arena.parse_entries(["Euler", "UniPC"])
+    again = list(arena.race(models, options(steps=4), entries, known))
+    calls = of(CallDone, again)
+    assert {c.entry for c in calls} == {0, 1} and not of(Reference, again)
+    for measured in of(Distances, again):
+        live = tuple(c.distance for c in calls if c.entry == measured.entry)
         assert live == measured.distances
 
 
 def test_a_random_seed_is_the_same_for_all(models, short):
-    lanes = arena.lanes(["Euler", "DDIM"])
-    made = of(Finish, arena.race(models, options(seed=None, steps=1), lanes))
+    entries = arena.parse_entries(["Euler", "DDIM"])
+    made = of(EntryDone, arena.race(models, options(seed=None, steps=1), entries))
     assert made[0].result.seeds == made[1].result.seeds
 
 
@@ -183,7 +184,7 @@ class Counting:
 def test_closing_closes_every_coroutine(models, short, taken, opened):
     """At first, midway, and while the reference is drawn, the 16th event and on."""
     counting = Counting(models)
-    race = arena.race(counting, options(), arena.lanes(["Euler", "DDIM", "UniPC"]))
+    race = arena.race(counting, options(), arena.parse_entries(["Euler", "DDIM", "UniPC"]))
     for _ in range(taken):
         next(race)
     assert counting.open > 0
@@ -197,7 +198,7 @@ def test_what_a_checkpoint_cannot_do_is_said_before_anyone_begins(models):
     counting = Counting(models)
     counting.scheduler_config = models.scheduler_config | {"prediction_type": "sample"}
     with pytest.raises(InputError, match="predicts sample"):
-        next(arena.race(counting, options(), arena.lanes(["Euler", "DDIM"])))
+        next(arena.race(counting, options(), arena.parse_entries(["Euler", "DDIM"])))
     assert counting.opened == 0
 
 
@@ -206,7 +207,11 @@ def drawn(sampler, seed, steps=25):
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(0))
     config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    way, answer, calls = start(sampler, "automatic", config, noise, steps, generator, seed), None, 0
+    way, answer, calls = (
+        make_sampler(sampler, "automatic", config, noise, steps, generator, seed),
+        None,
+        0,
+    )
     try:
         while True:
             query = way.send(answer)
@@ -219,24 +224,24 @@ def drawn(sampler, seed, steps=25):
 @pytest.mark.parametrize("sampler", HERE)
 def test_who_adds_fresh_noise_and_what_a_race_may_cost(sampler):
     (one, calls), (other, _) = (drawn(sampler, seed) for seed in (1, 2))
-    assert torch.equal(one, other) == (sampler not in arena.FRESH)
-    assert calls <= arena.most_calls([Lane(sampler)], 25) - arena.REFERENCE_STEPS
+    assert torch.equal(one, other) == (sampler not in arena.STOCHASTIC)
+    assert calls <= arena.max_calls([Entry(sampler)], 25) - arena.REFERENCE_STEPS
 
 
 def test_a_reference_is_known_again_for_the_same_noise_and_words(models):
-    base = arena.key(models, arena.settled(models, options()))
+    base = arena.reference_key(models, arena.resolve_single(models, options()))
     for more in ({"steps": 9}, {"sampler": "heun"}, {"schedule": "karras", "sampler": "euler"}):
-        assert arena.key(models, arena.settled(models, options(**more))) == base
+        assert arena.reference_key(models, arena.resolve_single(models, options(**more))) == base
     for more in ({"seed": 8}, {"prompt": "blue"}, {"cfg": 3.0}, {"negative": "red"}, {"width": 72}):
-        assert arena.key(models, arena.settled(models, options(**more))) != base
+        assert arena.reference_key(models, arena.resolve_single(models, options(**more))) != base
 
 
 def test_backends_draw_the_same_picture(models):
-    plain, fused = Rival("math", "torch"), Rival("sdpa", "torch")
+    plain, fused = BackendPair("math", "torch"), BackendPair("sdpa", "torch")
     events = list(arena.race_backends(models, options(cfg=3.0), [plain, fused, plain]))
-    assert [c.lane for c in of(Call, events)] == [0, 1, 2] * 4
-    first, other, again = of(Compared, events)
-    assert {c.against for c in (first, other, again)} == {0}
+    assert [c.entry for c in of(CallDone, events)] == [0, 1, 2] * 4
+    first, other, again = of(BackendComparison, events)
+    assert {c.baseline for c in (first, other, again)} == {0}
     assert (first.pixels, first.latents) == (again.pixels, again.latents) == (0, 0.0)
     a, b = (
         models.generate(options(cfg=3.0), attention=x, group_norm="torch") for x in ("math", "sdpa")
@@ -244,28 +249,28 @@ def test_backends_draw_the_same_picture(models):
     apart = np.abs(a.latents[0].double().numpy() - b.latents[0].double().numpy()).max()
     assert 0 < other.latents < 1e-4 and other.latents == pytest.approx(apart, rel=1e-3)
     assert other.pixels == np.abs(pixels(a).astype(int) - pixels(b).astype(int)).max() <= 2
-    for compared, finish in zip((first, other, again), of(Finish, events), strict=True):
-        times = np.diff([0, *(c.seconds for c in of(Call, events) if c.lane == finish.lane)])
+    for compared, finish in zip((first, other, again), of(EntryDone, events), strict=True):
+        times = np.diff([0, *(c.seconds for c in of(CallDone, events) if c.entry == finish.entry)])
         assert compared.median == pytest.approx(np.median(times[1:]))
-        assert finish.result.metadata["attention"] == ("math", "sdpa", "math")[finish.lane]
+        assert finish.result.metadata["attention"] == ("math", "sdpa", "math")[finish.entry]
 
 
 def test_a_backend_that_cannot_run_falls_out(models):
-    pairs = [Rival("xformers", "torch"), Rival("sdpa", "torch")]
+    pairs = [BackendPair("xformers", "torch"), BackendPair("sdpa", "torch")]
     events = list(arena.race_backends(models, options(), pairs))
-    (out,) = of(Out, events)
-    assert out.lane == 0 and "xformers cannot run here" in out.why
-    (compared,) = of(Compared, events)
-    assert (compared.lane, compared.against) == (1, 1)
+    (out,) = of(Failed, events)
+    assert out.entry == 0 and "xformers cannot run here" in out.reason
+    (compared,) = of(BackendComparison, events)
+    assert (compared.entry, compared.baseline) == (1, 1)
 
 
 def test_who_races_here_and_why_not_the_others(models):
-    here = arena.rivals(models)
-    assert here[0] == Rival("math", "torch") and Rival("sdpa", "torch") in here
+    here = arena.backend_pairs(models)
+    assert here[0] == BackendPair("math", "torch") and BackendPair("sdpa", "torch") in here
     assert len(set(here)) == len(here)
-    away = arena.absent(models)
+    away = arena.missing_backends(models)
     assert all(why.endswith(".") for _, _, why in away)
     for kind, table in (("attention", 4), ("group_norm", 2)):
-        racing = {getattr(rival, kind) for rival in here}
+        racing = {getattr(pair, kind) for pair in here}
         missing = {name for k, name, _ in away if k == kind}
         assert not racing & missing and len(racing | missing) == table

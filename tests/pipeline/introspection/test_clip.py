@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from pipeline import InputError, load
-from pipeline.introspection.clip import Towers, contrastive_loss, has_towers, probabilities
-from pipeline.prompt.encode import encode
+from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probabilities
+from pipeline.prompt.encode import encode_prompts
 from pipeline.prompt.syntax import parse
 
 LINES = ["a red apple", "红 apple on blue", "zebra"]
@@ -62,7 +62,7 @@ def both(tiny_model, tmp_path_factory):
     whole.vision_model.load_state_dict(image.vision_model.state_dict())
     whole.visual_projection.load_state_dict(image.visual_projection.state_dict())
     whole.logit_scale.data.fill_(3.25)
-    return Towers.load(folder), whole, folder
+    return Clip.load(folder), whole, folder
 
 
 def test_both_towers_say_what_the_whole_model_says(both):
@@ -71,7 +71,7 @@ def test_both_towers_say_what_the_whole_model_says(both):
     images = [
         Image.fromarray((p * 255).round().byte().permute(1, 2, 0).numpy(), "RGB") for p in pixels
     ]
-    similar = towers.texts(LINES) @ towers.pictures(images).T
+    similar = towers.embed_texts(LINES) @ towers.embed_pictures(images).T
     ids = towers._ids(LINES)
     with torch.no_grad():
         expected = whole(input_ids=ids, pixel_values=pixels * 2 - 1)
@@ -85,27 +85,27 @@ def test_both_towers_say_what_the_whole_model_says(both):
 
 def test_vectors_are_of_length_one_and_alone_or_together_the_same(both):
     towers = both[0]
-    together = towers.texts(LINES)
+    together = towers.embed_texts(LINES)
     assert torch.allclose(together.norm(dim=1), torch.ones(len(LINES)), atol=1e-6)
     for line, vector in zip(LINES, together, strict=True):
-        assert torch.allclose(towers.texts([line])[0], vector, atol=1e-5)
+        assert torch.allclose(towers.embed_texts([line])[0], vector, atol=1e-5)
 
 
 def test_the_context_is_what_the_unet_hears(both):
     towers, _, folder = both
     models = load(folder, device="cpu")
     for line in LINES:
-        heard, _, _ = encode(models.text, parse(line, 1), parse("", 1))
+        heard, _, _ = encode_prompts(models.text, parse(line, 1), parse("", 1))
         assert torch.allclose(towers.context(line), heard.at(0)[0], atol=1e-5)
     assert towers.context(LINES[0]).shape == (1, 77, 32)
     assert towers.tokens("a red apple")[1:-1] == ["a", "red", "apple"]
 
 
 def test_a_model_without_an_image_tower_is_refused_in_one_sentence(tiny_model, both):
-    assert not has_towers(tiny_model)
-    assert has_towers(both[2])
+    assert not has_clip(tiny_model)
+    assert has_clip(both[2])
     with pytest.raises(InputError, match="has no image tower"):
-        Towers.load(tiny_model)
+        Clip.load(tiny_model)
 
 
 def test_the_loss_is_its_formula():

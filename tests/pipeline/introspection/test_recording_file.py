@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline import GenerateOptions, InputError, load, tasks
-from pipeline.introspection.recording import Branch, Watch
+from pipeline.introspection.branch import BranchRun
+from pipeline.introspection.recording import Recorder
 from pipeline.introspection.recording_file import open_tree, save
 
 
@@ -19,20 +20,20 @@ def models(tiny_model):
 
 
 def gone_on(models, recording, step, **changes):
-    watch = Branch(models, recording, step, changes)
-    *_, result = watch
-    return result, watch.recordings[0]
+    recorder = BranchRun(models, recording, step, changes)
+    *_, result = recorder
+    return result, recorder.recordings[0]
 
 
 @pytest.fixture(scope="module")
 def tree(models):
     """A picture, a branch of it, a branch of that with another sampler."""
     asked = GenerateOptions(prompt="a red apple", seed=4, steps=5, cfg=3.0, sampler="euler_a")
-    watch = Watch(models, models.stream(asked, words=True))
-    list(watch)
-    _, one = gone_on(models, watch.recordings[0], 2, prompt="blue apple", noise_seed=8)
+    recorder = Recorder(models, models.stream(asked, words=True))
+    list(recorder)
+    _, one = gone_on(models, recorder.recordings[0], 2, prompt="blue apple", noise_seed=8)
     _, two = gone_on(models, one, 3, sampler="dpmpp_2m")
-    return [watch.recordings[0], one, two]
+    return [recorder.recordings[0], one, two]
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def test_it_comes_back_as_it_was_and_is_gone_on_from(models, tree, file):
         assert new.options == old.options and new.model == old.model
         assert new.parameters == old.parameters and new.change == old.change
         assert np.array_equal(np.asarray(new.image), np.asarray(old.image))
-        assert len(new.moments) == len(old.moments) and new.before == old.before
-        for a, b in zip(old.moments, new.moments, strict=True):
+        assert len(new.calls) == len(old.calls) and new.parent_calls == old.parent_calls
+        for a, b in zip(old.calls, new.calls, strict=True):
             assert (a.step, a.t, a.sigma, a.words) == (b.step, b.t, b.sigma, b.words)
             for x, y in ((a.latents, b.latents), (a.answer.cond, b.answer.cond), (a.maps, b.maps)):
                 assert torch.equal(x, y)
@@ -67,12 +68,12 @@ def test_a_picture_that_began_from_another_is_looked_at_but_not_gone_on_from(mod
     asked = tasks.options(
         "inpaint", picture=str(path), mask=str(mask), prompt="blue", strength=0.9, steps=3
     )
-    watch = Watch(models, tasks.stream(models, "inpaint", asked, words=True))
-    list(watch)
-    (opened,) = open_tree(save(watch.recordings, tmp_path / "t.safetensors"))
-    assert torch.equal(opened.moments[1].clean, watch.recordings[0].moments[1].clean)
+    recorder = Recorder(models, tasks.stream(models, "inpaint", asked, words=True))
+    list(recorder)
+    (opened,) = open_tree(save(recorder.recordings, tmp_path / "t.safetensors"))
+    assert torch.equal(opened.calls[1].clean, recorder.recordings[0].calls[1].clean)
     with pytest.raises(InputError, match="began from another one"):
-        Branch(models, opened, 1, {})
+        BranchRun(models, opened, 1, {})
 
 
 def test_a_branch_alone_cannot_be_saved(tree, tmp_path):

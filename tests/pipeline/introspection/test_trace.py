@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, load
-from pipeline.engine import hear
+from pipeline.engine import encode_request
 from pipeline.introspection import trace
 from pipeline.latents import noise
 from pipeline.prompt import resources
@@ -30,7 +30,7 @@ def test_every_stage_comes_once_and_every_step(models):
     options, stages = run(models)
     keys = [stage.key for stage in stages]
     assert list(dict.fromkeys(keys)) == list(trace.STAGES)
-    assert [s.made.index for s in stages if s.key == "step"] == [1, 2, 3, 4]
+    assert [s.output.index for s in stages if s.key == "step"] == [1, 2, 3, 4]
     assert len(keys) == len(trace.STAGES) + options.steps - 1
 
 
@@ -39,32 +39,33 @@ def test_what_stages_made_is_the_engines(models):
     made = {stage.key: stage for stage in stages}
     result = models.generate(options)
     resolved = models.resolve(options)
-    asked = resources.read(models, resolved)
-    context = hear(models, resolved, asked)[0].at(0)[0]
-    assert torch.equal(made["context"].made, context)
+    asked = resources.find_resources(models, resolved)
+    context = encode_request(models, resolved, asked)[0].at(0)[0]
+    assert torch.equal(made["context"].output, context)
     assert made["context"].shape == tuple(context.shape) == (1, 77, 32)
     first = noise.first_noise(torch.Generator().manual_seed(5), 4, 16, 8)
-    assert torch.equal(made["noise"].made, first)
+    assert torch.equal(made["noise"].output, first)
     assert made["noise"].shape == made["latents"].shape == (1, 4, 16, 8)
-    assert torch.equal(made["latents"].made, result.latents[0])
-    assert made["picture"].made.tobytes() == result.images[0].tobytes()
+    assert torch.equal(made["latents"].output, result.latents[0])
+    assert made["picture"].output.tobytes() == result.images[0].tobytes()
     assert made["picture"].shape == (1, 3, 128, 64)
-    assert made["parameters"].made == result.parameters[0]
+    assert made["parameters"].output == result.parameters[0]
 
 
 def test_the_first_step_sees_the_first_noise(models):
     """DDIM begins with the noise as it is; every sampler sees nothing else at first."""
     for sampler in ("ddim", "euler"):
         _, stages = run(models, sampler=sampler)
-        drawn = next(s for s in stages if s.key == "noise").made.flatten()
-        seen = next(s for s in stages if s.key == "step").made.latents.flatten()
+        drawn = next(s for s in stages if s.key == "noise").output.flatten()
+        seen = next(s for s in stages if s.key == "step").output.latents.flatten()
         assert torch.corrcoef(torch.stack([drawn, seen]))[0, 1] > 0.9999
 
 
 def test_variation_moves_the_noise(models):
     more = {"variation_seed": 9, "variation_strength": 0.5}
     plain, varied = (
-        next(s for s in run(models, **fields)[1] if s.key == "noise").made for fields in ({}, more)
+        next(s for s in run(models, **fields)[1] if s.key == "noise").output
+        for fields in ({}, more)
     )
     second = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(9))
     assert torch.equal(varied, noise.slerp(0.5, plain, second))
@@ -73,12 +74,12 @@ def test_variation_moves_the_noise(models):
 def test_tokens_are_those_that_the_encoder_hears(models):
     _, stages = run(models, prompt="a red apple BREAK blue")
     tokens = next(s for s in stages if s.key == "tokens")
-    assert tokens.shape == (2, 77) == (len(tokens.made), len(tokens.made[0]))
-    names = [name for _, name in tokens.made[0]]
+    assert tokens.shape == (2, 77) == (len(tokens.output), len(tokens.output[0]))
+    names = [name for _, name in tokens.output[0]]
     assert names[:5] == ["<|startoftext|>", "a</w>", "red</w>", "apple</w>", "<|endoftext|>"]
-    assert [n for _, n in tokens.made[1]][1] == "blue</w>"
+    assert [n for _, n in tokens.output[1]][1] == "blue</w>"
     known = models.tokenizer.get_vocab()
-    assert all(known[name] == number for row in tokens.made for number, name in row)
+    assert all(known[name] == number for row in tokens.output for number, name in row)
 
 
 def test_times_add_up(models):
@@ -86,14 +87,14 @@ def test_times_add_up(models):
     for sampler in ("heun", "ddim"):
         _, stages = run(models, sampler=sampler)
         steps = [s for s in stages if s.key == "step"]
-        assert [s.made.index for s in steps] == [1, 2, 3, 4]
+        assert [s.output.index for s in steps] == [1, 2, 3, 4]
         picture, total = (next(s for s in stages if s.key == k) for k in ("picture", "parameters"))
         assert all(s.seconds > 0 for s in (*steps, picture))
         assert sum(s.seconds for s in steps) + picture.seconds < total.seconds
 
 
 def test_the_lock_keeps_time_and_others_out():
-    lock = trace.Timed(threading.Lock())
+    lock = trace.TimedLock(threading.Lock())
     with pytest.raises(RuntimeError), lock:
         assert lock.lock.locked()
         raise RuntimeError

@@ -96,20 +96,13 @@ def test_a_batch_counts_the_seed_up_or_where_it_is_varied_the_variation_seed():
     assert [noise.seeds(varied, i) for i in range(3)] == [(7, 100), (7, 101), (7, 102)]
 
 
-def test_what_is_kept_of_a_picture_is_the_product_of_what_each_step_keeps():
+def test_alphas_cumprod_is_the_product_of_each_step_s_alpha():
     config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    shares = noise.kept(config | {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000})
+    shares = noise.alphas_cumprod(
+        config | {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000}
+    )
     assert len(shares) == 1000
     product, first, last = 1.0, 0.00085**0.5, 0.012**0.5
     for t in range(1000):
         product *= 1 - (first + (last - first) * t / 999) ** 2
         assert float(shares[t]) == pytest.approx(product, rel=1e-3)
-
-
-def test_noise_on_latents_keeps_the_power_of_the_sum():
-    clean, eps = torch.randn(1, 4, 64, 64), torch.randn(1, 4, 64, 64)
-    for share in (1.0, 0.7, 0.1, 0.0):
-        mixed = noise.noised(clean, eps, share)
-        expected = math.sqrt(share) * clean + math.sqrt(1 - share) * eps
-        assert torch.allclose(mixed, expected, atol=1e-6)
-        assert float(mixed.square().mean()) == pytest.approx(1, abs=0.05)

@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import InputError
-from pipeline.loading import load as checkpoints
+from pipeline.loading.load import load
 from pipeline.model_files import library, manifest
-from pipeline.options import GenerateOptions
 
 ROOT = Path(__file__).parents[3]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 
 
-def sentence(call, *arguments, **options) -> str:
-    """The InputError's text, held to be one printable line without a chain of other errors."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **options)
-    text = str(caught.value)
-    assert text.isprintable() and len(text) < 700, text
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None or caught.value.__suppress_context__
-    return text
-
-
 def change(path: Path, **fields) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-
-@pytest.fixture(scope="module")
-def models(tiny_model):
-    return checkpoints.load(tiny_model, device="cpu", dtype="fp32")
 
 
 def same(left, right) -> bool:
@@ -67,13 +48,13 @@ def test_loads_a_folder(models, tiny_model):
 
 
 def test_half_precision_keeps_the_autoencoder_exact(tiny_model, models):
-    half = checkpoints.load(tiny_model, device="cpu", dtype="bf16", attention="math")
+    half = load(tiny_model, device="cpu", dtype="bf16", attention="math")
     assert half.unet.dtype == half.text_encoder.dtype == torch.bfloat16
     assert half.vae.dtype == torch.float32 and same(half.vae, models.vae)
     assert half.attention == "math" and half.hash == models.hash
 
 
-def test_loads_shards(tiny_copy, models):
+def test_loads_shards(tiny_copy, models, sentence):
     from transformers import CLIPTextModel
 
     shutil.rmtree(tiny_copy / "unet")
@@ -84,10 +65,10 @@ def test_loads_shards(tiny_copy, models):
     )
     shards = sorted((tiny_copy / "unet").glob("*.safetensors"))
     assert len(shards) > 2 and len(list((tiny_copy / "text_encoder").glob("*.safetensors"))) > 1
-    again = checkpoints.load(tiny_copy, device="cpu")
+    again = load(tiny_copy, device="cpu")
     assert same(again.unet, models.unet) and same(again.text_encoder, models.text_encoder)
     shards[1].unlink()
-    assert "is missing" in sentence(checkpoints.load, tiny_copy)
+    assert "is missing" in sentence(load, tiny_copy)
 
 
 def test_loads_a_variant_in_fp32(tiny_copy, models):
@@ -96,7 +77,7 @@ def test_loads_a_variant_in_fp32(tiny_copy, models):
         half = {k: v.half() for k, v in load_file(path).items()}
         save_file(half, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
         path.unlink()
-    again = checkpoints.load(tiny_copy, device="cpu", dtype="fp32")
+    again = load(tiny_copy, device="cpu", dtype="fp32")
     assert again.unet.dtype == torch.float32
     close = (again.unet.conv_in.weight - models.unet.conv_in.weight).abs().max()
     assert 0 < close < 1e-3
@@ -118,7 +99,7 @@ def test_reads_the_names_of_older_files(tiny_copy, models):
         for k, v in load_file(tiny_copy / TEXT).items()
     }
     save_file(text, tiny_copy / TEXT, metadata={"format": "pt"})
-    again = checkpoints.load(tiny_copy, device="cpu")
+    again = load(tiny_copy, device="cpu")
     assert same(again.vae, models.vae) and same(again.text_encoder, models.text_encoder)
 
 
@@ -189,246 +170,152 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("damage, words", BROKEN, ids=[b[1] for b in BROKEN])
-def test_broken_model_gets_a_sentence(tiny_copy, damage, words):
+def test_broken_model_gets_a_sentence(tiny_copy, damage, words, sentence):
     damage(tiny_copy)
-    assert words in sentence(checkpoints.load, tiny_copy, device="cpu")
+    assert words in sentence(load, tiny_copy, device="cpu")
 
 
-# Names
+# Reading: once for each small file, twice for weights
+
+COUNT = """
+import collections, json, sys
+import safetensors
+
+place, name = sys.argv[1:]
+opened, tensors = collections.Counter(), collections.Counter()
+safe_open = safetensors.safe_open
+
+def counted(path, *arguments, **options):  # it opens in Rust, which no audit hook sees
+    tensors[str(path)] += 1
+    return safe_open(path, *arguments, **options)
+
+def hook(event, arguments):
+    if event == "open" and not isinstance(arguments[0], int):
+        path = arguments[0].decode() if isinstance(arguments[0], bytes) else str(arguments[0])
+        if path.startswith(place):
+            opened[path] += 1
+
+safetensors.safe_open = counted
+sys.addaudithook(hook)
+from pipeline import load
+
+models = load(name, device="cpu", dtype="fp32")
+once = dict(opened), dict(tensors)
+opened.clear()
+tensors.clear()
+again = load(name, device="cpu", dtype="fp32")
+assert again.digests == models.digests
+from pipeline.model_files import library, manifest, file_reader
+
+print(json.dumps([*once, dict(opened), dict(tensors), models.hash]))
+"""
 
 
-@pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """An empty pipeline/models and an empty working directory."""
-    monkeypatch.setattr(library, "EMBEDDED", tmp_path / "embedded")
-    (tmp_path / "embedded").mkdir()
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "embedded"
-
-
-def test_available_lists_and_says_why_not(shelf, tiny_model):
-    shutil.copytree(tiny_model, shelf / "one")
-    shutil.copytree(tiny_model, Path("models/two"))
-    (shelf / "bad").mkdir()
-    rows = library.scan()
-    assert [(e.name, "model_index.json" in (e.reason or "")) for e in rows] == [
-        ("bad", True),
-        ("one", False),
-        ("two", False),
-    ]
-    assert {e.kind for e in rows} == {"checkpoint"} and rows[1].family == "SD 1.x"
-    assert checkpoints.find("one") == shelf / "one"
-    assert checkpoints.find("two") == Path("models/two")
-    text = sentence(checkpoints.find, "ono")
-    assert "there is one, " in text and "two" in text and "bad" in text
-
-
-NAMES = [
-    ("emoij", "none is here"),
-    ("", "is a name"),
-    (None, "is a name"),
-    (7, "is a name"),
-    (b"emoji", "is a name"),
-    ("a\0b", "not printable"),
-    ("a\x1b[31m", "not printable"),
-    ("\ud800", "not printable"),
-    ("x" * 100_000, "too long"),
-    ("\\\\host\\share", "network path"),
-    ("//host/share", "network path"),
-    ("..", "no model_index.json"),
-    ("../nowhere", "no model folder"),
-    ("./nowhere", "no model folder"),
-    ("/nowhere/at/all", "no model folder"),
-    ("a/b/c", "no model folder"),
-    ("model.ckpt", "There is no file"),
-    ("nowhere.safetensors", "There is no file"),
-]
-
-
-@pytest.mark.parametrize("name, words", NAMES, ids=[str(i) for i in range(len(NAMES))])
-def test_bad_name_gets_a_sentence(shelf, name, words):
-    assert words in sentence(checkpoints.load, name)
-
-
-def test_single_files_get_a_sentence(shelf, tiny_model):
-    shutil.copy(tiny_model / UNET, "model.safetensors")
-    Path("model.ckpt").write_bytes(b"\x80\x02")
-    Path("fake.safetensors").write_bytes(b"\x80\x02" + bytes(40))
-    Path("model.txt").write_text("x")
-    text = sentence(checkpoints.load, "model.safetensors")
-    assert "is the UNet of a diffusers folder" in text and "SD 1.x, SD 2.x or SD XL" in text
-    assert "can run any code" in sentence(checkpoints.load, "model.ckpt")
-    assert "is a pickle" in sentence(checkpoints.load, "fake.safetensors")
-    assert "is a file of another kind" in sentence(checkpoints.load, "model.txt")
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        ({"device": "cuda"}, "There is no cuda device"),
-        ({"device": "mps"}, "There is no mps device"),
-        ({"device": "gpu"}, "There is no device 'gpu'; there is"),
-        ({"device": "cuda:x"}, "There is no device"),
-        ({"device": None}, "There is no device None"),
-        ({"dtype": "fp16"}, "use dtype fp32 or bf16"),
-        ({"dtype": "fp64"}, "There is no dtype 'fp64'; there is fp"),
-        ({"dtype": 3}, "There is no dtype 3"),
-        ({"attention": "flash"}, "There is no attention backend"),
-        ({"group_norm": "fast"}, "There is no GroupNorm backend"),
-    ],
-)
-def test_bad_option_gets_a_sentence(tiny_model, monkeypatch, options, words):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert words in sentence(checkpoints.load, tiny_model, **options)
-
-
-# Defaults
-
-
-@pytest.mark.parametrize(
-    "words, prediction, side",
-    [(768, "epsilon", 512), (1024, "v_prediction", 768), (1024, "epsilon", 512)],
-)
-def test_defaults_of_an_architecture(tiny_copy, words, prediction, side):
-    change(tiny_copy / "unet/config.json", cross_attention_dim=words)
-    change(tiny_copy / "scheduler/scheduler_config.json", prediction_type=prediction)
-    change(tiny_copy / "text_encoder/config.json", hidden_size=words)
-    defaults = checkpoints.read_defaults(manifest.open_source(tiny_copy), prediction)
-    assert list(defaults) == list(checkpoints.DEFAULTS)
-    assert list(defaults.values()) == ["euler_a", "automatic", 20, 7.0, side, side]
-
-
-def test_own_defaults_and_vocabulary(tiny_copy):
-    own = {"sampler": "DPM++ 2M", "schedule": "karras", "steps": 12, "cfg": 5}
-    (tiny_copy / "generation.json").write_text(json.dumps(own))
-    rows = [{"emoji": "🍎", "en": "red apple", "zh": "红苹果", "group": "food"}]
-    (tiny_copy / "vocabulary.json").write_text(json.dumps(rows))
-    models = checkpoints.load(tiny_copy, device="cpu")
-    assert models.vocabulary == rows
-    assert list(models.defaults.values()) == ["dpmpp_2m", "karras", 12, 5.0, 64, 64]
-    filled = models.resolve(GenerateOptions(prompt="x", height=128, count=16))
-    assert (filled.sampler, filled.schedule, filled.steps, filled.cfg) == (
-        "dpmpp_2m",
-        "karras",
-        12,
-        5,
+def count_reads(place: Path, name: str) -> tuple[dict[str, int], dict[str, int], str]:
+    """({file: times opened}, {weights file: times its tensors are read}, hash) of one load."""
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT, str(place), name],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
-    assert (filled.width, filled.height, filled.count) == (64, 128, 16)
-    assert 0 <= filled.seed <= 2**32 - 16
-    assert models.resolve(GenerateOptions(seed=7)).seed == 7
-    # Euler a takes no Karras sigmas in every build of the table; what is kept must go together.
-    other = models.resolve(GenerateOptions(sampler="ddim"))
-    assert (other.sampler, other.schedule) == ("ddim", "automatic")
+    opened, tensors, opened_again, tensors_again, digest = json.loads(done.stdout)
+    assert (opened_again, tensors_again) == (opened, tensors)
+    return opened, tensors, digest
 
 
-# The hub
+def sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Serves one model, someone/tiny, as the hub does; counts what is fetched."""
-
-    commit = "0123456789abcdef0123456789abcdef01234567"
-
-    def __init__(self, *arguments, folder: Path, fetched: list[str]):
-        self.folder, self.fetched = folder, fetched
-        super().__init__(*arguments)
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.split("?")[0]
-        files = [p for p in sorted(self.folder.rglob("*")) if p.is_file()]
-        names = [p.relative_to(self.folder).as_posix() for p in files]
-        if path in ("/api/models/someone/tiny", "/api/models/someone/tiny/revision/main"):
-            siblings = [{"rfilename": n} for n in names]
-            self.answer(
-                json.dumps({"id": "someone/tiny", "sha": self.commit, "siblings": siblings})
-            )
-        elif path == f"/api/models/someone/tiny/tree/{self.commit}":
-            rows = [
-                {
-                    "type": "file",
-                    "path": n,
-                    "size": p.stat().st_size,
-                    "oid": f"{hash(n) % 2**64:040x}",
-                }
-                for n, p in zip(names, files, strict=True)
-            ]
-            self.answer(json.dumps(rows))
-        elif path.startswith(f"/someone/tiny/resolve/{self.commit}/"):
-            name = path.split(self.commit + "/")[1]
-            if self.command == "GET":
-                self.fetched.append(name)
-            self.answer((self.folder / name).read_bytes(), f"{hash(name) % 2**64:040x}")
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.end_headers()
-
-    def answer(self, body: str | bytes, etag: str = "x"):
-        body = body if isinstance(body, bytes) else body.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", self.commit)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+def test_a_load_of_the_embedded_model_reads_each_file_once():
+    place = library.EMBEDDED / "emoji"
+    opened, tensors, digest = count_reads(place, "emoji")
+    networks = ("unet", "vae", "text_encoder")
+    weights = {str(p) for n in networks for p in place.glob(f"{n}/*.safetensors")}
+    assert len(weights) == 5 and set(opened.values()) == {1}
+    assert tensors == dict.fromkeys(weights, 1) and weights <= opened.keys()
+    small = {Path(p).relative_to(place).as_posix() for p in opened.keys() - weights}
+    assert {"model_index.json", "unet/config.json", "tokenizer/vocab.json"} <= small
+    assert {"generation.json", "vocabulary.json", "scheduler/scheduler_config.json"} <= small
+    assert digest == sha256(sorted(place.glob("unet/*.safetensors")))
 
 
-@pytest.fixture
-def hub(tiny_copy, tmp_path, monkeypatch):
-    """A local stand-in for the hub: (folder it serves, names fetched, server)."""
-    from huggingface_hub import constants
-
-    fetched: list[str] = []
-    handler = functools.partial(Hub, folder=tiny_copy, fetched=fetched)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    yield tiny_copy, fetched, server
-    server.shutdown()
-    server.server_close()
+def test_a_load_of_a_single_file_reads_it_twice(pairs):
+    """Once for header and hash together, once for the tensors of all its networks."""
+    file = pairs("xl").file
+    opened, tensors, digest = count_reads(file.parent, str(file))
+    assert opened == tensors == {str(file): 1}
+    assert digest == sha256([file])
 
 
-def test_loads_from_the_hub(hub, models):
-    folder, fetched, server = hub
-    for extra in ("big.ckpt", "unet/model.bin", "unet/code.py", "v1-5.safetensors", "README.md"):
-        (folder / extra).write_bytes(b"no")
-    shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
-    shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.non_ema.safetensors")
-    again = checkpoints.load("someone/tiny", device="cpu")
-    assert again.name == "someone/tiny" and again.hash == models.hash
-    assert same(again.unet, models.unet)
-    assert not [n for n in fetched if not n.endswith((".json", ".txt", ".safetensors"))]
-    assert [n for n in fetched if n.endswith(".safetensors")].count(UNET) == 1
-    assert sum(n.endswith(".safetensors") for n in fetched) == 3
-
-    server.shutdown()
-    server.server_close()
-    assert checkpoints.download("someone/tiny") == again.path  # offline, from the cache
-    text = sentence(checkpoints.download, "someone/else")
-    assert "cannot be fetched" in text
+def test_a_load_of_sharded_weights_reads_each_shard_twice(tiny_copy, models):
+    shutil.rmtree(tiny_copy / "unet")
+    models.unet.save_pretrained(tiny_copy / "unet", max_shard_size="200KB")
+    shards = sorted((tiny_copy / "unet").glob("*.safetensors"))
+    opened, tensors, digest = count_reads(tiny_copy, str(tiny_copy))
+    assert len(shards) > 2 and set(opened.values()) == set(tensors.values()) == {1}
+    assert {str(s) for s in shards} <= opened.keys() & tensors.keys()
+    assert digest == sha256(shards)
 
 
-def test_hub_model_of_another_kind_is_not_downloaded(hub):
-    folder, fetched, _ = hub
-    change(folder / "model_index.json", _class_name="FluxPipeline")
-    assert "another architecture" in sentence(checkpoints.load, "someone/tiny", device="cpu")
-    assert fetched == ["model_index.json"]
-    (folder / "model_index.json").unlink()
-    assert "no model_index.json" in sentence(checkpoints.load, "someone/tiny", device="cpu")
+def test_a_second_load_hashes_nothing(tiny_model, models, monkeypatch):
+    monkeypatch.setattr(hashlib, "sha256", lambda *_: pytest.fail("hashed again"))
+    assert load(tiny_model, device="cpu").digests == models.digests
 
 
-def test_unknown_hub_model_gets_a_sentence(hub):
-    text = sentence(checkpoints.load, "nobody/nothing", device="cpu")
-    assert text == "There is no folder nobody/nothing, and no model of that name on the hub."
-    assert "no model of that name" in sentence(checkpoints.load, "a/b..c", device="cpu")
+# A file that is replaced between opening and loading
+
+
+def swap_contents(path: Path) -> None:
+    """Another header of the same length, in the same file, at the same time."""
+    state, raw = path.stat(), path.read_bytes()
+    path.write_bytes(raw.replace(b"conv_in.bias", b"conv_in.bian"))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def replace_with_copy(path: Path) -> None:
+    state, new = path.stat(), path.with_suffix(".new")
+    shutil.copy2(path, new)
+    os.utime(new, ns=(state.st_atime_ns, state.st_mtime_ns))
+    os.replace(new, path)
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-8]),
+        lambda path: os.utime(path),
+        lambda path: path.unlink(),
+        swap_contents,
+        replace_with_copy,
+    ],
+    ids=["size", "time", "gone", "header", "inode"],
+)
+def test_a_file_replaced_after_it_was_opened_is_refused(tiny_copy, monkeypatch, sentence, replace):
+    opened = manifest.open
+
+    def replaced(path):
+        found = opened(path)
+        replace(tiny_copy / UNET)
+        return found
+
+    monkeypatch.setattr(manifest, "open", replaced)
+    text = sentence(load, tiny_copy, device="cpu")
+    assert text.endswith(
+        "diffusion_pytorch_model.safetensors was changed while it was loaded; try again."
+    )
+
+
+def test_a_changed_file_is_hashed_anew(tiny_copy):
+    before = load(tiny_copy, device="cpu")
+    tensors = load_file(tiny_copy / UNET)
+    tensors["conv_out.bias"] += 1
+    save_file(tensors, tiny_copy / UNET, metadata={"format": "pt"})
+    after = load(tiny_copy, device="cpu")
+    assert after.hash == sha256([tiny_copy / UNET]) != before.hash
+    assert after.digests["vae"] == before.digests["vae"]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.backends import ATTENTION, GROUP_NORM, why_not
+from pipeline.backends import ATTENTION, GROUP_NORM, unsupported_reason
 from pipeline.errors import InputError
-from pipeline.lora import read
+from pipeline.lora import read_lora
 from pipeline.lora.adapters import Adapters
 from pipeline.model_files import ldm_keys
 
@@ -39,18 +39,18 @@ def predict(models, attention="sdpa", group_norm="torch", maps=None):
     generator = torch.Generator().manual_seed(7)
     latents = torch.randn(1, 4, 8, 8, generator=generator)
     ids = torch.randint(0, 500, (1, 77), generator=generator)
-    running = models.backends.start(attention, group_norm)
+    session = models.backends.open_session(attention, group_norm)
 
     def call():
-        words = models.text_encoder(input_ids=ids).last_hidden_state
-        models.backends.processor.listener = maps.append if maps is not None else None
+        context = models.text_encoder(input_ids=ids).last_hidden_state
+        models.backends.processor.attention_hook = maps.append if maps is not None else None
         try:
-            return models.unet(latents, 500, encoder_hidden_states=words, return_dict=False)[0]
+            return models.unet(latents, 500, encoder_hidden_states=context, return_dict=False)[0]
         finally:
-            models.backends.processor.listener = None
+            models.backends.processor.attention_hook = None
 
     with torch.no_grad():
-        return running.call(call)
+        return session.call(call)
 
 
 def close(a, b, tolerance=1e-5) -> bool:
@@ -89,7 +89,7 @@ def test_every_layer_gives_what_merged_weights_give(networks, adapters, files, m
 )
 def test_every_backend_with_its_word_maps(models, networks, adapters, files, attention, group_norm):
     for kind, name in (("attention", attention), ("group_norm", group_norm)):
-        reason = why_not(kind, name, CPU, torch.float32)
+        reason = unsupported_reason(kind, name, CPU, torch.float32)
         if reason:
             pytest.skip(reason)
     changes = files.changes(networks)
@@ -300,5 +300,5 @@ def test_xl_text_encoders_by_number_and_by_name(xl, files):
         suffixes = ("lora_down", "lora_up") if name.startswith("lora_") else ("lora_A", "lora_B")
         down, up = torch.ones(1, layer.in_features), torch.ones(layer.out_features, 1)
         pair = dict(zip([f"{name}.{s}.weight" for s in suffixes], (down, up), strict=True))
-        fitted = adapters.fit(read(files.raw(pair)))
+        fitted = adapters.fit(read_lora(files.raw(pair)))
         assert [m for layers in fitted.layers.values() for m in layers] == [layer], name

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.lora import family, read
-from pipeline.model_files.diffusers_folder import safetensors_header
+from pipeline.lora import lora_family, read_lora
+from pipeline.model_files.safetensors_header import read_header
 
 LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"  # 16 to 16
 CONV = "down_blocks.1.resnets.0.conv1"  # 3x3, 16 to 32
@@ -100,7 +100,7 @@ def test_a_matrix_that_is_missing_or_of_another_rank(files, make):
             if shape is not None:
                 changed[name] = torch.ones(shape)
             with pytest.raises(InputError, match="do not agree"):
-                read(files.raw({f"lora_unet_x.{k}": v for k, v in changed.items()}))
+                read_lora(files.raw({f"lora_unet_x.{k}": v for k, v in changed.items()}))
 
 
 def test_a_product_too_large_for_the_layer_is_never_multiplied_out(adapters, files):
@@ -116,4 +116,4 @@ def test_a_loha_tells_its_family(files):
     tensors, _, _ = loha(16, 1024)
     base = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     path = files.raw({f"{base}.{k}": v for k, v in tensors.items()})
-    assert family(safetensors_header(path)) == "SD 2.x"
+    assert lora_family(read_header(path).tensors) == "SD 2.x"

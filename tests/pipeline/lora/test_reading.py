@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.lora import read
-from pipeline.model_files.diffusers_folder import safetensors_header
+from pipeline.lora import read_lora
+from pipeline.model_files.safetensors_header import read_header
 
 ATTENTION = r"attn[12]\.to_|self_attn\."
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -33,7 +33,7 @@ def same(a: dict, b: dict) -> bool:
 
 def refused(path) -> str:
     with pytest.raises(InputError) as caught:
-        read(path)
+        read_lora(path)
     text = str(caught.value)
     assert text.isprintable() and text.endswith(".") and len(text) < 500, text
     return text
@@ -106,7 +106,7 @@ def test_rank_stabilised_and_default_alphas_of_peft(adapters, networks, files):
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"n1.to_q": 2}}, lambda rank: 6 / rank),
         ({"text_encoder.lora_alpha": 6}, lambda rank: 1),
     ):
-        lora = read(files.raw(tensors, {"lora_adapter_metadata": json.dumps(config)}))
+        lora = read_lora(files.raw(tensors, {"lora_adapter_metadata": json.dumps(config)}))
         for part in lora.parts.values():
             assert part.scale == pytest.approx(scale(len(part.down))), config
 
@@ -116,8 +116,10 @@ def test_without_alpha_it_is_the_rank(files):
         f"{LAYER}.lora_down.weight": torch.ones(3, 16),
         f"{LAYER}.lora_up.weight": torch.ones(16, 3),
     }
-    assert read(files.raw(pair)).parts[LAYER].scale == 1
-    assert read(files.raw(pair | {f"{LAYER}.alpha": torch.tensor([6])})).parts[LAYER].scale == 2
+    assert read_lora(files.raw(pair)).parts[LAYER].scale == 1
+    assert (
+        read_lora(files.raw(pair | {f"{LAYER}.alpha": torch.tensor([6])})).parts[LAYER].scale == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_bad_metadata_is_refused(files, config):
         "unet.conv_in.lora_A.weight": torch.ones(1, 4),
         "unet.conv_in.lora_B.weight": torch.ones(16, 1),
     }
-    read(files.raw(pair))
+    read_lora(files.raw(pair))
     refused(files.raw(pair, {"lora_adapter_metadata": config}))
 
 
@@ -181,13 +183,13 @@ def test_a_pattern_of_a_file_is_never_run_as_an_expression(files):
     name = "unet." + "a" * 60 + "!"
     pair = {f"{name}.lora_A.weight": torch.ones(1, 4), f"{name}.lora_B.weight": torch.ones(16, 1)}
     config = {"unet.lora_alpha": 3, "unet.alpha_pattern": {"(a+)+$": 5}}
-    lora = read(files.raw(pair, {"lora_adapter_metadata": json.dumps(config)}))
+    lora = read_lora(files.raw(pair, {"lora_adapter_metadata": json.dumps(config)}))
     assert lora.parts[name].scale == 3
 
 
 def test_a_checkpoint_is_no_lora(tiny_model):
     path = tiny_model / "unet" / "diffusion_pytorch_model.safetensors"
-    count = len(safetensors_header(path))
+    count = len(read_header(path).tensors)
     assert f"is no LoRA: none of its {count} tensors" in refused(path)
 
 

@@ -15,7 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from pipeline import GenerateOptions, InputError, load, tasks, verify
 from pipeline.__main__ import main
 from pipeline.introspection import recording_file
-from pipeline.introspection.recording import Branch, Watch
+from pipeline.introspection.branch import BranchRun
+from pipeline.introspection.recording import Recorder
 from pipeline.metadata import infotext, receipt
 
 ASK = {"prompt": "a red apple, 红苹果", "seed": 5, "steps": 4, "cfg": 3.0, "sampler": "euler_a"}
@@ -219,11 +220,11 @@ def test_a_picture_that_it_did_not_begin_from_is_refused(path, given):
 def test_a_branch_of_a_branch_is_identical(models, tmp_path, key):
     more = {"scale": 1.5, "strength": 0.9} if key == "hires" else {"count": 2}
     events = tasks.stream(models, key, tasks.options(key, **ASK, **more), words=True)
-    watch = Watch(models, events)
+    watch = Recorder(models, events)
     *_, root = watch
-    one = Branch(models, watch.recordings[-1], 1, {"prompt": "blue"})
+    one = BranchRun(models, watch.recordings[-1], 1, {"prompt": "blue"})
     list(one)
-    two = Branch(models, one.recordings[0], 2, {"sampler": "euler", "noise_seed": 9, "cfg": 2.0})
+    two = BranchRun(models, one.recordings[0], 2, {"sampler": "euler", "noise_seed": 9, "cfg": 2.0})
     *steps, result = two
     (path,) = result.save(tmp_path / "branch.png")
     found = receipt.read(path)
@@ -248,13 +249,13 @@ def test_a_branch_of_a_branch_is_identical(models, tmp_path, key):
 
 
 def test_a_branch_of_an_exported_tree_has_a_receipt_too(models, tmp_path):
-    watch = Watch(models, models.stream(GenerateOptions(**ASK), words=True))
+    watch = Recorder(models, models.stream(GenerateOptions(**ASK), words=True))
     list(watch)
     (root,) = recording_file.open_tree(recording_file.save(watch.recordings, tmp_path / "a.tree"))
-    *_, result = Branch(models, root, 2, {"cfg": 6.0})
+    *_, result = BranchRun(models, root, 2, {"cfg": 6.0})
     assert verify.verify(models, result.save(tmp_path / "a.png")[0]).kind == "identical"
     root.image.info["receipt"] = "{"  # damaged on its way: no receipt, and no failure
-    *_, result = Branch(models, root, 2, {"cfg": 6.0})
+    *_, result = BranchRun(models, root, 2, {"cfg": 6.0})
     assert "receipt" not in result.images[0].info
 
 

@@ -25,8 +25,8 @@ import pytest
 from safetensors import safe_open
 
 from pipeline.errors import InputError
-from pipeline.lora import read
-from pipeline.model_files.diffusers_folder import safetensors_header
+from pipeline.lora import read_lora
+from pipeline.model_files.safetensors_header import SafetensorsHeader, read_header
 
 FILES = 10_000
 SECONDS = 2  # longer is a hang
@@ -363,15 +363,15 @@ def target(monkeypatch) -> Iterator[Path]:
         monkeypatch.undo()
 
 
-def readable(path: Path, header: dict) -> None:
+def readable(path: Path, header: SafetensorsHeader) -> None:
     with safe_open(path, framework="np") as file:
-        assert set(file.keys()) == header.keys()
-        for name, info in header.items():
+        assert set(file.keys()) == header.tensors.keys()
+        for name, info in header.tensors.items():
             assert file.get_slice(name).get_shape() == info["shape"]
 
 
 def test_ten_thousand_damaged_files(target):
-    counts = run(safetensors_header, readable, target, FILES)
+    counts = run(read_header, readable, target, FILES)
     assert min(counts.values()) > FILES // 100, counts  # the damage is neither nothing nor all
 
 
@@ -379,7 +379,7 @@ def test_a_lora_among_them_is_read_or_refused(target):
     def complete(path: Path, lora) -> None:
         assert all(part.down.shape[0] == part.up.shape[1] for part in lora.parts.values())
 
-    run(read, complete, target, 400)
+    run(read_lora, complete, target, 400)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_the_largest_headers_are_no_hang(target, start, unit, end):
     """As many small things as 25 MB hold, or names as long: Python would take its time."""
     raw = (start + unit * (24_900_000 // len(unit.encode())) + end).encode()
     target.write_bytes(struct.pack("<Q", len(raw)) + raw)
-    assert isinstance(answer(safetensors_header, target), InputError)
+    assert isinstance(answer(read_header, target), InputError)
 
 
 @pytest.mark.parametrize(
@@ -409,11 +409,11 @@ def test_json_that_only_python_reads(target, old, new):
     raw = raw.replace(old, new)
     target.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
     with pytest.raises(InputError, match="is damaged"):
-        safetensors_header(target)
+        read_header(target)
 
 
 def test_the_undamaged_file_is_sound(target):
     header, data = whole()
     raw = json.dumps(header).encode()
     target.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
-    readable(target, safetensors_header(target))
+    readable(target, read_header(target))

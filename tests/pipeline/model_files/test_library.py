@@ -1,52 +1,15 @@
-"""What lies in the model folders is told by what it is, and the shelf loads from it and swaps."""
+"""What lies in the model folders, and how the model cache loads from it."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 from pathlib import Path
 
-import pytest
-import torch
-from safetensors.torch import load_file, save_file
-
-from pipeline.errors import InputError
-from pipeline.loading import load as checkpoints
-from pipeline.model_cache import KEEP, Shelf
+from pipeline.loading.resolve import find_model
 from pipeline.model_files import library
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch, pairs):
-    """A working directory whose ./models holds one file of each kind, oddly sorted."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(library, "EMBEDDED", tmp_path / "embedded")
-    place = tmp_path / "models"
-    (place / "Stable-diffusion/mine").mkdir(parents=True)
-    (place / ".hidden").mkdir()
-    shutil.copy(pairs("sd1").file, place / "Stable-diffusion/mine/one.safetensors")
-    shutil.copy(pairs("xl").file, place / "xl.safetensors")
-    shutil.copy(pairs("xl").file, place / ".hidden/no.safetensors")
-    shutil.copytree(pairs("sd2").folder, place / "two")
-    down = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    lora = {
-        f"{down}.lora_down.weight": torch.ones(2, 768),
-        f"{down}.lora_up.weight": torch.ones(8, 2),
-    }
-    save_file(lora, place / "detail.safetensors")
-    save_file(
-        {"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}, place / "bad.safetensors"
-    )
-    vae = load_file(pairs("sd1").folder / "vae/diffusion_pytorch_model.safetensors")
-    save_file(vae, place / "soft.safetensors")
-    save_file({"double_blocks.0.x": torch.ones(1)}, place / "flux.safetensors")
-    (place / "old.ckpt").write_bytes(b"\x80\x02")
-    (place / "broken.safetensors").write_bytes(bytes(20))
-    (place / "notes.txt").write_text("no model")
-    return place
-
-
-def test_everything_is_told_what_it_is(folder):
+def test_everything_is_told_what_it_is(library_folder):
     found = {e.name: (e.kind, e.family, e.note, e.reason is None) for e in library.scan()}
     assert found == {
         "one": ("checkpoint", "SD 1.x", "SD 1.x, single file", True),
@@ -66,16 +29,16 @@ def test_everything_is_told_what_it_is(folder):
     assert "pickle" in reasons["old"] and "broken.safetensors" in reasons["broken"]
 
 
-def test_a_file_that_changed_is_looked_at_again(folder):
-    path = folder / "flux.safetensors"
-    assert library.named("checkpoint")["flux"].reason
-    shutil.copy(folder / "detail.safetensors", path)
-    assert library.named("lora")["flux"].family == "SD 1.x"
+def test_a_file_that_changed_is_looked_at_again(library_folder):
+    path = library_folder / "flux.safetensors"
+    assert library.find_entries("checkpoint")["flux"].reason
+    shutil.copy(library_folder / "detail.safetensors", path)
+    assert library.find_entries("lora")["flux"].family == "SD 1.x"
     path.unlink()
-    assert "flux" not in library.named("lora")
+    assert "flux" not in library.find_entries("lora")
 
 
-def test_a_folder_that_may_not_be_read_is_passed_over(folder, monkeypatch):
+def test_a_folder_that_may_not_be_read_is_passed_over(library_folder, monkeypatch):
     exists = Path.exists
 
     def forbidden(path, **more):
@@ -88,100 +51,13 @@ def test_a_folder_that_may_not_be_read_is_passed_over(folder, monkeypatch):
     assert "one" not in names and {"two", "xl"} <= names
 
 
-def test_names_are_unique(folder):
-    shutil.copy(folder / "xl.safetensors", folder / "Stable-diffusion/xl.safetensors")
+def test_names_are_unique(library_folder):
+    shutil.copy(
+        library_folder / "xl.safetensors", library_folder / "Stable-diffusion/xl.safetensors"
+    )
     names = [e.name for e in library.scan() if e.kind == "checkpoint" and e.family == "SD XL"]
     assert sorted(names) == ["xl", "xl (models)"]
-    assert {checkpoints.find(n) for n in names} == {
+    assert {find_model(n) for n in names} == {
         Path("models/xl.safetensors"),
         Path("models/Stable-diffusion/xl.safetensors"),
     }
-
-
-@pytest.fixture
-def shelf(folder):
-    return Shelf(checkpoints.load("one", device="cpu"), device="cpu")
-
-
-def test_shelf_loads_by_name_and_keeps_a_few(shelf):
-    assert shelf.get() is shelf.first is shelf.get("one")
-    two = shelf.get("two")
-    assert two.family == "sd2" and shelf.get("two") is two
-    assert shelf.get("xl").name == "xl" and KEEP == 1
-    again = shelf.get("two")  # had made room
-    assert again is not two and again.hash == two.hash
-    assert shelf.get("one") is shelf.first  # stays
-
-
-@pytest.mark.parametrize(
-    "name", ["../one", "/etc/passwd", "someone/model", "models/xl.safetensors"]
-)
-def test_shelf_knows_names_of_its_list_only(shelf, name):
-    with pytest.raises(InputError, match="to choose; there is"):
-        shelf.get(name)
-    for bad in ({"one": 1}, 7, ["one"]):
-        with pytest.raises(InputError, match="by their names"):
-            shelf.get(bad)
-        with pytest.raises(InputError, match="by their names"):
-            shelf.get("one", bad)
-    assert shelf.hashes()["one"] == shelf.first.hash and shelf.hashes()["xl"] == ""
-
-
-def test_a_bad_file_leaves_what_serves_alone(shelf, folder):
-    for name, words in (("flux", "is a Flux model"), ("broken", "broken.safetensors")):
-        with pytest.raises(InputError, match=words):
-            shelf.get(name)
-    tensors = load_file(folder / "xl.safetensors")
-    tensors["model.diffusion_model.out.2.bias"][:] = torch.nan
-    save_file(tensors, folder / "xl.safetensors")
-    with pytest.raises(InputError, match="not finite"):
-        shelf.get("xl")
-    assert shelf.get() is shelf.first
-    assert shelf.first.generate(steps=1, seed=1, size=(64, 64)).images
-
-
-def test_the_old_model_serves_while_the_new_one_loads(shelf, monkeypatch):
-    began, go = threading.Event(), threading.Event()
-    load = checkpoints.load
-
-    def slow(*arguments, **options):
-        began.set()
-        assert go.wait(60)
-        return load(*arguments, **options)
-
-    monkeypatch.setattr(checkpoints, "load", slow)
-    got = []
-    thread = threading.Thread(target=lambda: got.append(shelf.get("two")))
-    thread.start()
-    assert began.wait(60)
-    assert shelf.get().generate(steps=1, seed=1, size=(64, 64)).images and not got
-    go.set()
-    thread.join()
-    assert got[0].name == "two"
-
-
-def test_shelf_gives_another_autoencoder(shelf, folder):
-    assert [e.name for e in shelf.vaes()] == ["soft"]
-    soft = shelf.get("one", "soft")
-    assert soft is shelf.get("one", "soft") and soft is not shelf.get("one")
-    assert shelf.get("one") is shelf.first
-    ask = {"steps": 1, "seed": 1, "size": (64, 64)}
-    assert "Model: one, VAE: soft, " in soft.generate(**ask).parameters[0]
-    assert "VAE" not in shelf.first.generate(**ask).parameters[0]
-    with pytest.raises(InputError, match=r"no autoencoder '../soft' to choose; there is soft"):
-        shelf.get("one", "../soft")
-
-
-def test_no_room_beside_the_others_makes_room(shelf, monkeypatch):
-    held, load = [], checkpoints.load
-
-    def tight(*arguments, **options):
-        held.append(len(shelf._held))
-        if shelf._held and str(arguments[0]).endswith("two"):
-            raise checkpoints.NoRoom("It does not fit.")
-        return load(*arguments, **options)
-
-    monkeypatch.setattr(checkpoints, "load", tight)
-    shelf.get("xl")
-    assert shelf.get("two").name == "two" and held == [0, 1, 0]
-    assert shelf.get() is shelf.first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.lora import family, is_lora
+from pipeline.lora import is_lora, lora_family
 
 UNET = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_"
 XL = "lora_unet_input_blocks_7_1_transformer_blocks_"
@@ -52,16 +52,16 @@ def header(**shapes) -> dict:
     ],
 )
 def test_family(name, shape, made_for):
-    assert family(header(**{name: shape})) == made_for
+    assert lora_family(header(**{name: shape})) == made_for
     assert is_lora(header(**{name: shape}))
 
 
 def test_other_names_beside_do_not_mislead():
     te1 = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight"
     flux = "lora_unet_single_blocks_0_linear1.lora_down.weight"
-    assert family(header(**{te1: [4, 768], flux: [4, 3072]})) == ""
+    assert lora_family(header(**{te1: [4, 768], flux: [4, 3072]})) == ""
     width = UNET + "attn2_to_k.lora_down.weight"
-    assert family(header(**{te1: [4, 768], width: [4, 768]})) == "SD 1.x"
+    assert lora_family(header(**{te1: [4, 768], width: [4, 768]})) == "SD 1.x"
 
 
 def test_a_checkpoint_and_an_embedding_are_no_lora():

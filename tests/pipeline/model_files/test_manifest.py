@@ -12,8 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
 from pipeline.latents import noise
-from pipeline.loading import load as checkpoints
+from pipeline.loading import networks
+from pipeline.loading.load import load
+from pipeline.loading.networks import build_empty
 from pipeline.model_files import identify, ldm_keys, manifest
+from pipeline.model_files.tensor_plan import current_name
 
 FAMILIES = ("sd1", "sd2", "xl")
 STEPS, SIZE = 3, 64
@@ -27,14 +30,14 @@ def loaded(pairs):
     def models(family, layout):
         if (family, layout) not in made:
             path = getattr(pairs(family), layout)
-            made[family, layout] = checkpoints.load(path, device="cpu", dtype="fp32")
+            made[family, layout] = load(path, device="cpu", dtype="fp32")
         return made[family, layout]
 
     return models
 
 
-def networks(models):
-    towers = {f"text_encoder{i}": t.model for i, t in enumerate(models.text.towers)}
+def networks_of(models):
+    towers = {f"text_encoder{i}": t.model for i, t in enumerate(models.text.encoders)}
     return {"unet": models.unet, "vae": models.vae, **towers}
 
 
@@ -42,11 +45,11 @@ def networks(models):
 def test_both_layouts_give_the_same_model(loaded, pairs, family):
     folder, file = loaded(family, "folder"), loaded(family, "file")
     assert folder.family == file.family == family
-    for name, part in networks(folder).items():
-        ours, theirs = networks(file)[name].state_dict(), part.state_dict()
+    for name, part in networks_of(folder).items():
+        ours, theirs = networks_of(file)[name].state_dict(), part.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[k], theirs[k]) for k in ours), name
-    for a, b in zip(folder.text.towers, file.text.towers, strict=True):
+    for a, b in zip(folder.text.encoders, file.text.encoders, strict=True):
         assert (
             a.tokenizer("an astronaut, 宇航员").input_ids
             == b.tokenizer("an astronaut, 宇航员").input_ids
@@ -92,13 +95,13 @@ def test_latents_equal_diffusers(loaded, pairs, family, negative):
 def test_sd2_that_does_not_say_what_it_predicts_is_asked(pairs, tmp_path):
     path = tmp_path / "plain.safetensors"
     save_file(load_file(pairs("sd2").file), path)
-    assert manifest.open_source(path).prediction is None
-    models = checkpoints.load(path, device="cpu")
+    assert manifest.open(path).prediction is None
+    models = load(path, device="cpu")
     assert models.scheduler_config["prediction_type"] == "epsilon"
     tensors = load_file(path)
     tensors["model.diffusion_model.out.2.bias"] -= 5  # far below its input
     save_file(tensors, path)
-    models = checkpoints.load(path, device="cpu")
+    models = load(path, device="cpu")
     assert models.scheduler_config["prediction_type"] == "v_prediction"
     assert models.generate(steps=1, seed=1, size=(64, 64)).images
 
@@ -108,10 +111,10 @@ def test_marks_of_velocity_and_zero_snr(pairs, tmp_path):
     save_file(
         tensors | {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}, tmp_path / "v.safetensors"
     )
-    source = manifest.open_source(tmp_path / "v.safetensors")
+    source = manifest.open(tmp_path / "v.safetensors")
     assert source.prediction == "v_prediction"
     assert source.scheduler["rescale_betas_zero_snr"] is True
-    models = checkpoints.load(tmp_path / "v.safetensors", device="cpu")
+    models = load(tmp_path / "v.safetensors", device="cpu")
     result = models.generate(
         prompt="a cat", steps=2, seed=1, size=(64, 64), schedule="sgm_uniform", cfg_rescale=0.7
     )
@@ -209,11 +212,11 @@ def test_every_name_and_shape_at_full_size(ldm_writer, family):
         assert sum(p.numel() for p in parts[name].parameters()) == count, name
     file = ldm_writer(family, parts)
     shapes = {k: tuple(v.shape) for k, v in file.items()}
-    found = identify.recognise(shapes)
+    found = identify.identify(shapes)
     assert (found.kind, found.family) == ("checkpoint", family)
     assert found.configs.keys() == {*parts, "scheduler"}
     for name, part in parts.items():
-        ours = manifest._bare(name, found.configs[name])
+        ours = build_empty(name, found.configs[name])
         assert {k: v.shape for k, v in ours.state_dict().items()} == {
             k: v.shape for k, v in part.state_dict().items()
         }
@@ -222,10 +225,10 @@ def test_every_name_and_shape_at_full_size(ldm_writer, family):
             value = ours.config.to_dict()[heads] if "text" in name else ours.config[heads]
             wanted = part.config.to_dict()[heads] if "text" in name else part.config[heads]
             assert (value if isinstance(value, int) else tuple(value)) == wanted
-        keys = [manifest._modern(name, k) for k in part.state_dict()]
+        keys = [current_name(name, k) for k in part.state_dict()]
         places = ldm_keys.plan(name, ldm_keys.PREFIXES[name][family], found.configs[name], keys)
         for key, tensor in part.state_dict().items():
-            stored = places[manifest._modern(name, key)]
+            stored = places[current_name(name, key)]
             assert stored.shape(tuple(tensor.shape)) == shapes[stored.name]
 
 
@@ -245,7 +248,7 @@ def test_names_are_those_of_diffusers_own_converter(ldm_writer, family):
         places = ldm_keys.plan(
             name,
             ldm_keys.PREFIXES[name][family],
-            identify.recognise({k: tuple(v.shape) for k, v in file.items()}).configs[name],
+            identify.identify({k: tuple(v.shape) for k, v in file.items()}).configs[name],
             theirs,
         )
         for key, tensor in theirs.items():
@@ -262,7 +265,7 @@ def save(tmp_path: Path, tensors: dict, name: str = "model.safetensors") -> Path
 
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        checkpoints.load(path, device="cpu")
+        load(path, device="cpu")
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
     return str(caught.value)
 
@@ -314,75 +317,8 @@ def test_another_file_is_told_what_it_is(tmp_path, shapes, words):
     assert words in text
 
 
-# Autoencoders
-
-
-def test_another_autoencoder(pairs, tmp_path, monkeypatch, loaded):
-    """From a file in the original layout, with and without prefix, in diffusers' names, from a
-    folder and from a checkpoint."""
-    pair = pairs("sd1")
-    plain = load_file(pair.folder / "vae/diffusion_pytorch_model.safetensors")
-    changed = {k: v * 1.5 if k.endswith("conv_out.weight") else v for k, v in plain.items()}
-    folder = tmp_path / "vae"
-    shutil.copytree(pair.folder / "vae", folder)
-    save_file(changed, folder / "diffusion_pytorch_model.safetensors")
-    whole = load_file(pair.file)
-    for key in [k for k in whole if k.endswith("coder.conv_out.weight")]:
-        whole[key] = whole[key] * 1.5
-    ldm_names = {k: v for k, v in whole.items() if k.startswith("first_stage_model.")}
-    bare = {k.removeprefix("first_stage_model."): v for k, v in ldm_names.items()}
-    files = {
-        "diffusers": save(tmp_path, changed, "d.safetensors"),
-        "prefixed": save(tmp_path, ldm_names, "p.safetensors"),
-        "bare": save(tmp_path, bare, "b.safetensors"),
-        "folder": folder,
-        "checkpoint": save(tmp_path, whole, "c.safetensors"),
-    }
-    for what, path in files.items():
-        models = checkpoints.load(pair.file, device="cpu", vae=path)
-        state = models.vae.state_dict()
-        assert all(torch.equal(state[k], v.float()) for k, v in changed.items()), what
-        assert models.vae.config.scaling_factor == 0.18215
-    assert not torch.equal(
-        loaded("sd1", "file").vae.decoder.conv_out.weight, state["decoder.conv_out.weight"]
-    )
-    with pytest.raises(InputError, match="is the UNet of a diffusers folder, not an autoencoder"):
-        unet = pair.folder / "unet/diffusion_pytorch_model.safetensors"
-        checkpoints.load(pair.file, device="cpu", vae=unet)
-    with pytest.raises(InputError, match="no autoencoder"):
-        checkpoints.load(pair.file, device="cpu", vae="nowhere")
-
-
-def test_a_checkpoint_without_autoencoder_says_which_it_used(pairs, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tensors = load_file(pairs("sd1").file)
-    vae = {
-        k.removeprefix("first_stage_model."): v for k, v in tensors.items() if "first_stage" in k
-    }
-    (tmp_path / "models/some folder").mkdir(parents=True)
-    save(tmp_path / "models/some folder", vae, "good-vae.safetensors")
-    path = save(tmp_path / "models", without("first_stage_model.")(tensors), "bare.safetensors")
-    models = checkpoints.load("bare", device="cpu")
-    assert models.path == Path("models/bare.safetensors") and path.is_file()
-    (warning,) = models.generate(steps=1, seed=1, size=(64, 64)).warnings
-    assert warning.startswith("bare.safetensors holds no autoencoder; good-vae is used instead")
-
-
-def test_a_checkpoint_without_autoencoder_takes_the_one_that_is_named(pairs, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tensors = without("first_stage_model.")(load_file(pairs("sd1").file))
-    path = save(tmp_path, tensors)
-    models = checkpoints.load(path, device="cpu", vae=pairs("sd1").file)
-    assert models.vae_name == "sd1" and not models.warnings
-    wide = Path(shutil.copytree(pairs("sd1").folder / "vae", tmp_path / "wide/vae"))
-    config = json.loads((wide / "config.json").read_text())
-    (wide / "config.json").write_text(json.dumps(config | {"latent_channels": 16}))
-    with pytest.raises(InputError, match="has 16 latent channels, this model's UNet takes 4"):
-        checkpoints.load(path, device="cpu", vae=wide)
-
-
 def test_all_is_checked_before_the_first_weight_is_read(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "_take", lambda *_: pytest.fail("a weight was read"))
+    monkeypatch.setattr(networks, "_read_tensors", lambda *_: pytest.fail("a weight was read"))
     tensors = load_file(pairs("sd1").file)
     assert "is missing" in refusal(save(tmp_path, without(T + "final_layer_norm.bias")(tensors)))
     folder = Path(shutil.copytree(pairs("xl").folder, tmp_path / "xl"))
@@ -411,7 +347,7 @@ def test_model_hash_is_that_of_the_file(loaded, pairs):
 
 def test_the_file_may_be_replaced_while_the_model_serves(pairs, tmp_path):
     path = Path(shutil.copy(pairs("sd1").file, tmp_path / "m.safetensors"))
-    models = checkpoints.load(path, device="cpu", dtype="fp32")
+    models = load(path, device="cpu", dtype="fp32")
     before = models.generate(steps=1, seed=1, size=(64, 64)).latents[0]
     with open(path, "r+b") as file:
         file.truncate(1000)

@@ -8,7 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline import InputError
-from pipeline.prompt.embeddings import MAX_VECTORS, Embedding, placed, read, split
+from pipeline.prompt.embeddings import (
+    MAX_VECTORS,
+    Embedding,
+    insert_vectors,
+    read_embedding,
+    split_at_names,
+)
 
 FORMATS = {
     "A1111 and kohya": {"emb_params": (3, 768)},
@@ -23,7 +29,7 @@ FORMATS = {
 def test_formats(tmp_path, kind, dtype):
     tensors = {name: torch.randn(shape).to(dtype) for name, shape in FORMATS[kind].items()}
     save_file(tensors, tmp_path / "my style.v2.safetensors")
-    embedding = read(tmp_path / "my style.v2.safetensors")
+    embedding = read_embedding(tmp_path / "my style.v2.safetensors")
     assert embedding.name == "my style.v2"
     expected = [tensors[name].float() for name in sorted(tensors, reverse=True)]
     assert len(embedding.vectors) == len(expected)
@@ -59,25 +65,25 @@ def test_bad_files_are_told_in_one_sentence(tmp_path, kind):
     tensors, sentence = BAD[kind]
     save_file(tensors, tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=sentence) as error:
-        read(tmp_path / "x.safetensors")
+        read_embedding(tmp_path / "x.safetensors")
     assert str(error.value).startswith("x.safetensors") and str(error.value).isprintable()
 
 
 def test_what_is_no_safetensors_file(tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(InputError, match="cannot be read"):
-        read(path)
+        read_embedding(path)
     torch.save({"string_to_param": {"*": torch.ones(1, 8)}}, path)
     with pytest.raises(InputError, match="pickle"):
-        read(path)
+        read_embedding(path)
     save_file({"emb_params": torch.ones(2, 8)}, path)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(InputError, match="truncated"):
-        read(path)
+        read_embedding(path)
     header = json.dumps({"x": {"dtype": "F32", "shape": [2**50, 8], "data_offsets": [0, 4]}})
     path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0" * 4)
     with pytest.raises(InputError, match="damaged"):
-        read(path)
+        read_embedding(path)
 
 
 SPLIT = {
@@ -96,12 +102,12 @@ SPLIT = {
 @pytest.mark.parametrize("text", SPLIT)
 def test_names_are_whole_words_in_any_case_longest_first(text):
     names = ["cat", "cat toy", "bad-hands-5", "<x>", "a.c", "红苹果", ""]
-    assert split(text, names) == [(piece, bool(named)) for piece, named in SPLIT[text]]
-    assert split(text, []) == [(text, False)]
+    assert split_at_names(text, names) == [(piece, bool(named)) for piece, named in SPLIT[text]]
+    assert split_at_names(text, []) == [(text, False)]
 
 
 def test_letters_that_only_look_alike_in_another_case_do_no_harm():
-    assert split("ſtar K", ["star", "k"]) == [("star", True), (" ", False), ("k", True)]
+    assert split_at_names("ſtar K", ["star", "k"]) == [("star", True), (" ", False), ("k", True)]
 
 
 def test_which_vectors_fit_which_encoders():
@@ -124,11 +130,11 @@ def test_another_call_at_the_same_time_hears_nothing_of_it():
 
     model, ids, other = Model(), torch.tensor([[0, 1]]), torch.tensor([[0, 1]])
     plain = model.table(ids)
-    with placed(model, ids, [(0, 1, torch.ones(3))]):
+    with insert_vectors(model, ids, [(0, 1, torch.ones(3))]):
         assert torch.equal(model.table(other), plain)
         changed = model.table(ids.view(-1, 2))
     assert torch.equal(changed[0, 1], torch.ones(3)) and torch.equal(changed[0, 0], plain[0, 0])
     assert torch.equal(model.table(ids), plain)
-    with pytest.raises(KeyError), placed(model, ids, [(0, 1, torch.ones(3))]):
+    with pytest.raises(KeyError), insert_vectors(model, ids, [(0, 1, torch.ones(3))]):
         raise KeyError
     assert not model.table._forward_hooks

@@ -12,7 +12,7 @@ from transformers import (
 from pipeline import InputError
 from pipeline.prompt.chunks import BACKTRACK, chunks, count_tokens
 from pipeline.prompt.embeddings import Embedding
-from pipeline.prompt.encode import TextParts, Tower, encode
+from pipeline.prompt.encode import TextEncoder, TextEncoders, encode_prompts
 from pipeline.prompt.syntax import parse
 from pipeline.prompt.text import space_han
 
@@ -68,18 +68,22 @@ def random_encoder(tokenizer, width, layers, kind=CLIPTextModel):
 
 @pytest.fixture(scope="module")
 def sd1(tokenizer):
-    return TextParts((Tower(tokenizer, random_encoder(tokenizer, 16, 3)),), "sd1")
+    return TextEncoders((TextEncoder(tokenizer, random_encoder(tokenizer, 16, 3)),), "sd1")
 
 
 @pytest.fixture(scope="module")
 def xl(tokenizer, exclamation):
     second = random_encoder(exclamation, 24, 2, CLIPTextModelWithProjection)
     first = random_encoder(tokenizer, 16, 3)
-    return TextParts((Tower(tokenizer, first), Tower(exclamation, second)), "xl", True)
+    return TextEncoders(
+        (TextEncoder(tokenizer, first), TextEncoder(exclamation, second)), "xl", True
+    )
 
 
 def conditioned(text, positive, negative="", **options):
-    one, two, warnings = encode(text, parse(positive, STEPS), parse(negative, STEPS), **options)
+    one, two, warnings = encode_prompts(
+        text, parse(positive, STEPS), parse(negative, STEPS), **options
+    )
     assert not warnings
     return one, two
 
@@ -114,17 +118,17 @@ def plain_words(tokenizer, text):
     return found
 
 
-def hidden(tower, text):
+def hidden(encoder, text):
     """All hidden states of a text of one chunk, straight from the model."""
-    ids = torch.tensor(plain_rows(tower.tokenizer, text))
+    ids = torch.tensor(plain_rows(encoder.tokenizer, text))
     with torch.no_grad():
-        return tower.model(input_ids=ids, output_hidden_states=True)
+        return encoder.model(input_ids=ids, output_hidden_states=True)
 
 
 @pytest.mark.parametrize("negative", ["", "blue " * 80])
 @pytest.mark.parametrize("positive", PROMPTS)
 def test_without_syntax_it_is_the_plain_encoder_to_the_bit(tokenizer, encoder, positive, negative):
-    text = TextParts((Tower(tokenizer, encoder),), "sd1")
+    text = TextEncoders((TextEncoder(tokenizer, encoder),), "sd1")
     rows = [plain_rows(tokenizer, t) for t in (positive, negative)]
     count = max(map(len, rows))
     expected = []
@@ -136,7 +140,7 @@ def test_without_syntax_it_is_the_plain_encoder_to_the_bit(tokenizer, encoder, p
     one, two = conditioned(text, positive, negative)
     assert one.ends == two.ends == (STEPS,) and one.pooled == two.pooled == (None,)
     assert torch.equal(one.contexts[0], expected[0]) and torch.equal(two.contexts[0], expected[1])
-    assert list(one.words[0]) == plain_words(tokenizer, positive)
+    assert list(one.word_spans[0]) == plain_words(tokenizer, positive)
 
 
 @pytest.mark.parametrize("negative", [None, "", "blue"])
@@ -144,14 +148,14 @@ def test_xl_is_what_diffusers_makes_of_it(xl, negative):
     from diffusers import StableDiffusionXLPipeline
 
     parts = {f: None for f in ("vae", "unet", "scheduler")}
-    for end, tower in zip(("", "_2"), xl.towers, strict=True):
-        parts |= {f"tokenizer{end}": tower.tokenizer, f"text_encoder{end}": tower.model}
+    for end, encoder in zip(("", "_2"), xl.encoders, strict=True):
+        parts |= {f"tokenizer{end}": encoder.tokenizer, f"text_encoder{end}": encoder.model}
     pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
     with torch.no_grad():
         context, uncond, pooled, uncond_pooled = pipeline.encode_prompt(
             "a red apple", negative_prompt=negative
         )
-    text = TextParts(xl.towers, "xl", zero_empty_negative=negative is None)
+    text = TextEncoders(xl.encoders, "xl", zero_empty_negative=negative is None)
     one, two = conditioned(text, "a red apple", negative or "")
     assert torch.equal(one.contexts[0], context) and torch.equal(one.pooled[0], pooled)
     assert torch.equal(two.contexts[0], uncond) and torch.equal(two.pooled[0], uncond_pooled)
@@ -162,11 +166,11 @@ def test_xl_is_what_diffusers_makes_of_it(xl, negative):
 def test_an_empty_negative_of_xl_is_zero_at_any_length_and_only_it(xl):
     one, two = conditioned(xl, "apple " * 80, " ")
     assert two.contexts[0].shape == one.contexts[0].shape == (1, 154, 40)
-    assert not two.contexts[0].any() and not two.pooled[0].any() and two.words == ((),)
+    assert not two.contexts[0].any() and not two.pooled[0].any() and two.word_spans == ((),)
     for negative in ("blue", "BREAK", "[blue::5]"):
         assert all(c.any() for c in conditioned(xl, "apple", negative)[1].contexts)
     same = parse("", STEPS)
-    one, two, _ = encode(xl, same, same)
+    one, two, _ = encode_prompts(xl, same, same)
     assert one.contexts[0].any() and not two.contexts[0].any()
 
 
@@ -178,19 +182,19 @@ def test_xl_pools_the_first_chunk_of_the_last_tower(xl):
 
 
 def test_clip_skip_of_stable_diffusion_1(sd1):
-    (tower,) = sd1.towers
-    states = hidden(tower, "a red apple").hidden_states
+    (encoder,) = sd1.encoders
+    states = hidden(encoder, "a red apple").hidden_states
     for skip in (1, 2, 3):
         one, _ = conditioned(sd1, "a red apple", clip_skip=skip)
         with torch.no_grad():
-            expected = tower.model.final_layer_norm(states[-skip])
+            expected = encoder.model.final_layer_norm(states[-skip])
         assert torch.equal(one.contexts[0], expected)
     plain, _ = conditioned(sd1, "a red apple")
-    assert torch.equal(plain.contexts[0], hidden(tower, "a red apple").last_hidden_state)
+    assert torch.equal(plain.contexts[0], hidden(encoder, "a red apple").last_hidden_state)
 
 
 def test_clip_skip_of_stable_diffusion_2_counts_the_layer_that_is_not_saved(sd1):
-    sd2 = TextParts(sd1.towers, "sd2")
+    sd2 = TextEncoders(sd1.encoders, "sd2")
     for skip, same in ((None, 1), (1, 1), (2, 1), (3, 2), (4, 3)):
         one, _ = conditioned(sd2, "a red apple", clip_skip=skip)
         two, _ = conditioned(sd1, "a red apple", clip_skip=same)
@@ -200,17 +204,17 @@ def test_clip_skip_of_stable_diffusion_2_counts_the_layer_that_is_not_saved(sd1)
 def test_clip_skip_of_xl(xl):
     for skip, depth in ((None, 2), (1, 2), (2, 2)):
         one, _ = conditioned(xl, "a red apple", clip_skip=skip)
-        states = [hidden(t, "a red apple").hidden_states[-depth] for t in xl.towers]
+        states = [hidden(t, "a red apple").hidden_states[-depth] for t in xl.encoders]
         assert torch.equal(one.contexts[0], torch.cat(states, -1))
-    deeper = TextParts(xl.towers[:1], "xl")
+    deeper = TextEncoders(xl.encoders[:1], "xl")
     one, _ = conditioned(deeper, "a red apple", clip_skip=3)
-    assert torch.equal(one.contexts[0], hidden(xl.towers[0], "a red apple").hidden_states[-3])
+    assert torch.equal(one.contexts[0], hidden(xl.encoders[0], "a red apple").hidden_states[-3])
     assert one.pooled == (None,)
 
 
 @pytest.mark.parametrize("kind, most", [("sd1", 3), ("sd2", 4), ("xl", 2)])
 def test_a_clip_skip_beyond_the_layers_is_an_error(sd1, xl, kind, most):
-    text = TextParts(xl.towers if kind == "xl" else sd1.towers, kind)
+    text = TextEncoders(xl.encoders if kind == "xl" else sd1.encoders, kind)
     conditioned(text, "a", clip_skip=most)
     for skip in (most + 1, 0, -1):
         with pytest.raises(InputError, match=f"clip_skip is {skip}.*can be 1 to {most}"):
@@ -219,54 +223,54 @@ def test_a_clip_skip_beyond_the_layers_is_an_error(sd1, xl, kind, most):
 
 def test_weights_multiply_and_the_mean_stays(sd1):
     """A1111's emphasis "Original"."""
-    (tower,) = sd1.towers
-    plain = hidden(tower, "a red apple on blue").last_hidden_state
+    (encoder,) = sd1.encoders
+    plain = hidden(encoder, "a red apple on blue").last_hidden_state
     weights = torch.ones(1, 77, 1)
     weights[0, 2] = 1.5
     weights[0, 4:6] = 0.5
-    loud = plain * weights
+    weighted = plain * weights
     one, two = conditioned(sd1, "a (red:1.5) apple (on blue:0.5)", "a (red:0)")
-    assert torch.equal(one.contexts[0], loud * (plain.mean() / loud.mean()))
+    assert torch.equal(one.contexts[0], weighted * (plain.mean() / weighted.mean()))
     assert one.contexts[0].mean() == pytest.approx(plain.mean().item(), rel=1e-5)
-    plain = hidden(tower, "a red").last_hidden_state
+    plain = hidden(encoder, "a red").last_hidden_state
     assert not two.contexts[0][0, 2].any() and torch.allclose(two.contexts[0].mean(), plain.mean())
 
 
 def test_weights_of_xl_act_on_each_tower_by_itself(xl):
     one, _ = conditioned(xl, "a (red:2)")
     expected = []
-    for tower in xl.towers:
-        plain = hidden(tower, "a red").hidden_states[-2]
-        loud = plain.clone()
-        loud[0, 2] *= 2
-        expected.append(loud * (plain.mean() / loud.mean()))
+    for encoder in xl.encoders:
+        plain = hidden(encoder, "a red").hidden_states[-2]
+        weighted = plain.clone()
+        weighted[0, 2] *= 2
+        expected.append(weighted * (plain.mean() / weighted.mean()))
     assert torch.equal(one.contexts[0], torch.cat(expected, -1))
     assert torch.equal(one.pooled[0], conditioned(xl, "a red")[0].pooled[0])
 
 
 def test_a_chunk_without_weights_is_left_to_the_bit(sd1):
     plain, _ = conditioned(sd1, "red " * 75 + "apple")
-    loud, _ = conditioned(sd1, "red " * 75 + "(apple:1.3)")
-    assert torch.equal(plain.contexts[0][:, :77], loud.contexts[0][:, :77])
-    assert not torch.equal(plain.contexts[0][:, 77:], loud.contexts[0][:, 77:])
+    weighted, _ = conditioned(sd1, "red " * 75 + "(apple:1.3)")
+    assert torch.equal(plain.contexts[0][:, :77], weighted.contexts[0][:, :77])
+    assert not torch.equal(plain.contexts[0][:, 77:], weighted.contexts[0][:, 77:])
     one, _ = conditioned(sd1, "a (red:1) ([apple]:1.1)")
     assert torch.equal(one.contexts[0], conditioned(sd1, "a red apple")[0].contexts[0])
 
 
 def test_a_mean_that_is_chance_is_not_brought_back(tokenizer, encoder):
     """The tiny model's norm centres each token: to divide by the mean would scale by rounding."""
-    text = TextParts((Tower(tokenizer, encoder),), "sd1")
-    plain = hidden(text.towers[0], "a red apple").last_hidden_state
-    loud, _ = conditioned(text, "a (red:1.5) apple")
-    assert torch.equal(loud.contexts[0][:, [0, 1, 3]], plain[:, [0, 1, 3]])
-    assert torch.equal(loud.contexts[0][:, 2], plain[:, 2] * 1.5)
+    text = TextEncoders((TextEncoder(tokenizer, encoder),), "sd1")
+    plain = hidden(text.encoders[0], "a red apple").last_hidden_state
+    weighted, _ = conditioned(text, "a (red:1.5) apple")
+    assert torch.equal(weighted.contexts[0][:, [0, 1, 3]], plain[:, [0, 1, 3]])
+    assert torch.equal(weighted.contexts[0][:, 2], plain[:, 2] * 1.5)
 
 
 def test_negative_weights_stay_finite_and_keep_the_sign_of_the_rest(sd1):
     plain, _ = conditioned(sd1, "red " * 75)
-    loud, _ = conditioned(sd1, "(" + "red " * 75 + ":-10)")
-    assert torch.isfinite(loud.contexts[0]).all()
-    assert (loud.contexts[0][0, 0] * plain.contexts[0][0, 0] >= 0).all()
+    weighted, _ = conditioned(sd1, "(" + "red " * 75 + ":-10)")
+    assert torch.isfinite(weighted.contexts[0]).all()
+    assert (weighted.contexts[0][0, 0] * plain.contexts[0][0, 0] >= 0).all()
 
 
 def test_a_schedule_holds_from_step_to_step(sd1):
@@ -284,7 +288,7 @@ def test_a_schedule_holds_from_step_to_step(sd1):
 
 def test_each_text_is_encoded_once(sd1, monkeypatch):
     calls = []
-    model = sd1.towers[0].model
+    model = sd1.encoders[0].model
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda **k: calls.append(k) or forward(**k))
     one, two = conditioned(sd1, "[red|blue]", "[blue:red:2]")
@@ -354,28 +358,28 @@ def test_a_window_of_another_size(tiny_model):
     small = CLIPTokenizer.from_pretrained(tiny_model / "tokenizer", model_max_length=12)
     assert [len(row) for row in rows_of(small, "apple " * 25)] == [10, 10, 5]
     assert count_tokens(small, parse("apple " * 25, STEPS)) == (25, 30)
-    text = TextParts((Tower(small, random_encoder(small, 16, 1)),), "sd1")
+    text = TextEncoders((TextEncoder(small, random_encoder(small, 16, 1)),), "sd1")
     assert conditioned(text, "apple " * 25)[0].contexts[0].shape == (1, 36, 16)
 
 
 def test_padding_is_the_tokenizers_own(xl):
     seen = []
-    for tower in xl.towers:
-        tower.model.get_input_embeddings().register_forward_hook(
+    for encoder in xl.encoders:
+        encoder.model.get_input_embeddings().register_forward_hook(
             lambda module, args, output: seen.append(args[0]), always_call=True
         )
     conditioned(xl, "a", "a")
-    for tower in xl.towers:
-        tower.model.get_input_embeddings()._forward_hooks.clear()
+    for encoder in xl.encoders:
+        encoder.model.get_input_embeddings()._forward_hooks.clear()
     first, second = seen
-    end, mark = xl.towers[0].tokenizer.eos_token_id, xl.towers[1].tokenizer.pad_token_id
+    end, mark = xl.encoders[0].tokenizer.eos_token_id, xl.encoders[1].tokenizer.pad_token_id
     assert first[0, 2:].tolist() == [end] * 75
     assert second[0, 2:].tolist() == [end, *[mark] * 74] and mark != end
 
 
 def test_words_stand_where_their_tokens_are(sd1):
     one, _ = conditioned(sd1, "a (red) xyz BREAK 苹果")
-    assert one.words[0] == (
+    assert one.word_spans[0] == (
         ("a", [1]),
         ("red", [2]),
         ("xyz", [3, 4, 5]),
@@ -383,29 +387,29 @@ def test_words_stand_where_their_tokens_are(sd1):
         ("果", [81, 82, 83]),
     )
     torn, _ = conditioned(sd1, "a " * 74 + "xyz")
-    assert torn.words[0][-1] == ("xyz", [75, 78, 79])
+    assert torn.word_spans[0][-1] == ("xyz", [75, 78, 79])
 
 
 def test_an_embedding_stands_for_its_name(sd1):
-    (tower,) = sd1.towers
-    table = tower.model.get_input_embeddings().weight.detach()
-    red, apple = (tower.tokenizer.convert_tokens_to_ids(f"{w}</w>") for w in ("red", "apple"))
+    (encoder,) = sd1.encoders
+    table = encoder.model.get_input_embeddings().weight.detach()
+    red, apple = (encoder.tokenizer.convert_tokens_to_ids(f"{w}</w>") for w in ("red", "apple"))
     both = Embedding("thing", (table[[red, apple]].clone(),))
     one, two = conditioned(sd1, "a (Thing:1.2), things", "blue-THING", embeddings={"thing": both})
     plain, negative = conditioned(sd1, "a (red apple:1.2), things", "blue-red apple")
     assert torch.equal(one.contexts[0], plain.contexts[0])
     assert torch.equal(two.contexts[0], negative.contexts[0])
-    assert one.words[0][:2] == (("a", [1]), ("thing", [2, 3]))
-    assert not tower.model.get_input_embeddings()._forward_hooks
+    assert one.word_spans[0][:2] == (("a", [1]), ("thing", [2, 3]))
+    assert not encoder.model.get_input_embeddings()._forward_hooks
     parsed = parse("a thing", STEPS)
-    assert count_tokens(tower.tokenizer, parsed, {"thing": both}) == (3, 75)
+    assert count_tokens(encoder.tokenizer, parsed, {"thing": both}) == (3, 75)
 
 
 def test_an_encoder_whose_weights_lie_elsewhere_says_the_same(tokenizer):
     from accelerate import cpu_offload
 
     model = random_encoder(tokenizer, 16, 3)
-    text = TextParts((Tower(tokenizer, model, torch.device("cpu")),), "sd1")
+    text = TextEncoders((TextEncoder(tokenizer, model, torch.device("cpu")),), "sd1")
     options = {"clip_skip": 2, "embeddings": {"x": Embedding("x", (torch.rand(2, 16),))}}
     before, _ = conditioned(text, "a (x:1.2)", **options)
     cpu_offload(model, torch.device("cpu"))
@@ -416,9 +420,9 @@ def test_an_encoder_whose_weights_lie_elsewhere_says_the_same(tokenizer):
 
 def test_an_embedding_of_xl_speaks_to_both_towers(xl):
     vectors = []
-    for tower in xl.towers:
-        number = tower.tokenizer.convert_tokens_to_ids("apple</w>")
-        vectors.append(tower.model.get_input_embeddings().weight.detach()[[number]])
+    for encoder in xl.encoders:
+        number = encoder.tokenizer.convert_tokens_to_ids("apple</w>")
+        vectors.append(encoder.model.get_input_embeddings().weight.detach()[[number]])
     one, _ = conditioned(xl, "a new", embeddings={"new": Embedding("new", tuple(vectors))})
     plain, _ = conditioned(xl, "a apple")
     assert torch.equal(one.contexts[0], plain.contexts[0])
@@ -432,7 +436,7 @@ def test_an_embedding_of_another_width_is_left_as_words(xl, widths, said):
         "apple": Embedding("apple", tuple(torch.ones(2, w) for w in widths)),
         "unused": Embedding("unused", (torch.ones(2, 8),)),
     }
-    one, _, warnings = encode(xl, parse("a apple", 5), parse("", 5), embeddings=embeddings)
+    one, _, warnings = encode_prompts(xl, parse("a apple", 5), parse("", 5), embeddings=embeddings)
     assert warnings == [
         f"The embedding apple has width {said}, this model's text encoder takes 16 and 24; it is"
         " left as plain words."
@@ -446,11 +450,11 @@ def test_an_embedding_of_another_width_is_left_as_words(xl, widths, said):
 def test_an_embedding_stands_in_one_chunk_if_it_fits(sd1, count, lengths):
     embeddings = {"big": Embedding("big", (torch.rand(count, 16),))}
     (part,) = parse("apple " * 70 + "big", STEPS).parts
-    rows = chunks(sd1.towers[0].tokenizer, part.segments, embeddings)
+    rows = chunks(sd1.encoders[0].tokenizer, part.segments, embeddings)
     assert [len(row) for row in rows] == lengths
-    placed = [e.vector for row in rows for e in row if e.embedding]
-    assert placed == list(range(count))
+    vectors = [e.vector for row in rows for e in row if e.embedding]
+    assert vectors == list(range(count))
     one, _ = conditioned(sd1, "apple " * 70 + "big", embeddings=embeddings)
     assert torch.isfinite(one.contexts[0]).all()
     at = [i * 77 + p + 1 for i, row in enumerate(rows) for p, e in enumerate(row) if e.embedding]
-    assert one.words[0][-1] == ("big", at)
+    assert one.word_spans[0][-1] == ("big", at)

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import InputError
-from pipeline.loading import load as checkpoints
+from pipeline.events import Result, Step
+from pipeline.loading.load import load
 from pipeline.options import GenerateOptions
 from pipeline.prompt import resources
 
@@ -33,7 +34,7 @@ def write_lora(path, models, network="unet", scale=0.5):
 
 @pytest.fixture(scope="module")
 def models(pairs):
-    return checkpoints.load(pairs("sd1").file, device="cpu", dtype="fp32")
+    return load(pairs("sd1").file, device="cpu", dtype="fp32")
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_two_users_with_different_loras_do_not_touch_each_other(models, folder):
     while not all(results):
         for i, stream in enumerate(streams):
             event = next(stream, None)
-            results[i] = event if hasattr(event, "images") else results[i]
+            results[i] = event if isinstance(event, Result) else results[i]
     for result, picture in zip(results, alone, strict=True):
         assert torch.equal(result.latents[0], picture)
 
@@ -151,7 +152,7 @@ def test_a_schedule_changes_the_words_at_its_step(models):
         seen[prompt] = [
             (" ".join(event.words), event.clean)
             for event in models.stream(options, words=True)
-            if not hasattr(event, "images")
+            if isinstance(event, Step)
         ]
     apple, cat = "a red apple", "a cat"
     assert [w for w, _ in seen["a [red apple:cat:2]"]] == [apple, apple, cat, cat]
@@ -178,11 +179,11 @@ def test_syntax_errors_are_taken_literally_with_a_hint(models):
 def test_guidance_rescale_keeps_the_deviation():
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-    from pipeline.denoising.denoiser import rescaled
+    from pipeline.denoising.denoiser import rescale_cfg
 
     cond, guided = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8) * 3 + 1
-    full = rescaled(guided, cond, 1.0)
+    full = rescale_cfg(guided, cond, 1.0)
     assert torch.allclose(full.std(), cond.std(), rtol=1e-5)
     for share in (0.0, 0.3, 0.7, 1.0):
         theirs = rescale_noise_cfg(guided, cond, guidance_rescale=share)
-        assert torch.allclose(rescaled(guided, cond, share), theirs, rtol=1e-6, atol=1e-6)
+        assert torch.allclose(rescale_cfg(guided, cond, share), theirs, rtol=1e-6, atol=1e-6)

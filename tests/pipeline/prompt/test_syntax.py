@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.prompt.syntax import BREAK, Lora, Segment, parse, spans
+from pipeline.prompt.syntax import BREAK, LoraTag, Segment, parse, parse_spans
 from pipeline.prompt.tokens import MAX_DEPTH, MAX_HINTS
 from pipeline.prompt.weights import MAX_WEIGHT
 
@@ -144,14 +144,14 @@ BREAKS = {
 }
 
 LORAS = {
-    "<lora:x>": Lora("x", 1.0, 1.0),
-    "<lora:x:0.8>": Lora("x", 0.8, 0.8),
-    "<lora:x:0.5:0.7>": Lora("x", 0.7, 0.5),  # text encoder first
-    "<lora:x:te=0.5>": Lora("x", 0.5, 0.5),
-    "<lora:x:te=0.5:unet=2>": Lora("x", 2.0, 0.5),
-    "<lora:x:0.5:unet=0>": Lora("x", 0.0, 0.5),
-    "<lora: a (b) [c] :-1>": Lora("a (b) [c]", -1.0, -1.0),
-    "<lyco:x:0.8>": Lora("x", 0.8, 0.8),
+    "<lora:x>": LoraTag("x", 1.0, 1.0),
+    "<lora:x:0.8>": LoraTag("x", 0.8, 0.8),
+    "<lora:x:0.5:0.7>": LoraTag("x", 0.7, 0.5),  # text encoder first
+    "<lora:x:te=0.5>": LoraTag("x", 0.5, 0.5),
+    "<lora:x:te=0.5:unet=2>": LoraTag("x", 2.0, 0.5),
+    "<lora:x:0.5:unet=0>": LoraTag("x", 0.0, 0.5),
+    "<lora: a (b) [c] :-1>": LoraTag("a (b) [c]", -1.0, -1.0),
+    "<lyco:x:0.8>": LoraTag("x", 0.8, 0.8),
 }
 
 HINTS = {
@@ -308,10 +308,11 @@ SPANS = {
 @pytest.mark.parametrize("prompt", SPANS)
 def test_spans(prompt):
     found = [
-        f"{s.kind}{'' if s.weight is None else f'{s.weight:g}'} {s.text}" for s in spans(prompt)
+        f"{s.kind}{'' if s.weight is None else f'{s.weight:g}'} {s.text}"
+        for s in parse_spans(prompt)
     ]
     assert "|".join(found) == SPANS[prompt]
-    assert [(s.text, s.kind) for s in spans("[a|b]")] == [
+    assert [(s.text, s.kind) for s in parse_spans("[a|b]")] == [
         ("[", "schedule"),
         ("a", "text"),
         ("|", "schedule"),
@@ -354,7 +355,7 @@ def test_any_prompt_can_be_parsed(prompt, steps):
 @settings(max_examples=300, deadline=None)
 @given(prompts)
 def test_spans_are_the_prompt(prompt):
-    found = spans(prompt)
+    found = parse_spans(prompt)
     assert "".join(s.text for s in found) == prompt
     assert all((s.weight is not None) == (s.kind == "text") for s in found)
 
@@ -363,7 +364,7 @@ def test_spans_are_the_prompt(prompt):
 @given(prompts)
 def test_spans_weigh_as_the_first_step_does(prompt):
     """Where nothing changes from step to step, the text is that of the spans."""
-    found = spans(prompt)
+    found = parse_spans(prompt)
     if any(s.kind == "schedule" for s in found):
         return
     weights = {s.weight for s in found if s.kind == "text"}
@@ -405,4 +406,4 @@ def test_hostile_prompts_end_soon_and_stay_small(number):
     parsed = parse(prompt, 200)
     assert parsed.parts[-1].end == 200 and len(parsed.hints) <= MAX_HINTS + 1
     assert len("".join(s.text for s in parsed.parts[0].segments if s is not BREAK)) <= len(prompt)
-    assert "".join(s.text for s in spans(prompt)) == prompt
+    assert "".join(s.text for s in parse_spans(prompt)) == prompt

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.samplers import Answer, start
+from pipeline.samplers import Answer, make_sampler
 
 SCALED = {
     "beta_start": 0.00085,
@@ -87,8 +87,10 @@ def begin(configs):
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(1, 4, size, size, generator=generator)
         config = configs[prediction]
-        place = dict(zip(("begin", "clean"), first, strict=True))
-        return start(sampler, schedule, config, noise, steps, generator, seed, **place), noise
+        place = dict(zip(("start_step", "clean"), first, strict=True))
+        return make_sampler(
+            sampler, schedule, config, noise, steps, generator, seed, **place
+        ), noise
 
     return function
 

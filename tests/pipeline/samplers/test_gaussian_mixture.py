@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.samplers import Answer, Query, start
+from pipeline.samplers import Answer, Query, make_sampler
 from pipeline.samplers.gaussian_mixture import (
     NOISE,
     Guided,
@@ -148,7 +148,9 @@ def test_four_samplers_end_in_the_data(chance, sampler):
     below, ends = mixture.below(grid), {}
     for steps in (4, 200):
         generator = torch.Generator().manual_seed(int(chance.integers(2**31)))
-        coroutine = start(sampler, "automatic", NOISE, even_noise(count), steps, generator, 0)
+        coroutine = make_sampler(
+            sampler, "automatic", NOISE, even_noise(count), steps, generator, 0
+        )
         ends[steps], queries = drawn(coroutine, mixture.answer)
         assert len(queries) == steps
     far = {steps: distance(x[:, 0], grid, below) for steps, x in ends.items()}
@@ -161,6 +163,8 @@ def test_a_wrong_model_is_noticed(chance):
     """The yardstick of the test above: a model that believes in half the data ends elsewhere."""
     mixture, grid = some(chance), np.linspace(-9, 9, 3601)
     half = lambda q: Answer(0.5 * mixture.answer(q).output)  # noqa: E731
-    coroutine = start("ddim", "automatic", NOISE, even_noise(2000), 200, torch.Generator(), 0)
+    coroutine = make_sampler(
+        "ddim", "automatic", NOISE, even_noise(2000), 200, torch.Generator(), 0
+    )
     x, _ = drawn(coroutine, half)
     assert distance(x[:, 0], grid, mixture.below(grid)) > 5 * luck(2000, grid, mixture.below(grid))

@@ -213,11 +213,11 @@ def test_samplers_follow_k_diffusion(
             return torch.randn(shape, generator=generator)
 
         # In k-diffusion's scale: sigma_max times noise, or unit variance in the UNet's scale.
-        start = noise * (math.sqrt(1 + sigmas[0] ** 2) if sampler == "dpmpp_2m" else sigmas[0])
-        theirs = formula(gaussian.denoised, start.double(), sigmas, fresh)
-        assert (ours - theirs).abs().max() < 2e-5 * start.abs().max(), steps
+        initial = noise * (math.sqrt(1 + sigmas[0] ** 2) if sampler == "dpmpp_2m" else sigmas[0])
+        theirs = formula(gaussian.denoised, initial.double(), sigmas, fresh)
+        assert (ours - theirs).abs().max() < 2e-5 * initial.abs().max(), steps
         first = queries[0]
-        assert torch.allclose(first.x * math.sqrt(1 + first.sigma**2), start, rtol=1e-5, atol=0)
+        assert torch.allclose(first.x * math.sqrt(1 + first.sigma**2), initial, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from pipeline.samplers import (
     SAMPLERS,
     SCHEDULES,
     check_pair,
+    make_sampler,
     sampler_key,
     schedule_key,
     split_name,
-    start,
     unsupported,
 )
 
@@ -164,7 +164,7 @@ def test_a_pair_that_does_not_go_together():
 
 def begin(sampler="euler", schedule="uniform", steps=3, **config):
     noise = torch.zeros(1, 4, 2, 2)
-    return start(sampler, schedule, config, noise, steps, torch.Generator(), 0)
+    return make_sampler(sampler, schedule, config, noise, steps, torch.Generator(), 0)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_nothing_is_printed_whatever_the_configuration_holds(configs):
         f"config = {config!r}\n"
         "for name in SAMPLERS:\n"
         "    x = torch.ones(1, 4, 2, 2)\n"
-        "    sampler = start(name, 'automatic', config, x, 30, torch.Generator(), 0)\n"
+        "    sampler = make_sampler(name, 'automatic', config, x, 30, torch.Generator(), 0)\n"
         "    next(sampler)\n"
         "    try:\n"
         "        while True:\n"

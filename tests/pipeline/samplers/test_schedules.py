@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.samplers import SAMPLERS, SCHEDULES, Answer, start
+from pipeline.samplers import SAMPLERS, SCHEDULES, Answer, make_sampler
 from pipeline.samplers.schedules import FORMULAS
 
 TIMES = np.arange(1000)
@@ -106,7 +106,9 @@ def test_sd_xl_has_a_table_of_its_own(configs, drive):
     config = configs["epsilon"] | {"align_your_steps": "sdxl"}
     noise = torch.zeros(1, 4, 2, 2)
     for steps in (10, 11):
-        coroutine = start("euler", "align_your_steps", config, noise, steps, torch.Generator(), 0)
+        coroutine = make_sampler(
+            "euler", "align_your_steps", config, noise, steps, torch.Generator(), 0
+        )
         _, queries = drive(coroutine, lambda query: Answer(torch.zeros_like(query.x)))
         expected = align_your_steps(steps, SDXL)
         np.testing.assert_allclose([q.sigma for q in queries], expected, rtol=1e-6)

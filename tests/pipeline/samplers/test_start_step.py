@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.samplers import SAMPLERS, SCHEDULES, Answer, begin_at, convergence, start
+from pipeline.samplers import SAMPLERS, SCHEDULES, Answer, convergence, make_sampler, start_step_for
 
 PLACES = [(1, 0), (2, 0), (2, 1), (20, 0), (20, 7), (20, 19), (45, 5)]  # steps, begin
 MEMORYLESS = ["euler", "heun", "dpm2", "ddim", "ddim_cfgpp", "restart"]  # and without fresh noise
@@ -24,7 +24,9 @@ def run(sampler, believe, steps, begin=0, clean=None, schedule="automatic", nois
     generator = torch.Generator().manual_seed(3)
     drawn = torch.randn((1, 2, 4, 4) if clean is None else clean.shape, generator=generator)
     noise = drawn if noise is None else noise
-    way = start(sampler, schedule, config, noise, steps, generator, 3, begin=begin, clean=clean)
+    way = make_sampler(
+        sampler, schedule, config, noise, steps, generator, 3, start_step=begin, clean=clean
+    )
     queries = [next(way)]
     while True:
         q = queries[-1]
@@ -57,10 +59,10 @@ def mixture(size, seed=0):
 
 
 def test_steps_are_counted_as_in_a1111():
-    assert [begin_at(s, 20) for s in (0, 0.3, 0.5, 0.75, 1)] == [19, 13, 9, 4, 0]
-    assert {begin_at(s, 1) for s in np.linspace(0, 1, 11)} == {0}
+    assert [start_step_for(s, 20) for s in (0, 0.3, 0.5, 0.75, 1)] == [19, 13, 9, 4, 0]
+    assert {start_step_for(s, 1) for s in np.linspace(0, 1, 11)} == {0}
     for steps in (2, 7, 150, 1000):
-        found = [begin_at(s, steps) for s in np.linspace(0, 1, 101)]
+        found = [start_step_for(s, steps) for s in np.linspace(0, 1, 101)]
         assert found == sorted(found, reverse=True)
         assert found[0] == steps - 1 and found[-1] == 0
 
@@ -202,5 +204,5 @@ def test_without_a_picture_it_is_text_to_image(sampler):
 
 @pytest.mark.parametrize("begin", [-1, 8, 100])
 def test_a_step_that_is_not_there_is_refused(begin):
-    with pytest.raises(InputError, match=f"begin must be from 0 to 7, not {begin}"):
+    with pytest.raises(InputError, match=f"start_step must be from 0 to 7, not {begin}"):
         run("euler", exact, 8, begin, torch.zeros(1, 2, 4, 4))

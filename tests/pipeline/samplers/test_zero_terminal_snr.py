@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.samplers import SAMPLERS, Answer, convergence, start
+from pipeline.samplers import SAMPLERS, Answer, convergence, make_sampler
 
 ZERO = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
 CASES = [  # steps and what the configuration says besides
@@ -26,7 +26,7 @@ def test_every_pair_ends_finite(drive, sampler):
         for steps, changes in CASES:
             noise = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
             config = convergence.CONFIG | changes
-            coroutine = start(sampler, schedule, config, noise, steps, torch.Generator(), 1)
+            coroutine = make_sampler(sampler, schedule, config, noise, steps, torch.Generator(), 1)
             latents, queries = drive(coroutine, lambda query: Answer(query.x * 0.9))
             assert latents.isfinite().all(), (schedule, steps, changes)
             counted = [q.step for q in queries]
@@ -39,7 +39,7 @@ def test_every_pair_ends_finite(drive, sampler):
 def test_it_begins_with_nothing_but_noise(drive, sampler):
     noise = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(2))
     config = convergence.CONFIG | ZERO
-    coroutine = start(sampler, "uniform", config, noise, 8, torch.Generator(), 2)
+    coroutine = make_sampler(sampler, "uniform", config, noise, 8, torch.Generator(), 2)
     _, queries = drive(coroutine, lambda query: convergence.MIXTURE.answer(query, "v_prediction"))
     first, second = queries[0], next(q for q in queries if q.step == 1)
     assert first.sigma == pytest.approx(4096, rel=1e-6) and float(first.t) == 999

@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from pipeline import load, tasks
-from pipeline.engine import Result
 from pipeline.errors import InputError
+from pipeline.events import Result
 from pipeline.images import lab
 from pipeline.latents.preview import Preview
 from pipeline.metadata import infotext
@@ -157,8 +157,8 @@ def test_the_lightness_is_the_greys_and_nothing_else_moves():
 
 def test_a_preview_that_sees_no_lightness_moves_nothing():
     clean = torch.randn(1, 4, 3, 3)
-    steer = lightness(Preview(torch.zeros(4, 3), torch.zeros(3)), torch.randn(1, 4, 3, 3))
-    assert torch.equal(steer(None, clean), clean)
+    x0_hook = lightness(Preview(torch.zeros(4, 3), torch.zeros(3)), torch.randn(1, 4, 3, 3))
+    assert torch.equal(x0_hook(None, clean), clean)
 
 
 @pytest.mark.parametrize(

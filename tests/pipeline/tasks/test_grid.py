@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline import load
 from pipeline.errors import InputError
 from pipeline.metadata import infotext
-from pipeline.model_cache import Shelf
+from pipeline.model_cache import ModelCache
 from pipeline.model_files import library
 from pipeline.tasks import grid, grid_axes
 
@@ -29,8 +29,8 @@ def models(tiny_model):
     return load(tiny_model)
 
 
-def drawn(models, shelf=None, **fields):
-    *steps, result = grid.stream(models, grid.Options(**(SMALL | fields)), shelf)
+def drawn(models, model_cache=None, **fields):
+    *steps, result = grid.stream(models, grid.Options(**(SMALL | fields)), model_cache)
     return steps, result
 
 
@@ -301,20 +301,20 @@ def test_closing_the_stream_stops_the_work(models):
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch, tiny_model, models):
+def model_cache(tmp_path, monkeypatch, tiny_model, models):
     folder = tmp_path / "models"
     for name in ("one", "two"):
         shutil.copytree(tiny_model, folder / name)
     monkeypatch.setattr(library, "OWN", folder)
     monkeypatch.setattr(library, "EMBEDDED", tmp_path / "none")
-    return Shelf(load(folder / "one"))
+    return ModelCache(load(folder / "one"))
 
 
-def test_models_are_an_axis_where_there_is_a_shelf(shelf):
+def test_models_are_an_axis_where_there_is_a_model_cache(model_cache):
     asked = []
-    get = shelf.get
-    shelf.get = lambda *names: asked.append(names) or get(*names)
-    _, result = drawn(shelf.first, shelf, x="model: TWO, one", y="seed: 1, 2")
+    get = model_cache.get
+    model_cache.get = lambda *names: asked.append(names) or get(*names)
+    _, result = drawn(model_cache.first, model_cache, x="model: TWO, one", y="seed: 1, 2")
     names = [infotext.parse(text)["Model"] for text in result.parameters[1:]]
     assert names == ["two", "one", "two", "one"]
     assert [name for name, _ in asked] == ["one", "one", "two", "two"]  # no model is loaded twice
@@ -328,14 +328,16 @@ def test_models_are_an_axis_where_there_is_a_shelf(shelf):
         ("vae: own, other", "there is no vae 'other' to choose; there is none"),
     ],
 )
-def test_a_model_that_is_not_there_is_told_before_the_first_step(shelf, monkeypatch, axis, words):
-    monkeypatch.setattr(type(shelf.first), "stream", lambda *_, **__: pytest.fail("drawn"))
+def test_a_model_that_is_not_there_is_told_before_the_first_step(
+    model_cache, monkeypatch, axis, words
+):
+    monkeypatch.setattr(type(model_cache.first), "stream", lambda *_, **__: pytest.fail("drawn"))
     with pytest.raises(InputError, match=re.escape(words)):
-        drawn(shelf.first, shelf, x=axis)
+        drawn(model_cache.first, model_cache, x=axis)
 
 
-def test_a_damaged_model_is_told_before_the_first_step(shelf, monkeypatch):
+def test_a_damaged_model_is_told_before_the_first_step(model_cache, monkeypatch):
     (library.OWN / "two" / "unet" / "config.json").write_text("{")
-    monkeypatch.setattr(type(shelf.first), "stream", lambda *_, **__: pytest.fail("drawn"))
+    monkeypatch.setattr(type(model_cache.first), "stream", lambda *_, **__: pytest.fail("drawn"))
     with pytest.raises(InputError, match=r"config\.json"):
-        drawn(shelf.first, shelf, x="model: one, two")
+        drawn(model_cache.first, model_cache, x="model: one, two")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline import load, tasks
-from pipeline.engine import Result
 from pipeline.errors import InputError
-from pipeline.latents.initial_state import encode_picture
+from pipeline.events import Result
+from pipeline.latents.autoencode import encode_picture
 from pipeline.metadata import infotext
 
 KEY = "image_to_image"

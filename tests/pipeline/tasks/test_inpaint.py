@@ -50,7 +50,7 @@ def test_outside_the_mask_every_bit_stays(models, colours, size, area):
 @pytest.mark.parametrize("sampler", [key for key in SAMPLERS if not unsupported(key)])
 def test_latents_outside_stay_with_every_sampler(models, colours, sampler):
     """Before pixels are put back: what the sampler returns is the picture's there."""
-    from pipeline.latents.initial_state import encode_picture
+    from pipeline.latents.autoencode import encode_picture
 
     picture, mask = colours(64, 64), circle((64, 64), (8, 8, 40, 40))
     fields = {"picture": picture, "mask": mask, "prompt": "a red apple", "seed": 2, "cfg": 4}

@@ -28,21 +28,21 @@ def _disc(index: int) -> bytes:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kept_sprites():
+def cached_sprites():
     """The pictures of an archive are decoded once, not anew for each stage of each run."""
     from pipeline.training.emoji import scenes, vae
-    from pipeline.training.upscaler import train as upscaler
+    from pipeline.training.upscaler import crops
 
-    read, kept = scenes.load_sprites, {}
+    read, cache = scenes.load_sprites, {}
 
     def load_sprites(folder, emojis, side):
         key = folder, None if emojis is None else tuple(emojis), side
-        if key not in kept:
-            kept[key] = read(folder, emojis, side)
-        return kept[key].clone()
+        if key not in cache:
+            cache[key] = read(folder, emojis, side)
+        return cache[key].clone()
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (scenes, upscaler, vae):
+        for module in (scenes, crops, vae):
             patch.setattr(module, "load_sprites", load_sprites)
         yield
 
@@ -50,16 +50,16 @@ def kept_sprites():
 @pytest.fixture
 def few_objects(monkeypatch):
     """A vocabulary of four objects a group, for what looks at each of them many times."""
-    from pipeline.training.emoji import scenes
+    from pipeline.training.emoji import vocabulary
 
-    objects = {group: emojis[:4] for group, emojis in scenes.OBJECTS.items()}
-    monkeypatch.setattr(scenes, "OBJECTS", objects)
+    objects = {group: emojis[:4] for group, emojis in vocabulary.OBJECTS.items()}
+    monkeypatch.setattr(vocabulary, "OBJECTS", objects)
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """A folder with the three archives, holding a disc and names for every object."""
-    from pipeline.training.emoji.scenes import OBJECTS
+    from pipeline.training.emoji.vocabulary import OBJECTS
 
     folder = tmp_path_factory.mktemp("data")
     emojis = [e for group in OBJECTS.values() for e in group]
@@ -85,7 +85,7 @@ def tiny_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def vocabulary(tiny_data):
-    from pipeline.training.emoji.scenes import Vocabulary
+    from pipeline.training.emoji.vocabulary import Vocabulary
 
     return Vocabulary.from_packages(tiny_data)
 

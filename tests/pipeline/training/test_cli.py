@@ -16,12 +16,12 @@ def small(few_objects, monkeypatch):
     sample sheets of one caption in few steps."""
     from pipeline.training.emoji import tokenizer, unet, vae
 
-    train, pictures = tokenizer.train, vae.Pictures.__call__
-    asked, draw = unet.asked, unet.draw
+    train, pictures = tokenizer.train, vae.PictureSource.__call__
+    captions, draw = unet.sample_captions, unet.draw_samples
     monkeypatch.setattr(tokenizer, "train", lambda *a: train(*a, captions=500))
-    monkeypatch.setattr(vae.Pictures, "__call__", lambda p, n, g: pictures(p, min(n, 8), g))
-    monkeypatch.setattr(unet, "asked", lambda vocabulary: asked(vocabulary)[:1])
-    monkeypatch.setattr(unet, "draw", lambda *a: draw(*a, steps=3))
+    monkeypatch.setattr(vae.PictureSource, "__call__", lambda p, n, g: pictures(p, min(n, 8), g))
+    monkeypatch.setattr(unet, "sample_captions", lambda vocabulary: captions(vocabulary)[:1])
+    monkeypatch.setattr(unet, "draw_samples", lambda *a: draw(*a, steps=3))
 
 
 def run(capsys, *argv):
@@ -57,17 +57,17 @@ def test_missing_data_that_cannot_be_fetched(capsys, tmp_path, monkeypatch):
 
 def test_data_is_fetched_with_npm_pack(capsys, tmp_path, monkeypatch, tiny_data):
     """A stand-in for npm that does what `npm pack` does: puts the named archives here."""
-    from pipeline.training.emoji import scenes
+    from pipeline.training.emoji import packages
 
     npm = tmp_path / "npm"
     npm.write_text(f"#!/bin/sh\necho $@ > asked\ncp {tiny_data}/*.tgz .\n")
     npm.chmod(0o755)
-    monkeypatch.setattr(scenes.shutil, "which", lambda _: str(npm))
-    scenes.fetch(tmp_path / "data")
+    monkeypatch.setattr(packages.shutil, "which", lambda _: str(npm))
+    packages.fetch(tmp_path / "data")
     asked = (tmp_path / "data" / "asked").read_text()
     assert asked.startswith("pack --silent @lobehub/fluent-emoji-3d cldr-annotations-full")
     (tmp_path / "data" / "asked").unlink()
-    scenes.fetch(tmp_path / "data")  # all there: npm is not asked again
+    packages.fetch(tmp_path / "data")  # all there: npm is not asked again
     assert not (tmp_path / "data" / "asked").exists()
 
 
@@ -103,15 +103,15 @@ def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, s
 def test_all_stages_in_one_command_small_pictures_first(
     capsys, tmp_path, tiny_data, monkeypatch, small
 ):
-    from pipeline.training.emoji import unet
+    from pipeline.training.emoji.latent_pool import LatentPool
 
-    fill, sides = unet.Pool.fill, []
+    fill, sides = LatentPool.fill, []
 
-    def watched(pool, seed):
+    def record(pool, seed):
         fill(pool, seed)
         sides.append((pool.side, pool.latents.shape[-1]))
 
-    monkeypatch.setattr(unet.Pool, "fill", watched)
+    monkeypatch.setattr(LatentPool, "fill", record)
     where = ["--run", tmp_path / "run", "--data", tiny_data, "--device", "cpu"]
     few = ["--steps", 2, "--batch", 4, "--pool", 8, "--model", tmp_path / "model"]
     assert run(capsys, "all", *few, *where)[0] == 0
@@ -152,7 +152,11 @@ def test_choices_are_compared_at_equal_budgets(
 ):
     from pipeline.training.emoji import compare
 
-    for name, few in (("HELD", 8), ("EVERY", 16), ("SINGLE_PLACES", compare.SINGLE_PLACES[:1])):
+    for name, few in (
+        ("HELD_OUT", 8),
+        ("DRAW_EVERY", 16),
+        ("SINGLE_OFFSETS", compare.SINGLE_OFFSETS[:1]),
+    ):
         monkeypatch.setattr(compare, name, few)
     small = {name: replace(choice, batch=4) for name, choice in compare.CHOICES.items()}
     monkeypatch.setattr(compare, "CHOICES", small)

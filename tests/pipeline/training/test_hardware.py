@@ -24,7 +24,7 @@ def test_the_kernels_train_as_pytorch_does(triton_runs, tiny_model):
     for attention, group_norm in (("math", "torch"), ("triton", "triton")):
         unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet").train()
         unet.enable_gradient_checkpointing()
-        hardware.install(unet, "cpu", attention, group_norm)
+        hardware.install_backends(unet, "cpu", attention, group_norm)
         loss = unet(x, torch.tensor([300]), context).sample.square().mean()
         loss.backward()
         seen[attention] = loss.item(), {n: p.grad for n, p in unet.named_parameters()}
@@ -37,9 +37,9 @@ def test_the_kernels_train_as_pytorch_does(triton_runs, tiny_model):
 def test_a_backend_that_cannot_train_here_is_refused(tiny_model):
     unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet")
     with pytest.raises(InputError, match="attention backend xformers cannot run here"):
-        hardware.install(unet, "cpu", "xformers", "auto")
+        hardware.install_backends(unet, "cpu", "xformers", "auto")
     with pytest.raises(InputError, match="no GroupNorm backend 'tritn'"):
-        hardware.install(unet, "cpu", "auto", "tritn")
+        hardware.install_backends(unet, "cpu", "auto", "tritn")
 
 
 def test_a_kernel_that_fails_backward_is_found_before_the_training(
@@ -50,15 +50,15 @@ def test_a_kernel_that_fails_backward_is_found_before_the_training(
     def broken(*_):
         raise RuntimeError("misaligned address\nmore")
 
-    monkeypatch.setattr(failures, "FAILED", {})
-    monkeypatch.setattr(backends, "FAILED", failures.FAILED)
-    monkeypatch.setattr(attention, "_backward_kernels", broken)
+    monkeypatch.setattr(failures, "BLACKLIST", {})
+    monkeypatch.setattr(backends, "BLACKLIST", failures.BLACKLIST)
+    monkeypatch.setattr(attention, "launch_backward", broken)
     monkeypatch.setattr(backends, "order", lambda *_: ("triton", "math"))
     unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet")
     with pytest.raises(InputError, match=r"backend triton failed at .* misaligned address"):
-        hardware.install(unet, "cpu", "triton", "torch")
-    failures.FAILED.clear()
-    found = hardware._first(
+        hardware.install_backends(unet, "cpu", "triton", "torch")
+    failures.BLACKLIST.clear()
+    found = hardware.find_trainable(
         "attention", "auto", torch.device("cpu"), torch.float32, None, hardware._try_attention
     )
     assert found == "math" and "is not used again" in caplog.text

@@ -114,18 +114,20 @@ FORKS = """
     import pipeline.training.cli
     from pipeline.__main__ import main
     from pipeline.training import loop
-    from pipeline.training.emoji import scenes as data, vae
+    from pipeline.training.emoji import scenes, sprites, vae
+    from pipeline.training.emoji.vocabulary import Vocabulary
     folder, archives, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
     argv = ["train", "vae", "--run", folder, "--data", archives, "--batch", "1", "--steps", "STEPS",
             "--checkpoint-steps", "1", "--device", "cpu"]
     random.seed(int(sys.argv[4]))
-    emojis = [t.emoji for t in data.Vocabulary.from_packages(Path(archives)).things]
-    read = data.load_sprites
-    kept = {side: read(Path(archives), emojis, side) for side in (data.SINGLE, data.PAIR)}
-    kept[data.SIZE] = read(Path(archives), None, data.SIZE)
-    data.load_sprites = vae.load_sprites = lambda folder, emojis, side: kept[side].clone()
-    pictures = vae.Pictures.__call__  # few for the sample sheet of every checkpoint
-    vae.Pictures.__call__ = lambda self, count, generator: pictures(self, min(count, 4), generator)
+    emojis = [o.emoji for o in Vocabulary.from_packages(Path(archives)).objects]
+    read = sprites.load_sprites
+    sides = (scenes.SINGLE_SIDE, scenes.PAIR_SIDE)
+    cache = {side: read(Path(archives), emojis, side) for side in sides}
+    cache[scenes.SIZE] = read(Path(archives), None, scenes.SIZE)
+    scenes.load_sprites = vae.load_sprites = lambda folder, emojis, side: cache[side].clone()
+    pictures = vae.PictureSource.__call__  # few for the sample sheet of every checkpoint
+    vae.PictureSource.__call__ = lambda self, count, g: pictures(self, min(count, 4), g)
     def train(resume):
         child = os.fork()
         if child == 0:

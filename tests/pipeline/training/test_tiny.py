@@ -13,7 +13,7 @@ STEPS = 80
 
 
 @pytest.fixture(scope="module")
-def looks():
+def snapshots():
     return list(tiny.train(steps=STEPS, seed=3, every=40))
 
 
@@ -22,25 +22,25 @@ def test_it_has_about_a_hundred_thousand_parameters():
     assert 80_000 <= count <= 120_000
 
 
-def test_its_samples_come_closer_to_the_data(looks):
+def test_its_samples_come_closer_to_the_data(snapshots):
     """By the energy distance to pictures that it never saw; and the loss falls."""
-    distances = [look.distance for look in looks]
-    assert [look.step for look in looks] == [0, 40, 80]
+    distances = [s.distance for s in snapshots]
+    assert [s.step for s in snapshots] == [0, 40, 80]
     assert distances[-1] < 0.6 * distances[0]
-    fresh = tiny.pictures(torch.arange(200) % 4, torch.Generator().manual_seed(99))
-    assert tiny.energy_distance(looks[-1].samples, fresh) < 0.6 * tiny.energy_distance(
-        looks[0].samples, fresh
+    fresh = tiny.draw_shapes(torch.arange(200) % 4, torch.Generator().manual_seed(99))
+    assert tiny.energy_distance(snapshots[-1].samples, fresh) < 0.6 * tiny.energy_distance(
+        snapshots[0].samples, fresh
     )
-    assert len(looks[-1].losses) == STEPS // 20
-    assert looks[-1].losses[-1] < 0.8 * looks[-1].losses[0]
+    assert len(snapshots[-1].losses) == STEPS // 20
+    assert snapshots[-1].losses[-1] < 0.8 * snapshots[-1].losses[0]
 
 
-def test_a_seed_and_a_number_of_steps_give_the_same(looks):
+def test_a_seed_and_a_number_of_steps_give_the_same(snapshots):
     *_, again = tiny.train(steps=40, seed=3, every=40)
-    assert torch.equal(again.samples, looks[1].samples)
-    assert again.losses == looks[1].losses
+    assert torch.equal(again.samples, snapshots[1].samples)
+    assert again.losses == snapshots[1].losses
     *_, other = tiny.train(steps=2, seed=4, every=2)
-    assert not torch.equal(other.samples, looks[0].samples)
+    assert not torch.equal(other.samples, snapshots[0].samples)
 
 
 def test_the_energy_distance_is_its_formula():
@@ -61,14 +61,14 @@ def test_the_energy_distance_is_its_formula():
 
 def test_equal_distributions_are_near_and_noise_is_far():
     shapes = torch.arange(400) % 4
-    one, two = (tiny.pictures(shapes, torch.Generator().manual_seed(s)) for s in (1, 2))
+    one, two = (tiny.draw_shapes(shapes, torch.Generator().manual_seed(s)) for s in (1, 2))
     noise = torch.randn(one.shape)
     assert abs(tiny.energy_distance(one, two)) < 0.05 * tiny.energy_distance(one, noise)
 
 
 @pytest.mark.parametrize("shape", range(len(tiny.SHAPES)))
 def test_pictures_show_their_shape(shape):
-    drawn = tiny.pictures(torch.full((64,), shape), torch.Generator().manual_seed(0))
+    drawn = tiny.draw_shapes(torch.full((64,), shape), torch.Generator().manual_seed(0))
     assert drawn.shape == (64, 3, 16, 16)
     assert drawn.abs().max() <= 1
     ground = drawn[:, :, :1, :1]
@@ -81,23 +81,23 @@ def test_pictures_show_their_shape(shape):
 
 def test_a_network_that_sees_the_picture_draws_it():
     """Sampling is right where the network is: it returns what a perfect one believes in."""
-    truth = tiny.pictures(torch.arange(4), torch.Generator().manual_seed(1))
+    truth = tiny.draw_shapes(torch.arange(4), torch.Generator().manual_seed(1))
     drawn = tiny.sample(lambda x, angle, shape: truth, torch.arange(4), torch.Generator())
     assert torch.allclose(drawn, truth, atol=1e-5)
 
 
 def test_the_mixture_keeps_its_size():
     x0, eps = torch.randn(64, 3, 16, 16), torch.randn(64, 3, 16, 16)
-    mixed = tiny.noised(x0, eps, torch.rand(64) * math.pi / 2)
+    mixed = tiny.add_noise(x0, eps, torch.rand(64) * math.pi / 2)
     assert float(mixed.square().mean()) == pytest.approx(1, abs=0.05)
     angles = torch.tensor([0.0, math.pi / 2])
-    assert torch.allclose(tiny.noised(x0[:2], eps[:2], angles)[0], x0[0])
-    assert torch.allclose(tiny.noised(x0[:2], eps[:2], angles)[1], eps[1], atol=1e-6)
+    assert torch.allclose(tiny.add_noise(x0[:2], eps[:2], angles)[0], x0[0])
+    assert torch.allclose(tiny.add_noise(x0[:2], eps[:2], angles)[1], eps[1], atol=1e-6)
 
 
-def test_the_sheet_has_a_row_for_each_shape(looks):
-    sheet = tiny.sheet(looks[-1].samples)
-    assert sheet.size == (16 * tiny.EACH, 16 * len(tiny.SHAPES))
-    last = looks[-1].samples[-1]
+def test_the_sheet_has_a_row_for_each_shape(snapshots):
+    sheet = tiny.make_sheet(snapshots[-1].samples)
+    assert sheet.size == (16 * tiny.SAMPLES_PER_SHAPE, 16 * len(tiny.SHAPES))
+    last = snapshots[-1].samples[-1]
     pixel = tuple(round((float(v) + 1) * 127.5) for v in last[:, 15, 15])
-    assert sheet.getpixel((16 * tiny.EACH - 1, 63)) == pytest.approx(pixel, abs=1)
+    assert sheet.getpixel((16 * tiny.SAMPLES_PER_SHAPE - 1, 63)) == pytest.approx(pixel, abs=1)

@@ -23,12 +23,12 @@ def test_the_table_counts_what_it_says(tiny_model, tiny_data, tmp_path, monkeypa
     models = load(tiny_model, device="cpu")
     made = []
 
-    def coloured(models, grey, prompt, seed, options):
+    def colorize(models, grey, prompt, seed, options):
         made.append((prompt, options))
         return grey if seed % 2 else Image.new("RGB", grey.size, (1, 2, 3))
 
-    real, colorize_one = evaluate_colorize._coloured, coloured
-    monkeypatch.setattr(evaluate_colorize, "_coloured", colorize_one)
+    real = evaluate_colorize._colorize
+    monkeypatch.setattr(evaluate_colorize, "_colorize", colorize)
     table = evaluate_colorize.evaluate(models, tiny_data, count=4, progress=False, steps=2)
     assert len(made) == 3 * (4 + 2) and {str(o) for _, o in made} == {"{'steps': 2}"}
     assert [p for p, _ in made].count("") == 6
@@ -36,18 +36,18 @@ def test_the_table_counts_what_it_says(tiny_model, tiny_data, tmp_path, monkeypa
         for row in table[kind].values():
             assert row["scenes"] == count and 0 <= row["closer"] <= 0.5
             assert row["grey_ciede2000"] > 0 and row["grey_cie76"] > 0
-    monkeypatch.setattr(evaluate_colorize, "_coloured", real)
+    monkeypatch.setattr(evaluate_colorize, "_colorize", real)
     sheet = tmp_path / "sheet.png"
     table = evaluate_colorize.evaluate(
         models, tiny_data, count=2, progress=False, sheet=sheet, steps=1, width=64, height=64
     )
     assert Image.open(sheet).size == (6 * 128, 2 * 128)
-    text = evaluate_colorize.markdown(table)
+    text = evaluate_colorize.to_markdown(table)
     assert f"{table['one']['zh']['ciede2000']:.1f}" in text and text.count("\n") == 7
 
 
 def test_scenes_left_grey_are_no_closer(tiny_model, tiny_data, monkeypatch):
-    monkeypatch.setattr(evaluate_colorize, "_coloured", lambda models, grey, *rest: grey)
+    monkeypatch.setattr(evaluate_colorize, "_colorize", lambda models, grey, *rest: grey)
     models = load(tiny_model, device="cpu")
     table = evaluate_colorize.evaluate(models, tiny_data, count=2, progress=False)
     row = table["one"]["en"]

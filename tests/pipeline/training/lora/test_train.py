@@ -14,7 +14,7 @@ from safetensors import safe_open
 from pipeline import load
 from pipeline.__main__ import main
 from pipeline.errors import InputError
-from pipeline.lora.reading import read
+from pipeline.lora.reading import read_lora
 from pipeline.model_files import library
 from pipeline.training import loop
 from pipeline.training.lora import data as lora_data
@@ -45,7 +45,7 @@ def dots(count: int = 3) -> list[Image.Image]:
     return made
 
 
-def asked(**more) -> lora.LoraOptions:
+def make_options(**more) -> lora.LoraOptions:
     few = {"steps": 4, "batch": 2, "rank": 3, "rate": 1e-3, "layers": "all"}
     few |= {"images": dots(), "name": "zog", "prompt": "a red apple"}
     return lora.LoraOptions(**few | more)
@@ -68,8 +68,8 @@ def answer(models, latents=None) -> torch.Tensor:
     """The UNet's output for fixed random input, in the shape that this model's UNet takes."""
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(1, 4, 8, 8, generator=generator)
-    context, pooled = lora_data.hear(models, ["a blue apple"])["a blue apple"]
-    more = lora_data.conditions(pooled, 64, 64, models.device, torch.float32)
+    context, pooled = lora_data.encode_captions(models, ["a blue apple"])["a blue apple"]
+    more = lora_data.added_cond_kwargs(pooled, 64, 64, models.device, torch.float32)
     with torch.no_grad():
         return models.unet(x, 500, encoder_hidden_states=context, **more).sample
 
@@ -78,7 +78,7 @@ def answer(models, latents=None) -> torch.Tensor:
 
 
 def test_progress_then_files_that_change_what_is_drawn(tiny):
-    events = run(tiny, asked(previews=2))
+    events = run(tiny, make_options(previews=2))
     *steps, end = events
     assert [e.step for e in steps] == [1, 2, 3, 4] and steps[0].total == 4
     assert [e.preview is not None for e in steps] == [False, True, False, True]
@@ -86,7 +86,7 @@ def test_progress_then_files_that_change_what_is_drawn(tiny):
     assert [p.size for p in previews] == [(64, 64)] * 2
     assert list(previews[1].getdata()) == list(steps[-1].preview.getdata())
     assert end.path == Path("models/lora/zog.safetensors") and end.steps == 4
-    assert library.named("lora")["zog"].path == end.path
+    assert library.find_entries("lora")["zog"].path == end.path
     rows = list(csv.DictReader(Path("runs/lora/zog/log.csv").read_text().splitlines()))
     assert [r["step"] for r in rows] == ["4"]
     bare = tiny.generate(prompt="a red apple", seed=1).images[0]
@@ -102,7 +102,7 @@ def test_the_serving_model_is_untouched(tiny):
     before = answer(tiny)
     weights = {k: v.clone() for k, v in tiny.unet.state_dict().items()}
     processor = tiny.backends.processor
-    run(tiny, asked(previews=1, prior_prompt="a apple", prior_count=1))
+    run(tiny, make_options(previews=1, prior_prompt="a apple", prior_count=1))
     assert torch.equal(answer(tiny), before)
     assert all(torch.equal(v, weights[k]) for k, v in tiny.unet.state_dict().items())
     assert not any(p.requires_grad and p.grad is not None for p in tiny.unet.parameters())
@@ -111,13 +111,13 @@ def test_the_serving_model_is_untouched(tiny):
 
 
 def test_stopped_and_resumed_is_an_unbroken_run_to_the_bit(tiny):
-    run(tiny, asked(name="whole", steps=6, checkpoint_steps=4))
-    events = lora.train(tiny, asked(name="parts", steps=6))
+    run(tiny, make_options(name="whole", steps=6, checkpoint_steps=4))
+    events = lora.train(tiny, make_options(name="parts", steps=6))
     for event in events:
         if event.step == 3:
             events.close()  # between two steps
     assert not Path("models/lora/parts.safetensors").exists()
-    *steps, end = run(tiny, asked(name="parts", steps=6, resume=True))
+    *steps, end = run(tiny, make_options(name="parts", steps=6, resume=True))
     assert [e.step for e in steps] == [4, 5, 6]
     whole, parts = newest("runs/lora/whole"), newest("runs/lora/parts")
     assert whole.keys() == parts.keys() and any(k.startswith("optimizer.") for k in whole)
@@ -126,26 +126,26 @@ def test_stopped_and_resumed_is_an_unbroken_run_to_the_bit(tiny):
     other = tensors(Path("models/lora/whole.safetensors"))
     assert all(torch.equal(made[k], other[k]) for k in other) and made.keys() == other.keys()
     # A finished run goes on too, with more steps.
-    assert run(tiny, asked(name="parts", steps=7, resume=True))[-1].steps == 7
+    assert run(tiny, make_options(name="parts", steps=7, resume=True))[-1].steps == 7
 
 
 def test_minutes_end_it_with_a_file(tiny, monkeypatch):
     clock = iter(range(0, 10**6, 20))
     monkeypatch.setattr(lora.time, "monotonic", lambda: next(clock))
-    end = run(tiny, asked(steps=500, minutes=3))[-1]
+    end = run(tiny, make_options(steps=500, minutes=3))[-1]
     assert 1 <= end.steps < 10 and end.path.exists()
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
 def test_every_family_learns_and_both_namings_are_the_same(pairs, family):
     models = load(pairs(family).folder, device="cpu")
-    options = asked(size=64, layers="blocks", alpha=6.0, rate=1e-2)
+    options = make_options(size=64, layers="blocks", alpha=6.0, rate=1e-2)
     end = run(models, options)[-1]
     bare, outputs = answer(models), []
     for path in (end.path, end.other):
-        fitted = models.adapters.fit(read(path))
+        fitted = models.adapters.fit(read_lora(path))
         models.adapters.install(((fitted, 1.0, 1.0),))
-        context_free = answer_worn(models, fitted)
+        context_free = answer_with_lora(models, fitted)
         outputs.append(context_free)
     models.adapters.install(())
     assert (outputs[0] - bare).abs().max() > 1e-3
@@ -155,12 +155,12 @@ def test_every_family_learns_and_both_namings_are_the_same(pairs, family):
     assert ("lora_unet_input_blocks" in " ".join(names)) == (family == "xl")
 
 
-def answer_worn(models, fitted) -> torch.Tensor:
+def answer_with_lora(models, fitted) -> torch.Tensor:
     """`answer`, whose look-up of the words takes LoRAs off."""
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(1, 4, 8, 8, generator=generator)
-    context, pooled = lora_data.hear(models, ["a blue apple"])["a blue apple"]
-    more = lora_data.conditions(pooled, 64, 64, models.device, torch.float32)
+    context, pooled = lora_data.encode_captions(models, ["a blue apple"])["a blue apple"]
+    more = lora_data.added_cond_kwargs(pooled, 64, 64, models.device, torch.float32)
     models.adapters.install(((fitted, 1.0, 1.0),))
     with torch.no_grad():
         return models.unet(x, 500, encoder_hidden_states=context, **more).sample
@@ -170,11 +170,11 @@ def test_the_loss_is_that_of_the_checkpoints_own_prediction(pairs):
     """Against the formulas written out: velocity for SD 2.x, noise weighted by min-SNR-5 else."""
     for family in ("sd1", "sd2"):
         models = load(pairs(family).folder, device="cpu")
-        options = lora.settled(models, asked(size=64, name=family))
-        own, _ = lora_data.examples(options.images, options.prompt, 64)
-        material = lora_data.lesson(models, own, [], 64, False)
-        learner, _ = lora._learner(models, options, material, "")
-        loss = learner.step_fn(loop.step_generator(0, 0), 0)["loss"]
+        options = lora.resolve_options(models, make_options(size=64, name=family))
+        own, _ = lora_data.read_examples(options.images, options.prompt, 64)
+        dataset = lora_data.encode_dataset(models, own, [], 64, False)
+        trainer, _ = lora.make_trainer(models, options, dataset, "")
+        loss = trainer.step_fn(loop.step_generator(0, 0), 0)["loss"]
 
         generator = loop.step_generator(0, 0)
         rows = torch.randint(3, (2,), generator=generator)
@@ -183,10 +183,10 @@ def test_the_loss_is_that_of_the_checkpoints_own_prediction(pairs):
         noise = torch.randn(2, 4, 8, 8, generator=generator)
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         abar = (1 - betas).cumprod(0).float()[t].view(-1, 1, 1, 1)
-        clean = material.latents[rows]
+        clean = dataset.latents[rows]
         x = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         with torch.no_grad():
-            out = models.unet(x, t, encoder_hidden_states=material.contexts[rows]).sample
+            out = models.unet(x, t, encoder_hidden_states=dataset.contexts[rows]).sample
         snr = (abar / (1 - abar)).flatten()
         wanted, weight = noise, snr.clamp(max=5) / snr
         if family == "sd2":
@@ -199,21 +199,23 @@ def test_diffusers_and_peft_give_the_same_output(tiny, tiny_model):
     pytest.importorskip("peft")
     from diffusers import StableDiffusionPipeline
 
-    end = run(tiny, asked(alpha=5.0, rate=1e-2))[-1]
+    end = run(tiny, make_options(alpha=5.0, rate=1e-2))[-1]
     bare = answer(tiny)
-    ours = answer_worn(tiny, tiny.adapters.fit(read(end.path)))
+    ours = answer_with_lora(tiny, tiny.adapters.fit(read_lora(end.path)))
     tiny.adapters.install(())
     for path in (end.path, end.other):
         pipe = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
         if path == end.other:  # diffusers knows kohya's names of attention layers alone
-            small = run(tiny, asked(name="small", alpha=5.0, rate=1e-2, layers="attention"))[-1]
+            small = run(tiny, make_options(name="small", alpha=5.0, rate=1e-2, layers="attention"))[
+                -1
+            ]
             path = small.other
-            ours = answer_worn(tiny, tiny.adapters.fit(read(path)))
+            ours = answer_with_lora(tiny, tiny.adapters.fit(read_lora(path)))
             tiny.adapters.install(())
         pipe.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)
         generator = torch.Generator().manual_seed(5)
         x = torch.randn(1, 4, 8, 8, generator=generator)
-        context, _ = lora_data.hear(tiny, ["a blue apple"])["a blue apple"]
+        context, _ = lora_data.encode_captions(tiny, ["a blue apple"])["a blue apple"]
         with torch.no_grad():
             theirs = pipe.unet(x, 500, encoder_hidden_states=context).sample
         assert (ours - bare).abs().max() > 1e-3
@@ -221,7 +223,7 @@ def test_diffusers_and_peft_give_the_same_output(tiny, tiny_model):
 
 
 def test_the_header_says_what_a1111_shows(tiny):
-    end = run(tiny, asked(alpha=6.0, steps=2))[-1]
+    end = run(tiny, make_options(alpha=6.0, steps=2))[-1]
     for path in (end.path, end.other):
         with safe_open(path, "pt") as file:
             said = file.metadata()
@@ -232,22 +234,22 @@ def test_the_header_says_what_a1111_shows(tiny):
 
 
 def test_kohya_may_be_the_naming_asked_for(tiny):
-    end = run(tiny, asked(naming="kohya", steps=1))[-1]
+    end = run(tiny, make_options(naming="kohya", steps=1))[-1]
     assert all(k.startswith("lora_unet_") for k in tensors(end.path))
     assert end.other.name == "zog-peft.safetensors"
     assert tiny.generate(prompt="a <lora:zog:0.8>", seed=1, steps=1).warnings == ()
 
 
 def test_class_pictures_are_drawn_once_and_learned(tiny, monkeypatch):
-    options = asked(prior_prompt="a blue apple", prior_count=2, steps=2)
+    options = make_options(prior_prompt="a blue apple", prior_count=2, steps=2)
     seen = []
-    batch = lora_data.Lesson.batch
+    batch = lora_data.LoraDataset.batch
 
-    def watched(lesson, count, *rest):
-        seen.append((lesson.classes, *[len(x) for x in batch(lesson, count, *rest)[:2]]))
-        return batch(lesson, count, *rest)
+    def record(dataset, count, *rest):
+        seen.append((dataset.classes, *[len(x) for x in batch(dataset, count, *rest)[:2]]))
+        return batch(dataset, count, *rest)
 
-    monkeypatch.setattr(lora_data.Lesson, "batch", watched)
+    monkeypatch.setattr(lora_data.LoraDataset, "batch", record)
     events = run(tiny, options)
     assert [e.loss is None for e in events[:-1]] == [True, True, False, False]
     assert seen == [(2, 4, 4)] * 2  # as many of the class as of the character
@@ -261,9 +263,9 @@ def test_class_pictures_are_drawn_once_and_learned(tiny, monkeypatch):
 
 def test_a_batch_with_classes_takes_half_of_each():
     latents = torch.arange(7.0).view(7, 1, 1, 1)
-    material = lora_data.Lesson(latents, latents.view(7, 1, 1), None, 64, classes=4)
+    dataset = lora_data.LoraDataset(latents, latents.view(7, 1, 1), None, 64, classes=4)
     generator = torch.Generator().manual_seed(0)
-    rows = torch.cat([material.batch(3, generator, "cpu")[0] for _ in range(40)])
+    rows = torch.cat([dataset.batch(3, generator, "cpu")[0] for _ in range(40)])
     rows = rows.view(40, 6)
     assert set(rows[:, :3].flatten().tolist()) == {0, 1, 2}
     assert set(rows[:, 3:].flatten().tolist()) == {3, 4, 5, 6}
@@ -271,10 +273,10 @@ def test_a_batch_with_classes_takes_half_of_each():
 
 def test_a_share_of_the_captions_is_empty():
     said = torch.ones(5, 2, 3)
-    silence = torch.zeros(1, 2, 3), torch.zeros(1, 6)
-    material = lora_data.Lesson(torch.ones(5, 1, 1, 1), said, torch.ones(5, 6), 64, silence=silence)
+    empty = torch.zeros(1, 2, 3), torch.zeros(1, 6)
+    dataset = lora_data.LoraDataset(torch.ones(5, 1, 1, 1), said, torch.ones(5, 6), 64, empty=empty)
     generator = torch.Generator().manual_seed(0)
-    _, contexts, more = material.batch(1000, generator, "cpu", 0.3)
+    _, contexts, more = dataset.batch(1000, generator, "cpu", 0.3)
     mute = (contexts == 0).all(2).all(1)
     assert 0.25 < mute.float().mean() < 0.35 and contexts[~mute].min() == 1
     assert torch.equal(more["added_cond_kwargs"]["text_embeds"].sum(1) == 0, mute)
@@ -285,23 +287,23 @@ def test_captions_mirrors_and_long_prompts(tiny, tmp_path):
     for i, picture in enumerate(dots(2)):
         picture.save(tmp_path / f"{i}.png")
     (tmp_path / "1.txt").write_text("a  blue\napple " + "red " * 90)
-    own, _ = lora_data.examples(lora_data.pictures_in(tmp_path), "a red apple", 64)
+    own, _ = lora_data.read_examples(lora_data.pictures_in(tmp_path), "a red apple", 64)
     assert own[0].caption == "a red apple" and own[1].caption.startswith("a blue apple red red")
-    material = lora_data.lesson(tiny, own, own[:1], 64, flip=True)
-    assert material.latents.shape == (6, 4, 8, 8) and material.classes == 2
-    assert material.contexts.shape == (6, 154, 32)  # the short one is filled up
-    assert torch.equal(material.contexts[0], material.contexts[4])
-    assert torch.equal(material.latents[0], material.latents[4])
-    assert not torch.allclose(material.latents[0], material.latents[2])  # mirrored
+    dataset = lora_data.encode_dataset(tiny, own, own[:1], 64, flip=True)
+    assert dataset.latents.shape == (6, 4, 8, 8) and dataset.classes == 2
+    assert dataset.contexts.shape == (6, 154, 32)  # the short one is filled up
+    assert torch.equal(dataset.contexts[0], dataset.contexts[4])
+    assert torch.equal(dataset.latents[0], dataset.latents[4])
+    assert not torch.allclose(dataset.latents[0], dataset.latents[2])  # mirrored
 
 
 def test_the_background_is_named_for_a_model_that_knows_it():
     plain = [lora_data.Example(Image.new("RGB", (64, 64), c), "zog") for c in ("blue", "black")]
     noisy = lora_data.Example(Image.effect_noise((64, 64), 200).convert("RGB"), "zog")
     own = lora_data.Example(plain[0].picture, "zog asleep")
-    named = [e.caption for e in lora_data.with_backgrounds([*plain, noisy, own], "zog")]
+    named = [e.caption for e in lora_data.add_backgrounds([*plain, noisy, own], "zog")]
     assert named == ["zog on a blue background", "zog on a black background", "zog", "zog asleep"]
-    assert lora_data.with_backgrounds(plain, "zog, red background") == plain
+    assert lora_data.add_backgrounds(plain, "zog, red background") == plain
 
 
 @pytest.mark.parametrize("layers", LAYERS)
@@ -340,10 +342,10 @@ BAD = {
 def test_bad_input_is_one_sentence_and_nothing_is_written(tiny, name):
     given, sentence = BAD[name]
     if sentence is None:
-        run(tiny, asked(steps=1))
+        run(tiny, make_options(steps=1))
         given, sentence = given | {"name": "second"}, "A LoRA learns on the bare model"
     with pytest.raises(InputError) as error:
-        run(tiny, asked(**given))
+        run(tiny, make_options(**given))
     assert sentence in str(error.value) and "\n" not in str(error.value)
     assert not Path("models/lora/second.safetensors").exists()
     assert name == "lora" or not Path("runs").exists()
@@ -359,39 +361,39 @@ def test_broken_pictures_are_left_out_and_named(tiny, tmp_path):
         lora_data.pictures_in(folder / "none")
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
     with pytest.raises(InputError, match=r"There is no picture to learn from: .*bad\.png"):
-        run(tiny, asked(images=lora_data.pictures_in(folder)))
+        run(tiny, make_options(images=lora_data.pictures_in(folder)))
     dots()[0].save(folder / "good.png")
-    end = run(tiny, asked(images=lora_data.pictures_in(folder), steps=1))[-1]
+    end = run(tiny, make_options(images=lora_data.pictures_in(folder), steps=1))[-1]
     assert "bad.png" in end.notes[0] and end.notes[0].endswith("It is left out.")
     assert end.notes[1].startswith("One picture teaches that picture")
 
 
 def test_a_name_that_is_taken(tiny):
-    run(tiny, asked(steps=1))
+    run(tiny, make_options(steps=1))
     with pytest.raises(InputError, match="runs/lora/zog holds a run; resume it, or choose"):
-        run(tiny, asked(steps=2))
+        run(tiny, make_options(steps=2))
     Path("runs").rename("gone")
     for resume in (False, True):  # nothing to go on from: the file is not overwritten
         with pytest.raises(InputError, match=r"zog\.safetensors is there; choose another name"):
-            run(tiny, asked(steps=2, resume=resume))
+            run(tiny, make_options(steps=2, resume=resume))
 
 
 def test_other_settings_or_pictures_are_not_resumed(tiny):
-    run(tiny, asked(steps=1))
+    run(tiny, make_options(steps=1))
     with pytest.raises(InputError, match="rank: 3 there, 4 now"):
-        run(tiny, asked(steps=2, resume=True, rank=4))
+        run(tiny, make_options(steps=2, resume=True, rank=4))
     with pytest.raises(InputError, match="pictures"):
-        run(tiny, asked(steps=2, resume=True, images=dots(2)))
+        run(tiny, make_options(steps=2, resume=True, images=dots(2)))
 
 
 def test_a_model_that_cannot_be_trained(tiny, tiny_model):
     with pytest.raises(InputError, match="loaded for little memory"):
         hooked = replace(tiny, unet=torch.nn.Linear(1, 1))
         hooked.unet._hf_hook = True
-        run(hooked, asked())
+        run(hooked, make_options())
     odd = replace(tiny, scheduler_config=tiny.scheduler_config | {"prediction_type": "sample"})
     with pytest.raises(InputError, match="predicts sample"):
-        run(odd, asked())
+        run(odd, make_options())
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tiny, monkeypatch):
@@ -406,10 +408,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(tiny, monkeypatch):
 
     monkeypatch.setattr(loop, "save_file", full)
     with pytest.raises(InputError, match=r"No space left .*checkpoint-00000002\S* stays"):
-        run(tiny, asked(checkpoint_steps=2))
+        run(tiny, make_options(checkpoint_steps=2))
     assert not list(Path("runs/lora/zog").glob(".*")) and not Path("models").exists()
     monkeypatch.setattr(loop, "save_file", save_file)
-    assert run(tiny, asked(resume=True))[0].step == 3
+    assert run(tiny, make_options(resume=True))[0].step == 3
 
 
 def test_a_full_disk_at_the_file_itself(tiny, monkeypatch):
@@ -419,17 +421,17 @@ def test_a_full_disk_at_the_file_itself(tiny, monkeypatch):
     save = lora_files.save
     monkeypatch.setattr(lora_files, "save", full)
     with pytest.raises(InputError, match=r"Cannot write .*: No space left on device\."):
-        run(tiny, asked(steps=2))
+        run(tiny, make_options(steps=2))
     assert not list(Path().glob("models/**/*.*")) and not list(Path("runs/lora/zog").glob(".*"))
     monkeypatch.setattr(lora_files, "save", save)
-    assert run(tiny, asked(steps=2, resume=True))[-1].path.exists()
+    assert run(tiny, make_options(steps=2, resume=True))[-1].path.exists()
 
 
 def test_a_loss_that_is_not_finite_ends_it_and_is_not_saved(tiny, monkeypatch):
     nan = torch.tensor(float("nan"), requires_grad=True)
-    monkeypatch.setattr(lora, "velocity_loss", lambda *_, **__: nan * 1)
+    monkeypatch.setattr(lora, "denoising_loss", lambda *_, **__: nan * 1)
     with pytest.raises(InputError, match=r"went astray at step 1: .* choose a lower rate"):
-        run(tiny, asked())
+        run(tiny, make_options())
     assert not list(Path().glob("**/*.safetensors"))
 
 

@@ -1,0 +1,97 @@
+"""Curves, tables and explanations of the tab Arena, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from pipeline.introspection import arena
+from pipeline.model import Models
+from pipeline.samplers import SAMPLERS
+
+from ...texts import say
+from ...ui.plots import Curve, Frame, plot, swatch
+from .race_events import LaneState
+
+SIGMA_RANGE, DISTANCE_RANGE = (0.02, 20.0), (0.001, 2.0)  # that the plots show at least
+
+
+def render_curves(
+    lanes: Sequence[LaneState], samplers: Sequence[str], steps: int, language: str
+) -> str:
+    """Return the plots of noise level over steps and of distance over model calls.
+
+    Without lanes they have axes alone.
+    """
+    calls = max((SAMPLERS[s].order * steps for s in samplers), default=steps)
+    names = ", ".join(lane.label for lane in lanes)
+    sigma = plot(
+        [Curve(lane.sigmas, i) for i, lane in enumerate(lanes)],
+        Frame(steps, *SIGMA_RANGE),
+        x_label=say("steps", language),
+        alt=say("arena_sigma_alt", language, names=names),
+    )
+    distance = plot(
+        [Curve([*enumerate(lane.distances, 1)], i) for i, lane in enumerate(lanes)],
+        Frame(calls, *DISTANCE_RANGE),
+        x_label=say("arena_head_calls", language),
+        alt=say("arena_far_alt", language, names=names),
+        empty=say("arena_far_later", language) if lanes else "",
+    )
+    legend = "".join(f"<li>{swatch(i)}{escape(lane.label)}</li>" for i, lane in enumerate(lanes))
+    figures = "".join(
+        f"<figure><figcaption>{say(title, language)}</figcaption>{chart}</figure>"
+        for title, chart in (("arena_sigma", sigma), ("arena_far_title", distance))
+    )
+    return f'<div class="gb-plots">{figures}</div><ul class="gb-legend">{legend}</ul>'
+
+
+def explain_samplers(language: str) -> str:
+    """Return what reference and distance are, and which samplers do not follow the ODE."""
+    name, steps = arena.REFERENCE.label, arena.REFERENCE_STEPS
+    fresh, other = (
+        ", ".join(SAMPLERS[key].label for key in SAMPLERS if key in keys)
+        for keys in (arena.STOCHASTIC, arena.NOT_ODE - arena.STOCHASTIC)
+    )
+    return _notes(
+        say("arena_about", language, name=name, steps=steps),
+        say("arena_elsewhere", language, fresh=fresh, other=other),
+    )
+
+
+def explain_backends(models: Models, language: str) -> str:
+    """Return what the differences of backends are, and which cannot race here, and why."""
+    base = arena.BackendPair(**arena.PLAIN).label
+    about = _notes(say("arena_backends_about", language, base=base))
+    rows = "".join(
+        f"<li><b>{say(kind, language)}: {escape(name)}</b> {escape(why)}</li>"
+        for kind, name, why in arena.missing_backends(models)
+    )
+    if not rows:
+        return about
+    head = say("arena_absent", language)
+    return f'{about}<div class="gb-absent"><p>{head}</p><ul>{rows}</ul></div>'
+
+
+def _notes(*sentences: str) -> str:
+    return "".join(f'<p class="gb-note gb-not">{escape(s)}</p>' for s in sentences)
+
+
+def format_number(value: float) -> str:
+    """Return three digits, with an exponent only below 0.0001."""
+    return f"{value:.3g}" if value == 0 or value >= 1e-4 else f"{value:.1e}"
+
+
+def render_table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    """Return a table of these heads, as text, and of rows from `render_row`."""
+    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
+    body = "".join(rows)
+    return (
+        '<div class="gb-scroll" tabindex="0"><table class="gb-results">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def render_row(first: str, cells: Sequence[object]) -> str:
+    """Return a row of a table. first, cells: HTML."""
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'

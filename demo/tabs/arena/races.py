@@ -1,0 +1,95 @@
+"""Races on the device: from the page's fields to a RaceView that is updated event by event."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any, cast
+
+from pipeline.introspection import arena
+from pipeline.lru import LruCache
+from pipeline.model import Models
+from pipeline.model_cache import ModelCache
+from pipeline.options import GenerateOptions
+
+from ...server.runner import MODEL_FIELDS, Runner
+from .race_events import Entries, RaceEvent, to_race_events
+from .race_view import RaceView
+
+MAX_REFERENCES = 32  # of earlier races, which later ones need not draw again
+Names = tuple[str | None, ...]  # of the model and of the autoencoder; None: the default
+
+
+class Races:
+    """Runs races, and keeps the references of the last ones."""
+
+    def __init__(self, model_cache: ModelCache, runner: Runner):
+        self.model_cache = model_cache
+        self.references: LruCache[tuple, arena.Reference] = LruCache(MAX_REFERENCES)
+        self._race = runner.on_device(self._race_events)
+
+    def _race_events(
+        self,
+        task: str,
+        options: GenerateOptions,
+        names: Names,
+        folder: str,
+        entries: Entries,
+        reference: arena.Reference | None,
+    ) -> Iterator[RaceEvent]:
+        """Run a race; the arguments are those that server/zerogpu.py estimates seconds from."""
+        models = self.model_cache.get(*names)
+        events: Iterator[Any]
+        if isinstance(entries[0], arena.BackendPair):
+            pairs = cast("list[arena.BackendPair]", entries)
+            events = arena.race_backends(models, options, pairs)
+        else:
+            samplers = cast("list[arena.Entry]", entries)
+            events = arena.race(models, options, samplers, reference)
+        yield from to_race_events(cast("Generator[Any, None, None]", events), folder, entries)
+
+    def resolve(self, fields: dict[str, Any]) -> tuple[Names, Models, GenerateOptions]:
+        """Return the model's names, the model and resolved options; empty fields are its own."""
+        given = {}
+        for name, value in fields.items():
+            value = value.strip() if isinstance(value, str) else value
+            if name not in MODEL_FIELDS and value not in (None, ""):
+                given[name] = value
+        options = GenerateOptions(**given)
+        names = tuple(fields.get(name) or None for name in MODEL_FIELDS)
+        models = self.model_cache.get(*names)
+        return names, models, arena.resolve_single(models, options)
+
+    def stream(
+        self,
+        names: Names,
+        models: Models,
+        options: GenerateOptions,
+        entries: Entries,
+        language: str,
+    ) -> Generator[RaceView, None, None]:
+        """Yield one RaceView at the start, after each event and, `finished`, at the end.
+
+        names, models, options: from `resolve`. The pictures' files exist until the generator is
+        closed; closing it stops the race.
+        """
+        width, height, steps = options.width, options.height, options.steps
+        assert width and height and steps  # resolved
+        view = RaceView(entries, steps, (width, height), language)
+        key, reference = arena.reference_key(models, options), None
+        if not view.of_backends:
+            reference = self.references.get(key)
+        if reference is not None:
+            view.set_reference(reference)
+        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+            work = self._race("arena", options, names, folder, entries, reference)
+            with closing(cast("Generator[RaceEvent, None, None]", work)) as events:
+                yield view
+                for event in events:
+                    view.apply(event)
+                    if isinstance(event.event, arena.Reference):
+                        self.references.put(key, event.event)
+                    yield view
+            view.finished = True
+            yield view

@@ -1,0 +1,168 @@
+"""What can run attention and GroupNorm here, and how fast each was where it was measured."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from functools import lru_cache
+from html import escape
+
+import gradio as gr
+
+from kernels.bench import results
+from kernels.registry import KERNELS
+
+from ...page import Page
+from ...texts import request_language, say
+from ...ui.listeners import UNQUEUED
+from ...ui.tab import Tab
+from ...workspace import backend_menu
+from . import texts
+
+DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
+INK = "#123456"  # in plots; becomes the page's own text colour
+MODES = [(kernel.name, mode) for kernel in KERNELS.values() for mode in kernel.modes]
+
+
+def build(page: Page) -> None:
+    """Build the tab inside the page and wire it."""
+    i18n = page.i18n
+    measured = results.load_results()
+    with gr.Column(elem_id="gb-here", elem_classes="gb-card", min_width=0):
+        _heading(i18n("kernels_here"), i18n("kernels_here_hint"))
+        here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
+
+        def can_run(request: gr.Request):
+            return backend_menu.table(page.model_cache.first, request_language(request))
+
+        gr.on(None, can_run, None, here, **UNQUEUED)
+    with gr.Column(elem_id="gb-measured", elem_classes="gb-card", min_width=0):
+        _heading(i18n("kernels_measured"), i18n("kernels_measured_hint"))
+        if not measured:
+            return
+        with gr.Row():
+            machine = gr.Dropdown(
+                [(_machine(rows), name) for name, rows in measured.items()],
+                value=next(iter(measured)),
+                label=i18n("measured_on"),
+                elem_id="machine",
+                min_width=220,
+            )
+            operation = gr.Dropdown(
+                [(_operation(*mode), "/".join(mode)) for mode in MODES],
+                value="/".join(MODES[0]),
+                label=i18n("operation"),
+                elem_id="operation",
+                min_width=220,
+            )
+        view = gr.HTML(apply_default_css=False, elem_id="bench")
+
+    def show(name: str, chosen: str, request: gr.Request):
+        return drawn(name, *chosen.split("/"), request_language(request))
+
+    # without triggers: when the page opens, and when a choice changes
+    gr.on(None, show, [machine, operation], view, **UNQUEUED)
+
+
+@lru_cache(64)
+def drawn(name: str, kernel: str, mode: str, language: str) -> str:
+    """The plots of one file of results."""
+    rows = results.load_results()[name]
+    here = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
+    return bars(here, language) + roofline(rows, mode)
+
+
+def _heading(title, hint) -> None:
+    """Two components: Gradio translates one text in each."""
+    gr.HTML(f'<h2 class="gb-title">{title}</h2>', apply_default_css=False)
+    gr.HTML(f'<p class="gb-note gb-not">{hint}</p>', apply_default_css=False)
+
+
+def _machine(rows: list[dict]) -> str:
+    if rows[0].get("gpu"):
+        return rows[0]["gpu"]
+    name = re.sub(r"\((R|TM)\)| (CPU|Processor)\b", "", rows[0]["cpu"])
+    return f"{name} · {rows[0]['threads']} threads"
+
+
+def _operation(kernel: str, mode: str) -> str:
+    label = KERNELS[kernel].label
+    return f"{label[0].upper()}{label[1:]} · {mode}"
+
+
+def bars(rows: list[dict], language: str) -> str:
+    """A block a shape: each provider's bar, rate, and speed against the best peer. Providers that
+    have no time anywhere are named once, with their reason."""
+    timed = [r for r in rows if r["p50"]]
+    if not timed:
+        return f'<p class="gb-note">{say("bench_none", language)}</p>'
+    shapes: dict[str, list[dict]] = {}
+    for r in timed:
+        shapes.setdefault(r["shape"], []).append(r)
+    ceiling = timed[0]["ceilings"][timed[0]["metric"]]
+    top = max(ceiling, *(r["rate"] for r in timed))
+    blocks = []
+    for shape, here in shapes.items():
+        best = min((r["p50"] for r in here if not r["provider"].startswith("ours")), default=None)
+        lines = "".join(_bar(r, top, best) for r in here)
+        blocks.append(
+            f'<table class="gb-bench"><caption>{escape(shape)}</caption>'
+            f'<tbody style="--ceiling:{ceiling / top:.1%}">{lines}</tbody></table>'
+        )
+    around = timed[0]["versions"]
+    versions = ", ".join(f"{k} {v}" for k, v in around.items() if v)
+    legend = say(
+        "bench_legend", language, metric=timed[0]["metric"], ceiling=f"{ceiling:.3g}",
+        dtype=timed[0]["dtype"], versions=versions,
+    )  # fmt: skip
+    absent = {r["provider"]: r["note"] for r in rows if not r["p50"]}
+    for r in timed:
+        absent.pop(r["provider"], None)
+    missing = "".join(
+        f"<li><b>{escape(name)}</b> {escape(note.removeprefix('not here: '))}</li>"
+        for name, note in absent.items()
+    )
+    if missing:
+        head = say("bench_absent", language)
+        missing = f'<div class="gb-absent"><p>{head}</p><ul>{missing}</ul></div>'
+    legend = f'<p class="gb-note">{escape(legend)}</p>'
+    return f'{legend}<div class="gb-benches">{"".join(blocks)}</div>{missing}'
+
+
+def _bar(row: dict, top: float, best: float | None) -> str:
+    ours = " gb-ours" if row["provider"].startswith("ours") else ""
+    ratio = f"{best / row['p50']:.2f}×" if best else ""
+    return (
+        f'<tr class="gb-row{ours}"><th scope="row">{escape(row["provider"])}</th>'
+        f'<td class="gb-track"><i style="width:{row["rate"] / top:.1%}"></i></td>'
+        f"<td>{row['rate']:.3g}</td><td>{ratio}</td></tr>"
+    )
+
+
+def roofline(rows: list[dict], mode: str) -> str:
+    """The roofline as a drawing in the page's own colours."""
+    import matplotlib
+
+    from kernels.bench import plot
+
+    timed = [r for r in rows if r["mode"] == mode and r["p50"]]
+    if not timed:
+        return ""
+    style = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    )
+    with (
+        DRAWING,
+        matplotlib.rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "glassbox"}),
+    ):
+        out = io.StringIO()
+        plot.roofline(timed, ink=INK).savefig(out, format="svg", transparent=True)
+    drawing = out.getvalue()
+    drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    label = f'class="gb-roofline" role="img" aria-label="Roofline, {mode}"'
+    return f"<figure {label}>{drawing}</figure>"
+
+
+TAB = Tab(title=("Kernels", "内核"), build=build, texts=texts.TEXTS)

@@ -1,0 +1,63 @@
+"""Attention at a shape of `kernels.shapes`: its inputs, launches and tuning, for the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..inputs import normal_tensors
+from ..registry import TuningJob
+from ..shapes import AttentionShape
+from . import attention_backward_op, attention_op
+from .tiling import key
+
+CHOICES = {
+    "forward": {"M": (64, 128), "N": (32, 64, 128), "num_warps": (4, 8), "num_stages": (2, 3, 4)},
+    "dkv": {"M": (16, 32, 64), "N": (32, 64, 128), "num_warps": (4, 8), "num_stages": (1, 2, 3)},
+    "dq": {"M": (32, 64, 128), "N": (16, 32, 64), "num_warps": (4, 8), "num_stages": (1, 2, 3)},
+}
+
+
+def make_inputs(
+    shape: AttentionShape, dtype: torch.dtype, device: str | torch.device, seed: int = 0
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield q, k and v of normal values."""
+    make = normal_tensors(dtype, device, seed)
+    heads = shape.heads, shape.head_size
+    yield {
+        "q": make(shape.batch, shape.queries, *heads),
+        "k": make(shape.batch, shape.keys, *heads),
+        "v": make(shape.batch, shape.keys, *heads),
+    }
+
+
+def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None:
+    """Run the op of `mode` on tensors without memory."""
+    (inputs,) = make_inputs(shape, dtype, "meta")
+    q, k, v = inputs.values()
+    if mode == "forward":
+        attention_op._init_fn(q, k, v)
+        return
+    lse2 = torch.empty((shape.batch, shape.heads, shape.queries), device="meta")
+    attention_backward_op._init_fn(q, k, v, torch.empty_like(q), lse2, torch.empty_like(q))
+
+
+def tuning_jobs(
+    shapes: Sequence[AttentionShape], dtype: torch.dtype, device: str | torch.device
+) -> Iterator[TuningJob]:
+    """Yield the jobs of the forward, dkv and dq kernels at each shape."""
+    for shape in shapes:
+        (inputs,) = make_inputs(shape, dtype, device)
+        q, k, v = inputs.values()
+        o, lse2 = attention_op(q, k, v)
+
+        def forward(q: torch.Tensor = q, k: torch.Tensor = k, v: torch.Tensor = v) -> object:
+            return attention_op(q, k, v)
+
+        def backward(args: tuple = (q, k, v, o, lse2, o)) -> object:
+            return attention_backward_op(*args)
+
+        for kind, call in (("forward", forward), ("dkv", backward), ("dq", backward)):
+            name = key(kind, shape.head_size, shape.queries, shape.keys, dtype)
+            yield TuningJob(name, CHOICES[kind], call)

@@ -1,0 +1,95 @@
+"""Block sizes, warps and stages of the attention kernels, from shapes alone."""
+
+from __future__ import annotations
+
+import torch
+import triton
+
+from ..launch import bits, multiprocessors, tuned_config
+
+
+def split_head(d: int) -> tuple[int, int]:
+    """Return two powers of two, each at least 16, whose sum covers head size `d`.
+
+    The second is 0 unless two parts are fewer columns than the next power of two. The matrix unit
+    takes no side below 16.
+    """
+    whole = max(16, triton.next_power_of_2(d))
+    low = whole // 2
+    if low < 16 or d <= low:
+        return whole, 0
+    high = max(16, triton.next_power_of_2(d - low))
+    return (low, high) if low + high < whole else (whole, 0)
+
+
+def heuristic(
+    kind: str,
+    d: int,
+    tq: int,
+    tk: int,
+    dtype: torch.dtype,
+    heads: int = 1024,
+    processors: int = 132,
+) -> dict[str, int]:
+    """Return M, N, num_warps and num_stages for the kernel `kind`: "forward", "dkv" or "dq".
+
+    A block has M queries and N keys. Each kernel keeps two or three operands of its own block in
+    registers beside fp32 accumulators, so wide heads and fp32 take smaller blocks.
+
+    heads: of all samples together. Blocks are halved where fewer than three quarters of the
+    `processors` (multiprocessors of the GPU) would have one.
+    """
+    width = sum(split_head(d))
+    wide = bits(dtype) == 32
+    m_cap = max(16, triton.next_power_of_2(max(tq, 1)))
+    n_cap = max(16, triton.next_power_of_2(max(tk, 1)))
+    if kind == "forward":
+        if wide:
+            m, n, warps, stages = (32, 32, 4, 1) if width > 64 else (64, 32, 4, 2)
+        elif width <= 64:
+            m, n, warps, stages = 128, 64, 4, 3
+        elif width <= 128:  # 64 + 32 spills on Blackwell with 64 keys
+            m, n, warps, stages = 128, 32 if 80 < width < 128 else 64, 8, 2
+        else:
+            m, n, warps, stages = 64, 32, 8, 2
+        m, n = min(m, m_cap), min(n, n_cap)
+        if m > 64 and 4 * heads * triton.cdiv(tq, m) < 3 * processors:
+            m //= 2
+        if m < 64 or (m == 64 and width <= 128):
+            warps = 4
+        return {"M": m, "N": n, "num_warps": warps, "num_stages": stages}
+    # `own`: rows whose gradients a program computes; 64 let Hopper use its larger matrix
+    # instructions. `other`: rows of the other side that it loads at a time.
+    if wide:
+        own, other, warps = (32, 32, 4 if width <= 80 else 8) if width <= 128 else (16, 16, 4)
+    elif width <= 128:
+        own, other, warps = 64, 32, 4 if width <= 80 else 8
+    elif width <= 192:  # dkv has two more accumulators a row than dq, so it loads fewer rows
+        own, other, warps = (64, 16, 4) if kind == "dkv" else (64, 32, 8)
+    else:
+        own, other, warps = 32, 32, 8
+    m, n = (other, own) if kind == "dkv" else (own, other)
+    return {"M": min(m, m_cap), "N": min(n, n_cap), "num_warps": warps, "num_stages": 1}
+
+
+def length_class(t: int) -> str:
+    """Return the name of the range of sequence lengths that share a tuned configuration with t."""
+    for name, limit in (("16", 16), ("128", 128), ("512", 512), ("2048", 2048)):
+        if t <= limit:
+            return name
+    return "long"
+
+
+def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
+    """Return the key of a configuration in a file of kernels/tuned."""
+    return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
+
+
+def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
+    """Return the configuration of the kernel `kind` for q (B, Tq, H, D) and `tk` keys.
+
+    The tuned one of this GPU where there is one, else the heuristic's.
+    """
+    b, tq, h, d = q.shape
+    usual = heuristic(kind, d, tq, tk, q.dtype, b * h, multiprocessors(q.device))
+    return tuned_config(q.device, key(kind, d, tq, tk, q.dtype), usual) or usual

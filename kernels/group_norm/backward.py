@@ -1,0 +1,201 @@
+"""The backward kernels of GroupNorm and their launch.
+
+With xhat = (x + temb_bias - mean) rstd, z = xhat weight + bias and y = z sigmoid(z) (or y = z):
+    dz = dy sigmoid(z) (1 + z (1 - sigmoid(z)))        (or dz = dy)
+    dbias = sum of dz, dweight = sum of dz xhat        over samples and positions
+    dx = (dz weight - mean(dz weight) - xhat mean(dz weight xhat)) rstd
+    dtemb_bias = sum of dx over positions
+where mean() is over a group. Three kernels: sums of each tile's columns, their merge, then dx.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from ..launch import device_guard
+from .blocks import load_centred, normalize, tile_columns
+from .tiling import TILE, Plan, flat_strides
+
+
+@triton.jit
+def bwd_partials_kernel(
+    x, dy, temb_bias, weight, bias, stats, sums,
+    sxn, sxc, sxs, sdyn, sdyc, sdys, stn, stc, N, C, G, S, spatial_blocks, partials, per_program,
+    CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
+    HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Write sums (3, N, C, spatial_blocks) of `per_program` tiles of GB groups of one sample.
+
+    Over the positions of a tile: of dz, of dz xhat, and of xhat.
+    """
+    blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
+    chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
+    n, group = (rest // blocks).to(tl.int64), rest % blocks
+    for tile in range(chunk * per_program, tl.minimum(partials, (chunk + 1) * per_program)):
+        b_xhat, b_dz, _, o_c, m_c, _ = bwd_tile(
+            x + n * sxn, dy + n * sdyn, temb_bias + n * stn, weight, bias, stats + n * G * 3,
+            group, tile, spatial_blocks, sxc, sxs, sdyc, sdys, stc, G, S,
+            CG, SB, GB, CB, HAS_TEMB, HAS_WEIGHT, HAS_BIAS, SILU,
+        )  # fmt: skip
+        p_sums = sums + (n * C + o_c) * spatial_blocks + tile % spatial_blocks
+        plane = tl.cast(N, tl.int64) * C * spatial_blocks
+        tl.store(p_sums, tl.sum(b_dz, 0), mask=m_c)
+        tl.store(p_sums + plane, tl.sum(b_dz * b_xhat, 0), mask=m_c)
+        tl.store(p_sums + 2 * plane, tl.sum(b_xhat, 0), mask=m_c)
+
+
+@triton.jit
+def bwd_tile(
+    x, dy, temb_bias, weight, bias, stats, group, tile, spatial_blocks,
+    sxc, sxs, sdyc, sdys, stc, G, S,
+    CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
+    HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Return xhat and dz of a tile, [SB, GB * CB], zeros outside, with its offsets and masks."""
+    o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
+    o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
+    p_stats = stats + (o_c // CG) * 3
+    b_pivot = tl.load(p_stats, mask=m_c, other=0.0)
+    b_mean = tl.load(p_stats + 1, mask=m_c, other=0.0)
+    b_rstd = tl.load(p_stats + 2, mask=m_c, other=0.0)
+    b_d, m_x = load_centred(x, temb_bias, o_s, o_c, m_c, b_pivot, stc, sxs, sxc, S, CG, HAS_TEMB)
+    b_xhat = normalize(b_d, b_mean, b_rstd, weight, bias, o_c, m_c, False, False)
+    b_xhat = tl.where(m_x, b_xhat, 0.0)
+    p_dy = dy + o_s.to(tl.int64)[:, None] * sdys + o_c.to(tl.int64)[None, :] * sdyc
+    b_dz = tl.load(p_dy, mask=m_x, other=0.0).to(tl.float32)
+    if SILU:
+        b_z = b_xhat
+        if HAS_WEIGHT:
+            b_z *= tl.load(weight + o_c, mask=m_c, other=0.0).to(tl.float32)[None, :]
+        if HAS_BIAS:
+            b_z += tl.load(bias + o_c, mask=m_c, other=0.0).to(tl.float32)[None, :]
+        b_gate = tl.sigmoid(b_z)
+        b_dz *= b_gate * (1 + b_z * (1 - b_gate))
+    return b_xhat, b_dz, o_s, o_c, m_c, m_x
+
+
+@triton.jit
+def bwd_merge_kernel(
+    sums, weight, stats, totals, means, dtemb_bias,
+    N, C, G, S, spatial_blocks,
+    CG: tl.constexpr, CP: tl.constexpr, L: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_TEMB: tl.constexpr,
+):  # fmt: skip
+    """Merge the sums of one group of one sample.
+
+    Writes totals (2, N, C): sums of dz and of dz xhat over positions, the gradients of bias and
+    weight before they are summed over samples; means (N, G, 2): means of dz weight and of
+    dz weight xhat over the group, which dx needs; and dtemb_bias (N, C):
+        dtemb_bias = rstd (sum dz weight - S mean(dz weight) - sum xhat mean(dz weight xhat))
+    """
+    n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
+    o = tl.arange(0, CP)
+    o_c, m_c, o_l = g * CG + o, o < CG, tl.arange(0, L)
+    plane = tl.cast(N, tl.int64) * C * spatial_blocks
+    b_dz, b_dzx, b_xhat = (
+        tl.zeros([CP], tl.float32), tl.zeros([CP], tl.float32), tl.zeros([CP], tl.float32),
+    )  # fmt: skip
+    for start in range(0, spatial_blocks, L):
+        o_b = start + o_l
+        p_sums = sums + (n * C + o_c[:, None]) * spatial_blocks + o_b[None, :]
+        m_x = m_c[:, None] & (o_b[None, :] < spatial_blocks)
+        b_dz += tl.sum(tl.load(p_sums, mask=m_x, other=0.0), 1)
+        b_dzx += tl.sum(tl.load(p_sums + plane, mask=m_x, other=0.0), 1)
+        b_xhat += tl.sum(tl.load(p_sums + 2 * plane, mask=m_x, other=0.0), 1)
+    tl.store(totals + n * C + o_c, b_dz, mask=m_c)
+    tl.store(totals + (N + n) * C + o_c, b_dzx, mask=m_c)
+    b_w = tl.full([CP], 1.0, tl.float32)
+    if HAS_WEIGHT:
+        b_w = tl.load(weight + o_c, mask=m_c, other=0.0).to(tl.float32)
+    count = CG * tl.cast(S, tl.float32)
+    mean_dz = tl.sum(b_dz * b_w, 0) / count
+    mean_dzx = tl.sum(b_dzx * b_w, 0) / count
+    tl.store(means + (n * G + g) * 2, mean_dz)
+    tl.store(means + (n * G + g) * 2 + 1, mean_dzx)
+    if HAS_TEMB:
+        rstd = tl.load(stats + (n * G + g) * 3 + 2)
+        b_ds = rstd * (b_dz * b_w - tl.cast(S, tl.float32) * mean_dz - b_xhat * mean_dzx)
+        tl.store(dtemb_bias + n * C + o_c, b_ds.to(dtemb_bias.dtype.element_ty), mask=m_c)
+
+
+@triton.jit
+def dx_kernel(
+    x, dy, dx, temb_bias, weight, bias, stats, means,
+    sxn, sxc, sxs, sdyn, sdyc, sdys, sdxn, sdxc, sdxs, stn, stc,
+    G, S, spatial_blocks, partials, per_program,
+    CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
+    HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Write `per_program` tiles of dx of GB groups of one sample."""
+    blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
+    chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
+    n, group = (rest // blocks).to(tl.int64), rest % blocks
+    for tile in range(chunk * per_program, tl.minimum(partials, (chunk + 1) * per_program)):
+        b_xhat, b_dz, o_s, o_c, m_c, m_x = bwd_tile(
+            x + n * sxn, dy + n * sdyn, temb_bias + n * stn, weight, bias, stats + n * G * 3,
+            group, tile, spatial_blocks, sxc, sxs, sdyc, sdys, stc, G, S,
+            CG, SB, GB, CB, HAS_TEMB, HAS_WEIGHT, HAS_BIAS, SILU,
+        )  # fmt: skip
+        if HAS_WEIGHT:
+            b_dz *= tl.load(weight + o_c, mask=m_c, other=0.0).to(tl.float32)[None, :]
+        o_ng = n * G + o_c // CG
+        b_rstd = tl.load(stats + o_ng * 3 + 2, mask=m_c, other=0.0)
+        b_mean_dz = tl.load(means + o_ng * 2, mask=m_c, other=0.0)
+        b_mean_dzx = tl.load(means + o_ng * 2 + 1, mask=m_c, other=0.0)
+        b_dx = (b_dz - b_mean_dz[None, :] - b_xhat * b_mean_dzx[None, :]) * b_rstd[None, :]
+        p_dx = dx + n * sdxn + o_s.to(tl.int64)[:, None] * sdxs + o_c.to(tl.int64)[None, :] * sdxc
+        tl.store(p_dx, b_dx.to(dx.dtype.element_ty), mask=m_x)
+
+
+def launch_backward(
+    x: torch.Tensor,
+    groups: int,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    silu: bool,
+    temb_bias: torch.Tensor | None,
+    stats: torch.Tensor,
+    dy: torch.Tensor,
+    dx: torch.Tensor,
+    totals: torch.Tensor,
+    dtemb_bias: torch.Tensor,
+) -> None:
+    """Write dx like x (N, C, *), not empty, totals (2, N, C) and, with temb_bias, dtemb_bias.
+
+    totals: the gradients of bias and of weight, not yet summed over samples.
+    """
+    n, c = x.shape[:2]
+    plan = Plan.of(x, groups)
+    tiles = plan.tiles
+    x_strides, dy_strides, dx_strides = flat_strides(x), flat_strides(dy), flat_strides(dx)
+    assert x_strides and dy_strides and dx_strides
+    temb_strides = temb_bias.stride() if temb_bias is not None else (0, 0)
+    w, b, temb = (x if t is None else t for t in (weight, bias, temb_bias))
+    flags = {
+        "HAS_TEMB": temb_bias is not None,
+        "HAS_WEIGHT": weight is not None,
+        "HAS_BIAS": bias is not None,
+    }
+    sums = torch.empty((3, n, c, tiles.spatial_blocks), dtype=torch.float32, device=x.device)
+    means = torch.empty((n, groups, 2), dtype=torch.float32, device=x.device)
+    size = groups, plan.spatial, tiles.spatial_blocks, tiles.partials, plan.per_program
+    per_group = c // groups
+    padded = triton.next_power_of_2(per_group)
+    with device_guard(x):
+        bwd_partials_kernel[plan.grid](
+            x, dy, temb, w, b, stats, sums, *x_strides, *dy_strides, *temb_strides, n, c, *size,
+            SILU=silu, **flags, **plan.blocks,
+        )  # fmt: skip
+        bwd_merge_kernel[(n * groups,)](
+            sums, w, stats, totals, means, dtemb_bias,
+            n, c, groups, plan.spatial, tiles.spatial_blocks, CG=per_group, CP=padded,
+            L=max(1, min(64, triton.next_power_of_2(tiles.spatial_blocks), TILE // padded)),
+            HAS_WEIGHT=weight is not None, HAS_TEMB=temb_bias is not None,
+        )  # fmt: skip
+        dx_kernel[plan.grid](
+            x, dy, dx, temb, w, b, stats, means,
+            *x_strides, *dy_strides, *dx_strides, *temb_strides, *size,
+            SILU=silu, **flags, **plan.blocks,
+        )  # fmt: skip

@@ -1,0 +1,64 @@
+"""GroupNorm at a shape of `kernels.shapes`: its inputs, launches and tuning, for the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..inputs import normal_tensors
+from ..registry import TuningJob
+from ..shapes import GROUPS, GroupNormShape
+from . import group_norm, group_norm_backward_op, group_norm_op
+from .tiling import Plan, key
+
+
+def make_inputs(
+    shape: GroupNormShape, dtype: torch.dtype, device: str | torch.device, seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of `group_norm` for each norm of the shape, of normal values."""
+    make = normal_tensors(dtype, device, seed)
+    layout = torch.channels_last if shape.channels_last else torch.contiguous_format
+    n = shape.batch
+    for norm in shape.norms:
+        for _ in range(norm.times):
+            yield {
+                "x": make(n, norm.channels, norm.side, norm.side).to(memory_format=layout),
+                "groups": GROUPS,
+                "weight": make(norm.channels),
+                "bias": make(norm.channels),
+                "eps": 1e-5,
+                "silu": norm.silu,
+                "shift": make(n, norm.channels) if norm.shift else None,
+            }
+
+
+def launch_on_meta(shape: GroupNormShape, dtype: torch.dtype, mode: str) -> None:
+    """Run the op of `mode` on tensors without memory; in a UNet always with the shift."""
+    (norm,) = shape.norms
+    shape = shape._replace(norms=(norm._replace(shift=shape.model != "VAE"),))
+    (inputs,) = make_inputs(shape, dtype, "meta")
+    x, groups, weight, bias, eps, silu, shift = inputs.values()
+    if mode == "forward":
+        group_norm_op._init_fn(x, groups, weight, bias, eps, silu, shift)
+        return
+    stats = torch.empty((shape.batch, groups, 3), device="meta")
+    dy = torch.empty_like(x)
+    group_norm_backward_op._init_fn(x, groups, weight, bias, silu, shift, stats, dy)
+
+
+def tuning_jobs(
+    shapes: Sequence[GroupNormShape], dtype: torch.dtype, device: str | torch.device
+) -> Iterator[TuningJob]:
+    """Yield a job for each size and layout: one launch or three."""
+    sizes = {(s.batch, norm.channels, norm.side) for s in shapes for norm in s.norms}
+    for n, c, side in sorted(sizes):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = torch.randn(n, c, side, side, device=device, dtype=dtype)
+            x = x.to(memory_format=layout)
+
+            def forward(x: torch.Tensor = x) -> object:
+                return group_norm(x, GROUPS, silu=True)
+
+            yield TuningJob(key(Plan.of(x, GROUPS)), {"one_launch": (True, False)}, forward)

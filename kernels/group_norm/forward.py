@@ -1,0 +1,265 @@
+"""The forward kernels of GroupNorm and their launch.
+
+One launch, fused_fwd_kernel, where a group is small; else partials_kernel, merge_kernel and
+apply_kernel. Both compute the same partials and merge them in the same order: the same bits.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from ..launch import device_guard
+from .blocks import (
+    broadcast_groups,
+    load_centred,
+    load_pivot,
+    normalize,
+    partial_stats,
+    tile_columns,
+    tile_count,
+)
+from .tiling import LANES, Plan, flat_strides, use_one_launch
+
+
+@triton.jit
+def halve(b_x, L: tl.constexpr, GB: tl.constexpr):
+    """Return the even and the odd rows of b_x [L, GB], [L / 2, GB] each."""
+    return tl.split(tl.permute(tl.reshape(b_x, (L // 2, 2, GB)), (0, 2, 1)))
+
+
+@triton.jit
+def merge(b_n, b_mean, b_m2, L: tl.constexpr, GB: tl.constexpr):
+    """Merge L partials (count, mean, m2), [L, GB] each, to one, [1, GB], pairwise as a tree.
+
+    Of two (Chan, Golub, LeVeque 1979), with n = n0 + n1 and delta = mean1 - mean0:
+        mean = mean0 + delta n1 / n
+        m2 = m20 + m21 + delta^2 n0 n1 / n
+    """
+    if L == 1:
+        return b_n, b_mean, b_m2
+    else:
+        n0, n1 = halve(b_n, L, GB)
+        mean0, mean1 = halve(b_mean, L, GB)
+        m20, m21 = halve(b_m2, L, GB)
+        n = n0 + n1
+        share = tl.where(n > 0, n1 / tl.maximum(n, 1.0), 0.0)  # n1 / n
+        delta = mean1 - mean0
+        mean = mean0 + delta * share
+        m2 = m20 + m21 + delta * delta * n0 * share
+        return merge(n, mean, m2, L // 2, GB)
+
+
+@triton.jit
+def apply_tile(
+    x, y, temb_bias, weight, bias, b_pivot, b_mean, b_rstd, group, tile, spatial_blocks,
+    sxs, sxc, sys, syc, stc, G, S,
+    CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
+    HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Write one tile of y = (x + temb_bias - mean) rstd weight + bias, then y sigmoid(y) if SILU.
+
+    b_pivot, b_mean and b_rstd: [GB], the groups' statistics.
+    """
+    o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
+    o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
+    b_pivots = broadcast_groups(b_pivot, GB, CB)
+    b_d, m_x = load_centred(x, temb_bias, o_s, o_c, m_c, b_pivots, stc, sxs, sxc, S, CG, HAS_TEMB)
+    b_y = normalize(
+        b_d, broadcast_groups(b_mean, GB, CB), broadcast_groups(b_rstd, GB, CB),
+        weight, bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS,
+    )  # fmt: skip
+    if SILU:
+        b_y = b_y * tl.sigmoid(b_y)
+    p_y = y + o_s.to(tl.int64)[:, None] * sys + o_c.to(tl.int64)[None, :] * syc
+    tl.store(p_y, b_y.to(y.dtype.element_ty), mask=m_x)
+
+
+@triton.jit
+def store_stats(stats, o_g, G, b_pivot, b_mean, b_rstd):
+    """Store the statistics of the groups o_g, [GB] each, of one sample."""
+    tl.store(stats + o_g * 3, b_pivot, mask=o_g < G)
+    tl.store(stats + o_g * 3 + 1, b_mean, mask=o_g < G)
+    tl.store(stats + o_g * 3 + 2, b_rstd, mask=o_g < G)
+
+
+@triton.jit
+def fused_fwd_kernel(
+    x, y, temb_bias, weight, bias, stats,
+    sxn, sxc, sxs, syn, syc, sys, stn, stc,
+    eps, G, S, spatial_blocks, partials,
+    CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr, L: tl.constexpr,
+    HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Write y and stats of GB groups of one sample, reading x twice.
+
+    First each tile's partial goes to its row of b_means and b_m2s [L, GB]; they are merged to
+    mean and rstd = 1 / sqrt(m2 / n + eps); then each tile is normalized.
+    """
+    blocks = tl.cdiv(G, GB)
+    n, group = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
+    x += n * sxn
+    y += n * syn
+    temb_bias += n * stn
+    o_g, o_l = group * GB + tl.arange(0, GB), tl.arange(0, L)
+    b_pivot = load_pivot(x, o_g, G, sxc, CG)
+    b_means, b_m2s = tl.zeros([L, GB], tl.float32), tl.zeros([L, GB], tl.float32)
+    for tile in range(0, partials):
+        o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
+        o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
+        b_pivots = broadcast_groups(b_pivot, GB, CB)
+        b_d, m_x = load_centred(
+            x, temb_bias, o_s, o_c, m_c, b_pivots, stc, sxs, sxc, S, CG, HAS_TEMB
+        )
+        count = tile_count(tile, spatial_blocks, S, CG, SB, CB)
+        b_mean, b_m2 = partial_stats(b_d, m_x, count, GB, CB)
+        m_l = (o_l == tile)[:, None]  # [L, 1]
+        b_means = tl.where(m_l, b_mean[None, :], b_means)
+        b_m2s = tl.where(m_l, b_m2[None, :], b_m2s)
+    b_n = tl.where(o_l < partials, tile_count(o_l, spatial_blocks, S, CG, SB, CB), 0.0)
+    b_n = tl.broadcast_to(b_n[:, None], (L, GB))
+    b_n, b_means, b_m2s = merge(b_n, b_means, b_m2s, L, GB)
+    b_mean = tl.reshape(b_means, (GB,))
+    b_rstd = tl.rsqrt(tl.reshape(b_m2s / b_n, (GB,)) + eps)
+    store_stats(stats + n * G * 3, o_g, G, b_pivot, b_mean, b_rstd)
+    for tile in range(0, partials):
+        apply_tile(
+            x, y, temb_bias, weight, bias, b_pivot, b_mean, b_rstd, group, tile, spatial_blocks,
+            sxs, sxc, sys, syc, stc, G, S, CG, SB, GB, CB, HAS_TEMB, HAS_WEIGHT, HAS_BIAS, SILU,
+        )  # fmt: skip
+
+
+@triton.jit
+def partials_kernel(
+    x, temb_bias, means, m2s,
+    sxn, sxc, sxs, stn, stc, G, S, spatial_blocks, partials, per_program,
+    CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
+    HAS_TEMB: tl.constexpr,
+):  # fmt: skip
+    """Write the partials, means and m2s (N, G, partials), of `per_program` tiles of GB groups."""
+    blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
+    chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
+    n, group = (rest // blocks).to(tl.int64), rest % blocks
+    x += n * sxn
+    temb_bias += n * stn
+    o_g = group * GB + tl.arange(0, GB)
+    b_pivot = load_pivot(x, o_g, G, sxc, CG)
+    for tile in range(chunk * per_program, tl.minimum(partials, (chunk + 1) * per_program)):
+        o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
+        o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
+        b_pivots = broadcast_groups(b_pivot, GB, CB)
+        b_d, m_x = load_centred(
+            x, temb_bias, o_s, o_c, m_c, b_pivots, stc, sxs, sxc, S, CG, HAS_TEMB
+        )
+        count = tile_count(tile, spatial_blocks, S, CG, SB, CB)
+        b_mean, b_m2 = partial_stats(b_d, m_x, count, GB, CB)
+        o = (n * G + o_g) * partials + tile
+        tl.store(means + o, b_mean, mask=o_g < G)
+        tl.store(m2s + o, b_m2, mask=o_g < G)
+
+
+@triton.jit
+def merge_kernel(
+    x, means, m2s, stats,
+    sxn, sxc, eps, G, S, spatial_blocks, partials,
+    CG: tl.constexpr, SB: tl.constexpr, CB: tl.constexpr, L: tl.constexpr,
+):  # fmt: skip
+    """Merge all partials of one group of one sample, L at a time, and write its stats."""
+    n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
+    o_g, o_l = g + tl.arange(0, 1), tl.arange(0, L)
+    b_pivot = load_pivot(x + n * sxn, o_g, G, sxc, CG)
+    b_n, b_mean, b_m2 = (
+        tl.zeros([1, 1], tl.float32), tl.zeros([1, 1], tl.float32), tl.zeros([1, 1], tl.float32),
+    )  # fmt: skip
+    for start in range(0, partials, L):
+        o = start + o_l
+        o_p = (n * G + g) * partials + o
+        b_mean_l = tl.load(means + o_p, mask=o < partials, other=0.0)
+        b_m2_l = tl.load(m2s + o_p, mask=o < partials, other=0.0)
+        b_n_l = tl.where(o < partials, tile_count(o, spatial_blocks, S, CG, SB, CB), 0.0)
+        b_n_l, b_mean_l, b_m2_l = merge(b_n_l[:, None], b_mean_l[:, None], b_m2_l[:, None], L, 1)
+        total = b_n + b_n_l
+        share, delta = b_n_l / total, b_mean_l - b_mean
+        b_m2 += b_m2_l + delta * delta * b_n * share
+        b_mean += delta * share
+        b_n = total
+    b_rstd = tl.rsqrt(tl.reshape(b_m2 / b_n, (1,)) + eps)
+    store_stats(stats + n * G * 3, o_g, G, b_pivot, tl.reshape(b_mean, (1,)), b_rstd)
+
+
+@triton.jit
+def apply_kernel(
+    x, y, temb_bias, weight, bias, stats,
+    sxn, sxc, sxs, syn, syc, sys, stn, stc, G, S, spatial_blocks, partials, per_program,
+    CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
+    HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Write `per_program` tiles of y of GB groups of one sample, from their stats."""
+    blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
+    chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
+    n, group = (rest // blocks).to(tl.int64), rest % blocks
+    o_g = group * GB + tl.arange(0, GB)
+    p_stats = stats + (n * G + o_g) * 3
+    b_pivot = tl.load(p_stats, mask=o_g < G, other=0.0)
+    b_mean = tl.load(p_stats + 1, mask=o_g < G, other=0.0)
+    b_rstd = tl.load(p_stats + 2, mask=o_g < G, other=0.0)
+    for tile in range(chunk * per_program, tl.minimum(partials, (chunk + 1) * per_program)):
+        apply_tile(
+            x + n * sxn, y + n * syn, temb_bias + n * stn, weight, bias, b_pivot, b_mean, b_rstd,
+            group, tile, spatial_blocks, sxs, sxc, sys, syc, stc, G, S,
+            CG, SB, GB, CB, HAS_TEMB, HAS_WEIGHT, HAS_BIAS, SILU,
+        )  # fmt: skip
+
+
+def launch_forward(
+    x: torch.Tensor,
+    groups: int,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
+    silu: bool,
+    temb_bias: torch.Tensor | None,
+    y: torch.Tensor,
+    stats: torch.Tensor,
+) -> None:
+    """Write y like x (N, C, *), not empty, and stats (N, G, 3).
+
+    x and y have flat strides; an absent weight, bias or temb_bias is passed to the kernels as x,
+    which they then do not read.
+    """
+    plan = Plan.of(x, groups)
+    tiles = plan.tiles
+    x_strides, y_strides = flat_strides(x), flat_strides(y)
+    assert x_strides and y_strides
+    temb_strides = temb_bias.stride() if temb_bias is not None else (0, 0)
+    w, b, temb = (x if t is None else t for t in (weight, bias, temb_bias))
+    flags = {
+        "HAS_TEMB": temb_bias is not None,
+        "HAS_WEIGHT": weight is not None,
+        "HAS_BIAS": bias is not None,
+    }
+    size = groups, plan.spatial, tiles.spatial_blocks, tiles.partials
+    lanes = max(2, triton.next_power_of_2(tiles.partials))
+    with device_guard(x):
+        if use_one_launch(plan, x.device):
+            fused_fwd_kernel[(plan.programs,)](
+                x, y, temb, w, b, stats, *x_strides, *y_strides, *temb_strides, eps, *size,
+                L=lanes, SILU=silu, **flags, **plan.blocks,
+            )  # fmt: skip
+            return
+        means, m2s = torch.empty(
+            (2, plan.n, groups, tiles.partials), dtype=torch.float32, device=x.device
+        ).unbind()
+        partials_kernel[plan.grid](
+            x, temb, means, m2s, *x_strides, *temb_strides, *size, plan.per_program,
+            HAS_TEMB=temb_bias is not None, **plan.blocks,
+        )  # fmt: skip
+        merge_kernel[(plan.n * groups,)](
+            x, means, m2s, stats, *x_strides[:2], eps, *size, CG=plan.c // groups,
+            SB=tiles.spatial, CB=tiles.channels, L=min(LANES, lanes), num_warps=1,
+        )  # fmt: skip
+        apply_kernel[plan.grid](
+            x, y, temb, w, b, stats, *x_strides, *y_strides, *temb_strides, *size,
+            plan.per_program, SILU=silu, **flags, **plan.blocks,
+        )  # fmt: skip

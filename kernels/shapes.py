@@ -1,0 +1,176 @@
+"""The shapes of Stable Diffusion at which kernels are compiled, checked, measured and tuned.
+
+Attention runs in the UNets only: the autoencoder's single head of 512 is wider than the kernel
+takes. Batches of 2 are one picture with classifier-free guidance.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+GROUPS = 32  # of every GroupNorm in Stable Diffusion
+
+
+class AttentionShape(NamedTuple):
+    """q (batch, queries, heads, head_size), k and v (batch, keys, heads, head_size).
+
+    size: side of the picture in pixels. measured, compiled, quick: whether `kernels.bench`,
+    `kernels.compile` and `kernels.check --quick` take this shape; `kernels.check` takes all.
+    """
+
+    model: str
+    size: int
+    batch: int
+    queries: int
+    keys: int
+    heads: int
+    head_size: int
+    measured: bool = True
+    compiled: bool = True
+    quick: bool = False
+
+    @property
+    def title(self) -> str:
+        """What `kernels.compile` calls the shape."""
+        return f"{self.model} {self.queries}x{self.keys} d{self.head_size}"
+
+    @property
+    def full_title(self) -> str:
+        """What `kernels.bench` calls the shape, with batch and heads."""
+        return (
+            f"{self.model} {self.size} B{self.batch} {self.queries}x{self.keys} "
+            f"H{self.heads} D{self.head_size}"
+        )
+
+
+class Norm(NamedTuple):
+    """A GroupNorm of x (N, channels, side, side).
+
+    shift: whether the timestep embedding is added before it; silu: whether SiLU follows; times: how
+    many of these a network has.
+    """
+
+    channels: int
+    side: int
+    shift: bool
+    silu: bool
+    times: int = 1
+
+
+class GroupNormShape(NamedTuple):
+    """One GroupNorm, or all of a network, for `batch` samples; the flags as of AttentionShape."""
+
+    model: str
+    size: int
+    batch: int
+    norms: tuple[Norm, ...]
+    measured: bool = True
+    compiled: bool = True
+    quick: bool = False
+    channels_last: bool = False
+
+    @property
+    def layout(self) -> str:
+        """NCHW or NHWC (channels last)."""
+        return "NHWC" if self.channels_last else "NCHW"
+
+    @property
+    def title(self) -> str:
+        """What `kernels.compile` calls the shape."""
+        return f"{self.model} {self._norms} {self.layout}"
+
+    @property
+    def full_title(self) -> str:
+        """What `kernels.bench` calls the shape, with size and batch."""
+        return f"{self.model} {self.size} B{self.batch} {self._norms} {self.layout}"
+
+    @property
+    def _norms(self) -> str:
+        count, first = sum(norm.times for norm in self.norms), self.norms[0]
+        return f"{first.channels}x{first.side}x{first.side}" if count == 1 else f"all {count} norms"
+
+
+ATTENTION = (
+    AttentionShape("SD 1.5", 512, 2, 4096, 4096, 8, 40, quick=True),
+    AttentionShape("SD 1.5", 512, 2, 1024, 1024, 8, 80, quick=True),
+    AttentionShape("SD 1.5", 512, 2, 256, 256, 8, 160, quick=True),
+    AttentionShape("SD 1.5", 512, 2, 64, 64, 8, 160),
+    AttentionShape("SD 1.5", 512, 2, 4096, 77, 8, 40, quick=True),
+    AttentionShape("SD 1.5", 512, 2, 1024, 77, 8, 80),
+    AttentionShape("SD 1.5", 512, 2, 256, 77, 8, 160),
+    AttentionShape("SD 1.5", 512, 2, 64, 77, 8, 160, measured=False),
+    AttentionShape("SD 1.5", 512, 8, 4096, 4096, 8, 40, compiled=False),
+    AttentionShape("SD 1.5", 768, 2, 9216, 9216, 8, 40, compiled=False),
+    AttentionShape("SD 2.1", 768, 2, 9216, 9216, 5, 64),
+    AttentionShape("SD 2.1", 768, 2, 2304, 2304, 10, 64, compiled=False),
+    AttentionShape("SD 2.1", 768, 2, 576, 576, 20, 64, measured=False),
+    AttentionShape("SD 2.1", 768, 2, 9216, 77, 5, 64),
+    AttentionShape("SD 2.1", 768, 2, 576, 77, 20, 64, measured=False),
+    AttentionShape("SDXL", 1024, 2, 4096, 4096, 10, 64, quick=True),
+    AttentionShape("SDXL", 1024, 2, 1024, 1024, 20, 64),
+    AttentionShape("SDXL", 1024, 2, 4096, 77, 10, 64, quick=True),
+    AttentionShape("SDXL", 1024, 2, 1024, 77, 20, 64),
+    AttentionShape("SDXL", 1024, 8, 4096, 4096, 10, 64, compiled=False),
+    AttentionShape("emoji", 128, 2, 64, 64, 4, 32, compiled=False),
+    AttentionShape("emoji", 128, 2, 64, 77, 4, 32, compiled=False),
+    # No model's: blocks that are not full, and the widest head.
+    AttentionShape("odd", 0, 2, 333, 333, 3, 96, measured=False),
+    AttentionShape("odd", 0, 2, 333, 77, 3, 96, measured=False),
+    AttentionShape("odd", 0, 2, 100, 100, 1, 256, measured=False),
+    AttentionShape("odd", 0, 2, 100, 77, 1, 256, measured=False),
+)
+WORD_ATTENTION = tuple(shape for shape in ATTENTION if shape.keys == 77)
+
+# The 61 GroupNorms of SD 1.5's UNet at 512x512.
+UNET = (
+    Norm(320, 64, False, False, 5), Norm(320, 64, False, True, 3), Norm(320, 64, True, True, 5),
+    Norm(640, 64, False, True, 2), Norm(960, 64, False, True), Norm(320, 32, False, True),
+    Norm(640, 32, False, False, 5), Norm(640, 32, False, True), Norm(640, 32, True, True, 5),
+    Norm(960, 32, False, True), Norm(1280, 32, False, True), Norm(1920, 32, False, True),
+    Norm(640, 16, False, True), Norm(1280, 16, False, False, 5), Norm(1280, 16, False, True),
+    Norm(1280, 16, True, True, 5), Norm(1920, 16, False, True), Norm(2560, 16, False, True, 2),
+    Norm(1280, 8, False, False), Norm(1280, 8, False, True, 4), Norm(1280, 8, True, True, 7),
+    Norm(2560, 8, False, True, 3),
+)  # fmt: skip
+
+
+def both_layouts(shapes: tuple[GroupNormShape, ...]) -> tuple[GroupNormShape, ...]:
+    """Return each shape contiguous, then channels last."""
+    return tuple(s._replace(channels_last=last) for s in shapes for last in (False, True))
+
+
+GROUP_NORM = both_layouts(
+    (
+        GroupNormShape("SD 1.5", 512, 2, (Norm(320, 64, True, True),), quick=True),
+        GroupNormShape("SD 1.5", 512, 2, (Norm(640, 32, True, True),)),
+        GroupNormShape("SD 1.5", 512, 2, (Norm(960, 64, False, True),)),
+        GroupNormShape("SD 1.5", 512, 2, (Norm(1280, 16, True, True),)),
+        GroupNormShape("SD 1.5", 512, 2, (Norm(1920, 32, False, True),)),
+        GroupNormShape("SD 1.5", 512, 2, (Norm(2560, 8, False, True),), quick=True),
+        GroupNormShape("SD 1.5", 512, 8, (Norm(320, 64, True, True),), compiled=False),
+        GroupNormShape("SD 1.5", 512, 2, UNET, compiled=False),
+        GroupNormShape("SD 1.5", 768, 2, (Norm(320, 96, True, True),), compiled=False),
+        GroupNormShape("SDXL", 1024, 2, (Norm(320, 128, True, True),)),
+        GroupNormShape("SDXL", 1024, 2, (Norm(640, 64, True, True),), compiled=False),
+        GroupNormShape("SDXL", 1024, 2, (Norm(1280, 32, True, True),), compiled=False),
+        GroupNormShape("VAE", 512, 1, (Norm(512, 64, False, True),), quick=True),
+        GroupNormShape("VAE", 512, 1, (Norm(256, 256, False, True),), measured=False),
+        GroupNormShape("VAE", 512, 1, (Norm(512, 256, False, True),), compiled=False),
+        GroupNormShape("VAE", 512, 1, (Norm(256, 512, False, True),), compiled=False),
+        GroupNormShape("VAE", 512, 1, (Norm(128, 512, False, True),), quick=True),
+        GroupNormShape("VAE", 1024, 1, (Norm(128, 1024, False, True),), compiled=False),
+    )
+)
+
+# For kernels that are interpreted, which takes seconds a block.
+SMALL_ATTENTION = (
+    AttentionShape("small", 0, 2, 70, 70, 2, 40),
+    AttentionShape("small", 0, 1, 33, 77, 1, 64),
+)
+SMALL_WORD_ATTENTION = SMALL_ATTENTION[1:]
+SMALL_GROUP_NORM = both_layouts(
+    (
+        GroupNormShape("small", 0, 2, (Norm(64, 8, True, True),)),
+        GroupNormShape("small", 0, 1, (Norm(64, 9, False, False),)),
+    )
+)

@@ -1,0 +1,85 @@
+"""Commands that print what is there: `info`, `samplers`, `backends` and `models`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+
+HEADINGS = {  # of the kinds of `models` beside checkpoints
+    "lora": "LoRAs, in a prompt <lora:name:1>",
+    "embedding": "Textual inversions, by name in a prompt",
+    "vae": "Autoencoders (--vae)",
+}
+
+
+def add_info_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the picture that `info` reads."""
+    parser.add_argument("picture")
+
+
+def print_info(args: argparse.Namespace) -> None:
+    """Print the parameters text of a picture file."""
+    from ..metadata.infotext import read
+
+    text = read(args.picture)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # for a terminal that lacks some characters
+        sys.stdout.reconfigure(errors="backslashreplace")
+    print(text)
+
+
+def print_samplers(args: argparse.Namespace) -> None:
+    """Print every sampler and schedule, and why one cannot run here."""
+    from ..samplers import SAMPLERS, SCHEDULES, unsupported
+
+    print("Samplers (--sampler), their model calls a step, and the schedules they take:")
+    for key, sampler in SAMPLERS.items():
+        takes = "all" if len(sampler.schedules) == len(SCHEDULES) else ", ".join(sampler.schedules)
+        print(f"  {key:18} {sampler.label:18} {sampler.order}  {sampler.note} ({takes})")
+        reason = unsupported(key)
+        if reason:
+            print(f"  {'':18} {'':18}    not here: {reason}")
+    print("Schedules (--schedule):")
+    for key, schedule in SCHEDULES.items():
+        print(f"  {key:18} {schedule.label:18}    {schedule.note}")
+
+
+def print_backends(args: argparse.Namespace) -> None:
+    """Print the backends of attention and GroupNorm for --device and --dtype."""
+    from ..loading.silence import silence_libraries
+
+    with silence_libraries():
+        import torch
+
+    from ..backends import KINDS, choose, unsupported_reason
+    from ..loading.device import choose_device, choose_dtype
+
+    device = choose_device(args.device)
+    dtype = choose_dtype(args.dtype, device)
+    print(f"On {device} in {str(dtype).removeprefix('torch.')} (torch {torch.__version__}):")
+    for key, kind in KINDS.items():
+        title = kind.name[:1].upper() + kind.name[1:]
+        print(f"{title} ({kind.flag}), auto takes {choose(key, 'auto', device, dtype)}:")
+        for name, backend in kind.table.items():
+            reason = unsupported_reason(key, name, device, dtype)
+            print(f"  {name:10} {'not here: ' + reason if reason else backend.note}")
+
+
+def print_models(args: argparse.Namespace) -> None:
+    """Print the library: checkpoints, LoRAs, textual inversions and autoencoders."""
+    from ..errors import short
+    from ..model_files.identify import KINDS
+    from ..model_files.library import OWN, scan
+
+    print(
+        "Models (--model), beside any folder in diffusers' format, any .safetensors file and any"
+        f" hub id owner/name; your own belong into the folder {OWN}, sorted as you like:"
+    )
+    entries = scan()
+    for kind in KINDS:
+        rows = [e for e in entries if e.kind == kind]
+        if kind != "checkpoint" and rows:
+            print(f"{HEADINGS[kind]}:")
+        for e in rows:
+            unusable = f"; not usable: {e.reason}" if e.reason else ""
+            print(f"  {short(e.name):14} {short(e.path)}  {e.note}{unusable}")

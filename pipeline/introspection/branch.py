@@ -1,0 +1,251 @@
+"""Continue a recorded picture from one of its steps with something changed, or draw it again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, closest
+from ..events import Result
+from .recording import Recorder, Recording, plain_options
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from ..events import RequestOrigin, Step
+    from ..latents.initial_state import InitialState
+    from ..options import GenerateOptions
+
+# What a branch may change; noise_seed seeds the noise that the sampler adds from the step on.
+CHANGES = ("prompt", "negative", "sampler", "schedule", "cfg", "cfg_rescale", "noise_seed")
+
+
+class BranchRun(Recorder):
+    """Draw on from `step` (from 0) of a recording with `changes`, as if it had never stopped.
+
+    Yields the events from that step on; `recordings` then holds the branch's Recording. With the
+    same sampler and schedule the recorded model outputs are replayed to the sampler first. Another
+    sampler or schedule starts from the latents alone, at its own step of the nearest noise level,
+    and the predicted noise is scaled to that level. limit: see Recorder.
+
+    Raises InputError in one sentence for a step that the picture does not have, a sampler that
+    cannot start there, another model or a wrong value.
+    """
+
+    def __init__(
+        self,
+        models: Any,
+        recording: Recording,
+        step: int,
+        changes: Mapping[str, Any],
+        **limit: int,
+    ):
+        from .. import engine
+        from ..metadata import receipt
+
+        self.parent, self.step = recording, _whole_step(step)
+        options, noise_seed = resolve_changes(recording, changes)
+        self._check_model(models)
+        self.new_sampler = any(
+            getattr(options, name) != getattr(recording.options, name)
+            for name in ("sampler", "schedule")
+        )
+        start = self._start(models, options, noise_seed)
+        different = _differences(recording, options, noise_seed)
+        root = start.lineage or (plain_options(recording.options),)
+        fields = {**start.fields, "Branch step": self.step + 1}
+        fields |= {"Branch changes": "; ".join(different) or None, "Noise seed": noise_seed}
+        lineage = (*root, {"at": self.step, **different})
+        start = replace(start, lineage=lineage, fields=fields)
+        events = engine.stream(models, options, words=True, initial_states=lambda _: start)
+        parent = receipt.of(recording.image)
+        if parent:
+            first_pass = len(parent.steps) - 1 - recording.steps  # steps of a pass before
+            branch = {
+                "parent": parent,
+                "at": max(0, first_pass + self.step),
+                "change": lineage[-1],
+            }
+            events = receipt.signed(models, events, "branch", options, **branch)
+        super().__init__(models, events, **limit)
+
+    def _check_model(self, models: Any) -> None:
+        drawn_by, here = self.parent.model, (models.name, models.hash, models.vae_name)
+        if here != drawn_by:
+            raise InputError(
+                f"This picture was drawn by {' '.join(filter(None, drawn_by))}, not by"
+                f" {' '.join(filter(None, here))}: only its own model can go on."
+            )
+
+    def _start(self, models: Any, options: GenerateOptions, noise_seed: int | None) -> InitialState:
+        """Return the state that the engine starts from, and set `reseeds`."""
+        parent, step = self.parent, self.step
+        call, start = parent.first_call(step), parent.origin.initial_state
+        if step < parent.sampler_start:
+            raise InputError(
+                f"Step {step + 1} is of the picture that this is a branch of: go on from that."
+            )
+        if start.start_step < 0:
+            raise InputError(
+                "This picture began from another one, which its file does not hold: it can be"
+                " looked at, but not gone on from."
+            )
+        self.reseeds: tuple[tuple[int, int], ...] = ()
+        if self.new_sampler:
+            again = (((), noise_seed),) if noise_seed is not None else ()
+            start = replace(start, clean=call.clean, noise=call.noise, replayed_answers=again)
+            start = replace(start, start_step=_nearest_step(models, options, start, call.sigma))
+        else:
+            start = replace(start, replayed_answers=parent.replayed_answers(step, noise_seed))
+            self.reseeds = tuple(r for r in parent.reseeds if r[0] <= step)
+        if noise_seed is not None:
+            self.reseeds += ((step, noise_seed),)
+        return start
+
+    def _model_call(self, step: Step, offset: int = 0) -> Any:
+        return super()._model_call(step, self._sampler_start)
+
+    @property
+    def _sampler_start(self) -> int:
+        return self.step if self.new_sampler else self.parent.sampler_start
+
+    def _finish(
+        self, origin: RequestOrigin, image: Image.Image, final: torch.Tensor
+    ) -> Recording | None:
+        made = super()._finish(origin, image, final)
+        if made is None:
+            return None
+        before = tuple(call for call in self.parent.calls if call.step < self.step)
+        return replace(
+            made,
+            calls=before + made.calls,
+            parent_calls=len(before),
+            sampler_start=self._sampler_start,
+            reseeds=self.reseeds,
+            parent=self.parent.key,
+        )
+
+
+class ReplayRun(Recorder):
+    """Draw a picture again from its lineage: the first picture's options, then each branch's.
+
+    lineage: see initial_state. Yields the Steps of the first picture and of each branch, then the
+    last Result. key, parent: those that the new Recording shall have; None for new ones.
+    """
+
+    def __init__(
+        self,
+        models: Any,
+        lineage: Iterable[Mapping[str, Any]],
+        key: str | None = None,
+        parent: str | None = None,
+    ):
+        from ..options import GenerateOptions
+
+        first, *self.branches = lineage
+        options = GenerateOptions(**first)
+        super().__init__(models, models.stream(options, words=True))
+        self.models, self.names = models, {"key": key, "parent": parent}
+
+    def __iter__(self) -> Iterator[Step | Result]:
+        recorder, left = Recorder(self.models, self.events, self.limit), list(self.branches)
+        while True:
+            try:
+                for event in recorder:
+                    if not isinstance(event, Result):
+                        yield event
+            finally:
+                recorder.close()
+            made = recorder.recordings[0]
+            if made is None or not left:
+                break
+            change = dict(left.pop(0))
+            step = change.pop("at")
+            recorder = BranchRun(self.models, made, step, change, limit=self.limit)
+        if made is not None:
+            made = replace(made, **{k: v for k, v in self.names.items() if v is not None})
+        self.recordings = [made]
+        yield event
+
+
+def resolve_changes(
+    recording: Recording, changes: Mapping[str, Any]
+) -> tuple[GenerateOptions, int | None]:
+    """Return the options of a branch, and the new seed of its noise or None.
+
+    A value of None is no change. Raises InputError for an option that a branch cannot change and
+    for a wrong value.
+    """
+    from ..options import MAX_SEED, GenerateOptions, whole_number
+    from ..samplers import check_pair
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name in given:
+        if name not in CHANGES:
+            raise InputError(
+                f"A branch cannot change {name[:100]}; it can change {closest(name, CHANGES)}."
+            )
+    noise_seed = given.pop("noise_seed", None)
+    if noise_seed is not None:
+        try:
+            noise_seed = whole_number("noise_seed", noise_seed, 0, MAX_SEED)
+        except ValueError as error:
+            raise InputError(f"N{str(error)[1:]}") from None
+    checked = GenerateOptions(**given)
+    update = {name: getattr(checked, name) for name in given}
+    seed, variation_seed = recording.origin.seeds
+    single = {"count": 1, "seed": seed, "variation_seed": variation_seed}
+    options = recording.options.model_copy(update=single | update)
+    reason = check_pair(options.sampler, options.schedule)
+    if reason and "schedule" not in given:
+        options, reason = options.model_copy(update={"schedule": "automatic"}), None
+    if reason:
+        raise InputError(reason)
+    return options, noise_seed
+
+
+def _differences(
+    recording: Recording, options: GenerateOptions, noise_seed: int | None
+) -> dict[str, Any]:
+    names = [name for name in CHANGES if name != "noise_seed"]
+    found = {
+        name: getattr(options, name)
+        for name in names
+        if getattr(options, name) != getattr(recording.options, name)
+    }
+    return found if noise_seed is None else found | {"noise_seed": noise_seed}
+
+
+def _whole_step(step: Any) -> int:
+    if isinstance(step, bool) or not isinstance(step, (int, float)) or step != step // 1:
+        raise InputError(f"A step is a whole number, not {str(step)[:40]!r}.")
+    return int(step)
+
+
+def _nearest_step(models: Any, options: GenerateOptions, start: InitialState, sigma: float) -> int:
+    """Return the step of the options' sampler whose noise level is nearest to `sigma`, in ratio."""
+    import torch
+
+    from ..samplers import SAMPLERS, make_sampler
+
+    best, distance = 0, math.inf
+    for step in range(options.steps):
+        generator = torch.Generator().manual_seed(0)
+        given = models.scheduler_config, start.noise, options.steps, generator, 0
+        try:
+            sampler = make_sampler(
+                options.sampler, options.schedule, *given, start_step=step, clean=start.clean
+            )
+        except InputError as error:
+            other = next(s for s in ("euler", "ddim") if s != options.sampler)
+            raise InputError(f"{error} {SAMPLERS[other].label} can begin here.") from None
+        level = float(next(sampler).sigma)
+        sampler.close()
+        off = abs(math.log(max(level, 1e-9) / sigma))
+        if off >= distance:
+            break
+        best, distance = step, off
+    return best

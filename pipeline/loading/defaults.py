@@ -1,0 +1,60 @@
+"""A model's own default settings (generation.json) and vocabulary (vocabulary.json)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InputError, short
+from ..model_files.manifest import ModelManifest
+
+DEFAULTS = ("sampler", "schedule", "steps", "cfg", "width", "height")
+
+
+def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
+    """DEFAULTS as generation.json has them, else as the architecture is known for."""
+    from ..options import GenerateOptions
+    from ..samplers import check_pair
+
+    unet, vae = manifest.networks["unet"].config, manifest.networks["vae"].config
+    words = unet.get("cross_attention_dim", 1280)
+    if words == 768:
+        side = 512
+    elif words == 1024:
+        side = 768 if predicts == "v_prediction" else 512
+    else:
+        latents = unet.get("sample_size") or 64
+        latents = min(latents) if isinstance(latents, list) else latents
+        side = int(latents) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
+        side = min(max(side // 8 * 8, 64), 2048)
+    defaults = dict(zip(DEFAULTS, ("euler_a", "automatic", 20, 7.0, side, side), strict=True))
+    path = manifest.path / "generation.json"
+    if "generation.json" not in manifest.extras:
+        return defaults
+    own = manifest.extras["generation.json"]
+    if not isinstance(own, dict) or not set(own) <= set(DEFAULTS):
+        raise InputError(f"{short(path)} must hold an object of {', '.join(DEFAULTS)}.")
+    try:
+        own = {k: v for k, v in GenerateOptions(**own).model_dump().items() if k in own}
+        defaults |= {k: v for k, v in own.items() if v is not None}
+        if "schedule" not in own and check_pair(defaults["sampler"], defaults["schedule"]):
+            defaults["schedule"] = "automatic"
+        GenerateOptions(**defaults)
+    except InputError as error:
+        raise InputError(f"{short(path)}: {error}") from None
+    return defaults
+
+
+def read_vocabulary(manifest: ModelManifest) -> list[dict[str, Any]] | None:
+    """vocabulary.json, [{"emoji", "en", "zh", ...}] of short texts; None where there is none."""
+    path = manifest.path / "vocabulary.json"
+    if "vocabulary.json" not in manifest.extras:
+        return None
+    rows = manifest.extras["vocabulary.json"]
+    if not isinstance(rows, list) or len(rows) > 100_000:
+        raise InputError(f"{short(path)} must be a list of what the model knows.")
+    for row in rows:
+        if not isinstance(row, dict) or not {"emoji", "en", "zh"} <= row.keys():
+            raise InputError(f"{short(path)}: {short(row)} must have emoji, en and zh.")
+        if not all(isinstance(row[k], str) and len(row[k]) <= 200 for k in ("emoji", "en", "zh")):
+            raise InputError(f"{short(path)}: the emoji, en and zh of {short(row)} must be texts.")
+    return rows

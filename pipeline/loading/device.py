@@ -1,0 +1,86 @@
+"""Choose the device and the number format of a model, and move its networks onto the device."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, closest, short
+
+if TYPE_CHECKING:
+    import torch
+
+# Measured on two cores with the embedded model: bf16 is 1.2 times as fast as fp32 but moves the
+# latents by 0.004; channels-last is no faster.
+AUTO_DTYPE = {"cpu": "fp32", "cuda": "fp16", "mps": "fp32"}
+VAE_DTYPE = "fp32"  # fp16 overflows in some autoencoders, and decoding is one call of many
+CHANNELS_LAST = {"cpu": False, "cuda": False, "mps": False}  # the memory format of UNet and VAE
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device `name` (auto, cpu, cuda, cuda:N, mps) means here."""
+    import torch
+
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, is_there in there.items() if is_there))
+    match = re.fullmatch(r"(cpu|mps|cuda(?::(\d{1,3}))?)", name) if isinstance(name, str) else None
+    if not match:
+        raise InputError(
+            f"There is no device {short(repr(name))}; there is {closest(str(name)[:100], DEVICES)}."
+        )
+    kind = name.split(":")[0]
+    if not there[kind]:
+        found = ", ".join(k for k, is_there in there.items() if is_there)
+        raise InputError(f"There is no {kind} device on this machine; there is {found}.")
+    if match[2] and int(match[2]) >= torch.cuda.device_count():
+        raise InputError(f"There is no {name}; this machine has {torch.cuda.device_count()} GPUs.")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type of UNet and text encoder that `name` (auto, fp32, fp16, bf16) means on `device`."""
+    import torch
+
+    if name == "auto":
+        name = AUTO_DTYPE[device.type]
+    if not isinstance(name, str) or name not in DTYPES:
+        raise InputError(
+            f"There is no dtype {short(repr(name))}; there is"
+            f" {closest(str(name)[:100], ['auto', *DTYPES])}."
+        )
+    if name == "fp16" and device.type == "cpu":
+        raise InputError("fp16 is slow and inexact on a CPU; use dtype fp32 or bf16.")
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise InputError("This GPU does not compute in bf16; use dtype fp16 or fp32.")
+    return getattr(torch, DTYPES[name])
+
+
+def place_parts(parts: dict[str, Any], device: torch.device, low_memory: bool) -> None:
+    """Moves the parts to `device`, or has them visit it layer by layer."""
+    import torch
+
+    if low_memory:
+        parts["vae"].enable_tiling()
+        parts["vae"].enable_slicing()
+        if device.type != "cpu":
+            offload(parts, device)
+            return
+    for name, part in parts.items():
+        part.to(device)
+        if CHANNELS_LAST[device.type] and name in ("unet", "vae"):
+            part.to(memory_format=torch.channels_last)
+
+
+def offload(parts: dict[str, Any], device: torch.device) -> None:
+    """The parts' weights stay in main memory; each layer's visit `device` while it runs."""
+    from accelerate import cpu_offload
+
+    for part in parts.values():
+        cpu_offload(part, device)

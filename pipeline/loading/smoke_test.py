@@ -1,0 +1,87 @@
+"""One small run of a loaded model, so that what cannot work fails while it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, short
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..latents.preview import Preview
+    from ..model_files.manifest import ModelManifest
+    from ..prompt.encode import TextEncoders
+
+
+@dataclass
+class SmokeTest:
+    """One small run of every part, so that what cannot work fails while it is loaded.
+
+    Called, it returns the preview map and what the UNet predicts.
+    """
+
+    manifest: ModelManifest
+    text: TextEncoders
+    unet: Any
+    vae: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self) -> tuple[Preview, str]:
+        import torch
+
+        from ..backends import KernelFailed
+        from ..latents.preview import Preview
+
+        place = short(self.manifest.path)
+        try:
+            latents = torch.zeros((1, self.unet.config.in_channels, 8, 8))
+            output = self._ask(latents, 500)
+            if (
+                output.shape != latents[:, : self.vae.config.latent_channels].shape
+                or not torch.isfinite(output).all()
+            ):
+                raise InputError(
+                    f"The UNet of {place} does not work in {str(self.dtype)[6:]}: its output is"
+                    " not finite or has another shape than the latents."
+                )
+            predicts = self.manifest.prediction or self._prediction()
+            return Preview.fit(self.vae), predicts
+        except (InputError, KernelFailed, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            reason = short(str(error).strip() or repr(error))
+            raise InputError(f"{place} was loaded but does not run: {reason}") from None
+
+    def _prediction(self) -> str:
+        """Of an SD 2.x file that does not say: at the last timestep a noise prediction is close to
+        its input, a velocity far below a constant one (as AUTOMATIC1111 tells them apart)."""
+        import torch
+
+        latents = torch.full((1, self.unet.config.in_channels, 8, 8), 0.5)
+        mean = self._ask(latents, 999).mean() - latents.mean()
+        return "v_prediction" if mean < -1 else "epsilon"
+
+    def _ask(self, latents: torch.Tensor, t: int) -> torch.Tensor:
+        import torch
+
+        from ..denoising.denoiser import added_cond_kwargs
+        from ..prompt.encode import encode_prompts
+        from ..prompt.syntax import parse
+
+        empty, _, _ = encode_prompts(self.text, parse("", 1), parse("", 1))
+        context, pooled, _ = empty.at(0)
+        more = added_cond_kwargs(pooled, 64, 64, self.device, self.dtype)
+        with torch.no_grad():
+            return (
+                self.unet(
+                    latents.to(self.device, self.dtype),
+                    t,
+                    encoder_hidden_states=context.to(self.device, self.dtype),
+                    **more,
+                )
+                .sample.float()
+                .cpu()
+            )

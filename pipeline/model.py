@@ -1,0 +1,106 @@
+"""A loaded model as callers hold it: its networks, its defaults, and methods that draw."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from .backends import Backends
+    from .events import Result, Step
+    from .latents.preview import Preview
+    from .lora.adapters import Adapters
+    from .options import GenerateOptions
+    from .prompt.encode import TextEncoders
+
+
+@dataclass
+class Models:
+    """A loaded model: its parts, what it is called, where it runs, and its own defaults."""
+
+    name: str
+    path: Path
+    family: str  # a key of identify.FAMILIES
+    what: str  # what its files are, in words
+    vae_name: str | None  # of another autoencoder than its own
+    warnings: tuple[str, ...]  # sentences about what was used instead of what is missing
+    hash: str  # first 10 hex digits of the SHA-256 of the file, or of the folder's UNet's files
+    digests: dict[str, str]  # of each part, the SHA-256 of its files: "unet", "vae", ...
+    unet: Any
+    vae: Any
+    text: TextEncoders  # tokenizers and text encoders, two of each for SD XL
+    adapters: Adapters  # puts LoRAs on for a call
+    scheduler_config: dict
+    defaults: dict  # sampler, schedule, steps, cfg, width, height
+    vocabulary: list[dict] | None  # what it knows: [{"emoji", "en", "zh"}], where it says so
+    device: torch.device
+    dtype: torch.dtype
+    vae_dtype: torch.dtype
+    backends: Backends
+    preview: Preview
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The (first) tokenizer."""
+        return self.text.encoders[0].tokenizer
+
+    @property
+    def text_encoder(self) -> Any:
+        """The (first) text encoder."""
+        return self.text.encoders[0].model
+
+    @property
+    def attention(self) -> str:
+        """The attention backend that runs where a request asks for none."""
+        return self.backends.open_session().attention
+
+    @property
+    def group_norm(self) -> str:
+        """The GroupNorm backend that runs where a request asks for none."""
+        return self.backends.open_session().group_norm
+
+    def resolve(self, options: GenerateOptions) -> GenerateOptions:
+        """`options` with every None filled: the model's defaults, and a random seed."""
+        from .options import MAX_SEED
+        from .samplers import check_pair
+
+        fields = {k: getattr(options, k) for k in type(options).model_fields}
+        given = {k: v for k, v in fields.items() if v is not None}
+        filled = self.defaults | given
+        if "schedule" not in given and check_pair(filled["sampler"], filled["schedule"]):
+            filled["schedule"] = "automatic"
+        reason = check_pair(filled["sampler"], filled["schedule"])
+        if reason:
+            raise InputError(reason)
+        varied = ["variation_seed"] if filled["variation_strength"] else []
+        for name in ("seed", *varied):
+            if name not in given:
+                filled[name] = secrets.randbelow(MAX_SEED + 2 - filled["count"])
+        return options.model_copy(update=filled)
+
+    def stream(self, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
+        """Step events, then the Result. Closing the iterator stops the work. See engine.stream."""
+        from . import engine
+        from .metadata import receipt
+
+        events = engine.stream(self, options, words=words)
+        return receipt.signed(self, events, "generate", options)
+
+    def generate(self, options: GenerateOptions | None = None, **fields: Any) -> Result:
+        """The Result for `options`, or for the fields of GenerateOptions given by name."""
+        from .options import GenerateOptions
+
+        if options is not None and fields:
+            options = GenerateOptions(**(options.model_dump() | fields))
+
+        *_, result = self.stream(options or GenerateOptions(**fields))
+        return result

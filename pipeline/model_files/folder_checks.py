@@ -1,0 +1,137 @@
+"""Check that the parts of a model folder are sane by themselves and fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, short
+from .file_reader import FileReader
+from .json_file import are_sizes
+
+MAX_NUMBER = 1_000_000  # of a config.json: no size or count of a real model is larger
+MAX_LAYERS = 128
+SCHEDULER = {  # field: the values that the samplers understand
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "prediction_type": ("epsilon", "v_prediction"),
+    "timestep_spacing": ("linspace", "leading", "trailing"),
+}
+
+
+def check_numbers(value: Any, path: Path, key: str = "") -> None:
+    """Refuse a configuration with a number so large that only an attack would hold it."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            check_numbers(inner, path, name)
+    elif isinstance(value, list):
+        if len(value) > MAX_LAYERS:
+            raise InputError(f"{short(path)}: {short(key)} has {len(value):,} entries.")
+        for inner in value:
+            check_numbers(inner, path, key)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        limit = MAX_LAYERS if "layers" in key else MAX_NUMBER
+        if not abs(value) <= limit:
+            raise InputError(f"{short(path)}: {short(key)} is {short(value)}, more than {limit:,}.")
+
+
+def check_scheduler(config: dict[str, Any], path: Path) -> None:
+    """Refuse a scheduler_config.json that the samplers cannot follow."""
+    for key, allowed in SCHEDULER.items():
+        if key in config and config[key] not in allowed:
+            raise InputError(
+                f"{short(path)}: {key} is {short(config[key])}; it can be {', '.join(allowed)}."
+            )
+    steps = config.get("num_train_timesteps", 1000)
+    if not are_sizes([steps]) or not 2 <= steps <= 10_000:
+        raise InputError(f"{short(path)}: num_train_timesteps is {short(steps)}.")
+    for key in ("beta_start", "beta_end"):
+        beta = config.get(key, 0.01)
+        if not isinstance(beta, (int, float)) or not 0 < beta < 1:
+            raise InputError(f"{short(path)}: {key} is {short(beta)}; it lies between 0 and 1.")
+    betas = config.get("trained_betas")
+    if betas is not None and not (
+        isinstance(betas, list)
+        and len(betas) == steps
+        and all(isinstance(b, float) and 0 < b < 1 for b in betas)
+    ):
+        raise InputError(f"{short(path)}: trained_betas must be {steps} numbers from 0 to 1.")
+
+
+def check_merges(place: Path, files: FileReader) -> None:
+    """Refuse a tokenizer whose vocab.json and merges.txt do not agree."""
+    vocabulary = files.json(place / "vocab.json")
+    if not isinstance(vocabulary, dict) or not are_sizes(list(vocabulary.values())):
+        raise InputError(f"{short(place / 'vocab.json')} must map words to numbers.")
+    try:
+        text = files.content(place / "merges.txt").decode("utf-8")
+    except UnicodeError:
+        raise InputError(f"{short(place / 'merges.txt')} is damaged: it is not text.") from None
+    for line in text.split("\n"):
+        pair = line.rstrip("\r").split(" ")
+        if pair == [""] or line.startswith("#version"):
+            continue
+        if len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys():
+            raise InputError(
+                f"{short(place / 'merges.txt')} does not go with vocab.json: see {short(line)}."
+            )
+
+
+def check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse a model whose parts do not go together, or whose UNet needs other inputs than ours.
+
+    configs: of unet, vae, text_encoder and, for Stable Diffusion XL, text_encoder_2.
+    """
+    xl = "text_encoder_2" in configs
+    unet, vae, text = (configs[n] for n in ("unet", "vae", "text_encoder"))
+    asks = {k: unet.get(k) for k in ("class_embed_type", "encoder_hid_dim_type")}
+    # "text" pools the words that every UNet gets; it asks for nothing more.
+    wanted = ("text_time",) if xl else (None, "text")
+    if unet.get("addition_embed_type") not in wanted:
+        asks["addition_embed_type"] = unet.get("addition_embed_type")
+    for key, value in asks.items():
+        if value is not None or key == "addition_embed_type":
+            kind = "Stable Diffusion XL has not" if xl else "Stable Diffusion 1.x and 2.x do not"
+            raise InputError(
+                f"The UNet of {short(folder)} is of another architecture: it has"
+                f" {key} {short(value)}, which {kind}."
+            )
+    if unet.get("num_class_embeds") is not None:
+        raise InputError(f"The UNet of {short(folder)} asks for classes; this version has none.")
+    for name, config in (("unet", unet), ("vae", vae)):
+        blocks, side = config.get("block_out_channels", [64]), config.get("sample_size") or 64
+        if not are_sizes(blocks) or not 1 <= len(blocks) <= 8:
+            raise InputError(f"{short(folder / name)}: block_out_channels is {short(blocks)}.")
+        if not are_sizes(side if isinstance(side, list) else [side]):
+            raise InputError(f"{short(folder / name)}: sample_size is {short(side)}.")
+    scale = vae.get("scaling_factor", 0.18215)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale <= 0:
+        raise InputError(f"{short(folder / 'vae')}: scaling_factor is {short(scale)}.")
+    latents = vae.get("latent_channels", 4)
+    masked = 2 * latents + 1 if isinstance(latents, int) else None  # an inpainting UNet sees more
+    for key, fit in (("in_channels", (latents, masked)), ("out_channels", (latents,))):
+        if unet.get(key, 4) not in fit:
+            raise InputError(
+                f"The UNet of {short(folder)} has {key} {short(unet.get(key, 4))} and its"
+                f" autoencoder {short(latents)} latent channels; only a UNet for text to image or"
+                " for inpainting can be loaded."
+            )
+    width, words = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
+    if xl:
+        second = configs["text_encoder_2"]
+        if are_sizes([words, second.get("hidden_size", 512)]):
+            words += second.get("hidden_size", 512)
+        # pooled words and six sizes, each embedded
+        pooled, sizes = second.get("projection_dim", 512), unet.get("addition_time_embed_dim")
+        room = unet.get("projection_class_embeddings_input_dim")
+        if not are_sizes([pooled, sizes, room]) or room != pooled + 6 * sizes:
+            raise InputError(
+                f"The UNet of {short(folder)} takes {short(room)} numbers beside time and words;"
+                f" its second text encoder's {short(pooled)} and 6 sizes of {short(sizes)} do not"
+                " fit."
+            )
+    if width != words:
+        encoders = "encoders give" if xl else "encoder gives"
+        raise InputError(
+            f"The UNet of {short(folder)} listens to words of size {short(width)}, its text"
+            f" {encoders} {short(words)}."
+        )

@@ -1,0 +1,105 @@
+"""Conversions between the three things a model may predict: noise eps, velocity v, clean x0.
+
+The UNet's input is variance preserving: x_t = alpha x0 + beta eps with alpha = sqrt(abar) and
+beta = sqrt(1 - abar); abar is diffusers' `alphas_cumprod[t]`, and the noise level is
+sigma = beta / alpha. k-diffusion's scale is x0 + sigma eps = x_t / alpha. The velocity is
+v = alpha eps - beta x0 (Salimans and Ho, arXiv 2202.00512).
+
+`prediction` is the scheduler's `prediction_type`: "epsilon", "v_prediction" or "sample".
+The formulas of the two scales agree but for rounding, and each caller keeps the one it has.
+Nothing here needs torch: any array type with arithmetic will do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from .base import Query
+
+    Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+def alpha_beta(sigma: float) -> tuple[float, float]:
+    """Return sqrt(abar) and sqrt(1 - abar) at the noise level `sigma`."""
+    alpha = 1 / (1 + sigma**2) ** 0.5
+    return alpha, sigma * alpha
+
+
+def to_clean(x: Array, output: Array, alpha: float, beta: float, prediction: str) -> Array:
+    """Return the clean latents x0 that the model's `output` for x_t means."""
+    if prediction == "v_prediction":
+        return alpha * x - beta * output
+    if prediction == "sample":
+        return output
+    return (x - beta * output) / alpha
+
+
+def to_noise(x: Array, output: Array, alpha: float, beta: float, prediction: str) -> Array:
+    """Return the noise eps that the model's `output` for x_t means."""
+    if prediction == "v_prediction":
+        return alpha * output + beta * x
+    if prediction == "sample":
+        return (x - alpha * output) / beta
+    return output
+
+
+def predicted_clean(query: Query, output: Tensor, prediction: str) -> Tensor:
+    """Return the clean latents (1, C, h, w) that the model's output for `query` means."""
+    return to_clean(query.x, output, *alpha_beta(query.sigma), prediction)
+
+
+def output_for(query: Query, clean: Tensor, prediction: str) -> Tensor:
+    """Return the model output for `query` that means these clean latents (1, C, h, w).
+
+    The inverse of `predicted_clean`.
+    """
+    alpha, beta = alpha_beta(query.sigma)
+    if prediction == "v_prediction":
+        return (alpha * query.x - clean) / beta
+    if prediction == "sample":
+        return clean
+    return (query.x - alpha * clean) / beta
+
+
+def denoised(x: Array, x_vp: Array, output: Array, sigma: float, prediction: str) -> Array:
+    """Return k-diffusion's D(x, sigma), the clean latents.
+
+    x is in k-diffusion's scale, x_vp the same latents as the UNet saw them.
+    """
+    if prediction == "v_prediction":
+        return (x_vp - sigma * output) / math.sqrt(1 + sigma**2)
+    return x - sigma * output
+
+
+def output_in_sigma_scale(x: Array, clean: Array, sigma: float, prediction: str) -> Array:
+    """Return the model output that means `clean`, for x in k-diffusion's scale.
+
+    The inverse of `denoised`.
+    """
+    noise = (x - clean) / sigma
+    if prediction == "v_prediction":
+        return (noise - sigma * clean) / math.sqrt(1 + sigma**2)
+    return noise
+
+
+def velocity_to_noise(x_vp: Array, velocity: Array, sigma: float) -> Array:
+    """Return the noise eps that a velocity means at x_vp, the UNet's input."""
+    return (sigma * x_vp + velocity) / math.sqrt(1 + sigma**2)
+
+
+def add_noise(clean: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
+    """Return x_t = sqrt(abar) x0 + sqrt(1 - abar) eps.
+
+    abar: a number, or a tensor that broadcasts over the latents.
+    """
+    return abar**0.5 * clean + (1 - abar) ** 0.5 * noise
+
+
+def velocity(clean: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
+    """Return the velocity v = sqrt(abar) eps - sqrt(1 - abar) x0, a training target."""
+    return abar**0.5 * noise - (1 - abar) ** 0.5 * clean

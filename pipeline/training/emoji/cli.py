@@ -1,0 +1,244 @@
+"""The stages of `python -m pipeline train` that make and measure the embedded model.
+
+clip, vae, decoder, unet, all, compare, export, evaluate, evaluate-colorize. Each function takes the
+parsed flags; `minutes` replaces --minutes where `train all` shares them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+
+import torch
+from diffusers import AutoencoderKL
+
+from ...errors import InputError
+from .. import hardware
+from ..loop import load_ema, newest_checkpoint
+from ..sheet import save_sheet
+from ..stage import loop_options, run_trainer
+from . import card, clip, compare, evaluate, export, tokenizer, unet, vae
+from .latent_pool import LatentCache, LatentPool
+from .run_folder import RunFolder, encoder_digest
+from .scenes import SIZE, Composer
+
+# Stage, side of the UNet's pictures in pixels, share of the minutes of `train all`. A step on small
+# pictures teaches the words at a quarter of the cost; see docs/training.md.
+SHARES = (
+    ("clip", None, 0.2),
+    ("vae", None, 0.25),
+    ("unet", 64, 0.25),
+    ("unet", SIZE, 0.3),
+)
+
+
+def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
+    """Train the tokenizer, where the run has none, and both CLIP towers."""
+    run = RunFolder(args)
+    folder = args.folder / "tokenizer"
+    if not (folder / "vocab.json").exists():
+        if args.base is None:
+            tokenizer.train(run.vocabulary, folder)
+        else:
+            shutil.copytree(args.base / "tokenizer", folder)
+    encoder = tokenizer.load(folder)
+    torch.manual_seed(args.seed)
+    trainer = clip.make_trainer(
+        clip.build(encoder) if args.base is None else run.load_clip(),
+        encoder,
+        clip.PairSource(args.data, run.vocabulary),
+        args.folder / "clip",
+        device=run.device,
+        **loop_options(args),
+    )
+    run_trainer(args, trainer, minutes or args.minutes)
+
+
+def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
+    """Train the autoencoder and write it with normalised latents to `vae/final`."""
+    run = RunFolder(args)
+    torch.manual_seed(args.seed)
+    model = vae.build()
+    if args.base is not None:
+        base = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32)
+        model.load_state_dict(base.state_dict())
+    pictures = vae.PictureSource(args.data, run.vocabulary)
+    held_out = pictures(16, torch.Generator().manual_seed(2**40))
+    folder = args.folder / "vae"
+
+    def save_samples(step: int) -> None:
+        pairs = vae.pair_with_reconstructions(model, held_out)
+        save_sheet(pairs, folder / "sample.png", columns=8)
+
+    trainer = vae.make_trainer(
+        model,
+        pictures,
+        folder,
+        device=run.device,
+        attention=args.attention,
+        group_norm=args.group_norm,
+        sample_fn=save_samples,
+        **loop_options(args),
+    )
+    run_trainer(args, trainer, minutes or args.minutes)
+    load_ema(model, folder)
+    hardware.restore_group_norm(model)
+    model.cpu().eval()
+    vae.normalise(model, pictures(96, torch.Generator().manual_seed(2**41)))
+    model.save_pretrained(folder / "final")
+    print(f"PSNR {vae.psnr(model, held_out):.2f} dB on held-out scenes.")
+
+
+def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> None:
+    """Train the decoder further on the frozen encoder."""
+    run = RunFolder(args)
+    pictures = vae.PictureSource(args.data, run.vocabulary)
+    held_out = pictures(16, torch.Generator().manual_seed(2**40))
+    model = run.load_vae(decoder=False)
+    folder = args.folder / "decoder"
+
+    def save_samples(step: int) -> None:
+        pairs = vae.pair_with_reconstructions(model, held_out)
+        save_sheet(pairs, folder / "sample.png", columns=8)
+
+    trainer = vae.make_trainer(
+        model,
+        pictures,
+        folder,
+        decoder_only=True,
+        device=run.device,
+        attention=args.attention,
+        group_norm=args.group_norm,
+        sample_fn=save_samples,
+        **loop_options(args),
+    )
+    run_trainer(args, trainer, minutes or args.minutes)
+    print(f"PSNR {vae.psnr(run.load_vae(), held_out):.2f} dB on held-out scenes.")
+
+
+def train_unet(
+    args: argparse.Namespace, minutes: float | None = None, side: int | None = None
+) -> None:
+    """Train the UNet; `side` replaces --side."""
+    pairs = unet.PAIRS if args.pairs is None else args.pairs
+    if not 0 <= pairs <= 1:
+        raise InputError(f"--pairs must be from 0 to 1, not {pairs}.")
+    run = RunFolder(args)
+    encoder = tokenizer.load(run.tokenizer_folder())
+    text, _ = export.split_towers(run.load_clip())
+    composer = Composer(args.data, run.vocabulary)
+    autoencoder = run.load_vae().to(run.device, memory_format=torch.channels_last)
+    torch.manual_seed(args.seed)
+    model = unet.build(text.config.hidden_size)
+    if not newest_checkpoint(args.folder / "unet") and args.base is not None:
+        model.load_state_dict(run.load_unet().state_dict())
+    captions = unet.sample_captions(run.vocabulary)
+    folder = args.folder / "unet"
+    trainer = unet.make_trainer(
+        model,
+        LatentPool(composer, autoencoder, args.pool, pairs, side or args.side),
+        run.vocabulary,
+        encoder,
+        text,
+        folder,
+        device=run.device,
+        attention=args.attention,
+        group_norm=args.group_norm,
+        latents=encoder_digest(autoencoder),
+        compiled=args.compile,
+        **loop_options(args),
+    )
+
+    def save_samples(step: int) -> None:
+        pictures = unet.draw_samples(trainer, autoencoder, encoder, text, captions)
+        save_sheet(pictures, folder / "sample.png", columns=8)
+
+    trainer.sample_fn = save_samples
+    run_trainer(args, trainer, minutes or args.minutes)
+
+
+def train_all(args: argparse.Namespace) -> None:
+    """Train every stage, pictures of 64 pixels before those of 128, and export the model."""
+    for stage, side, share in SHARES:
+        print(f"Stage {stage}" + (f" at {side} pixels" if side else ""))
+        stage_args = argparse.Namespace(**vars(args))
+        if side == SIZE:  # continues the training on the smaller pictures
+            stage_args.resume = True
+        elif side and args.steps:
+            stage_args.steps = max(1, args.steps // 2)
+        minutes = args.minutes * share if args.minutes else None
+        if side:
+            train_unet(stage_args, minutes, side)
+        elif stage == "clip":
+            train_clip(stage_args, minutes)
+        else:
+            train_vae(stage_args, minutes)
+    export_model(args)
+
+
+def compare_choices(args: argparse.Namespace) -> None:
+    """Print the table of short trainings of the UNet that differ in one choice."""
+    names = args.only.split(",") if args.only else list(compare.CHOICES)
+    for name in names:
+        if name not in compare.CHOICES:
+            raise InputError(f"There is no choice {name!r}: {', '.join(compare.CHOICES)}.")
+    if args.minutes is None:
+        raise InputError("Say how long each choice may learn: --minutes N.")
+    run = RunFolder(args)
+    encoder = tokenizer.load(run.tokenizer_folder())
+    text, _ = export.split_towers(run.load_clip())
+    composer, autoencoder = Composer(args.data, run.vocabulary), run.load_vae()
+    evaluator = compare.Evaluator.build(composer, autoencoder, run.vocabulary, encoder, text)
+    pool = LatentCache(composer, autoencoder, args.pool, unet.PAIRS)
+    pool.fill(args.seed)
+    small = None
+    if any(compare.CHOICES[n].first_half == "small" for n in names):
+        small = LatentCache(composer, autoencoder, args.pool, unet.PAIRS, side=64)
+        small.fill(args.seed)
+    needs_base = any(compare.CHOICES[n].from_base for n in names)
+    base = run.load_unet() if needs_base else None
+    folder = args.folder / "compare"
+    print(compare.compare(names, pool, small, evaluator, folder, args.minutes, base))
+
+
+def export_model(args: argparse.Namespace) -> None:
+    """Write the run's networks as a model folder, with its training history and model card."""
+    run = RunFolder(args)
+    history_file = args.model / "training.json"
+    before = None
+    if args.base and history_file.exists():
+        before = json.loads(history_file.read_text(encoding="utf-8"))
+    export.write_model(
+        args.model,
+        unet=run.load_unet(),
+        vae=run.load_vae(),
+        clip=run.load_clip(),
+        tokenizer_folder=run.tokenizer_folder(),
+        vocabulary=run.vocabulary,
+    )
+    (args.model / "evaluation.json").unlink(missing_ok=True)  # of the weights before
+    history = card.training_history(args.folder, before)
+    history_file.write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    card.write(args.model)
+    size = sum(p.stat().st_size for p in args.model.rglob("*") if p.is_file())
+    print(f"{args.model}: {size / 2**20:.1f} MB")
+
+
+def evaluate_model(args: argparse.Namespace) -> None:
+    """Measure the model, save evaluation.json, and write the model card anew."""
+    table = evaluate.evaluate(args.model, args.data, count=args.count, sheet=args.sheet)
+    evaluate.save(table, args.model / "evaluation.json")
+    if (args.model / "training.json").exists():
+        card.write(args.model)
+    print(evaluate.report(table))
+
+
+def evaluate_colorize(args: argparse.Namespace) -> None:
+    """Print the table of colour errors of the task colorize."""
+    from ...loading.load import load
+    from . import evaluate_colorize as measure
+
+    models = load(str(args.model or "emoji"), device=args.device)
+    table = measure.evaluate(models, args.data, count=args.count, sheet=args.sheet)
+    print(measure.to_markdown(table))

@@ -1,0 +1,77 @@
+"""The npm packages that hold the training data: download, and reading of single members.
+
+`npm pack` writes one .tgz archive per package. The archives are never unpacked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+PACKAGES = {
+    "emoji": "@lobehub/fluent-emoji-3d",
+    "names": "cldr-annotations-full",
+    "derived": "cldr-annotations-derived-full",
+}
+
+
+def fetch(folder: Path) -> None:
+    """Download the packages that `folder` lacks with `npm pack`.
+
+    Raises RuntimeError in one sentence where npm is missing or fails.
+    """
+    missing = [name for name in PACKAGES.values() if not find_archives(folder, name)]
+    if not missing:
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError(
+            f"The training data is not in {folder} and npm is not installed: install Node.js, or "
+            f"put the packages {', '.join(missing)} there and pass --data {folder}."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [npm, "pack", "--silent", *missing], cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        raise RuntimeError(f"npm pack could not fetch {', '.join(missing)}: {reason}")
+
+
+def find_archives(folder: Path, package: str) -> list[Path]:
+    """Return the archives of `package` in `folder`, sorted by name."""
+    stem = package.lstrip("@").replace("/", "-")
+    return sorted(p for p in folder.glob(f"{stem}-*.tgz") if p.name[len(stem) + 1].isdigit())
+
+
+class NpmPackage:
+    """A read-only view of the newest archive of `package` in `folder`.
+
+    `members` maps a path inside the archive, without `package/`, to its entry.
+    """
+
+    def __init__(self, folder: Path, package: str):
+        archives = find_archives(folder, package)
+        if not archives:
+            raise RuntimeError(f"{folder} has no archive of the npm package {package}.")
+        self._tar = tarfile.open(archives[-1], "r:gz")  # noqa: SIM115 - closed in close()
+        self.members = {
+            m.name.removeprefix("package/"): m for m in self._tar.getmembers() if m.isfile()
+        }
+
+    def read(self, path: str) -> bytes:
+        """Return the content of the file `path`."""
+        file = self._tar.extractfile(self.members[path])
+        assert file is not None  # `members` holds regular files alone
+        return file.read()
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._tar.close()
+
+
+def strip_variation_selector(emoji: str) -> str:
+    """Remove U+FE0F, which some sources write after an emoji and others do not."""
+    return emoji.replace("\ufe0f", "")
