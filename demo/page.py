@@ -13,6 +13,7 @@ from gradio.components import Component
 from pipeline.model_cache import ModelCache
 
 from .server.runner import Runner
+from .server.runs import Runs
 from .ui.fields import Box
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Page:
     fill: `fill(button, text, vary, tab)` makes a button fill the form, see workspace/fill_form.py
     tokenizers: by model, of those that visitors chose
     embeddings: the files of textual inversion embeddings, by name
+    runs: what visitors have started, and its state
     """
 
     model_cache: ModelCache
@@ -51,3 +53,4 @@ class Page:
     fill: Callable[..., None] = field(init=False)
     tokenizers: dict[str, Any] = field(default_factory=dict)
     embeddings: dict[str, Path] = field(default_factory=dict)
+    runs: Runs = field(default_factory=Runs)

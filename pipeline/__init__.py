@@ -1,16 +1,28 @@
-"""From prompt to picture.
+"""Stable Diffusion from prompt to picture.
 
 from pipeline import load, GenerateOptions
 models = load("emoji")
 picture = models.generate(prompt="a red apple", seed=1).images[0]
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import old_names
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .errors import InputError
+    from .loading.load import load
+    from .options import GenerateOptions
 
 __all__ = ["GenerateOptions", "InputError", "__version__", "load"]
 
+old_names.install()
 
-def __getattr__(name: str):
+
+def __getattr__(name: str) -> Any:
     """Import late, so that `python -m pipeline --help` is instant."""
     if name == "load":
         from .loading.load import load

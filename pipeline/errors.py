@@ -1,17 +1,21 @@
-"""What a person did wrong, in one sentence that also says what would be right."""
+"""InputError, and how a value is shown in its sentence."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 
 class InputError(ValueError):
-    """Bad input of any kind: the command line exits with 2, the page shows the sentence."""
+    """Bad input of any kind, in one sentence that also says what would be right.
+
+    The command line exits with 2, the page shows the sentence.
+    """
 
 
-def closest(name: str, names) -> str:
-    """`names` as text, those most like `name` first: for the end of an error sentence."""
+def closest(name: str, names: Iterable[str]) -> str:
+    """Return `names` as text, those most like `name` first: for the end of an error sentence."""
     from difflib import SequenceMatcher
 
     low = str(name).lower()
@@ -20,7 +24,10 @@ def closest(name: str, names) -> str:
 
 
 def short(value: Any) -> str:
-    """`value` as one printable line: the end of a long path, the start of anything else."""
+    """Return `value` as one printable line of at most 120 characters.
+
+    Of a long path the end is shown, of anything else the beginning.
+    """
     try:
         text = value if isinstance(value, str) else str(value)
     except ValueError:

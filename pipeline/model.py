@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Models:
-    """A loaded model: its parts, what it is called, where it runs, and its own defaults."""
+    """A loaded model: its networks, its name, its device and its own default settings."""
 
     name: str
     path: Path
@@ -69,7 +69,7 @@ class Models:
         return self.backends.open_session().group_norm
 
     def resolve(self, options: GenerateOptions) -> GenerateOptions:
-        """`options` with every None filled: the model's defaults, and a random seed."""
+        """Return `options` with every None filled: the model's defaults, and a random seed."""
         from .options import MAX_SEED
         from .samplers import check_pair
 
@@ -88,7 +88,10 @@ class Models:
         return options.model_copy(update=filled)
 
     def stream(self, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
-        """Step events, then the Result. Closing the iterator stops the work. See engine.stream."""
+        """Yield Step events, then the Result; closing the iterator stops the work.
+
+        words: whether each Step brings word maps. Pictures carry a signed receipt.
+        """
         from . import engine
         from .metadata import receipt
 
@@ -96,11 +99,13 @@ class Models:
         return receipt.signed(self, events, "generate", options)
 
     def generate(self, options: GenerateOptions | None = None, **fields: Any) -> Result:
-        """The Result for `options`, or for the fields of GenerateOptions given by name."""
+        """Return the Result for `options`, or for fields of GenerateOptions given by name."""
+        from . import events
         from .options import GenerateOptions
 
         if options is not None and fields:
             options = GenerateOptions(**(options.model_dump() | fields))
 
         *_, result = self.stream(options or GenerateOptions(**fields))
+        assert isinstance(result, events.Result)
         return result

@@ -1,7 +1,7 @@
-"""The models that a server holds: one that it started with, and those that visitors chose since.
+"""Cache of loaded models: the one that the server started with and those chosen since.
 
-Loading is load-then-swap: the models in use keep serving until the new one is whole, and a file
-that cannot be loaded changes nothing.
+Loading is load-then-swap: the models in use keep serving until the new one is complete, and a
+file that cannot be loaded changes nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ MAX_EXTRA_MODELS = (
 
 
 class ModelCache:
-    """`first` is there from the start; `options` go to `load` for every other (device, dtype...).
+    """Holds `first` always and MAX_EXTRA_MODELS others, loaded with `options` (device, dtype...).
 
-    It always stays. A model is asked for by a name of `choices` alone, so that a visitor reaches no
-    other file.
+    A model is asked for by a name of `choices` alone, so that a visitor reaches no other file.
     """
 
     def __init__(self, first: Models, **options: Any):
@@ -37,7 +36,7 @@ class ModelCache:
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def choices(self) -> list[Entry]:
-        """The checkpoints to choose from, the first model before all others."""
+        """Return the checkpoints to choose from, the first model before all others."""
         rows = library.find_entries("checkpoint")
         there = rows.pop(self.first.name, None)
         if there is None or there.path != self.first.path:
@@ -54,19 +53,21 @@ class ModelCache:
         return [there, *rows.values()]
 
     def hashes(self) -> dict[str, str]:
-        """{name: hash} of the models to choose; "" where a file has not been loaded yet."""
+        """Return {name: hash} of the models to choose; "" where one has not been loaded yet."""
         with self._lock:
             known = {name: models.hash for (name, _), models in self._held.items()}
         known[self.first.name] = self.first.hash
         return {e.name: known.get(e.name, "") for e in self.choices()}
 
     def vaes(self) -> list[Entry]:
-        """The autoencoders that may take the place of a model's own."""
+        """Return the autoencoders that may take the place of a model's own."""
         return list(library.find_entries("vae").values())
 
     def get(self, name: str | None = None, vae: str | None = None) -> Models:
-        """The model `name` (None: the first) with the autoencoder `vae` (None: its own), loaded if
-        it is not; InputError if that fails."""
+        """Return the model `name` (None: the first) with the autoencoder `vae` (None: its own).
+
+        It is loaded if it is not in the cache; InputError if that fails.
+        """
         name, vae = name or self.first.name, vae or None
         if not isinstance(name, str) or not isinstance(vae, str | None):
             raise InputError("A model and an autoencoder are asked for by their names.")

@@ -20,10 +20,10 @@ log = logging.getLogger("glassbox")
 
 @contextmanager
 def hide_internal_errors() -> Iterator[None]:
-    """Log every exception but an InputError with its traceback, and raise Broken instead."""
+    """Let InputError and Broken pass; log every other exception, and raise Broken instead."""
     try:
         yield
-    except InputError:
+    except FAILURES:
         raise
     except Exception:
         log.exception("a request failed")

@@ -14,7 +14,8 @@ import gradio as gr
 
 from ..texts import request_language
 from ..ui.listeners import UNQUEUED
-from ..ui.status import idle_frame, status_line
+from ..ui.status import idle_frame, status_line, stopped_line
+from ..ui.stop import StopButton
 from ..ui.tab import TaskTab
 from . import (
     backend_menu,
@@ -23,12 +24,12 @@ from . import (
     history,
     menus,
     prompt_line,
+    run,
     sampler_menu,
     send_to,
     switch_model,
     vocabulary,
 )
-from . import run as drawing
 from .compare import Comparison
 
 EXAMPLES = (
@@ -57,7 +58,6 @@ class ResultView:
     comparison: Any
     records: Any
     last_seed: Any
-    last_step: Any
 
 
 def css(tabs: dict[str, Any]) -> str:
@@ -119,14 +119,14 @@ def build(page, tabs: dict[str, TaskTab]) -> None:
         strip=strip,
         records=gr.State(()),
         last_seed=gr.State(),
-        last_step=gr.State(drawing.IDLE),
     )
     page.result = result
     for name, view in views.items():
         prompt_line.wire(page, form[name], view)
         form[name].submit(None, js=PRESS)
-    runs = [drawing.wire(page, key, tabs[key], goes[key], own[key]) for key in tabs]
-    drawing.stopping(result, stop, runs)
+    stopping = StopButton(page.runs, "work", stop, status, stopped_line)
+    for key in tabs:
+        run.wire(page, key, tabs[key], goes[key], own[key], stopping)
     send_to.wire(page, senders)
     compare.wire(result)
     _follow(page, added, seeds, result.last_seed)

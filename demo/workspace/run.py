@@ -1,132 +1,95 @@
-"""From a button to pictures: a task is asked for, its steps are shown, and it can be stopped."""
+"""From a button to pictures: run a task, show its steps, and let Stop end it."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 import time
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ..events import Finished
 from ..server.runner import task_fields
-from ..texts import request_language, say
-from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
-from ..ui.listeners import GPU, PRIVATE
-from ..ui.status import (
-    done_line,
-    empty_frame,
-    error_line,
-    preview_frame,
-    progress_line,
-    status_line,
-    stopped_line,
-)
+from ..server.runs import Run
+from ..texts import say
+from ..ui.listeners import GPU
+from ..ui.status import done_line, empty_frame, preview_frame, progress_line, status_line
+from ..ui.stop import Final, StopButton, Update, Updates
 from ..ui.tab import TaskTab
 from . import history
 from .fill_form import TYPED
 
-IDLE = "idle"  # in place of the last step: nothing is on its way
+if TYPE_CHECKING:
+    from ..page import Page
+    from .layout import ResultView
+
 PREVIEW_EVERY = 0.05  # seconds: a fast GPU makes more steps than a browser can show
 SIZE = ("width", "height")
 
 
-def wire(page, key: str, task: TaskTab, go: gr.Button, own: dict):
-    """Make the task's button draw; returns the listener, to be stopped. own: the task's inputs."""
+def wire(
+    page: Page,
+    key: str,
+    task: TaskTab,
+    button: gr.Button,
+    own: dict[str, Component],
+    stop: StopButton,
+) -> None:
+    """Make a task's button run the task. own: the components of the task's own inputs, by name."""
     result = page.result
     shared = {
         name: page.form[name]
         for name in task_fields(key)
         if name in page.form and name not in own and name not in task.without
     }
-    given = {**shared, **own} | ({"own_size": page.own_size} if task.own_size else {})
+    inputs = {**shared, **own} | ({"own_size": page.own_size} if task.own_size else {})
 
-    def wait(request: gr.Request):
-        return status_line("running", say("waiting", request_language(request))), None
-
-    def asked(values) -> dict:
-        """Fields of the task's Options, and the model's."""
-        named = dict(zip(given, values, strict=True))
-        fields = {name: named[name] for name in shared}
+    def options_of(values: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of the task's Options and the names of the model."""
+        fields = {name: values[name] for name in shared}
         for name in fields.keys() & set(TYPED):
             fields[name] = (fields[name] or "").strip() or None
-        if named.get("own_size"):
+        if values.get("own_size"):
             fields |= dict.fromkeys(SIZE)
-        return fields | task.fields({name: named[name] for name in own})
+        return fields | task.fields({name: values[name] for name in own})
 
-    def run(request: gr.Request, *values):
-        """Streams the picture. A failure keeps what is on the page and says why."""
-        language = request_language(request)
-        starting = {result.status: status_line("running", say("starting", language))}
-        yield starting | {result.last_step: None} | result.comparison.put_away()
-        try:
-            with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-                shown = 0.0
-                with hide_internal_errors():
-                    fields = asked(values)
-                for event in page.runner.stream(fields, folder, key, record=True):
-                    if isinstance(event, Finished):
-                        before = task.before(dict(zip(given, values, strict=True)))
-                        compared = result.comparison.after(before)
-                        yield _finished(result, event, language, task.first) | compared
-                    elif time.monotonic() - shown >= PREVIEW_EVERY:
-                        shown = time.monotonic()
-                        yield {
-                            result.view: preview_frame(event.preview, say("preview_alt", language)),
-                            result.status: progress_line(event, language),
-                            result.last_step: event,
-                        }
-        except FAILURES as error:
-            sentence = error_sentence(error, language)
-            yield {result.status: error_line(sentence), result.last_step: IDLE}
-            raise error_toast(sentence, language) from None
+    def draw(run: Run, language: str, *values: Any) -> Updates:
+        """Yield the updates of a run. An error leaves the pictures on the page as they are."""
+        given = dict(zip(inputs, values, strict=True))
+        starting: Update = {result.status: status_line("running", say("starting", language))}
+        yield starting | result.comparison.put_away()
+        fields, shown = options_of(given), 0.0
+        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+            for event in page.runner.stream(fields, folder, key, record=True):
+                if isinstance(event, Finished):
+                    compared = result.comparison.after(task.before(given))
+                    yield Final(_finished(result, event, language, task.first) | compared)
+                    return
+                run.progress = event
+                if time.monotonic() - shown < PREVIEW_EVERY:
+                    yield None
+                    continue
+                shown = time.monotonic()
+                yield {
+                    result.view: preview_frame(event.preview, say("preview_alt", language)),
+                    result.status: progress_line(event, language),
+                }
 
-    outputs = [result.view, result.status, result.gallery, result.chosen, result.parameters]
-    outputs += [
-        result.records,
-        result.last_seed,
-        result.strip,
-        result.last_step,
-        *result.comparison.after(None),
-    ]
-    return go.click(
-        wait,
-        None,
-        [result.status, result.last_step],
-        queue=False,
-        trigger_mode="once",
-        **PRIVATE,
-    ).then(
-        run,
-        [*given.values()],
+    outputs = [result.view, result.gallery, result.chosen, result.parameters]
+    outputs += [result.records, result.last_seed, result.strip, *result.comparison.after(None)]
+    stop.add(
+        button.click,
+        draw,
+        [*inputs.values()],
         outputs,
-        api_visibility="private",
-        show_progress="minimal",
-        show_progress_on=result.status,
-        **GPU,
+        **GPU | {"show_progress": "minimal", "show_progress_on": result.status},
     )
 
 
-def stopping(result, stop: gr.Button, runs: list) -> None:
-    """Make the button stop whichever of `runs` is on its way."""
-
-    def halt(step, request: gr.Request):
-        if step == IDLE:  # it was done before the button was heard
-            return gr.skip()
-        return stopped_line(step, request_language(request))
-
-    def settle(step, request: gr.Request):
-        """Says it again: a step that was already on its way may have come after the first word."""
-        time.sleep(0.5)
-        return halt(step, request)
-
-    stop.click(halt, result.last_step, result.status, cancels=runs, queue=False, **PRIVATE).then(
-        settle, result.last_step, result.status, queue=False, **PRIVATE
-    )
-
-
-def _finished(result, event: Finished, language: str, first: bool) -> dict:
-    """One picture large, several as tiles that open."""
+def _finished(result: ResultView, event: Finished, language: str, first: bool) -> Update:
+    """Show one picture large, several as tiles that open."""
     large = first or len(event.files) == 1
     columns = math.ceil(math.sqrt(len(event.files)))
     return {
@@ -140,5 +103,4 @@ def _finished(result, event: Finished, language: str, first: bool) -> dict:
         result.records: event.records,
         result.last_seed: str(event.seed),
         result.strip: history.entries(event),
-        result.last_step: IDLE,
     }

@@ -26,7 +26,7 @@ def require_gpu(device: torch.device) -> None:
     """Raise RuntimeError where our kernels can't run, or would be interpreted."""
     problem = device_problem(device)
     if INTERPRETED or problem:
-        raise RuntimeError(problem or "interpreted: that tells nothing about time.")
+        raise RuntimeError(problem or "interpreted: its time says nothing about the kernel.")
 
 
 def _ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ def _xformers(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 
 def _xformers_operator(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str:
-    """Return the name of the operator that xformers takes, empty where it can't be told."""
+    """Return the name of the operator that xformers takes, empty where it is unknown."""
     try:
         from xformers.ops import fmha
 

@@ -1,34 +1,37 @@
-"""Who can run attention and GroupNorm here, and if not, why.
+"""Backends of attention and GroupNorm: which can run here, and if not, why.
 
-Each backend has `unsupported(device, dtype) -> str | None`. `auto` takes the first that can run, in
-the order of speed that `python -m kernels.bench` measured (kernels/bench/results); kernels that
-Triton only interprets are never among them. A backend asked for by name that cannot run is an
-InputError that says why, never a silent swap.
+`table.py` lists them. `auto` takes the first that can run, in the order of speed that
+`python -m kernels.bench` measured (kernels/bench/results); kernels that Triton only interprets are
+never among them. A backend asked for by name that cannot run is an InputError that says why, never
+a silent swap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.attention_processor import Attention
+from torch import nn
 
 from ..errors import InputError, closest
-from .attention_processor import ATTENTION, AttentionProcessor
+from .attention_processor import AttentionProcessor
 from .failures import BLACKLIST, KernelFailed, blacklist, wrap_kernel_errors
-from .group_norm import GROUP_NORM, swap_group_norm
+from .group_norm import swap_group_norm
 from .order import order
+from .table import ATTENTION, GROUP_NORM, KINDS, Backend, Kind
 
 __all__ = [
     "ATTENTION",
     "GROUP_NORM",
     "KINDS",
     "AttentionProcessor",
+    "Backend",
     "BackendSession",
     "Backends",
     "KernelFailed",
+    "Kind",
     "blacklist",
     "candidates",
     "choose",
@@ -39,21 +42,7 @@ __all__ = [
     "wrap_kernel_errors",
 ]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What can be chosen: its name in sentences, its flag and its table of backends."""
-
-    name: str
-    flag: str
-    table: dict
-
-
-KINDS = {
-    "attention": Kind("attention", "--attention", ATTENTION),
-    "group_norm": Kind("GroupNorm", "--group-norm", GROUP_NORM),
-}
+NO_HEADS: frozenset[int] = frozenset()
 
 
 def unsupported_reason(
@@ -61,28 +50,35 @@ def unsupported_reason(
     name: str,
     device: torch.device,
     dtype: torch.dtype,
-    heads: frozenset[int] = frozenset(),
+    heads: frozenset[int] = NO_HEADS,
 ) -> str | None:
-    """Why the backend `name` of `kind` ("attention", "group_norm") can't run here; None where it
-    can. `heads`: the head sizes that attention is to take."""
+    """Return why the backend `name` of `kind` cannot run there, in a sentence; None where it can.
+
+    kind: "attention" or "group_norm". heads: the head sizes that attention is to compute.
+    """
     backend = KINDS[kind].table[name]
-    asked = [{"head_size": d} for d in sorted(heads)] if kind == "attention" else []
-    for more in asked or [{}]:
-        reason = backend.unsupported(device, dtype, **more)
+    for head_size in sorted(heads) if kind == "attention" and heads else [None]:
+        reason = backend.unsupported(device, dtype, head_size)
         if reason:
             return reason
     return BLACKLIST.get((KINDS[kind].name, name))
 
 
-def candidates(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
-    """The backends to use for `name`, best first: itself alone, or for "auto" all that can run.
+def candidates(
+    kind: str,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: frozenset[int] = NO_HEADS,
+) -> tuple[str, ...]:
+    """Return the backends to use for `name`, best first: itself, or for "auto" all that can run.
 
-    InputError for a name that does not exist, and for one that can't run here.
+    Raises InputError for a name that does not exist and for one that cannot run there.
     """
     what, table = KINDS[kind].name, KINDS[kind].table
     if name == "auto":
         names = order(kind, device)
-        return tuple(n for n in names if unsupported_reason(kind, n, device, dtype, heads) is None)
+        return tuple(n for n in names if not unsupported_reason(kind, n, device, dtype, heads))
     if name not in table:
         there = closest(name, ["auto", *table])
         raise InputError(f"There is no {what} backend {name!r}; there is {there}.")
@@ -92,26 +88,34 @@ def candidates(kind: str, name: str, device: torch.device, dtype: torch.dtype, h
     return (name,)
 
 
-def choose(kind: str, name: str, device: torch.device, dtype: torch.dtype, heads=frozenset()):
-    """The backend of `kind` that `name` means here, see `candidates`."""
+def choose(
+    kind: str,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: frozenset[int] = NO_HEADS,
+) -> str:
+    """Return the first of `candidates`."""
     return candidates(kind, name, device, dtype, heads)[0]
 
 
-def head_sizes(network) -> frozenset[int]:
-    """The head sizes of all attention layers of `network`."""
+def head_sizes(network: nn.Module) -> frozenset[int]:
+    """Return the head sizes of all attention layers of `network`."""
     return frozenset(
         m.inner_dim // m.heads for m in network.modules() if isinstance(m, Attention) and m.heads
     )
 
 
 class Backends:
-    """What runs attention and GroupNorm of one model's UNet and autoencoder, changed between two
-    calls. `attention` and `group_norm` are names, or "auto"."""
+    """The backends of one model's UNet and autoencoder, which may change between two calls.
+
+    attention, group_norm: names, or "auto".
+    """
 
     def __init__(
         self,
-        unet,
-        vae,
+        unet: Any,
+        vae: Any,
         device: torch.device,
         dtype: torch.dtype,
         attention: str = "auto",
@@ -131,21 +135,21 @@ class Backends:
     def open_session(
         self, attention: str | None = None, group_norm: str | None = None
     ) -> BackendSession:
-        """A request's own choice; None is the model's. InputError for one that can't run here."""
+        """Return a request's backends; None is the model's. InputError for one that can't run."""
         wanted = {"attention": attention, "group_norm": group_norm}
         names = {k: v or self.names[k] for k, v in wanted.items()}
         return BackendSession(self, {k: (v, self.candidates(k, v)) for k, v in names.items()})
 
     def candidates(self, kind: str, name: str) -> tuple[str, ...]:
-        """See `candidates`, for this model."""
+        """Return `candidates` for this model."""
         return candidates(kind, name, self.device, self.dtype, self.heads)
 
     def unsupported_reason(self, kind: str, name: str) -> str | None:
-        """See `unsupported_reason`, for this model."""
+        """Return `unsupported_reason` for this model."""
         return unsupported_reason(kind, name, self.device, self.dtype, self.heads)
 
     def install(self, attention: str, group_norm: str) -> None:
-        """The caller holds the model's lock."""
+        """Put these backends into the networks. The caller holds the model's lock."""
         self.processor.name = attention
         # The autoencoder's one head of 512 is more than xformers and our kernels take.
         wide = self.vae_heads and unsupported_reason(
@@ -162,19 +166,22 @@ class BackendSession:
     """The backends of one request: `attention` and `group_norm` name what runs now."""
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
+        """choices: for each kind the name asked for, and its candidates."""
         self._backends, self._choices = backends, choices
         self.vae_attention: str | None = None  # what ran in the autoencoder
 
     @property
     def attention(self) -> str:
+        """The name of the attention backend."""
         return self._choices["attention"][1][0]
 
     @property
     def group_norm(self) -> str:
+        """The name of the GroupNorm backend."""
         return self._choices["group_norm"][1][0]
 
     def call(self, function: Callable[[], T]) -> T:
-        """What `function`, which calls the networks, returns. The caller holds the model's lock.
+        """Return what `function`, which calls the networks, returns. The caller holds the lock.
 
         Where a kernel fails, `auto` goes on with the next backend and calls `function` again; one
         that was asked for by name is an InputError.

@@ -1,17 +1,16 @@
-"""What failed while it ran: it is not tried again in this process, and the next one goes on."""
+"""Kernels that failed while they ran: they are not tried again in this process."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 log = logging.getLogger(__name__)
 BLACKLIST: dict[tuple[str, str], str] = {}  # (kind, backend): the reason
-
-
 # On ZeroGPU the page runs without a GPU and each request in a fork with one: nothing can be tried
 # out beforehand, a kernel that fails gives way when it is called.
 ON_ZERO_GPU = bool(os.environ.get("SPACES_ZERO_GPU"))
@@ -26,7 +25,7 @@ class KernelFailed(RuntimeError):
 
 
 def blacklist(failure: KernelFailed) -> None:
-    """Strike the backend off for the rest of this process, with one warning that says why."""
+    """Exclude the backend for the rest of this process, with one warning that says why."""
     key = failure.kind, failure.backend
     if key not in BLACKLIST:
         log.warning("%s; it is not used again.", failure)
@@ -34,12 +33,13 @@ def blacklist(failure: KernelFailed) -> None:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type's name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
-def wrap_kernel_errors(kind: str, backend: str, x: torch.Tensor):
-    """Turns what a kernel raises on x into KernelFailed; memory that ran out stays what it is."""
+def wrap_kernel_errors(kind: str, backend: str, x: torch.Tensor) -> Iterator[None]:
+    """Turn what a kernel raises on x into KernelFailed; torch.OutOfMemoryError is passed on."""
     try:
         yield
     except torch.OutOfMemoryError:

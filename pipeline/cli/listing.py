@@ -35,7 +35,7 @@ def print_samplers(args: argparse.Namespace) -> None:
     print("Samplers (--sampler), their model calls a step, and the schedules they take:")
     for key, sampler in SAMPLERS.items():
         takes = "all" if len(sampler.schedules) == len(SCHEDULES) else ", ".join(sampler.schedules)
-        print(f"  {key:18} {sampler.label:18} {sampler.order}  {sampler.note} ({takes})")
+        print(f"  {key:18} {sampler.label:18} {sampler.calls}  {sampler.note} ({takes})")
         reason = unsupported(key)
         if reason:
             print(f"  {'':18} {'':18}    not here: {reason}")

@@ -31,13 +31,8 @@ if TYPE_CHECKING:
 
 MIN_ENTRIES, MAX_ENTRIES = 2, 6
 # Samplers that do not solve the ODE: they add fresh noise, or use another guidance (CFG++).
-STOCHASTIC = frozenset(
-    (
-        *("ddpm", "euler_a", "dpm2_a", "dpmpp_2s_a", "dpmpp_2m_sde", "dpmpp_2m_sde_heun"),
-        *("dpmpp_3m_sde", "dpmpp_sde", "lcm", "tcd", "restart"),
-    )
-)
-NOT_ODE = STOCHASTIC | {"ddim_cfgpp"}
+STOCHASTIC = frozenset(key for key, row in SAMPLERS.items() if row.fresh_noise)
+NOT_ODE = STOCHASTIC | {key for key, row in SAMPLERS.items() if row.other_guidance}
 PLAIN = {"attention": "math", "group_norm": "torch"}  # the backends that others are compared with
 INTERPRETED = "Triton only interprets it here, which would tell nothing of its speed."
 
@@ -216,7 +211,7 @@ def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> i
     calls, samplers = 0, False
     for entry in entries:
         if isinstance(entry, Entry):
-            calls, samplers = calls + SAMPLERS[entry.sampler].order * steps + 1, True
+            calls, samplers = calls + SAMPLERS[entry.sampler].calls * steps + 1, True
         else:
             calls += steps
     return calls + REFERENCE_STEPS if samplers else calls

@@ -11,22 +11,26 @@ DEFAULTS = ("sampler", "schedule", "steps", "cfg", "width", "height")
 
 
 def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
-    """DEFAULTS as generation.json has them, else as the architecture is known for."""
+    """Return the fields DEFAULTS from generation.json, the others by architecture.
+
+    predicts: epsilon or v_prediction. InputError where generation.json is wrong.
+    """
     from ..options import GenerateOptions
     from ..samplers import check_pair
 
     unet, vae = manifest.networks["unet"].config, manifest.networks["vae"].config
-    words = unet.get("cross_attention_dim", 1280)
-    if words == 768:
+    context_width = unet.get("cross_attention_dim", 1280)
+    if context_width == 768:
         side = 512
-    elif words == 1024:
+    elif context_width == 1024:
         side = 768 if predicts == "v_prediction" else 512
     else:
         latents = unet.get("sample_size") or 64
         latents = min(latents) if isinstance(latents, list) else latents
         side = int(latents) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
         side = min(max(side // 8 * 8, 64), 2048)
-    defaults = dict(zip(DEFAULTS, ("euler_a", "automatic", 20, 7.0, side, side), strict=True))
+    values: tuple[Any, ...] = ("euler_a", "automatic", 20, 7.0, side, side)
+    defaults: dict[str, Any] = dict(zip(DEFAULTS, values, strict=True))
     path = manifest.path / "generation.json"
     if "generation.json" not in manifest.extras:
         return defaults
@@ -45,7 +49,7 @@ def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
 
 
 def read_vocabulary(manifest: ModelManifest) -> list[dict[str, Any]] | None:
-    """vocabulary.json, [{"emoji", "en", "zh", ...}] of short texts; None where there is none."""
+    """Return vocabulary.json, [{"emoji", "en", "zh", ...}] of short texts; None for no file."""
     path = manifest.path / "vocabulary.json"
     if "vocabulary.json" not in manifest.extras:
         return None

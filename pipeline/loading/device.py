@@ -20,7 +20,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device `name` (auto, cpu, cuda, cuda:N, mps) means here."""
+    """Return the device that `name` (auto, cpu, cuda, cuda:N, mps) means on this machine."""
     import torch
 
     there = {
@@ -45,7 +45,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type of UNet and text encoder that `name` (auto, fp32, fp16, bf16) means on `device`."""
+    """Return the dtype of UNet and text encoders that `name` (auto, fp32, fp16, bf16) means."""
     import torch
 
     if name == "auto":
@@ -63,7 +63,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def place_parts(parts: dict[str, Any], device: torch.device, low_memory: bool) -> None:
-    """Moves the parts to `device`, or has them visit it layer by layer."""
+    """Move the networks to `device`, or let them visit it layer by layer (`low_memory`)."""
     import torch
 
     if low_memory:
@@ -79,8 +79,8 @@ def place_parts(parts: dict[str, Any], device: torch.device, low_memory: bool) -
 
 
 def offload(parts: dict[str, Any], device: torch.device) -> None:
-    """The parts' weights stay in main memory; each layer's visit `device` while it runs."""
-    from accelerate import cpu_offload
+    """Keep the networks' weights in main memory; each layer's visit `device` while it runs."""
+    from accelerate import cpu_offload  # type: ignore[import-untyped]  # ships no types
 
     for part in parts.values():
         cpu_offload(part, device)

@@ -21,7 +21,7 @@ HUB_FILES = [
 
 
 def download(name: str) -> Path:
-    """The local copy of the hub model "owner/name": JSON, text, one set of safetensors."""
+    """Return a local copy of the hub model "owner/name": JSON, text, one set of safetensors."""
     with silence_libraries():
         from huggingface_hub import HfApi, errors, snapshot_download
 
@@ -58,7 +58,7 @@ def download(name: str) -> Path:
 
 
 def _hub_weights(files: list[str]) -> list[str]:
-    """Of the weights a hub model offers those to download: plain ones, else the fp16, else all."""
+    """Return patterns of the weights to download: plain ones, else fp16, else all."""
     wanted = []
     for part in (n for n, component in diffusers_folder.COMPONENTS.items() if component.weights):
         base = f"{part}/{diffusers_folder.COMPONENTS[part].weights}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from ..model import Models
 from ..model_files import manifest
@@ -41,7 +41,7 @@ def load(
     """Return the model `name` on `device`; InputError says in a sentence what is wrong with it.
 
     device: auto, cpu, cuda, cuda:N, mps. dtype: auto, fp32, fp16, bf16, of the UNet and the text
-    encoders; the autoencoder stays in fp32. attention, group_norm: names of backends.py. vae: name
+    encoders; the autoencoder stays in fp32. attention, group_norm: names of backends. vae: name
     or path of another autoencoder. low_memory: weights stay in main memory and visit the GPU layer
     by layer, and pictures are decoded in tiles.
     """
@@ -88,7 +88,8 @@ def _load(
         read_defaults(found, "epsilon")  # all is checked before the first weight is read
         dtypes = dict.fromkeys(planned, dtype) | {"vae": getattr(torch, DTYPES[VAE_DTYPE])}
         networks = load_weights(planned, dtypes)
-        text = TextEncoders(tuple(encoders), found.family, found.zero_empty_negative)
+        family = cast(Literal["sd1", "sd2", "xl"], found.family)
+        text = TextEncoders(tuple(encoders), family, found.zero_empty_negative)
         unet, autoencoder = networks["unet"], networks["vae"]
         try:
             place_parts(networks, device, low_memory)

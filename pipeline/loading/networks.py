@@ -40,7 +40,7 @@ def plan_network(component: ComponentFiles) -> PlannedNetwork:
 
 def build_empty(name: str, config: dict[str, Any]) -> Any:
     """Return the network `name` of this configuration, its parameters on the meta device."""
-    from accelerate import init_empty_weights
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]  # ships no types
 
     with init_empty_weights():
         if name in TEXT_ENCODERS:

@@ -16,7 +16,7 @@ from ..model_files.safetensors_header import PICKLES
 
 
 def find_model(name: str | os.PathLike) -> Path | None:
-    """The folder or file that `name` means; None for a hub id, which is to be downloaded."""
+    """Return the folder or file that `name` means; None for a hub id, which is to download."""
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"A model is a name, a folder or a hub id, not {short(repr(name))}.")
@@ -68,7 +68,7 @@ def _single_file(path: Path) -> Path:
 
 
 def find_vae(name: str | os.PathLike) -> Path:
-    """The file or folder that `name` means as an autoencoder."""
+    """Return the file or folder that `name` means as an autoencoder."""
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
     entry = library.find_entries("vae").get(text)
     path = entry.path if entry else Path(os.path.expanduser(text))
@@ -79,6 +79,6 @@ def find_vae(name: str | os.PathLike) -> Path:
 
 
 def model_name(path: Path) -> str:
-    """What a model at `path` is called."""
+    """Return the name of a model at `path`."""
     path = Path(os.path.abspath(path))
     return path.name if path.is_dir() else path.stem

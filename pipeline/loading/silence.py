@@ -1,4 +1,4 @@
-"""Libraries that speak while they are imported and while they load: not to the user."""
+"""Keep the messages of libraries off the user's screen while they are imported and load."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silence_libraries() -> Iterator[None]:
-    """No warnings and no progress bars of the libraries on the user's screen."""
-    for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    """Within this, transformers, diffusers and the hub print no warnings and no progress bars."""
+    for name in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
+        os.environ.setdefault(f"{name}_VERBOSITY", "error")
     logging.getLogger("xformers").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class SmokeTest:
-    """One small run of every part, so that what cannot work fails while it is loaded.
+    """One call of text encoders, UNet and autoencoder at 64x64 pixels.
 
-    Called, it returns the preview map and what the UNet predicts.
+    Calling it returns the map from latents to preview pixels, and what the UNet predicts: epsilon
+    or v_prediction. InputError where the model does not run or its output is not finite.
     """
 
     manifest: ModelManifest
@@ -38,7 +39,7 @@ class SmokeTest:
         place = short(self.manifest.path)
         try:
             latents = torch.zeros((1, self.unet.config.in_channels, 8, 8))
-            output = self._ask(latents, 500)
+            output = self._predict(latents, 500)
             if (
                 output.shape != latents[:, : self.vae.config.latent_channels].shape
                 or not torch.isfinite(output).all()
@@ -47,24 +48,27 @@ class SmokeTest:
                     f"The UNet of {place} does not work in {str(self.dtype)[6:]}: its output is"
                     " not finite or has another shape than the latents."
                 )
-            predicts = self.manifest.prediction or self._prediction()
-            return Preview.fit(self.vae), predicts
+            prediction = self.manifest.prediction or self._guess_prediction()
+            return Preview.fit(self.vae), prediction
         except (InputError, KernelFailed, torch.OutOfMemoryError):
             raise
         except Exception as error:
             reason = short(str(error).strip() or repr(error))
             raise InputError(f"{place} was loaded but does not run: {reason}") from None
 
-    def _prediction(self) -> str:
-        """Of an SD 2.x file that does not say: at the last timestep a noise prediction is close to
-        its input, a velocity far below a constant one (as AUTOMATIC1111 tells them apart)."""
+    def _guess_prediction(self) -> str:
+        """Return what the UNet of an SD 2.x file predicts that does not say.
+
+        At the last timestep a noise prediction is close to its input, a velocity far below a
+        constant one; AUTOMATIC1111 tells them apart in the same way.
+        """
         import torch
 
         latents = torch.full((1, self.unet.config.in_channels, 8, 8), 0.5)
-        mean = self._ask(latents, 999).mean() - latents.mean()
+        mean = self._predict(latents, 999).mean() - latents.mean()
         return "v_prediction" if mean < -1 else "epsilon"
 
-    def _ask(self, latents: torch.Tensor, t: int) -> torch.Tensor:
+    def _predict(self, latents: torch.Tensor, t: int) -> torch.Tensor:
         import torch
 
         from ..denoising.denoiser import added_cond_kwargs

@@ -107,7 +107,7 @@ def check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale <= 0:
         raise InputError(f"{short(folder / 'vae')}: scaling_factor is {short(scale)}.")
     latents = vae.get("latent_channels", 4)
-    masked = 2 * latents + 1 if isinstance(latents, int) else None  # an inpainting UNet sees more
+    masked = 2 * latents + 1 if isinstance(latents, int) else None  # of an inpainting UNet
     for key, fit in (("in_channels", (latents, masked)), ("out_channels", (latents,))):
         if unet.get(key, 4) not in fit:
             raise InputError(
@@ -123,7 +123,7 @@ def check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
         # pooled words and six sizes, each embedded
         pooled, sizes = second.get("projection_dim", 512), unet.get("addition_time_embed_dim")
         room = unet.get("projection_class_embeddings_input_dim")
-        if not are_sizes([pooled, sizes, room]) or room != pooled + 6 * sizes:
+        if not are_sizes([pooled, sizes, room]) or room != pooled + 6 * int(sizes or 0):
             raise InputError(
                 f"The UNet of {short(folder)} takes {short(room)} numbers beside time and words;"
                 f" its second text encoder's {short(pooled)} and 6 sizes of {short(sizes)} do not"

@@ -1,4 +1,4 @@
-"""What a .safetensors file is, told from its tensors' names and shapes alone.
+"""Identify a .safetensors file by its tensors' names and shapes alone.
 
 A checkpoint's configuration is read off its shapes, so a file needs none beside it, and a file of
 another size than the published ones works as well. What shapes cannot tell is the family's:
@@ -59,7 +59,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """kind: one of KINDS, or "" where it is nothing that can be used; `what` says it in words.
+    """What a file is: kind is one of KINDS, or "" where nothing can use it; `what` is in words.
 
     family: a key of FAMILIES, or "". configs: of a checkpoint's parts, as diffusers and
     transformers have them; no "vae" where the file has none. prediction: epsilon, v_prediction, or
@@ -74,7 +74,7 @@ class FileIdentity:
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint lacks something; the text goes on after the file's name."""
+    """A checkpoint lacks something; the message follows the file's name in a sentence."""
 
 
 def inspect_file(path: str | os.PathLike) -> FileIdentity:
@@ -101,7 +101,7 @@ def how_to_use(found: FileIdentity) -> str:
 
 
 def identify(shapes: Shapes, metadata: Mapping[str, str] = {}) -> FileIdentity:
-    """What a file with these tensors is. Raises Damaged for a checkpoint that lacks something.
+    """Return what a file with these tensors is; DamagedCheckpoint where something is missing.
 
     metadata: the file's own, of which ModelSpec's `modelspec.prediction_type` is read
     (github.com/Stability-AI/ModelSpec).
@@ -168,7 +168,7 @@ class _ComponentShapes:
         self.shapes = {k[len(prefix) :]: v for k, v in shapes.items() if k.startswith(prefix)}
 
     def get(self, name: str, sizes: int) -> tuple[int, ...]:
-        """The shape of `name`, which must have `sizes` dimensions and none of them empty."""
+        """Return the shape of `name`, which must have `sizes` dimensions and none of them empty."""
         shape = self.shapes.get(name)
         if shape is None:
             raise DamagedCheckpoint(f"is incomplete: {short(self.prefix + name)} is missing")
@@ -179,7 +179,7 @@ class _ComponentShapes:
         return tuple(shape)
 
     def count(self, start: str) -> int:
-        """How many there are, counted from 0, of what is numbered after `start`."""
+        """Return how many blocks are numbered 0, 1, ... after `start`."""
         pattern = re.compile(re.escape(start) + r"(\d{1,4})\.")
         numbers = {int(m[1]) for k in self.shapes if (m := pattern.match(k))}
         missing = min(set(range(len(numbers))) - numbers, default=None)
@@ -190,7 +190,7 @@ class _ComponentShapes:
         return len(numbers)
 
     def depths(self) -> dict[str, int]:
-        """How many transformer blocks there are in each block of the UNet that has some."""
+        """Return the number of transformer blocks in each block of the UNet that has some."""
         found: dict[str, set[str]] = {}
         for key in self.shapes:
             match = re.match(r"(\w+?(?:\.\d+)?)\.1\.transformer_blocks\.(\d{1,3})\.", key)
@@ -206,9 +206,12 @@ def _family(unet: _ComponentShapes) -> str:
 
 
 def unet_config(part: _ComponentShapes, family: str) -> dict[str, Any]:
-    """Configuration of UNet2DConditionModel."""
+    """Return the configuration of UNet2DConditionModel that these shapes have."""
     blocks, transformers = part.count("input_blocks."), part.depths()
-    widths, attends, depths, layers = [], [], [], []
+    widths: list[int] = []
+    attends: list[bool] = []
+    depths: list[int] = []
+    layers: list[int] = []
     fresh = True
     for i in range(1, blocks):
         base = f"input_blocks.{i}"
@@ -257,7 +260,7 @@ def unet_config(part: _ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def vae_config(part: _ComponentShapes, family: str) -> dict[str, Any]:
-    """Configuration of AutoencoderKL from a file in the original layout."""
+    """Return the configuration of AutoencoderKL from a file in the original layout."""
     levels = part.count("encoder.down.")
     widths = [part.get(f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
     return {
@@ -274,8 +277,10 @@ def vae_config(part: _ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
-    """Of an autoencoder's own file, for a model of `family`: the prefix of its names in the
-    original layout, None where they are diffusers', and its configuration."""
+    """Return (prefix, configuration) of a file that is an autoencoder alone, for `family`.
+
+    prefix: of its names in the original layout; None where they are diffusers' names.
+    """
     prefix = PREFIXES["vae"][family]
     for start in (prefix, ""):
         if f"{start}encoder.down.0.block.0.conv1.weight" in shapes:
@@ -293,7 +298,7 @@ def vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
 
 
 def text_config(part: _ComponentShapes, name: str, family: str) -> dict[str, Any]:
-    """Configuration of the text encoder `name`: CLIP ViT-L's kind or OpenCLIP's."""
+    """Return the configuration of the text encoder `name`: CLIP ViT-L's kind or OpenCLIP's."""
     if part.prefix.endswith("text_model."):
         vocabulary, width = part.get("embeddings.token_embedding.weight", 2)
         window = part.get("embeddings.position_embedding.weight", 2)[0]

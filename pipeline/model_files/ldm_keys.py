@@ -1,4 +1,4 @@
-"""Names in the original latent-diffusion layout of a single .safetensors file, by diffusers' names.
+"""Map diffusers' tensor names to those of a single .safetensors file in the original layout.
 
 The layout is CompVis/latent-diffusion's and, for SD 2.x and XL, Stability-AI/generative-models'.
 A name here is a module's path without the component's prefix; `plan` goes down to tensors and says
@@ -57,14 +57,17 @@ PREFIXES = {  # component: where it stands in a file of SD 1.x, 2.x or XL
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies in the file. how: "" as it is, "conv" as (O, I, 1, 1) of which diffusers
-    has (O, I), "rows:i" as the i-th third of the rows, "T" transposed."""
+    """How a tensor is stored in a file, under which name.
+
+    how: "" as it is; "conv" as (O, I, 1, 1) where diffusers has (O, I); "rows:i" as the i-th third
+    of the rows of a joint matrix; "T" transposed.
+    """
 
     name: str
     how: str = ""
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in the file of a tensor that diffusers has in `shape`."""
+        """Return the shape in the file of a tensor that diffusers has in `shape`."""
         if self.how == "conv":
             return (*shape, 1, 1)
         if self.how == "T":
@@ -72,7 +75,7 @@ class Stored:
         return (shape[0] * 3, *shape[1:]) if self.how else shape
 
     def take(self, tensor: Tensor) -> Tensor:
-        """diffusers' tensor out of the file's."""
+        """Return diffusers' tensor from the file's."""
         if self.how == "conv":
             return tensor[..., 0, 0]
         if self.how == "T":
@@ -81,7 +84,7 @@ class Stored:
 
 
 def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Module path in diffusers' UNet2DConditionModel of this configuration: path in the file."""
+    """Return {module path in diffusers' UNet2DConditionModel: path in the file}."""
     names = dict(UNET)
     levels = len(config["block_out_channels"])
     layers = config["layers_per_block"]
@@ -129,7 +132,7 @@ def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Module path in diffusers' AutoencoderKL of this configuration: path in the file."""
+    """Return {module path in diffusers' AutoencoderKL: path in the file}."""
     names = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
 
@@ -162,7 +165,7 @@ def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
 def plan(
     component: str, prefix: str, config: Mapping[str, Any], keys: Iterable[str]
 ) -> dict[str, Stored]:
-    """Where each tensor of `keys` (diffusers' names, without `text_model.`) lies in a file.
+    """Return how each tensor of `keys` (diffusers' names, without `text_model.`) is stored.
 
     component: unet, vae, text_encoder or text_encoder_2; prefix: where it stands in the file, see
     PREFIXES. KeyError for a tensor that such a file does not hold.
@@ -191,7 +194,7 @@ def plan(
 
 
 def _open_clip(key: str) -> Stored:
-    """A tensor of transformers' CLIP text model in OpenCLIP's names."""
+    """Return how OpenCLIP stores a tensor of transformers' CLIP text model."""
     whole = {
         "embeddings.token_embedding.weight": Stored("token_embedding.weight"),
         "embeddings.position_embedding.weight": Stored("positional_embedding"),
@@ -201,7 +204,10 @@ def _open_clip(key: str) -> Stored:
     }
     if key in whole:
         return whole[key]
-    layer, inner, leaf = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(\w+)", key).groups()
+    match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(\w+)", key)
+    if match is None:
+        raise KeyError(key)
+    layer, inner, leaf = match.groups()
     base = f"transformer.resblocks.{layer}"
     if inner in OPEN_CLIP:
         return Stored(f"{base}.{OPEN_CLIP[inner]}.{leaf}")

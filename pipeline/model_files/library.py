@@ -1,4 +1,4 @@
-"""What lies in the model folders: checkpoints, LoRAs, textual inversions and autoencoders.
+"""List the model folders: checkpoints, LoRAs, textual inversions and autoencoders.
 
 The embedded models, and everything under ./models, however it is sorted there: a file is what its
 tensors say, its name is only how it is asked for. Nothing but headers is read, and those once.
@@ -28,8 +28,8 @@ DEPTH = 4  # folders below ./models
 class Entry:
     """A file or folder that can be asked for by `name`.
 
-    kind: a key of recognise.KINDS; family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown;
-    note: what was recognised; reason: why it cannot be used, or None.
+    kind: a key of identify.KINDS; family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown;
+    note: what it is, in words; reason: why it cannot be used, or None.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Entry:
 
 
 def scan() -> list[Entry]:
-    """Everything there is, the embedded models first, then by name; names are made unique."""
+    """Return all entries, the embedded models first, then by name; names are made unique."""
     entries: list[Entry] = []
     taken: set[tuple[str, str]] = set()
     for place in (EMBEDDED, OWN):
@@ -57,7 +57,7 @@ def scan() -> list[Entry]:
 
 
 def find_entries(kind: str) -> dict[str, Entry]:
-    """The entries of `kind` by name."""
+    """Return the entries of `kind` by name."""
     return {e.name: e for e in scan() if e.kind == kind}
 
 
@@ -75,7 +75,7 @@ def find_checkpoint(name: str) -> Path | None:
 
 
 def _walk(place: Path, depth: int) -> Iterator[Path]:
-    """Model folders and weight files below `place`; a model folder is not looked into."""
+    """Yield model folders and weights files below `place`, at most `depth` folders down."""
     try:
         paths = sorted(place.iterdir(), key=lambda p: p.name.lower())
     except OSError:
@@ -85,12 +85,12 @@ def _walk(place: Path, depth: int) -> Iterator[Path]:
             continue
         try:
             folder = path.is_dir()
-            whole = folder and (place == EMBEDDED or (path / "model_index.json").exists())
+            is_model = folder and (place == EMBEDDED or (path / "model_index.json").exists())
         except OSError:  # a folder that may not be looked into
             continue
         if path == UPSCALER:
             continue
-        if whole:
+        if is_model:
             yield path
         elif folder:
             if depth > 1:

@@ -1,4 +1,4 @@
-"""What the tensors of a LoRA file are called, by kohya, peft and diffusers; no torch.
+"""Tensor names of LoRA files, as kohya, peft and diffusers write them; imports no torch.
 
 A tensor's name is a layer's name and a suffix that says which tensor of that layer it is. The
 suffixes are a table; the layers' names are made from the loaded networks' own module paths.
@@ -33,7 +33,7 @@ OTHERS = {  # what else adapts a model, by the end of its names, and what it is 
     r"\.diff(?:_b)?$|\.[wb]_norm$": "a file of full differences",
     r"\.lora_B(?:\.default)?\.bias$": "a LoRA with biases",
 }
-FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SD XL"}  # by the size of the words they hear
+FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SD XL"}  # by cross_attention_dim
 # Names of transformers that are no UNet; and those that only Stable Diffusion XL has: a second text
 # encoder, and more than one transformer block behind each other.
 NO_UNET = r"double_blocks|single_blocks|joint_blocks|lora_transformer_|\btransformer\."
@@ -49,7 +49,7 @@ OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "t
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """A tensor's name as (layer, role); None for tensors that no LoRA has.
+    """Return a tensor's name as (layer, role), or None for tensors that no LoRA has.
 
     role: down, mid, up, alpha, or as "LoHa w1_a" the kind of product and its matrix. The layer is
     without what peft and diffusers put around it.
@@ -67,26 +67,26 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 
 def other_kind(names: Iterable[str]) -> str | None:
-    """What the file is, where it adapts a model in another way than a LoRA does."""
+    """Return what kind of adapter the file is where it is none of the LoRAs read here, or None."""
     text = "\n".join(names)
     return next((k for end, k in OTHERS.items() if re.search(end, text, re.MULTILINE)), None)
 
 
 def is_lora(header: Mapping[str, Any]) -> bool:
-    """Whether the file with this header (see preflight.safetensors_header) adapts a model.
+    """Whether the file with these tensors adapts a model. header: as SafetensorsHeader.tensors.
 
-    True for DoRA and its like too, of which `read` says what they are.
+    True for DoRA and its like too, which `read_lora` refuses by their names.
     """
     return any(split_key(name) is not None for name in header) or other_kind(header) is not None
 
 
 def cross_attention_dim(header: Mapping[str, Any]) -> int | None:
-    """The size of the words that the file's cross-attention keys listen to, where it has any."""
+    """Return the size of the context that the LoRA's cross-attention keys take, None for none."""
     return _width(header, r"attn2[._](?:processor[._])?to_[kv]\b|attn2\.processor\.to_[kv]_lora")
 
 
 def lora_family(header: Mapping[str, Any]) -> str:
-    """What the LoRA was made for, from its header alone: "SD 1.x", "SD 2.x", "SD XL" or ""."""
+    """Return the family that a LoRA was made for: "SD 1.x", "SD 2.x", "SD XL" or ""."""
     names = "\n".join(header)
     if re.search(NO_UNET, names):
         return ""
@@ -95,11 +95,11 @@ def lora_family(header: Mapping[str, Any]) -> str:
     width = cross_attention_dim(header) or _width(
         header, r"^(?:lora_te_|text_encoder\.).*(?:[qkv]_proj|to_[qkv]_)"
     )
-    return FAMILIES.get(width, "")
+    return FAMILIES.get(width or 0, "")
 
 
 def _width(header: Mapping[str, Any], pattern: str) -> int | None:
-    """What goes into the first layer whose tensors' name matches."""
+    """Return the input size of the first layer whose tensor name matches, or None."""
     for name, info in header.items():
         if re.search(pattern, name):
             place = split_key(name)
@@ -109,7 +109,7 @@ def _width(header: Mapping[str, Any], pattern: str) -> int | None:
 
 
 def layer_names(network: str, paths: Iterable[str], ldm: Mapping[str, str]) -> Iterator[tuple]:
-    """(name in a file, path) for every name that files have for the modules of a network.
+    """Yield (name in a file, path) for every name that files have for a network's modules.
 
     network: "unet", "text_encoder" or "text_encoder_2"; ldm: path to LDM path (of a UNet).
     """

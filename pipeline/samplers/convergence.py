@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,43 +34,9 @@ def draw(sampler: str, schedule: str, steps: int, size: int, seed: int = 0, **ch
     return drawn(coroutine, lambda query: MIXTURE.answer(query, config["prediction_type"]))
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a deterministic sampler promises: the order, why, and where it is measured."""
-
-    order: float
-    source: str
-    schedule: str = "exponential"
-    counts: tuple[int, ...] = (15, 20, 30, 40, 60, 80, 120)
-
-
-TIMED = {"schedule": "uniform", "counts": (10, 20, 40, 50, 100, 200)}
-COMMON = 99  # a timestep that all these counts visit
-ORDERS = {
-    "ddim": Order(1, "Euler's rule in sigma, 2010.02502 eq. 14", **TIMED),
-    "ddim_cfgpp": Order(1, "without guidance it is DDIM", **TIMED),
-    "plms": Order(2, "2202.09778: pseudo numerical methods are of second order", **TIMED),
-    "euler": Order(1, "Euler's rule"),
-    "heun": Order(2, "Heun's rule, 2206.00364 algorithm 1"),
-    "heunpp2": Order(1, "its weights tend to Euler's as the steps shrink"),
-    "lms": Order(4, "Adams-Bashforth over four slopes; the first three steps have fewer"),
-    "dpm2": Order(2, "midpoint rule in log sigma, 2206.00927 (DPM-Solver-2)"),
-    "dpmpp_2m": Order(2, "2211.01095, two answers"),
-    "unipc": Order(3, "2302.04867: the corrector adds one to the order 2 of the predictor"),
-    "deis": Order(2, "2204.13902, two slopes"),
-    "restart": Order(2, "Heun's below 20 steps, where nothing restarts", counts=(9, 12, 15, 19)),
-}
-NOISY = {  # sampler: steps at which the moments are taken
-    "ddpm": 500,
-    "euler_a": 400,
-    "dpm2_a": 100,
-    "dpmpp_2s_a": 100,
-    "dpmpp_2m_sde": 100,
-    "dpmpp_2m_sde_heun": 100,
-    "dpmpp_3m_sde": 100,
-    "dpmpp_sde": 50,
-    "restart": 100,
-}
+COMMON = 99  # a timestep that all counts of samplers bound to timesteps visit
+ORDERS = {key: row.convergence for key, row in SAMPLERS.items() if row.convergence}
+NOISY = {key: row.moment_steps for key, row in SAMPLERS.items() if row.moment_steps}
 
 
 def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
@@ -152,13 +117,11 @@ def _samplers() -> list[str]:
     rows = []
     for key, s in SAMPLERS.items():
         origin = (
-            f"diffusers' {s.scheduler}"
-            if s.family == "diffusers_adapter"
-            else f"own: {s.family}.py"
+            f"diffusers' {s.scheduler}" if s.file == "diffusers_adapter" else f"own: {s.file}.py"
         )
         automatic = SCHEDULES[s.automatic].label
         takes = "all" if len(s.schedules) == len(SCHEDULES) else ", ".join(s.schedules[1:])
-        rows.append([s.label, f"`{key}`", s.note, str(s.order), automatic, takes, origin])
+        rows.append([s.label, f"`{key}`", s.note, str(s.calls), automatic, takes, origin])
     head = ["name", "key", "good for", "calls a step", "Automatic means", "takes", "code"]
     return ["## Samplers", "", *_table(head, rows)]
 

@@ -63,11 +63,11 @@ def make_sampler(
     if hasattr(scheduler, "noise_sampler_seed"):
         _plant_tree(scheduler, noise, seed, generator)
     if start_step:
-        _skip(scheduler, start_step, sampler.order)
+        _skip(scheduler, start_step, sampler.calls)
     trained = trained_sigmas(scheduler) if schedule.formula else None
     velocity = config.get("prediction_type") == "v_prediction"
     left = steps - start_step
-    return _run(scheduler, noise, left, sampler.order, generator, trained, velocity, clean)
+    return _run(scheduler, noise, left, sampler.calls, generator, trained, velocity, clean)
 
 
 def _skip(scheduler, start_step: int, order: int) -> None:
@@ -153,7 +153,7 @@ def build(sampler, schedule, config, steps):
             elif predicts == "epsilon":  # which cannot divide by an abar of 0, as v may
                 scheduler.alphas_cumprod.clamp_(min=zero_terminal_snr.ABAR)
         if schedule.formula:
-            listed = schedules.levels(schedule.formula, steps, trained_sigmas(scheduler), config)
+            listed = schedules.levels(schedule, steps, trained_sigmas(scheduler), config)
             scheduler._convert_to_karras = lambda in_sigmas, num_inference_steps=None: listed
         scheduler.set_timesteps(steps)
         if scheduler.timesteps.min() < 0:

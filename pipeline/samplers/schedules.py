@@ -11,9 +11,12 @@ zero, is the sampler's. The formulas are those of A1111's sd_schedulers.py, with
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 
 import numpy as np
+
+from .table import Schedule
 
 # NVIDIA's tables, research.nvidia.com/labs/toronto-ai/AlignYourSteps/howto.html
 ALIGN_YOUR_STEPS = {
@@ -67,11 +70,9 @@ def ddim(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
     return trained[(first + np.arange(n) * stride)[::-1]]
 
 
-FORMULAS = {
-    f.__name__: f for f in (polyexponential, kl_optimal, align_your_steps, simple, normal, ddim)
-}
-
-
-def levels(name: str, n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
-    """The n levels of the schedule with this key."""
-    return FORMULAS[name](n, trained, config) if n > 1 else trained[-1:]
+def levels(schedule: Schedule, n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
+    """Return the n falling noise levels of a row of SCHEDULES that has a formula."""
+    if n == 1:
+        return trained[-1:]
+    module = importlib.import_module(f"{__package__}.{schedule.file}")
+    return getattr(module, schedule.formula or "")(n, trained, config)

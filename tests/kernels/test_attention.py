@@ -333,16 +333,3 @@ def test_unsupported_speaks_in_sentences():
     assert "mask" in A.unsupported(device, torch.float16, 40, mask=True)
     assert "float64" in A.unsupported(device, torch.float64)
     assert "mps" in A.unsupported(torch.device("mps"), torch.float16)
-
-
-def test_old_cards_are_refused_with_what_they_lack(monkeypatch):
-    card = torch.device("cuda", 0)
-    monkeypatch.setattr(launch, "capability", lambda _: (7, 5))
-    assert A.unsupported(card, torch.float16) is None
-    assert "in bfloat16 need compute capability 8.0 or newer; cuda:0 has 7.5" in A.unsupported(
-        card, torch.bfloat16
-    )
-    monkeypatch.setattr(launch, "capability", lambda _: (6, 1))
-    assert "need compute capability 7.5 or newer; cuda:0 has 6.1" in A.unsupported(
-        card, torch.float16
-    )

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 pytest.importorskip("triton")
 from kernels import compile as C
@@ -47,20 +46,6 @@ def test_amd_compiles():
     done = run("--target", "gfx942", "--dtype", "fp16", "--only", "SD 1.5 1024")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert re.search(r"forward_kernel .* gfx942 .* \d+ v_mfma", done.stdout)
-
-
-def test_recording_launches_nothing_and_names_every_kernel():
-    names = set()
-    for case in C.cases():
-        with C.recording() as log:
-            case.run(torch.float16)
-        assert log, case
-        names |= {launch.kernel.__name__ for launch in log}
-    assert names == {
-        "forward_kernel", "delta_kernel", "dkv_kernel", "dq_kernel", "word_kernel",
-        "fused_fwd_kernel", "partials_kernel", "merge_kernel", "apply_kernel",
-        "bwd_partials_kernel", "bwd_merge_kernel", "dx_kernel",
-    }  # fmt: skip
 
 
 def row(**changes):

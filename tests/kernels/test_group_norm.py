@@ -1,7 +1,5 @@
 """GroupNorm + shift + SiLU against fp64, over shapes, layouts and types."""
 
-import json
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 from kernels import group_norm as G
-from kernels import launch
 from kernels.group_norm import forward, tiling
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -303,43 +300,6 @@ def test_small_groups_take_one_launch_and_large_ones_are_split():
     assert tiling.fits_one_launch(unet) and not tiling.fits_one_launch(vae)
     chunks = -(-vae.partials // tiling.partials_per_program(vae, 32, 132))
     assert 32 * chunks >= 3 * 132  # every multiprocessor is busy
-
-
-def test_tuned_files_are_looked_up_by_gpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(launch, "TUNED", tmp_path)
-    path = launch.tuned_path("NVIDIA H200")
-    assert path.name == "NVIDIA_H200.json"
-    path.write_text('{"configurations": {"a": {"M": 64}}}')
-    launch.clear_tuned_cache()
-    monkeypatch.setattr(launch, "gpu_name", lambda _: "NVIDIA H200")
-    card = torch.device("cuda", 0)
-    assert launch.tuned_config(card, "a", {"M": 16}) == {"M": 64}
-    assert launch.tuned_config(card, "b", {"M": 16}) is None and launch.load_table("other") == {}
-    assert launch.tuned_config(torch.device("cpu"), "a", {"M": 16}) is None
-    launch.clear_tuned_cache()
-
-
-def test_tuned_files_of_older_versions_say_leaves(monkeypatch, tmp_path):
-    monkeypatch.setattr(launch, "TUNED", tmp_path)
-    old = {"configurations": {"group_norm/1024x4x1/leaves10": {"one_launch": False}}}
-    launch.tuned_path("a card").write_text(json.dumps(old))
-    launch.clear_tuned_cache()
-    monkeypatch.setattr(launch, "gpu_name", lambda _: "a card")
-    plan = tiling.Plan.of(draw(1, 40, (32, 32), torch.float16), 1)
-    assert tiling.key(plan) == "group_norm/1024x4x1/parts10"
-    found = launch.tuned_config(torch.device("cuda", 0), tiling.key(plan), {"one_launch": True})
-    assert found == {"one_launch": False}
-    launch.clear_tuned_cache()
-
-
-@pytest.mark.parametrize("text", ['{"configurations": {"a"', "{}", "[]", '{"configurations": 1}'])
-def test_a_damaged_tuned_file_is_passed_over_with_a_warning(monkeypatch, tmp_path, caplog, text):
-    monkeypatch.setattr(launch, "TUNED", tmp_path)
-    launch.tuned_path("a card").write_text(text)
-    launch.clear_tuned_cache()
-    assert launch.load_table("a card") == {} and launch.load_table("a card") == {}
-    assert caplog.text.count("passed over") == 1
-    launch.clear_tuned_cache()
 
 
 BAD = {

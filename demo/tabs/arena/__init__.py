@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 import gradio as gr
 
@@ -14,16 +13,17 @@ from pipeline.model import Models
 
 from ...page import Page
 from ...server.runner import MODEL_FIELDS
+from ...server.runs import Run
 from ...texts import request_language, say
-from ...ui import stop as stopping
-from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
 from ...ui.listeners import GPU, PRIVATE
-from ...ui.status import error_line, idle_frame, status_line
+from ...ui.status import idle_frame, status_line
+from ...ui.stop import Final, StopButton, Updates
 from ...ui.tab import Tab
 from . import texts
 from .api import SAMPLERS, add_endpoint
 from .charts import explain_backends, explain_samplers, render_curves
 from .race_events import Entries
+from .race_view import RaceView
 from .races import Races
 
 PROMPT, SEED = "a red apple on a blue background", "1"
@@ -85,82 +85,73 @@ def build(page: Page) -> None:
 
     gr.on(None, show_empty, None, [report, notes], queue=False, **PRIVATE)
 
-    def wait(request: gr.Request) -> str:
-        return status_line("running", say("waiting", request_language(request)))
-
     def stream_race(
         entries_of: Callable[[Models], Entries],
-        request: gr.Request,
+        run: Run,
+        language: str,
         model: str,
         vae: str,
         *values: str,
-    ) -> Iterator[dict[Any, Any]]:
-        """Stream a race. A failure keeps what is on the page and says why."""
-        language = request_language(request)
+    ) -> Updates:
+        """Stream a race between the entries that `entries_of(models)` returns."""
         yield {status: status_line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
-        try:
-            with hide_internal_errors():
-                names, models, options = races.resolve(fields)
-                entries = entries_of(models)
-            shown = plotted = 0.0
-            with closing(races.stream(names, models, options, entries, language)) as views:
-                for race in views:
-                    now = time.monotonic()
-                    if race.finished:
-                        yield {
+        names, models, options = races.resolve(fields)
+        entries = entries_of(models)
+        shown = plotted = 0.0
+        with closing(races.stream(names, models, options, entries, language)) as views:
+            race = next(views)
+            about = explain_samplers(language)
+            if race.of_backends:
+                about = explain_backends(models, language)
+            first = {view: race.render_lanes(), report: race.render_report(), notes: about}
+            yield first | {files: gr.update(visible=False)}
+            for race in views:
+                run.progress = race
+                now = time.monotonic()
+                if race.finished:
+                    yield Final(
+                        {
                             view: race.render_lanes(),
                             status: race.done_line(),
                             report: race.render_report(),
                             files: gr.update(value=race.files(), visible=True),
                         }
-                    elif not shown:
-                        shown = now
-                        about = explain_samplers(language)
-                        if race.of_backends:
-                            about = explain_backends(models, language)
-                        yield {
-                            view: race.render_lanes(),
-                            report: race.render_report(),
-                            notes: about,
-                            files: gr.update(visible=False),
-                        }
-                    elif now - shown >= SHOW_EVERY:
-                        shown = now
-                        updates = {view: race.render_lanes(), status: race.progress_line()}
-                        if now - plotted >= PLOT_EVERY:
-                            plotted = now
-                            updates[report] = race.render_report()
-                        yield updates
-        except FAILURES as error:
-            sentence = error_sentence(error, language)
-            yield {status: error_line(sentence)}
-            raise error_toast(sentence, language) from None
+                    )
+                elif now - shown >= SHOW_EVERY:
+                    shown = now
+                    updates = {view: race.render_lanes(), status: race.progress_line()}
+                    if now - plotted >= PLOT_EVERY:
+                        plotted = now
+                        updates[report] = race.render_report()
+                    yield updates
+                else:
+                    yield None
 
     def race_samplers(
-        request: gr.Request, model: str, vae: str, chosen: list[str] | None, *values: str
-    ) -> Iterator[dict[Any, Any]]:
-        yield from stream_race(
-            lambda models: arena.parse_entries(chosen or ()), request, model, vae, *values
-        )
+        run: Run, language: str, model: str, vae: str, chosen: list[str] | None, *values: str
+    ) -> Updates:
+        def entries_of(models: Models) -> Entries:
+            return arena.parse_entries(chosen or ())
 
-    def race_backends(
-        request: gr.Request, model: str, vae: str, *values: str
-    ) -> Iterator[dict[Any, Any]]:
-        yield from stream_race(arena.backend_pairs, request, model, vae, *values)
+        return stream_race(entries_of, run, language, model, vae, *values)
 
-    outputs = [view, status, report, notes, files]
+    def race_backends(run: Run, language: str, model: str, vae: str, *values: str) -> Updates:
+        return stream_race(arena.backend_pairs, run, language, model, vae, *values)
+
+    stop_button = StopButton(page.runs, "arena", stop, status, stopped_line)
+    outputs = [view, report, notes, files]
     model_and_vae = [page.form[name] for name in MODEL_FIELDS]
-    runs = []
-    for button, run, more in ((go, race_samplers, [lanes]), (backends, race_backends, [])):
-        waiting = button.click(wait, None, status, queue=False, trigger_mode="once", **PRIVATE)
-        inputs = [*model_and_vae, *more, *form.values()]
-        runs.append(waiting.then(run, inputs, outputs, **PRIVATE, **GPU))
-
+    shared = [*form.values()]
+    stop_button.add(go.click, race_samplers, [*model_and_vae, lanes, *shared], outputs, **GPU)
+    stop_button.add(backends.click, race_backends, [*model_and_vae, *shared], outputs, **GPU)
     form["prompt"].submit(None, js=PRESS)
-
-    stopping.wire(stop, status, runs, "arena_stopped")
     add_endpoint(races)
+
+
+def stopped_line(race: RaceView | None, language: str) -> str:
+    """Return the status line of a race that was stopped. race: None before its first step."""
+    return status_line("stopped", say("arena_stopped" if race else "stopped_early", language))
 
 
 def _field(i18n: gr.I18n, name: str) -> gr.Textbox:

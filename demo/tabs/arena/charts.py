@@ -23,7 +23,7 @@ def render_curves(
 
     Without lanes they have axes alone.
     """
-    calls = max((SAMPLERS[s].order * steps for s in samplers), default=steps)
+    calls = max((SAMPLERS[s].calls * steps for s in samplers), default=steps)
     names = ", ".join(lane.label for lane in lanes)
     sigma = plot(
         [Curve(lane.sigmas, i) for i, lane in enumerate(lanes)],

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from ...page import Page
-from ...texts import request_language, say
-from ...ui.failures import (
-    FAILURES,
-    error_sentence,
-    error_toast,
-)
+from ...server.runs import Run
+from ...texts import say
 from ...ui.images import data_url
-from ...ui.listeners import PRIVATE, UNQUEUED
-from ...ui.status import error_line, idle_frame, preview_frame, status_line
+from ...ui.listeners import UNQUEUED
+from ...ui.status import idle_frame, preview_frame, status_line
+from ...ui.stop import Final, StopButton, Update, Updates
 from ...ui.tab import Tab
 from . import texts
 from .api import add_endpoint
 from .training import TEXTS, TRAIN, train
-from .view import done_line, lora_tag, progress_line
+from .view import done_line, lora_tag, progress_line, stopped_line
 
 SHOW_EVERY = 0.5  # seconds between two updates of the status line
 PREVIEW_SIDE = 256  # pixels
@@ -80,59 +76,56 @@ def build(page: Page) -> None:
                 )
                 use = gr.Button(i18n("character_use"), variant="primary", elem_id="character-use")
     learned = gr.State("")  # what to write into the prompt
-    last = gr.State(0)  # the step that was shown last
+    box = page.form
 
-    def run(
-        request: gr.Request, model: str, vae: str, pictures: list[str], again: bool, *values: str
-    ) -> Iterator[dict[Any, Any]]:
-        """Stream the training: status line, loss, previews, at last the files."""
+    def train_lora(
+        run: Run,
+        language: str,
+        model: str,
+        vae: str,
+        pictures: list[str],
+        again: bool,
+        *values: str,
+    ) -> Updates:
+        """Yield the updates of a training: status line, loss, previews, at last the files."""
         from pipeline.training.lora.train import Trained
 
-        language, shown = request_language(request), 0.0
-        losses: list[float] = []
-        yield {status: status_line("running", say("starting", language)), last: 0}
+        losses, shown = list[float](), 0.0
+        yield {status: status_line("running", say("starting", language))}
         given: dict[str, Any] = {
             name: (value or "").strip() for name, value in zip(form, values, strict=True)
         }
         given |= {"images": pictures, "resume": again, "model": model, "vae": vae}
-        try:
-            for event in train(page.model_cache, given):
-                if isinstance(event, Trained):
-                    yield {
+        for event in train(page.model_cache, given):
+            if isinstance(event, Trained):
+                yield Final(
+                    {
                         status: done_line(event, language, losses),
                         files: [str(event.path), str(event.other)],
                         made: gr.update(visible=True),
                         learned: f"{given['prompt']} {lora_tag(event.name)}",
                     }
-                    continue
-                if event.mean is not None:
-                    losses.append(event.mean)
-                updates: dict[Any, Any] = {}
-                if event.preview is not None:
-                    updates[view] = _preview(event.preview, language)
-                if updates or time.monotonic() - shown >= SHOW_EVERY:
-                    shown = time.monotonic()
-                    line = progress_line(event, language, losses)
-                    yield updates | {status: line, last: event.step}
-        except FAILURES as error:
-            sentence = error_sentence(error, language)
-            yield {status: error_line(sentence)}
-            raise error_toast(sentence, language) from None
+                )
+                return
+            run.progress = event
+            if event.mean is not None:
+                losses.append(event.mean)
+            updates: Update = {}
+            if event.preview is not None:
+                updates[view] = _preview(event.preview, language)
+            if not updates and time.monotonic() - shown < SHOW_EVERY:
+                yield None
+                continue
+            shown = time.monotonic()
+            yield updates | {status: progress_line(event, language, losses)}
 
-    def halted(step: int, request: gr.Request) -> str:
-        return status_line(
-            "stopped", say("character_stopped", request_language(request), step=step)
-        )
-
-    box = page.form
-    running = go.click(
-        run,
+    StopButton(page.runs, "character", stop, status, stopped_line).add(
+        go.click,
+        train_lora,
         [box["model"], box["vae"], images, resume, *form.values()],
-        [status, view, files, made, learned, last],
-        **PRIVATE,
+        [view, files, made, learned],
         **TRAIN,
     )
-    stop.click(halted, last, status, cancels=[running], **UNQUEUED)
     use.click(
         lambda words: (words, gr.Tabs(selected="generate")),
         learned,

@@ -33,6 +33,13 @@ def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
     return status_line("done", what, right, 1.0, below)
 
 
+def stopped_line(event: Progress | None, language: str) -> str:
+    """Return the status line of a stopped training. event: its last step, None before the first."""
+    if event is None:
+        return status_line("stopped", say("stopped_early", language))
+    return status_line("stopped", say("character_stopped", language, step=event.step))
+
+
 def lora_tag(name: str) -> str:
     """Return the tag that applies the LoRA when it stands in a prompt."""
     return f"<lora:{name}:0.8>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from html import escape
@@ -17,11 +17,12 @@ from pipeline.options import GenerateOptions
 
 from ...page import Page
 from ...server.runner import MODEL_FIELDS
+from ...server.runs import Run
 from ...texts import request_language, say
-from ...ui import stop as stopping
 from ...ui.images import data_url
-from ...ui.listeners import UNQUEUED
+from ...ui.listeners import GPU, UNQUEUED
 from ...ui.status import status_line
+from ...ui.stop import Final, StopButton, Updates
 from ...workspace.run import PREVIEW_EVERY
 from . import chapter_parts
 
@@ -95,7 +96,8 @@ def build(page: Page) -> None:
         for done in trace.stages(page.model_cache.get(*names), asked):
             yield card(done)
 
-    def draw(language: str, text, number, *values):
+    def draw(run: Run, language: str, text, number, *values) -> Updates:
+        yield {status: status_line("running", say("zero_working", language))}
         fields = dict(zip(SHARED, values, strict=True))
         names = tuple(fields.pop(key) for key in MODEL_FIELDS)
         seed = (number or "").strip() or None
@@ -105,27 +107,27 @@ def build(page: Page) -> None:
         with closing(look("generate", asked, names, "")) as events:
             for done in events:
                 cards.append(done)
-                if done.key != "step" or time.monotonic() - shown >= PREVIEW_EVERY:
-                    shown = time.monotonic()
-                    yield {row: drawn(cards, language), status: _how_far(cards, language)}
-
-    def wait(request: gr.Request):
-        return status_line("running", say("waiting", request_language(request)))
+                run.progress = done
+                if done.key == "step" and time.monotonic() - shown < PREVIEW_EVERY:
+                    yield None
+                    continue
+                shown = time.monotonic()
+                updates = {row: drawn(cards, language), status: _how_far(cards, language)}
+                yield Final(updates) if done.key == "parameters" else updates
 
     def empty(request: gr.Request):
         return drawn([], request_language(request))
 
-    def waited(event: Callable) -> Callable:
-        """The event once it has been said that it waits for the device."""
-        return event(wait, None, status, trigger_mode="once", **UNQUEUED).then
-
     gr.on(None, empty, None, row, **UNQUEUED)
+    stopping = StopButton(page.runs, "trace", stop, status, stopped_line)
     inputs = [prompt, seed, *(form[name] for name in SHARED)]
-    runs = [
-        chapter_parts.on_device(waited(event), draw, inputs, [row], status)
-        for event in (go.click, prompt.submit, seed.submit)
-    ]
-    stopping.wire(stop, status, runs, "zero_stopped")
+    for event in (go.click, prompt.submit, seed.submit):
+        stopping.add(event, draw, inputs, [row], **GPU)
+
+
+def stopped_line(card: Card | None, language: str) -> str:
+    """Return the status line of a stopped run. card: its last stage, None before the first."""
+    return status_line("stopped", say("zero_stopped" if card else "stopped_early", language))
 
 
 def card(done: trace.Stage) -> Card:

@@ -15,17 +15,18 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from ...events import Broken
-from ...texts import request_language, say
-from ...ui.failures import error_sentence, hide_internal_errors
-from ...ui.listeners import PRIVATE, UNQUEUED
+from pipeline.errors import InputError
+
+from ...server.runs import Run
+from ...texts import say
 from ...ui.loss_curve import loss_curve
-from ...ui.status import error_line, status_line
+from ...ui.status import status_line
+from ...ui.stop import Final, StopButton, Updates
 from . import chapter_parts
 
 SECONDS = 60
 _busy = threading.Lock()  # one training at a time on this server
-_running: dict[str, Training] = {}  # by the visitor's session
+NOTHING = {"step": 0, "seconds": 0.0}  # in place of a look, before the first
 
 
 def card(page) -> None:
@@ -41,40 +42,33 @@ def card(page) -> None:
         status = chapter_parts.status(i18n, "zero-train-status")
         view = chapter_parts.html(elem_id="zero-train-view")
 
-    def run(request: gr.Request):
-        """Streams what the training says. Another visitor's goes on untouched."""
-        language = request_language(request)
+    def train(run: Run, language: str) -> Updates:
+        """Yield the updates of a training. It ends at once where another visitor trains."""
         if not _busy.acquire(blocking=False):
-            yield {status: error_line(say("zero_train_busy", language))}
-            return
-        training, first, look = None, None, {"step": 0, "seconds": 0.0}
+            raise InputError(say("zero_train_busy", language))
+        training, first, look = None, None, NOTHING
         try:
-            with hide_internal_errors():
-                training = _running[request.session_hash] = Training(SECONDS)
-                yield {status: status_line("running", say("zero_working", language))}
-                for look in training.looks():
-                    first = first or look
-                    yield {
-                        status: _line("running", look, language),
-                        view: shown(first, look, language),
-                    }
-                kind = "stopped" if training.stopped else "done"
-                yield {status: _line(kind, look, language)}
-        except Broken as error:
-            yield {status: error_line(error_sentence(error, language))}
+            training = Training(SECONDS)
+            run.on_stop(training.stop)
+            for look in training.looks():
+                first, run.progress = first or look, look
+                yield {
+                    status: _line("running", look, language),
+                    view: shown(first, look, language),
+                }
+            yield Final({status: _line("done", look, language)})
         finally:
-            _running.pop(request.session_hash, None)
             if training:
                 training.stop()
             _busy.release()
 
-    def halt(request: gr.Request):
-        training = _running.get(request.session_hash)
-        if training:
-            training.stop()
+    stopping = StopButton(page.runs, "training", stop, status, stopped_line, waiting="zero_working")
+    stopping.add(go.click, train, [], [view], concurrency_limit=None)
 
-    go.click(run, None, [status, view], concurrency_limit=None, trigger_mode="once", **PRIVATE)
-    stop.click(halt, None, None, **UNQUEUED)
+
+def stopped_line(look: dict | None, language: str) -> str:
+    """Return the status line of a training that was stopped. look: the last one that was shown."""
+    return _line("stopped", look or NOTHING, language)
 
 
 class Training:

@@ -1,21 +1,22 @@
-"""Look inside a picture: its steps, its words, its branches."""
+"""The tab Look inside: the steps of a picture, the maps of its words, its branches."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from pipeline.samplers import SAMPLERS, unsupported
 
 from ...page import Page
-from ...ui import stop as stopping
 from ...ui.listeners import GPU, PRIVATE, UNQUEUED
-from ...ui.status import idle_frame, status_line
+from ...ui.status import idle_frame, status_line, stopped_line
+from ...ui.stop import StopButton
 from ...ui.tab import Tab
 from . import texts
-from .handlers import CHANGES, Looking
-from .view import Eye
+from .frame_server import FrameServer
+from .handlers import CHANGES, InsideHandlers
 
 SCRIPT = Path(__file__).with_name("inside.js").read_text(encoding="utf-8")
 
@@ -38,34 +39,36 @@ def build(page: Page) -> None:
                 form, go, stop = _branch(i18n)
             with gr.Column(elem_id="inside-files", elem_classes="gb-card", min_width=0):
                 export, load, exported = _files(i18n)
-    look = Looking(page, empty, viewer, status, again, exported, form)
-    tree, opened, outputs = look.tree, look.opened, look.outputs
+    handlers = InsideHandlers(page, empty, viewer, status, again, exported, form)
+    tree, opened, outputs = handlers.tree, handlers.opened, handlers.outputs
     shown = [page.result.records, page.result.chosen, tree]
-    page.look.click(look.choose, shown, [page.tabs, *outputs], **UNQUEUED)
-    page.panels["inside"].select(look.visit, [*shown, opened], outputs, **UNQUEUED)
-    viewer.select(look.pick, tree, outputs, **UNQUEUED)
-    viewer.gone(look.lost, tree, outputs, **UNQUEUED)
-    viewer.moved(look.moved, None, form["at"], **UNQUEUED)
+    page.look.click(handlers.open_selected, shown, [page.tabs, *outputs], **UNQUEUED)
+    page.panels["inside"].select(handlers.open_newest, [*shown, opened], outputs, **UNQUEUED)
+    viewer.select(handlers.open_node, tree, outputs, **UNQUEUED)
+    viewer.gone(handlers.show_evicted, tree, outputs, **UNQUEUED)
+    viewer.moved(handlers.set_step, None, form["at"], **UNQUEUED)
     changes = [form[name] for name in CHANGES]
-    runs = [
-        go.click(look.branch, [tree, opened, form["at"], *changes], outputs, **PRIVATE, **GPU),
-        again.click(look.make_again, [tree, opened], outputs, **PRIVATE, **GPU),
-        example.click(look.first, [page.form[n] for n in look.asked], outputs, **PRIVATE, **GPU),
-    ]
-    stopping.wire(stop, status, runs, "inside_stopped")
-    export.click(look.save, tree, exported, **PRIVATE)
-    load.upload(look.bring, load, outputs, **UNQUEUED)
+    stopping = StopButton(page.runs, "inside", stop, status, stopped_line)
+    outputs_of_runs = [one for one in outputs if one is not status]
+    for event, draw, inputs in (
+        (go.click, handlers.draw_branch, [tree, opened, form["at"], *changes]),
+        (again.click, handlers.redraw, [tree, opened]),
+        (example.click, handlers.draw_example, [page.form[n] for n in handlers.field_names]),
+    ):
+        stopping.add(event, draw, inputs, outputs_of_runs, **GPU)
+    export.click(handlers.export_tree, tree, exported, **PRIVATE)
+    load.upload(handlers.import_tree, load, outputs, **UNQUEUED)
 
 
-def _view(page) -> tuple[gr.Column, gr.Button, gr.HTML]:
-    """What stands there before a picture is opened, its button, and the viewer."""
-    i18n, eye = page.i18n, Eye(page.model_cache, page.runner.recordings)
+def _view(page: Page) -> tuple[gr.Column, gr.Button, gr.HTML]:
+    """Build what is shown without a picture, its button, and the viewer."""
+    i18n, frames = page.i18n, FrameServer(page.model_cache, page.runner.recordings)
 
-    def frame(asked):
-        return eye.frame(asked)
+    def frame(query: Any) -> dict[str, str]:
+        return frames.frame(query)
 
-    def maps(asked):
-        return eye.maps(asked)
+    def maps(query: Any) -> dict[str, Any]:
+        return frames.maps(query)
 
     with gr.Column(elem_id="inside-empty", min_width=0) as empty:
         gr.HTML(idle_frame(i18n("inside_idle")), apply_default_css=False)
@@ -85,8 +88,8 @@ def _view(page) -> tuple[gr.Column, gr.Button, gr.HTML]:
     return empty, example, viewer
 
 
-def _branch(i18n) -> tuple[dict, gr.Button, gr.Button]:
-    """What a branch may change, and the buttons that draw and stop it."""
+def _branch(i18n: gr.I18n) -> tuple[dict[str, Any], gr.Button, gr.Button]:
+    """Build the form of a branch, and the buttons that draw and stop it."""
     for tag, name in (("h2", "inside_branch"), ("p", "inside_branch_hint")):
         kind = "gb-title" if tag == "h2" else "gb-note gb-not"
         gr.HTML(f'<{tag} class="{kind}">{i18n(name)}</{tag}>', apply_default_css=False)
@@ -97,12 +100,12 @@ def _branch(i18n) -> tuple[dict, gr.Button, gr.Button]:
     return form, go, stop
 
 
-def _files(i18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
-    """The tree as a file, out and in."""
+def _files(i18n: gr.I18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
+    """Build the buttons that export and import a tree, and the exported file."""
     with gr.Row():
         export = gr.Button(i18n("inside_export"), size="sm", elem_id="inside-export", min_width=120)
         load = gr.UploadButton(
-            i18n("inside_import"),
+            i18n("inside_import"),  # type: ignore[arg-type]  # Gradio translates it
             size="sm",
             file_types=[".safetensors"],
             elem_id="inside-import",
@@ -114,9 +117,9 @@ def _files(i18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
     return export, load, exported
 
 
-def _form(i18n) -> dict:
-    """What a branch may change; limits are GenerateOptions'."""
-    form = {
+def _form(i18n: gr.I18n) -> dict[str, Any]:
+    """Build the form of a branch without limits: GenerateOptions checks the values."""
+    form: dict[str, Any] = {
         "at": gr.Number(label=i18n("inside_at"), precision=0, elem_id="inside-at", min_width=90),
         "prompt": gr.Textbox(
             label=i18n("inside_prompt"), lines=1, max_lines=4, elem_id="inside-prompt"

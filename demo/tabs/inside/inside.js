@@ -28,7 +28,7 @@ async function work() {
     if (!data || frames.has(id(key, at, what))) continue;
     let got;
     try { got = await server.frame({key, call: at, kind: what}); } catch (lost) { got = {error: String(lost)}; }
-    if (got.gone && data && data.key === key) { wanted.length = 0; trigger('gone', {key}); break; }
+    if (got.evicted && data && data.key === key) { wanted.length = 0; trigger('gone', {key}); break; }
     frames.set(id(key, at, what), got);
     while (frames.size > FRAMES) frames.delete(frames.keys().next().value);
     paint();

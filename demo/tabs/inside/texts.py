@@ -14,21 +14,20 @@ TEXTS = {  # key: (English, Chinese)
         "There is no picture to look into yet: draw one first.",
         "还没有可以查看的图片：请先画一幅。",
     ),
-    "inside_unkept": (
+    "inside_not_recorded": (
         "This picture's steps were not kept: it is a sheet of others, or took too much memory.",
         "这幅图的步骤没有保留：它是拼图，或者占用内存太多。",
     ),
-    "inside_lent": (
+    "inside_zero_gpu": (
         "This server has its GPU for seconds at a time and keeps no steps; run it on a machine of "
         "your own to look inside.",
         "这台服务器只短暂借用 GPU，不保留步骤；请在自己的机器上运行来查看内部。",
     ),
-    "inside_stopped": ("Stopped", "已停止"),
-    "inside_gone": (
+    "inside_evicted": (
         "The steps of this picture were dropped to make room for others. It can be made again.",
         "这幅图的步骤已被清除，为其他图片腾出空间。可以重新生成。",
     ),
-    "inside_gone_task": (
+    "inside_evicted_task": (
         "The steps of this picture were dropped to make room; it began from another picture, so "
         "draw it again in its own tab.",
         "这幅图的步骤已被清除；它从另一幅图开始，请在原来的标签页重新画。",

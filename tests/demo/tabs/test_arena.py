@@ -146,7 +146,7 @@ def test_one_lane_is_no_race_and_a_race_can_be_stopped(visit, server):
     choose(page, "Heun")  # the fifth lane: long enough to be stopped
     page.fill("#arena-steps :is(input, textarea)", "200")
     page.click("#arena-go")
-    page.wait_for_selector("#arena-view img")
+    page.wait_for_selector("#arena-view .gb-lane")
     page.click("#arena-stop")
     page.wait_for_selector("#arena-status .gb-stopped")
     # The device is free: another's picture is drawn at once.

@@ -12,9 +12,11 @@ import torch
 from gradio_client import Client
 from PIL import Image
 
-from demo.tabs.inside import view as inside
+from demo.tabs.inside import frame_server
+from demo.tabs.inside.frame_server import FrameServer
 from demo.tabs.inside.handlers import CHANGES
-from demo.tabs.inside.view import Eye
+from demo.tabs.inside.tree import add_picture, describe_change
+from demo.tabs.inside.view import describe_picture
 from demo.texts import TEXTS
 from pipeline import GenerateOptions, load
 from pipeline.introspection import decoded_views
@@ -51,7 +53,7 @@ def branched(models, recording, step, **changes):
 
 
 def test_the_description_has_every_call_as_it_was(recording):
-    told = json.loads(inside.description(recording, {}, "en"))
+    told = json.loads(describe_picture(recording, {}, "en"))
     assert told["kinds"] == list(decoded_views.KINDS) and told["steps"] == 4
     assert [c[0] for c in told["calls"]] == [0, 1, 2, 3]
     assert [c[2] for c in told["calls"]] == [m.sigma for m in recording.calls]
@@ -63,7 +65,7 @@ def test_without_guidance_there_is_none_to_look_at(models):
     options = GenerateOptions(steps=1, seed=1, cfg=1.0)
     recorder = Recorder(models, models.stream(options, words=True))
     list(recorder)
-    told = json.loads(inside.description(recorder.recordings[0], {}, "zh"))
+    told = json.loads(describe_picture(recorder.recordings[0], {}, "zh"))
     assert told["kinds"] == ["clean", "latents", "noise"]
 
 
@@ -87,47 +89,48 @@ def test_a_frame_is_what_the_autoencoder_makes_of_it(models, recording, kind):
     assert off.max() <= 1
 
 
-def eye_of(models, *recordings):
+def frame_server_of(models, *recordings):
     kept = RecordingStore()
     kept.put(recordings)
-    return Eye(ModelCache(models), kept)
+    return FrameServer(ModelCache(models), kept)
 
 
 def test_the_eye_gives_frames_once_decoded_and_sentences(models, recording, monkeypatch):
-    eye = eye_of(models, recording)
+    frames = frame_server_of(models, recording)
     asked = {"key": recording.key, "call": 1, "kind": "clean"}
-    first = eye.frame(asked)["url"]
+    first = frames.frame(asked)["url"]
     picture = Image.open(io.BytesIO(base64.b64decode(first.split(",")[1])))
     assert picture.size == recording.image.size
     monkeypatch.setattr(decoded_views, "decode_view", lambda *a: pytest.fail("it was there"))
-    assert eye.frame(asked)["url"] == first
+    assert frames.frame(asked)["url"] == first
     monkeypatch.undo()
-    assert "no call 9" in eye.frame(asked | {"call": 9})["error"]
-    assert "no view 'x'" in eye.frame(asked | {"kind": "x"})["error"]
-    assert eye.frame(asked | {"key": "other"}) == {"gone": "dropped"}
-    assert eye.maps({"key": "other", "call": 0}) == {"gone": "dropped"}
+    assert "no call 9" in frames.frame(asked | {"call": 9})["error"]
+    assert "no view 'x'" in frames.frame(asked | {"kind": "x"})["error"]
+    assert frames.frame(asked | {"key": "other"}) == {"evicted": "yes"}
+    assert frames.maps({"key": "other", "call": 0}) == {"evicted": "yes"}
     for nonsense in (None, {}, {"key": recording.key, "call": "x", "kind": 1}, [1]):
-        assert "error" in eye.frame(nonsense) and "error" in eye.maps(nonsense)
-    eye.recordings._recordings[recording.key] = type(recording)(
+        assert "error" in frames.frame(nonsense) and "error" in frames.maps(nonsense)
+    frames.recordings._recordings[recording.key] = type(recording)(
         **(vars(recording) | {"model": ("tiny", "0000000000", None)})
     )
-    assert "0000000000" in eye.frame(asked | {"call": 2})["error"]
+    assert "0000000000" in frames.frame(asked | {"call": 2})["error"]
 
 
 def test_the_cache_of_frames_is_bounded(models, recording, monkeypatch):
-    monkeypatch.setattr(inside, "CACHE", 40_000)
-    eye = eye_of(models, recording)
+    monkeypatch.setattr(frame_server, "CACHE_CHARACTERS", 40_000)
+    frames = frame_server_of(models, recording)
     for call in range(4):
         for kind in decoded_views.KINDS:
-            assert "url" in eye.frame({"key": recording.key, "call": call, "kind": kind})
-            assert eye._size == sum(map(len, eye._kept.values()))
-            assert eye._size <= 40_000 or len(eye._kept) == 1
+            assert "url" in frames.frame({"key": recording.key, "call": call, "kind": kind})
+            urls = frames._urls
+            assert urls.size == sum(map(len, urls._entries.values()))
+            assert urls.size <= 40_000 or len(urls._entries) == 1
 
 
 def test_maps_come_as_they_were_measured(models, recording):
-    eye = eye_of(models, recording)
+    frames = frame_server_of(models, recording)
     for call in (0, 3, -1):
-        found = eye.maps({"key": recording.key, "call": call})["grids"]
+        found = frames.maps({"key": recording.key, "call": call})["grids"]
         moments = recording.calls if call < 0 else [recording.calls[call]]
         for at, grid in enumerate(found):
             rows = [[*m.grids, m.maps][at].float() for m in moments]
@@ -140,7 +143,7 @@ def test_maps_come_as_they_were_measured(models, recording):
 
 def test_a_tree_grows_and_names_what_changed(models, recording):
     one = branched(models, recording, 1, cfg=6.5, sampler="heun")
-    tree = inside.grown(inside.grown({}, recording), one)
+    tree = add_picture(add_picture({}, recording), one)
     assert list(tree) == [recording.key, one.key]
     node = tree[one.key]
     assert (node.parent, node.at, node.change) == (
@@ -148,11 +151,11 @@ def test_a_tree_grows_and_names_what_changed(models, recording):
         1,
         {"sampler": "heun", "cfg": 6.5},
     )
-    assert inside.described_change(node.change, "en") == "Sampler: Heun, Guidance: 6.5"
-    assert inside.described_change({}, "zh") == TEXTS["inside_nothing"][1]
+    assert describe_change(node.change, "en") == "Sampler: Heun, Guidance: 6.5"
+    assert describe_change({}, "zh") == TEXTS["inside_nothing"][1]
     assert tree[recording.key].lineage == (plain_options(recording.options),)
     assert len(node.lineage) == 2
-    assert list(inside.grown(tree, recording)) == [recording.key]  # another picture, another tree
+    assert list(add_picture(tree, recording)) == [recording.key]  # another picture, another tree
 
 
 def test_every_field_of_a_branch_has_its_words():
@@ -303,7 +306,7 @@ def test_steps_that_were_dropped_are_said_and_made_again(visit):
 
     def drop(route):
         if dropping:
-            return route.fulfill(json={"gone": "dropped"})
+            return route.fulfill(json={"evicted": "yes"})
         return route.continue_()
 
     page.route(re.compile("component_server"), drop)

@@ -6,7 +6,13 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 from pipeline import GenerateOptions, InputError, backends, load
-from pipeline.backends import attention_processor, failures, group_norm
+from pipeline.backends import (
+    attention_math,
+    attention_processor,
+    attention_triton,
+    failures,
+    group_norm_triton,
+)
 from pipeline.backends.order import order
 from pipeline.latents import preview
 
@@ -38,36 +44,33 @@ def _exact(q, k, v):
 
 def test_math_neither_overflows_in_fp16_nor_fills_the_memory(monkeypatch):
     q, k, v = (torch.randn(1, 40, 2, 40) for _ in range(3))
-    whole = attention_processor.MathAttention.run(q, k, v)
-    monkeypatch.setattr(attention_processor, "MATH_BYTES", 4 * 2 * 40 * 7)  # seven queries at once
-    assert torch.allclose(attention_processor.MathAttention.run(q, k, v), whole, atol=1e-6)
+    whole = attention_math.run(q, k, v)
+    monkeypatch.setattr(attention_math, "MAX_BYTES", 4 * 2 * 40 * 7)  # seven queries at once
+    assert torch.allclose(attention_math.run(q, k, v), whole, atol=1e-6)
     large = (100 * q).half()
-    assert attention_processor.MathAttention.run(large, large, v.half()).isfinite().all()
+    assert attention_math.run(large, large, v.half()).isfinite().all()
 
 
 @pytest.mark.parametrize("name", USABLE)
 @pytest.mark.parametrize("keys", [77, 154])
 def test_word_maps_are_the_mean_softmax(name, keys):
-    from pipeline.backends.attention_processor import run_with_words
+    from pipeline.backends.attention_processor import run_with_maps
 
     q, k, v = (torch.randn(2, t, 3, 8) for t in (20, keys, keys))
-    out, maps = run_with_words(backends.ATTENTION[name], q, k, v)
+    out, maps = run_with_maps(backends.ATTENTION[name], q, k, v)
     weights = torch.einsum("bqhd,bkhd->bhqk", q.double(), k.double()).div(8**0.5).softmax(-1)
     assert (maps.double() - weights.mean(1)).abs().max() < 1e-5
     assert (out.double() - _exact(q, k, v)).abs().max() < 1e-5
 
 
 def test_maps_of_a_large_picture_are_made_in_parts(monkeypatch):
-    from pipeline.backends import attention_processor
 
     q, k = torch.randn(2, 50, 3, 8), torch.randn(2, 9, 3, 8)
-    whole = attention_processor.run_with_words(attention_processor.SdpaAttention, q, k, k)[1]
-    monkeypatch.setattr(attention_processor, "WORDS_BYTES", 4 * 2 * 3 * 9 * 7)  # seven rows at once
-    parts = attention_processor.run_with_words(attention_processor.SdpaAttention, q, k, k)[1]
+    whole = attention_processor.run_with_maps(backends.ATTENTION["sdpa"], q, k, k)[1]
+    monkeypatch.setattr(attention_processor, "MAPS_BYTES", 4 * 2 * 3 * 9 * 7)  # seven rows at once
+    parts = attention_processor.run_with_maps(backends.ATTENTION["sdpa"], q, k, k)[1]
     assert parts.shape == whole.shape == (2, 50, 9) and (parts - whole).abs().max() < 1e-6
-    last = attention_processor.run_with_words(
-        attention_processor.SdpaAttention, q, k, k, last=True
-    )[1]
+    last = attention_processor.run_with_maps(backends.ATTENTION["sdpa"], q, k, k, last=True)[1]
     torch.testing.assert_close(last, whole[-1:], atol=1e-6, rtol=0)
 
 
@@ -127,7 +130,7 @@ def stand_in(triton_runs, monkeypatch):
     """For the GroupNorm kernel, whose numbers others test: the reference, a little off."""
     from kernels.group_norm import reference
 
-    monkeypatch.setattr(group_norm, "_kernel", lambda *a, **n: reference(*a, **n) * 1.0001)
+    monkeypatch.setattr(group_norm_triton, "run", lambda *a, **n: reference(*a, **n) * 1.0001)
 
 
 @pytest.fixture
@@ -150,9 +153,8 @@ def test_a_kernel_that_fails_gives_way_for_good(
     models = load(str(tiny_model), device="cpu", dtype="fp32")
     assert models.attention == models.group_norm == "triton"
     wanted = models.generate(prompt="a", steps=2, seed=1, **USUAL).latents[0]
-    module = attention_processor.TritonAttention if kind == "attention" else group_norm
-    name = "run" if kind == "attention" else "_kernel"
-    monkeypatch.setattr(module, name, staticmethod(broken) if kind == "attention" else broken)
+    module = attention_triton if kind == "attention" else group_norm_triton
+    monkeypatch.setattr(module, "run", broken)
     with pytest.raises(InputError, match=r"backend triton failed at .*: out of resource") as error:
         models.generate(prompt="a", steps=2, seed=1, **{kind: "triton"})
     assert "\n" not in str(error.value)
@@ -208,11 +210,11 @@ def test_memory_that_ran_out_strikes_no_kernel_off(clean):
 
 def test_where_a_gpu_is_only_lent_nothing_is_tried_out_before(monkeypatch, clean):
     module = pytest.importorskip("kernels.attention")
-    monkeypatch.setattr(attention_processor, "ON_ZERO_GPU", True)
+    monkeypatch.setattr(failures, "ON_ZERO_GPU", True)
     monkeypatch.setattr(module, "attention", lambda *_: pytest.fail("it was tried out"))
-    attention_processor._probe_triton.cache_clear()
-    assert attention_processor._probe_triton("cpu", FP32) is None
-    attention_processor._probe_triton.cache_clear()
+    attention_triton._probe.cache_clear()
+    assert attention_triton._probe("cpu", FP32) is None
+    attention_triton._probe.cache_clear()
 
 
 def test_a_mask_is_not_ignored(tiny_model):

@@ -25,7 +25,7 @@ def test_steps_are_the_users(begin, drive, sampler, steps):
     latents, queries = drive(coroutine, curved)
     counted = [q.step for q in queries]
     assert sorted(set(counted)) == list(range(steps)) and counted == sorted(counted)
-    calls = {1: steps, 2: 2 * steps - 1, 3: max(1, 3 * steps - 3)}[SAMPLERS[sampler].order]
+    calls = {1: steps, 2: 2 * steps - 1, 3: max(1, 3 * steps - 3)}[SAMPLERS[sampler].calls]
     assert len(queries) == calls + (sampler == "plms" and steps > 1)
     assert latents.shape == noise.shape and latents.isfinite().all()
     for q in queries:

@@ -155,7 +155,7 @@ def both(unet, contexts, configs, begin, drive):
 
 def test_every_sampler_is_compared():
     assert set(CLASSES) == set(SAMPLERS) - OWN
-    assert {name for name, row in SAMPLERS.items() if row.family != "diffusers_adapter"} == OWN
+    assert {name for name, row in SAMPLERS.items() if row.file != "diffusers_adapter"} == OWN
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_the_timestep_belongs_to_the_sigma(begin, drive, sampler):
             t = np.interp(math.log(q.sigma), log_sigmas, np.arange(1000))
             assert abs(t - float(q.t)) < 1.001, (schedule, t, q.t)
             exact = (
-                sampler in ("euler", "euler_a", "heun", "lms") or row.family != "diffusers_adapter"
+                sampler in ("euler", "euler_a", "heun", "lms") or row.file != "diffusers_adapter"
             )
             exact = (exact and schedule in row.schedules[2:]) or SCHEDULES[schedule].formula
             if exact and sampler != "ddim_cfgpp":

@@ -91,7 +91,7 @@ def test_what_is_believed_comes_out(sampler):
             where, left = (schedule, steps, begin, how), steps - begin
             counted = [q.step for q in queries]
             assert counted == sorted(counted) and set(counted) == set(range(left)), where
-            calls = {1: left, 2: 2 * left - 1, 3: max(1, 3 * left - 3)}[row.order]
+            calls = {1: left, 2: 2 * left - 1, 3: max(1, 3 * left - 3)}[row.calls]
             assert len(queries) == calls + (sampler == "plms" and left > 1), where
             assert torch.allclose(scaled(queries[0]), clean + queries[0].sigma * noise, atol=1e-4)
             if sampler == "tcd":  # its last noise is fresh

@@ -1,0 +1,55 @@
+"""xformers' memory-efficient attention."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from functools import lru_cache
+
+import torch
+
+from . import failures
+
+MAX_HEAD_SIZE = 256
+
+
+def unsupported(
+    device: torch.device, dtype: torch.dtype, head_size: int | None = None
+) -> str | None:
+    """Return why it cannot run there, in a sentence; None where it can."""
+    if head_size is not None and head_size > MAX_HEAD_SIZE:
+        return f"xformers has no operator for a head of {head_size}."
+    return _probe(str(device), dtype)
+
+
+def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Compute attention, (B, Tq, H, D)."""
+    from xformers.ops import memory_efficient_attention
+
+    return memory_efficient_attention(q, k, v)
+
+
+@lru_cache
+def _probe(device: str, dtype: torch.dtype) -> str | None:
+    """Try one tiny call; return None where it works, else the reason in one sentence."""
+    logger = logging.getLogger("xformers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            from xformers.ops import memory_efficient_attention
+        if failures.ON_ZERO_GPU:
+            return None
+        q = torch.zeros((1, 8, 1, 40), device=device, dtype=dtype)
+        memory_efficient_attention(q, q, q)
+    except ImportError:
+        return "xformers is not installed here."
+    except NotImplementedError:
+        kind = str(dtype).removeprefix("torch.")
+        return f"xformers has no attention operator for {device} tensors of type {kind}."
+    except Exception as error:  # a broken build fails in ways of its own
+        return f"xformers failed on {device}: {failures.first_line(error)}"
+    finally:
+        logger.setLevel(level)
+    return None

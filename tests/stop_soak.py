@@ -1,0 +1,312 @@
+"""Press Stop many times, at each moment of a run, in each place of the page, in a real browser.
+
+    python tests/stop_soak.py --times 20
+
+A server with a tiny model runs in this process. A gate in front of every run's updates holds the
+run at the moment, so that Stop is pressed exactly there and not about there. A press counts as
+right if the page ends in the state that the server holds, shows it alone and stays so, and if that
+state is the one that the moment calls for. Prints a table of right / wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+PATIENCE = 120  # seconds before a wait counts as in vain
+SETTLE = 400  # milliseconds in which a late event could still overwrite the state
+# The moment, and the state in which the run has to end.
+MOMENTS = {
+    "queue": "stopped",  # it waits for the device, which another visitor has
+    "before": "stopped",  # it has the device; no step is done
+    "middle": "stopped",
+    "last": "stopped",  # all steps are done, the result has not arrived
+    "result": "done",  # the page shows the result
+    "together": None,  # Stop and the result cross on the wire: either, but one of them alone
+}
+
+
+class Gate:
+    """Holds each run at the moment that is armed, until it is released."""
+
+    def __init__(self) -> None:
+        self.reached, self.released = threading.Event(), threading.Event()
+        self.moment, self.run = "", None
+
+    def arm(self, moment: str) -> None:
+        """Hold the next run at `moment`."""
+        self.reached.clear()
+        self.released.clear()
+        self.moment, self.run = moment, None
+
+    def release(self) -> None:
+        """Let the run go on, and hold no other."""
+        self.moment = ""
+        self.released.set()
+
+    def hold(self, *moments: str) -> None:
+        """Wait here if the moment is one of these."""
+        if self.moment in moments:
+            self.reached.set()
+            assert self.released.wait(PATIENCE), "the gate was never opened"
+
+    def wrap(self, make_updates: Callable) -> Callable:
+        """Return make_updates of demo/ui/stop.py with the gate in front of its updates."""
+        from demo.ui.stop import Final
+
+        def gated(run: Any, language: str, *values: Any):
+            self.run = run
+            self.hold("before")
+            updates, stepped = make_updates(run, language, *values), False
+            try:
+                for update in updates:
+                    if isinstance(update, Final):
+                        self.hold("last", "together")
+                    yield update
+                    if run.progress is not None and not stepped:
+                        stepped = True
+                        self.hold("middle")
+            finally:
+                updates.close()
+
+        return gated
+
+    def install(self) -> None:
+        """Put the gate into every StopButton that is built from now on."""
+        from demo.ui.stop import StopButton
+
+        add = StopButton.add
+
+        def gated_add(button: Any, event: Any, make_updates: Callable, *rest: Any, **more: Any):
+            return add(button, event, self.wrap(make_updates), *rest, **more)
+
+        StopButton.add = gated_add  # type: ignore[method-assign]  # of this process alone
+
+
+@dataclass(frozen=True)
+class Place:
+    """A button that starts runs. tab: the name of its tab; ready(page): fills what it needs."""
+
+    tab: str
+    go: str
+    stop: str
+    status: str
+    ready: Callable[[Any], None] = lambda page: None
+    uses_device: bool = True
+
+
+def fill(**fields: str) -> Callable[[Any], None]:
+    """Return a function that fills text boxes by their elem_id, - for _."""
+
+    def ready(page: Any) -> None:
+        for name, value in fields.items():
+            page.fill(f"#{name.replace('_', '-')} :is(input, textarea)", value)
+
+    return ready
+
+
+def _branch(page: Any) -> None:
+    """Look inside needs an open picture to branch from."""
+    page.wait_for_selector("#tab-inside")
+    if page.is_visible("#inside-example"):
+        page.click("#inside-example")
+        page.wait_for_selector("#inside-status .gb-done")
+    page.fill("#inside-at input", "1")
+
+
+def _chapter(key: str) -> Callable[[Any], None]:
+    def ready(page: Any) -> None:
+        page.click(f"#zero-{key}-button")
+        page.wait_for_selector(f"#zero-{key}:visible")
+
+    return ready
+
+
+_names = iter(range(10**9))
+
+
+def _character(page: Any) -> None:
+    """Each training has a name of its own: one that is done is taken."""
+    from PIL import Image
+
+    if not page.locator("#character-images [aria-label='0.png']").count():
+        folder = Path(tempfile.mkdtemp())
+        for i, colour in enumerate(("navy", "purple", "green")):
+            Image.new("RGB", (80, 80), colour).save(folder / f"{i}.png")
+        files = [str(path) for path in sorted(folder.glob("*.png"))]
+        page.set_input_files("#character-images input[type=file]", files)
+        page.wait_for_selector("#character-images [aria-label='2.png']")
+    name = f"soak{next(_names)}"
+    fill(character_name=name, character_prompt="zog", character_steps="2", character_rank="2")(page)
+
+
+_race = fill(arena_prompt="a cat", arena_steps="2", arena_seed="5")
+PLACES = {
+    "generate": Place("Generate", "#generate", "#stop", "#status"),
+    "hires": Place("High-res fix", "#hires", "#stop", "#status"),
+    "inside": Place("Look inside", "#inside-go", "#inside-stop", "#inside-status", _branch),
+    "arena": Place("Arena", "#arena-go", "#arena-stop", "#arena-status", _race),
+    "backends": Place("Arena", "#arena-backends", "#arena-stop", "#arena-status", _race),
+    "character": Place(
+        "Character", "#character-go", "#character-stop", "#character-status", _character, False
+    ),
+    "trace": Place("From zero", "#whole-draw", "#whole-stop", "#whole-status", _chapter("whole")),
+    "training": Place(
+        "From zero",
+        "#zero-train",
+        "#zero-train-stop",
+        "#zero-train-status",
+        _chapter("unet"),
+        uses_device=False,
+    ),
+}
+
+
+def start_server(folder: Path, gate: Gate) -> tuple[Any, str]:
+    """Start the page of a tiny model in this process; return it and its address."""
+    from tests.conftest import write_tiny_model
+
+    gate.install()
+    import demo
+    from demo.tabs.from_zero import training
+    from pipeline import load
+    from pipeline.model_cache import ModelCache
+
+    training.SECONDS = 1
+    os.chdir(folder)  # where trained files go
+    models = load(str(write_tiny_model(folder / "tiny")), device="cpu")
+    models.defaults.update(steps=3)
+    page = demo.build(ModelCache(models))
+    return page, demo.serve(page)[1]
+
+
+def press(page: Any, gate: Gate, place: Place, moment: str, hold_device: Callable) -> str:
+    """Start a run, press Stop at the moment; return "" or what is wrong with the page then."""
+    place.ready(page)
+    if moment == "queue":
+        with hold_device():
+            page.click(place.go)
+            page.wait_for_selector(f"{place.status} .gb-running")
+            page.click(place.stop)
+            page.wait_for_selector(f"{place.status} .gb-stopped")
+        page.wait_for_timeout(SETTLE)
+        return _judge(page, place, "stopped")
+    gate.arm(moment)
+    page.click(place.go)
+    if moment == "result":
+        page.wait_for_selector(f"{place.status} .gb-done")
+        page.click(place.stop)
+    else:
+        _wait_for(gate.reached, page)
+        page.click(place.stop)
+        if moment != "together":
+            _wait_until(lambda: gate.run.state == "stopped", page)
+    gate.release()
+    page.wait_for_selector(f"{place.status} :is(.gb-done, .gb-stopped, .gb-error)")
+    page.wait_for_timeout(SETTLE)
+    wanted = MOMENTS[moment] or gate.run.state
+    if gate.run.state != wanted:
+        return f"the server says {gate.run.state}, not {wanted}"
+    return _judge(page, place, wanted)
+
+
+def _judge(page: Any, place: Place, wanted: str) -> str:
+    kinds = page.get_attribute(f"{place.status} .gb-status", "class")
+    if f"gb-{wanted}" not in kinds.split() or "gb-stopping" in kinds.split():
+        return f"the page says {kinds}, not {wanted}"
+    return ""
+
+
+def _wait_for(event: threading.Event, page: Any) -> None:
+    _wait_until(event.is_set, page)
+
+
+def _wait_until(condition: Callable[[], bool], page: Any) -> None:
+    """Wait with the browser's own clock, so that its events are served meanwhile."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        page.wait_for_timeout(10)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Press Stop --times times at each moment in each place; print the counts."""
+    import shutil
+    from contextlib import contextmanager
+
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--places", nargs="*", choices=PLACES, default=[*PLACES])
+    parser.add_argument("--moments", nargs="*", choices=MOMENTS, default=[*MOMENTS])
+    args = parser.parse_args(argv)
+    gate, began = Gate(), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server, url = start_server(Path(folder), gate)
+        chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))))
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+
+        def visit() -> Any:
+            page = browser.new_page(locale="en-US")
+            page.set_default_timeout(PATIENCE * 1000)
+            page.goto(url)
+            page.wait_for_selector("#generate:has-text('Generate')")
+            return page
+
+        other = visit()
+        other.fill("#steps input", "3")
+
+        @contextmanager
+        def hold_device():
+            """Another visitor's run has the device."""
+            gate.arm("before")
+            other.click("#generate")
+            _wait_for(gate.reached, other)
+            gate.moment = ""
+            yield
+            gate.release()
+            other.wait_for_selector("#status .gb-done")
+
+        print(f"{'':12}" + "".join(f"{moment:>12}" for moment in args.moments), flush=True)
+        wrong = 0
+        for name in args.places:
+            place, counts = PLACES[name], []
+            page = visit()
+            page.get_by_role("tab", name=place.tab, exact=True).click()
+            for moment in args.moments:
+                if moment == "queue" and not place.uses_device:
+                    counts.append("-")
+                    continue
+                problems = []
+                for _ in range(args.times):
+                    problem = press(page, gate, place, moment, hold_device)
+                    if problem:
+                        problems.append(problem)
+                counts.append(f"{args.times - len(problems)} / {len(problems)}")
+                wrong += len(problems)
+                for problem in sorted(set(problems)):
+                    print(f"  {name}, {moment}: {problem}", flush=True)
+            page.close()
+            print(f"{name:12}" + "".join(f"{count:>12}" for count in counts), flush=True)
+        browser.close()
+        os.chdir(ROOT)
+        server.close(verbose=False)
+    print(f"{wrong} wrong in {time.monotonic() - began:.0f} s")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
