@@ -1,7 +1,7 @@
-"""The README's pictures of the page: python docs/screens.py [FOLDER].
+"""Take the screenshots of the documents: python docs/screens.py [FOLDER].
 
-A server with the embedded model is started and driven in headless Chromium; docs/NAME.png, or the
-same in FOLDER at a telephone's width and in the dark, too, to be looked at.
+Starts a server with the embedded model and drives it in headless Chromium. Writes docs/NAME.png, or
+into FOLDER the same, at a phone's width, and in the dark scheme.
 """
 
 from __future__ import annotations

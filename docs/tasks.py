@@ -1,4 +1,4 @@
-"""The README's pictures of each task, before and after: python docs/tasks.py.
+"""Draw the pictures of docs/tasks.md, before and after each task: python docs/tasks.py.
 
 All are drawn by the embedded model with the seeds that stand here; docs/tasks/NAME.png.
 """
@@ -12,25 +12,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from PIL import Image, ImageDraw  # noqa: E402
+from draw_examples import APPLE, FOX, VIEWS, draw_creature, draw_mask  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from pipeline import load, tasks  # noqa: E402
 from pipeline.images.upscaler import UPSCALERS  # noqa: E402
 
 SIDE, GAP = 256, 12
-APPLE = "a red apple on a blue background"
-FOX = "a fox on a green background"
-MASK = Image.new("L", (128, 128))
-ImageDraw.Draw(MASK).rounded_rectangle((10, 4, 122, 126), 30, fill=255)
 
 
 def draw(models, key: str, **fields) -> Image.Image:
+    """Return the first picture of the task `key`."""
     *_, result = tasks.stream(models, key, tasks.options(key, **fields))
     return result.images[0]
 
 
 def side_by_side(*pictures: Image.Image) -> Image.Image:
-    """Pictures at one height, on white."""
+    """Return the pictures at one height, on white."""
     shown = []
     for picture in pictures:
         width = round(picture.width * SIDE / picture.height)
@@ -43,50 +41,38 @@ def side_by_side(*pictures: Image.Image) -> Image.Image:
     return sheet
 
 
-def creature(ground: str, x: int, y: int) -> Image.Image:
-    """A character that the model never saw: purple, striped, one eye, three antennae."""
-    image = Image.new("RGB", (256, 256), ground)
-    pen = ImageDraw.Draw(image)
-    for lean in (-36, 0, 36):
-        pen.line((128 + x, 80 + y, 128 + lean + x, 34 + y), fill="#7e3cb4", width=7)
-        pen.ellipse((119 + lean + x, 24 + y, 137 + lean + x, 42 + y), fill="#dc3c3c")
-    pen.ellipse((63 + x, 70 + y, 193 + x, 222 + y), fill="#7e3cb4")
-    for top in (125, 150, 175):
-        pen.rectangle((77 + x, top + y, 179 + x, top + 8 + y), fill="#fad23c")
-    pen.ellipse((103 + x, 88 + y, 153 + x, 138 + y), fill="white")
-    pen.ellipse((119 + x, 103 + y, 139 + x, 125 + y), fill="#141414")
-    return image
-
-
 def character(models) -> Image.Image:
+    """Return a drawing, and the model's pictures without and with a LoRA trained on four."""
     from pipeline.model_files import library
     from pipeline.training.lora.train import LoraOptions, train
 
-    views = [("#427bdb", 0, 0), ("#f5f5f5", 10, -8), ("#5cb062", -10, 5), ("#f6a6c4", 5, 10)]
-    given = [creature(*view) for view in views]
+    given = [draw_creature(*view) for view in VIEWS[:4]]
     with tempfile.TemporaryDirectory() as folder:
         library.OWN = Path(folder)
-        asked = LoraOptions(given, "zog", "zog the striped creature", run=Path(folder) / "run")
-        for _ in train(models, asked):
+        options = LoraOptions(given, "zog", "zog the striped creature", run=Path(folder) / "run")
+        for _ in train(models, options):
             pass
         prompt = "zog the striped creature on a yellow background"
         without = draw(models, "generate", prompt=prompt, seed=3)
-        taught = draw(models, "generate", prompt=f"{prompt} <lora:zog:1>", seed=3)
-    return side_by_side(given[0], without, taught)
+        with_lora = draw(models, "generate", prompt=f"{prompt} <lora:zog:1>", seed=3)
+    return side_by_side(given[0], without, with_lora)
 
 
 def main() -> None:
+    """Draw the pictures that are named on the command line, or all."""
     models = load("emoji", device="cpu")
     apple = draw(models, "generate", prompt=APPLE, seed=7)
     fox = draw(models, "generate", prompt=FOX, seed=5)
     grey = apple.convert("L").convert("RGB")
     fields = {"prompt": FOX, "seed": 1}
     on_blue = {"picture": apple, "prompt": "a penguin on a blue background", "seed": 2}
-    made = {
+    pictures = {
         "image_to_image": lambda: side_by_side(
             apple, draw(models, "image_to_image", picture=apple, strength=0.6, **fields)
         ),
-        "inpaint": lambda: side_by_side(apple, draw(models, "inpaint", mask=MASK, **on_blue)),
+        "inpaint": lambda: side_by_side(
+            apple, draw(models, "inpaint", mask=draw_mask(), **on_blue)
+        ),
         "outpaint": lambda: side_by_side(
             fox,
             draw(
@@ -117,8 +103,8 @@ def main() -> None:
     }
     folder = ROOT / "docs" / "tasks"
     folder.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or made:
-        made[name]().save(folder / f"{name}.png", optimize=True)
+    for name in sys.argv[1:] or pictures:
+        pictures[name]().save(folder / f"{name}.png", optimize=True)
         print(folder / f"{name}.png")
 
 

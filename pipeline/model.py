@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     import torch
 
     from .backends import Backends
-    from .events import Result, Step
+    from .events import Events, Result
     from .latents.preview import Preview
     from .lora.adapters import Adapters
+    from .metadata.receipt import Receipt
     from .options import GenerateOptions
     from .prompt.encode import TextEncoders
 
@@ -87,16 +88,56 @@ class Models:
                 filled[name] = secrets.randbelow(MAX_SEED + 2 - filled["count"])
         return options.model_copy(update=filled)
 
-    def stream(self, options: GenerateOptions, *, words: bool = False) -> Iterator[Step | Result]:
-        """Yield Step events, then the Result; closing the iterator stops the work.
+    def stream(self, options: GenerateOptions, *, words: bool = False) -> Events:
+        """Yield the Steps of text to image, then the Result; see engine.stream.
 
-        words: whether each Step brings word maps. Pictures carry a signed receipt.
+        Each picture carries its receipt. Closing the iterator stops the work.
         """
         from . import engine
-        from .metadata import receipt
 
-        events = engine.stream(self, options, words=words)
-        return receipt.signed(self, events, "generate", options)
+        return self.sign(engine.stream(self, options, words=words), "generate", options)
+
+    def sign(
+        self,
+        events: Events,
+        task: str,
+        options: GenerateOptions,
+        *,
+        parent: Receipt | None = None,
+        at: int = 0,
+        change: Mapping[str, Any] | None = None,
+    ) -> Events:
+        """Pass on the events of a task, and put a receipt into `info["receipt"]` of each picture.
+
+        parent, at, change: of a branch, the receipt of its parent, how many of the parent's
+        fingerprints come before it, and what was changed. Closing the iterator closes the events.
+        """
+        from .events import Result
+        from .metadata import receipt
+        from .metadata.fingerprint import fingerprint
+
+        prints: dict[int, dict[int, str]] = {}  # of each picture, by step
+        words = False
+        try:
+            for event in events:
+                if isinstance(event, Result):
+                    for i, image in enumerate(event.images):
+                        steps = list(prints.get(i, {}).values())
+                        steps += [str(fingerprint(x)) for x in event.latents[i : i + 1]]
+                        if parent is None:
+                            source = receipt.provenance(task, options, event.options, i, words)
+                        else:
+                            source = receipt.extend_provenance(parent, change or {})
+                            steps = parent.steps[:at] + steps
+                        image.info["receipt"] = receipt.write(self, event, i, source, steps)
+                else:
+                    found = prints.setdefault(event.image, {})
+                    if event.index not in found:  # of several calls in a step the first
+                        found[event.index] = str(fingerprint(event.latents))
+                    words = words or event.maps is not None
+                yield event
+        finally:
+            events.close()
 
     def generate(self, options: GenerateOptions | None = None, **fields: Any) -> Result:
         """Return the Result for `options`, or for fields of GenerateOptions given by name."""

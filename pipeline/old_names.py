@@ -28,9 +28,15 @@ MOVED: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
         ("pipeline.model_files.library", "pipeline.model_files.identify"),
         {"named": "find_entries", "advice": "how_to_use"},
     ),
-    "pipeline.settings": (("pipeline.metadata.import_settings",), {}),
-    "pipeline.infotext": (("pipeline.metadata.infotext",), {}),
-    "pipeline.receipt": (("pipeline.metadata.receipt",), {}),
+    "pipeline.settings": (
+        ("pipeline.metadata.import_settings",),
+        {"understand": "parse_settings"},
+    ),
+    "pipeline.infotext": (("pipeline.metadata.infotext",), {"clean": "clean_text"}),
+    "pipeline.receipt": (
+        ("pipeline.metadata.receipt", "pipeline.metadata.fingerprint"),
+        {"mark": "fingerprint", "Mark": "LatentFingerprint", "of": "from_image"},
+    ),
     "pipeline.recognise": (
         ("pipeline.model_files.identify",),
         {"recognise": "identify", "look": "inspect_file", "Recognised": "FileIdentity"},

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,11 +191,26 @@ def start_server(folder: Path, gate: Gate) -> tuple[Any, str]:
     return page, demo.serve(page)[1]
 
 
-def press(page: Any, gate: Gate, place: Place, moment: str, hold_device: Callable) -> str:
-    """Start a run, press Stop at the moment; return "" or what is wrong with the page then."""
+@contextmanager
+def hold_device(other: Any, gate: Gate) -> Iterator[None]:
+    """Let the run of another visitor have the device. other: their page."""
+    gate.arm("before")
+    other.click("#generate")
+    _wait_until(gate.reached.is_set, other)
+    gate.moment = ""
+    yield
+    gate.release()
+    other.wait_for_selector("#status .gb-done")
+
+
+def press(page: Any, gate: Gate, place: Place, moment: str, other: Any) -> str:
+    """Start a run, press Stop at the moment; return "" or what is wrong with the page then.
+
+    other: another visitor's page, which has the device at the moment "queue".
+    """
     place.ready(page)
     if moment == "queue":
-        with hold_device():
+        with hold_device(other, gate):
             page.click(place.go)
             page.wait_for_selector(f"{place.status} .gb-running")
             page.click(place.stop)
@@ -207,7 +223,7 @@ def press(page: Any, gate: Gate, place: Place, moment: str, hold_device: Callabl
         page.wait_for_selector(f"{place.status} .gb-done")
         page.click(place.stop)
     else:
-        _wait_for(gate.reached, page)
+        _wait_until(gate.reached.is_set, page)
         page.click(place.stop)
         if moment != "together":
             _wait_until(lambda: gate.run.state == "stopped", page)
@@ -227,10 +243,6 @@ def _judge(page: Any, place: Place, wanted: str) -> str:
     return ""
 
 
-def _wait_for(event: threading.Event, page: Any) -> None:
-    _wait_until(event.is_set, page)
-
-
 def _wait_until(condition: Callable[[], bool], page: Any) -> None:
     """Wait with the browser's own clock, so that its events are served meanwhile."""
     end = time.monotonic() + PATIENCE
@@ -242,7 +254,6 @@ def _wait_until(condition: Callable[[], bool], page: Any) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Press Stop --times times at each moment in each place; print the counts."""
     import shutil
-    from contextlib import contextmanager
 
     from playwright.sync_api import sync_playwright
 
@@ -269,17 +280,6 @@ def main(argv: list[str] | None = None) -> int:
         other = visit()
         other.fill("#steps input", "3")
 
-        @contextmanager
-        def hold_device():
-            """Another visitor's run has the device."""
-            gate.arm("before")
-            other.click("#generate")
-            _wait_for(gate.reached, other)
-            gate.moment = ""
-            yield
-            gate.release()
-            other.wait_for_selector("#status .gb-done")
-
         print(f"{'':12}" + "".join(f"{moment:>12}" for moment in args.moments), flush=True)
         wrong = 0
         for name in args.places:
@@ -292,7 +292,7 @@ def main(argv: list[str] | None = None) -> int:
                     continue
                 problems = []
                 for _ in range(args.times):
-                    problem = press(page, gate, place, moment, hold_device)
+                    problem = press(page, gate, place, moment, other)
                     if problem:
                         problems.append(problem)
                 counts.append(f"{args.times - len(problems)} / {len(problems)}")

@@ -1,6 +1,7 @@
 """What a stranger finds: a README that is a Space's card, requirements that say what is needed."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,47 @@ def test_the_readme_is_a_space_card():
     assert (ROOT / card["app_file"]).exists() and (ROOT / "LICENSE").exists()
 
 
-@pytest.mark.parametrize("card", ["README.md", "pipeline/models/emoji/README.md"])
-def test_what_a_card_points_to_is_there(card):
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
+
+
+def test_the_readme_has_at_most_900_words():
+    body = (ROOT / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2]
+    assert len(body.split()) <= 900
+
+
+def test_the_moving_picture_and_the_examples_are_small():
+    assert (ROOT / "docs/tour.webp").stat().st_size < 1.5e6
+    files = [p for p in (ROOT / "examples").rglob("*") if p.is_file()]
+    assert files and sum(p.stat().st_size for p in files) < 500_000
+
+
+def commands(document: str) -> list[str]:
+    """Every `python -m pipeline ...` of a document, in a block or between backticks."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    pattern = r"^ *(?:python -m pipeline (.+))$|`python -m pipeline ([^`\n]+(?:\n[^`\n]+)?)`"
+    return [block or inline for block, inline in re.findall(pattern, text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_of_the_documents_parse(document):
+    from pipeline.cli.parser import build_parser
+
+    for command in commands(document):
+        argv = shlex.split(command, comments=True)
+        if "N" in argv or "PICTURE" in argv:  # a form, not a command to paste
+            continue
+        build_parser(argv[0]).parse_args(argv)
+        for path in argv:
+            if path.startswith("examples/"):
+                assert (ROOT / path).exists(), command
+
+
+def test_the_documents_have_commands():
+    assert len([c for d in DOCUMENTS for c in commands(d)]) > 30
+
+
+@pytest.mark.parametrize("card", [*DOCUMENTS, "pipeline/models/emoji/README.md"])
+def test_what_a_document_points_to_is_there(card):
     path = ROOT / card
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -40,11 +40,10 @@ def estimate_seconds(
     if not hasattr(options, "steps"):
         return 60
     pixels = (options.width or 512) * (options.height or 512) / 512**2
-    pixels *= 1 + getattr(options, "scale", 0) ** 2  # drawn again, larger
-    if task == "grid":
-        from pipeline.tasks import grid
+    from pipeline import tasks
 
-        pixels *= len(grid.cells(options, grid.axes(options)))
+    if task in tasks.TASKS:
+        pixels *= tasks.cost(task, options)
     if task == "arena":
         from pipeline.introspection import arena
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from pipeline.tasks.common import WAYS
+from pipeline.tasks.common import ENLARGERS
 
 from ..page import Page
 from ..ui.fields import choice, number, share
@@ -22,7 +22,7 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
     """Build the scale, the upscaler, and strength and steps of the second pass."""
     with gr.Row():
         scale = number(page, key, "scale", step=0.5)
-        upscaler = choice(page, key, "upscaler", WAYS)
+        upscaler = choice(page, key, "upscaler", ENLARGERS)
     return {
         "scale": scale,
         "upscaler": upscaler,

@@ -7,6 +7,7 @@ carry numbers are made on the server by `say`, in the language that the browser 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from .vocabulary import COLOURS, VOCABULARY
 from .workspace import WORKSPACE
@@ -31,7 +32,8 @@ def notes() -> dict[str, tuple[str, str]]:
     from pipeline.backends import KINDS
     from pipeline.samplers import SAMPLERS, SCHEDULES
 
-    tables = {"sampler": SAMPLERS, "schedule": SCHEDULES} | {k: v.table for k, v in KINDS.items()}
+    tables: dict[str, Any] = {"sampler": SAMPLERS, "schedule": SCHEDULES}
+    tables |= {kind: backends.table for kind, backends in KINDS.items()}
     return {
         f"{kind}.{key}": (entry.note, entry.note_zh)
         for kind, table in tables.items()

@@ -164,10 +164,10 @@ class StopButton:
                         if run.finish("done"):
                             yield update.update
                         break
+                    if update and run.state == "running":
+                        yield update
                     if run.state == "stopped":
                         break
-                    if update:
-                        yield update
         except FAILURES as error:
             if run.finish("failed"):
                 sentence = error_sentence(error, language)

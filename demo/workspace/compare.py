@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from pipeline.images.open import fitted, open_picture
+from pipeline.images.open import fit_image, open_picture
 
 from ..ui.listeners import UNQUEUED
 from .send_to import chosen
@@ -60,7 +60,7 @@ def wire(result) -> None:
         if shown or not path or not before:
             return parts.put_away()
         new = open_picture(path).image
-        old = fitted(open_picture(before).image, *new.size)
+        old = fit_image(open_picture(before).image, *new.size)
         return {parts.slider: gr.update(value=(old, new), visible=True), parts.shown: True}
 
     parts.button.click(

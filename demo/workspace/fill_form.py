@@ -7,7 +7,7 @@ from html import escape
 
 import gradio as gr
 
-from pipeline.metadata.import_settings import Settings, understand
+from pipeline.metadata.import_settings import Settings, parse_settings
 from pipeline.samplers import SAMPLERS, SCHEDULES
 
 from ..texts import request_language, say
@@ -26,7 +26,7 @@ ABSENT |= dict.fromkeys(TYPED, "")
 
 def read(text: str, model_cache) -> Settings:
     """What `text` says, as far as this page knows it."""
-    return understand(text, model_cache.hashes())
+    return parse_settings(text, model_cache.hashes())
 
 
 def html(read: Settings, language: str) -> str:

@@ -29,14 +29,14 @@ def run(args: argparse.Namespace) -> int:
     """Print the verdict. Return 0 for a picture that came out identical, 1 for any other."""
     from .. import verify as verifying
 
-    case = verifying.opened(args.picture, picture=args.given, mask=args.mask)
-    models = _load_model(case.receipt, args) if case.receipt.whole else None
+    case = verifying.open_input(args.picture, picture=args.given, mask=args.mask)
+    models = _load_model(case.receipt, args) if case.receipt.intact else None
     backends = {"attention": args.attention, "group_norm": args.group_norm}
     from tqdm import tqdm
 
     with tqdm(unit="step", total=case.total, dynamic_ncols=True, leave=False) as bar:
         for event in verifying.check(models, case, **backends):
-            if isinstance(event, verifying.Checked):
+            if isinstance(event, verifying.StepChecked):
                 bar.n = event.step
                 bar.set_description("so far identical" if event.same else "departed")
             else:
@@ -58,11 +58,11 @@ def _load_model(receipt: Receipt, args: argparse.Namespace) -> Any:
 
     checkpoints, vaes = library.find_entries("checkpoint"), library.find_entries("vae")
     if args.model is None:
-        name, vae = verify.chosen(receipt, checkpoints, vaes)
+        name, vae = verify.choose_model(receipt, checkpoints, vaes)
         model = checkpoints[name].path
     else:
         model, vae = args.model, args.vae
-    near = verify.machine_flags(receipt)
+    near = verify.nearest_device(receipt)
     given = {k: v for k in ("device", "dtype") if (v := getattr(args, k)) != "auto"}
     threads = receipt.ran.get("threads", "")
     if re.fullmatch("[1-9][0-9]{0,2}", threads, re.ASCII):

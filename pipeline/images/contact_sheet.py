@@ -12,7 +12,7 @@ from itertools import accumulate, product
 
 from PIL import Image, ImageDraw
 
-from .fonts import LEADING, SMALLEST, Block, fitted
+from .fonts import LEADING, SMALLEST, Block, fit_text
 
 PAPER, INK, FAINT, RULE = "#ffffff", "#1f2328", "#6e7781", "#d0d7de"
 LETTERS = (13, 56)  # pixels: the smallest and the largest letters of a label
@@ -142,7 +142,7 @@ def lay_out(
 
 
 def _one(text: str, width: float, lines: int, size: int) -> Block:
-    return fitted(text, width, lines * LEADING * size, size) if text else NOTHING
+    return fit_text(text, width, lines * LEADING * size, size) if text else NOTHING
 
 
 def _alike(
@@ -152,8 +152,8 @@ def _alike(
     if not any(texts):
         return [NOTHING] * len(texts)
     rooms = list(zip(texts, widths, heights, strict=True))
-    size = min(fitted(*room, size).size for room in rooms)
-    return [fitted(*room, size) for room in rooms]
+    size = min(fit_text(*room, size).size for room in rooms)
+    return [fit_text(*room, size) for room in rooms]
 
 
 def _arranged(

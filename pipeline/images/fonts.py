@@ -72,7 +72,7 @@ class Block:
                 x += used.getlength(run)
 
 
-def fitted(text: str, width: float, height: float, size: int) -> Block:
+def fit_text(text: str, width: float, height: float, size: int) -> Block:
     """`text` in lines no wider than `width`, together no higher than `height`, of letters of at
     most `size` pixels: smaller where they must be, cut short with dots where even that is too much.
     One line there always is.
@@ -80,7 +80,7 @@ def fitted(text: str, width: float, height: float, size: int) -> Block:
     text = clean(text)
     sizes = dict.fromkeys(max(SMALLEST, round(size * share)) for share in SHRINK)
     for tried in sizes:
-        lines, whole = _wrapped(text, width, tried)
+        lines, whole = _wrap(text, width, tried)
         room = max(1, int(height / (LEADING * tried)))
         if whole and len(lines) <= room:
             break
@@ -103,7 +103,7 @@ def measure(text: str, size: int) -> float:
     return sum(font(face, size).getlength(run) for run, face in runs(text))
 
 
-def _wrapped(text: str, width: float, size: int) -> tuple[list[str], bool]:
+def _wrap(text: str, width: float, size: int) -> tuple[list[str], bool]:
     """Lines no wider than `width`, and whether no word was torn for it."""
     lines, line, whole = [], "", True
     for piece in _pieces(text):
@@ -170,7 +170,7 @@ def runs(text: str) -> tuple[tuple[str, Face], ...]:
     for face in faces():
         if all(has(face, c) for c in needed):
             return ((text, face),)
-    foreign = _fontconfig("".join(c for c in needed if not _known(c)))
+    foreign = _fontconfig("".join(c for c in needed if not _is_known(c)))
     pieces: list[tuple[str, Face]] = []
     for char in text:
         if pieces and (char.isspace() or _joins(char)):
@@ -185,7 +185,7 @@ def runs(text: str) -> tuple[tuple[str, Face], ...]:
     return tuple(pieces)
 
 
-def _known(char: str) -> bool:
+def _is_known(char: str) -> bool:
     return any(has(face, char) for face in faces())
 
 

@@ -63,12 +63,12 @@ def padded_box(
     right, bottom = min(width, right + padding), min(height, bottom + padding)
     wide = max(right - left, round((bottom - top) * aspect))
     high = max(bottom - top, round((right - left) / aspect))
-    left, right = _placed(left, right, wide, width)
-    top, bottom = _placed(top, bottom, high, height)
+    left, right = _place_span(left, right, wide, width)
+    top, bottom = _place_span(top, bottom, high, height)
     return left, top, right, bottom
 
 
-def _placed(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
+def _place_span(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
     """`length` around the middle of start..end, moved into 0..limit."""
     length = min(length, limit)
     start = min(max(0, start - (length - (end - start)) // 2), limit - length)
@@ -194,7 +194,7 @@ def extend(
     import numpy as np
     from PIL import Image, ImageFilter
 
-    width, height = _extended(
+    width, height = _extended_size(
         image.size, {"left": left, "top": top, "right": right, "bottom": bottom}
     )
     inner = (left, top, width - right, height - bottom)
@@ -216,7 +216,7 @@ def extend(
     return Image.fromarray(pixels), new
 
 
-def _extended(size: tuple[int, int], margins: dict[str, int]) -> tuple[int, int]:
+def _extended_size(size: tuple[int, int], margins: dict[str, int]) -> tuple[int, int]:
     for side, margin in margins.items():
         if isinstance(margin, bool) or margin != int(margin) or not 0 <= margin <= MAX_MARGIN:
             raise InputError(f"{side} must be a whole number from 0 to {MAX_MARGIN} pixels.")
@@ -269,12 +269,12 @@ def _spread(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
     seen = Image.fromarray(np.where(hole[..., None], 0, pixels))
     share = math.ceil(math.sqrt(hole.size / SPREAD_PIXELS))  # large ones are filled at a share
     weight = np.asarray(known.reduce(share), np.float32)[..., None] / 255
-    filled = _filled(np.asarray(seen.reduce(share), np.float32), weight)
+    filled = _fill_from_pyramid(np.asarray(seen.reduce(share), np.float32), weight)
     small = Image.fromarray(np.clip(filled + 0.5, 0, 255).astype(np.uint8))
     return np.asarray(small.resize(seen.size, Image.Resampling.BILINEAR))
 
 
-def _filled(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _fill_from_pyramid(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
     """colours (H, W, 3), weighted by `known` (H, W, 1) in 0..1, with what is unknown taken from the
     picture at half the size, itself filled: pull and push, Gortler et al., The Lumigraph, 1996."""
     import numpy as np
@@ -283,14 +283,14 @@ def _filled(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
     here = colours / np.maximum(known, 1e-6)
     if known.min() >= 1 or max(known.shape) == 1:
         return here
-    small, weight = _halved(colours), _halved(known)
-    below = _filled(small / np.maximum(weight, 1), np.minimum(weight, 1))
+    small, weight = _halve(colours), _halve(known)
+    below = _fill_from_pyramid(small / np.maximum(weight, 1), np.minimum(weight, 1))
     below = below.repeat(2, 0).repeat(2, 1)[: known.shape[0], : known.shape[1]]
     below = uniform_filter(below, (3, 3, 1), mode="nearest")
     return here * known + below * (1 - known)
 
 
-def _halved(values: np.ndarray) -> np.ndarray:
+def _halve(values: np.ndarray) -> np.ndarray:
     """The sums of 2 x 2 values (H, W, C), the last ones alone where a side is odd."""
     import numpy as np
 

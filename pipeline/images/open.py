@@ -78,16 +78,16 @@ def open_picture(value: Any, what: str = "The picture", ground: str = "white") -
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if isinstance(value, Image.Image):
-        return _plain(value, what, ground)
+        return _to_rgb_picture(value, what, ground)
     path = _path(value, what)
     name = short(Path(path.name or path))
     subject = what if name in what else f"{what} {name}"
     data = _read(path, subject)
-    with _told(subject), _decoder(data, subject) as image:
-        return _plain(image, subject, ground)
+    with _explain_errors(subject), _decoder(data, subject) as image:
+        return _to_rgb_picture(image, subject, ground)
 
 
-def fitted(image: Image.Image, width: int, height: int, how: str = "crop") -> Image.Image:
+def fit_image(image: Image.Image, width: int, height: int, how: str = "crop") -> Image.Image:
     """`image` in RGB as width x height pixels.
 
     how: "crop" covers the size and cuts what hangs over on both sides alike, "stretch" changes the
@@ -130,16 +130,16 @@ def working_size(
     if wide and high:
         return wide, high
     if wide:
-        return wide, _grained(wide * height / width, grain)
+        return wide, _round_to_grain(wide * height / width, grain)
     if high:
-        return _grained(high * width / height, grain), high
+        return _round_to_grain(high * width / height, grain), high
     share = width * height / (native[0] * native[1])
     scale = 1.0 if WORKING_AREA[0] <= share <= WORKING_AREA[1] else share**-0.5
     scale = min(scale, WORKING_SIDES[1] / max(size))
-    return _grained(width * scale, grain), _grained(height * scale, grain)
+    return _round_to_grain(width * scale, grain), _round_to_grain(height * scale, grain)
 
 
-def _grained(side: float, grain: int) -> int:
+def _round_to_grain(side: float, grain: int) -> int:
     low, high = WORKING_SIDES
     low, high = -(-low // grain) * grain, high // grain * grain
     return min(max(int(side / grain + 0.5) * grain, low), high)
@@ -181,7 +181,7 @@ def _read(path: Path, subject: str) -> bytes:
 
 
 @contextmanager
-def _told(subject: str) -> Iterator[None]:
+def _explain_errors(subject: str) -> Iterator[None]:
     """Whatever Pillow raises, as one sentence: for damaged files it raises nearly everything."""
     try:
         yield
@@ -237,13 +237,13 @@ def _check_size(size: tuple[int, int], subject: str) -> None:
         )
 
 
-def _plain(image: Image.Image, subject: str, ground: str) -> Picture:
+def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
     """Any PIL image as a Picture."""
     from PIL import Image
 
     _check_size(image.size, subject)
     notes = []
-    with _told(subject):
+    with _explain_errors(subject):
         image.load()
         if getattr(image, "is_animated", False):
             which = image.tell()  # of a file always 0
@@ -253,7 +253,7 @@ def _plain(image: Image.Image, subject: str, ground: str) -> Picture:
         grey = image.mode in ("1", "I", "F", "L", "LA", "La") or image.mode.startswith("I;16")
         opaque, alpha, said = _layers(image, subject)
         notes += said
-        rgb = _coloured(opaque.convert("L") if grey else opaque, image.info.get("icc_profile"))
+        rgb = _to_srgb(opaque.convert("L") if grey else opaque, image.info.get("icc_profile"))
         if alpha is not None and alpha.getextrema()[0] < 255:
             rgb = Image.composite(rgb, Image.new("RGB", rgb.size, ground), alpha)
             notes.append(f"{subject} is transparent in places; they are {ground} now.")
@@ -272,7 +272,7 @@ def _orientation(image: Image.Image) -> int:
 def _layers(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
     """`image` in 8 bits a channel, its alpha ("L") or None, and sentences on what was changed."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _shallow(image, subject)
+        return _to_8_bits(image, subject)
     if image.has_transparency_data:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
         # A 16-bit PNG is read as 8 bits, but the colour that it calls transparent is not.
@@ -286,7 +286,7 @@ def _layers(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[st
     return (image if kept else image.convert("RGB")), None, []
 
 
-def _shallow(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
+def _to_8_bits(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
     """Grey of 16 or 32 bits in 8: 16 bits are divided by 257, whole numbers to 255 stay, floats are
     0..1 or 0..255, and of other ranges the least is black, the most white."""
     import numpy as np
@@ -311,7 +311,7 @@ def _shallow(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[s
     return grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)), notes
 
 
-def _coloured(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """ "L", "RGB", "CMYK" or "LAB" in sRGB; a profile that is broken or of another kind of colours
     is passed over."""
     from PIL import ImageCms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ def _cross_attentions(block: Any) -> list[torch.nn.Module]:
 
 def record_activations(
     models: Models, events: Generator[Step | Result]
-) -> Iterator[tuple[Step | Result, Activations]]:
+) -> Generator[tuple[Step | Result, Activations]]:
     """Yield each event of an engine's stream with the UNet's activations of its call.
 
     The model's lock is held during the whole step, so that no other request's call is recorded.

@@ -61,15 +61,13 @@ class BranchRun(Recorder):
         lineage = (*root, {"at": self.step, **different})
         start = replace(start, lineage=lineage, fields=fields)
         events = engine.stream(models, options, words=True, initial_states=lambda _: start)
-        parent = receipt.of(recording.image)
+        parent = receipt.from_image(recording.image)
         if parent:
             first_pass = len(parent.steps) - 1 - recording.steps  # steps of a pass before
-            branch = {
-                "parent": parent,
-                "at": max(0, first_pass + self.step),
-                "change": lineage[-1],
-            }
-            events = receipt.signed(models, events, "branch", options, **branch)
+            at = max(0, first_pass + self.step)
+            events = models.sign(
+                events, "branch", options, parent=parent, at=at, change=lineage[-1]
+            )
         super().__init__(models, events, **limit)
 
     def _check_model(self, models: Any) -> None:

@@ -91,10 +91,10 @@ class Clip:
     @torch.no_grad()
     def embed_pictures(self, images: list[Image.Image]) -> torch.Tensor:
         """Return unit vectors (M, E) of pictures, each cropped to its central square."""
-        from ..images.open import fitted, to_tensor
+        from ..images.open import fit_image, to_tensor
 
         side = self.image.config.image_size
-        pixels = torch.cat([to_tensor(fitted(image, side, side)) for image in images])
+        pixels = torch.cat([to_tensor(fit_image(image, side, side)) for image in images])
         with self._lock:
             return F.normalize(self.image(pixels * 2 - 1).image_embeds, dim=-1)
 

@@ -1,7 +1,7 @@
-"""Puts LoRAs onto a loaded model for one call and takes them off again; no weight is changed.
+"""Install LoRAs on a loaded model with forward hooks, and remove them; no weight is changed.
 
-A forward hook on each layer adds scale * up(mid(down(x))) to what the layer gives. Attention and
-GroupNorm backends call those layers as modules, so every backend works with every LoRA.
+The hook of a layer adds scale * up(mid(down(x))) to its output. Attention and GroupNorm backends
+call those layers as modules, so every backend works with every LoRA.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ MAX_CACHED_FILES = 4  # files whose matrices stay on the device
 
 @dataclass(frozen=True)
 class DenseDelta:
-    """A layer's difference multiplied out, in the shape of its weight."""
+    """A weight difference multiplied out, in the shape of the layer's weight."""
 
     weight: Tensor
     scale: float
@@ -39,7 +40,7 @@ Delta = LowRankDelta | DenseDelta
 
 @dataclass(frozen=True, eq=False)
 class LoadedLora:
-    """A LoRA on the model's device, in its type: for each network its layers and their parts."""
+    """A LoRA file on a model's device in its dtype: {network: {layer: its part}}."""
 
     name: str
     layers: dict[str, dict[nn.Module, Delta]]
@@ -49,9 +50,10 @@ Active = tuple[tuple[LoadedLora, float, float], ...]
 
 
 class Adapters:
-    """The LoRAs of one model. `networks`: its "unet", "text_encoder", maybe "text_encoder_2".
+    """Loads and installs the LoRAs of one model.
 
-    device: where they compute, if that is not where their weights lie.
+    networks: its "unet", "text_encoder", for XL "text_encoder_2". device: where they compute, if
+    that is not where their weights lie.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], device: torch.device | None = None):
@@ -62,7 +64,8 @@ class Adapters:
             paths = {
                 p: m for p, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
             }
-            old = ldm_keys.unet_names(module.config) if network == "unet" else {}
+            config = cast(Mapping[str, Any], module.config)
+            old = ldm_keys.unet_names(config) if network == "unet" else {}
             for name, path in layer_names(network, paths, old):
                 self._targets.setdefault(name, (network, paths[path]))
         self._active: Active = ()
@@ -71,7 +74,7 @@ class Adapters:
         self._reading = threading.Lock()
 
     def load(self, path: str | os.PathLike) -> LoadedLora:
-        """The file read and fitted; the last few files are kept. InputError as `read` and `fit`."""
+        """Return the file fitted to this model; the last few are cached. InputError as `fit`."""
         path = Path(path)
         if not path.is_file():
             return self.fit(read_lora(path))  # which says what is wrong with it
@@ -86,13 +89,14 @@ class Adapters:
             return self._files[key]
 
     def fit(self, lora: LoraFile) -> LoadedLora:
-        """`lora` on this model's layers; InputError, and nothing done, where a part fits none."""
-        found, misfits = {}, []
+        """Return `lora` on this model's layers; InputError where a part fits none of them."""
+        found: dict[tuple[str, nn.Module], LowRankDelta | Product] = {}
+        misfits: list[str] = []
         for name, part in lora.parts.items():
-            network, layer = self._targets.get(name, (None, None))
-            shaped = layer is not None and _reshape_delta(layer, part)
-            if shaped and (network, layer) not in found:
-                found[network, layer] = shaped
+            target = self._targets.get(name)
+            shaped = _reshape_delta(target[1], part) if target else None
+            if target and shaped and target not in found:
+                found[target] = shaped
             else:
                 misfits.append(name)
         if misfits:
@@ -103,7 +107,7 @@ class Adapters:
         return LoadedLora(lora.path.name, layers)
 
     def install(self, active: Active) -> None:
-        """Put exactly these on: (LoRA, its weight in the UNet, its weight in the text encoders).
+        """Install exactly these: (LoRA, weight in the UNet, weight in the text encoders).
 
         () is the bare model. The caller holds the model's lock.
         """
@@ -120,34 +124,33 @@ class Adapters:
         fits = len(lora.parts) - len(misfits)
         example = f"{fits} of its {len(lora.parts)} parts fit, {short(misfits[0])} does not"
         name = short(lora.path.name)
-        if (
-            lora.cross_attention_dim is None
-            or lora.cross_attention_dim == self._cross_attention_dim
-        ):
+        if lora.cross_attention_dim in (None, self._cross_attention_dim):
             made = f" for {_full_name(lora.family)}" if lora.family else ""
             return f"{name} is a LoRA{made} that was not made for this model: {example}."
-        made = _full_name(FAMILIES.get(lora.cross_attention_dim)) or "another model"
+        made = _full_name(FAMILIES.get(lora.cross_attention_dim or 0)) or "another model"
         here = _full_name(FAMILIES.get(self._cross_attention_dim)) or "another one"
         return (
-            f"{name} is a LoRA for {made} (it listens to words of size {lora.cross_attention_dim});"
+            f"{name} is a LoRA for {made} (it takes a context of size {lora.cross_attention_dim});"
             f" this model is {here} ({self._cross_attention_dim}): {example}."
         )
 
 
 class _Hook:
-    """Adds the parts' outputs to a layer's. parts: [(part, its weight times its scale)]."""
+    """A forward hook that adds LoRAs to a layer's output. parts: (part, weight times scale)."""
 
     def __init__(self, parts: Iterable[tuple[Delta, float]]):
         self.parts = tuple(parts)
 
     def __call__(self, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
         for part, scale in self.parts:
-            run = _conv if isinstance(layer, nn.Conv2d) else _linear
-            out = run(layer, args[0], out, part, scale)
+            if isinstance(layer, nn.Conv2d):
+                out = _conv(layer, args[0], out, part, scale)
+            else:
+                out = _linear(args[0], out, part, scale)
         return out
 
 
-def _linear(layer: nn.Linear, x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
+def _linear(x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
     if isinstance(part, DenseDelta):
         return torch.add(out, F.linear(x, part.weight), alpha=scale)
     hidden = F.linear(x, part.down).flatten(0, -2)
@@ -155,7 +158,7 @@ def _linear(layer: nn.Linear, x: Tensor, out: Tensor, part: Delta, scale: float)
 
 
 def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
-    """The kernel that stands at the layer's own place has its stride, padding and dilation."""
+    """Add a convolution's delta; the kernel of the layer's size has its stride and padding."""
     if isinstance(part, DenseDelta):
         return torch.add(out, layer._conv_forward(x, part.weight, None), alpha=scale)
     if part.mid is None:
@@ -166,7 +169,7 @@ def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Delta, scale: float) -
 
 
 def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Delta, float]]]:
-    """Each layer's parts with their factors; a LoRA named twice counts once, its weights added."""
+    """Return {layer: [(part, factor)]}; the weights of a LoRA that is named twice are added."""
     sums: dict[LoadedLora, list[float]] = {}
     for fitted, unet, text in active:
         total = sums.setdefault(fitted, [0.0, 0.0])
@@ -183,21 +186,26 @@ def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Delta, float]]]:
 
 
 def _reshape_delta(layer: nn.Module, part: LowRankDelta | Product) -> LowRankDelta | Product | None:
-    """`part` in the shapes that the layer takes, or None where it does not fit.
+    """Return `part` in the shapes that the layer takes, or None where it does not fit.
 
     Files have (r, in, 1, 1) for (r, in) and the other way round, as their trainer's UNet had it.
     """
+    assert isinstance(layer, (nn.Linear, nn.Conv2d))
     if isinstance(part, Product):
         return part if part.size == (len(layer.weight), layer.weight[0].numel()) else None
-    conv = isinstance(layer, nn.Conv2d)
-    if layer.groups != 1 if conv else part.mid is not None:
-        return None
-    kernel, one = (tuple(layer.kernel_size), (1, 1)) if conv else ((), ())
-    ends = (
-        (layer.in_channels, layer.out_channels) if conv else (layer.in_features, layer.out_features)
-    )
+    kernel: tuple[int, ...] = ()
+    one: tuple[int, ...] = ()
+    if isinstance(layer, nn.Conv2d):
+        if layer.groups != 1:
+            return None
+        kernel, one = tuple(layer.kernel_size), (1, 1)
+        ends = layer.in_channels, layer.out_channels
+    else:
+        if part.mid is not None:
+            return None
+        ends = layer.in_features, layer.out_features
     rank = len(part.down)
-    wanted = [(rank, ends[0]) + (kernel if part.mid is None else one)]
+    wanted: list[tuple[int, ...]] = [(rank, ends[0]) + (kernel if part.mid is None else one)]
     if part.mid is not None:
         wanted.append((len(part.mid), rank, *kernel))
         rank = len(part.mid)
@@ -210,7 +218,7 @@ def _reshape_delta(layer: nn.Module, part: LowRankDelta | Product) -> LowRankDel
 
 
 def _bare(shape: Iterable[int]) -> tuple[int, ...]:
-    """A shape without a kernel of 1x1."""
+    """Return a shape without a kernel of 1x1."""
     shape = tuple(shape)
     return shape[:2] if shape[2:] == (1, 1) else shape
 
@@ -218,11 +226,10 @@ def _bare(shape: Iterable[int]) -> tuple[int, ...]:
 def _to_device(
     lora: LoraFile, layer: nn.Module, part: LowRankDelta | Product, device: torch.device | None
 ) -> Delta:
-    weight = layer.weight
+    """Return `part` on the layer's device in its dtype; InputError where values overflow."""
+    weight = cast(Tensor, layer.weight)
 
-    def to_device(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
+    def to_device(tensor: Tensor) -> Tensor:
         tensor = tensor.to(device or weight.device, weight.dtype)
         if not torch.isfinite(tensor).all():
             raise InputError(
@@ -233,12 +240,13 @@ def _to_device(
 
     if isinstance(part, Product):
         return DenseDelta(to_device(part.matrix().reshape(weight.shape)), part.scale)
-    return LowRankDelta(to_device(part.down), to_device(part.up), to_device(part.mid), part.scale)
+    mid = None if part.mid is None else to_device(part.mid)
+    return LowRankDelta(to_device(part.down), to_device(part.up), mid, part.scale)
 
 
 def _cross_attention_dim(unet: nn.Module) -> int:
-    """The size of the words that the UNet listens to."""
-    width = unet.config.cross_attention_dim
+    """Return the size E of the context (K, E) that the UNet takes."""
+    width = cast(Any, unet.config).cross_attention_dim
     return max(width) if isinstance(width, (list, tuple)) else width
 
 

@@ -1,4 +1,4 @@
-"""LoHa and LoKr, LyCORIS' other kinds of LoRA: products of matrices that are multiplied out.
+"""LoHa and LoKr of LyCORIS: weight differences that are products of matrices.
 
 LoHa is an elementwise product of two low-rank matrices (Hyeon-Woo et al., arXiv 2108.06098), LoKr
 a Kronecker product (Yeh et al., arXiv 2309.14859). Shapes are lists or tensors' sizes; t, where
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class Size:
-    """Of the difference multiplied out; rank None where alpha has nothing to be divided by."""
+    """Shape of the multiplied-out difference; rank None where alpha is not divided by one."""
 
     rows: int
     columns: int
@@ -28,7 +28,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Product:
-    """What one layer gets: `scale` times the whole difference, `kind` says how it comes about."""
+    """The weight difference of one layer: `scale` times the product that `kind` names."""
 
     kind: str
     tensors: dict[str, Tensor]
@@ -36,17 +36,22 @@ class Product:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(rows, columns) of `matrix`."""
         size = PRODUCTS[self.kind].size({role: t.shape for role, t in self.tensors.items()})
+        assert size is not None, "read_lora has checked the shapes"
         return size.rows, size.columns
 
     def matrix(self) -> Tensor:
-        """(rows, columns) in fp32."""
+        """Return the product, (rows, columns) in fp32."""
         return PRODUCTS[self.kind].matrix({role: t.float() for role, t in self.tensors.items()})
 
 
 @dataclass(frozen=True)
 class ProductKind:
-    """size: of matrices of these shapes by role, None where they do not agree or one is missing."""
+    """How a product is computed, from its matrices by role.
+
+    size: of the shapes alone; None where they do not agree or one is missing.
+    """
 
     size: Callable[[Mapping[str, Shape]], Size | None]
     matrix: Callable[[Mapping[str, Tensor]], Tensor]
@@ -103,8 +108,10 @@ def _lokr(tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.kron(first.contiguous(), second.contiguous())
 
 
-def _lokr_factor(of: Mapping, i: int, full: Callable, pair: Callable):
-    """A factor is in the file as it is, or as two matrices of a low rank."""
+def _lokr_factor(
+    of: Mapping[str, Any], i: int, full: Callable[..., Any], pair: Callable[..., Any]
+) -> Any:
+    """Return factor `i`, which a file holds as it is or as two matrices of low rank."""
     if f"w{i}" in of:
         return full(of[f"w{i}"])
     return pair(of[f"w{i}_a"], of[f"w{i}_b"], of.get(f"t{i}"))

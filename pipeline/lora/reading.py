@@ -1,4 +1,4 @@
-"""A LoRA file as small matrices for each layer: of kohya, peft, diffusers or LyCORIS."""
+"""Read a LoRA file of kohya, peft, diffusers or LyCORIS into matrices for each layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PEFT_NAMES = ("adapter_model.safetensors", "adapter_config.json")  # peft's own 
 
 @dataclass(frozen=True)
 class LowRankDelta:
-    """What one layer gets: `scale` * up(mid(down(x))).
+    """The addition to one layer's output: `scale` * up(mid(down(x))).
 
     down (r, in) or (r, in, kh, kw), up (out, r) or (out, r, 1, 1), on the CPU in the file's type;
     mid (r, r, kh, kw) of a convolution that was taken apart in three, or None.
@@ -44,10 +44,10 @@ class LowRankDelta:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A whole file: a part for each layer, by the layer's name in the file (see names.split).
+    """A LoRA file: a part for each layer, by the layer's name in the file (lora_keys.split_key).
 
-    family: "SD 1.x", "SD 2.x", "SD XL" or ""; words: the size of the words its cross attention
-    listens to, None where it leaves them alone.
+    family: "SD 1.x", "SD 2.x", "SD XL" or "". cross_attention_dim: of the context that its
+    cross-attention keys take; None where it changes none of them.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class LoraFile:
 
 
 def read_lora(path: str | os.PathLike) -> LoraFile:
-    """The LoRA in a .safetensors file; InputError in one sentence for anything else.
+    """Return the LoRA in a .safetensors file; InputError for anything else.
 
     A LoRA without alpha counts as one whose alpha is its rank.
     """
@@ -87,7 +87,7 @@ def read_lora(path: str | os.PathLike) -> LoraFile:
 
 
 def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Layer: its tensors' names by role; their shapes are held against each other."""
+    """Return {layer: {role: tensor name}}; InputError where shapes do not go together."""
     shown = short(path.name)
     if len(header) > MAX_TENSORS:
         raise InputError(
@@ -123,14 +123,17 @@ def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _kind(roles: Iterable[str]) -> str | None:
-    """Which product these are the matrices of, None for a plain LoRA."""
+    """Return the product that has these roles, None for a plain LoRA."""
     return next((kind for kind in PRODUCTS if any(r.startswith(f"{kind} ") for r in roles)), None)
 
 
 def _rank(shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """What alpha is divided by; None for a Kronecker product of two full matrices."""
+    """Return what alpha is divided by; None for a Kronecker product of two full matrices."""
     kind = _kind(shapes)
-    return shapes["down"][0] if kind is None else _product_size(kind, shapes).rank
+    if kind is None:
+        return shapes["down"][0]
+    size = _product_size(kind, shapes)
+    return None if size is None else size.rank
 
 
 def _product_size(kind: str, shapes: Mapping[str, Sequence[int]]) -> Size | None:
@@ -150,7 +153,7 @@ def _agree(shapes: Mapping[str, list[int]]) -> bool:
 
 
 def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
-    """All tensors, which are finite."""
+    """Return all tensors; InputError where one holds NaN or infinity."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -166,7 +169,7 @@ def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _peft_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict]:
-    """Network's prefix: peft's configuration of it, from the metadata or from peft's own file.
+    """Return {network's prefix: peft's configuration}, from the metadata or from peft's own file.
 
     diffusers writes {"unet.lora_alpha": 8, "unet.alpha_pattern": {...}, ...}, for a network that
     was saved alone without the prefix.
@@ -203,11 +206,11 @@ def _check_peft(shown: str, fields: Mapping[str, Any]) -> None:
 
 
 def _peft_scale(layer: str, rank: int, configs: Mapping[str, dict]) -> float:
-    """alpha / rank, or alpha / sqrt(rank) of a rank-stabilised LoRA (arXiv 2312.03732)."""
-    prefix = next((p for p in sorted(configs, reverse=True) if layer.startswith(p)), None)
+    """Return alpha / rank, or alpha / sqrt(rank) of a rank-stabilised LoRA (arXiv 2312.03732)."""
+    prefix = next((p for p in sorted(configs, reverse=True) if layer.startswith(p)), "")
     config = configs.get(prefix, {})
     alpha = config.get("lora_alpha")
-    path = layer.removeprefix(prefix or "")
+    path = layer.removeprefix(prefix)
     # A pattern is the whole path or its end; peft takes it for a regular expression, which
     # a stranger's file does not get to run here. "^" anchors it at the start.
     for pattern, value in (config.get("alpha_pattern") or {}).items():

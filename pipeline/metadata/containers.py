@@ -21,11 +21,11 @@ MAX_PARTS = 100_000  # chunks of a file: ten times what the largest pictures hav
 EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286
 
 
-class Broken(Exception):
+class DamagedFile(Exception):
     """The file ends too early, or a part of it is not what its format says."""
 
 
-def texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
+def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
     """{wanted: ...} of a PNG and, under "UserComment", the EXIF comment of any of the three.
 
     Nothing behind the PNG's text `wanted` is read. Its other texts stand under their own keywords,
@@ -51,7 +51,7 @@ def texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def exif(text: str) -> bytes:
+def encode_exif(text: str) -> bytes:
     """An EXIF block whose UserComment is `text` in UTF-16, all of it big-endian as A1111 writes."""
     comment = b"UNICODE\0" + text.encode("utf-16-be")
     first = struct.pack(">HHHLLL", 1, EXIF_POINTER, 4, 1, 26, 0)  # entries; tag, type, count, value
@@ -70,7 +70,7 @@ def _collect(walk: Iterator[tuple[str, str]], wanted: str, path) -> dict[str, st
         raise InputError(
             f"{path} carries a text of more than {MAX_BYTES:,} bytes, which is not read."
         ) from None
-    except Broken as error:
+    except DamagedFile as error:
         if not {wanted, "UserComment"} & set(found):
             raise InputError(f"{path} cannot be read: {error}.") from None
     return found
@@ -83,7 +83,7 @@ def _png(file: BinaryIO, wanted: str) -> Iterator[tuple[str, str]]:
         if head[4:] == b"IEND":
             return
         if len(head) < 8:
-            raise Broken("it ends too early")
+            raise DamagedFile("it ends too early")
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         after = file.tell() + length + 4  # a checksum
         if kind in PNG_TEXTS:
@@ -94,12 +94,12 @@ def _png(file: BinaryIO, wanted: str) -> Iterator[tuple[str, str]]:
                 raise OverflowError
             else:
                 file.seek(after - length - 4)
-                body = _exactly(file, length)[len(keyword) + 1 :]
+                body = _read_exactly(file, length)[len(keyword) + 1 :]
                 yield wanted, PNG_TEXTS[kind](body)
         elif kind == b"eXIf":
-            yield from _exif(_exactly(file, length))
+            yield from _exif(_read_exactly(file, length))
         file.seek(after)
-    raise Broken(f"it has more than {MAX_PARTS:,} parts")
+    raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
 
 
 def _itxt(body: bytes) -> str:
@@ -129,22 +129,22 @@ PNG_TEXTS = {
 def _jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
     file.seek(2)
     for _ in range(MAX_PARTS):
-        mark, kind = _exactly(file, 2)
+        mark, kind = _read_exactly(file, 2)
         if mark != 0xFF:
-            raise Broken("there is no marker where one should be")
+            raise DamagedFile("there is no marker where one should be")
         if kind == 0xFF:  # padding
             file.seek(-1, 1)
             continue
         if kind in (0xDA, 0xD9):  # the pixels; the end
             return
-        length = int.from_bytes(_exactly(file, 2), "big")
+        length = int.from_bytes(_read_exactly(file, 2), "big")
         if length < 2:
-            raise Broken("a segment has no length")
+            raise DamagedFile("a segment has no length")
         if kind == 0xE1:
-            yield from _exif(_exactly(file, length - 2))
+            yield from _exif(_read_exactly(file, length - 2))
         else:
             file.seek(length - 2, 1)
-    raise Broken(f"it has more than {MAX_PARTS:,} parts")
+    raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
 
 
 def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
@@ -154,25 +154,25 @@ def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
         if not head:
             return
         if len(head) < 8:
-            raise Broken("it ends too early")
+            raise DamagedFile("it ends too early")
         length = int.from_bytes(head[4:], "little")
         if head[:4] == b"EXIF":
-            yield from _exif(_exactly(file, length))
+            yield from _exif(_read_exactly(file, length))
             file.seek(length % 2, 1)
         else:
             file.seek(length + length % 2, 1)
-    raise Broken(f"it has more than {MAX_PARTS:,} parts")
+    raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
 
 
 FORMATS = {b"\x89PNG\r\n\x1a\n": _png, b"\xff\xd8\xff": _jpeg, b"RIFF": _webp}
 
 
-def _exactly(file: BinaryIO, length: int) -> bytes:
+def _read_exactly(file: BinaryIO, length: int) -> bytes:
     if length > 4 * MAX_BYTES:
         raise OverflowError
     body = file.read(length)
     if len(body) < length:
-        raise Broken("it ends too early")
+        raise DamagedFile("it ends too early")
     return body
 
 
@@ -191,7 +191,7 @@ def _exif(body: bytes) -> Iterator[tuple[str, str]]:
         for directory in (inner, first):
             if USER_COMMENT in directory:
                 length, offset = directory[USER_COMMENT]
-                text = _comment(tiff[offset : offset + length], order)
+                text = _decode_comment(tiff[offset : offset + length], order)
                 if text.strip("\0 "):
                     yield "UserComment", text
     except struct.error:
@@ -205,7 +205,7 @@ def _directory(tiff: bytes, order: str, start: int) -> dict[int, tuple[int, int]
     return {tag: (length, value) for tag, _, length, value in entries}
 
 
-def _comment(raw: bytes, order: str) -> str:
+def _decode_comment(raw: bytes, order: str) -> str:
     """The text of a UserComment: eight letters that name its code, then the text.
 
     UNICODE should be UTF-16 in the file's byte order. Not all writers obey (some mean UTF-8), so

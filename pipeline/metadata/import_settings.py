@@ -15,7 +15,7 @@ from typing import Any
 from .. import samplers
 from ..errors import InputError
 from ..options import GenerateOptions
-from .infotext import MAX_TEXT, clean, parse
+from .infotext import MAX_TEXT, clean_text, parse
 
 MAX_SHOWN = 2_000  # characters of a value that is only shown
 MAX_VALUE = 200  # characters of a number or a name
@@ -72,7 +72,7 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
 
-def understand(text: str, models: Mapping[str, str] | None = None) -> Settings:
+def parse_settings(text: str, models: Mapping[str, str] | None = None) -> Settings:
     """The settings that a parameters text means, from this program, A1111, Forge, Civitai, Fooocus.
 
     models: {name: first ten hex digits of its SHA-256} of the models that can be chosen; the text's
@@ -82,7 +82,7 @@ def understand(text: str, models: Mapping[str, str] | None = None) -> Settings:
         return Settings(
             warnings=(f"The text has {len(text):,} characters; at most {MAX_TEXT:,} are read.",)
         )
-    text = clean(text)
+    text = clean_text(text)
     if not text.strip():
         return Settings(warnings=("The text is empty.",))
     foreign = _json_of_another_program(text)
@@ -117,10 +117,10 @@ def understand(text: str, models: Mapping[str, str] | None = None) -> Settings:
             take("width", width)
             take("height", height)
         else:
-            warnings.append(f"Size must be WIDTHxHEIGHT such as 512x512, not {_said(width)}.")
+            warnings.append(f"Size must be WIDTHxHEIGHT such as 512x512, not {_quoted(width)}.")
     _plan(asked, take, fields, warnings)
     model = _model(asked, models or {}, others, warnings)
-    shown = {key: _cut(clean(value)) for key, value in others.items()}
+    shown = {key: _cut(clean_text(value)) for key, value in others.items()}
     return Settings(fields, model, shown, tuple(warnings))
 
 
@@ -153,13 +153,15 @@ def _model(
         if digest:
             warnings.append(
                 f"The model {name} here has the hash {models[name] or 'unknown'}, the text says "
-                f"{_said(digest)}: the picture may come out another."
+                f"{_quoted(digest)}: the picture may come out another."
             )
         return name
     if name is None and not digest:
         return None
     others |= {k: v for k, v in (("Model", name), ("Model hash", asked.get("hash"))) if v}
-    said = f"{_said(name)} (hash {_said(digest)})" if digest and name else _said(name or digest)
+    said = (
+        f"{_quoted(name)} (hash {_quoted(digest)})" if digest and name else _quoted(name or digest)
+    )
     warnings.append(f"The model {said} is not here; choose another.")
     return None
 
@@ -173,7 +175,7 @@ def _json_of_another_program(text: str) -> Settings | None:
         return None
     writer = next((w for key, w in JSON_WRITERS.items() if key in found), "another program")
     return Settings(
-        others={clean(str(k)): _cut(clean(str(v))) for k, v in list(found.items())[:100]},
+        others={clean_text(str(k)): _cut(clean_text(str(v))) for k, v in list(found.items())[:100]},
         warnings=(f"The text is JSON of {writer}, not A1111's; nothing is taken from it.",),
     )
 
@@ -182,5 +184,5 @@ def _cut(text: str, limit: int = MAX_SHOWN) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def _said(text: str) -> str:
+def _quoted(text: str) -> str:
     return repr(_cut(text, 60))

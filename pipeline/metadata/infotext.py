@@ -53,8 +53,8 @@ def read(path: str | Path) -> str:
     Nothing of the picture is decoded. Control characters other than line break and tab are left
     out. Raises InputError in one sentence where there is no text or none that can be read.
     """
-    found = containers.texts(path)
-    text = clean(found.get("parameters") or found.get("UserComment") or "")
+    found = containers.read_texts(path)
+    text = clean_text(found.get("parameters") or found.get("UserComment") or "")
     if text.strip():
         return text
     for keyword, (start, program) in _FOREIGN.items():
@@ -66,7 +66,7 @@ def read(path: str | Path) -> str:
     raise InputError(f"{path} carries no parameters text.")
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """`text` without control characters (line break and tab stay), halves of surrogate pairs and
     the byte order mark that it may begin with."""
     return _CONTROL.sub("", text).lstrip("\ufeff\ufffe")
@@ -81,7 +81,7 @@ def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
     if negative:
         lines.append(f"{_NEGATIVE} {negative}")
     line = ", ".join(f"{k}: {_quote(v)}" for k, v in fields.items() if v is not None)
-    text = clean("\n".join([*lines, line]))
+    text = clean_text("\n".join([*lines, line]))
     prompts = {"Prompt": prompt, "Negative prompt": negative}
     if prompts.items() <= parse(text).items():
         return text

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .containers import exif
+from .containers import encode_exif
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,7 +78,7 @@ def _png(info: dict) -> dict:
 
 
 def _exif(info: dict) -> dict:
-    return {"exif": exif(info["parameters"])} if info.get("parameters") else {}
+    return {"exif": encode_exif(info["parameters"])} if info.get("parameters") else {}
 
 
 # By ending, what Pillow calls the format and what it is told. Photographs of 4:2:0 smear the edges

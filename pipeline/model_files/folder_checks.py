@@ -132,6 +132,6 @@ def check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
     if width != words:
         encoders = "encoders give" if xl else "encoder gives"
         raise InputError(
-            f"The UNet of {short(folder)} listens to words of size {short(width)}, its text"
+            f"The UNet of {short(folder)} takes a context of size {short(width)}, its text"
             f" {encoders} {short(words)}."
         )

@@ -195,15 +195,15 @@ def plan(
 
 def _open_clip(key: str) -> Stored:
     """Return how OpenCLIP stores a tensor of transformers' CLIP text model."""
-    whole = {
+    direct = {
         "embeddings.token_embedding.weight": Stored("token_embedding.weight"),
         "embeddings.position_embedding.weight": Stored("positional_embedding"),
         "text_projection.weight": Stored("text_projection", "T"),
         "final_layer_norm.weight": Stored("ln_final.weight"),
         "final_layer_norm.bias": Stored("ln_final.bias"),
     }
-    if key in whole:
-        return whole[key]
+    if key in direct:
+        return direct[key]
     match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(\w+)", key)
     if match is None:
         raise KeyError(key)

@@ -1,7 +1,7 @@
 """List the model folders: checkpoints, LoRAs, textual inversions and autoencoders.
 
 The embedded models, and everything under ./models, however it is sorted there: a file is what its
-tensors say, its name is only how it is asked for. Nothing but headers is read, and those once.
+tensors say, and its name is a file's stem. Only headers are read, once for each state of a file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEPTH = 4  # folders below ./models
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder that can be asked for by `name`.
+    """A file or folder that a request names `name`.
 
     kind: a key of identify.KINDS; family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown;
     note: what it is, in words; reason: why it cannot be used, or None.

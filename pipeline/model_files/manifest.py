@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, short
-from . import diffusers_folder, identify, ldm_keys
+from . import diffusers_folder, identify, ldm_configs, ldm_keys
 from .diffusers_folder import ModelFolder, TokenizerFiles
 from .file_reader import FileReader
 from .tensor_plan import ComponentFiles
@@ -150,7 +150,7 @@ def _open_autoencoder(path: Path, family: str, files: FileReader) -> ComponentFi
     if found.kind != "vae":
         raise InputError(f"{short(path)} is {found.what}, not an autoencoder.")
     try:
-        bare_prefix, config = identify.vae_file(file.header.shapes(), family)
-    except identify.DamagedCheckpoint as fault:
+        bare_prefix, config = ldm_configs.read_vae_file(file.header.shapes(), family)
+    except ldm_configs.DamagedCheckpoint as fault:
         raise InputError(f"{short(path)} {fault}.") from None
     return ComponentFiles("vae", config, path, (file,), bare_prefix)

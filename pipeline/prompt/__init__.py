@@ -1,1 +1,1 @@
-"""From a prompt to what the UNet hears: `syntax` reads it, `encode` asks the text encoders."""
+"""From a prompt to the UNet's context: `syntax` parses it, `encode` runs the text encoders."""

@@ -1,4 +1,4 @@
-"""A prompt's text as rows of CLIP tokens: chunks of 75 to any length.
+"""Split a prompt's text into rows of CLIP tokens: chunks of 75, to any length.
 
 The rules are those of modules/sd_hijack_clip.py of AUTOMATIC1111/stable-diffusion-webui.
 """
@@ -6,7 +6,7 @@ The rules are those of modules/sd_hijack_clip.py of AUTOMATIC1111/stable-diffusi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .embeddings import Embedding, split_at_names
 from .syntax import BREAK, Break, ParsedPrompt, Segment
@@ -16,8 +16,8 @@ WINDOW = 77  # of CLIP: 75 tokens between start and end
 BACKTRACK = 20  # a chunk ends at its last comma if no more tokens than these follow it
 
 
-class Entry(NamedTuple):
-    """One place in a chunk: a token, or vector number `vector` of an embedding."""
+class PromptToken(NamedTuple):
+    """One position of a chunk: a token, or vector number `vector` of an embedding."""
 
     token: int
     weight: float
@@ -25,26 +25,31 @@ class Entry(NamedTuple):
     vector: int = 0
 
 
-def window(tokenizer) -> int:
-    """Tokens of a chunk with start and end."""
+# What must not be divided: a token, the vectors of an embedding, or BREAK.
+Unit = list[PromptToken] | Break
+WordSpans = tuple[tuple[str, list[int]], ...]
+
+
+def window(tokenizer: Any) -> int:
+    """Return the length of a chunk with its start and end token."""
     return min(tokenizer.model_max_length, WINDOW)
 
 
 def chunks(
-    tokenizer, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
-) -> list[list[Entry]]:
-    """The text in rows of at most 75 entries; the empty text is one empty row.
+    tokenizer: Any, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
+) -> list[list[PromptToken]]:
+    """Split the text into rows of at most 75 entries; the empty text is one empty row.
 
-    An embedding that fits into a row stands in one.
+    An embedding that fits into a row is not divided.
     """
     body = window(tokenizer) - 2
     comma = tokenizer.convert_tokens_to_ids(",</w>")
     comma = None if comma == tokenizer.unk_token_id else comma
-    rows: list[list[Entry]] = []
-    row: list[Entry] = []
-    last_comma = None
+    rows: list[list[PromptToken]] = []
+    row: list[PromptToken] = []
+    last_comma: int | None = None
     for unit in _units(tokenizer, segments, embeddings):
-        if unit is BREAK:
+        if isinstance(unit, Break):
             rows.append(row)
             row, last_comma = [], None
             continue
@@ -67,9 +72,9 @@ def chunks(
 
 
 def count_tokens(
-    tokenizer, prompt: ParsedPrompt, embeddings: Mapping[str, Embedding] | None = None
+    tokenizer: Any, prompt: ParsedPrompt, embeddings: Mapping[str, Embedding] | None = None
 ) -> tuple[int, int]:
-    """Tokens of the prompt's longest text, and how many its chunks have room for.
+    """Return (tokens of the prompt's longest text, tokens that its chunks have room for).
 
     A chunk that is not the last counts as full, as A1111 counts.
     """
@@ -81,69 +86,68 @@ def count_tokens(
     return most
 
 
-def find_word_spans(tokenizer, rows: list[list[Entry]]) -> tuple[tuple[str, list[int]], ...]:
-    """Each word and where its tokens stand among the keys of the encoder's states.
+def find_word_spans(tokenizer: Any, rows: list[list[PromptToken]]) -> WordSpans:
+    """Return each word and the positions of its tokens in the text encoder's context (K, E).
 
-    CLIP's tokens say themselves where a word ends; a Han character is a word of its own, and so is
-    an embedding.
+    CLIP's tokens tell where a word ends. A Han character is a word of its own, an embedding too.
     """
-    out: list[tuple[str, list[int]]] = []
-    letters: list[int] = []
-    places: list[int] = []
+    spans: list[tuple[str, list[int]]] = []
+    tokens: list[int] = []
+    positions: list[int] = []
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
 
-    def close() -> None:
-        if places:
-            out.append((tokenizer.decode(letters).strip(), places.copy()))
-        letters.clear()
-        places.clear()
+    def close_word() -> None:
+        if positions:
+            spans.append((tokenizer.decode(tokens).strip(), positions.copy()))
+        tokens.clear()
+        positions.clear()
 
-    wide = window(tokenizer)
+    length = window(tokenizer)
     for number, row in enumerate(rows):
         names = tokenizer.convert_ids_to_tokens([entry.token for entry in row])
-        for place, (entry, name) in enumerate(zip(row, names, strict=True), number * wide + 1):
+        pairs = zip(row, names, strict=True)
+        for position, (entry, name) in enumerate(pairs, number * length + 1):
             if entry.embedding is not None:
-                close()
+                close_word()
                 if entry.vector == 0:
-                    out.append((entry.embedding, []))
-                out[-1][1].append(place)
+                    spans.append((entry.embedding, []))
+                spans[-1][1].append(position)
             elif entry.token not in special:
-                letters.append(entry.token)
-                places.append(place)
+                tokens.append(entry.token)
+                positions.append(position)
                 if name.endswith("</w>"):
-                    close()
-    close()
-    return tuple(out)
+                    close_word()
+    close_word()
+    return tuple(spans)
 
 
 def _units(
-    tokenizer, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
-) -> list[list[Entry] | Break]:
-    """What must not be torn apart: a token, all vectors of an embedding, or BREAK."""
-    pieces: list[tuple[str, float, bool] | Break] = []
+    tokenizer: Any, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
+) -> list[Unit]:
+    """Return the text's units in order; all plain texts are tokenized in one call."""
+    pieces: list[tuple[str, float, bool] | Break] = []  # (text, weight, is an embedding's name)
     for segment in segments:
         if isinstance(segment, Break):
             pieces.append(BREAK)
         else:
-            pieces += [
-                (t, segment.weight, named) for t, named in split_at_names(segment.text, embeddings)
-            ]
+            cut = split_at_names(segment.text, embeddings)
+            pieces += [(text, segment.weight, named) for text, named in cut]
     # Half a surrogate pair is no character; GenerateOptions refuses it, a counter must not.
     texts = [
-        space_han(p[0].encode("utf-8", "replace").decode())
-        for p in pieces
-        if p is not BREAK and not p[2]
+        space_han(piece[0].encode("utf-8", "replace").decode())
+        for piece in pieces
+        if not isinstance(piece, Break) and not piece[2]
     ]
     ids = iter(tokenizer(texts, add_special_tokens=False, verbose=False).input_ids if texts else [])
-    units: list[list[Entry] | Break] = []
+    units: list[Unit] = []
     for piece in pieces:
-        if piece is BREAK:
+        if isinstance(piece, Break):
             units.append(BREAK)
             continue
         text, weight, named = piece
         if named:
             count = embeddings[text].count
-            units.append([Entry(0, weight, text, vector) for vector in range(count)])
+            units.append([PromptToken(0, weight, text, vector) for vector in range(count)])
         else:
-            units += [[Entry(token, weight)] for token in next(ids)]
+            units += [[PromptToken(token, weight)] for token in next(ids)]
     return units

@@ -1,4 +1,4 @@
-"""Textual inversion: words whose vectors come from a file (https://arxiv.org/abs/2208.01618)."""
+"""Textual inversion (arXiv 2208.01618): words whose token vectors come from a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, short
 from ..model_files.safetensors_header import read_header
@@ -31,14 +31,16 @@ class Embedding:
 
     @property
     def count(self) -> int:
+        """The number of vectors, each in the place of one token."""
         return self.vectors[0].shape[0]
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """E of each text encoder that it was trained for."""
         return tuple(v.shape[1] for v in self.vectors)
 
     def fit(self, widths: tuple[int, ...]) -> tuple[Tensor, ...] | None:
-        """Vectors for text encoders of these widths, or None if there are none for one of them."""
+        """Return the vectors for text encoders of these widths, or None where one has none."""
         if self.widths == widths:
             return self.vectors
         of = dict(zip(self.widths, self.vectors, strict=True))
@@ -46,7 +48,7 @@ class Embedding:
 
 
 def read_embedding(path: str | os.PathLike) -> Embedding:
-    """The embedding in a safetensors file, named after the file.
+    """Return the embedding in a safetensors file, named after the file.
 
     Formats: A1111's and kohya's `emb_params`, Stable Diffusion XL's `clip_l` and `clip_g`,
     diffusers' single tensor of any name. InputError for anything else.
@@ -57,7 +59,7 @@ def read_embedding(path: str | os.PathLike) -> Embedding:
     path = Path(path)
     header = read_header(path).tensors
     shown = short(path.name)
-    names = XL if header.keys() >= set(XL) else ("emb_params",)
+    names: tuple[str, ...] = XL if header.keys() >= set(XL) else ("emb_params",)
     if len(header) == 1:
         names = tuple(header)
     if not header.keys() >= set(names):
@@ -84,7 +86,7 @@ def read_embedding(path: str | os.PathLike) -> Embedding:
 
 
 def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
-    """(n, E) of a tensor of vectors, from the file's header."""
+    """Return (n, E) of a tensor of vectors, from the file's header."""
     shape = info["shape"]
     count, width = shape if len(shape) == 2 else (1, *shape) if len(shape) == 1 else (0, 0)
     if info["dtype"] not in FLOATS or not 0 < count <= MAX_VECTORS or not 0 < width <= MAX_WIDTH:
@@ -97,9 +99,9 @@ def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
 
 
 def split_at_names(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
-    """`text` cut at each word that is one of `names`, as (piece, False) and (name, True).
+    """Cut `text` at each word that is one of `names`, into (piece, False) and (name, True).
 
-    In any case, the longest name first; a word ends where no letter, digit or _ follows.
+    Case is ignored, longer names go first; a word ends where no letter, digit or _ follows.
     """
     ordered = sorted(filter(None, names), key=len, reverse=True)
     if not ordered:
@@ -108,30 +110,32 @@ def split_at_names(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
     end = 0
     either = "|".join(f"({re.escape(name)})" for name in ordered)
     for match in re.finditer(rf"(?<!\w)(?:{either})(?!\w)", text, re.IGNORECASE):
-        out += [(text[end : match.start()], False), (ordered[match.lastindex - 1], True)]
+        out += [(text[end : match.start()], False), (ordered[(match.lastindex or 1) - 1], True)]
         end = match.end()
     return [(piece, named) for piece, named in [*out, (text[end:], False)] if piece]
 
 
 @contextmanager
-def insert_vectors(model, ids: Tensor, vectors: list[tuple[int, int, Tensor]]) -> Iterator[None]:
-    """Within this, `model` takes for `ids` (B, T) the vector (E,) at each (row, place, vector).
+def insert_vectors(
+    model: Any, ids: Tensor, vectors: list[tuple[int, int, Tensor]]
+) -> Iterator[None]:
+    """Within this, `model` uses for `ids` (B, T) the vector (E,) at each (row, position, vector).
 
-    Other calls of the model at the same time hear nothing of it.
+    Calls of the model with other token tensors are not affected.
     """
     if not vectors:
         yield
         return
 
-    def put(module, args, output):
+    def replace_rows(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if args[0].data_ptr() != ids.data_ptr():
             return None
         output = output.clone()
-        for row, place, vector in vectors:
-            output[row, place] = vector.to(output)
+        for row, position, vector in vectors:
+            output[row, position] = vector.to(output)
         return output
 
-    hook = model.get_input_embeddings().register_forward_hook(put)
+    hook = model.get_input_embeddings().register_forward_hook(replace_rows)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What the UNet hears: a parsed prompt through the text encoders, for each step.
+"""Encode parsed prompts with the text encoders: the UNet's cross-attention context at each step.
 
 Chunks, weights and clip skip as AUTOMATIC1111 has them (modules/sd_hijack_clip.py,
 modules/sd_emphasis.py), layers and pooling as diffusers' pipelines.
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
-from .chunks import Entry, chunks, count_tokens, find_word_spans, window
+from .chunks import PromptToken, WordSpans, chunks, count_tokens, find_word_spans, window
 from .embeddings import Embedding, insert_vectors, split_at_names
 from .syntax import Break, ParsedPrompt, Segment
 from .weights import MAX_WEIGHT
@@ -25,12 +25,11 @@ __all__ = ["Conditioning", "TextEncoder", "TextEncoders", "count_tokens", "encod
 
 NO_EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType({})
 MIN_MEAN = 0.01  # a mean smaller than this share of the states' size is chance
-WordSpans = tuple[tuple[str, list[int]], ...]
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer and its text encoder: CLIPTextModel or CLIPTextModelWithProjection.
+    """A tokenizer and its network: CLIPTextModel or CLIPTextModelWithProjection.
 
     device: where the encoder computes, if that is not where its weights lie.
     """
@@ -41,20 +40,22 @@ class TextEncoder:
 
     @property
     def width(self) -> int:
+        """E, the size of its states."""
         return self.model.get_input_embeddings().weight.shape[1]
 
     @property
     def layers(self) -> int:
+        """The number of transformer layers."""
         return self.model.config.num_hidden_layers
 
 
 @dataclass(frozen=True)
 class TextEncoders:
-    """The text encoders of a model, and how its UNet wants to hear them.
+    """The text encoders of a model, and which of their states the UNet takes.
 
-    sd1: the last layer, normed. sd2: the same, of an encoder that was saved without its last layer.
-    xl: the last layer but one, not normed, of all towers side by side, and the last tower's pooled
-    state. zero_empty_negative: an empty negative prompt is all zeros.
+    kind sd1: the last layer after its norm. sd2: the same, of an encoder that was saved without its
+    last layer. xl: the last layer but one without norm, the encoders' states concatenated along E,
+    and the last encoder's pooled state. zero_empty_negative: an empty negative prompt is all zeros.
     """
 
     encoders: tuple[TextEncoder, ...]
@@ -64,10 +65,10 @@ class TextEncoders:
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What the UNet hears, step by step: entry i holds up to and including step ends[i], from 1.
+    """A prompt's context for each step: entry i holds up to and including step ends[i], from 1.
 
-    contexts: (1, K, E). pooled: (1, P), or None where the model has none. words: each word of the
-    text and its places among the K keys.
+    contexts: (1, K, E). pooled: (1, P), or None where the model has none. word_spans: each word of
+    the text and the positions of its tokens among the K keys.
     """
 
     ends: tuple[int, ...]
@@ -76,7 +77,7 @@ class Conditioning:
     word_spans: tuple[WordSpans, ...]
 
     def at(self, step: int) -> tuple[Tensor, Tensor | None, WordSpans]:
-        """Context, pooled state and words at `step`, counted from 0."""
+        """Return context, pooled state and word spans at `step`, counted from 0."""
         i = min(bisect_right(self.ends, step), len(self.ends) - 1)
         return self.contexts[i], self.pooled[i], self.word_spans[i]
 
@@ -89,7 +90,7 @@ def encode_prompts(
     clip_skip: int | None = None,
     embeddings: Mapping[str, Embedding] = NO_EMBEDDINGS,
 ) -> tuple[Conditioning, Conditioning, list[str]]:
-    """Conditioning of prompt and negative prompt, and warnings about embeddings.
+    """Return the conditioning of prompt and negative prompt, and warnings about embeddings.
 
     All contexts have the same K: the shorter ones are filled up with chunks of the empty text.
     clip_skip counts from 1, the last layer, as A1111 does. InputError if there is no such layer.
@@ -98,7 +99,9 @@ def encode_prompts(
 
     depth = _layer_from_end(text, clip_skip)
     usable, warnings = _usable_embeddings(text, (prompt, negative), embeddings)
-    texts = {part.segments: [] for parsed in (prompt, negative) for part in parsed.parts}
+    texts: dict[tuple[Segment | Break, ...], list[list[list[PromptToken]]]] = {
+        part.segments: [] for parsed in (prompt, negative) for part in parsed.parts
+    }
     for segments, rows in texts.items():
         rows += [chunks(encoder.tokenizer, segments, usable) for encoder in text.encoders]
     count = max(len(rows) for encoders in texts.values() for rows in encoders)
@@ -128,7 +131,7 @@ def _is_empty(parsed: ParsedPrompt) -> bool:
 
 
 def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
-    """Which layer from the end is heard; 1 is the last, as the encoder was loaded."""
+    """Return which layer counted from the end is used; 1 is the last of the loaded encoder."""
     skip = 1 if clip_skip is None else clip_skip
     spare = 1 if text.kind == "sd2" else 0
     layers = min(encoder.layers for encoder in text.encoders) + spare
@@ -143,15 +146,15 @@ def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
 def _usable_embeddings(
     text: TextEncoders, prompts: tuple[ParsedPrompt, ...], embeddings: Mapping[str, Embedding]
 ) -> tuple[dict[str, Embedding], list[str]]:
-    """The embeddings that fit all towers, and a sentence for each that is asked for and does not.
+    """Return the embeddings that fit all encoders, and a sentence for each that does not.
 
-    Those that do not fit are no words of their own, or they would hide a shorter name inside.
+    One that does not fit is not cut out of the text, or it would hide a shorter name inside.
     """
     widths = tuple(encoder.width for encoder in text.encoders)
     usable = {name: e for name, e in embeddings.items() if e.fit(widths) is not None}
     others = [name for name in embeddings if name not in usable]
     segments = {s for parsed in prompts for part in parsed.parts for s in part.segments}
-    asked = {
+    named_in_prompts = {
         name
         for segment in segments
         if isinstance(segment, Segment)
@@ -162,7 +165,7 @@ def _usable_embeddings(
         f"The embedding {name} has width {_and(embeddings[name].widths)}, this model's text encoder"
         f" takes {_and(widths)}; it is left as plain words."
         for name in others
-        if name in asked
+        if name in named_in_prompts
     ]
 
 
@@ -172,16 +175,19 @@ def _and(numbers: tuple[int, ...]) -> str:
 
 def _encode_text(
     text: TextEncoders,
-    rows: list[list[list[Entry]]],
+    rows: list[list[list[PromptToken]]],
     count: int,
     depth: int,
     embeddings: Mapping[str, Embedding],
 ) -> tuple[Tensor, Tensor | None]:
-    """Context (1, K, E) and pooled state (1, P) of one text, from its rows for each tower."""
+    """Return context (1, K, E) and pooled state (1, P) of one text.
+
+    rows: for each text encoder the text's chunks, filled up to `count` chunks.
+    """
     import torch
 
     widths = tuple(encoder.width for encoder in text.encoders)
-    vectors = {name: e.fit(widths) for name, e in embeddings.items()}
+    vectors = {n: fitted for n, e in embeddings.items() if (fitted := e.fit(widths)) is not None}
     states, pooled = [], None
     for i, (encoder, own) in enumerate(zip(text.encoders, rows, strict=True)):
         own = own + [[]] * (count - len(own))
@@ -190,9 +196,9 @@ def _encode_text(
             device=encoder.device or encoder.model.device,
         )
         vectors_at = [
-            (number, place, vectors[entry.embedding][i][entry.vector])
+            (number, position, vectors[entry.embedding][i][entry.vector])
             for number, row in enumerate(own)
-            for place, entry in enumerate(row, 1)
+            for position, entry in enumerate(row, 1)
             if entry.embedding is not None
         ]
         with insert_vectors(encoder.model, ids, vectors_at):
@@ -201,15 +207,15 @@ def _encode_text(
     return states[0] if len(states) == 1 else torch.cat(states, dim=-1), pooled
 
 
-def token_ids(tokenizer, row: list[Entry]) -> list[int]:
-    """A window of tokens: start, the row, end, padding."""
+def token_ids(tokenizer: Any, row: list[PromptToken]) -> list[int]:
+    """Return the 77 token numbers of a chunk: start, the row, end, padding."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = [tokenizer.bos_token_id, *(entry.token for entry in row), tokenizer.eos_token_id]
     return ids + [pad] * (window(tokenizer) - len(ids))
 
 
 def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
-    """States (n, T, E) of layer `depth` from the end, and the first row's pooled state for XL."""
+    """Return states (n, T, E) of layer `depth` from the end, for XL also the first pooled state."""
     if kind == "xl":
         out = encoder.model(input_ids=ids, output_hidden_states=True)
         pooled = out.text_embeds[:1] if "text_embeds" in out else None
@@ -221,12 +227,12 @@ def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tens
     return norm(out.hidden_states[-depth]), None
 
 
-def _apply_weights(states: Tensor, rows: list[list[Entry]]) -> Tensor:
-    """Each token's state times its weight, then each chunk's mean brought back; (n, T, E).
+def _apply_weights(states: Tensor, rows: list[list[PromptToken]]) -> Tensor:
+    """Multiply each token's state by its weight, then restore each chunk's mean; (n, T, E).
 
-    A1111's emphasis "Original". A chunk without weights is returned to the bit. Where the mean is
-    but chance, as with encoders whose states are centred, to divide by it would scale the whole
-    chunk by chance: there it is left.
+    A1111's emphasis "Original". A chunk without weights is returned bit for bit. Where the mean is
+    near zero, as with encoders whose states are centred, it is not restored: dividing by it would
+    scale the chunk by noise.
     """
     import torch
 

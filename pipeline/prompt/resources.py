@@ -1,4 +1,4 @@
-"""What a request's texts ask for beside words: LoRAs and textual inversions from the library."""
+"""Find the LoRAs and textual inversions that a request's prompts name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, closest, short
 from ..model_files import library
@@ -16,12 +16,13 @@ from .syntax import ParsedPrompt, parse
 
 if TYPE_CHECKING:
     from ..lora.adapters import Active
+    from ..model import Models
     from ..options import GenerateOptions
 
 
 @dataclass(frozen=True)
 class PromptResources:
-    """The two texts read, what they named found and opened, and what was not found."""
+    """The parsed prompts, the LoRAs and embeddings that they name, and warnings."""
 
     prompt: ParsedPrompt
     negative: ParsedPrompt
@@ -31,13 +32,17 @@ class PromptResources:
     warnings: tuple[str, ...]
 
     def hashes(self, kind: str) -> str | None:
-        """`name: hash, name: hash` of what was used, as A1111 writes it; None for nothing."""
+        """Return `name: hash, name: hash` of the files used, as A1111 writes it; None for none."""
         rows = [f"{name}: {digest}" for name, digest in self.used[kind].items()]
         return ", ".join(rows) or None
 
 
-def find_resources(models: Any, options: GenerateOptions) -> PromptResources:
-    """InputError in one sentence for a LoRA that does not fit this model: nothing is drawn."""
+def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
+    """Return what the options' prompts name, opened; a name that is not there is a warning.
+
+    options: resolved. InputError for a LoRA that does not fit this model.
+    """
+    assert options.steps is not None, "resolved options have steps"
     parsed = parse(options.prompt, options.steps)
     negative = parse(options.negative, options.steps)
     warnings = [*parsed.hints, *negative.hints]
@@ -70,13 +75,13 @@ def find_resources(models: Any, options: GenerateOptions) -> PromptResources:
 
 
 def _find(entries: dict[str, Entry], name: str) -> Entry | None:
-    """By name, else by name whatever its case."""
+    """Return the entry of this name, else the one whose name differs in case alone."""
     low = {n.lower(): e for n, e in entries.items()}
     return entries.get(name) or low.get(name.lower())
 
 
 def content_hash(path: Path) -> str:
-    """First 12 hex digits of the SHA-256 of a safetensors file's weights, without its header."""
+    """Return the first 12 hex digits of the SHA-256 of a safetensors file without its header."""
     state = path.stat()
     return _content_hash(path, state.st_size, state.st_mtime_ns)
 

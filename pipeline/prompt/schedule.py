@@ -1,4 +1,4 @@
-"""Text that changes from step to step: [from:to:when], [to:when], [from::when] and [a|b].
+"""Prompt editing, text that changes from step to step: [from:to:when], [to:when] and [a|b].
 
 As the wiki of AUTOMATIC1111/stable-diffusion-webui has it under "Prompt editing" and "Alternating
 words", and its doctests.
@@ -18,13 +18,14 @@ Range = tuple[int, int]  # of token numbers, without the end
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One bracket of several texts: `ranges[0]` up to step `last`, or in turn if that is None."""
+    """A bracket of several texts: `ranges[0]` up to step `last`, or in turn where that is None."""
 
     close: int
     ranges: tuple[Range, ...]
     last: int | None
 
     def at(self, step: int) -> Range:
+        """Return the range of tokens that holds at `step`, counted from 1."""
         if self.last is None:
             return self.ranges[(step - 1) % len(self.ranges)]
         return self.ranges[step > self.last]
@@ -40,7 +41,7 @@ class _Frame:
 
 
 def find_choices(tokens: list[Token], steps: int, hints: Hints) -> dict[int, Choice]:
-    """The number of each opening bracket that starts a choice, and the choice."""
+    """Return each choice by the number of the token that opens its bracket."""
     choices: dict[int, Choice] = {}
     frames: list[_Frame] = []
     open_frames = {"(": 0, "[": 0}
@@ -99,7 +100,7 @@ def _choice(
 
 
 def _last_step(when: str, steps: int, hints: Hints) -> int:
-    """The last step of the first text: with a point a share of the steps, else their number.
+    """Return the last step of the first text; `when` with a point is a share of the steps.
 
     Exact: 0.29 of 100 steps is 29, as documented, where A1111's float product is cut to 28.
     """
@@ -111,13 +112,13 @@ def _last_step(when: str, steps: int, hints: Hints) -> int:
             f"The step {when} of a [from:to:when] lies past the last of {steps}, so the text never"
             " changes."
         )
-    return int(max(0, min(steps, number)))
+    return min(steps, max(0, int(number)))
 
 
 def select_tokens(
     count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
 ) -> list[int]:
-    """The numbers of the tokens, of `count`, that are left when of each choice `pick` is taken."""
+    """Return the numbers of the `count` tokens that remain when each choice is cut to `pick`."""
     out: list[int] = []
     todo = [(0, count)]
     while todo:
@@ -133,18 +134,19 @@ def select_tokens(
 
 
 def step_runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
-    """(last step, a step to look at) of each run of steps that make the same choices.
+    """Yield (last step, representative step) of each run of steps that make the same choices.
 
-    Two runs that make the same choices, as every second of [a|b], look at the same step.
+    Two runs that make the same choices, as every second of [a|b], have the same representative.
     """
     lasts = sorted({c.last for c in choices.values() if c.last is not None})
     turns = sorted({len(c.ranges) for c in choices.values() if c.last is None})
-    seen: dict[tuple, int] = {}
-    before = None
+    seen: dict[tuple[int, ...], int] = {}
+    before: tuple[int, ...] | None = None
     for step in range(1, steps + 1):
         state = (bisect_left(lasts, step), *((step - 1) % n for n in turns))
         if before is not None and state != before:
             yield step - 1, seen[before]
         seen.setdefault(state, step)
         before = state
-    yield steps, seen[before]
+    if before is not None:
+        yield steps, seen[before]

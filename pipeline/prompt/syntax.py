@@ -1,11 +1,11 @@
-"""AUTOMATIC1111's prompt language: what a prompt says at each step, and how loud.
+"""Parse AUTOMATIC1111's prompt language: the text of each step, and the weight of each word.
 
     (word)  ((word))  [word]  (word:1.3)      attention
     \\(  \\)  \\[  \\]  \\\\  \\:  \\|               the character itself
     BREAK                                     the rest goes into the next chunk of 75 tokens
     [from:to:when]  [to:when]  [from::when]   another text after step `when`
     [a|b|c]                                   another text at each step
-    <lora:name:0.8>                           a LoRA, and how strong
+    <lora:name:0.8>                           a LoRA and its strength
 
 Nothing is an error: what cannot be read is taken as_textly, and a hint says so. The time is linear
 in the prompt's length times the number of different texts.
@@ -14,9 +14,10 @@ in the prompt's length times the number of different texts.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .schedule import find_choices, select_tokens, step_runs
+from .schedule import Choice, Range, find_choices, select_tokens, step_runs
 from .tokens import Hints, Token, as_text, quote, tokenize
 from .weights import weigh
 
@@ -25,7 +26,7 @@ MAX_LORA = 100.0
 
 @dataclass(frozen=True)
 class LoraTag:
-    """A LoRA that the prompt asks for, and its strength in the UNet and in the text encoder."""
+    """A LoRA that the prompt names, and its strength in the UNet and in the text encoders."""
 
     name: str
     unet: float
@@ -58,7 +59,7 @@ class TimedText:
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """A prompt: its LoRAs, its text from step to step, and what to tell who wrote it."""
+    """A prompt: its LoRAs, its text for each range of steps, and hints for whoever wrote it."""
 
     loras: tuple[LoraTag, ...]
     parts: tuple[TimedText, ...]
@@ -79,7 +80,7 @@ class Span:
 
 
 def parse(text: str, steps: int) -> ParsedPrompt:
-    """`text` for a picture of `steps` steps. Never raises; the last part ends at `steps`."""
+    """Parse `text` for a picture of `steps` steps. Never raises; the last part ends at `steps`."""
     hints = Hints()
     tokens, loras = _tags(tokenize(text, hints), hints)
     choices = find_choices(tokens, steps, hints)
@@ -87,7 +88,7 @@ def parse(text: str, steps: int) -> ParsedPrompt:
     parts: list[TimedText] = []
     for end, step in step_runs(choices, steps):
         if step not in known:
-            numbers = select_tokens(len(tokens), choices, lambda choice, s=step: (choice.at(s),))
+            numbers = select_tokens(len(tokens), choices, _pick_at(step))
             known[step] = _segments(tokens, weigh(tokens, numbers, hints))
         if parts and parts[-1].segments == known[step]:
             parts.pop()
@@ -95,8 +96,12 @@ def parse(text: str, steps: int) -> ParsedPrompt:
     return ParsedPrompt(tuple(loras), tuple(parts), hints.sentences())
 
 
+def _pick_at(step: int) -> Callable[[Choice], tuple[Range, ...]]:
+    return lambda choice: (choice.at(step),)
+
+
 def parse_spans(text: str) -> list[Span]:
-    """The prompt for the page, so that weights can be shown where they were typed."""
+    """Return the prompt as typed, in spans with their weights, for the page to show."""
     hints = Hints()
     tokens, _ = _tags(tokenize(text, hints), hints)
     choices = find_choices(tokens, 1, hints)
@@ -115,7 +120,7 @@ def parse_spans(text: str) -> list[Span]:
 
 
 def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Segment | Break, ...]:
-    """Neighbours of one weight joined, no white space around BREAK.
+    """Join neighbours of one weight, without white space around BREAK.
 
     A BREAK inside a bracket breaks too; A1111 multiplies its mark with the weight and then reads it
     as a word.
@@ -147,7 +152,7 @@ def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Se
 
 
 def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[LoraTag]]:
-    """The LoRAs of the tags; a tag that cannot be read becomes text."""
+    """Return the tokens and the LoRAs of their tags; a tag that cannot be read becomes text."""
     loras = []
     for i, token in enumerate(tokens):
         if token.kind != "tag":
@@ -171,7 +176,7 @@ def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[LoraTag]
 
 
 def _lora(fields: list[str]) -> LoraTag | None:
-    """name[:text encoder's[:UNet's]], also te= and unet=; the UNet's is else the text encoder's.
+    """Parse name[:text encoder[:UNet]], also te= and unet=; the UNet's defaults to the former.
 
     As extensions-builtin/Lora of AUTOMATIC1111/stable-diffusion-webui reads it.
     """

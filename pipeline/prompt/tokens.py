@@ -1,4 +1,4 @@
-"""A prompt cut into the tokens of AUTOMATIC1111's language; no CLIP token is meant here."""
+"""Tokenize AUTOMATIC1111's prompt syntax (its brackets and tags, not CLIP's tokens)."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ class Token(NamedTuple):
 
 
 class Hints:
-    """One sentence for each thing that was not taken as it may have been meant, none twice."""
+    """Collects sentences about syntax that may have been meant otherwise, none twice."""
 
     def __init__(self) -> None:
         self._sentences: dict[str, None] = {}
 
     def add(self, sentence: str) -> None:
+        """Add a sentence that is not there yet."""
         self._sentences[sentence] = None
 
     def sentences(self) -> tuple[str, ...]:
-        """At most MAX_HINTS, and how many more there are."""
+        """Return at most MAX_HINTS sentences, and one that says how many more there are."""
         every = list(self._sentences)
         more = len(every) - MAX_HINTS
         return (*every[:MAX_HINTS], *([f"{more:,} more hints are not shown."] * (more > 0)))
 
 
 def tokenize(prompt: str, hints: Hints) -> list[Token]:
-    """The prompt's tokens; brackets that cannot be syntax are text already."""
+    """Return the prompt's tokens; brackets that cannot be syntax are text already."""
     tokens: list[Token] = []
     end = 0
     for match in SPECIAL.finditer(prompt):
@@ -68,11 +69,12 @@ def tokenize(prompt: str, hints: Hints) -> list[Token]:
 
 
 def as_text(token: Token) -> Token:
+    """Return the token taken literally."""
     return Token("text", token.raw, token.raw)
 
 
 def quote(raw: str) -> str:
-    """A piece of the prompt for a hint: one short printable line."""
+    """Return a piece of the prompt for a hint: one short printable line."""
     return short(raw if len(raw) <= 40 else raw[:37] + "...")
 
 
@@ -83,7 +85,7 @@ def _text(raw: str, hints: Hints) -> Token:
 
 
 def _join(tokens: list[Token]) -> list[Token]:
-    """Neighbours that are text as one token."""
+    """Join neighbours that are text into one token."""
     out = []
     for is_text, group in groupby(tokens, lambda token: token.kind == "text"):
         if is_text:
@@ -95,7 +97,7 @@ def _join(tokens: list[Token]) -> list[Token]:
 
 
 def _balance(tokens: list[Token], hints: Hints) -> list[Token]:
-    """Closing brackets that close nothing and brackets too deep become text.
+    """Turn closing brackets that close nothing, and brackets too deep, into text.
 
     Round and square brackets are counted apart, because A1111 lets them cross: (a [b) c].
     """

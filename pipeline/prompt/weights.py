@@ -1,4 +1,4 @@
-"""Attention: (x) is 1.1, [x] is 1/1.1, (x:1.5) is 1.5; brackets inside brackets multiply.
+"""Word weights: (x) is 1.1, [x] is 1/1.1, (x:1.5) is 1.5; brackets inside brackets multiply.
 
 As AUTOMATIC1111's "Attention/emphasis": round and square brackets may cross, and one that is never
 closed weighs all that follows.
@@ -15,7 +15,7 @@ FACTOR = {"(": 1.1, "[": 1 / 1.1}
 
 
 def weigh(tokens: list[Token], numbers: Iterable[int], hints: Hints) -> list[tuple[int, float]]:
-    """(number, weight) of each token that is text or BREAK, of those with the given `numbers`."""
+    """Return (number, weight) of each token that is text or BREAK, among those of `numbers`."""
     out: list[list] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
     for i in numbers:
@@ -46,7 +46,7 @@ def _multiply(out: list[list], start: int, factor: float) -> None:
 
 
 def _own_weight(tokens: list[Token], out: list[list], start: int, hints: Hints) -> float | None:
-    """Takes ":1.5" from the end of a bracket's content; None if it has no weight of its own."""
+    """Remove ":1.5" from the end of a bracket's content and return it; None where there is none."""
     if len(out) < start + 2 or tokens[out[-2][0]].kind != ":":
         return None
     last = tokens[out[-1][0]]

@@ -1,4 +1,4 @@
-"""What a sampler asks and what it is told: the two messages of every sampler's coroutine.
+"""Query and Answer: the two messages between a sampler's coroutine and the model.
 
 A sampler is a generator. It yields a Query, is sent an Answer, and returns the final latents:
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One call of the model that the sampler needs.
+    """A call of the model that the sampler needs.
 
     x      the UNet's input (1, C, h, w), always in the variance-preserving scale:
            x = sqrt(abar) x0 + sqrt(1 - abar) eps, whatever scale the sampler computes in
@@ -38,10 +38,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What the model said to a Query, all of x's shape.
+    """The model's output for a Query; tensors of x's shape.
 
     output        the guided model output, eps or v as the checkpoint's prediction_type says
-    cond, uncond  its two parts, where there are two
+    cond, uncond  its conditional and unconditional part, where there are two
     """
 
     output: Tensor

@@ -1,4 +1,4 @@
-"""python -m pipeline.samplers.convergence [FOLDER]: measures every sampler and writes samplers.md.
+"""python -m pipeline.samplers.convergence [FOLDER]: measure every sampler and write samplers.md.
 
 The model is exact: the data are a mixture of Gaussians, whose denoiser has a closed form. So a
 deterministic sampler has a true solution of its ODE to converge to, and one that draws noise has
@@ -9,29 +9,33 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from . import SAMPLERS, SCHEDULES, make_sampler
-from .gaussian_mixture import NOISE as CONFIG
-from .gaussian_mixture import Mixture, drawn, points
+from . import SAMPLERS, SCHEDULES, Query, make_sampler
+from .gaussian_mixture import SCHEDULER_CONFIG as CONFIG
+from .gaussian_mixture import GaussianMixture, points, run_sampler
 
-MIXTURE = Mixture(
+MIXTURE = GaussianMixture(
     np.array([0.5, 0.3, 0.2]),
     np.array([[1.0, 0.5], [-1.0, 0.8], [0.2, -1.2]]),
     np.array([0.6, 0.5, 0.7]),
 )
 
 
-def draw(sampler: str, schedule: str, steps: int, size: int, seed: int = 0, **changes):
-    """size * size points (N, 2) and the queries that led to them, under CONFIG with `changes`."""
+def draw(
+    sampler: str, schedule: str, steps: int, size: int, seed: int = 0, **changes: Any
+) -> tuple[np.ndarray, list[Query]]:
+    """Draw size * size points (N, 2) under CONFIG with `changes`; also return the queries."""
     config = CONFIG | changes
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, 2, size, size, generator=generator).double()
     coroutine = make_sampler(sampler, schedule, config, noise, steps, generator, seed)
-    return drawn(coroutine, lambda query: MIXTURE.answer(query, config["prediction_type"]))
+    return run_sampler(coroutine, lambda query: MIXTURE.answer(query, config["prediction_type"]))
 
 
 COMMON = 99  # a timestep that all counts of samplers bound to timesteps visit
@@ -40,11 +44,11 @@ NOISY = {key: row.moment_steps for key, row in SAMPLERS.items() if row.moment_st
 
 
 def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
-    """Distance to the exact solution (root mean square over 64 points) for each count of steps.
+    """Return the root mean square distance of 64 points to the exact solution, for each count.
 
-    Taken at a noise level that every count visits: the lowest of the schedule, or timestep 99 for
-    samplers bound to timesteps. The step from there to zero is the denoiser's answer for all of
-    them and says nothing about the method.
+    It is measured at a noise level that every count visits: the lowest of the schedule, or
+    timestep 99 for samplers bound to timesteps. The step from there to zero is the denoiser's
+    answer for all of them and says nothing about the method.
     """
     row = ORDERS[sampler]
     found = []
@@ -59,13 +63,13 @@ def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
     return found
 
 
-def slope(counts, found) -> float:
-    """The order: minus the slope of log error over log steps, by least squares."""
+def slope(counts: Sequence[int], found: Sequence[float]) -> float:
+    """Return the order: minus the slope of log error over log steps, by least squares."""
     return -float(np.polyfit(np.log(counts), np.log(found), 1)[0])
 
 
 def truth() -> dict[str, np.ndarray]:
-    """Mean (2,), covariance (xx, xy, yy) and weights (K,) of the mixture."""
+    """Return mean (2,), covariance (xx, xy, yy) and weights (K,) of the mixture."""
     m = MIXTURE
     mean = m.weights @ m.means
     spread = np.einsum("k,ki,kj->ij", m.weights, m.means - mean, m.means - mean)
@@ -74,25 +78,25 @@ def truth() -> dict[str, np.ndarray]:
 
 
 def moments(x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The same of points (N, 2), each with its standard errors."""
+    """Return the same of points (N, 2), each with its standard errors."""
     d = x - x.mean(0)
     samples = {
         "mean": x,
         "covariance": np.stack([d[:, 0] ** 2, d[:, 0] * d[:, 1], d[:, 1] ** 2], 1),
-        "weights": MIXTURE.shares(x, 0.0),
+        "weights": MIXTURE.responsibilities(x, 0.0),
     }
     return {k: (s.mean(0), s.std(0) / math.sqrt(len(s))) for k, s in samples.items()}
 
 
 def deviations(x: np.ndarray) -> dict[str, tuple[float, float]]:
-    """How far the moments of points are from the truth at most, and in standard errors."""
+    """Return each moment's largest deviation from the truth, and the same in standard errors."""
     true = truth()
     far = {k: (np.abs(m - true[k]), e) for k, (m, e) in moments(x).items()}
     return {k: (float(f.max()), float((f / e).max())) for k, (f, e) in far.items()}
 
 
 def write(folder: Path) -> None:
-    """Measures everything and writes samplers.md and its two pictures into the folder."""
+    """Measure everything and write samplers.md and its two pictures into the folder."""
     found = {sampler: errors(sampler) for sampler in ORDERS}
     text = [
         "# Samplers and noise schedules",

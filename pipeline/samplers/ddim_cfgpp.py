@@ -1,4 +1,4 @@
-"""DDIM CFG++, arXiv 2406.08070: the clean picture from the guided noise, the way on by the other.
+"""DDIM CFG++, arXiv 2406.08070: x0 from the guided output, renoised with the unconditional one.
 
 The paper's scale lies between 0 and 1. As in A1111, the usual scale is divided by 12.5: cfg 7 means
 0.56 here. Without guidance (cfg 1: the model is not asked for an unconditional answer) it is DDIM.
@@ -7,29 +7,44 @@ The paper's scale lies between 0 and 1. As in A1111, the usual scale is divided 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 
 from . import diffusers_adapter
 from .base import Query
+from .sigma import Coroutine
+from .table import Sampler, Schedule
 
 SCALE = 12.5
 
 
 def make_sampler(
-    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
-):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
+    sampler: Sampler,
+    schedule: Schedule,
+    config: Mapping[str, Any],
+    noise: torch.Tensor,
+    steps: int,
+    generator: torch.Generator,
+    seed: int,
+    start_step: int = 0,
+    clean: torch.Tensor | None = None,
+) -> Coroutine:
+    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
+    `samplers.make_sampler`."""
     ddim = diffusers_adapter.build(sampler, schedule, config, steps)
     ddim.timesteps = ddim.timesteps[start_step:]
-    x = noise if clean is None else diffusers_adapter.noisy(ddim, noise, clean)[1]
+    x = noise if clean is None else diffusers_adapter.add_first_noise(ddim, noise, clean)[1]
     return _run(ddim, x, steps)
 
 
-def _run(ddim, x, steps):
+def _run(ddim: Any, x: torch.Tensor, steps: int) -> Coroutine:
     stride = ddim.config.num_train_timesteps // steps
     velocity = ddim.config.prediction_type == "v_prediction"
     for i, t in enumerate(ddim.timesteps):
-        answer = yield Query(x, t.to(x.device), i, diffusers_adapter.level(ddim, i, t))
-        output, away = answer.output.to(x.dtype), 0.0
+        answer = yield Query(x, t.to(x.device), i, diffusers_adapter.sigma_at(ddim, i, t))
+        output = answer.output.to(x.dtype)
         if answer.uncond is not None:
             uncond = answer.uncond.to(x.dtype)
             away = (uncond - output) * (1 / SCALE)

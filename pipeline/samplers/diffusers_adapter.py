@@ -1,12 +1,12 @@
-"""diffusers' schedulers as samplers: one coroutine around any of them, a fresh instance per image.
+"""diffusers' schedulers as samplers: one coroutine around any of them, a new instance per image.
 
 diffusers' numbers are kept to the last bit, so every sampler here is diffusers' own with the flags
 of the tables (but PLMS, with a model that predicts v). What that means where diffusers departs
 from k-diffusion or from the papers:
 
-- DPM++ 2M, UniPC and DEIS hand the UNet whole timesteps: rounded for Karras, cut off for
+- DPM++ 2M, UniPC and DEIS pass the UNet whole timesteps: rounded for Karras, cut off for
   Exponential and Beta (so the noise level is exact and the timestep up to one too low). DPM2 and
-  DPM2 a round for Karras. k-diffusion hands over the fraction, as Euler, Heun and LMS do here.
+  DPM2 a round for Karras. k-diffusion passes the fraction, as Euler, Heun and LMS do here.
 - A configuration without `timestep_spacing`, as Stable Diffusion 1.5's, means each class's own:
   "leading" for DDPM, DDIM and PLMS, "linspace" for the others.
 - Uniform with a single step is the configuration's too: "leading" and "linspace" then start at the
@@ -24,8 +24,8 @@ from k-diffusion or from the papers:
   counts as one with few steps and ends in first order.
 
 The schedules that diffusers does not have (schedules.py) take the place of its Karras levels, and
-then the UNet is handed the fraction of a timestep by every sampler. Euler a has no levels but even
-timesteps of its own: it takes Euler's.
+then every sampler passes the UNet a fraction of a timestep. Euler a knows only even timesteps, so
+it is given Euler's levels.
 """
 
 from __future__ import annotations
@@ -37,18 +37,24 @@ import importlib
 import inspect
 import json
 import math
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError
 from . import schedules, zero_terminal_snr
-from .base import Query
+from .base import Answer, Query
 from .prediction import velocity_to_noise
+from .table import Sampler, Schedule
+
+Coroutine = Generator[Query, Answer, torch.Tensor]
 
 EULER = "EulerDiscreteScheduler"
-COUNTS = ("LCMScheduler", "TCDScheduler")  # they tell the last step by counting
+COUNTING = ("LCMScheduler", "TCDScheduler")  # they know the last step by counting
 # The noise level of a second call between two levels; call i of the sampler.
-MIDPOINT = {
+MIDPOINT: dict[str, Callable[[Any, int], Any]] = {
     "KDPM2DiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i],
     "KDPM2AncestralDiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i - 1],
     "DPMSolverSDEScheduler": lambda scheduler, i: scheduler.mid_point_sigma,
@@ -56,22 +62,33 @@ MIDPOINT = {
 
 
 def make_sampler(
-    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
-):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
+    sampler: Sampler,
+    schedule: Schedule,
+    config: Mapping[str, Any],
+    noise: torch.Tensor,
+    steps: int,
+    generator: torch.Generator,
+    seed: int,
+    start_step: int = 0,
+    clean: torch.Tensor | None = None,
+) -> Coroutine:
+    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
+    `samplers.make_sampler`."""
     scheduler = build(sampler, schedule, config, steps)
     if hasattr(scheduler, "noise_sampler_seed"):
-        _plant_tree(scheduler, noise, seed, generator)
+        _set_brownian_noise(scheduler, noise, seed, generator)
     if start_step:
-        _skip(scheduler, start_step, sampler.calls)
+        _skip_steps(scheduler, start_step, sampler.calls)
     trained = trained_sigmas(scheduler) if schedule.formula else None
     velocity = config.get("prediction_type") == "v_prediction"
     left = steps - start_step
     return _run(scheduler, noise, left, sampler.calls, generator, trained, velocity, clean)
 
 
-def _skip(scheduler, start_step: int, order: int) -> None:
-    """Leaves out what belongs to the first `begin` steps, at least one.
+def _skip_steps(scheduler: Any, start_step: int, calls: int) -> None:
+    """Leave out what belongs to the first `start_step` steps, at least one.
+
+    calls: of the model per step.
 
     Its own `set_begin_index` would not do: LMS then takes its history to be as long as the index,
     and PLMS needs its second timestep twice.
@@ -82,40 +99,58 @@ def _skip(scheduler, start_step: int, order: int) -> None:
         return
     for name in zero_terminal_snr.PER_CALL:
         if getattr(scheduler, name, None) is not None:
-            setattr(scheduler, name, getattr(scheduler, name)[start_step * order :])
-    if type(scheduler).__name__ in COUNTS:
+            setattr(scheduler, name, getattr(scheduler, name)[start_step * calls :])
+    if type(scheduler).__name__ in COUNTING:
         scheduler.num_inference_steps = len(scheduler.timesteps)
 
 
-def noisy(scheduler, noise, clean):
-    """`clean` with the noise of the first call: in the scheduler's own scale, and as the UNet sees
-    it. Where the first noise has no strength of its own, the two are the same."""
-    sigma = level(scheduler, 0, scheduler.timesteps[0])
+def add_first_noise(
+    scheduler: Any, noise: torch.Tensor, clean: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the noise of the first call to `clean`; return the latents in the scheduler's own scale
+    and as the UNet sees them. Without `init_noise_sigma` the two are the same."""
+    sigma = sigma_at(scheduler, 0, scheduler.timesteps[0])
     latents = clean.to(noise) + sigma * noise
-    seen = latents / math.sqrt(1 + sigma**2)
-    return latents if hasattr(type(scheduler), "init_noise_sigma") else seen, seen
+    x = latents / math.sqrt(1 + sigma**2)
+    return latents if hasattr(type(scheduler), "init_noise_sigma") else x, x
 
 
-def _run(scheduler, noise, steps, order, generator, trained, velocity, clean=None):
+def _run(
+    scheduler: Any,
+    noise: torch.Tensor,
+    steps: int,
+    calls_per_step: int,
+    generator: torch.Generator,
+    trained: np.ndarray | None,
+    velocity: bool,
+    clean: torch.Tensor | None = None,
+) -> Coroutine:
+    """Sample with `scheduler`. trained: the noise levels of all timesteps, where the UNet is given
+    fractions of timesteps. velocity: the model predicts v."""
     device, timesteps = noise.device, scheduler.timesteps
     takes = inspect.signature(scheduler.step).parameters
     more = {"generator": generator} if "generator" in takes else {}
     extra = len(timesteps) - steps  # PLMS calls twice at its first step
-    calls = [(i, t, i // 2 if order == 2 else max(0, i - extra)) for i, t in enumerate(timesteps)]
+    calls = [
+        (i, t, i // 2 if calls_per_step == 2 else max(0, i - extra))
+        for i, t in enumerate(timesteps)
+    ]
     latents = noise * scheduler.init_noise_sigma
     if clean is not None:
-        latents, noise = noisy(scheduler, noise, clean)
-    if zero_terminal_snr.needs_help(scheduler, level(scheduler, 0, timesteps[0])):
+        latents, noise = add_first_noise(scheduler, noise, clean)
+    if zero_terminal_snr.needs_help(scheduler, sigma_at(scheduler, 0, timesteps[0])):
         last = torch.tensor(float(timesteps[0]), device=device)
         answer = yield Query(noise, last, 0, zero_terminal_snr.SIGMA)
         output = answer.output.to(noise.dtype)
-        latents, calls = zero_terminal_snr.leave(scheduler, noise, output, velocity, order, calls)
+        latents, calls = zero_terminal_snr.leave(
+            scheduler, noise, output, velocity, calls_per_step, calls
+        )
     for i, t, step in calls:
-        sigma = level(scheduler, i, t)
+        sigma = sigma_at(scheduler, i, t)
         x = scheduler.scale_model_input(latents, t)
-        asked = t if trained is None else torch.tensor(schedules.timestep(sigma, trained))
-        asked = (asked.float() if asked.is_floating_point() else asked).to(device)
-        answer = yield Query(x, asked, step, sigma)
+        unet_t = t if trained is None else torch.tensor(schedules.timestep(sigma, trained))
+        unet_t = (unet_t.float() if unet_t.is_floating_point() else unet_t).to(device)
+        answer = yield Query(x, unet_t, step, sigma)
         output = answer.output.to(latents.dtype)
         if velocity and scheduler.config.prediction_type == "epsilon":
             output = velocity_to_noise(x, output, sigma)
@@ -123,8 +158,9 @@ def _run(scheduler, noise, steps, order, generator, trained, velocity, clean=Non
     return latents
 
 
-def build(sampler, schedule, config, steps):
-    """diffusers' scheduler for the pair, timesteps set, on the CPU (its step takes any device)."""
+def build(sampler: Sampler, schedule: Schedule, config: Mapping[str, Any], steps: int) -> Any:
+    """Return diffusers' scheduler for the pair, timesteps set, on the CPU (`step` takes any
+    device). Raises InputError in one sentence for a configuration that it cannot use."""
     trained = config.get("num_train_timesteps") or 1000
     predicts = config.get("prediction_type") or "epsilon"
     if not 1 <= steps <= trained:
@@ -136,7 +172,7 @@ def build(sampler, schedule, config, steps):
     flags = dict(schedule.flags)
     if steps == 1 and flags.get("timestep_spacing") == "linspace":
         flags["timestep_spacing"] = "trailing"  # one point of linspace(0, 999) would be 0
-    if sampler.scheduler in COUNTS:
+    if sampler.scheduler in COUNTING:
         usual = config.get("original_inference_steps") or 50
         if steps > usual:  # the next finer division of the trained timesteps
             usual = next(n for n in range(steps, trained + 1) if trained % n == 0)
@@ -166,7 +202,7 @@ def build(sampler, schedule, config, steps):
         euler = build(dataclasses.replace(sampler, scheduler=EULER), schedule, config, steps)
         scheduler.sigmas, scheduler.timesteps = euler.sigmas, euler.timesteps
     if sampler.scheduler == "KDPM2AncestralDiscreteScheduler":
-        _mend(scheduler)
+        _fix_ancestral_levels(scheduler)
     if hasattr(scheduler, "set_begin_index"):
         # Otherwise it looks the first timestep up, and of two that round to the same whole number
         # it takes the second: Beta with many steps would skip a level and run off the end.
@@ -180,33 +216,33 @@ def build(sampler, schedule, config, steps):
 
 
 @functools.lru_cache(maxsize=128)
-def _prototype(name: str, config: str, flags: str):
-    """A scheduler to copy, for making one takes DPM2 and DPM2 a half a second (JSON comes in).
+def _prototype(name: str, config: str, flags: str) -> Any:
+    """Return a scheduler to copy: making one takes DPM2 and DPM2 a half a second.
 
-    A configuration holds other classes' keys, and diffusers warns of those that it does not know:
-    only the known ones are handed on.
+    config, flags: JSON. A configuration may hold other classes' keys, of which diffusers would
+    warn: only the known ones are passed on.
     """
     cls = getattr(importlib.import_module("diffusers"), name)
     known = {*inspect.signature(cls.__init__).parameters, "_use_default_values"}
-    config, flags = (
+    fields, more = (
         {k: v for k, v in json.loads(text).items() if k in known} for text in (config, flags)
     )
-    return cls.from_config(config, **flags)
+    return cls.from_config(fields, **more)
 
 
 class _Steps(int):
     """A number of steps by which dividing gives the next larger float.
 
     "trailing" counts down from 1000 by 1000 / steps, and for 61, 103, 121 and 122 steps rounding
-    leaves a crumb, so diffusers' list gets one timestep more: -1.
+    leaves a remainder, so diffusers' list would get one timestep more: -1.
     """
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other: float) -> float:
         return math.nextafter(other / int(self), math.inf)
 
 
-def level(scheduler, i: int, t) -> float:
-    """sqrt((1 - abar) / abar) at call i, as exactly as the scheduler itself knows it."""
+def sigma_at(scheduler: Any, i: int, t: Any) -> float:
+    """Return sigma = sqrt((1 - abar) / abar) at call i, as exactly as the scheduler has it."""
     name = type(scheduler).__name__
     if name in MIDPOINT and not scheduler.state_in_first_order:
         return float(MIDPOINT[name](scheduler, i))
@@ -216,14 +252,14 @@ def level(scheduler, i: int, t) -> float:
     return math.sqrt((1 - abar) / abar) if abar else zero_terminal_snr.SIGMA
 
 
-def trained_sigmas(scheduler):
-    """sigma of every trained timestep, rising, float64."""
+def trained_sigmas(scheduler: Any) -> np.ndarray:
+    """Return sigma of every trained timestep, rising, float64."""
     abar = scheduler.alphas_cumprod.double().clamp(min=zero_terminal_snr.ABAR)
     return ((1 - abar) / abar).sqrt().numpy()
 
 
-def _mend(scheduler) -> None:
-    """DPM2 a's levels where one step divides sigma by thousands and rounding leaves NaN of them."""
+def _fix_ancestral_levels(scheduler: Any) -> None:
+    """Set DPM2 a's levels where a step divides sigma by thousands and rounding makes them NaN."""
     levels, down, middle = (
         x[::2] for x in (scheduler.sigmas, scheduler.sigmas_down, scheduler.sigmas_interpol)
     )
@@ -233,9 +269,11 @@ def _mend(scheduler) -> None:
     scheduler.timesteps[1::2][lost[:-1]] = scheduler.timesteps[2::2][lost[:-1]]
 
 
-def _plant_tree(scheduler, noise, seed: int, generator) -> None:
-    """DPM++ SDE's Brownian tree, grown on the CPU, so that a GPU gets the same noise. Whoever seeds
-    `generator` anew on the way gets another tree from there on."""
+def _set_brownian_noise(
+    scheduler: Any, noise: torch.Tensor, seed: int, generator: torch.Generator
+) -> None:
+    """Draw DPM++ SDE's Brownian tree on the CPU, so that a GPU gets the same noise. From where
+    `generator` is seeded anew on, another tree is used."""
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
     levels = scheduler.sigmas[scheduler.sigmas > 0]
@@ -243,12 +281,12 @@ def _plant_tree(scheduler, noise, seed: int, generator) -> None:
     if low == high:  # one step goes straight to zero: no noise, and no tree of no length
         scheduler.noise_sampler = lambda sigma, sigma_next: 0.0
         return
-    began = generator.initial_seed()
-    trees = {began: BrownianTreeNoiseSampler(noise.cpu(), low, high, seed)}
+    first_seed = generator.initial_seed()
+    trees = {first_seed: BrownianTreeNoiseSampler(noise.cpu(), low, high, seed)}
     # torchsde rounds the tree's ends to six digits, then warns of every level outside of them.
     inner = max(low, round(low, 6)), min(high, round(high, 6))
 
-    def between(sigma, sigma_next):
+    def between(sigma: Any, sigma_next: Any) -> torch.Tensor:
         now = generator.initial_seed()
         if now not in trees:
             trees[now] = BrownianTreeNoiseSampler(noise.cpu(), low, high, now)

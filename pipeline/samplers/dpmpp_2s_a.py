@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from .sigma import Model, ancestral
+import torch
+
+from .sigma import Coroutine, Model, ancestral
+from .table import Sampler, Schedule
 
 
 def make_sampler(
-    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
-):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
+    sampler: Sampler,
+    schedule: Schedule,
+    config: Mapping[str, Any],
+    noise: torch.Tensor,
+    steps: int,
+    generator: torch.Generator,
+    seed: int,
+    start_step: int = 0,
+    clean: torch.Tensor | None = None,
+) -> Coroutine:
+    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
+    `samplers.make_sampler`."""
     return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
 
 
-def _run(model):
+def _run(model: Model) -> Coroutine:
     x = model.first
     for i, (s, s_next) in enumerate(zip(model.sigmas, model.sigmas[1:], strict=False)):
         denoised = yield from model.denoise(x, s, i)
@@ -25,3 +39,4 @@ def _run(model):
         x_middle = middle / s * x + (1 - middle / s) * denoised
         denoised = yield from model.denoise(x_middle, middle, i)
         x = down / s * x + (1 - down / s) * denoised + up * model.noise(x)
+    return x

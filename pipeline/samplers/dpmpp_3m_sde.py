@@ -7,19 +7,34 @@ so does not vanish with the step.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from .sigma import Model
+import torch
+
+from .sigma import Coroutine, Model
+from .table import Sampler, Schedule
 
 
 def make_sampler(
-    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
-):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
+    sampler: Sampler,
+    schedule: Schedule,
+    config: Mapping[str, Any],
+    noise: torch.Tensor,
+    steps: int,
+    generator: torch.Generator,
+    seed: int,
+    start_step: int = 0,
+    clean: torch.Tensor | None = None,
+) -> Coroutine:
+    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
+    `samplers.make_sampler`."""
     return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
 
 
-def _run(model):
-    x, past = model.first, []  # past: (denoised, h) of the steps before, the latest first
+def _run(model: Model) -> Coroutine:
+    x = model.first
+    history: list[tuple[torch.Tensor, float]] = []  # (denoised, h) of earlier steps, latest first
     for i, (s, s_next) in enumerate(zip(model.sigmas, model.sigmas[1:], strict=False)):
         denoised = yield from model.denoise(x, s, i)
         if s_next == 0:
@@ -31,14 +46,15 @@ def _run(model):
         phi_3 = phi_2 / y - 0.5
         slopes = []  # divided differences of the denoised, times h
         newer = denoised
-        for older, h_older in past:
+        for older, h_older in history:
             slopes.append((newer - older) * (h / h_older))
             newer = older
-        if len(past) == 1:
+        if len(history) == 1:
             x = x + phi_2 * slopes[0]
-        elif past:
-            (_, h_1), (_, h_2) = past
+        elif history:
+            (_, h_1), (_, h_2) = history
             bend = (slopes[0] - slopes[1]) / (h_1 + h_2)
             x = x + phi_2 * (slopes[0] + h_1 * bend) - phi_3 * h * bend
         x = x + s_next * math.sqrt(-math.expm1(-y)) * model.noise(x)
-        past = [(denoised, h), *past][:2]
+        history = [(denoised, h), *history][:2]
+    return x

@@ -1,27 +1,40 @@
-"""Restart, arXiv 2306.14878: Heun that goes back into the noise and comes down again.
+"""Restart, arXiv 2306.14878: Heun that adds noise again and denoises a second time.
 
-The lists of A1111: below 20 steps there is no restart; from 20 on 9 of the steps, from 36 on twice
-a quarter of them, lead down once more from sigma 2 to sigma 0.1, evenly spaced as Karras has it. So
-a restart costs no calls beyond the steps that the user asked for; the way down has fewer. Begun in
-the middle, the steps that are left are counted.
+As in A1111: below 20 steps there is no restart; from 20 on 9 of the steps, from 36 on twice a
+quarter of them, lead down once more from sigma 2 to sigma 0.1, spaced as Karras has it. So a
+restart costs no calls beyond the steps that the user asked for: the first descent has fewer. Where
+sampling begins at a later step, the steps that are left are counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
 
 from . import zero_terminal_snr
-from .sigma import Model
+from .sigma import Coroutine, Model
+from .table import Sampler, Schedule
 
 LOW, HIGH = 0.1, 2.0  # a restart leads from the level nearest to LOW up to the one nearest to HIGH
 
 
 def make_sampler(
-    sampler, schedule, config, noise, steps, generator, seed, start_step=0, clean=None
-):
-    """The coroutine for a line of SAMPLERS and one of SCHEDULES; see `samplers.make_sampler`."""
+    sampler: Sampler,
+    schedule: Schedule,
+    config: Mapping[str, Any],
+    noise: torch.Tensor,
+    steps: int,
+    generator: torch.Generator,
+    seed: int,
+    start_step: int = 0,
+    clean: torch.Tensor | None = None,
+) -> Coroutine:
+    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
+    `samplers.make_sampler`."""
     left = steps - start_step
     length, times = (left // 4, 2) if left >= 36 else (9, 1) if left >= 20 else (0, 0)
 
@@ -41,15 +54,15 @@ def make_sampler(
 
 
 def _fewer(sigmas: list[float], less: int) -> list[float]:
-    """`less` levels fewer between the same ends, spaced alike: of Karras's levels, Karras's."""
+    """Return `less` levels fewer between the same ends, spaced alike: Karras's from Karras's."""
     if not less:
         return sigmas
-    roots, places = np.array(sigmas[:-1]) ** (1 / 7), np.arange(len(sigmas) - 1)
-    fewer = np.interp(np.linspace(0, places[-1], len(places) - less), places, roots) ** 7
+    roots, index = np.array(sigmas[:-1]) ** (1 / 7), np.arange(len(sigmas) - 1)
+    fewer = np.interp(np.linspace(0, index[-1], len(index) - less), index, roots) ** 7
     return [sigmas[0], *fewer[1:].tolist(), 0.0]
 
 
-def _run(model, intervals):
+def _run(model: Model, intervals: list[tuple[float, float]]) -> Coroutine:
     x, reached = model.first, intervals[0][0]
     for i, (s, s_next) in enumerate(intervals):
         if s > reached:
@@ -64,9 +77,9 @@ def _run(model, intervals):
 
 
 def _intervals(sigmas: list[float], length: int, times: int) -> list[tuple[float, float]]:
-    """(from, to) of every Heun step, restarts included where there is room for one."""
+    """Return (from, to) of every Heun step, with restarts where there is room for one."""
     low, high = (int(np.abs(np.array(sigmas) - level).argmin()) for level in (LOW, HIGH))
-    again = []
+    again: list[tuple[float, float]] = []
     if low > high:
         ends = sigmas[high] ** (1 / 7), sigmas[low] ** (1 / 7)
         levels = np.linspace(*ends, length + 1) ** 7

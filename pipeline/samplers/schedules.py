@@ -1,4 +1,4 @@
-"""Noise levels by formula: A1111's schedules that diffusers' classes do not have.
+"""Noise levels by formula: A1111's schedules that diffusers does not have.
 
 Each function takes the number of steps n, the noise levels `trained` (float64, one per trained
 timestep, rising) and the scheduler configuration, and returns n falling levels; the last step, to
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -26,24 +27,24 @@ ALIGN_YOUR_STEPS = {
 
 
 def timestep(sigma: float, trained: np.ndarray) -> float:
-    """The timestep of a noise level, between two of them linear in log sigma (k-diffusion)."""
+    """Return the timestep of a noise level, interpolated in log sigma (k-diffusion)."""
     return float(np.interp(np.log(sigma), np.log(trained), np.arange(len(trained))))
 
 
-def polyexponential(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
-    """k-diffusion's with A1111's rho of 1, which makes it the exponential schedule."""
+def polyexponential(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return k-diffusion's with A1111's rho of 1, which is the exponential schedule."""
     low, high = np.log(trained[[0, -1]])
     return np.exp(low + np.linspace(1, 0, n) * (high - low))
 
 
-def kl_optimal(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
-    """Even steps in the arc tangent of sigma; arXiv 2404.14507, theorem 3.1."""
+def kl_optimal(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return even steps in the arc tangent of sigma; arXiv 2404.14507, theorem 3.1."""
     low, high = np.arctan(trained[[0, -1]])
     return np.tan(high + np.arange(n) / n * (low - high))
 
 
-def align_your_steps(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
-    """NVIDIA's optimised levels, arXiv 2404.14507, between them linear in log sigma.
+def align_your_steps(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return NVIDIA's optimised levels, arXiv 2404.14507, interpolated in log sigma.
 
     SD XL's table if the configuration says `"align_your_steps": "sdxl"`, else SD 1.5's.
     """
@@ -52,25 +53,27 @@ def align_your_steps(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray
     return np.exp(np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(table)), table))
 
 
-def simple(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
-    """Every (1000 / n)th level from the top, cut off to whole timesteps."""
+def simple(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return every (1000 / n)th level from the top, at timesteps rounded down."""
     return trained[-1 - (np.arange(n) * (len(trained) / n)).astype(int)]
 
 
-def normal(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
-    """Even timesteps from the last to the first, both included (k-diffusion's get_sigmas)."""
+def normal(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return even timesteps from the last to the first (k-diffusion's get_sigmas)."""
     timesteps = np.linspace(len(trained) - 1, 0, n)
     return np.exp(np.interp(timesteps, np.arange(len(trained)), np.log(trained)))
 
 
-def ddim(n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
-    """Timesteps 1, 1 + k, 1 + 2 k, ... with k = 1000 // n, as the DDIM paper's code has them."""
+def ddim(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return timesteps 1, 1 + k, 1 + 2 k, ... with k = 1000 // n, as the DDIM paper's code."""
     stride = len(trained) // n
     first = min(1, len(trained) - 1 - (n - 1) * stride)  # 0 where every timestep is a step
     return trained[(first + np.arange(n) * stride)[::-1]]
 
 
-def levels(schedule: Schedule, n: int, trained: np.ndarray, config: Mapping) -> np.ndarray:
+def levels(
+    schedule: Schedule, n: int, trained: np.ndarray, config: Mapping[str, Any]
+) -> np.ndarray:
     """Return the n falling noise levels of a row of SCHEDULES that has a formula."""
     if n == 1:
         return trained[-1:]

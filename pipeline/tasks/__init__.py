@@ -1,70 +1,100 @@
-"""Tasks: what can be asked for, each one file and one line of TASKS.
+"""Tasks: each is one file of this folder and one row of TASKS.
 
-A task's file has `Options`, what is asked for, and `stream(models, options, *, words)`, which
-yields the engine's Step events and at last its Result. Command line, web API and page are made from
-TASKS and the fields of Options, so nothing heavy is imported here, nor where Options are defined.
+A task's file has
+    Options   the fields of a request, with their limits and help
+    stream    stream(models, options, *, words) yields the engine's Steps, then its Result
+    cost      optional: cost(options), how many pictures of the options' size it draws
+Command line, web API and page read TASKS and the fields of Options, so nothing heavy is imported
+here, nor where Options are defined.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, closest
 
 if TYPE_CHECKING:
-    from ..events import Result, Step
+    from ..events import Events
+    from ..model import Models
+    from ..model_cache import ModelCache
     from ..options import GenerateOptions
 
 
 @dataclass(frozen=True)
 class Task:
-    """A line of TASKS: its name for people, what it does, and whether `stream` gets the model cache
-    of models, too, because one picture may be drawn by several."""
+    """A row of TASKS.
+
+    label: its name for people. note: what it does, for `--help` and the web API. model_cache:
+    whether its `stream` also takes the ModelCache, to draw with several models. signs: whether its
+    pictures come from `Models.stream`, which gives them their receipts. uses_first_seed: whether
+    each picture of a batch depends on the seed of the first. two_passes: whether the result is the
+    second of two passes, the first of which takes all steps.
+    """
 
     label: str
     note: str
     model_cache: bool = False
+    signs: bool = False
+    uses_first_seed: bool = False
+    two_passes: bool = False
 
 
 TASKS: dict[str, Task] = {
-    "generate": Task("Text to image", "draw a picture from a prompt"),
+    "generate": Task("Text to image", "draw a picture from a prompt", signs=True),
     "image_to_image": Task("Image to image", "draw a picture anew, as a prompt says"),
-    "inpaint": Task("Inpaint", "repaint a part of a picture, or paint on beyond its edges"),
-    "hires": Task("High-resolution fix", "draw a picture, enlarge it and draw its details"),
+    "inpaint": Task(
+        "Inpaint",
+        "repaint a part of a picture, or paint on beyond its edges",
+        uses_first_seed=True,  # for what stands under the mask at first
+    ),
+    "hires": Task(
+        "High-resolution fix", "draw a picture, enlarge it and draw its details", two_passes=True
+    ),
     "upscale": Task("Enlarge", "enlarge a picture, its details drawn tile by tile"),
     "colorize": Task("Colorize", "colour a grey picture as a prompt says"),
-    "grid": Task("Grid", "one picture for each value of two or three options", model_cache=True),
+    "grid": Task(
+        "Grid", "one picture for each value of two or three options", model_cache=True, signs=True
+    ),
 }
-
-DRAW = ("generate", "grid")  # by models.stream, which gives pictures their receipts itself
 
 
 def module(key: str) -> Any:
-    """The file of the task `key`."""
+    """Return the module of the task `key`; InputError where there is no such task."""
     if key not in TASKS:
         raise InputError(f"There is no task {key[:100]!r}; there is {closest(key[:100], TASKS)}.")
     return importlib.import_module(f"{__name__}.{key}")
 
 
 def options(key: str, **fields: Any) -> GenerateOptions:
-    """What is asked for, checked; InputError in one sentence for each field that is wrong."""
+    """Return the checked options of a task; InputError with one sentence for each wrong field."""
     return module(key).Options(**fields)
 
 
+def cost(key: str, options: Any) -> float:
+    """Return how many pictures of the options' size one picture of the task costs."""
+    cost = getattr(module(key), "cost", None)
+    return 1.0 if cost is None else float(cost(options))
+
+
 def stream(
-    models, key: str, asked: GenerateOptions, model_cache=None, *, words: bool = False
-) -> Iterator[Step | Result]:
-    """Step events, then the Result; closing the iterator stops the work.
+    models: Models,
+    key: str,
+    options: GenerateOptions,
+    model_cache: ModelCache | None = None,
+    *,
+    words: bool = False,
+) -> Events:
+    """Yield the Steps of a task, then its Result, whose pictures carry their receipts.
 
-    asked: of `options`. model_cache: where a task that draws with several models finds them. words:
-    whether the Steps tell where words went, see engine.stream.
+    options: of `options`. model_cache: for tasks that draw with several models. words: whether the
+    Steps carry word maps, see engine.stream. Closing the iterator stops the work.
     """
-    if key in DRAW:
-        more = {"model_cache": model_cache} if TASKS[key].model_cache else {}
-        return module(key).stream(models, asked, words=words, **more)
-    from ..metadata import receipt
-
-    return receipt.signed(models, module(key).stream(models, asked, words=words), key, asked)
+    task = TASKS.get(key)
+    more = {"model_cache": model_cache} if task and task.model_cache else {}
+    events = module(key).stream(models, options, words=words, **more)
+    if task and task.signs:
+        return events
+    return models.sign(events, key, options)

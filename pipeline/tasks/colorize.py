@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from .option_types import Given, TaskOptions, real
+from .option_types import RequiredPicture, TaskOptions, number
 
 if TYPE_CHECKING:
     import torch
 
+    from ..events import Events
     from ..latents.initial_state import X0Hook
+    from ..model import Models
 
 GUIDANCE = 0.4  # of the model's own: what suits drawing makes colours too strong
 STEPS = 0.5  # of the model's own: colours are no nearer to the true ones with more
@@ -28,8 +30,8 @@ LUMA = (0.299, 0.587, 0.114)  # of R, G and B, ITU-R BT.601
 class Options(TaskOptions):
     """A picture whose lightness is kept; its own colours, if it has any, are not looked at."""
 
-    picture: Given = Field(description="The picture to colour")
-    strength: Annotated[float, real(0, 1)] = Field(
+    picture: RequiredPicture = Field(description="The picture to colour")
+    strength: Annotated[float, number(0, 1)] = Field(
         1.0, description="How much is drawn anew, 0 to 1: less gives fainter colours"
     )
     cfg: float | None = Field(
@@ -40,12 +42,12 @@ class Options(TaskOptions):
     )
 
 
-def stream(models, options: Options, *, words: bool = False):
-    """The picture in its own size, coloured at the size at which the model works."""
+def stream(models: Models, options: Options, *, words: bool = False) -> Events:
+    """Draw the picture in its own size, coloured at the size at which the model works."""
     from .. import engine
     from ..images import lab
-    from ..images.open import fitted
-    from .common import begin, sized
+    from ..images.open import fit_image
+    from .common import resolve_size, start_from_image
 
     picture, usual = options.picture.image, models.defaults
     suited = {
@@ -53,9 +55,9 @@ def stream(models, options: Options, *, words: bool = False):
         "steps": max(1, round(STEPS * usual["steps"])),
     }
     left_out = {k: v for k, v in suited.items() if getattr(options, k) is None}
-    options = sized(models, options.model_copy(update=left_out), picture.size)
-    grey = lab.grey(fitted(picture, options.width, options.height, "stretch"))
-    start = begin(models, options, grey, {"Denoising strength": options.strength})
+    options = resolve_size(models, options.model_copy(update=left_out), picture.size)
+    grey = lab.grey(fit_image(picture, options.width, options.height, "stretch"))
+    start = start_from_image(models, options, grey, {"Denoising strength": options.strength})
     start = replace(
         start,
         x0_hook=lightness(models.preview, start.clean),

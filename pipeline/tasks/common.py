@@ -1,8 +1,8 @@
-"""What tasks share: the size to work at, where to begin from a picture, several passes."""
+"""What tasks share: the size to draw at, starting from a picture, drawing in several passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +10,23 @@ from ..errors import InputError
 from ..events import Result
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..events import Events, Step
     from ..latents.initial_state import InitialState
+    from ..model import Models
 
 PIXELS = ("glass", "lanczos")  # of UPSCALERS in pipeline/images/upscaler.py
 LATENT = "latent"  # the latents themselves are enlarged
-WAYS = (*PIXELS, LATENT)
+ENLARGERS = (*PIXELS, LATENT)  # what may enlarge the first pass of hires
 MAX_AREA = 32_000_000  # pixels of an enlarged picture
 MAX_SIDE = 8192
-ROOMY = 768  # pixels of a tile: more surroundings mean fewer things drawn where there are none
+MAX_DEFAULT_TILE = 768  # pixels
 
 
-def sized(models, options: Any, size: tuple[int, int]) -> Any:
-    """`options` resolved, width and height those at which the model works on a picture of `size`
-    (width, height); see pictures.working_size."""
+def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
+    """Return resolved options; width and height are those at which the model draws a picture of
+    `size` (width, height), see images.open.working_size."""
     from ..images.open import working_size
     from ..latents import vae
 
@@ -36,10 +40,13 @@ def sized(models, options: Any, size: tuple[int, int]) -> Any:
     return models.resolve(options.model_copy(update={"width": width, "height": height}))
 
 
-def begin(models, options: Any, image, fields: Mapping[str, Any], **more: Any) -> InitialState:
-    """Where a picture begins that `options.strength` changes `image`, which has its size.
+def start_from_image(
+    models: Models, options: Any, image: Image, fields: Mapping[str, Any], **more: Any
+) -> InitialState:
+    """Return the state for image to image: `image` with noise for `options.strength`.
 
-    more: what else an InitialState has.
+    image: of the options' width and height. fields: added to the parameters text. more: other
+    fields of InitialState.
     """
     from .. import samplers
     from ..latents.autoencode import encode_picture
@@ -49,16 +56,21 @@ def begin(models, options: Any, image, fields: Mapping[str, Any], **more: Any) -
     return InitialState(encode_picture(models, image), first, fields=fields, **more)
 
 
-def gentle(sampler: str) -> str:
-    """The schedule for drawing details, where none was asked for: Karras's levels lie close where
-    there is little noise, while even timesteps begin with more than a little."""
+def detail_schedule(sampler: str) -> str:
+    """Return the default schedule for adding details: Karras where the sampler takes it.
+
+    Its noise levels are dense at low noise, while uniform timesteps start at a higher level.
+    """
     from ..samplers import SAMPLERS
 
     return "karras" if "karras" in SAMPLERS[sampler].schedules else "automatic"
 
 
-def larger(models, size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """`size` (width, height) `scale` times as large, in multiples of what the model draws."""
+def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return `size` (width, height) times `scale`, rounded to multiples that the model draws.
+
+    Raises InputError for more than MAX_SIDE pixels a side or MAX_AREA in all.
+    """
     from ..latents import vae
 
     grain = max(8, vae.factor(models.vae))
@@ -71,13 +83,16 @@ def larger(models, size: tuple[int, int], scale: float) -> tuple[int, int]:
     return width, height
 
 
-def tiling(models, options: Any) -> tuple[int, int]:
-    """Side and overlap of the tiles in latents, of options' `tile` and `overlap` in pixels."""
+def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
+    """Return side and overlap of the tiles in latents, from `tile` and `overlap` in pixels.
+
+    0 stands for the default. Raises InputError for tiles that are too small for their overlap.
+    """
     from ..latents import vae
 
     factor = vae.factor(models.vae)
     native = min(models.defaults["width"], models.defaults["height"])
-    side = (options.tile or max(native, min(2 * native, ROOMY))) // factor
+    side = (options.tile or max(native, min(2 * native, MAX_DEFAULT_TILE))) // factor
     overlap = options.overlap // factor if options.overlap else side // 2
     if side < 4 or overlap >= side:
         raise InputError(
@@ -87,15 +102,19 @@ def tiling(models, options: Any) -> tuple[int, int]:
     return side, overlap
 
 
-def refined(models, fine: Any, first: Result, fields: Mapping[str, Any]) -> InitialState:
-    """Where a second pass begins: the picture of `first` enlarged to the size of `fine`, its
-    options, by its `upscaler`."""
+def second_pass(
+    models: Models, fine: Any, first: Result, fields: Mapping[str, Any]
+) -> InitialState:
+    """Return the state that a second pass starts from: the picture of `first`, enlarged.
+
+    fine: the options of the second pass, with its size and `upscaler`.
+    """
     if fine.upscaler != LATENT:
         from ..images.upscaler import UPSCALERS
 
         upscaler = UPSCALERS[fine.upscaler]
         image = upscaler.enlarge(first.images[0], fine.width, fine.height, device=models.device)
-        return begin(models, fine, image, fields)
+        return start_from_image(models, fine, image, fields)
     from torch.nn.functional import interpolate
 
     from .. import samplers
@@ -108,25 +127,34 @@ def refined(models, fine: Any, first: Result, fields: Mapping[str, Any]) -> Init
     return InitialState(clean, samplers.start_step_for(fine.strength, fine.steps), fields=fields)
 
 
-def numbered(events: Iterable, before: int, total: int, seconds: float = 0.0):
-    """Steps of one pass among `total` of several, after `before` steps and `seconds`; returns its
-    Result."""
+def renumber(
+    events: Iterable[Step | Result], before: int, total: int, seconds: float = 0.0
+) -> Generator[Step, None, Result]:
+    """Yield the Steps of one pass, numbered from `before` + 1 of `total`; return its Result.
+
+    seconds: that the passes before took.
+    """
     for event in events:
         if isinstance(event, Result):
-            return replace(event, seconds=seconds + event.seconds)
+            result = replace(event, seconds=seconds + event.seconds)
+            break
         yield replace(
             event, index=before + event.index, total=total, seconds=seconds + event.seconds
         )
+    return result
 
 
-def each(options: Any, one: Callable[[Any], Iterable]):
-    """Steps of options.count pictures, each by `one(its options)`, then the Result of all."""
+def for_each_image(options: Any, draw: Callable[[Any], Generator[Step, None, Result]]) -> Events:
+    """Yield the Steps of each of `options.count` pictures, then the Result of all.
+
+    draw: called with the options of one picture, yields its Steps and returns its Result.
+    """
     from .. import engine
 
     results = []
     for image in range(options.count):
         spent = sum(r.seconds for r in results)
-        steps = one(alone(options, image))
+        steps = draw(single(options, image))
         try:
             while True:
                 event = next(steps)
@@ -140,7 +168,7 @@ def each(options: Any, one: Callable[[Any], Iterable]):
     yield engine.join_results(results, options)
 
 
-def alone(options: Any, image: int) -> Any:
-    """The options of one picture of a batch."""
+def single(options: Any, image: int) -> Any:
+    """Return the options of one picture of a batch: the same picture with a count of 1."""
     counts = "variation_seed" if options.variation_strength else "seed"
     return options.model_copy(update={"count": 1, counts: getattr(options, counts) + image})

@@ -1,12 +1,18 @@
-"""Text to image: from noise and words alone."""
+"""Text to image: from noise and a prompt alone."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..options import GenerateOptions as Options
+
+if TYPE_CHECKING:
+    from ..events import Events
+    from ..model import Models
 
 __all__ = ["Options", "stream"]
 
 
-def stream(models, options: Options, *, words: bool = False):
-    """See engine.stream."""
+def stream(models: Models, options: Options, *, words: bool = False) -> Events:
+    """Draw pictures from a prompt, see engine.stream."""
     return models.stream(options, words=words)

@@ -20,18 +20,26 @@ from pydantic import Field, field_validator, model_validator
 from ..errors import InputError, closest, short_repr
 from ..events import Step
 from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions
-from .grid_axes import MAX_CELLS, OWN, Axis, applied, on, read, touched
+from .grid_axes import (
+    MAX_CELLS,
+    OWN_VAE,
+    Axis,
+    apply_value,
+    fields_set_by,
+    parse_axis,
+    prefix_error,
+)
 from .option_types import TaskOptions
 
 MAX_SHEET = 64_000_000  # pixels
 MAX_SIDE = 16_383  # pixels: what a WebP file has, and about what a browser shows
-HOW = 'as "cfg: 3, 5, 7" or "steps: 4-20 (+4)"; of a prompt the first value is replaced'
+AXIS_HELP = 'as "cfg: 3, 5, 7" or "steps: 4-20 (+4)"; of a prompt the first value is replaced'
 
 
 class Options(TaskOptions):
     """What all pictures have in common, and what varies."""
 
-    x: str = Field("", description=f"What varies from column to column, {HOW}")
+    x: str = Field("", description=f"What varies from column to column, {AXIS_HELP}")
     y: str = Field("", description="What varies from row to row, written as x")
     z: str = Field("", description="What varies from block to block, written as x")
 
@@ -39,19 +47,21 @@ class Options(TaskOptions):
     @classmethod
     def _axis(cls, value: Any, info) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"{info.field_name} must be text {HOW}, not {short_repr(value)}.")
+            raise ValueError(
+                f"{info.field_name} must be text {AXIS_HELP}, not {short_repr(value)}."
+            )
         if len(value) > MAX_PROMPT:
             raise ValueError(
                 f"{info.field_name} has {len(value):,} characters; at most {MAX_PROMPT:,} are"
                 " allowed."
             )
         if value.strip():
-            read(info.field_name, value)
+            parse_axis(info.field_name, value)
         return value.strip()
 
     @model_validator(mode="after")
     def _cells(self) -> Options:
-        cells(self, axes(self))
+        plan_cells(self, parse_axes(self))
         return self
 
 
@@ -65,21 +75,23 @@ class Cell:
     vae: str | None
 
 
-def axes(options: Options) -> dict[str, Axis]:
+def parse_axes(options: Options) -> dict[str, Axis]:
     """The axes by letter; a random seed is another at each call."""
-    found = {letter: read(letter, text) for letter in "xyz" if (text := getattr(options, letter))}
+    found = {
+        letter: parse_axis(letter, text) for letter in "xyz" if (text := getattr(options, letter))
+    }
     if not found:
-        raise InputError(f"A grid needs an axis; write one {HOW}.")
+        raise InputError(f"A grid needs an axis; write one {AXIS_HELP}.")
     setters: dict[str, str] = {}
     for letter, axis in found.items():
-        for name in touched(axis):
+        for name in fields_set_by(axis):
             if name in setters:
                 raise InputError(f"The axes {setters[name]} and {letter} both set {name}.")
             setters[name] = letter
     return found
 
 
-def cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
+def plan_cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
     """All pictures, columns first; InputError for too many, and for the first that cannot be."""
     if options.count != 1:
         raise InputError(f"A grid draws one picture a cell; count must be 1, not {options.count}.")
@@ -98,21 +110,28 @@ def cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
         at = dict(zip("xyz", (column, row, block), strict=True))
         fields = dict(common)
         for axis in order:
-            fields = applied(fields, axis, axis.values[at[axis.letter]])
+            fields = apply_value(fields, axis, axis.values[at[axis.letter]])
         model, vae = fields.pop("model", None), fields.pop("vae", None)
         try:
             picture = GenerateOptions(**fields)
         except InputError as error:
-            raise _at(found, (column, row, block), error) from None
+            raise _cell_error(found, (column, row, block), error) from None
         made.append(Cell((column, row, block), picture, model, vae))
     return made
 
 
-def _at(found: dict[str, Axis], place: tuple[int, int, int], error: InputError) -> InputError:
+def _cell_error(
+    found: dict[str, Axis], place: tuple[int, int, int], error: InputError
+) -> InputError:
     """The sentence of one cell, after the axes and values that make it."""
     at = dict(zip("xyz", place, strict=True))
     where = [f"{letter} {axis.labels[at[letter]][:60]}" for letter, axis in found.items()]
-    return on(f"At {' and '.join(where)}", error)
+    return prefix_error(f"At {' and '.join(where)}", error)
+
+
+def cost(options: Options) -> float:
+    """Return the number of cells."""
+    return float(len(plan_cells(options, parse_axes(options))))
 
 
 def stream(models, options: Options, model_cache=None, *, words: bool = False) -> Iterator[Any]:
@@ -125,10 +144,12 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
     from ..images import contact_sheet
 
     began = time.perf_counter()
-    options = _seeded(options)
-    found = {letter: _there(axis, model_cache) for letter, axis in axes(options).items()}
-    planned = cells(options, found)
-    sizes = _sizes(models, planned, found, model_cache)
+    options = _fix_seeds(options)
+    found = {
+        letter: _resolve_names(axis, model_cache) for letter, axis in parse_axes(options).items()
+    }
+    planned = plan_cells(options, found)
+    sizes = _cell_sizes(models, planned, found, model_cache)
     headings = {
         letter: contact_sheet.Heading(axis.label, axis.labels) for letter, axis in found.items()
     }
@@ -140,7 +161,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
     text, used = "", None
     for number, cell in enumerate(order):
         used = None  # or it would stay in memory beside the next
-        used = _models(models, cell, model_cache)
+        used = _cell_models(models, cell, model_cache)
         with closing(used.stream(cell.options, words=words)) as events:
             for event in events:
                 if isinstance(event, Step):
@@ -148,7 +169,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
                     yield replace(event, image=number, count=len(order), seconds=spent)
         results[cell.place] = event
         if cell is planned[0]:
-            text = _text(used, event.options, found)
+            text = _sheet_text(used, event.options, found)
     ordered = [results[cell.place] for cell in planned]
     whole = layout.draw({place: result.images[0] for place, result in results.items()})
     whole.info["parameters"] = text
@@ -164,7 +185,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
     )
 
 
-def _text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
+def _sheet_text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
     """The sheet's parameters text: that of its first picture and, as in A1111, the axes."""
     from ..latents import noise
     from ..metadata.parameters import parameters_text
@@ -177,7 +198,7 @@ def _text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
     return parameters_text(models, options, noise.seeds(options, 0), asked, more)
 
 
-def _seeded(options: Options) -> Options:
+def _fix_seeds(options: Options) -> Options:
     """The seeds that were left out, drawn once for all pictures."""
     drawn = {
         name: secrets.randbelow(MAX_SEED + 1)
@@ -187,7 +208,7 @@ def _seeded(options: Options) -> Options:
     return options.model_copy(update=drawn)
 
 
-def _there(axis: Axis, model_cache) -> Axis:
+def _resolve_names(axis: Axis, model_cache) -> Axis:
     """An axis of models or autoencoders, their names as the model cache has them."""
     if axis.name not in ("model", "vae"):
         return axis
@@ -198,7 +219,7 @@ def _there(axis: Axis, model_cache) -> Axis:
     values = []
     for value in axis.values:
         name = value if value in names else low.get(value.casefold())
-        if axis.name == "vae" and value == OWN[0]:
+        if axis.name == "vae" and value == OWN_VAE[0]:
             name = value
         elif name is None:
             there = closest(value[:100], names) or "none"
@@ -207,7 +228,7 @@ def _there(axis: Axis, model_cache) -> Axis:
                 f" there is {there}."
             )
         elif names[name].reason:
-            raise on(f"On the axis {axis.letter}", InputError(names[name].reason))
+            raise prefix_error(f"On the axis {axis.letter}", InputError(names[name].reason))
         values.append(name)
     return replace(axis, values=tuple(values))
 
@@ -216,14 +237,16 @@ def _entries(kind: str, model_cache) -> dict[str, Any]:
     return {e.name: e for e in (model_cache.choices() if kind == "model" else model_cache.vaes())}
 
 
-def _models(models, cell: Cell, model_cache) -> Any:
+def _cell_models(models, cell: Cell, model_cache) -> Any:
     """The model that draws a cell, loaded where it is not."""
     if cell.model is None and cell.vae is None:
         return models
-    return model_cache.get(cell.model or models.name, None if cell.vae == OWN[0] else cell.vae)
+    return model_cache.get(cell.model or models.name, None if cell.vae == OWN_VAE[0] else cell.vae)
 
 
-def _sizes(models, planned: list[Cell], found: dict[str, Axis], model_cache) -> dict[tuple, tuple]:
+def _cell_sizes(
+    models, planned: list[Cell], found: dict[str, Axis], model_cache
+) -> dict[tuple, tuple]:
     """Width and height of each cell's picture; InputError for the first that cannot be drawn.
 
     Of a model that is not in memory only the headers of its files are read.
@@ -234,19 +257,19 @@ def _sizes(models, planned: list[Cell], found: dict[str, Axis], model_cache) -> 
         key = cell.model, cell.vae
         try:
             if key in ((None, None), (models.name, None)):
-                options = _checked(models, cell.options)
+                options = _check_cell(models, cell.options)
                 sizes[cell.place] = options.width, options.height
                 continue
             if key not in usual:
-                usual[key] = _defaults(models, cell, model_cache)
+                usual[key] = _model_defaults(models, cell, model_cache)
         except InputError as error:
-            raise _at(found, cell.place, error) from None
+            raise _cell_error(found, cell.place, error) from None
         asked = {"width": cell.options.width, "height": cell.options.height}
         sizes[cell.place] = tuple(asked[name] or usual[key][name] for name in asked)
     return sizes
 
 
-def _checked(models, options: GenerateOptions) -> GenerateOptions:
+def _check_cell(models, options: GenerateOptions) -> GenerateOptions:
     """`options` resolved; InputError for what the engine would refuse before its first step."""
     from ..latents import vae
     from ..prompt import resources
@@ -268,13 +291,13 @@ def _checked(models, options: GenerateOptions) -> GenerateOptions:
     return options
 
 
-def _defaults(models, cell: Cell, model_cache) -> dict[str, Any]:
+def _model_defaults(models, cell: Cell, model_cache) -> dict[str, Any]:
     from ..loading.autoencoder import with_vae
     from ..loading.defaults import read_defaults
     from ..model_files import manifest
 
     entry = _entries("model", model_cache)[cell.model or models.name]
-    own = cell.vae in (None, OWN[0])
+    own = cell.vae in (None, OWN_VAE[0])
     other = None if own else _entries("vae", model_cache)[cell.vae].path
     opened = manifest.open(entry.path, hashed=False)
     return read_defaults(with_vae(opened, other), "v_prediction")

@@ -23,7 +23,7 @@ from ..options import LIMITS, MAX_SEED, GenerateOptions
 from ..samplers import SAMPLERS, SCHEDULES
 
 MAX_CELLS = 100
-OWN = ("own", "automatic", "none")  # the model's own autoencoder
+OWN_VAE = ("own", "automatic", "none")  # the model's own autoencoder
 
 # What can vary, and what A1111 calls it. Every other field of GenerateOptions can, under its name.
 LABELS = {
@@ -57,7 +57,9 @@ ALIASES = {
     "cfgscale": "cfg",
     "scheduler": "schedule",
 }
-WHOLE = {n for n, f in GenerateOptions.model_fields.items() if f.annotation in (int, int | None)}
+WHOLE_NUMBERS = {
+    n for n, f in GenerateOptions.model_fields.items() if f.annotation in (int, int | None)
+}
 TABLES = {"sampler": SAMPLERS, "schedule": SCHEDULES}  # keys of options, and their labels
 
 _NUMBER = r"([+-]?\d{1,12}(?:\.\d{0,12})?)"
@@ -102,10 +104,10 @@ class Axis:
         return found
 
 
-def read(letter: str, text: str) -> Axis:
+def parse_axis(letter: str, text: str) -> Axis:
     """The axis that a text describes; InputError in one sentence, which names axis and value."""
     name, colon, written = re.fullmatch("([^:：]*)([:：]?)(.*)", text, re.DOTALL).groups()
-    key, written = _KEYS.get(_squeezed(name)), written.strip()
+    key, written = _KEYS.get(_normalize(name)), written.strip()
     if key is None:
         there = closest(name[:100], NAMES)
         raise InputError(
@@ -116,13 +118,13 @@ def read(letter: str, text: str) -> Axis:
             f'The axis {letter} has no values; write "{key}: " and values with commas.'
         )
     try:
-        values = tuple(_value(key, value) for value in _values(key, written))
+        values = tuple(_parse_value(key, value) for value in _split_values(key, written))
     except InputError as error:
-        raise on(f"On the axis {letter}", error) from None
+        raise prefix_error(f"On the axis {letter}", error) from None
     return Axis(letter, key, values, written)
 
 
-def on(where: str, error: Exception) -> InputError:
+def prefix_error(where: str, error: Exception) -> InputError:
     """The same sentence, after where it is meant."""
     said = str(error)
     if said[1:2].islower():
@@ -130,11 +132,11 @@ def on(where: str, error: Exception) -> InputError:
     return InputError(f"{where}, {said}")
 
 
-def applied(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
+def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
     """`fields` of GenerateOptions, "model" and "vae" with one value of an axis; InputError where a
     prompt does not have what is searched for."""
     if axis.name == "size":
-        width, height = _size(value)
+        width, height = _parse_size(value)
         return fields | {"width": width, "height": height}
     if axis.name != "prompt":
         return fields | {axis.name: value}
@@ -148,19 +150,19 @@ def applied(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
     return fields | {name: text.replace(searched, value) for name, text in texts.items()}
 
 
-def touched(axis: Axis) -> tuple[str, ...]:
+def fields_set_by(axis: Axis) -> tuple[str, ...]:
     """The options that an axis sets; what two axes set, neither would show."""
     return {"size": ("width", "height"), "prompt": ()}.get(axis.name, (axis.name,))
 
 
-def _squeezed(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-_KEYS = ALIASES | {_squeezed(name): key for key, label in NAMES.items() for name in (key, label)}
+_KEYS = ALIASES | {_normalize(name): key for key, label in NAMES.items() for name in (key, label)}
 
 
-def _values(key: str, written: str) -> list[str]:
+def _split_values(key: str, written: str) -> list[str]:
     """The values of a text, ranges counted out, at most MAX_CELLS of them."""
     try:
         rows = list(csv.reader(io.StringIO(written, ""), skipinitialspace=True, strict=True))
@@ -171,13 +173,13 @@ def _values(key: str, written: str) -> list[str]:
         ) from None
     texts = [text.strip() for row in rows for text in row]
     if key in LIMITS:
-        texts = [value for text in texts for value in _counted(text, key in WHOLE)]
+        texts = [value for text in texts for value in _expand_range(text, key in WHOLE_NUMBERS)]
     if len(texts) > MAX_CELLS:
         raise InputError(f"{key} has {len(texts)} values; a grid has at most {MAX_CELLS} pictures.")
     return texts
 
 
-def _counted(text: str, whole: bool) -> list[str]:
+def _expand_range(text: str, whole: bool) -> list[str]:
     """What a range stands for; any other text itself."""
     found = _RANGE.fullmatch(text)
     if not found or (whole and "." in text):
@@ -201,23 +203,23 @@ def _counted(text: str, whole: bool) -> list[str]:
     return [str(int(n)) if whole else str(float(n)) for n in numbers]
 
 
-def _value(key: str, text: str) -> Any:
+def _parse_value(key: str, text: str) -> Any:
     """What GenerateOptions makes of it; InputError for what it does not take."""
     if key == "prompt":
         return text
     if key == "size":
-        width, height = _size(text)
+        width, height = _parse_size(text)
         return f"{width}x{height}"
     if key in ("seed", "variation_seed") and text == "-1":
         return secrets.randbelow(MAX_SEED + 1)
     if not text and key != "negative":
         raise InputError(f"{key} has an empty value.")
     if key in ("model", "vae"):
-        return OWN[0] if key == "vae" and text.casefold() in OWN else text
+        return OWN_VAE[0] if key == "vae" and text.casefold() in OWN_VAE else text
     return getattr(GenerateOptions(**{key: text}), key)
 
 
-def _size(text: str) -> tuple[int, int]:
+def _parse_size(text: str) -> tuple[int, int]:
     width, cross, height = re.sub(r"\s", "", text.lower()).replace("×", "x").partition("x")
     if not cross:
         raise InputError(f"size must be WIDTHxHEIGHT such as 512x512, not {short_repr(text)}.")

@@ -3,50 +3,59 @@ anew from the middle of the way at the larger size. After A1111's of that name."
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from .common import WAYS
-from .option_types import TaskOptions, one_of, real, whole
+from .common import ENLARGERS
+from .option_types import TaskOptions, integer, number, one_of
+
+if TYPE_CHECKING:
+    from ..events import Events
+    from ..model import Models
 
 
 class Options(TaskOptions):
     """Text to image, and how the picture is enlarged."""
 
-    scale: Annotated[float, real(1, 4)] = Field(2.0, description="How many times larger, 1 to 4")
-    upscaler: Annotated[str, one_of(WAYS)] = Field(
-        "glass", description=f"What enlarges the first picture: {', '.join(WAYS)}"
+    scale: Annotated[float, number(1, 4)] = Field(2.0, description="How many times larger, 1 to 4")
+    upscaler: Annotated[str, one_of(ENLARGERS)] = Field(
+        "glass", description=f"What enlarges the first picture: {', '.join(ENLARGERS)}"
     )
-    strength: Annotated[float, real(0, 1)] = Field(
+    strength: Annotated[float, number(0, 1)] = Field(
         0.25, description="How much is drawn anew at the larger size, 0 to 1"
     )
-    refine_steps: Annotated[int, whole(0, 200)] = Field(
+    refine_steps: Annotated[int, integer(0, 200)] = Field(
         0, description="Steps of the second pass; 0: as many as of the first"
     )
 
 
-def stream(models, options: Options, *, words: bool = False):
-    """Each picture small, then large, from the same seed."""
-    from .common import each
+def cost(options: Options) -> float:
+    """Return 1 and the area of the enlarged picture in pictures of the options' size."""
+    return 1 + options.scale**2
+
+
+def stream(models: Models, options: Options, *, words: bool = False) -> Events:
+    """Draw each picture small, then again at the larger size, from the same seed."""
+    from .common import for_each_image
 
     chosen = options.schedule
     resolved = models.resolve(options)
-    return each(resolved, lambda single: _one(models, single, chosen, words))
+    return for_each_image(resolved, lambda one: _draw_twice(models, one, chosen, words))
 
 
-def _one(models, options: Options, chosen: str | None, words: bool):
+def _draw_twice(models, options: Options, chosen: str | None, words: bool):
     from .. import engine, samplers
     from ..samplers import SCHEDULES
-    from .common import gentle, larger, numbered, refined
+    from .common import detail_schedule, renumber, scaled_size, second_pass
 
-    size = larger(models, (options.width, options.height), options.scale)
+    size = scaled_size(models, (options.width, options.height), options.scale)
     fine = options.model_copy(
         update={
             "steps": options.refine_steps or options.steps,
             "width": size[0],
             "height": size[1],
-            "schedule": chosen or gentle(options.sampler),
+            "schedule": chosen or detail_schedule(options.sampler),
         }
     )
     fields = {
@@ -59,7 +68,7 @@ def _one(models, options: Options, chosen: str | None, words: bool):
         "Hires schedule type": SCHEDULES[fine.schedule].label,
     }
     total = options.steps + fine.steps - samplers.start_step_for(fine.strength, fine.steps)
-    first = yield from numbered(engine.stream(models, options, words=words), 0, total)
-    start = refined(models, fine, first, fields)
+    first = yield from renumber(engine.stream(models, options, words=words), 0, total)
+    start = second_pass(models, fine, first, fields)
     second = engine.stream(models, fine, words=words, initial_states=lambda _: start)
-    return (yield from numbered(second, options.steps, total, first.seconds))
+    return (yield from renumber(second, options.steps, total, first.seconds))

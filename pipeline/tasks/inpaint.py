@@ -7,12 +7,16 @@ hole, too. What lies outside the mask comes back bit for bit.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import InputError
-from .option_types import STRENGTH, Given, TaskOptions, one_of, real, whole
+from .option_types import STRENGTH_HELP, RequiredPicture, TaskOptions, integer, number, one_of
+
+if TYPE_CHECKING:
+    from ..events import Events
+    from ..model import Models
 
 AREAS = ("whole", "masked")
 FILLS = ("original", "fill", "noise")  # see masks.fill
@@ -33,27 +37,29 @@ def _mask(value: Any, info) -> Any:
 class Options(TaskOptions):
     """A picture, and what of it is to be repainted: a mask, margins around it, or both."""
 
-    picture: Given = Field(description="The picture to repaint")
+    picture: RequiredPicture = Field(description="The picture to repaint")
     mask: Annotated[Any, BeforeValidator(_mask)] = Field(
         None, description="A picture of the same size, white where it is to be repainted"
     )
-    strength: Annotated[float, real(0, 1)] = Field(1.0, description=STRENGTH)
+    strength: Annotated[float, number(0, 1)] = Field(1.0, description=STRENGTH_HELP)
     area: Annotated[str, one_of(AREAS)] = Field(
         "whole", description="Draw at the size of the whole picture, or of the masked part alone"
     )
-    padding: Annotated[int, whole(0, 512)] = Field(
+    padding: Annotated[int, integer(0, 512)] = Field(
         32, description="Pixels around the masked part that are seen with it, for area masked"
     )
-    mask_blur: Annotated[int, whole(0, 256)] = Field(
+    mask_blur: Annotated[int, integer(0, 256)] = Field(
         4, description="Pixels inside the mask's edge over which old and new melt"
     )
     fill: Annotated[str, one_of(FILLS)] = Field(
         "original", description="What stands under the mask at first: original, fill or noise"
     )
-    left: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on to the left")
-    top: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on above")
-    right: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on to the right")
-    bottom: Annotated[int, whole(0, 1024)] = Field(0, description="Pixels to paint on below")
+    left: Annotated[int, integer(0, 1024)] = Field(0, description="Pixels to paint on to the left")
+    top: Annotated[int, integer(0, 1024)] = Field(0, description="Pixels to paint on above")
+    right: Annotated[int, integer(0, 1024)] = Field(
+        0, description="Pixels to paint on to the right"
+    )
+    bottom: Annotated[int, integer(0, 1024)] = Field(0, description="Pixels to paint on below")
 
     @model_validator(mode="after")
     def _something(self) -> Options:
@@ -69,17 +75,17 @@ class Options(TaskOptions):
         return tuple(getattr(self, side) for side in SIDES)
 
 
-def stream(models, options: Options, *, words: bool = False):
-    """The picture in its own size, with its margins, and only what the mask covers is new."""
+def stream(models: Models, options: Options, *, words: bool = False) -> Events:
+    """Draw the picture in its own size, with its margins; only what the mask covers is new."""
     from PIL.Image import Resampling
 
     from .. import engine
     from ..images import masks
-    from ..images.open import fitted
+    from ..images.open import fit_image
     from ..latents import vae
     from ..latents.autoencode import encode_picture
     from ..latents.initial_state import inpaint_conditioning
-    from .common import begin, sized
+    from .common import resolve_size, start_from_image
 
     seed = models.resolve(options).seed
     options = options.model_copy(update={"seed": seed})
@@ -91,10 +97,10 @@ def stream(models, options: Options, *, words: bool = False):
         options = models.resolve(options)
         box = masks.padded_box(mask, options.padding, options.width / options.height)
     part, hole = picture.crop(box), mask.crop(box)
-    options = sized(models, options, part.size)
+    options = resolve_size(models, options, part.size)
     size = options.width, options.height
-    seen = fitted(part, *size, "stretch")
-    under = fitted(masks.fill(part, hole, options.fill, seed), *size, "stretch")
+    seen = fit_image(part, *size, "stretch")
+    under = fit_image(masks.fill(part, hole, options.fill, seed), *size, "stretch")
     kept = encode_picture(models, seen)
     paint = masks.latent_mask(hole, *size, vae.factor(models.vae))
 
@@ -105,7 +111,7 @@ def stream(models, options: Options, *, words: bool = False):
     alpha = masks.feather(hole, options.mask_blur)
 
     def finish(drawn):
-        new = masks.composite(part, fitted(drawn, *part.size, "stretch"), alpha)
+        new = masks.composite(part, fit_image(drawn, *part.size, "stretch"), alpha)
         whole = picture.copy()
         whole.paste(new, box[:2])
         return whole
@@ -118,7 +124,7 @@ def stream(models, options: Options, *, words: bool = False):
         "Masked area padding": options.padding if options.area == "masked" else None,
         "Outpaint": ", ".join(map(str, options.margins)) if any(options.margins) else None,
     }
-    start = begin(
+    start = start_from_image(
         models,
         options,
         under,

@@ -1,6 +1,6 @@
 """What the fields of tasks are made of: a picture, a share, a number of pixels, a choice.
 
-    strength: Annotated[float, real(0, 1)] = Field(0.75, description="...")
+    strength: Annotated[float, number(0, 1)] = Field(0.75, description="...")
 
 Each turns what a person gave into the value, or says in one sentence what would be right.
 """
@@ -27,12 +27,12 @@ class TaskOptions(GenerateOptions):
         return {k: v for k, v in fields.items() if v is not None}
 
 
-def real(low: float, high: float) -> BeforeValidator:
+def number(low: float, high: float) -> BeforeValidator:
     """A number from `low` to `high`."""
     return BeforeValidator(lambda value, info: real_number(info.field_name, value, low, high))
 
 
-def whole(low: int, high: int) -> BeforeValidator:
+def integer(low: int, high: int) -> BeforeValidator:
     """A whole number from `low` to `high`."""
     return BeforeValidator(lambda value, info: whole_number(info.field_name, value, low, high))
 
@@ -52,7 +52,7 @@ def one_of(names: Iterable[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def switch() -> BeforeValidator:
+def boolean() -> BeforeValidator:
     """Yes or no, also as text."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -77,5 +77,7 @@ def _picture(value: Any, info) -> Any:
 
 
 # A picture that must be given; in Options a pictures.Picture.
-Given = Annotated[Any, BeforeValidator(_picture), Field(default=None, validate_default=True)]
-STRENGTH = "How much is drawn anew, 0 to 1: 0 keeps the picture, 1 all but forgets it"
+RequiredPicture = Annotated[
+    Any, BeforeValidator(_picture), Field(default=None, validate_default=True)
+]
+STRENGTH_HELP = "How much is drawn anew, 0 to 1: 0 keeps the picture, 1 all but forgets it"

@@ -6,52 +6,61 @@ and the memory is that of one tile.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from .common import PIXELS
-from .option_types import Given, TaskOptions, one_of, real, switch, whole
+from .option_types import RequiredPicture, TaskOptions, boolean, integer, number, one_of
+
+if TYPE_CHECKING:
+    from ..events import Events
+    from ..model import Models
 
 
 class Options(TaskOptions):
     """A picture, how much larger it becomes and how much of it is drawn anew."""
 
-    picture: Given = Field(description="The picture to enlarge")
-    scale: Annotated[float, real(1, 8)] = Field(2.0, description="How many times larger, 1 to 8")
+    picture: RequiredPicture = Field(description="The picture to enlarge")
+    scale: Annotated[float, number(1, 8)] = Field(2.0, description="How many times larger, 1 to 8")
     upscaler: Annotated[str, one_of(PIXELS)] = Field(
         "glass", description=f"What enlarges the pixels: {', '.join(PIXELS)}"
     )
-    redraw: Annotated[bool, switch()] = Field(
+    redraw: Annotated[bool, boolean()] = Field(
         True, description="Whether the model draws the details, tile by tile"
     )
-    strength: Annotated[float, real(0, 1)] = Field(
+    strength: Annotated[float, number(0, 1)] = Field(
         0.1, description="How much is drawn anew, 0 to 1"
     )
-    tile: Annotated[int, whole(0, 2048)] = Field(
+    tile: Annotated[int, integer(0, 2048)] = Field(
         0, description="Pixels of a tile's side; 0: twice the size that the model knows, up to 768"
     )
-    overlap: Annotated[int, whole(0, 1024)] = Field(
+    overlap: Annotated[int, integer(0, 1024)] = Field(
         0, description="Pixels that tiles share; 0: half a tile"
     )
 
 
-def stream(models, options: Options, *, words: bool = False):
-    """The picture, `scale` times as large."""
+def cost(options: Options) -> float:
+    """Return 1 and the area of the enlarged picture in pictures of the options' size."""
+    return 1 + options.scale**2
+
+
+def stream(models: Models, options: Options, *, words: bool = False) -> Events:
+    """Draw the picture `scale` times as large."""
     from .. import engine
-    from ..images.open import fitted
+    from ..images.open import fit_image
     from ..images.upscaler import UPSCALERS
-    from .common import begin, gentle, larger, tiling
+    from .common import detail_schedule, resolve_tiling, scaled_size, start_from_image
 
     image = options.picture.image
     size = tuple(round(side * options.scale) for side in image.size)
-    width, height = larger(models, image.size, options.scale)
+    width, height = scaled_size(models, image.size, options.scale)
     sampler = options.sampler or models.defaults["sampler"]
     update = {
         "width": width,
         "height": height,
         "sampler": sampler,
-        "schedule": options.schedule or gentle(sampler),
+        "schedule": options.schedule or detail_schedule(sampler),
     }
     options = models.resolve(options.model_copy(update=update))
     big = UPSCALERS[options.upscaler].enlarge(image, *size, device=models.device)
@@ -62,14 +71,14 @@ def stream(models, options: Options, *, words: bool = False):
     }
     if not options.redraw:
         return engine.finish_without_drawing(models, options, big, fields)
-    tile = tiling(models, options)
-    start = begin(
+    tile = resolve_tiling(models, options)
+    start = start_from_image(
         models,
         options,
-        fitted(big, width, height, "stretch"),
+        fit_image(big, width, height, "stretch"),
         fields,
         tile=tile,
-        postprocess=lambda drawn: fitted(drawn, *size, "stretch"),
+        postprocess=lambda drawn: fit_image(drawn, *size, "stretch"),
     )
     notes = options.picture.notes
     return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)

@@ -21,7 +21,7 @@ USED = [  # (former module, its name, the module and the name now)
     ("pipeline.checkpoints", "NoRoom", "pipeline.oom", "DeviceOutOfMemory"),
     ("pipeline.library", "scan", "pipeline.model_files.library", "scan"),
     ("pipeline.library", "named", "pipeline.model_files.library", "find_entries"),
-    ("pipeline.settings", "understand", "pipeline.metadata.import_settings", "understand"),
+    ("pipeline.settings", "understand", "pipeline.metadata.import_settings", "parse_settings"),
     ("pipeline.infotext", "read", "pipeline.metadata.infotext", "read"),
     ("pipeline.shelf", "Shelf", "pipeline.model_cache", "ModelCache"),
     ("pipeline.recognise", "look", "pipeline.model_files.identify", "inspect_file"),

@@ -44,7 +44,7 @@ def train(model_cache: ModelCache, given: dict[str, Any]) -> Iterator[Progress |
         try:
             yield from events
         finally:
-            events.close()  # type: ignore[attr-defined]  # a generator
+            events.close()
 
 
 def read_fields(given: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ...ui.images import THUMBNAIL_SIDE as SMALL
 from ...ui.images import data_url
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
+from .chapter_html import done_line, frames_json, locate, png_url, render_figure, to_grey
 
 PROMPT = "a red apple on a blue background"
 PLACES = 21  # of the slider
@@ -50,10 +51,10 @@ def build(page: Page) -> None:
         shown = parts.html(elem_id="zero-latents-view")
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_noise_title", "zero_noise_spoiled", "zero_noise_drag")
-        noise = parts.book("zero-noise")
+        noise = parts.frame_slider("zero-noise")
         parts.prose(i18n, "zero_noise_back")
     code = vae.encode, vae.decode, alphas_cumprod, add_noise, emoji_vae.build
-    parts.places(i18n, *parts.locations(*code))
+    parts.code_excerpts(i18n, *locate(*code))
     form = page.form
     model = [form[name] for name in ("model", "vae", "width", "height")]
 
@@ -65,12 +66,12 @@ def build(page: Page) -> None:
         began = time.monotonic()
         for html, book in encoded(language, *values):
             yield {shown: html} if book is None else {noise: book}
-        yield {status: parts.done(language, time.monotonic() - began)}
+        yield {status: done_line(language, time.monotonic() - began)}
 
     def show_drawn(language: str, name, vae, width, height, words):
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             fields = dict(model=name, vae=vae, width=width, height=height, prompt=words)
-            made = yield from parts.drawn(page, fields, folder, language, status)
+            made = yield from parts.draw(page, fields, folder, language, status)
             yield from show_own(language, name, vae, width, height, made.files[0])
 
     parts.on_device(draw.click, show_drawn, [*model, prompt], [shown, noise], status)
@@ -79,7 +80,7 @@ def build(page: Page) -> None:
 
 def _looks(models, path: str, size: tuple, language: str):
     """What the chapter shows of the picture at `path`: (HTML, None), then (None, book)."""
-    from pipeline.images.open import fitted, open_picture, to_tensor
+    from pipeline.images.open import fit_image, open_picture, to_tensor
     from pipeline.latents.autoencode import decode_picture, encode_picture
     from pipeline.latents.vae import factor
     from pipeline.options import GenerateOptions
@@ -87,7 +88,7 @@ def _looks(models, path: str, size: tuple, language: str):
     asked = models.resolve(GenerateOptions(prompt="", width=size[0], height=size[1]))
     grain = factor(models.vae)
     width, height = (side // grain * grain for side in (asked.width, asked.height))
-    image = fitted(open_picture(path).image, width, height)
+    image = fit_image(open_picture(path).image, width, height)
     latents = encode_picture(models, image)
     back = decode_picture(models, latents)
     error = float((to_tensor(image) - to_tensor(back)).abs().mean()) * 255
@@ -100,8 +101,8 @@ def _encoded(image, latents, back, factor: int, error: float, language: str) -> 
     channels, height, width = latents.shape[1:]
     names = [say("zero_channel", language, number=i + 1) for i in range(channels)]
     small = "".join(
-        parts.figure(
-            parts.png(parts.grey(plane)),
+        render_figure(
+            png_url(to_grey(plane)),
             name,
             f"{plane.min():.1f} … {plane.max():.1f}",
         )
@@ -124,9 +125,9 @@ def _encoded(image, latents, back, factor: int, error: float, language: str) -> 
     after = say("zero_after", language, error=error)
     middle = say("zero_middle", language, c=channels, w=width, h=height, count=numbers)
     return (
-        f'<div class="gb-chain">{parts.figure(data_url(image, SMALL), before, before)}'
+        f'<div class="gb-chain">{render_figure(data_url(image, SMALL), before, before)}'
         f'<i aria-hidden="true">→</i><div><div class="gb-planes">{small}</div><p>{middle}</p></div>'
-        f'<i aria-hidden="true">→</i>{parts.figure(data_url(back, SMALL), after, after)}</div>'
+        f'<i aria-hidden="true">→</i>{render_figure(data_url(back, SMALL), after, after)}</div>'
         f'<p class="gb-note gb-told" id="zero-counted">{told}</p>'
     )
 
@@ -172,9 +173,9 @@ def _noisy(models, latents, language: str) -> str:
     number = '<b data-is="{0}"></b>'.format
     html = (
         '<div class="gb-mix">'
-        f"{number('a')}<i>×</i>{parts.figure(whole, marked[0], f'{x_0} {marked[0]}')}<i>+</i>"
-        f"{number('b')}<i>×</i>{parts.figure(pure, marked[1], f'ε {marked[1]}')}<i>=</i>"
-        f"{parts.figure(now['x'], marked[2], f'{x_t} {marked[2]}', 'x')}</div>"
+        f"{number('a')}<i>×</i>{render_figure(whole, marked[0], f'{x_0} {marked[0]}')}<i>+</i>"
+        f"{number('b')}<i>×</i>{render_figure(pure, marked[1], f'ε {marked[1]}')}<i>=</i>"
+        f"{render_figure(now['x'], marked[2], f'{x_t} {marked[2]}', 'x')}</div>"
         f'<p class="gb-formula">{x_t} = √<span class="gb-bar-over">α</span><sub>t</sub> · {x_0}'
         ' + √(1 − <span class="gb-bar-over">α</span><sub>t</sub>) · ε</p>'
         f'<p class="gb-formula gb-filled">x<sub>{number("t")}</sub> = {number("a")} · {x_0} + '
@@ -183,7 +184,7 @@ def _noisy(models, latents, language: str) -> str:
     )
     if quick:
         html += f'<p class="gb-note gb-not">{say("zero_quick", language)}</p>'
-    return parts.pages(html, say("zero_drag", language), frames, at)
+    return frames_json(html, say("zero_drag", language), frames, at)
 
 
 def _curves(frames: list[dict], language: str) -> str:

@@ -1,7 +1,7 @@
-"""The ways of a sampler from noise to data, where a picture is one number, drawn as SVG.
+"""Paths of a sampler from noise to one-dimensional data, as SVG.
 
-The data are three heaps of numbers, so the perfect model is known (gaussian_mixture.py); the
-sampler is the coroutine that draws pictures, asked COUNT numbers at once.
+The data are a mixture of three Gaussians, so the exact model is known (gaussian_mixture.py); the
+samplers are those that draw pictures, run on COUNT numbers at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +19,19 @@ from PIL import Image
 
 from pipeline.samplers import SAMPLERS, check_pair, make_sampler
 from pipeline.samplers.gaussian_mixture import (
-    NOISE,
-    Guided,
-    Mixture,
+    SCHEDULER_CONFIG,
+    GaussianMixture,
+    GuidedMixture,
     distance,
-    drawn,
     even_noise,
-    luck,
-    seen,
+    expected_distance,
+    run_sampler,
+    to_points,
 )
 
 from ...texts import say
 
-DATA = Mixture(
+DATA = GaussianMixture(
     np.array([0.45, 0.30, 0.25]),
     np.array([[-1.05], [0.43], [1.37]]),
     np.array([0.25, 0.2, 0.18]),
@@ -53,7 +54,7 @@ MOST_CALLS, FARTHEST, NEAREST = 150, 2.0, 0.001  # of the plot of curves
 
 @dataclass(frozen=True)
 class Run:
-    """What a sampler did.
+    """The result of a sampler.
 
     sigmas: the noise level of each step, and a last 0. paths (steps + 1, SHOWN): the numbers there,
     in the UNet's scale. ends (COUNT,). calls: of the model.
@@ -68,70 +69,74 @@ class Run:
 
     @cached_property
     def distance(self) -> float:
-        """From the ends to DATA."""
-        return distance(self.ends, GRID, DATA.below(GRID))
+        """The Wasserstein distance from the ends to DATA."""
+        return distance(self.ends, GRID, DATA.cdf(GRID))
 
     def inside(self, name: str) -> float:
-        """The share of the ends that most likely belong to the class."""
-        shares = DATA.shares(self.ends[:, None], 0.0)
-        return float((shares[:, CLASSES[name]].sum(1) > 0.5).mean())
+        """Return the share of the ends that most likely belong to a class."""
+        classes = DATA.responsibilities(self.ends[:, None], 0.0)
+        return float((classes[:, CLASSES[name]].sum(1) > 0.5).mean())
 
 
-def taken(sampler: str, schedule: str) -> str:
-    """The schedule, or automatic where the sampler does not take it."""
+def resolve_schedule(sampler: str, schedule: str) -> str:
+    """Return the schedule, or "automatic" where the sampler does not support it."""
     return "automatic" if check_pair(sampler, schedule) else schedule
 
 
 @lru_cache(512)
-def run(
+def run_paths(
     sampler: str, schedule: str, steps: int, seed: int = 0, name: str = "", scale: float = 0.0
 ) -> Run:
-    """All numbers from noise to data; with the name of a class under guidance to it. The first
-    noise is always the same; `seed` is that of the noise drawn on the way."""
-    model = guided(name, scale) if name else DATA
-    plan, generator = taken(sampler, schedule), torch.Generator().manual_seed(seed)
+    """Run a sampler on COUNT numbers; the first noise is always the same.
+
+    seed: of the noise that the sampler adds. name, scale: of a class and of the guidance to it.
+    """
+    model = guided_model(name, scale) if name else DATA
+    plan, generator = resolve_schedule(sampler, schedule), torch.Generator().manual_seed(seed)
     noise = even_noise(COUNT)
-    ends, queries = drawn(
-        make_sampler(sampler, plan, NOISE, noise, steps, generator, seed), model.answer
+    ends, queries = run_sampler(
+        make_sampler(sampler, plan, SCHEDULER_CONFIG, noise, steps, generator, seed), model.answer
     )
     firsts = {query.step: query for query in reversed(queries)}
     on_way = [firsts[step] for step in sorted(firsts)]
     every = slice(COUNT // SHOWN // 2, None, COUNT // SHOWN)
-    paths = np.stack([*(seen(query.x)[every, 0] for query in on_way), ends[every, 0]])
+    paths = np.stack([*(to_points(query.x)[every, 0] for query in on_way), ends[every, 0]])
     sigmas = (*(query.sigma for query in on_way), 0.0)
     return Run(sampler, plan, sigmas, paths, ends[:, 0], len(queries))
 
 
-def guided(name: str, scale: float) -> Guided:
-    return Guided(DATA, DATA.part(CLASSES[name]), scale)
+def guided_model(name: str, scale: float) -> GuidedMixture:
+    """Return the exact model of DATA with guidance to a class."""
+    return GuidedMixture(DATA, DATA.subset(CLASSES[name]), scale)
 
 
-def fortune() -> float:
-    """The distance of as many numbers drawn from DATA, by luck alone."""
-    return luck(COUNT, GRID, DATA.below(GRID))
+def sampling_error() -> float:
+    """Return the expected distance of COUNT numbers that are drawn from DATA itself."""
+    return expected_distance(COUNT, GRID, DATA.cdf(GRID))
 
 
-def across(sigma: float) -> float:
-    """Where a noise level stands: evenly in its logarithm, none at all at the right end."""
+def to_x(sigma: float) -> float:
+    """Return the horizontal position of a noise level: logarithmic, 0 at the right end."""
     if sigma <= 0:
         return RIGHT
     share = math.log(TOP / min(sigma, TOP)) / math.log(TOP / BOTTOM)
     return LEFT + min(share, 1.0) * (RIGHT - TAIL - LEFT)
 
 
-def up(x: np.ndarray | float):
+def to_y(x: Any) -> Any:
+    """Return the vertical position of a number, or of an array of them, in the plot."""
     return HIGH / 2 * (1 - np.clip(x, -9, 9) / EDGE)
 
 
-def plot(
+def render_paths(
     done: Run, language: str, curves: tuple = (), marked: int | None = None, at: int = 0
 ) -> str:
-    """The paths before the density of what they should be, and where they end beside.
+    """Return the paths over the density of noised data, and the histogram of their ends.
 
     curves: (class of the line, density over GRID), DATA's own if none. marked: a path that stands
     out, with a dot at its step `at`.
     """
-    xs = [across(sigma) for sigma in done.sigmas]
+    xs = [to_x(sigma) for sigma in done.sigmas]
     lines = [
         f'<polyline points="{_points(xs, path)}" stroke="{_ink(i)}"/>'
         for i, path in enumerate(done.paths.T)
@@ -144,11 +149,11 @@ def plot(
     extra = ""
     if marked is not None:
         path = " ".join(
-            f"{x:.0f},{y:.0f}" for x, y in zip(xs, up(done.paths[:, marked]), strict=True)
+            f"{x:.0f},{y:.0f}" for x, y in zip(xs, to_y(done.paths[:, marked]), strict=True)
         )
-        here = f"M{xs[at]:.0f} {up(done.paths[at, marked]):.0f}h0"
+        here = f"M{xs[at]:.0f} {to_y(done.paths[at, marked]):.0f}h0"
         extra = f'<polyline class="gb-marked" points="{path}"/><path class="gb-dot" d="{here}"/>'
-    ticks = "".join(f'<path class="gb-tick" d="M{across(s):.0f} 0V{HIGH}"/>' for s in TICKS)
+    ticks = "".join(f'<path class="gb-tick" d="M{to_x(s):.0f} 0V{HIGH}"/>' for s in TICKS)
     return (
         f'<div class="gb-paths"><svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" '
         f'role="img" aria-label="{label}">'
@@ -165,14 +170,14 @@ def plot(
     )
 
 
-def curve(sampler: str, schedule: str) -> list[tuple[int, float]]:
-    """(calls of the model, distance to the data) for each of COUNTS."""
-    runs = (run(sampler, schedule, steps) for steps in COUNTS)
+def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
+    """Return (model calls, distance to the data) for each number of steps in COUNTS."""
+    runs = (run_paths(sampler, schedule, steps) for steps in COUNTS)
     return [(done.calls, done.distance) for done in runs]
 
 
-def curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
-    """How the distance falls with the calls of the model, both in logarithms, and luck's."""
+def render_curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
+    """Return the distance over model calls, both logarithmic, and the sampling error as a line."""
 
     def x(calls: float) -> float:
         return WIDE * math.log(calls / COUNTS[0]) / math.log(MOST_CALLS / COUNTS[0])
@@ -183,7 +188,9 @@ def curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
 
     lines, keys = [], []
     for sampler, (ink, dashes) in zip(samplers, LINES, strict=True):
-        points = " ".join(f"{x(calls):.0f},{y(far):.0f}" for calls, far in curve(sampler, schedule))
+        points = " ".join(
+            f"{x(calls):.0f},{y(far):.0f}" for calls, far in measure_distances(sampler, schedule)
+        )
         look = f'stroke="{ink}" stroke-dasharray="{dashes}"'
         lines.append(f'<polyline points="{points}" {look}/>')
         keys.append(
@@ -193,10 +200,10 @@ def curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
     across_, up_ = (5, 10, 20, 50, 100), (1, 0.1, 0.01)
     ticks = "".join(f'<path class="gb-tick" d="M{x(n):.0f} 0V{HIGH}"/>' for n in across_)
     ticks += "".join(f'<path class="gb-tick" d="M0 {y(far):.0f}H{WIDE}"/>' for far in up_)
-    lucky = f'<path class="gb-lucky" d="M0 {y(fortune()):.0f}H{WIDE}"/>'
+    lucky = f'<path class="gb-lucky" d="M0 {y(sampling_error()):.0f}H{WIDE}"/>'
     words = "".join(f'<span style="left:{x(n) / WIDE:.1%}">{n}</span>' for n in across_)
     heights = "".join(f'<span style="top:{y(far) / HIGH:.1%}">{far:g}</span>' for far in up_)
-    luck_ = f'<em style="top:{y(fortune()) / HIGH:.1%}">{say("zero_luck", language)}</em>'
+    luck_ = f'<em style="top:{y(sampling_error()) / HIGH:.1%}">{say("zero_luck", language)}</em>'
     return (
         f'<div class="gb-falling"><svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" '
         f'role="img" aria-label="{say("zero_curves_alt", language)}">{ticks}{lucky}'
@@ -209,7 +216,7 @@ def curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
 
 def _labels(language: str) -> str:
     ticks = (
-        "".join(f'<span style="left:{across(s) / WIDE:.2%}">{s:g}</span>' for s in TICKS)
+        "".join(f'<span style="left:{to_x(s) / WIDE:.2%}">{s:g}</span>' for s in TICKS)
         + f'<span style="left:{RIGHT / WIDE:.2%}">0</span>'
     )
     return (
@@ -220,7 +227,7 @@ def _labels(language: str) -> str:
 
 
 def _points(xs: list[float], path: np.ndarray) -> str:
-    return " ".join(f"{x:.0f},{y:.0f}" for x, y in zip(xs, up(path), strict=True))
+    return " ".join(f"{x:.0f},{y:.0f}" for x, y in zip(xs, to_y(path), strict=True))
 
 
 def _ink(i: int) -> str:
@@ -232,33 +239,33 @@ def _ink(i: int) -> str:
 
 
 def _unit_noise() -> np.ndarray:
-    """The density over GRID of what paths begin with, 1 at its peak."""
+    """Return the density of unit noise over GRID, 1 at its peak."""
     return np.exp(-(GRID**2) / 2)
 
 
 def _line(heights: np.ndarray) -> str:
-    """A density over GRID, 1 at the tallest, as a line that leans to the right."""
+    """Return a density over GRID, 1 at its peak, as an SVG path beside the plot."""
     shown = slice(None, None, 8)
     points = zip(GRID[shown], heights[shown], strict=True)
     room = WIDE - RIGHT - 30
-    ends = (f"{RIGHT + 20 + room * h:.0f} {up(x):.0f}" for x, h in points if abs(x) <= EDGE)
+    ends = (f"{RIGHT + 20 + room * h:.0f} {to_y(x):.0f}" for x, h in points if abs(x) <= EDGE)
     return "M" + "L".join(ends)
 
 
 def _area(heights: np.ndarray, foot: float, room: float) -> str:
     shown = slice(None, None, 8)
     points = zip(GRID[shown], heights[shown], strict=True)
-    edge = "L".join(f"{foot + room * h:.0f} {up(x):.0f}" for x, h in points if abs(x) <= EDGE)
+    edge = "L".join(f"{foot + room * h:.0f} {to_y(x):.0f}" for x, h in points if abs(x) <= EDGE)
     return f"M{foot} {HIGH}L{edge}L{foot} 0Z"
 
 
 def _bars(ends: np.ndarray, tallest: float) -> str:
-    """A histogram that leans to the right, as tall as a density; beyond the frame it is cut off."""
+    """Return a histogram of the ends as an SVG path, in the scale of a density."""
     counts, edges = np.histogram(ends, BINS, (-EDGE, EDGE))
     heights = counts / len(ends) / (edges[1] - edges[0]) / tallest
     foot, room = RIGHT + 20, WIDE - RIGHT - 30
     return "".join(
-        f"M{foot} {up(low):.1f}h{min(room * h, WIDE - foot):.1f}V{up(high) + 1:.1f}H{foot}Z"
+        f"M{foot} {to_y(low):.1f}h{min(room * h, WIDE - foot):.1f}V{to_y(high) + 1:.1f}H{foot}Z"
         for low, high, h in zip(edges[:-1], edges[1:], heights, strict=True)
         if h > 0
     )
@@ -266,8 +273,7 @@ def _bars(ends: np.ndarray, tallest: float) -> str:
 
 @lru_cache
 def backdrop(columns: int = 120, rows: int = 125) -> str:
-    """How dense data under noise are, from the highest level to none, as a PNG that is clear where
-    there is nothing; for every plot."""
+    """Return the density of noised data over noise level as a transparent PNG data URL."""
     tail = round(columns * TAIL / (RIGHT - LEFT))
     sigmas = [*np.geomspace(TOP, BOTTOM, columns - tail), *[BOTTOM] * tail]
     y = np.linspace(EDGE, -EDGE, rows)

@@ -1,8 +1,9 @@
-"""Chapter iv: samplers and guidance, where a picture is one number and the model is perfect."""
+"""Chapter iv: samplers and guidance on one-dimensional data, where the exact model is known."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -17,26 +18,33 @@ from pipeline.samplers import (
     sigma,
     unsupported,
 )
-from pipeline.samplers.gaussian_mixture import Guided, Mixture, distance
+from pipeline.samplers.gaussian_mixture import GaussianMixture, GuidedMixture, distance
 
 from ...page import Page
 from ...texts import request_language, say
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_paragraph
 from . import chapter_parts, sampler_paths
+from .chapter_html import locate
 
 QUIET = UNQUEUED | {"trigger_mode": "always_last"}
-FOUR = ("ddpm", "ddim", "euler_a", "dpmpp_2m")
+SAMPLERS_AT_FIRST = ("ddpm", "ddim", "euler_a", "dpmpp_2m")
 STEPS = (2, 50)
 SCALES = (0.0, 15.0)
-BEGIN = {"class": "right", "scale": 3.0, "sampler": "dpmpp_2m", "steps": 25, "look": 12}
-FOLLOWED = sampler_paths.SHOWN // 2  # the path whose numbers are shown
+INITIAL: dict[str, Any] = {
+    "class": "right",
+    "scale": 3.0,
+    "sampler": "dpmpp_2m",
+    "steps": 25,
+    "look": 12,
+}
+FOLLOWED = sampler_paths.SHOWN // 2  # the index of the path whose numbers are shown
 CODE = (
     make_sampler,
     diffusers_adapter._run,
     sigma.ancestral,
-    Mixture,
-    Guided,
+    GaussianMixture,
+    GuidedMixture,
     distance,
     Denoiser.__call__,
 )
@@ -47,10 +55,11 @@ def build(page: Page) -> None:
     i18n = page.i18n
     _samplers(i18n)
     _guidance(i18n)
-    chapter_parts.places(i18n, *chapter_parts.locations(*CODE))
+    chapter_parts.code_excerpts(i18n, *locate(*CODE))
 
 
-def _samplers(i18n) -> None:
+def _samplers(i18n: gr.I18n) -> None:
+    """Build four samplers side by side, and their distances over model calls."""
     able = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
     plans = [(row.label, key) for key, row in SCHEDULES.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
@@ -71,7 +80,7 @@ def _samplers(i18n) -> None:
             again = gr.Button(i18n("zero_again"), elem_id="zero-again", scale=0, min_width=170)
     boxes, views = [], []
     with gr.Row(elem_classes="gb-four"):
-        for i, key in enumerate(FOUR):
+        for i, key in enumerate(SAMPLERS_AT_FIRST):
             with gr.Column(elem_classes="gb-card", min_width=0):
                 boxes.append(
                     gr.Dropdown(
@@ -91,18 +100,18 @@ def _samplers(i18n) -> None:
 
     def show(request: gr.Request, steps, schedule, seed, *samplers):
         language = request_language(request)
-        count = within(steps, STEPS)
-        drawn = [panel(sampler, schedule, count, seed, language) for sampler in samplers]
+        count = clamp(steps, STEPS)
+        drawn = [render_sampler(sampler, schedule, count, seed, language) for sampler in samplers]
         lucky = say(
             "zero_fortune",
             language,
             count=sampler_paths.COUNT,
-            distance=f"{sampler_paths.fortune():.3f}",
+            distance=f"{sampler_paths.sampling_error():.3f}",
         )
         return *drawn, f'<p class="gb-note gb-not">{lucky}</p>'
 
     def fall(request: gr.Request, schedule, *samplers):
-        return sampler_paths.curves(samplers, schedule, request_language(request))
+        return sampler_paths.render_curves(samplers, schedule, request_language(request))
 
     gr.on(None, fall, [schedule, *boxes], falling, **QUIET)
     inputs, outputs = [steps, schedule, seed, *boxes], [*views, fortune]
@@ -112,21 +121,22 @@ def _samplers(i18n) -> None:
     )
 
 
-def _guidance(i18n) -> None:
+def _guidance(i18n: gr.I18n) -> None:
+    """Build the guided paths, and the guidance formula with the numbers of one step."""
     able = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_guidance_title", "zero_guidance_lead", "zero_guidance_try")
         with gr.Row(elem_classes="gb-tries"):
             name = gr.Radio(
                 [(i18n(f"zero_class_{key}"), key) for key in sampler_paths.CLASSES],
-                value=BEGIN["class"],
+                value=INITIAL["class"],
                 label=i18n("zero_class"),
                 elem_id="zero-class",
                 min_width=220,
             )
             scale = gr.Slider(
                 *SCALES,
-                value=BEGIN["scale"],
+                value=INITIAL["scale"],
                 step=0.5,
                 label=i18n("cfg"),
                 elem_id="zero-scale",
@@ -134,20 +144,20 @@ def _guidance(i18n) -> None:
             )
             sampler = gr.Dropdown(
                 able,
-                value=BEGIN["sampler"],
+                value=INITIAL["sampler"],
                 label=i18n("sampler"),
                 elem_id="zero-guided-sampler",
                 min_width=150,
             )
             steps = gr.Slider(
                 *STEPS,
-                value=BEGIN["steps"],
+                value=INITIAL["steps"],
                 step=1,
                 label=i18n("steps"),
                 elem_id="zero-guided-steps",
                 min_width=150,
             )
-    name.preprocess = str  # `show` judges it: Gradio's refusal would be a traceback in the log
+    name.preprocess = str  # type: ignore[method-assign, assignment]  # `show` judges it: Gradio's refusal would be a traceback in the log
     with gr.Row(elem_classes="gb-guided"):
         with gr.Column(elem_classes="gb-card", min_width=0):
             view = chapter_parts.html(elem_id="zero-guided", elem_classes="gb-panel")
@@ -155,7 +165,7 @@ def _guidance(i18n) -> None:
             look = gr.Slider(
                 1,
                 STEPS[1],
-                value=BEGIN["look"],
+                value=INITIAL["look"],
                 step=1,
                 label=i18n("zero_look"),
                 elem_id="zero-look",
@@ -164,16 +174,16 @@ def _guidance(i18n) -> None:
 
     def show(request: gr.Request, name, scale, sampler, steps, look):
         language = request_language(request)
-        chosen = name if name in sampler_paths.CLASSES else BEGIN["class"]
-        scale, count = within(scale, SCALES), within(steps, STEPS)
-        at = min(within(look, (1, STEPS[1])), count) - 1
-        return guidance(chosen, scale, sampler, count, at, language)
+        chosen = name if name in sampler_paths.CLASSES else INITIAL["class"]
+        scale, count = clamp(scale, SCALES), clamp(steps, STEPS)
+        at = min(clamp(look, (1, STEPS[1])), count) - 1
+        return render_guidance(chosen, scale, sampler, count, at, language)
 
     gr.on(None, show, [name, scale, sampler, steps, look], [view, told], **QUIET)
 
 
-def within(value, limits: tuple):
-    """A slider's number as the server takes it."""
+def clamp(value: Any, limits: tuple[Any, Any]) -> Any:
+    """Return a slider's value within limits and of their type; the lower one for no number."""
     low, high = limits
     try:
         number = type(low)(value)
@@ -183,17 +193,17 @@ def within(value, limits: tuple):
 
 
 @lru_cache(256)
-def panel(sampler: str, schedule: str, steps: int, seed: int, language: str) -> str:
-    """One sampler's paths, and how far from the data they end."""
+def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language: str) -> str:
+    """Return a sampler's paths, and how far from the data they end."""
     try:
-        done = sampler_paths.run(sampler, schedule, steps, seed)
+        done = sampler_paths.run_paths(sampler, schedule, steps, seed)
     except InputError as error:
         return error_paragraph(str(error))
     plan = SCHEDULES[done.schedule].label
     if done.schedule != schedule:
         plan = say("zero_not_taken", language, plan=plan, schedule=SCHEDULES[schedule].label)
     return (
-        f"{sampler_paths.plot(done, language)}"
+        f"{sampler_paths.render_paths(done, language)}"
         '<dl class="gb-figures">'
         f"{_figure('zero_distance', f'{done.distance:.4f}', language, 'distance')}"
         f"{_figure('zero_calls', str(done.calls), language, 'calls')}"
@@ -202,23 +212,23 @@ def panel(sampler: str, schedule: str, steps: int, seed: int, language: str) -> 
 
 
 @lru_cache(256)
-def guidance(
+def render_guidance(
     name: str, scale: float, sampler: str, steps: int, at: int, language: str
 ) -> tuple[str, str]:
-    """The guided paths with their figures, and the formula with the numbers of one step."""
+    """Return the guided paths with their figures, and the formula with numbers of step `at`."""
     try:
-        done = sampler_paths.run(sampler, "automatic", steps, 0, name, scale)
+        done = sampler_paths.run_paths(sampler, "automatic", steps, 0, name, scale)
     except InputError as error:
         return error_paragraph(str(error)), ""
     at = min(at, len(done.sigmas) - 2)
-    model, grid = sampler_paths.guided(name, scale), sampler_paths.GRID
-    promised, own = model.promised(grid), model.chosen.density(grid[:, None])
+    model, grid = sampler_paths.guided_model(name, scale), sampler_paths.GRID
+    promised, own = model.target_density(grid), model.cond.density(grid[:, None])
     step = grid[1] - grid[0]
     figures = {
         "inside": f"{done.inside(name):.1%}",
-        "mean": f"{done.ends.mean():.2f} ({_mean(model.chosen):.2f})",
-        "spread": f"{done.ends.std():.2f} ({_spread(model.chosen):.2f})",
-        "to_class": f"{distance(done.ends, grid, model.chosen.below(grid)):.3f}",
+        "mean": f"{done.ends.mean():.2f} ({_mean(model.cond):.2f})",
+        "spread": f"{done.ends.std():.2f} ({_spread(model.cond):.2f})",
+        "to_class": f"{distance(done.ends, grid, model.cond.cdf(grid)):.3f}",
         "to_promise": f"{distance(done.ends, grid, promised.cumsum() * step):.3f}",
     }
     rows = "".join(_figure(f"zero_{key}", text, language, key) for key, text in figures.items())
@@ -227,16 +237,16 @@ def guidance(
         f'<li class="gb-target-{key}"><i></i>{say(f"zero_curve_{key}", language)}</li>'
         for key, _ in curves
     )
-    drawn = sampler_paths.plot(done, language, curves, FOLLOWED, at)
+    drawn = sampler_paths.render_paths(done, language, curves, FOLLOWED, at)
     seen = f'{drawn}<ul class="gb-keys">{legend}</ul><dl class="gb-figures">{rows}</dl>'
-    return seen, formula(done, name, scale, at, language)
+    return seen, render_formula(done, name, scale, at, language)
 
 
-def formula(done: sampler_paths.Run, name: str, scale: float, at: int, language: str) -> str:
-    """score = all + w (class - all) at step `at` of the path that is followed."""
-    model, sigma = sampler_paths.guided(name, scale), done.sigmas[at]
+def render_formula(done: sampler_paths.Run, name: str, scale: float, at: int, language: str) -> str:
+    """Return score = all + w (class - all) with the numbers of step `at` of path FOLLOWED."""
+    model, sigma = sampler_paths.guided_model(name, scale), done.sigmas[at]
     x = np.array([[done.paths[at, FOLLOWED] * np.hypot(1, sigma)]])
-    whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.whole, model.chosen))
+    whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.uncond, model.cond))
     both = whole + scale * (own - whole)
     place = say(
         "zero_at_step", language, step=at + 1, steps=len(done.sigmas) - 1,
@@ -280,10 +290,10 @@ def _bracket(number: float) -> str:
     return f"({_minus(number)})" if number < 0 else _minus(number)
 
 
-def _mean(mixture) -> float:
+def _mean(mixture: GaussianMixture) -> float:
     return float(mixture.weights @ mixture.means[:, 0])
 
 
-def _spread(mixture) -> float:
+def _spread(mixture: GaussianMixture) -> float:
     centred = (mixture.means[:, 0] - _mean(mixture)) ** 2
     return float(np.sqrt(mixture.weights @ (mixture.deviations**2 + centred)))

@@ -1,12 +1,13 @@
-"""Chapter v: every stage of the visitor's own picture in one row, with its shape and its time."""
+"""Chapter v: every stage of the visitor's own picture, with its shape and its time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from html import escape
+from typing import Any, cast
 
 import gradio as gr
 import numpy as np
@@ -25,20 +26,14 @@ from ...ui.status import status_line
 from ...ui.stop import Final, StopButton, Updates
 from ...workspace.run import PREVIEW_EVERY
 from . import chapter_parts
+from .chapter_html import png_url
 
-BEGIN = {"prompt": "a red apple on a blue background", "seed": "1"}
-SHARED = (
-    "sampler",
-    "schedule",
-    "steps",
-    "cfg",
-    "width",
-    "height",
-    *MODEL_FIELDS,
-)  # the page's settings
-STEPS = 5  # that are shown, of as many as there are
-SMALL = 96  # pixels of what is believed on the way
-WIDEST = 128  # numbers of a state that are shown
+INITIAL = {"prompt": "a red apple on a blue background", "seed": "1"}
+# The page's settings that are used.
+SHARED = ("sampler", "schedule", "steps", "cfg", "width", "height", *MODEL_FIELDS)
+STEPS = 5  # at most this many are shown
+PREVIEW_SIDE = 96  # pixels of a predicted picture
+MAX_CHANNELS = 128  # of the context that are shown
 LOW, ZERO, HIGH = (58, 110, 165), (244, 241, 236), (200, 110, 43)  # of numbers, as colours
 
 
@@ -66,7 +61,7 @@ def build(page: Page) -> None:
         chapter_parts.prose(i18n, "zero_whole_head_title", "zero_whole_lead", "zero_whole_try")
         with gr.Row(elem_classes="gb-tries"):
             prompt = gr.Textbox(
-                BEGIN["prompt"],
+                INITIAL["prompt"],
                 label=i18n("prompt"),
                 max_lines=3,
                 elem_id="whole-prompt",
@@ -74,7 +69,7 @@ def build(page: Page) -> None:
                 min_width=240,
             )
             seed = gr.Textbox(
-                BEGIN["seed"],
+                INITIAL["seed"],
                 label=i18n("seed"),
                 placeholder=i18n("seed_hint"),
                 max_lines=1,
@@ -89,22 +84,26 @@ def build(page: Page) -> None:
             )
         status = chapter_parts.status(i18n, "whole-status")
     row = chapter_parts.html(elem_id="whole-row")
-    chapter_parts.places(i18n, *trace.STAGES.values())
+    chapter_parts.code_excerpts(i18n, *trace.STAGES.values())
 
     @page.runner.on_device
-    def look(task: str, asked, names: tuple, folder: str) -> Iterator[Card]:
-        for done in trace.stages(page.model_cache.get(*names), asked):
-            yield card(done)
+    def look(task: str, options: Any, names: tuple, folder: str) -> Iterator[Card]:
+        """Draw a picture; the arguments are those that server/zerogpu.py needs."""
+        for done in trace.stages(page.model_cache.get(*names), options):
+            yield make_card(done)
 
-    def draw(run: Run, language: str, text, number, *values) -> Updates:
+    def draw(run: Run, language: str, text: str, number: str, *values: Any) -> Updates:
+        """Draw a picture and show each stage as soon as it is done."""
         yield {status: status_line("running", say("zero_working", language))}
         fields = dict(zip(SHARED, values, strict=True))
         names = tuple(fields.pop(key) for key in MODEL_FIELDS)
         seed = (number or "").strip() or None
-        asked = GenerateOptions(prompt=text or "", seed=seed, **fields)
+        options = GenerateOptions(prompt=text or "", seed=seed, **fields)
         page.model_cache.get(*names)  # opening a model need not hold the device
-        cards, shown = [], 0.0
-        with closing(look("generate", asked, names, "")) as events:
+        cards: list[Card] = []
+        shown = 0.0
+        work = cast("Generator[Card]", look("generate", options, names, ""))
+        with closing(work) as events:
             for done in events:
                 cards.append(done)
                 run.progress = done
@@ -112,11 +111,11 @@ def build(page: Page) -> None:
                     yield None
                     continue
                 shown = time.monotonic()
-                updates = {row: drawn(cards, language), status: _how_far(cards, language)}
+                updates = {row: render_row(cards, language), status: _how_far(cards, language)}
                 yield Final(updates) if done.key == "parameters" else updates
 
-    def empty(request: gr.Request):
-        return drawn([], request_language(request))
+    def empty(request: gr.Request) -> str:
+        return render_row([], request_language(request))
 
     gr.on(None, empty, None, row, **UNQUEUED)
     stopping = StopButton(page.runs, "trace", stop, status, stopped_line)
@@ -130,54 +129,53 @@ def stopped_line(card: Card | None, language: str) -> str:
     return status_line("stopped", say("zero_stopped" if card else "stopped_early", language))
 
 
-def card(done: trace.Stage) -> Card:
-    """What the page shows of a stage."""
+def make_card(done: trace.Stage) -> Card:
+    """Return what the page shows of a stage."""
     made, given = done.output, (done.key, done.shape, done.seconds)
     if done.key in ("prompt", "parameters"):
         return Card(*given, text=made)
     if done.key == "tokens":
         return Card(*given, rows=tuple(made))
     if done.key == "context":
-        return Card(*given, pictures=(heat(_told_apart(made[0].numpy())),))
+        return Card(*given, pictures=(heat_map(_centred(made[0].numpy())),))
     if done.key == "step":
         seen = made.latents[0].float().cpu().numpy()
-        pictures = heat(seen[0]), data_url(made.preview, SMALL)
+        pictures = heat_map(seen[0]), data_url(made.preview, PREVIEW_SIDE)
         return Card(*given, pictures, step=(made.index, made.total, made.sigma))
     if done.key == "picture":
-        return Card(*given, pictures=(chapter_parts.png(made),))
-    return Card(*given, pictures=tuple(heat(channel) for channel in made[0].numpy()))
+        return Card(*given, pictures=(png_url(made),))
+    return Card(*given, pictures=tuple(heat_map(channel) for channel in made[0].numpy()))
 
 
-def _told_apart(context: np.ndarray) -> np.ndarray:
-    """What differs between tokens (K, E): without the mean of all, which is most of it."""
-    return (context - context.mean(0))[:, :WIDEST]
+def _centred(context: np.ndarray) -> np.ndarray:
+    """Return a context (K, E) without the mean of its tokens, which hides their differences."""
+    return (context - context.mean(0))[:, :MAX_CHANNELS]
 
 
-def heat(numbers: np.ndarray) -> str:
-    """Numbers (h, w) as a PNG of as many pixels: blue below 0, orange above, full at 2.5 times
-    their root mean square."""
+def heat_map(numbers: np.ndarray) -> str:
+    """Return values (h, w) as a PNG: blue below 0, orange above, full at 2.5 times their RMS."""
     size = 2.5 * float(np.sqrt((numbers**2).mean())) or 1.0
     share = (numbers / size).clip(-1, 1)[..., None]
     low, zero, high = (np.array(colour, float) for colour in (LOW, ZERO, HIGH))
     pixels = zero + np.where(share < 0, -share * (low - zero), share * (high - zero))
-    return chapter_parts.png(Image.fromarray(pixels.round().astype(np.uint8), "RGB"))
+    return png_url(Image.fromarray(pixels.round().astype(np.uint8), "RGB"))
 
 
-def drawn(cards: list[Card], language: str) -> str:
-    """The row. What is not done yet stands there empty, so that nothing moves."""
+def render_row(cards: list[Card], language: str) -> str:
+    """Return the row of stages; a stage that is not done yet is empty, so that nothing moves."""
     done = {card.key: card for card in cards}
     steps = [card for card in cards if card.key == "step"]
     items = []
     for key, (path, _) in trace.STAGES.items():
         here = done.get(key)
-        made = shown(steps) if key == "step" else here
+        made = select_steps(steps) if key == "step" else here
         body = BODIES[key](made, language) if here else ""
         items.append(_item(key, path, here, body, cards, language))
     return f'<ol class="gb-whole" tabindex="0">{"".join(items)}</ol>'
 
 
-def shown(steps: list[Card]) -> list[Card]:
-    """The first, the last that will be, and those between them that lie evenly."""
+def select_steps(steps: list[Card]) -> list[Card]:
+    """Return at most STEPS cards: the first step, the last, and evenly spaced ones between."""
     if not steps:
         return []
     total = steps[0].step[1]
@@ -193,7 +191,7 @@ def _item(key: str, path: str, here, body: str, cards: list[Card], language: str
             shape = " × ".join(map(str, here.shape))
         took = _seconds(here.seconds, language)
     if key == "step" and here:
-        spent = sum(card.seconds for card in cards if card.key == "step")
+        spent = sum(card.seconds or 0.0 for card in cards if card.key == "step")
         took = say(
             "zero_steps_took", language, count=here.step[1], seconds=_seconds(spent, language)
         )
@@ -213,7 +211,7 @@ def _text(here: Card, language: str) -> str:
 
 
 def _tokens(here: Card, language: str) -> str:
-    """Those of the text; the padding behind them is counted."""
+    """Return the ids and names of the text's tokens, and the number of paddings."""
     lines = []
     for row in here.rows:
         last = row[-1][0]
@@ -247,8 +245,8 @@ def _picture(here: Card, language: str) -> str:
 
 
 def _steps(steps: list[Card], language: str) -> str:
-    """For each: its number and noise level, the first channel it saw, and what it believed."""
-    alts = {"seen": [], "believed": []}
+    """Return each step's noise level, the first channel of its input, and the predicted x0."""
+    alts: dict[str, list[str]] = {"seen": [], "believed": []}
     for i, name in enumerate(alts):
         for here in steps:
             alt = say(f"zero_{name}_alt", language, step=here.step[0])
@@ -259,7 +257,7 @@ def _steps(steps: list[Card], language: str) -> str:
     return f'<div class="gb-steps" style="--many:{len(steps)}">{heads}{rows}{times}</div>'
 
 
-BODIES = {
+BODIES: dict[str, Callable[[Any, str], str]] = {
     "prompt": _text,
     "tokens": _tokens,
     "context": _heat,

@@ -1,4 +1,4 @@
-"""A tiny diffusion model that learns in front of the visitor, one visitor at a time.
+"""A tiny diffusion model that is trained while the visitor watches, one visitor at a time.
 
 It runs in a process of its own with one thread, so that pictures are drawn beside it, and so that
 it stops at once.
@@ -12,25 +12,28 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
 from pipeline.errors import InputError
 
+from ...page import Page
 from ...server.runs import Run
 from ...texts import say
 from ...ui.loss_curve import loss_curve
 from ...ui.status import status_line
 from ...ui.stop import Final, StopButton, Updates
 from . import chapter_parts
+from .chapter_html import ROOT, render_figure
 
 SECONDS = 60
 _busy = threading.Lock()  # one training at a time on this server
-NOTHING = {"step": 0, "seconds": 0.0}  # in place of a look, before the first
+NOTHING = {"step": 0, "seconds": 0.0}  # in place of the first report
 
 
-def card(page) -> None:
-    """The last card of the chapter."""
+def build_card(page: Page) -> None:
+    """Build the last card of chapter iii and wire it."""
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_train_title", "zero_train_game", "zero_train_tiny")
@@ -46,17 +49,19 @@ def card(page) -> None:
         """Yield the updates of a training. It ends at once where another visitor trains."""
         if not _busy.acquire(blocking=False):
             raise InputError(say("zero_train_busy", language))
-        training, first, look = None, None, NOTHING
+        training: Training | None = None
+        first: dict[str, Any] | None = None
+        report: dict[str, Any] = NOTHING
         try:
             training = Training(SECONDS)
             run.on_stop(training.stop)
-            for look in training.looks():
-                first, run.progress = first or look, look
+            for report in training.reports():
+                first, run.progress = first or report, report
                 yield {
-                    status: _line("running", look, language),
-                    view: shown(first, look, language),
+                    status: _line("running", report, language),
+                    view: render_training(first, report, language),
                 }
-            yield Final({status: _line("done", look, language)})
+            yield Final({status: _line("done", report, language)})
         finally:
             if training:
                 training.stop()
@@ -66,9 +71,9 @@ def card(page) -> None:
     stopping.add(go.click, train, [], [view], concurrency_limit=None)
 
 
-def stopped_line(look: dict | None, language: str) -> str:
-    """Return the status line of a training that was stopped. look: the last one that was shown."""
-    return _line("stopped", look or NOTHING, language)
+def stopped_line(report: dict[str, Any] | None, language: str) -> str:
+    """Return the status line of a stopped training. report: the last one that was shown."""
+    return _line("stopped", report or NOTHING, language)
 
 
 class Training:
@@ -87,12 +92,13 @@ class Training:
             ],
             stdout=subprocess.PIPE,
             text=True,
-            cwd=chapter_parts.ROOT,
+            cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
-    def looks(self) -> Iterator[dict]:
-        """Its looks as they come, until its time is over or it is stopped."""
+    def reports(self) -> Iterator[dict[str, Any]]:
+        """Yield what the training prints as it learns, until its time is over or it is stopped."""
+        assert self.process.stdout is not None  # a pipe
         for line in self.process.stdout:
             if line.endswith("\n"):  # not cut off by being stopped
                 yield json.loads(line)
@@ -100,30 +106,30 @@ class Training:
             raise RuntimeError("the training of the tiny model ended before its time")
 
     def stop(self) -> None:
-        """At once, wherever it is."""
+        """End the process at once."""
         self.stopped = True
         self.process.kill()
         self.process.wait()
 
 
-def _line(kind: str, look: dict, language: str) -> str:
-    """The status line: how many steps were learned, in how many seconds."""
-    what = say(f"zero_train_{kind}", language, step=look["step"])
-    right = say("seconds", language, seconds=look["seconds"])
-    return status_line(kind, what, right, min(look["seconds"] / SECONDS, 1))
+def _line(kind: str, report: dict[str, Any], language: str) -> str:
+    """Return the status line with the steps that were trained and the seconds."""
+    what = say(f"zero_train_{kind}", language, step=report["step"])
+    right = say("seconds", language, seconds=report["seconds"])
+    return status_line(kind, what, right, min(report["seconds"] / SECONDS, 1))
 
 
-def shown(first: dict, look: dict, language: str) -> str:
-    """Samples at first and now, how far they are from the data, and how the loss falls."""
+def render_training(first: dict[str, Any], report: dict[str, Any], language: str) -> str:
+    """Return samples before and now with their distances to the data, and the loss."""
     names = "".join(
         f"<span>{name}</span>" for name in say("zero_train_shapes", language).split("|")
     )
     sheets = ""
-    for when, one in (("first", first), ("now", look)):
+    for when, one in (("first", first), ("now", report)):
         words = say(f"zero_train_{when}", language, distance=one["distance"])
         source = f"data:image/png;base64,{one['sheet']}"
-        sheets += chapter_parts.figure(source, words, words)
-    curve = loss_curve(look["losses"], language) or '<div class="gb-loss"></div>'
+        sheets += render_figure(source, words, words)
+    curve = loss_curve(report["losses"], language) or '<div class="gb-loss"></div>'
     return (
         f'<div class="gb-sheets"><div class="gb-rows" aria-hidden="true">{names}</div>{sheets}'
         f"</div>{curve}"

@@ -1,11 +1,15 @@
-"""Chapter iii: the network that sees through noise, and how such a one learns."""
+"""Chapter iii: the UNet, block by block, and a tiny one that learns."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Generator, Iterator
 from html import escape
+from typing import Any, cast
 
 import gradio as gr
+import torch
+from PIL import Image
 
 from pipeline.denoising.denoiser import Denoiser
 from pipeline.introspection.activations import Activations
@@ -13,7 +17,9 @@ from pipeline.introspection.activations import Activations
 from ...page import Page
 from ...texts import say
 from ...ui.images import data_url
+from ...ui.status import status_line
 from . import chapter_parts, training
+from .chapter_html import done_line, frames_json, locate, png_url, render_figure, to_grey
 
 PROMPT = "a red apple on a blue background"
 SIDE = 160  # pixels of a preview
@@ -42,27 +48,30 @@ def build(page: Page) -> None:
                 i18n("zero_u_draw"), variant="primary", elem_id="zero-u-draw", min_width=120
             )
         status = chapter_parts.status(i18n, "zero-u-status")
-        book = chapter_parts.book("zero-u")
+        book = chapter_parts.frame_slider("zero-u")
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(
             i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
         )
-    training.card(page)
+    training.build_card(page)
     code = Denoiser, Activations, denoising_loss, tiny.TinyUNet, tiny.train
-    chapter_parts.places(i18n, *chapter_parts.locations(*code))
+    chapter_parts.code_excerpts(i18n, *locate(*code))
     form = page.form
     inputs = [form[name] for name in ("model", "vae", "steps", "width", "height")]
 
     @page.runner.on_device
-    def looks(language: str, name, vae, steps, width, height, words):
-        """(status line, HTML, frame) of each step; at last ("", "", the finished picture)."""
+    def stream_frames(
+        language: str, name: str, vae: str, count: Any, width: Any, height: Any, words: str
+    ) -> Iterator[tuple[str, str, Any]]:
+        """Yield (status line, HTML, frame) of each step, then ("", "", the finished picture)."""
         from pipeline.events import Result
         from pipeline.introspection.activations import record_activations
         from pipeline.options import GenerateOptions
 
         models, html = page.model_cache.get(name, vae), ""
-        asked = GenerateOptions(prompt=words, steps=steps, width=width, height=height)
-        events = record_activations(models, models.stream(asked))
+        options = GenerateOptions(prompt=words, steps=count, width=width, height=height)
+        steps = cast("Generator[Any]", models.stream(options))
+        events = cast("Generator[Any]", record_activations(models, steps))
         try:
             for event, seen in events:
                 if isinstance(event, Result):
@@ -71,30 +80,32 @@ def build(page: Page) -> None:
                 html = html or _u(seen, models, language)
                 right = say("seconds", language, seconds=event.seconds)
                 what = say("step", language, index=event.index, total=event.total)
-                line = chapter_parts.running(what, right, event.index / event.total)
+                line = status_line("running", what, right, event.index / event.total)
                 yield line, html, _frame(event, seen, models.preview, language)
         finally:
             events.close()
 
-    def draw(language: str, *values):
-        began, frames, label = time.monotonic(), [], say("zero_u_step", language)
-        for line, html, frame in looks(language, *values):
+    def draw(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
+        """Draw a picture and show the UNet at each step."""
+        began, label, whole = time.monotonic(), say("zero_u_step", language), ""
+        frames: list[dict[str, str]] = []
+        for line, html, frame in stream_frames(language, *values):
             if line:
                 whole = html
                 frames.append(frame)
-                yield {status: line, book: chapter_parts.pages(html, label, [frame])}
+                yield {status: line, book: frames_json(html, label, [frame])}
             else:
                 frames[-1]["picture"] = frame
         yield {
-            status: chapter_parts.done(language, time.monotonic() - began),
-            book: chapter_parts.pages(whole, label, frames, len(frames) - 1),
+            status: done_line(language, time.monotonic() - began),
+            book: frames_json(whole, label, frames, len(frames) - 1),
         }
 
     chapter_parts.on_device(go.click, draw, [*inputs, prompt], [book], status)
 
 
 def _frame(event, seen, preview, language: str) -> dict[str, str]:
-    """What changes in the picture of the UNet from step to step."""
+    """Return what changes in the drawing of the UNet from step to step."""
     frame = {
         "place": say("step", language, index=event.index, total=event.total),
         "picture": data_url(event.preview, SIDE),
@@ -105,26 +116,24 @@ def _frame(event, seen, preview, language: str) -> dict[str, str]:
     return frame | {block.name: _map(block.map) for block in seen.blocks}
 
 
-def _map(values) -> str:
-    """Where a block is active, enlarged so that each of its places stays a square."""
-    from PIL import Image
-
-    image = chapter_parts.grey(values)
+def _map(values: torch.Tensor) -> str:
+    """Return a map (h, w) of a block's activity, each value enlarged to a square."""
+    image = to_grey(values)
     scale = max(1, CELL // max(image.size))
-    return chapter_parts.png(
-        image.resize((image.width * scale, image.height * scale), Image.NEAREST)
+    return png_url(
+        image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     )
 
 
-def _bars(vector) -> str:
-    """A vector as one row of greys."""
+def _bars(vector: torch.Tensor) -> str:
+    """Return a vector as one row of greys, 0 in the middle."""
     limit = float(vector.abs().max()) or 1.0
-    return chapter_parts.png(chapter_parts.grey(vector.repeat(ROWS, 1), -limit, limit))
+    return png_url(to_grey(vector.repeat(ROWS, 1), -limit, limit))
 
 
 def _u(seen, models, language: str) -> str:
-    """The UNet with its shapes at this size: down on the left, up on the right, words and time
-    between them."""
+    """Return the drawing of the UNet with its shapes: down blocks on the left, up blocks on the
+    right, the timestep's embedding above."""
     blocks = {side: [b for b in seen.blocks if b.side == side] for side in _SIDES}
     down = [*blocks["in"], *blocks["down"]]
     up = [*blocks["up"], *blocks["out"]][::-1]
@@ -139,13 +148,13 @@ def _u(seen, models, language: str) -> str:
         )
     middle = "".join(_block(block, language) for block in blocks["mid"])
     ends = [
-        chapter_parts.figure(_BLANK, *[say(f"zero_u_{key}", language)] * 2, key=key)
+        render_figure(_BLANK, say(f"zero_u_{key}", language), say(f"zero_u_{key}", language), key)
         for key in ("latents", "picture")
     ]
     vectors = {"waves": seen.time_proj, "time": seen.time_embedding}
     words = {k: say(f"zero_u_{k}", language, count=len(vector)) for k, vector in vectors.items()}
     moment = "".join(
-        f"<i>→</i>{chapter_parts.figure(_BLANK, said, said, key)}" for key, said in words.items()
+        f"<i>→</i>{render_figure(_BLANK, said, said, key)}" for key, said in words.items()
     )
     size = sum(p.numel() for p in models.unet.parameters())
     told = say("zero_u_size", language, count=size)
@@ -157,7 +166,7 @@ def _u(seen, models, language: str) -> str:
 
 
 def _block(block, language: str, level: int = 0) -> str:
-    """One block: its name, its output's shape, what enters, where it is active."""
+    """Return a block: its name, the shape of its output, its inputs, a map of its activity."""
     tags = ""
     if block.side in ("down", "mid", "up"):
         tags += f'<span class="gb-tag-t">{say("zero_u_hears_time", language)}</span>'
@@ -173,7 +182,7 @@ def _block(block, language: str, level: int = 0) -> str:
     )
 
 
-def _shape(sizes) -> str:
+def _shape(sizes: Any) -> str:
     return " × ".join(map(str, sizes))
 
 

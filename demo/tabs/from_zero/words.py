@@ -26,6 +26,7 @@ from ...ui.listeners import UNQUEUED
 from ...ui.status import error_line
 from ...ui.upload import PictureBox
 from . import chapter_parts as parts
+from .chapter_html import done_line, locate, png_url, ready_line, render_figure, to_grey
 
 SENTENCES = (
     "a red apple on a blue background",
@@ -56,14 +57,14 @@ class Seen:
 
     def with_picture(self, path: str, *, own: bool = False) -> Seen:
         """One more, from a file."""
-        from pipeline.images.open import fitted, open_picture
+        from pipeline.images.open import fit_image, open_picture
 
         image = open_picture(path).image
         side = min(*image.size, SIDE)
         vector = _towers(self.folder).embed_pictures([image])
         vectors = vector if self.vectors is None else torch.cat([self.vectors, vector])
         small = image.size == (side, side)
-        source = parts.png(image) if small else data_url(fitted(image, side, side), side)
+        source = png_url(image) if small else data_url(fit_image(image, side, side), side)
         drawn = self.drawn + (not own)
         return replace(self, sources=(*self.sources, source), drawn=drawn, vectors=vectors)
 
@@ -104,7 +105,7 @@ def build(page: Page) -> None:
         parts.prose(i18n, "zero_context_title", "zero_context_heard")
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
-    parts.places(i18n, *parts.locations(Clip, contrastive_loss, make_trainer, encode_prompts))
+    parts.code_excerpts(i18n, *locate(Clip, contrastive_loss, make_trainer, encode_prompts))
     known, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
@@ -128,24 +129,24 @@ def build(page: Page) -> None:
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for line in lines:
                 fields = {"model": name, "prompt": line, "steps": STEPS}
-                made = yield from parts.drawn(page, fields, folder, language, status)
+                made = yield from parts.draw(page, fields, folder, language, status)
                 seen = seen.with_picture(made.files[0])
                 yield {known: seen, **shown(seen, lines, language)}
         if path:
             seen = seen.with_picture(path, own=True)
             yield {known: seen, **shown(seen, lines, language)}
-        yield {status: parts.done(language, time.monotonic() - began)}
+        yield {status: done_line(language, time.monotonic() - began)}
 
     def type_on(seen: Seen | None, words: str, request: gr.Request):
         """The same pictures, other sentences."""
         language = request_language(request)
         if seen is None:
-            return {status: parts.ready(language)}
+            return {status: ready_line(language)}
         try:
             lines = sentences(words, language)
         except InputError as error:
             return {status: error_line(str(error))}
-        return {status: parts.ready(language), **shown(seen, lines, language)}
+        return {status: ready_line(language), **shown(seen, lines, language)}
 
     parts.on_device(draw.click, draw_all, [*model, box, own], [known, *views], status)
     box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **UNQUEUED)
@@ -263,12 +264,12 @@ def _context(towers: Clip, line: str, heard: int, language: str) -> str:
     """The pieces of a sentence, and all numbers that the UNet hears of it, as a picture."""
     states = towers.context(line)
     limit = float(states.abs().max())
-    picture = parts.png(parts.grey(states[0], -limit, limit))
+    picture = png_url(to_grey(states[0], -limit, limit))
     pieces = "".join(f"<li>{escape(piece)}</li>" for piece in towers.tokens(line))
     shape = "1 × {} × {}".format(*states.shape[1:])
     told = say("zero_context_shape", language, shape=shape, count=states.numel(), heard=heard)
     alt = say("zero_context_alt", language, line=line)
     return (
-        f'<ol class="gb-pieces">{pieces}</ol>{parts.figure(picture, alt, kind="gb-context")}'
+        f'<ol class="gb-pieces">{pieces}</ol>{render_figure(picture, alt, kind="gb-context")}'
         f'<p class="gb-note gb-told" id="zero-context-shape">{told}</p>'
     )

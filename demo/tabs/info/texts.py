@@ -1,5 +1,7 @@
 """Texts of the tab PNG info and of a receipt's verdict, in English and Chinese."""
 
+from pipeline.metadata.verdict import SENTENCES
+
 TEXTS = {  # key: (English, Chinese)
     "info_drop": ("A picture with its settings", "带有参数的图片"),
     "info_drop_hint": (
@@ -43,68 +45,6 @@ TEXTS = {  # key: (English, Chinese)
     "verdict_departs": ("Departs", "出现偏离"),
     "verdict_tampered": ("Tampered with", "被改动过"),
     "verdict_other": ("Another model", "模型不同"),
-    "said_identical": (
-        "All {steps} steps and every pixel came out again, bit for bit.",
-        "全部 {steps} 步和每个像素都重现了，一个比特都不差。",
-    ),
-    "said_identical_pixels": (
-        "Every pixel came out again, bit for bit.",
-        "每个像素都重现了，一个比特都不差。",
-    ),
-    "said_departs_start": (
-        "The latents differ before the first of {steps} steps.",
-        "在 {steps} 步的第一步之前，潜变量就已不同。",
-    ),
-    "said_departs_step": (
-        "The latents differ from step {step} of {steps} on.",
-        "从第 {step} / {steps} 步起，潜变量不同。",
-    ),
-    "said_departs_pixels": (
-        "All {steps} steps came out again, and were decoded to slightly other pixels.",
-        "全部 {steps} 步都重现了，但解码出的像素略有不同。",
-    ),
-    "said_amount": (
-        "By {amount:.2g} there (root mean square, estimated from the marks).",
-        "该处相差 {amount:.2g}（均方根，由印记估算）。",
-    ),
-    "said_final": (
-        "By {final:.2g} at the end.",
-        "最后相差 {final:.2g}。",
-    ),
-    "said_pixels": (
-        "{share:.1%} of the pixels differ, by {mean:.2g} of 255 on average over all and {largest} "
-        "at most.",
-        "{share:.1%} 的像素不同，总体平均相差 {mean:.2g}（满值 255），最多 {largest}。",
-    ),
-    "said_no_pixels": ("The pixels are the same.", "像素相同。"),
-    "said_size": (
-        "The picture made again has another size.",
-        "重新生成的图片尺寸不同。",
-    ),
-    "said_tampered_receipt": (
-        "The receipt was changed after it was written.",
-        "凭据写好之后被人改过。",
-    ),
-    "said_tampered_pixels": (
-        "The pixels are not those that the receipt was written for.",
-        "像素与凭据所记的不符。",
-    ),
-    "said_tampered_text": (
-        "The parameters text is not the one that the receipt was written for.",
-        "参数文本与凭据所记的不符。",
-    ),
-    "said_true": (
-        "All {steps} steps of the receipt came out again: below is the true picture.",
-        "凭据中的 {steps} 步全部重现：下面是真正的原图。",
-    ),
-    "said_true_text": (
-        "All {steps} steps and every pixel came out again: only the text is another.",
-        "全部 {steps} 步和每个像素都重现了：只有文本不同。",
-    ),
-    "said_other": (
-        "It was made with {model}; the one here is {here}. Nothing was drawn.",
-        "它由 {model} 生成，而这里的是 {here}。没有重新生成。",
-    ),
     "verify_steps": ("Latents, step by step", "逐步的潜变量"),
     "verify_step_same": ("Step {step}: identical", "第 {step} 步：一致"),
     "verify_step_apart": ("Step {step}: differs", "第 {step} 步：不同"),
@@ -135,3 +75,23 @@ TEXTS = {  # key: (English, Chinese)
     "around_text_encoder_2": ("Second text encoder's weights", "第二文本编码器权重"),
     "around_platform": ("System", "系统"),
 }
+# Of a verdict's sentences: the English ones stand in pipeline/metadata/verdict.py.
+_CHINESE = {
+    "identical": "全部 {steps} 步和每个像素都重现了，一个比特都不差。",
+    "identical_pixels": "每个像素都重现了，一个比特都不差。",
+    "departs_start": "在 {steps} 步的第一步之前，潜变量就已不同。",
+    "departs_step": "从第 {step} / {steps} 步起，潜变量不同。",
+    "departs_pixels": "全部 {steps} 步都重现了，但解码出的像素略有不同。",
+    "amount": "该处相差 {amount:.2g}（均方根，由印记估算）。",
+    "final": "最后相差 {final:.2g}。",
+    "pixels": "{share:.1%} 的像素不同，总体平均相差 {mean:.2g}（满值 255），最多 {largest}。",
+    "no_pixels": "像素相同。",
+    "size": "重新生成的图片尺寸不同。",
+    "tampered_receipt": "凭据写好之后被人改过。",
+    "tampered_pixels": "像素与凭据所记的不符。",
+    "tampered_text": "参数文本与凭据所记的不符。",
+    "true": "凭据中的 {steps} 步全部重现：重新生成的图片就是真正的原图。",
+    "true_text": "全部 {steps} 步和每个像素都重现了：只有文本不同。",
+    "other": "它由 {model} 生成，而这里的是 {here}。没有重新生成。",
+}
+TEXTS |= {f"said_{key}": (SENTENCES[key], chinese) for key, chinese in _CHINESE.items()}

@@ -14,7 +14,8 @@ import gradio as gr
 from pipeline import verify
 from pipeline.errors import InputError
 from pipeline.metadata import containers, receipt
-from pipeline.verify import Checked, Verdict
+from pipeline.metadata.verdict import Verdict
+from pipeline.verify import StepChecked
 
 from ...texts import TEXTS, request_language, say
 from ...ui.failures import (
@@ -31,7 +32,7 @@ from ...ui.upload import PictureBox
 SIDE = 384  # pixels: of the pictures in a verdict
 EVERY = 0.05  # seconds between two words on its progress
 MARKS = {"identical": "✓", "departs": "≠", "tampered": "✕", "other": "?"}
-Verifier = Callable[..., Iterator[Checked | Verdict]]
+Verifier = Callable[..., Iterator[StepChecked | Verdict]]
 
 
 def verifier(model_cache, on_device: Callable) -> Verifier:
@@ -42,20 +43,20 @@ def verifier(model_cache, on_device: Callable) -> Verifier:
     """
 
     @on_device
-    def work(task: str, asked, names: tuple, case) -> Iterator[Checked | Verdict]:
+    def work(task: str, asked, names: tuple, case) -> Iterator[StepChecked | Verdict]:
         yield from verify.check(model_cache.get(*names), case)
 
-    def run(path: str, **given: Any) -> Iterator[Checked | Verdict]:
+    def run(path: str, **given: Any) -> Iterator[StepChecked | Verdict]:
         with hide_internal_errors():
-            case = verify.opened(path, **given)
+            case = verify.open_input(path, **given)
             then = case.receipt
-            if not then.whole:
+            if not then.intact:
                 yield from verify.check(None, case)
                 return
             there = [e.name for e in model_cache.choices()], [e.name for e in model_cache.vaes()]
-            names = verify.chosen(then, *there, model_cache.hashes())
+            names = verify.choose_model(then, *there, model_cache.hashes())
             model_cache.get(*names)
-        yield from work(then.task, case.asked, names, case)
+        yield from work(then.task, case.options, names, case)
 
     return run
 
@@ -84,11 +85,11 @@ class Panel:
         try:
             then = receipt.read(path)
         except InputError as error:
-            damaged = receipt.KEYWORD in containers.texts(path, receipt.KEYWORD)
+            damaged = receipt.KEYWORD in containers.read_texts(path, receipt.KEYWORD)
             said = error_paragraph(str(error)) if damaged else _note(say("verify_none", language))
             return updates | {self.about: said}
         steps = max(len(then.steps) - 1, 0)
-        said = _note(say("verify_offer", language, model=escape(then.called), steps=steps))
+        said = _note(say("verify_offer", language, model=escape(then.model_label), steps=steps))
         if then.inputs:
             said += _note(say("verify_needs", language))
         wanted = {
@@ -115,7 +116,7 @@ def panel(page, file, verify: Verifier) -> Panel:
                     elem_id=f"info-verify-{name}",
                     elem_classes=["gb-picture"],
                 )
-                for name in receipt.PICTURES
+                for name in receipt.INPUT_PICTURES
             }
         button = gr.Button(i18n("verify"), variant="primary", elem_id="info-verify", scale=0)
         verdict = gr.HTML(apply_default_css=False, elem_id="info-verdict")
@@ -165,12 +166,15 @@ def endpoint(verifying: Verifier) -> None:
                 yield "\n".join(event.sentences) if isinstance(event, Verdict) else ""
 
     with gr.Row(visible=False):
-        given = [gr.File(label="file"), *(PictureBox(label=name) for name in receipt.PICTURES)]
+        given = [
+            gr.File(label="file"),
+            *(PictureBox(label=name) for name in receipt.INPUT_PICTURES),
+        ]
         said = gr.Textbox(label="verdict")
         gr.Button().click(verify, given, said, api_name="verify", **GPU)
 
 
-def progress(event: Checked, same: list[bool], language: str) -> str:
+def progress(event: StepChecked, same: list[bool], language: str) -> str:
     """The line while it is made again, and its steps."""
     words = say(
         "verify_same" if event.same else "verify_apart",
@@ -197,34 +201,8 @@ def card(verdict: Verdict, language: str) -> str:
 
 
 def sentences(verdict: Verdict, language: str) -> list[str]:
-    """What Verdict.sentences says, in the visitor's language."""
-    numbers = {"steps": verdict.steps, "step": verdict.step}
-    all_steps = verdict.step is None or verdict.step > verdict.steps
-    if verdict.kind == "other":
-        return [say("said_other", language, model=verdict.model, here=verdict.here)]
-    if verdict.kind == "identical":
-        key = "said_identical" if verdict.steps else "said_identical_pixels"
-        return [say(key, language, **numbers)]
-    found = [say(f"said_tampered_{name}", language) for name in verdict.altered]
-    if not verdict.same:
-        return found
-    if all_steps and verdict.altered == ("text",):
-        return [*found, say("said_true_text", language, **numbers)]
-    if all_steps:
-        found.append(say("said_true" if found else "said_departs_pixels", language, **numbers))
-    else:
-        found.append(
-            say(f"said_departs_{'step' if verdict.step else 'start'}", language, **numbers)
-        )
-        if verdict.amount is not None:
-            found.append(say("said_amount", language, amount=verdict.amount))
-        if verdict.final is not None and verdict.step < verdict.steps:
-            found.append(say("said_final", language, final=verdict.final))
-    if verdict.pixels is None:
-        return [*found, say("said_size", language)]
-    if not verdict.pixels.largest:
-        return [*found, say("said_no_pixels", language)]
-    return [*found, say("said_pixels", language, **verdict.pixels._asdict())]
+    """Return the sentences of a verdict in the visitor's language."""
+    return [say(f"said_{key}", language, **values) for key, values in verdict.facts]
 
 
 def _note(words: str) -> str:
@@ -247,9 +225,9 @@ def _marks(same, count: int, language: str) -> str:
 def _pictures(verdict: Verdict, language: str) -> str:
     """What came out again, and where it differs from the file, brightened; nothing where it does
     not."""
-    if verdict.image is None or verdict.apart is None:
+    if verdict.image is None or verdict.difference is None:
         return ""
-    shown = {"verify_again": verdict.image, "verify_difference": verdict.apart}
+    shown = {"verify_again": verdict.image, "verify_difference": verdict.difference}
     figures = "".join(
         f'<figure><img src="{data_url(image, SIDE)}" alt="{say(key, language)}">'
         f"<figcaption>{say(key, language)}</figcaption></figure>"
@@ -259,12 +237,12 @@ def _pictures(verdict: Verdict, language: str) -> str:
 
 
 def _around(verdict: Verdict, language: str) -> str:
-    if not verdict.surroundings:
+    if not verdict.environment:
         return _note(say("around_same", language)) if verdict.same else ""
     rows = "".join(
         f'<tr><th scope="row">{_named(row.what, language)}</th>'
         f"<td>{escape(row.then) or '–'}</td><td>{escape(row.now) or '–'}</td></tr>"
-        for row in verdict.surroundings
+        for row in verdict.environment
     )
     heads = "".join(f'<th scope="col">{say(f"around_{k}", language)}</th>' for k in ("then", "now"))
     return (

@@ -7,6 +7,7 @@ import re
 import threading
 from functools import lru_cache
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -149,7 +150,7 @@ def roofline(rows: list[dict], mode: str) -> str:
     timed = [r for r in rows if r["mode"] == mode and r["p50"]]
     if not timed:
         return ""
-    style = dict.fromkeys(
+    style: dict[Any, Any] = dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     )
     with (

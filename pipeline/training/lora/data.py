@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...denoising.denoiser import added_cond_kwargs
 from ...errors import InputError, short
-from ...images.open import fitted, open_picture, to_tensor
+from ...images.open import fit_image, open_picture, to_tensor
 from ...latents import vae
 from ...options import GenerateOptions
 from ...prompt import resources
@@ -72,7 +72,9 @@ def read_examples(images: Sequence[Any], prompt: str, size: int) -> tuple[list[E
         path = Path(value) if isinstance(value, (str, Path)) else None
         try:
             opened = open_picture(value, what="The picture" if path else f"Picture {i}")
-            found.append(Example(fitted(opened.image, size, size), _read_caption(path) or prompt))
+            found.append(
+                Example(fit_image(opened.image, size, size), _read_caption(path) or prompt)
+            )
             notes += opened.notes
         except InputError as error:
             notes.append(f"{error} It is left out.")

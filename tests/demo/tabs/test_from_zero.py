@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from demo.tabs.from_zero import chapter_parts, training
+from demo.tabs.from_zero import chapter_html, training
 from demo.tabs.from_zero.chapters import CHAPTERS
 from pipeline.introspection.clip import Clip, contrastive_loss
 from pipeline.latents.noise import alphas_cumprod
@@ -49,16 +49,16 @@ def test_every_chapter_ends_with_its_code(chapter):
     page.click("#zero-latents-button")
     page.click("#zero-latents summary >> nth=0")
     shown = page.inner_text("#zero-latents .gb-places pre >> nth=0")
-    assert "def encode(vae, picture" in shown and "latent_dist.mode()" in shown
+    assert "def encode(vae: Any, pixels" in shown and "latent_dist.mode()" in shown
     page.click("#zero-to-words")
     page.wait_for_selector("#zero-words:visible")
     assert page.foreign == []
 
 
 def test_source_is_the_file_at_that_line():
-    line, code = chapter_parts.source("pipeline/introspection/clip.py", "Clip.embed_texts")
+    line, code = chapter_html.read_source("pipeline/introspection/clip.py", "Clip.embed_texts")
     lines = (
-        (chapter_parts.ROOT / "pipeline/introspection/clip.py")
+        (chapter_html.ROOT / "pipeline/introspection/clip.py")
         .read_text(encoding="utf-8")
         .splitlines()
     )
@@ -228,9 +228,9 @@ def test_a_training_that_breaks_is_an_error_and_one_that_is_stopped_is_not(monke
     monkeypatch.setattr(training.sys, "executable", "/bin/false")
     broken = training.Training(1)
     with pytest.raises(RuntimeError, match="ended before its time"):
-        list(broken.looks())
+        list(broken.reports())
     monkeypatch.undo()
     stopped = training.Training(60)
     stopped.stop()
-    assert list(stopped.looks()) == []
+    assert list(stopped.reports()) == []
     assert stopped.process.returncode is not None

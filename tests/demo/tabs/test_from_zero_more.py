@@ -47,23 +47,23 @@ def choose(page, name, label):
 
 
 def far(sampler, steps, schedule="automatic", seed=0):
-    return f"{sampler_paths.run(sampler, schedule, steps, seed).distance:.4f}"
+    return f"{sampler_paths.run_paths(sampler, schedule, steps, seed).distance:.4f}"
 
 
 def test_the_page_says_how_far_the_samplers_end(visit):
     page = opened(visit(), "sampling")
     for steps in (4, 30):
         slide(page, "zero-steps", steps)
-        for i, sampler in enumerate(sampling.FOUR):
+        for i, sampler in enumerate(sampling.SAMPLERS_AT_FIRST):
             becomes(page, f"zero-paths-{i}", "distance", far(sampler, steps))
             assert figure(page, f"zero-paths-{i}", "calls") == str(steps)
             lines = page.locator(f"#zero-paths-{i} .gb-ways polyline")
             assert lines.count() == sampler_paths.SHOWN
             assert len(lines.first.get_attribute("points").split()) == steps + 1
     last = float(figure(page, "zero-paths-3", "distance"))
-    assert last < 0.1 * float(far("dpmpp_2m", 4)) and last < sampler_paths.fortune()
+    assert last < 0.1 * float(far("dpmpp_2m", 4)) and last < sampler_paths.sampling_error()
     said = page.inner_text("#zero-fortune")
-    assert f"{sampler_paths.fortune():.3f}" in said and "3000" in said
+    assert f"{sampler_paths.sampling_error():.3f}" in said and "3000" in said
     assert page.locator("#zero-curves polyline").count() == 4
 
     page.click("#zero-again")  # other noise on the way
@@ -84,7 +84,7 @@ def test_guidance_moves_paths_into_the_class_and_beyond(visit):
     found = {}
     for scale in (0, 1, 8):
         slide(page, "zero-scale", scale)
-        done = sampler_paths.run("dpmpp_2m", "automatic", 25, 0, "right", float(scale))
+        done = sampler_paths.run_paths("dpmpp_2m", "automatic", 25, 0, "right", float(scale))
         becomes(page, "zero-guided", "mean", f"{done.ends.mean():.2f} (0.86)")
         kinds = ("inside", "spread", "to_class", "to_promise")
         found[scale] = [
@@ -97,7 +97,7 @@ def test_guidance_moves_paths_into_the_class_and_beyond(visit):
     assert to_promise[2] > 10 * to_promise[0]  # what the formula seems to promise is not reached
     choose_left = page.locator("#zero-class label").first
     choose_left.click()
-    done = sampler_paths.run("dpmpp_2m", "automatic", 25, 0, "left", 8.0)
+    done = sampler_paths.run_paths("dpmpp_2m", "automatic", 25, 0, "left", 8.0)
     becomes(page, "zero-guided", "inside", f"{done.inside('left'):.1%}")
 
 
@@ -133,46 +133,46 @@ def test_the_formula_has_the_numbers_of_the_step(visit):
 @pytest.mark.parametrize("sampler", [key for key in SAMPLERS if not unsupported(key)])
 def test_any_sampler_of_the_table_has_its_panel(sampler):
     for schedule in ("automatic", "karras"):
-        html = sampling.panel(sampler, schedule, 2, 3, "en")
-        done = sampler_paths.run(sampler, schedule, 2, 3)
+        html = sampling.render_sampler(sampler, schedule, 2, 3, "en")
+        done = sampler_paths.run_paths(sampler, schedule, 2, 3)
         assert f"<dd>{done.distance:.4f}</dd>" in html and f"<dd>{done.calls}</dd>" in html
         assert done.distance == distance(
-            done.ends, sampler_paths.GRID, sampler_paths.DATA.below(sampler_paths.GRID)
+            done.ends, sampler_paths.GRID, sampler_paths.DATA.cdf(sampler_paths.GRID)
         )
         assert done.paths.shape == (3, sampler_paths.SHOWN) and np.isfinite(done.ends).all()
 
 
 def test_without_new_noise_paths_keep_their_order():
     for sampler, ordered in (("ddim", True), ("dpmpp_2m", True), ("euler_a", False)):
-        ends = sampler_paths.run(sampler, "automatic", 30).ends
+        ends = sampler_paths.run_paths(sampler, "automatic", 30).ends
         assert (np.diff(ends) > 0).all() == ordered
-    ddpm, euler = (sampler_paths.run(s, "automatic", 12).paths for s in ("ddpm", "euler_a"))
+    ddpm, euler = (sampler_paths.run_paths(s, "automatic", 12).paths for s in ("ddpm", "euler_a"))
     np.testing.assert_allclose(ddpm[:-1], euler[:-1], atol=1e-2)  # one method in two scales
 
 
 def test_curves_stand_where_the_distances_are():
     """A logarithm on both axes, in the order of the samplers; without noise they fall for good."""
-    html = sampler_paths.curves(sampling.FOUR, "automatic", "en")
+    html = sampler_paths.render_curves(sampling.SAMPLERS_AT_FIRST, "automatic", "en")
     lines = re.findall(r'<polyline points="([^"]+)"', html)
-    for sampler, line in zip(sampling.FOUR, lines, strict=True):
+    for sampler, line in zip(sampling.SAMPLERS_AT_FIRST, lines, strict=True):
         found = [tuple(map(float, point.split(","))) for point in line.split()]
-        wanted = sampler_paths.curve(sampler, "automatic")
+        wanted = sampler_paths.measure_distances(sampler, "automatic")
         assert [calls for calls, _ in wanted] == list(sampler_paths.COUNTS)
         for (x, y), (calls, far) in zip(found, wanted, strict=True):
             assert 2 * (150 / 2) ** (x / sampler_paths.WIDE) == pytest.approx(calls, rel=0.01)
             assert 2 * (0.001 / 2) ** (y / sampler_paths.HIGH) == pytest.approx(far, rel=0.02)
     for sampler in ("ddim", "dpmpp_2m"):
-        falling = [far for _, far in sampler_paths.curve(sampler, "automatic")]
+        falling = [far for _, far in sampler_paths.measure_distances(sampler, "automatic")]
         assert falling == sorted(falling, reverse=True)
-    heun = [calls for calls, _ in sampler_paths.curve("heun", "automatic")]
+    heun = [calls for calls, _ in sampler_paths.measure_distances("heun", "automatic")]
     assert heun == [2 * steps - 1 for steps in sampler_paths.COUNTS]
 
 
 @pytest.mark.parametrize("value", [None, "x", float("nan"), float("inf"), -5, 10**9])
 def test_a_slider_is_judged_by_the_server(value):
     low, high = sampling.STEPS
-    assert low <= sampling.within(value, sampling.STEPS) <= high
-    assert 0 <= sampling.within(value, sampling.SCALES) <= 15
+    assert low <= sampling.clamp(value, sampling.STEPS) <= high
+    assert 0 <= sampling.clamp(value, sampling.SCALES) <= 15
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,7 @@ def test_stopped_on_the_way_and_drawn_again(visit):
 
 
 def test_numbers_become_colours():
-    url = trace.heat(np.array([[-10.0, 0.0], [0.0, 10.0]]))
+    url = trace.heat_map(np.array([[-10.0, 0.0], [0.0, 10.0]]))
     picture = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
     full = 10 / (2.5 * np.sqrt(50))
     mixed = [
@@ -276,7 +276,7 @@ def test_numbers_become_colours():
 def test_first_and_last_steps_are_shown():
     def steps(total):
         cards = [trace.Card("step", (1,), 0.1, step=(i, total, 1.0)) for i in range(1, total + 1)]
-        return [card.step[0] for card in trace.shown(cards)]
+        return [card.step[0] for card in trace.select_steps(cards)]
 
     assert steps(1) == [1] and steps(3) == [1, 2, 3]
     assert steps(50)[0] == 1 and steps(50)[-1] == 50 and len(steps(50)) == trace.STEPS

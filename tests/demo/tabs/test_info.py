@@ -16,7 +16,9 @@ from demo.tabs.info import verify as verifying
 from demo.texts import TEXTS, say
 from pipeline import InputError, load, tasks, verify
 from pipeline.metadata import receipt
+from pipeline.metadata.fingerprint import fingerprint
 from pipeline.metadata.save import save_picture
+from pipeline.metadata.verdict import KINDS
 from pipeline.model_cache import ModelCache
 
 
@@ -41,7 +43,7 @@ def changed(path, change=None, paint=None):
     picture = opened.convert("RGB")
     if paint:
         picture.paste(paint, (8, 8, 24, 24))
-    picture.info = {"parameters": opened.info["parameters"], "receipt": receipt.written(about)}
+    picture.info = {"parameters": opened.info["parameters"], "receipt": receipt.to_json(about)}
     return save_picture(picture, path)
 
 
@@ -141,7 +143,7 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
 
     def other(about):
         about["versions"]["<i>torch"] = "<b>1</b>"
-        about["steps"][2] = str(receipt.mark(models.generate(steps=1, seed=9).latents[0]))
+        about["steps"][2] = str(fingerprint(models.generate(steps=1, seed=9).latents[0]))
 
     found = verify.verify(models, changed(path, other))
     assert (found.kind, found.step, found.steps) == ("departs", 2, 3)
@@ -152,7 +154,7 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
         assert kinds == ["same", "same", "apart", "same"]
         words = unescape(" ".join(verifying.sentences(found, language)))
         assert f"{found.amount:.2g}" in words and "2" in words and "3" in words
-    assert set(verifying.MARKS) == set(verify.KINDS)
+    assert set(verifying.MARKS) == set(KINDS)
 
 
 def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):

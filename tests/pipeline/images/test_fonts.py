@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from pipeline.images import fonts
-from pipeline.images.fonts import BUILT_IN, ELLIPSIS, LEADING, LONGEST, SMALLEST, fitted, measure
+from pipeline.images.fonts import BUILT_IN, ELLIPSIS, LEADING, LONGEST, SMALLEST, fit_text, measure
 
 TEXTS = st.text(
     st.characters(codec="utf-8", categories=("L", "M", "N", "P", "S", "Z", "Cc", "Cf")), max_size=60
@@ -23,14 +23,14 @@ TEXTS = st.text(
 def ink(text: str, width: int = 400, height: int = 60, size: int = 24) -> np.ndarray:
     """How dark each pixel is where `text` was set."""
     page = Image.new("RGB", (width, height), "#ffffff")
-    fitted(text, width, height, size).draw(ImageDraw.Draw(page), 0, 0, "#000000")
+    fit_text(text, width, height, size).draw(ImageDraw.Draw(page), 0, 0, "#000000")
     return 255 - np.array(page.convert("L"), dtype=int)
 
 
 @settings(max_examples=80, deadline=None)
 @given(TEXTS, st.integers(20, 400), st.integers(10, 200), st.integers(SMALLEST, 40))
 def test_a_text_fits_into_its_room(text, width, height, size):
-    block = fitted(text, width, height, size)
+    block = fit_text(text, width, height, size)
     assert SMALLEST <= block.size <= size and block.lines
     assert len(block.lines) == 1 or len(block.lines) * LEADING * block.size <= height
     widest = max(measure(line, block.size) for line in block.lines)
@@ -42,7 +42,7 @@ def test_a_text_fits_into_its_room(text, width, height, size):
 @settings(max_examples=80, deadline=None)
 @given(TEXTS, st.integers(20, 400), st.integers(SMALLEST, 40))
 def test_with_room_enough_no_character_is_lost(text, width, size):
-    block = fitted(text, width, 100_000, size)
+    block = fit_text(text, width, 100_000, size)
     assert "".join("".join(block.lines).split()) == "".join(fonts.clean(text).split())
     assert block.size == size or any(len(line.split()) == 1 for line in block.lines)
 
@@ -55,18 +55,18 @@ def test_the_pieces_of_a_text_are_the_text(text):
 
 
 def test_words_stay_whole_and_chinese_may_break_anywhere_but_before_a_full_stop():
-    block = fitted("a red apple on a blue background", 100, 200, 14)
+    block = fit_text("a red apple on a blue background", 100, 200, 14)
     assert len(block.lines) > 1 and " ".join(block.lines) == "a red apple on a blue background"
     width = measure("在蓝色", 14) + 1
-    lines = fitted("在蓝色背景。上", width, 200, 14).lines
+    lines = fit_text("在蓝色背景。上", width, 200, 14).lines
     assert "".join(lines) == "在蓝色背景。上" and not any(line[0] == "。" for line in lines)
 
 
 def test_letters_shrink_before_anything_is_left_out():
     text = "a red apple on a blue background"
-    room = fitted(text, 120, 1000, 20)
-    less = fitted(text, 120, room.height * 0.8, 20)
-    least = fitted(text, 120, 20, 20)
+    room = fit_text(text, 120, 1000, 20)
+    less = fit_text(text, 120, room.height * 0.8, 20)
+    least = fit_text(text, 120, 20, 20)
     assert room.size > less.size >= 12 and " ".join(less.lines) == text
     assert least.lines[-1].endswith(ELLIPSIS) and least.size == 12
 
@@ -74,7 +74,7 @@ def test_letters_shrink_before_anything_is_left_out():
 def test_a_text_without_end_is_cut_and_control_characters_are_left_out():
     assert fonts.clean("a\nb\tc\0d \x07 e") == "a b cd e"
     assert fonts.clean("x" * 10**6) == "x" * LONGEST + ELLIPSIS
-    assert fonts.clean(" \n ") == "" and fitted("", 50, 20, 14).width == 0
+    assert fonts.clean(" \n ") == "" and fit_text("", 50, 20, 14).width == 0
 
 
 @pytest.mark.parametrize("size", [10, 13, 24, 56])

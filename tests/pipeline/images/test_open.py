@@ -24,7 +24,7 @@ from pipeline.images.open import (
     KINDS,
     MAX_PIXELS,
     Picture,
-    fitted,
+    fit_image,
     open_picture,
     to_tensor,
     working_size,
@@ -538,28 +538,28 @@ def test_import_is_light():
 def test_crop_covers_and_cuts_both_sides_alike():
     image = noisy((40, 20))
     expected = image.crop((10, 0, 30, 20))
-    assert values(fitted(image, 20, 20)).tolist() == values(expected).tolist()
+    assert values(fit_image(image, 20, 20)).tolist() == values(expected).tolist()
     theirs = ImageOps.fit(image, (13, 17), Image.Resampling.LANCZOS)
-    assert np.abs(values(fitted(image, 13, 17)) - values(theirs)).max() <= 1
-    assert values(fitted(image, 40, 20, "pad")).tolist() == values(image).tolist()
+    assert np.abs(values(fit_image(image, 13, 17)) - values(theirs)).max() <= 1
+    assert values(fit_image(image, 40, 20, "pad")).tolist() == values(image).tolist()
 
 
 def test_stretch_and_pad():
     image = noisy((40, 20))
     small = image.resize((16, 32), Image.Resampling.LANCZOS)
-    assert values(fitted(image, 16, 32, "stretch")).tolist() == values(small).tolist()
-    got = values(fitted(image, 40, 50, "pad"))
+    assert values(fit_image(image, 16, 32, "stretch")).tolist() == values(small).tolist()
+    got = values(fit_image(image, 40, 50, "pad"))
     assert (got[15:35] == values(image)).all()
     assert (got[:15] == values(image)[0]).all() and (got[35:] == values(image)[-1]).all()
     with pytest.raises(InputError, match="crop, "):
-        fitted(image, 8, 8, "crops")
+        fit_image(image, 8, 8, "crops")
 
 
 @given(st.tuples(*[st.integers(8, 300)] * 4), st.sampled_from(["crop", "stretch", "pad"]))
 @settings(max_examples=40, deadline=None)
 def test_fitted_always_has_the_size(sides, how):
     w, h, width, height = sides
-    got = fitted(Image.new("L", (w, h), 77), width, height, how)
+    got = fit_image(Image.new("L", (w, h), 77), width, height, how)
     assert got.size == (width, height) and got.getextrema() == ((77, 77),) * 3
 
 

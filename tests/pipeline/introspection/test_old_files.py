@@ -19,13 +19,13 @@ def models():
 
 def test_an_old_receipt_is_read_and_its_picture_verified(models):
     found = receipt.read(DATA / "receipt.png")
-    assert found.whole and len(found.steps) == 3
+    assert found.intact and len(found.steps) == 3
     assert found.branches == [{"at": 1, "prompt": "a green apple"}]
     verdict = verify.verify(models, DATA / "receipt.png")
     # Another machine rounds otherwise; never is it taken for tampered with or another model.
     assert verdict.kind in ("identical", "departs"), verdict.sentences
     if verdict.kind == "departs":
-        assert verdict.surroundings
+        assert verdict.environment
 
 
 def test_an_old_tree_opens_and_is_continued(models):
@@ -33,7 +33,7 @@ def test_an_old_tree_opens_and_is_continued(models):
     assert (root.steps, branch.steps, branch.parent) == (2, 2, root.key)
     assert branch.change == {"at": 1, "prompt": "a green apple"}
     assert branch.parent_calls == 1 and branch.calls[1].words
-    assert receipt.of(branch.image).branches == [{"at": 1, "prompt": "a green apple"}]
+    assert receipt.from_image(branch.image).branches == [{"at": 1, "prompt": "a green apple"}]
     run = BranchRun(models, branch, 1, {"cfg": 4.0})
     list(run)
     assert run.recordings[0].change == {"at": 1, "cfg": 4.0}

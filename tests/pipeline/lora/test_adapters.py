@@ -184,7 +184,7 @@ def test_a_file_of_another_architecture_is_refused_whole(models, networks, adapt
         adapters.load(path)
     text = str(caught.value)
     assert text.startswith(
-        "detail.safetensors is a LoRA for Stable Diffusion XL (it listens to words of size 2048);"
+        "detail.safetensors is a LoRA for Stable Diffusion XL (it takes a context of size 2048);"
         " this model is another one (32): "
     )
     assert torch.equal(predict(models), bare)
@@ -206,7 +206,7 @@ def test_a_refusal_names_both_architectures(files, networks, width, model):
     with pytest.raises(InputError) as caught:
         Adapters({"unet": here}).load(path)
     fits = sum("attn2.to_k" not in p and "attn2.to_v" not in p for _, p in changes)
-    assert f"for Stable Diffusion {model} (it listens to words of size {width});" in str(
+    assert f"for Stable Diffusion {model} (it takes a context of size {width});" in str(
         caught.value
     )
     assert f"({other}): {fits} of its {len(changes)} parts fit, lora_unet_" in str(caught.value)

@@ -193,7 +193,7 @@ def test_a_checkpoint_is_no_lora(tiny_model):
     assert f"is no LoRA: none of its {count} tensors" in refused(path)
 
 
-def test_the_preflight_comes_first(files, tmp_path):
+def test_the_header_is_checked_first(files, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"PK\x03\x04" + bytes(100))
     assert "zip archive of pickles" in refused(path)
@@ -202,7 +202,7 @@ def test_the_preflight_comes_first(files, tmp_path):
 
 
 def test_far_too_many_names(tmp_path):
-    """The preflight lets them through; they are refused before a tensor is read."""
+    """Their headers are sound; they are refused before a tensor is read."""
     header = {
         f"lora_unet_{i}.lora_up.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
         for i in range(30_000)

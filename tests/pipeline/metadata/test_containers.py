@@ -181,7 +181,7 @@ def test_every_cut_and_every_flipped_byte_is_a_text_or_a_sentence(tmp_path):
 
 def test_pillow_finds_what_we_write(tmp_path):
     picture = Image.new("RGB", (8, 8))
-    picture.save(tmp_path / "a.webp", exif=containers.exif(TEXT))
+    picture.save(tmp_path / "a.webp", exif=containers.encode_exif(TEXT))
     with Image.open(tmp_path / "a.webp") as opened:
         raw = opened.getexif().get_ifd(0x8769)[0x9286]
     assert raw == b"UNICODE\0" + TEXT.encode("utf-16-be")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.metadata import infotext
-from pipeline.metadata.import_settings import understand
+from pipeline.metadata.import_settings import parse_settings
 from pipeline.metadata.infotext import MAX_TEXT
 from pipeline.options import LIMITS, MAX_PROMPT, MAX_SEED, GenerateOptions
 from pipeline.samplers import SAMPLERS, SCHEDULES
@@ -171,7 +171,7 @@ READ = {
 @pytest.mark.parametrize("name", list(READ))
 def test_texts_of_every_program(name):
     text, fields, model, others, warnings = READ[name]
-    found = understand(text, MODELS)
+    found = parse_settings(text, MODELS)
     assert (found.fields, found.model, found.others) == (fields, model, others)
     assert len(found.warnings) == len(warnings)
     assert all(part in said for part, said in zip(warnings, found.warnings, strict=True))
@@ -181,7 +181,7 @@ def test_sampler_and_schedule_as_this_program_writes_them():
     for key, sampler in SAMPLERS.items():
         for plan in sampler.schedules:
             line = f"Steps: 9, Sampler: {sampler.label}, Schedule type: {SCHEDULES[plan].label}"
-            found = understand(line)
+            found = parse_settings(line)
             assert (found.fields["sampler"], found.fields["schedule"]) == (key, plan)
             assert not found.warnings
 
@@ -216,7 +216,7 @@ def test_our_own_pictures_come_back(
         "CFG rescale": cfg_rescale,
         "Version": "glassbox 1",
     }
-    found = understand(infotext.build(prompt, negative, line), MODELS)
+    found = parse_settings(infotext.build(prompt, negative, line), MODELS)
     expected = {"prompt": prompt, "negative": negative, "steps": steps, "cfg": cfg, "seed": seed}
     expected |= {"width": side * 8, "height": 64, "sampler": "euler_a", "schedule": "automatic"}
     expected |= {} if clip_skip is None else {"clip_skip": clip_skip}
@@ -260,7 +260,7 @@ OUT = {
 @pytest.mark.parametrize("name", list(OUT))
 def test_what_is_out_of_range_is_left_out_with_a_sentence_and_the_rest_stays(name):
     text, left_out, sentence = OUT[name]
-    found = understand(text)
+    found = parse_settings(text)
     assert left_out not in found.fields
     assert len(found.warnings) == 1 and sentence in found.warnings[0]
     assert len(found.warnings[0]) < 500 and found.warnings[0].endswith(".")
@@ -290,7 +290,7 @@ def test_a_model_is_one_of_the_list_and_never_a_path(name, digest, chosen, warni
     line = (
         LINE + (f", Model: {name}" if name else "") + (f", Model hash: {digest}" if digest else "")
     )
-    found = understand(line, MODELS)
+    found = parse_settings(line, MODELS)
     assert found.model == chosen and "model" not in found.fields
     assert [warning in said for said in found.warnings] == [True] * (warning is not None)
     assert ("Model" in found.others or "Model hash" in found.others) == (chosen is None)
@@ -299,11 +299,11 @@ def test_a_model_is_one_of_the_list_and_never_a_path(name, digest, chosen, warni
 def test_two_models_of_one_hash_go_by_name():
     twins = {"a": "0123456789", "b": "0123456789"}
     for name in twins:
-        assert understand(f"{LINE}, Model: {name}, Model hash: 0123456789", twins).model == name
+        assert parse_settings(f"{LINE}, Model: {name}, Model hash: 0123456789", twins).model == name
 
 
 def test_without_a_list_no_model_is_chosen():
-    found = understand(f"{LINE}, Model: emoji")
+    found = parse_settings(f"{LINE}, Model: emoji")
     assert found.model is None and "'emoji' is not here" in found.warnings[0]
 
 
@@ -316,30 +316,30 @@ def test_without_a_list_no_model_is_chosen():
     ],
 )
 def test_json_of_other_programs_is_named_and_shown(text, program):
-    found = understand(text, MODELS)
+    found = parse_settings(text, MODELS)
     assert not found.fields and found.model is None and found.others
     assert program in found.warnings[0] and len(found.warnings) == 1
 
 
 def test_a_prompt_in_braces_is_no_json():
-    assert understand(f"{{red|blue}} cat\n{LINE}").fields["prompt"] == "{red|blue} cat"
+    assert parse_settings(f"{{red|blue}} cat\n{LINE}").fields["prompt"] == "{red|blue} cat"
 
 
 def test_empty_and_endless_texts():
-    assert understand(" \n\0").warnings == ("The text is empty.",)
-    found = understand("x" * (MAX_TEXT + 1))
+    assert parse_settings(" \n\0").warnings == ("The text is empty.",)
+    found = parse_settings("x" * (MAX_TEXT + 1))
     assert not found.fields and "1,000,001 characters; at most 1,000,000" in found.warnings[0]
-    assert understand("[" * MAX_TEXT).warnings and understand('{"a":' * 200_000).warnings
+    assert parse_settings("[" * MAX_TEXT).warnings and parse_settings('{"a":' * 200_000).warnings
 
 
 def test_what_is_shown_is_clean_and_short():
-    found = understand(f'{LINE}, Note: "a\\u0007\\ud83d\\u001b[0m", Long: {"x" * 100_000}')
+    found = parse_settings(f'{LINE}, Note: "a\\u0007\\ud83d\\u001b[0m", Long: {"x" * 100_000}')
     assert found.others["Note"] == "a[0m" and len(found.others["Long"]) < 3000
 
 
 @given(st.text(max_size=300) | st.from_regex(r"a\n(Steps|Seed|Size|Model|Sampler): [\s\S]{0,99}"))
 def test_any_text_gives_what_options_take(text):
-    found = understand(text + f"\n{LINE}, Size: {text}, CFG scale: {text}", MODELS)
+    found = parse_settings(text + f"\n{LINE}, Size: {text}, CFG scale: {text}", MODELS)
     GenerateOptions(**found.fields)
     assert found.model is None or found.model in MODELS
     assert all(isinstance(v, str) for v in found.others.values())

@@ -62,7 +62,7 @@ def test_round_trip(prompt, negative, model, cfg):
     assert (found["Prompt"], found["Negative prompt"]) == (prompt, negative)
     assert found["Model"] == model and float(found["CFG scale"]) == cfg and found["Seed"] == "42"
     assert list(found)[:3] == ["Prompt", "Negative prompt", "Steps"]
-    assert infotext.clean(text) == text, "a reader takes control characters out"
+    assert infotext.clean_text(text) == text, "a reader takes control characters out"
 
 
 @given(prompt=hostile, model=hostile)
@@ -168,7 +168,7 @@ def test_a_million_letters_of_anything_are_read(start, unit):
 
 @pytest.mark.parametrize(("code", "cat"), [("utf-8", "猫 cat"), ("ascii", "\\u732b cat")])
 def test_info_prints_the_text_alone_whatever_the_terminal(tmp_path, code, cat):
-    exif = containers.exif(infotext.build("猫 cat", "", FIELDS))
+    exif = containers.encode_exif(infotext.build("猫 cat", "", FIELDS))
     size = len(exif).to_bytes(4, "little")
     (tmp_path / "a.webp").write_bytes(b"RIFF\0\0\0\0WEBPEXIF" + size + exif)
     ran = subprocess.run(

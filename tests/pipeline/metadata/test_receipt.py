@@ -18,6 +18,7 @@ from pipeline.introspection import recording_file
 from pipeline.introspection.branch import BranchRun
 from pipeline.introspection.recording import Recorder
 from pipeline.metadata import infotext, receipt
+from pipeline.metadata.fingerprint import SKETCH, LatentFingerprint, fingerprint
 
 ASK = {"prompt": "a red apple, 红苹果", "seed": 5, "steps": 4, "cfg": 3.0, "sampler": "euler_a"}
 
@@ -56,7 +57,7 @@ def rewritten(path, change=None, digest=True, image=None, text=None):
         change(about)
     picture = image or opened.convert("RGB")
     picture.info["parameters"] = text or opened.info["parameters"]
-    picture.info["receipt"] = receipt.written(about) if digest else json.dumps(about)
+    picture.info["receipt"] = receipt.to_json(about) if digest else json.dumps(about)
     from pipeline.metadata.save import save_picture
 
     return save_picture(picture, path)
@@ -65,7 +66,7 @@ def rewritten(path, change=None, digest=True, image=None, text=None):
 def test_a_receipt_says_how_its_picture_came_about(models, drawn, path):
     result, steps = drawn
     found = receipt.read(path)
-    assert found.whole and found.task == "generate" and not found.branches and not found.inputs
+    assert found.intact and found.task == "generate" and not found.branches and not found.inputs
     assert not found.words
     assert found.options.items() >= (ASK | {"width": 64, "height": 64}).items()
     assert found.model == {"name": "tiny", "hash": models.hash, "vae": None}
@@ -74,15 +75,15 @@ def test_a_receipt_says_how_its_picture_came_about(models, drawn, path):
     assert found.ran.items() >= {"device": "cpu", "dtype": "float32", "attention": "sdpa"}.items()
     assert found.ran["threads"] == str(torch.get_num_threads())
     assert found.versions["torch"] == torch.__version__
-    assert found.pixels == receipt.pixels(result.images[0])
+    assert found.pixels == receipt.pixels_digest(result.images[0])
     latents = [step.latents for step in steps] + result.latents
     assert len(found.steps) == ASK["steps"] + 1
-    for mark, true in zip(found.marks, latents, strict=True):
-        assert mark.digest == receipt.mark(true.clone()).digest
+    for print_, true in zip(found.fingerprints, latents, strict=True):
+        assert print_.digest == fingerprint(true.clone()).digest
     # A changed bit changes the hash; the text beside is as it always was.
     other = latents[2].clone()
     other.view(torch.int32).view(-1)[7] ^= 1
-    assert receipt.mark(other).digest != found.marks[2].digest
+    assert fingerprint(other).digest != found.fingerprints[2].digest
     assert infotext.read(path) == result.parameters[0]
 
 
@@ -99,11 +100,11 @@ def test_a_difference_is_estimated_without_the_latents(where):
         if where == "a corner":
             change[..., 6:, :] = change[..., :, 6:] = 0
         true = change.square().mean().sqrt()
-        ratios.append(receipt.mark(x).apart(receipt.mark(x + change)) / float(true))
+        ratios.append(fingerprint(x).rms_difference(fingerprint(x + change)) / float(true))
     ratios = np.array(ratios)
     assert abs((ratios**2).mean() - 1) < 0.06
     assert 0.08 < ratios.std() < 0.18  # 1 / sqrt(2 * 32) = 0.125
-    assert receipt.mark(x).apart(receipt.mark(x.clone())) == 0
+    assert fingerprint(x).rms_difference(fingerprint(x.clone())) == 0
 
 
 def splitmix64(n: int) -> int:
@@ -114,33 +115,33 @@ def splitmix64(n: int) -> int:
     return z ^ z >> 31
 
 
-def test_a_mark_is_the_same_on_every_machine():
+def test_a_fingerprint_is_the_same_on_every_machine():
     """By the bits, one number after the other; and frozen, for receipts outlive a version."""
     latents = torch.arange(256, dtype=torch.float32).reshape(1, 4, 8, 8) / 16
-    sums = [0.0] * receipt.SKETCH
+    sums = [0.0] * SKETCH
     for place, number in enumerate(latents.flatten().tolist()):
         bits = splitmix64(place + 1)
-        sums[bits % receipt.SKETCH] += -number if bits >> 63 else number
-    made = receipt.mark(latents)
+        sums[bits % SKETCH] += -number if bits >> 63 else number
+    made = fingerprint(latents)
     assert made.sketch.tolist() == [total / 16 for total in sums]  # of 256 numbers
     digest = hashlib.sha256(struct.pack("<256f", *latents.flatten().tolist())).hexdigest()
     assert made.digest == digest[:16]
     text = str(made)
     assert text.startswith("d5f425b91ae6ea27:AADSvgCA7D8AAJy+AID7vwAAqr8AAGW/AAC+PgAA2D8AQFvA")
-    assert receipt.Mark.read(text).apart(made) == 0
-    assert text == str(receipt.mark(latents.double()))
+    assert LatentFingerprint.parse(text).rms_difference(made) == 0
+    assert text == str(fingerprint(latents.double()))
 
 
 def test_identical(models, path):
-    case = verify.opened(path)
+    case = verify.open_input(path)
     *checked, verdict = verify.check(models, case)
     assert [(c.step, c.total, c.same) for c in checked if c.same] == [
         (k, 4, True) for k in range(5)
     ]
     assert verdict.kind == "identical" and verdict.same == (True,) * 5
-    assert verdict.step is None and not verdict.surroundings and not verdict.altered
+    assert verdict.step is None and not verdict.environment and not verdict.altered
     assert verdict.pixels == (0.0, 0, 0.0)
-    assert "all 4 steps and every pixel" in " ".join(verdict.sentences)
+    assert "All 4 steps and every pixel" in " ".join(verdict.sentences)
 
 
 @pytest.mark.parametrize(
@@ -204,16 +205,16 @@ def test_what_began_from_a_picture_needs_it_again(models, tmp_path, given, key, 
     assert verdict.kind == "identical", verdict.sentences
     needed = "picture and mask" if with_mask else "picture"
     with pytest.raises(InputError, match=f"began from a {needed}: give the same"):
-        verify.opened(path)
+        verify.open_input(path)
     with pytest.raises(InputError, match="not the picture that it began from"):
         other = Image.open(picture).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         other.save(tmp_path / "other.png")
-        verify.opened(path, picture=str(tmp_path / "other.png"), **with_mask)
+        verify.open_input(path, picture=str(tmp_path / "other.png"), **with_mask)
 
 
 def test_a_picture_that_it_did_not_begin_from_is_refused(path, given):
     with pytest.raises(InputError, match="began from no picture"):
-        verify.opened(path, picture=str(given[0]))
+        verify.open_input(path, picture=str(given[0]))
 
 
 @pytest.mark.parametrize("key", ["generate", "hires"])
@@ -232,10 +233,10 @@ def test_a_branch_of_a_branch_is_identical(models, tmp_path, key):
     before = len(found.steps) - 1 - two.recordings[0].steps
     assert before == (ASK["steps"] if key == "hires" else 0)
     # The way before is the parents', and its own from there on.
-    at_root = receipt.of(root.images[-1]).steps
+    at_root = receipt.from_image(root.images[-1]).steps
     assert found.steps[: before + 2] == at_root[: before + 2] != found.steps[before + 2 :]
-    assert found.marks[before + 2].digest == receipt.mark(steps[0].latents).digest
-    *checked, verdict = verify.check(models, verify.opened(path))
+    assert found.fingerprints[before + 2].digest == fingerprint(steps[0].latents).digest
+    *checked, verdict = verify.check(models, verify.open_input(path))
     assert verdict.kind == "identical", verdict.sentences
     assert all(c.same for c in checked) and checked[-1].step == verdict.steps
     assert [c.step for c in checked] == sorted(c.step for c in checked)
@@ -279,11 +280,11 @@ def test_another_machine_departs_and_says_by_how_much(models, tiny_model, path, 
     assert verdict.final == pytest.approx(true[-1], rel=0.45)
     apart = np.abs(np.asarray(result.images[0], int) - np.asarray(last.images[0], int))
     assert verdict.pixels == (apart.mean(), apart.max(), apart.any(-1).mean())
-    rows = {d.what: (d.then, d.now) for d in verdict.surroundings}
+    rows = {d.what: (d.then, d.now) for d in verdict.environment}
     expected = {"attention": ("sdpa", "math"), "dtype": ("float32", "bfloat16")}
     assert rows[what] == expected[what] and "torch" not in rows
     said = " ".join(verdict.sentences)
-    assert f"at step {verdict.step} of 4" in said and f"was {rows[what][0]}, is" in said
+    assert f"from step {verdict.step} of 4" in said and f"was {rows[what][0]}, is" in said
 
 
 def test_other_threads_and_versions_are_named(models, path):
@@ -292,8 +293,8 @@ def test_other_threads_and_versions_are_named(models, path):
 
     verdict = verify.verify(models, rewritten(path, older))
     now = str(torch.get_num_threads())
-    assert ("threads", "16", now) in verdict.surroundings
-    assert ("torch", "2.10.0", torch.__version__) in verdict.surroundings
+    assert ("threads", "16", now) in verdict.environment
+    assert ("torch", "2.10.0", torch.__version__) in verdict.environment
     assert verdict.kind == "identical"  # and where the bits are the same, it says so
 
 
@@ -304,12 +305,12 @@ def test_changed_pixels(models, path):
     verdict = verify.verify(models, rewritten(path, image=image))
     assert verdict.kind == "tampered" and verdict.altered == ("pixels",)
     assert all(verdict.same) and verdict.pixels.share == pytest.approx(8 / 64**2)
-    assert "this is the true picture changed" in " ".join(verdict.sentences)
+    assert "the picture made again is the true one" in " ".join(verdict.sentences)
     # Elsewhere, where the steps depart, it is known all the same.
     verdict = verify.verify(models, path, attention="math")
     assert (verdict.kind, verdict.altered) == ("tampered", ("pixels",)) and not all(verdict.same)
     # One who knows how writes the hash of these pixels, too.
-    forged = rewritten(path, lambda about: about.update(pixels=receipt.pixels(image)))
+    forged = rewritten(path, lambda about: about.update(pixels=receipt.pixels_digest(image)))
     verdict = verify.verify(models, forged)
     assert verdict.kind == "tampered" and verdict.altered == ("pixels",)
 
@@ -318,11 +319,11 @@ def test_pixels_that_were_decoded_a_little_otherwise_elsewhere_are_no_forgery(mo
     image = Image.open(path).convert("RGB").point(lambda v: min(v + 1, 255))
 
     def elsewhere(about):
-        about["versions"]["torch"], about["pixels"] = "2.10.0", receipt.pixels(image)
+        about["versions"]["torch"], about["pixels"] = "2.10.0", receipt.pixels_digest(image)
 
     verdict = verify.verify(models, rewritten(path, elsewhere, image=image))
     assert verdict.kind == "departs" and verdict.step == 5 and verdict.pixels.largest == 1
-    assert "but not the pixels" in verdict.sentences[0]
+    assert "decoded to slightly other pixels" in verdict.sentences[0]
 
 
 def test_a_changed_text(models, path, drawn):
@@ -341,13 +342,13 @@ def test_a_changed_receipt_is_known_without_drawing(models, path, monkeypatch):
     monkeypatch.setattr(models.unet, "forward", None)
     verdict = verify.verify(models, rewritten(path, change, digest=False))
     assert verdict.kind == "tampered" and verdict.altered == ("receipt",)
-    assert "its receipt was changed" in verdict.sentences[0]
+    assert "The receipt was changed" in verdict.sentences[0]
 
 
 @pytest.mark.parametrize("step", [0, 2, 4])
 def test_a_forger_cannot_make_up_a_step(models, path, step):
     def change(about):
-        fake = receipt.mark(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)))
+        fake = fingerprint(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)))
         about["steps"][step] = str(fake)
 
     verdict = verify.verify(models, rewritten(path, change))
@@ -371,7 +372,7 @@ def test_a_receipt_of_fewer_or_more_steps_departs(models, path):
 def test_other_options_depart(models, path):
     verdict = verify.verify(models, rewritten(path, lambda a: a["options"].update(seed=6)))
     assert verdict.kind == "tampered" and verdict.step == 0  # and the text says another seed
-    assert "depart before the first step" in " ".join(verdict.sentences)
+    assert "differ before the first of 4 steps" in " ".join(verdict.sentences)
 
 
 def test_another_model_of_the_same_name(models, tiny_copy, path, monkeypatch):
@@ -383,7 +384,7 @@ def test_another_model_of_the_same_name(models, tiny_copy, path, monkeypatch):
     assert (other.name, other.hash) == (models.name, models.hash)  # the UNet is the same
     monkeypatch.setattr(other.unet, "forward", None)
     verdict = verify.verify(other, path)
-    assert verdict.kind == "other" and [d.what for d in verdict.surroundings] == ["vae"]
+    assert verdict.kind == "other" and [d.what for d in verdict.environment] == ["vae"]
     assert "the one here is" in verdict.sentences[0] and "vae was" in verdict.sentences[1]
 
 
@@ -462,18 +463,18 @@ def test_a_receipt_is_believed_nothing(models, path, name):
 
 def test_a_model_is_a_name_of_the_library_alone(path):
     then = receipt.read(path)
-    assert verify.chosen(then, ["other", "tiny"], []) == ("tiny", None)
+    assert verify.choose_model(then, ["other", "tiny"], []) == ("tiny", None)
     with pytest.raises(InputError, match=f"the model tiny {then.model['hash']}, which is not here"):
-        verify.chosen(then, ["other"], [])
+        verify.choose_model(then, ["other"], [])
     # renamed here
-    assert verify.chosen(then, ["new"], [], {"new": then.model["hash"]}) == ("new", None)
+    assert verify.choose_model(then, ["new"], [], {"new": then.model["hash"]}) == ("new", None)
     for name in ("/etc/passwd", "owner/name", "../tiny"):
         forged = then.model_copy(update={"model": {"name": name, "hash": "0", "vae": None}})
         with pytest.raises(InputError, match="is not here; there is tiny"):
-            verify.chosen(forged, ["tiny"], [])
+            verify.choose_model(forged, ["tiny"], [])
     forged = then.model_copy(update={"model": then.model | {"vae": "/x.safetensors"}})
     with pytest.raises(InputError, match=r"autoencoder /x\.safetensors, which is not here"):
-        verify.chosen(forged, ["tiny"], ["soft"])
+        verify.choose_model(forged, ["tiny"], ["soft"])
 
 
 def test_foreign_pictures_get_a_clear_answer(tmp_path, drawn):

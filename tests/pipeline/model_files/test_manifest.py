@@ -376,7 +376,7 @@ def test_folder_whose_parts_do_not_fit_is_refused(pairs, tmp_path):
     path.write_text(json.dumps(config | {"projection_class_embeddings_input_dim": 99}))
     assert "takes 99 numbers beside time and words" in refusal(folder)
     path.write_text(json.dumps(config | {"cross_attention_dim": 64}))
-    assert "listens to words of size 64" in refusal(folder)
+    assert "takes a context of size 64" in refusal(folder)
     shutil.rmtree(folder / "text_encoder_2")
     path.write_text(json.dumps(config))
     assert "text_encoder_2/config.json is missing" in refusal(folder)

@@ -27,7 +27,7 @@ def test_the_denoiser_is_exact():
     np.testing.assert_allclose(
         mixture.denoised(x, sigma), x + sigma**2 * np.stack(slope, 1), atol=1e-8
     )
-    np.testing.assert_allclose(mixture.shares(x, sigma).sum(1), 1)
+    np.testing.assert_allclose(mixture.responsibilities(x, sigma).sum(1), 1)
 
 
 def test_the_exact_solution_leads_back():

@@ -45,13 +45,13 @@ def scaled(query):
 
 
 def exact(query):
-    """What the denoiser of proof's mixture says to a query."""
+    """What the denoiser of convergence.py's mixture says to a query."""
     x0 = convergence.MIXTURE.denoised(convergence.points(query), query.sigma)
     return torch.from_numpy(x0.T.copy()).reshape(query.x.shape)
 
 
 def mixture(size, seed=0):
-    """Latents (1, 2, size, size), each pixel a point drawn from proof's mixture."""
+    """Latents (1, 2, size, size), each pixel a point drawn from convergence.py's mixture."""
     generator = np.random.default_rng(seed)
     m, kind = convergence.MIXTURE, generator.choice(3, size**2, p=convergence.MIXTURE.weights)
     x = m.means[kind] + m.deviations[kind, None] * generator.normal(size=(size**2, 2))

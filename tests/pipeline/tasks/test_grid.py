@@ -75,9 +75,9 @@ def refused(**fields) -> str:
 def test_an_axis_is_read(text, name, values):
     if name is None:
         with pytest.raises(InputError, match="no option"):
-            grid_axes.read("x", text)
+            grid_axes.parse_axis("x", text)
         return
-    axis = grid_axes.read("x", text)
+    axis = grid_axes.parse_axis("x", text)
     assert (axis.name, axis.values) == (name, values)
     assert len(axis.labels) == len(values) and all(label.strip() for label in axis.labels)
 
@@ -86,21 +86,21 @@ def test_an_axis_is_read(text, name, values):
 def test_ranges_of_whole_numbers_count_by_their_step(start, end, step):
     up = range(start, end + 1, step) if start <= end else range(start, end - 1, -step)
     sign = "+" if start <= end else "-"
-    assert grid_axes.read("y", f"steps: {start} - {end} ({sign}{step})").values == tuple(up)
+    assert grid_axes.parse_axis("y", f"steps: {start} - {end} ({sign}{step})").values == tuple(up)
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 100))
 def test_ranges_with_a_count_are_numpys_cut_to_whole_numbers(start, end, count):
     # fp64 may fall just below a whole number that is meant
     expected = tuple(int(v + 1e-9) for v in np.linspace(start, end, count))
-    assert grid_axes.read("z", f"steps: {start}-{end} [{count}]").values == expected
+    assert grid_axes.parse_axis("z", f"steps: {start}-{end} [{count}]").values == expected
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 700))
 def test_ranges_of_fractions_never_pass_their_end(start, end, step):
     a, b, by = min(start, end), max(start, end), step
     assume((b - a) // by < grid_axes.MAX_CELLS)
-    got = grid_axes.read("x", f"cfg: {a / 100:.2f}-{b / 100:.2f} (+{by / 100:.2f})").values
+    got = grid_axes.parse_axis("x", f"cfg: {a / 100:.2f}-{b / 100:.2f} (+{by / 100:.2f})").values
     assert got == tuple(v / 100 for v in range(a, b + 1, by))
 
 
@@ -108,7 +108,7 @@ def test_ranges_of_fractions_never_pass_their_end(start, end, step):
 @given(st.text(max_size=40), st.sampled_from(["", "cfg: ", "prompt: ", "seed:", "size: "]))
 def test_any_text_is_an_axis_or_a_sentence(text, start):
     try:
-        axis = grid_axes.read("x", start + text)
+        axis = grid_axes.parse_axis("x", start + text)
     except InputError as error:
         said = str(error)
         assert "axis x" in said and said.endswith(".") and "\n" not in said and len(said) < 600
@@ -119,11 +119,11 @@ def test_any_text_is_an_axis_or_a_sentence(text, start):
 @given(st.lists(st.text(st.characters(categories=("L", "N", "P", "Zs"))), min_size=1, max_size=9))
 def test_values_in_quotes_come_back(values):
     quoted = ", ".join('"' + value.replace('"', '""') + '"' for value in values)
-    assert grid_axes.read("x", f"prompt: {quoted}").values == tuple(v.strip() for v in values)
+    assert grid_axes.parse_axis("x", f"prompt: {quoted}").values == tuple(v.strip() for v in values)
 
 
 def test_a_seed_of_minus_one_is_drawn_and_named():
-    axis = grid_axes.read("y", "seed: -1, 4, -1")
+    axis = grid_axes.parse_axis("y", "seed: -1, 4, -1")
     assert axis.values[1] == 4 and len(set(axis.values)) == 3
     assert axis.fields["Y Values"] == "-1, 4, -1"
     assert axis.fields["Fixed Y Values"] == ", ".join(map(str, axis.values))

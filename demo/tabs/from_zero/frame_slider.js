@@ -1,4 +1,4 @@
-// A book of frames: HTML once, and for each place of the slider what changes in it.
+// A slider over frames: HTML once, and for each place of the slider what changes in it.
 // props.value: {html, label, at, frames: [{key: text, or a picture's source}]} as JSON; in the HTML,
 // what has data-is="key" shows it. --at is the place, 0 to 1.
 const stage = element.querySelector('div'), row = element.querySelector('label');
@@ -18,14 +18,14 @@ function turn() {
 }
 
 function open() {
-  const book = JSON.parse(props.value || '{}');
-  frames = book.frames || [];
-  stage.innerHTML = book.html || '';
-  row.querySelector('span').textContent = book.label || '';
+  const value = JSON.parse(props.value || '{}');
+  frames = value.frames || [];
+  stage.innerHTML = value.html || '';
+  row.querySelector('span').textContent = value.label || '';
   row.style.visibility = frames.length > 1 ? 'visible' : 'hidden';
-  row.style.display = book.html ? '' : 'none';
+  row.style.display = value.html ? '' : 'none';
   slider.max = Math.max(frames.length - 1, 0);
-  slider.value = book.at ?? 0;
+  slider.value = value.at ?? 0;
   turn();
 }
 

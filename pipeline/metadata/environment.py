@@ -1,0 +1,51 @@
+"""What a picture was computed on: the device and the versions of the packages."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ..version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Return what of the device may change the last bits: name, instructions, threads."""
+    import torch
+
+    if device.type == "cuda":
+        return {"device_name": torch.cuda.get_device_name(device)}
+    return {
+        "device_name": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2] for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return (names[0] if names else platform.processor() or platform.machine()).strip()[:100]
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Return the versions of all packages that may change the last bits."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"glassbox": __version__, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "transformers", "triton", "xformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | {"platform": f"{platform.system()} {platform.machine()}"}

@@ -1,0 +1,153 @@
+"""The verdict on a picture that was made again: facts, and the sentences that say them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+KINDS = {  # of a verdict: its name
+    "identical": "Identical",
+    "departs": "Departs",
+    "tampered": "Tampered with",
+    "other": "Another model",
+}
+ENVIRONMENT_LABELS = {  # of what may differ in the environment
+    "device": "device",
+    "device_name": "device's name",
+    "instructions": "instructions",
+    "threads": "threads",
+    "dtype": "type of numbers",
+    "attention": "attention",
+    "vae_attention": "attention of the autoencoder",
+    "group_norm": "GroupNorm",
+    "memory": "memory",
+    "lora": "LoRAs",
+    "embedding": "textual inversions",
+}
+
+
+SENTENCES = {  # by the keys of Verdict.facts; the page has their translations
+    "identical": "All {steps} steps and every pixel came out again, bit for bit.",
+    "identical_pixels": "Every pixel came out again, bit for bit.",
+    "departs_start": "The latents differ before the first of {steps} steps.",
+    "departs_step": "The latents differ from step {step} of {steps} on.",
+    "departs_pixels": (
+        "All {steps} steps came out again, and were decoded to slightly other pixels."
+    ),
+    "amount": "By {amount:.2g} there (root mean square, estimated from the marks).",
+    "final": "By {final:.2g} at the end.",
+    "pixels": (
+        "{share:.1%} of the pixels differ, by {mean:.2g} of 255 on average over all and {largest} "
+        "at most."
+    ),
+    "no_pixels": "The pixels are the same.",
+    "size": "The picture made again has another size.",
+    "tampered_receipt": "The receipt was changed after it was written.",
+    "tampered_pixels": "The pixels are not those that the receipt was written for.",
+    "tampered_text": "The parameters text is not the one that the receipt was written for.",
+    "true": (
+        "All {steps} steps of the receipt came out again: the picture made again is the true one."
+    ),
+    "true_text": "All {steps} steps and every pixel came out again: only the text is another.",
+    "other": "It was made with {model}; the one here is {here}. Nothing was drawn.",
+}
+
+
+class Difference(NamedTuple):
+    """A part of the environment that changed: its key, then and now; "" where there is none."""
+
+    what: str
+    then: str
+    now: str
+
+
+class PixelDifference(NamedTuple):
+    """Of two pictures: mean and largest difference, 0 to 255, and the share of differing pixels."""
+
+    mean: float
+    largest: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a verification.
+
+    kind         a key of KINDS
+    same         for the initial latents and each step: whether the latents came out identical
+    step         the first that did not, 0 for the initial latents; `steps` + 1 where only the
+                 decoded picture differs; None where everything is identical
+    amount       estimated RMS of the latents' difference at `step`; final: after the last step
+    pixels       exact difference of the pixels; None where nothing was drawn or the sizes differ
+    altered      what does not fit the receipt: "receipt", "pixels", "text"
+    environment  what differs between the two runs
+    model, here  name and hash of the model that drew it, and of the one that was used now
+    image        the picture made again
+    difference   where it differs from the file, brightest where the most; None where nowhere
+    """
+
+    kind: str
+    same: tuple[bool, ...] = ()
+    step: int | None = None
+    amount: float | None = None
+    final: float | None = None
+    pixels: PixelDifference | None = None
+    altered: tuple[str, ...] = ()
+    environment: tuple[Difference, ...] = ()
+    model: str = ""
+    here: str = ""
+    image: Image.Image | None = field(default=None, repr=False)
+    difference: Image.Image | None = field(default=None, repr=False)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return max(len(self.same) - 1, 0)
+
+    @property
+    def facts(self) -> list[tuple[str, dict[str, Any]]]:
+        """What the verdict says, in order: a key of SENTENCES and the values of its fields."""
+        steps: dict[str, Any] = {"steps": self.steps, "step": self.step}
+        if self.kind == "other":
+            return [("other", {"model": self.model, "here": self.here})]
+        if self.kind == "identical":
+            return [("identical" if self.steps else "identical_pixels", steps)]
+        facts: list[tuple[str, dict[str, Any]]] = [(f"tampered_{x}", {}) for x in self.altered]
+        if not self.same:
+            return facts
+        if self.step is None or self.step > self.steps:
+            if self.altered == ("text",):
+                return [*facts, ("true_text", steps)]
+            facts.append(("true" if facts else "departs_pixels", steps))
+        else:
+            facts.append(("departs_step" if self.step else "departs_start", steps))
+            if self.amount is not None:
+                facts.append(("amount", {"amount": self.amount}))
+            if self.final is not None and self.step < self.steps:
+                facts.append(("final", {"final": self.final}))
+        if self.pixels is None:
+            return [*facts, ("size", {})]
+        if not self.pixels.largest:
+            return [*facts, ("no_pixels", {})]
+        return [*facts, ("pixels", self.pixels._asdict())]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict in English, its kind first, what differs in the environment last."""
+        first, *rest = (SENTENCES[key].format(**values) for key, values in self.facts)
+        return [f"{KINDS[self.kind]}: {first}", *rest, *self._environment()]
+
+    def _environment(self) -> list[str]:
+        if not self.environment:
+            return ["The surroundings are as they were."] if self.same else []
+        rows = (
+            f"{ENVIRONMENT_LABELS.get(d.what, d.what)} {_was_and_is(d)}" for d in self.environment
+        )
+        return [f"Not as it was: {'; '.join(rows)}."]
+
+
+def _was_and_is(row: Difference) -> str:
+    return f"was {row.then or 'none'}, is {row.now or 'none'}"

@@ -1,0 +1,205 @@
+"""A new sampler, schedule, backend or task is one file and one row of a table.
+
+Fakes are added to a copy of the code and show in the listings, the page, the web API and the
+benchmark, in both languages, without a change anywhere else.
+"""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+SAMPLER = '''
+"""Sleepy: Euler."""
+
+from .sigma import Model
+
+
+def make_sampler(sampler, schedule, config, noise, steps, generator, seed, start_step, clean):
+    return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
+
+
+def _run(model):
+    x = model.first
+    for i, (s, s_next) in enumerate(zip(model.sigmas, model.sigmas[1:])):
+        denoised = yield from model.denoise(x, s, i)
+        x = x + (s_next - s) * (x - denoised) / s
+    return x
+'''
+SAMPLER_ROW = """Sampler(
+        "Sleepy",
+        "Euler that is tired.",
+        "困倦的 Euler。",
+        "EulerDiscreteScheduler",
+        file="sleepy",
+    )"""
+SCHEDULE = '''
+"""Drowsy: even noise levels."""
+
+import numpy as np
+
+
+def drowsy(n, trained, config):
+    return np.linspace(8, 2, n)
+'''
+SCHEDULE_ROW = """Schedule(
+        "Drowsy",
+        "Even noise levels from 8 to 2.",
+        "从 8 到 2 的均匀噪声水平。",
+        _sigmas("karras", "linspace"),
+        formula="drowsy",
+        file="drowsy",
+    )"""
+BACKEND = '''
+"""Attention that returns its values."""
+
+
+def unsupported(device, dtype, head_size=None):
+    return None
+
+
+def run(q, k, v):
+    return v
+'''
+BACKEND_ROW = 'Backend("returns its values", "直接返回数值。", "attention_lazy", rank=9)'
+TASK = '''
+"""Doodle: text to image with a wish."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .option_types import TaskOptions, integer
+
+
+class Options(TaskOptions):
+    wobble: Annotated[int, integer(0, 9)] = Field(3, description="How shaky the hand is, 0 to 9")
+
+
+def stream(models, options, *, words=False):
+    return models.stream(options, words=words)
+
+
+def cost(options):
+    return 2.0
+'''
+TASK_ROW = 'Task("Doodle", "draw with a shaky hand", signs=True)'
+
+
+def add_row(path: Path, table: str, key: str, value: str) -> None:
+    """Add a row at the end of a table in a file."""
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if isinstance(node, ast.Assign | ast.AnnAssign) and targets[0].id == table:
+            last = node.end_lineno
+    lines = source.splitlines()
+    lines.insert(last - 1, f'    "{key}": {value},')
+    path.unlink()  # a link to the real one
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """What describe_tables.py finds in a copy of the code with four rows more."""
+    place = tmp_path_factory.mktemp("copy")
+    for name in ("demo", "kernels", "pipeline"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, place / name, copy_function=os.symlink, ignore=ignore)
+    for name in ("pyproject.toml", "tests/conftest.py", "tests/demo/conftest.py"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, place / name)
+    script = Path(__file__).with_name("describe_tables.py")
+    shutil.copy(script, place / "tests/demo/test_tables.py")
+    files = {
+        "pipeline/samplers/sleepy.py": SAMPLER,
+        "pipeline/samplers/drowsy.py": SCHEDULE,
+        "pipeline/backends/attention_lazy.py": BACKEND,
+        "pipeline/tasks/doodle.py": TASK,
+    }
+    for name, source in files.items():
+        (place / name).write_text(source, encoding="utf-8")
+    add_row(place / "pipeline/samplers/table.py", "SAMPLERS", "sleepy", SAMPLER_ROW)
+    add_row(place / "pipeline/samplers/table.py", "SCHEDULES", "drowsy", SCHEDULE_ROW)
+    add_row(place / "pipeline/backends/table.py", "ATTENTION", "lazy", BACKEND_ROW)
+    add_row(place / "pipeline/tasks/__init__.py", "TASKS", "doodle", TASK_ROW)
+    report = place / "report.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "tests"],
+        cwd=place,
+        env=os.environ | {"REPORT": str(report)},
+        capture_output=True,
+        text=True,
+    )
+    assert report.exists(), done.stdout + done.stderr
+    return json.loads(report.read_text(encoding="utf-8"))
+
+
+def test_the_listings_name_them(described):
+    samplers, backends = described["listed"]["samplers"], described["listed"]["backends"]
+    assert "sleepy" in samplers and "Euler that is tired." in samplers
+    assert "drowsy" in samplers and "Even noise levels from 8 to 2." in samplers
+    assert "lazy" in backends and "returns its values" in backends
+
+
+def test_the_page_offers_them_with_a_note_in_both_languages(described):
+    choices = described["choices"]
+    assert "sleepy" in choices["sampler"] and "drowsy" in choices["schedule"]
+    assert "lazy" in choices["attention"]
+    english, chinese = (described["texts"][language] for language in ("en", "zh"))
+    assert english["sampler.sleepy"] == "Euler that is tired."
+    assert chinese["sampler.sleepy"] == "困倦的 Euler。"
+    assert chinese["schedule.drowsy"] == "从 8 到 2 的均匀噪声水平。"
+    assert chinese["attention.lazy"] == "直接返回数值。"
+
+
+def test_the_web_api_takes_them_and_names_them_where_a_name_is_wrong(described):
+    """Its schema has names as text: what there is, its sentence says."""
+    schema = {p["parameter_name"]: p["type"] for p in described["schema"]["parameters"]}
+    assert schema["sampler"] == schema["schedule"] == {"type": "string"}
+    assert "there is sleepy, " in described["sentence"]
+
+
+def test_the_benchmark_has_the_backend_among_its_providers(described):
+    assert described["providers"].count("lazy") == 1
+    assert len(described["providers"]) == len(set(described["providers"]))
+
+
+def test_options_and_names_know_them(described):
+    assert described["options"]["sampler"] == "sleepy"
+    assert described["options"]["schedule"] == "drowsy"
+    assert described["split"] == ["sleepy", "drowsy"]
+    assert not described["stochastic"]
+
+
+def test_they_run(described):
+    assert described["sigmas"] == pytest.approx([8, 5, 2])
+    assert described["attention"] == [[[[1.0] * 8]] * 2]
+
+
+def test_a_task_is_a_command_with_flags_of_its_own(described):
+    assert "doodle" in described["help"]["all"]
+    assert "draw with a shaky hand" in described["help"]["all"]
+    assert "--wobble" in described["help"]["doodle"] and "--steps" in described["help"]["doodle"]
+    assert "How shaky the hand is, 0 to 9" in described["help"]["doodle"]
+
+
+def test_a_task_is_an_endpoint_of_the_web_api(described):
+    endpoint = described["endpoints"]["/doodle"]
+    names = [parameter["parameter_name"] for parameter in endpoint["parameters"]]
+    assert names[0] == "prompt" and "wobble" in names and "seed" in names
+
+
+def test_a_task_is_checked_and_says_what_it_costs(described):
+    assert described["task"] == {
+        "wobble": 4,
+        "cost": 2.0,
+        "sentence": "Wobble must be a whole number from 0 to 9, not 'ten'.",
+    }
