@@ -10,6 +10,7 @@ ORDER = (
     "kernels",
     "pipeline.errors",
     "pipeline.version",
+    "pipeline.old_names",
     "pipeline.oom",
     "pipeline.backends",
     "pipeline.samplers",
