@@ -1,4 +1,4 @@
-"""The browser page: knows the engine's events, nothing of UNets.
+"""The browser page and the web API on top of the pipeline.
 
 page = build(ModelCache(load("emoji")))
 serve(page, server_port=7860)
@@ -7,6 +7,7 @@ serve(page, server_port=7860)
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
@@ -22,18 +23,18 @@ from .ui import theme
 from .workspace import layout
 
 QUEUE_SIZE = 24  # requests that may wait; the next one is told that the server is busy
-LARGEST_FILE = "64mb"  # that may be dropped: large PNGs have 30
+LARGEST_FILE = "64mb"  # of an upload; large PNG pictures have 30 MB
 # On a narrow screen the tabs are a row that scrolls.
 INTO_VIEW = """() => {
   const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
   tab?.scrollIntoView({block: 'nearest', inline: 'center'});
 }"""
-KEEP_FILES = (600, 3600)  # seconds: how often pictures are looked through, how old they may grow
+KEEP_FILES = (600, 3600)  # seconds: how often old pictures are deleted, and from which age
 
 
 def build(
     model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
-) -> gr.Blocks:
+) -> api.Blocks:
     """Build the page of a server's models. wrap_gpu_work: see server/zerogpu.py."""
     i18n = texts.translations()
     runner = Runner(model_cache, wrap_gpu_work)
@@ -59,8 +60,8 @@ def build(
     return blocks
 
 
-def serve(page: gr.Blocks, **where) -> tuple:
-    """Start the server and return; `where` goes to `launch` (server_name, share, ...)."""
+def serve(page: api.Blocks, **where: Any) -> tuple:
+    """Start the server in the background; `where` goes to `launch` (server_name, share, ...)."""
     return page.launch(
         prevent_thread_lock=True,
         quiet=True,

@@ -219,6 +219,7 @@ def press(page: Any, gate: Gate, place: Place, moment: str, other: Any) -> str:
         return _judge(page, place, "stopped")
     gate.arm(moment)
     page.click(place.go)
+    _wait_until(lambda: gate.run is not None, page)  # the page shows it as running by then
     if moment == "result":
         page.wait_for_selector(f"{place.status} .gb-done")
         page.click(place.stop)

@@ -1,7 +1,7 @@
-"""The web API: an endpoint for each task, `/generate` the first, for gradio_client, curl and MCP.
+"""The web API: an endpoint for each task, for gradio_client, curl and MCP.
 
-Its fields are plain text and numbers, and files for pictures, so that the task's Options alone
-judge them. They say what the picture is; what computes it, the server decides. Clients send them by
+Its fields are plain text, numbers and picture files, so that only the task's Options validate them.
+Attention and GroupNorm backends are no fields: the server chooses them. Clients send fields by
 position: new ones go last.
 """
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import gradio as gr
+from gradio.blocks import BlockFunction
+from gradio.components import Component
 
 from pipeline import tasks
 
@@ -23,25 +26,31 @@ from .runner import MODEL_FIELDS, Runner
 
 PICTURES = ("picture", "mask")
 FIRST = ("picture", "mask", "prompt", "negative")
-SERVERS = ("attention", "group_norm")  # the server decides
-LATER = ("variation_seed", "variation_strength")  # they came when /generate had its order
-SAID = {
+NOT_OFFERED = ("attention", "group_norm")  # the server chooses them
+LATER = ("variation_seed", "variation_strength")  # added after the order was fixed
+DESCRIPTIONS = {
     "model": "A name of the page's models; the first one if left out.",
     "vae": "A name of the page's autoencoders; the model's own if left out.",
 }
 
 
 class Blocks(gr.Blocks):
-    """A page whose web API takes fewer values than it has fields, as clients of curl send them."""
+    """A page whose web API fills the values that a client leaves out at the end.
 
-    def validate_inputs(self, block_fn, inputs: list) -> None:
+    i18n: the page's texts, for `launch`.
+    """
+
+    i18n: gr.I18n
+
+    def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
+        """Append defaults for missing values, then let Gradio check their number."""
         if block_fn.api_name in (*tasks.TASKS, "verify"):
-            inputs += [field.value for field in block_fn.inputs[len(inputs) :]]
+            inputs += [getattr(field, "value", None) for field in block_fn.inputs[len(inputs) :]]
         super().validate_inputs(block_fn, inputs)
 
 
 def endpoints(runner: Runner) -> None:
-    """Add one for each task to the page being built; their components are never shown."""
+    """Add an endpoint for each task to the page being built, with hidden components."""
     for key in tasks.TASKS:
         with gr.Row(visible=False):
             inputs = [_component(key, name) for name in names(key)]
@@ -50,34 +59,34 @@ def endpoints(runner: Runner) -> None:
 
 
 def names(key: str) -> tuple[str, ...]:
-    """The fields of the endpoint, in the order in which clients send them."""
+    """Return the fields of a task's endpoint, in the order in which clients send them."""
     there = tasks.module(key).Options.model_fields
     shared = tasks.module("generate").Options.model_fields
     own = [name for name in there if name not in shared and name not in FIRST]
-    rest = [name for name in shared if name not in (*FIRST, *SERVERS, *LATER)]
+    rest = [name for name in shared if name not in (*FIRST, *NOT_OFFERED, *LATER)]
     return (*(name for name in FIRST if name in there), *own, *rest, *MODEL_FIELDS, *LATER)
 
 
 def handler(key: str, runner: Runner) -> Callable:
-    """What the endpoint calls: its signature and docstring are those of the task's fields."""
+    """Return the endpoint's function; its signature and docstring come from the task's fields."""
     fields = names(key)
 
-    def draw(*values):
+    def draw(*values: Any) -> Iterator[tuple[list[str], str]]:
         given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
         with (
             raise_client_errors(),
             tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
         ):
             for event in runner.stream(given, folder, key):
-                # Yielding at every step lets a cancelled or lost client stop the work.
+                # A yield at every step lets the work stop when the client cancels or is gone.
                 if isinstance(event, Finished):
                     yield event.files, event.parameters
                 else:
                     yield [], ""
 
     draw.__name__ = key
-    draw.__doc__ = _says(key)
-    draw.__signature__ = inspect.Signature(
+    draw.__doc__ = _docstring(key)
+    draw.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # read by Gradio
         [
             inspect.Parameter(
                 name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=_default(key, name)
@@ -88,11 +97,12 @@ def handler(key: str, runner: Runner) -> Callable:
     return draw
 
 
-def _says(key: str) -> str:
+def _docstring(key: str) -> str:
+    """Return the endpoint's documentation, which clients and MCP show."""
     note, there = tasks.TASKS[key].note, tasks.module(key).Options.model_fields
     lines = [f"{note[:1].upper()}{note[1:]}; the prompt may be English or Chinese.", "", "Args:"]
     for name in names(key):
-        says = SAID.get(name) or there[name].description.rstrip(".") + "."
+        says = DESCRIPTIONS.get(name) or there[name].description.rstrip(".") + "."
         if name in there and there[name].default is None and name not in FIRST:
             says = says[:-1] + "; left out: what suits the model."
         lines.append(f"    {name}: {says}")
@@ -103,16 +113,16 @@ def _says(key: str) -> str:
     return "\n".join(lines)
 
 
-def _default(key: str, name: str):
-    """A field's default; the first of a task has none, because it must be given."""
+def _default(key: str, name: str) -> Any:
+    """Return a field's default; the first field of a task must be given and has none."""
     there = tasks.module(key).Options.model_fields
     if name == names(key)[0]:
         return inspect.Parameter.empty
     return there[name].default if name in there else None
 
 
-def _component(key: str, name: str):
-    """Nothing that judges: what was sent reaches the Options as it is."""
+def _component(key: str, name: str) -> Component:
+    """Return a component that does not validate: the Options get the value as it was sent."""
     field = tasks.module(key).Options.model_fields.get(name)
     value = None if field is None else field.default
     if name in PICTURES:

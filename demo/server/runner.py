@@ -48,9 +48,8 @@ class Runner:
         ) -> Iterator[Progress | Finished]:
             models = model_cache.get(*names)
             events = tasks.stream(models, task, options, model_cache, words=record)
-            if record:
-                events = Recorder(models, events)
-            yield from report_events(events, folder, self.recordings)
+            recorded = Recorder(models, events) if record else events
+            yield from report_events(recorded, folder, self.recordings)
 
         self._draw = self.on_device(draw)
 

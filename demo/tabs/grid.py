@@ -12,7 +12,7 @@ from pipeline.tasks.grid_axes import LABELS
 from .. import texts
 from ..page import Page
 from ..texts import say
-from ..ui.fields import worded
+from ..ui.fields import translated_menu
 from ..ui.tab import TaskTab
 
 AXES = ("x", "y", "z")
@@ -57,7 +57,7 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
     for axis in AXES:
         initial = INITIAL.get(axis, "")
         with gr.Row():
-            name = worded(
+            name = translated_menu(
                 page,
                 axis_options,
                 initial,

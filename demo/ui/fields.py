@@ -1,12 +1,14 @@
-"""What a task's inputs are made of. Each is named after the field of the task's Options whose
-default it shows; limits are left to the Options, which have a sentence for what they do not take.
+"""The input components of the task tabs.
+
+Each is named after a field of the task's Options and shows its default. None has limits of its own:
+the Options refuse wrong values in a sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -15,25 +17,33 @@ from pipeline import tasks
 from ..texts import TEXTS, say
 from .upload import PictureBox
 
+if TYPE_CHECKING:
+    from ..page import Page
+
 
 @dataclass
 class Box:
-    """Where a task takes its picture. follow: follow(path, PIL image), both None for no picture,
-    gives the updates of `picture` and of what else shows it."""
+    """A task's input picture.
+
+    follow: follow(path, PIL image), both None for no picture, returns the updates of `picture` and
+    of other components that show it; None where there are none.
+    """
 
     picture: PictureBox
     follow: Callable[[str | None, Any], dict] | None = None
 
-    def show(self, path: str | None, image: Any) -> dict:
+    def show(self, path: str | None, image: Any) -> dict[Any, Any]:
+        """Return the updates that show a picture, or none."""
         return self.follow(path, image) if self.follow else {self.picture: path}
 
 
 def default(key: str, name: str) -> Any:
+    """Return the default of a field of a task's Options. key: the task, name: the field."""
     return tasks.module(key).Options.model_fields[name].default
 
 
-def picture(page, key: str) -> PictureBox:
-    """The picture that the task begins from; other tabs can send theirs to it."""
+def picture(page: Page, key: str) -> PictureBox:
+    """Build the task's input picture, to which other tabs can send theirs."""
     box = PictureBox(
         label=page.i18n("picture_box"),
         placeholder=page.i18n("picture_drop"),
@@ -47,35 +57,42 @@ def picture(page, key: str) -> PictureBox:
     return box
 
 
-def number(page, key: str, name: str, **more) -> gr.Number:
-    return gr.Number(default(key, name), **_words(page, key, name), min_width=80, **more)
+def number(page: Page, key: str, name: str, **more: Any) -> gr.Number:
+    """Build a number field."""
+    return gr.Number(default(key, name), **_labels(page, key, name), min_width=80, **more)
 
 
-def share(page, key: str, name: str) -> gr.Slider:
-    return gr.Slider(0, 1, default(key, name), step=0.01, **_words(page, key, name))
+def share(page: Page, key: str, name: str) -> gr.Slider:
+    """Build a slider from 0 to 1."""
+    return gr.Slider(0, 1, default(key, name), step=0.01, **_labels(page, key, name))
 
 
-def switch(page, key: str, name: str) -> gr.Checkbox:
-    return gr.Checkbox(default(key, name), **_words(page, key, name))
+def switch(page: Page, key: str, name: str) -> gr.Checkbox:
+    """Build a checkbox."""
+    return gr.Checkbox(default(key, name), **_labels(page, key, name))
 
 
-def choice(page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropdown:
-    """One of `values`; the text of each is that of the key NAME_VALUE."""
+def choice(page: Page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropdown:
+    """Build a menu of `values`, whose labels are the texts of the keys NAME_VALUE."""
 
     def choices(language: str) -> list[tuple[str, str]]:
         return [(say(f"{name}_{value}", language), value) for value in values]
 
-    return worded(page, choices, default(key, name), min_width=140, **_words(page, key, name))
+    return translated_menu(
+        page, choices, default(key, name), min_width=140, **_labels(page, key, name)
+    )
 
 
-def worded(page, choices: Callable[[str], list], value: Any, **more) -> gr.Dropdown:
-    """A dropdown whose choices are in the visitor's language from the moment that it is known."""
+def translated_menu(
+    page: Page, choices: Callable[[str], list[tuple[str, str]]], value: Any, **more: Any
+) -> gr.Dropdown:
+    """Build a menu whose choices are translated when the page opens. choices: by language."""
     box = gr.Dropdown(choices("en"), value=value, **more)
-    page.worded[box] = choices
+    page.translated[box] = choices
     return box
 
 
-def _words(page, key: str, name: str) -> dict:
+def _labels(page: Page, key: str, name: str) -> dict[str, Any]:
     hint = f"{name}_hint"
     return {
         "label": page.i18n(name),

@@ -1,12 +1,18 @@
-"""The look: paper and bottle glass, light and dark, with the fonts the reader already has."""
+"""The page's colours, fonts and style sheets, for light and dark; no font is downloaded."""
 
 from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio.themes.utils.colors import Color
+
+from .status import CUBE
+
+if TYPE_CHECKING:
+    from pipeline.model import Models
 
 GLASS = Color(
     "#f0f7f4", "#dcece6", "#b9d9ce", "#8fc2b2", "#5fa793", "#3a8c77", "#1f7060", "#1a5b4f",
@@ -31,6 +37,7 @@ HEAD = f'<meta name="color-scheme" content="light dark"><script>{DROPS}</script>
 
 
 def theme() -> gr.themes.Base:
+    """Return the Gradio theme."""
     return gr.themes.Base(
         primary_hue=GLASS,
         secondary_hue=GLASS,
@@ -114,10 +121,8 @@ def theme() -> gr.themes.Base:
     )
 
 
-def header(tagline, models) -> str:
-    """The page's head: name, what it is, and which model runs where."""
-    from .status import CUBE
-
+def header(tagline: object, models: Models) -> str:
+    """Return the page's header: name, tagline, and which model runs on which device."""
     facts = [models.name, getattr(models, "hash", None), getattr(models, "device", None)]
     badge = "".join(f"<span>{escape(str(fact))}</span>" for fact in facts if fact)
     return (

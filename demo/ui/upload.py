@@ -1,7 +1,12 @@
-"""Pictures that visitors give: kept as the files they are, so that pipeline.images.open alone opens
-them, with its own list of formats and limits."""
+"""Components for uploaded pictures and masks.
+
+Their values are the uploaded files, undecoded: only pipeline.images.open decodes what visitors
+send, with its own list of formats and limits.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -9,8 +14,11 @@ from pipeline.images.open import open_picture
 
 from .no_stub_files import NoStubFiles
 
-PAINT = ("#ff1fa8", 0.6)  # over a picture: any colour but black would do, and its opacity
-BRUSH = 1 / 16  # of the picture's shorter side, the brush at first
+if TYPE_CHECKING:
+    from PIL import Image
+
+PAINT = ("#ff1fa8", 0.6)  # colour, any but black, and opacity of the brush
+BRUSH = 1 / 16  # initial size of the brush, as a fraction of the picture's shorter side
 SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps several copies
 
 
@@ -19,37 +27,47 @@ class PictureBox(gr.Image, metaclass=NoStubFiles):
 
     is_template = True  # the browser has gr.Image for it
 
-    def __init__(self, **more):
-        super().__init__(**{"type": "filepath", "image_mode": None} | more)
+    def __init__(self, **more: Any):
+        fixed: dict[str, Any] = {"type": "filepath", "image_mode": None}
+        super().__init__(**fixed | more)
 
-    def get_config(self, cls=None) -> dict:
+    def get_config(self, cls: type | None = None) -> dict[str, Any]:
+        """Return the configuration of gr.Image, which draws it."""
         return super().get_config(gr.Image)
 
-    def preprocess(self, payload) -> str | None:
+    def preprocess(self, payload: Any) -> str | None:
+        """Return the path of the uploaded file."""
         return payload.path if payload is not None else None
 
 
 class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
-    """A picture to paint on; its value is the files of what was painted, without the picture."""
+    """An editor to paint a mask over a picture; its value is the files of the painted layers."""
 
     is_template = True
 
-    def __init__(self, **more):
-        fixed = {"type": "filepath", "format": "png", "brush": _brush(512), "layers": False}
+    def __init__(self, **more: Any):
+        fixed: dict[str, Any] = {
+            "type": "filepath",
+            "format": "png",
+            "brush": _brush(512),
+            "layers": False,
+        }
         super().__init__(**fixed | {"sources": (), "transforms": ()} | more)
 
-    def get_config(self, cls=None) -> dict:
+    def get_config(self, cls: type | None = None) -> dict[str, Any]:
+        """Return the configuration of gr.ImageEditor, which draws it."""
         return super().get_config(gr.ImageEditor)
 
-    def preprocess(self, payload) -> list[str]:
+    def preprocess(self, payload: Any) -> list[str]:  # type: ignore[override]  # files, no pixels
+        """Return the paths of the painted layers."""
         if payload is None:
             return []
         self.blob_storage.pop(payload.id, None)
         return [layer.path for layer in payload.layers]
 
 
-def canvas(image) -> dict:
-    """Properties of a MaskEditor that shows a PIL picture, or None, with nothing painted on it."""
+def canvas(image: Image.Image | None) -> dict[str, Any]:
+    """Return the properties of a MaskEditor with a picture and nothing painted; hidden for None."""
     if image is None:
         return {"value": None, "visible": False}
     shown = image.copy()
@@ -59,24 +77,28 @@ def canvas(image) -> dict:
 
 
 def _brush(side: int) -> gr.Brush:
-    """One that suits a picture whose shorter side has so many pixels."""
+    """Return the brush for a picture. side: pixels of its shorter side."""
     return gr.Brush(max(1, round(side * BRUSH)), colors=[PAINT], color_mode="fixed")
 
 
-def mask(painted: list[str], file: str | None, size: tuple[int, int]):
-    """What was painted and what a mask file says as one "L" picture of `size`, 255 where either
-    wants it repainted; None where neither does. InputError for a file that is no mask."""
+def mask(painted: list[str], file: str | None, size: tuple[int, int]) -> Image.Image | None:
+    """Return the union of painted layers and a mask file as an "L" picture of `size`.
+
+    255 is repainted. None where nothing is. Raises InputError for a file that is no mask.
+    """
     from PIL import Image, ImageChops
 
     from pipeline.images.masks import open_mask
 
     masks = [open_mask(file, size)] if file else []
     for layer in painted:
-        image = open_picture(layer, "The mask", ground="black").image.resize(size, Image.NEAREST)
-        # The brush's edge is half transparent: on black, its colour is dim but not gone.
+        image = open_picture(layer, "The mask", ground="black").image.resize(
+            size, Image.Resampling.NEAREST
+        )
+        # The brush's edge is half transparent: on black its colour is dim, but above 0.
         strongest = ImageChops.lighter(*(image.getchannel(c) for c in "RG"))
         masks.append(strongest.point(lambda value: 255 if value else 0))
-    union = None
+    union: Image.Image | None = None
     for one in masks:
         union = one if union is None else ImageChops.lighter(union, one)
     return union if union is not None and union.getbbox() else None

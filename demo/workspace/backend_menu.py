@@ -1,18 +1,23 @@
-"""What runs attention and GroupNorm on this server: choices for a request, and why not the rest."""
+"""Menus and a table of the backends for attention and GroupNorm on this server."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from pipeline.backends import KINDS
 
 from ..texts import note, say
+from ..ui.listeners import UNQUEUED
+
+if TYPE_CHECKING:
+    from pipeline.model import Models
 
 
-def dropdown(i18n, models, kind: str) -> gr.Dropdown:
-    """The backends of `kind`, those that can't run here marked; the info says why."""
+def build_dropdown(i18n: gr.I18n, models: Models, kind: str) -> gr.Dropdown:
+    """Build the menu of a kind's backends; ✕ marks those that cannot run, the info says why."""
     box = gr.Dropdown(
         _choices(models, kind),
         value="auto",
@@ -22,16 +27,16 @@ def dropdown(i18n, models, kind: str) -> gr.Dropdown:
         min_width=140,
     )
 
-    def explain(chosen: str):
+    def explain(chosen: str) -> dict[str, Any]:
         reason = models.backends.unsupported_reason(kind, chosen) if chosen != "auto" else None
         key = "backend_auto" if chosen == "auto" else f"{kind}.{chosen}"
         return gr.update(info=reason or i18n(key))
 
-    box.input(explain, box, box, queue=False, api_visibility="private", show_progress="hidden")
+    box.input(explain, box, box, **UNQUEUED)
     return box
 
 
-def _choices(models, kind: str) -> list[tuple[str, str]]:
+def _choices(models: Models, kind: str) -> list[tuple[str, str]]:
     first = models.backends.candidates(kind, "auto")[0]
     return [(f"auto: {first}", "auto")] + [
         (f"{name} ✕" if models.backends.unsupported_reason(kind, name) else name, name)
@@ -39,8 +44,8 @@ def _choices(models, kind: str) -> list[tuple[str, str]]:
     ]
 
 
-def table(models, language: str) -> str:
-    """Every backend, whether it can run here, and why not, in `language`."""
+def render_table(models: Models, language: str) -> str:
+    """Return a table of all backends: whether each can run here, and why not."""
     parts = []
     for kind in KINDS:
         first = models.backends.candidates(kind, "auto")[0]

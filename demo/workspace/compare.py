@@ -1,42 +1,51 @@
-"""The new picture laid over the one that it was made of, with a line to move between them."""
+"""A slider that compares the new picture with the one that it was made from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from pipeline.images.open import fit_image, open_picture
 
 from ..ui.listeners import UNQUEUED
-from .send_to import chosen
+from .send_to import chosen_picture
+
+if TYPE_CHECKING:
+    from .layout import ResultView
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """button shows the slider and puts it away; before: the path of the picture that was given."""
+    """The components of the comparison.
+
+    button: shows the slider and hides it; before: the path of the input picture;
+    shown: whether the slider is visible
+    """
 
     button: gr.Button
     slider: gr.ImageSlider
     before: gr.State
     shown: gr.State
 
-    def after(self, before: str | None) -> dict[Any, Any]:
-        """Updates when other pictures are shown: closed, and offered where there is one before."""
+    def reset(self, before: str | None) -> dict[Any, Any]:
+        """Return the updates for new pictures: closed, and offered where there was an input."""
         return {
-            **self.put_away(),
+            **self.hide(),
             self.button: gr.update(visible=before is not None),
             self.before: before,
         }
 
-    def put_away(self) -> dict[Any, Any]:
+    def hide(self) -> dict[Any, Any]:
+        """Return the updates that close the slider."""
         return {self.slider: gr.update(visible=False), self.shown: False}
 
 
-def slider(i18n) -> gr.ImageSlider:
+def build_slider(i18n: gr.I18n) -> gr.ImageSlider:
+    """Build the slider, hidden at first."""
     return gr.ImageSlider(
-        label=i18n("compare_label"),
+        label=i18n("compare_label"),  # type: ignore[arg-type]  # Gradio translates it
         show_label=False,
         container=False,
         format="png",
@@ -47,24 +56,27 @@ def slider(i18n) -> gr.ImageSlider:
     )
 
 
-def button(i18n) -> gr.Button:
+def build_button(i18n: gr.I18n) -> gr.Button:
+    """Build the button that shows the slider."""
     return gr.Button(i18n("compare"), size="sm", visible=False, elem_id="compare-open", min_width=0)
 
 
-def wire(result) -> None:
-    """Make the button work."""
+def wire(result: ResultView) -> None:
+    """Make the button show and hide the slider."""
     parts = result.comparison
 
-    def turn(shown: bool, pictures: list | None, index: int, before: str | None):
-        path = chosen(pictures, index)
+    def toggle(
+        shown: bool, pictures: list | None, index: int, before: str | None
+    ) -> dict[Any, Any]:
+        path = chosen_picture(pictures, index)
         if shown or not path or not before:
-            return parts.put_away()
+            return parts.hide()
         new = open_picture(path).image
         old = fit_image(open_picture(before).image, *new.size)
         return {parts.slider: gr.update(value=(old, new), visible=True), parts.shown: True}
 
     parts.button.click(
-        turn,
+        toggle,
         [parts.shown, result.gallery, result.chosen, parts.before],
         [parts.slider, parts.shown],
         **UNQUEUED,

@@ -1,11 +1,13 @@
-"""A parameters text on the page: what was understood of it, and the form filled with it."""
+"""A parameters text (infotext) on the page: shown as a table, and put into the form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
 from pipeline.metadata.import_settings import Settings, parse_settings
 from pipeline.samplers import SAMPLERS, SCHEDULES
@@ -15,22 +17,32 @@ from ..ui.listeners import UNQUEUED
 from ..ui.status import status_line, warning_list
 from . import sampler_menu
 
-TABLE = (  # in this order
+if TYPE_CHECKING:
+    from pipeline.model_cache import ModelCache
+
+    from ..page import Page
+
+SHOWN_FIELDS = (  # in the order of the table
     *("sampler", "schedule", "steps", "cfg", "seed", "width", "height"),
     *("variation_seed", "variation_strength", "clip_skip", "cfg_rescale", "model"),
 )
-TYPED = ("seed", "clip_skip", "variation_seed")  # text boxes: an empty number field is sent as 0
-ABSENT = {"negative": "", "cfg_rescale": 0, "variation_strength": 0}  # as nothing means it
-ABSENT |= dict.fromkeys(TYPED, "")
+TEXT_NUMBERS = (
+    "seed",
+    "clip_skip",
+    "variation_seed",
+)  # text boxes: an empty number field is sent as 0
+# The form's values for fields that a text does not have.
+ABSENT: dict[str, Any] = {"negative": "", "cfg_rescale": 0, "variation_strength": 0}
+ABSENT |= dict.fromkeys(TEXT_NUMBERS, "")
 
 
-def read(text: str, model_cache) -> Settings:
-    """What `text` says, as far as this page knows it."""
+def read_parameters(text: str, model_cache: ModelCache) -> Settings:
+    """Parse a parameters text; models are found by the hashes of the model cache."""
     return parse_settings(text, model_cache.hashes())
 
 
-def html(read: Settings, language: str) -> str:
-    """Prompts, the settings understood, those that are not used, and warnings."""
+def render_settings(read: Settings, language: str) -> str:
+    """Return prompts, warnings, a table of known settings, and the settings that are not used."""
     prompts = "".join(
         f"<dt>{say(key, language)}</dt><dd>{_text(read.fields.get(key), language)}</dd>"
         for key in ("prompt", "negative")
@@ -39,7 +51,7 @@ def html(read: Settings, language: str) -> str:
     rows = "".join(
         f'<tr><th scope="row">{say(key, language)}</th>'
         f"<td>{escape(_value(key, known[key]))}</td></tr>"
-        for key in TABLE
+        for key in SHOWN_FIELDS
         if known.get(key) is not None
     )
     others = ", ".join(f"{escape(k)}: {escape(v)}" for k, v in read.others.items())
@@ -51,9 +63,9 @@ def html(read: Settings, language: str) -> str:
     )
 
 
-def buttons(page, text, place: str, tab: str | None = None) -> None:
-    """Two buttons that fill the shared settings with what the component `text` holds, and bring
-    `tab` to the front."""
+def build_buttons(page: Page, text: Component, place: str, tab: str | None = None) -> None:
+    """Build two buttons that fill the form from the component `text`: as it is, and with a new
+    seed. Both then select `tab`. place: the prefix of their elem_ids."""
     with gr.Row(elem_classes="gb-use"):
         use = gr.Button(page.i18n("info_use"), variant="primary", elem_id=f"{place}-use")
         vary = gr.Button(page.i18n("info_vary"), elem_id=f"{place}-vary")
@@ -61,41 +73,42 @@ def buttons(page, text, place: str, tab: str | None = None) -> None:
     page.fill(vary, text, vary=True, tab=tab)
 
 
-def filler(page, status, after) -> Callable:
-    """`fill(button, text, vary, tab)` makes a button fill the form from the component `text`, and
-    bring `tab` to the front, if any.
+def make_fill(page: Page, status: gr.HTML, load_after: Callable[..., None]) -> Callable[..., None]:
+    """Return fill(button, text, vary, tab), which makes a button fill the form.
 
-    status: where it is said; after: see switch.wire.
+    text: the component with the parameters text; vary: with a random seed; tab: selected then.
+    status: the status line; load_after: of switch_model.wire, loads the text's model.
     """
 
-    def fill(button: gr.Button, text, vary: bool, tab: str | None) -> None:
-        def put(words: str, request: gr.Request):
-            language, got = request_language(request), read(words, page.model_cache)
-            said = status_line(
-                "ready", say("info_used", language), below=warning_list(got.warnings)
-            )
-            front = {page.tabs: gr.Tabs(selected=tab)} if tab else {}
-            return {status: said, **front, **filled(page, got, vary)}
+    def fill(button: gr.Button, text: Component, vary: bool, tab: str | None) -> None:
+        def update_form(parameters: str, request: gr.Request) -> dict[Any, Any]:
+            language = request_language(request)
+            settings = read_parameters(parameters, page.model_cache)
+            warnings = warning_list(settings.warnings)
+            line = status_line("ready", say("info_used", language), below=warnings)
+            selected = {page.tabs: gr.Tabs(selected=tab)} if tab else {}
+            return {status: line, **selected, **form_updates(page, settings, vary)}
 
         outputs = [page.tabs, status, *page.form.values()]
-        after(button.click(put, text, outputs, **UNQUEUED).then)
+        load_after(button.click(update_form, text, outputs, **UNQUEUED).then)
 
     return fill
 
 
-def filled(page, read: Settings, vary: bool) -> dict:
-    """{component: update} of the form; backends and what the text says nothing of stay."""
+def form_updates(page: Page, read: Settings, vary: bool) -> dict[Any, Any]:
+    """Return {component: update} of the form; fields that the text does not have stay, and so do
+    the backends. vary: leave the seed empty, so that it is random."""
     form = page.form
-    fields = ABSENT | {"count": 1} | read.fields
+    fields: dict[str, Any] = ABSENT | {"count": 1} | read.fields
     if vary:
         fields["seed"] = ""
-    fields |= {key: str(fields[key]) for key in TYPED}
+    fields |= {key: str(fields[key]) for key in TEXT_NUMBERS}
     if read.model is not None:
         fields["model"] = read.model
     pair = [fields.pop(key, None) for key in sampler_menu.PAIR]
     updates = {form[key]: gr.update(value=fields[key]) for key in form if key in fields}
-    if pair[0]:  # without a sampler, who knows whether this one takes the schedule
-        both = sampler_menu.updates(page.i18n, pair[0], pair[1] or "automatic")
+    if pair[0]:  # a schedule alone may not suit the sampler that is chosen
+        both = sampler_menu.pair_updates(page.i18n, pair[0], pair[1] or "automatic")
         updates |= {form[key]: update for key, update in both.items()}
     return updates
 
@@ -104,8 +117,9 @@ def _text(text: str | None, language: str) -> str:
     return escape(text) if text else f"<i>{say('info_empty', language)}</i>"
 
 
-def _value(key: str, value) -> str:
-    table = {"sampler": SAMPLERS, "schedule": SCHEDULES}.get(key)
-    if table:
-        return table[value].label
+def _value(key: str, value: Any) -> str:
+    if key == "sampler":
+        return SAMPLERS[value].label
+    if key == "schedule":
+        return SCHEDULES[value].label
     return f"{value:g}" if isinstance(value, float) else str(value)

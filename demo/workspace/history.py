@@ -1,14 +1,15 @@
-"""The pictures that this browser made, with their settings; they outlive a reload.
+"""The history: pictures that this browser made, with their settings; it survives a reload.
 
-They lie in the browser's localStorage and are shown from there (history.js), so the server keeps
-none, another browser sees none, and several open pages add to one list. gr.BrowserState would send
-the whole list to the server and back with every picture, and its pages overwrite each other.
+It is stored in the browser's localStorage and shown from there (history.js): the server keeps
+nothing, other browsers see nothing, and several open pages add to one list. gr.BrowserState would
+send the whole list to the server and back with each picture, and pages would overwrite each other.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -17,12 +18,15 @@ from ..texts import request_language
 from ..ui.listeners import UNQUEUED
 from . import fill_form
 
+if TYPE_CHECKING:
+    from ..page import Page
+
 ON_LOAD = Path(__file__).with_name("history.js").read_text(encoding="utf-8")
 FORGET = "() => { window.dispatchEvent(new Event('glassbox-forget')); }"
 
 
-def panel(page) -> gr.HTML:
-    """The strip of pictures, the chosen one's settings and what can be done with them."""
+def build_panel(page: Page) -> gr.HTML:
+    """Build the strip of pictures and the settings of the chosen one; return the strip."""
     i18n = page.i18n
     with gr.Row(elem_id="history-head"):
         gr.HTML(f'<h2 class="gb-title">{i18n("history")}</h2>', apply_default_css=False)
@@ -43,21 +47,25 @@ def panel(page) -> gr.HTML:
     )
     with gr.Column(visible=False, elem_id="history-chosen", min_width=0) as chosen:
         text, view = gr.State(""), gr.HTML(apply_default_css=False, elem_id="history-settings")
-        fill_form.buttons(page, text, "history")
+        fill_form.build_buttons(page, text, "history")
 
     def show(picked: gr.EventData, request: gr.Request):
         words = str(picked.value)
         if not words:
             return words, "", gr.update(visible=False)
-        read = fill_form.read(words, page.model_cache)
-        return words, fill_form.html(read, request_language(request)), gr.update(visible=True)
+        read = fill_form.read_parameters(words, page.model_cache)
+        return (
+            words,
+            fill_form.render_settings(read, request_language(request)),
+            gr.update(visible=True),
+        )
 
     strip.select(show, None, [text, view, chosen], **UNQUEUED)
     clear.click(lambda: gr.update(visible=False), None, chosen, js=FORGET, **UNQUEUED)
     return strip
 
 
-def entries(event: Finished) -> str:
-    """What `strip` takes: the pictures just made, for history.js."""
+def history_entries(event: Finished) -> str:
+    """Return the new pictures and their texts as JSON, the value of the strip for history.js."""
     pairs = zip(event.thumbnails, event.texts, strict=True)
     return json.dumps([{"image": image, "text": text} for image, text in pairs])

@@ -1,22 +1,24 @@
-"""The block that all tasks share: what to draw, how, and what comes out.
+"""The workspace that all task tabs share: prompt, settings, run button, result and history.
 
-It stands once, below the tabs. A tab only changes which task is asked: `css` shows what belongs to
-the selected one, so that prompt, settings and pictures stay when another is chosen.
+It exists once, below the tabs. A tab only selects the task: `css` shows what belongs to it, so that
+prompt, settings and pictures stay when another tab is selected.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ..texts import request_language
 from ..ui.listeners import UNQUEUED
 from ..ui.status import idle_frame, status_line, stopped_line
 from ..ui.stop import StopButton
-from ..ui.tab import TaskTab
+from ..ui.tab import Tab, TaskTab
 from . import (
     backend_menu,
     compare,
@@ -32,6 +34,9 @@ from . import (
 )
 from .compare import Comparison
 
+if TYPE_CHECKING:
+    from ..page import Page
+
 EXAMPLES = (
     "a red apple on a blue background",
     "蓝色背景上的红苹果",
@@ -40,28 +45,36 @@ EXAMPLES = (
     "粉色背景上的企鹅",
 )
 PRESS = "() => { [...document.querySelectorAll('.gb-go')].find(b => b.offsetParent)?.click(); }"
-ROWS = {"width": "gb-size", "height": "gb-size"}  # fields that come and go as a row
+ROWS = {"width": "gb-size", "height": "gb-size"}  # fields that are hidden with their row
 SELECTED = '.gradio-container:has(#tab-{}[style*="flex"])'
 
 
 @dataclass(frozen=True)
 class ResultView:
-    """The components that show what comes out. chosen: the number of the gallery's picture;
-    comparison: see compare.py; records: the keys of the pictures' recordings."""
+    """The components that show a result.
 
-    view: Any
-    gallery: Any
-    status: Any
-    parameters: Any
-    strip: Any
-    chosen: Any
-    comparison: Any
-    records: Any
-    last_seed: Any
+    view: the picture while it is drawn, in front of the gallery
+    strip: the pictures of the history
+    chosen: the index of the gallery's selected picture
+    records: the keys of the pictures' recordings, None where there is none
+    """
+
+    view: gr.HTML
+    gallery: gr.Gallery
+    status: gr.HTML
+    parameters: gr.Textbox
+    strip: gr.HTML
+    chosen: gr.State
+    comparison: Comparison
+    records: gr.State
+    last_seed: gr.State
 
 
-def css(tabs: dict[str, Any]) -> str:
-    """What is seen in which tab: of the class gb-for only what is gb-for-KEY, too."""
+def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
+    """Return rules that hide what does not belong to the selected tab.
+
+    Of the elements of class gb-for only those of class gb-for-KEY are shown in the tab KEY.
+    """
     rules = []
     for key, tab in tabs.items():
         here = SELECTED.format(key)
@@ -75,21 +88,21 @@ def css(tabs: dict[str, Any]) -> str:
     return ",\n".join(rules) + " { display: none !important; }\n"
 
 
-def build(page, tabs: dict[str, TaskTab]) -> None:
-    """Build the block of these tasks inside the page and wire it; fills page.form and page.fill."""
+def build(page: Page, tabs: dict[str, TaskTab]) -> None:
+    """Build the workspace of these tasks and wire it; sets page.form, page.result and page.fill."""
     i18n = page.i18n
-    page.form = form = {}
-    goes, own = {}, {}
+    form, own = page.form, dict[str, dict[str, Any]]()
+    go_buttons: dict[str, gr.Button] = {}
     with gr.Column(elem_id="gb-work", min_width=0):
         with gr.Column(elem_id="gb-grid"):
             with gr.Column(elem_id="gb-ask", min_width=0):
-                views = {name: _words(i18n, form, name) for name in ("prompt", "negative")}
+                lines = {name: _prompt_box(i18n, form, name) for name in ("prompt", "negative")}
                 for key, task in tabs.items():
                     with gr.Column(elem_classes=[*_only(key), "gb-inputs"], min_width=0):
                         own[key] = task.inputs(page, key)
                 with gr.Row(elem_id="gb-buttons"):
                     for key in tabs:
-                        goes[key] = gr.Button(
+                        go_buttons[key] = gr.Button(
                             i18n(key),
                             variant="primary",
                             elem_id=key,
@@ -105,15 +118,17 @@ def build(page, tabs: dict[str, TaskTab]) -> None:
                     api_visibility="private",
                 )
             with gr.Column(elem_id="gb-see", min_width=0):
-                shown, senders = _shown(page)
+                shown, senders = _build_result(page)
                 below = gr.Column(elem_id="history", min_width=0)
             with gr.Column(elem_id="gb-how", min_width=0):
-                added, seeds = _settings(page, tabs)
-        knows = vocabulary.panel(i18n, form["prompt"], bool(page.model_cache.first.vocabulary))
+                added, seeds = _build_settings(page, tabs)
+        visible = bool(page.model_cache.first.vocabulary)
+        vocabulary_panel = vocabulary.build_panel(i18n, form["prompt"], visible)
     status = shown["status"]
-    page.fill = fill_form.filler(page, status, switch_model.wire(page, status, added, knows))
+    load_after = switch_model.wire(page, status, added, vocabulary_panel)
+    page.fill = fill_form.make_fill(page, status, load_after)
     with below:
-        strip = history.panel(page)
+        strip = history.build_panel(page)
     result = ResultView(
         **shown,
         strip=strip,
@@ -121,24 +136,24 @@ def build(page, tabs: dict[str, TaskTab]) -> None:
         last_seed=gr.State(),
     )
     page.result = result
-    for name, view in views.items():
-        prompt_line.wire(page, form[name], view)
-        form[name].submit(None, js=PRESS)
+    for name, line in lines.items():
+        prompt_line.wire(page, form[name], line)
+        form[name].submit(None, js=PRESS)  # type: ignore[attr-defined]  # Gradio adds events
     stopping = StopButton(page.runs, "work", stop, status, stopped_line)
     for key in tabs:
-        run.wire(page, key, tabs[key], goes[key], own[key], stopping)
+        run.wire(page, key, tabs[key], go_buttons[key], own[key], stopping)
     send_to.wire(page, senders)
     compare.wire(result)
-    _follow(page, added, seeds, result.last_seed)
+    _wire_settings(page, added, seeds, result.last_seed)
 
 
 def _only(*keys: str) -> list[str]:
-    """Classes of what is seen in the tabs of `keys` alone, see `css`."""
+    """Return the classes of what is shown in the tabs of `keys` alone, see `css`."""
     return ["gb-for", *(f"gb-for-{key}" for key in keys)]
 
 
-def _words(i18n, form: dict, name: str) -> gr.HTML:
-    """Prompt or negative prompt, and the line under it."""
+def _prompt_box(i18n: gr.I18n, form: dict[str, Component], name: str) -> gr.HTML:
+    """Build the box of the prompt or negative prompt, and the line under it; return the line."""
     form[name] = gr.Textbox(
         label=i18n(name),
         placeholder=i18n(f"{name}_hint"),
@@ -146,11 +161,11 @@ def _words(i18n, form: dict, name: str) -> gr.HTML:
         max_lines=6 if name == "prompt" else 4,
         elem_id=name,
     )
-    return prompt_line.view(name)
+    return prompt_line.build_line(name)
 
 
-def _shown(page) -> tuple[dict[str, Any], dict]:
-    """What comes out, but for the history; and the buttons that send it to a task."""
+def _build_result(page: Page) -> tuple[dict[str, Any], dict[str, gr.Button]]:
+    """Build the fields of ResultView but for the history, and the buttons that send a picture."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-frame", min_width=0):
         gallery = gr.Gallery(
@@ -166,14 +181,14 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
             elem_id="gallery",
         )
         view = gr.HTML(idle_frame(i18n("idle")), apply_default_css=False, elem_id="stage")
-        slider = compare.slider(i18n)
+        slider = compare.build_slider(i18n)
     status = gr.HTML(status_line("ready", i18n("ready")), apply_default_css=False, elem_id="status")
     with gr.Row(elem_id="gallery-send", elem_classes="gb-send"):
-        page.look = gr.Button(
+        page.inside_button = gr.Button(
             i18n("inside_open"), size="sm", variant="primary", elem_id="look", min_width=0
         )
-        senders = send_to.row(page, "gallery")
-        comparison = Comparison(compare.button(i18n), slider, gr.State(), gr.State(False))
+        senders = send_to.build_buttons(page, "gallery")
+        comparison = Comparison(compare.build_button(i18n), slider, gr.State(), gr.State(False))
     parameters = gr.Textbox(
         label=i18n("parameters"),
         info=i18n("parameters_hint"),
@@ -194,21 +209,23 @@ def _shown(page) -> tuple[dict[str, Any], dict]:
     return shown, senders
 
 
-def _settings(page, tabs: dict[str, TaskTab]) -> tuple[dict, tuple]:
-    """The settings card; gives the dropdowns of prompt additions and the seed's buttons."""
+def _build_settings(
+    page: Page, tabs: dict[str, TaskTab]
+) -> tuple[dict[str, gr.Dropdown], tuple[gr.Button, gr.Button]]:
+    """Build the settings; return the menus of LoRAs and embeddings, and the seed's buttons."""
     i18n, models, form = page.i18n, page.model_cache.first, page.form
-    usual = models.defaults
-    form["model"] = menus.model(page)
-    form["vae"] = menus.vae(page)
+    defaults = models.defaults
+    form["model"] = menus.model_dropdown(page)
+    form["vae"] = menus.vae_dropdown(page)
     with gr.Row(elem_id="gb-additions"):
-        added = {kind: menus.addition(page, kind) for kind in menus.TAGS}
+        added = {kind: menus.addition_dropdown(page, kind) for kind in menus.TAGS}
     with gr.Row():
-        form["sampler"], form["schedule"] = sampler_menu.dropdowns(
-            i18n, usual["sampler"], usual["schedule"]
+        form["sampler"], form["schedule"] = sampler_menu.build_dropdowns(
+            i18n, defaults["sampler"], defaults["schedule"]
         )
     with gr.Row():
-        form["steps"] = _number(i18n, "steps", usual["steps"])
-        form["cfg"] = _number(i18n, "cfg", usual["cfg"], step=0.5)
+        form["steps"] = _number(i18n, "steps", defaults["steps"])
+        form["cfg"] = _number(i18n, "cfg", defaults["cfg"], step=0.5)
         form["count"] = _number(i18n, "count", 1)
     page.own_size = gr.Checkbox(
         True,
@@ -218,8 +235,8 @@ def _settings(page, tabs: dict[str, TaskTab]) -> tuple[dict, tuple]:
         elem_classes=_only(*(key for key, task in tabs.items() if task.own_size)),
     )
     with gr.Row(elem_id="gb-size"):
-        form["width"] = _number(i18n, "width", usual["width"], step=8)
-        form["height"] = _number(i18n, "height", usual["height"], step=8)
+        form["width"] = _number(i18n, "width", defaults["width"], step=8)
+        form["height"] = _number(i18n, "height", defaults["height"], step=8)
     with gr.Row(elem_id="gb-seed"):
         form["seed"] = _typed(i18n, "seed", "seed_hint", scale=2, min_width=120)
         randomize = gr.Button(i18n("randomize"), elem_id="randomize", min_width=70)
@@ -245,31 +262,38 @@ def _settings(page, tabs: dict[str, TaskTab]) -> tuple[dict, tuple]:
         )
     with gr.Row(elem_id="gb-backends"):
         for kind in ("attention", "group_norm"):
-            form[kind] = backend_menu.dropdown(i18n, models, kind)
+            form[kind] = backend_menu.build_dropdown(i18n, models, kind)
     return added, (randomize, reuse)
 
 
-def _follow(page, added: dict, seeds: tuple, last_seed) -> None:
-    """What settings do to each other, and choices in the visitor's language."""
+def _wire_settings(
+    page: Page,
+    added: dict[str, gr.Dropdown],
+    seeds: tuple[gr.Button, gr.Button],
+    last_seed: gr.State,
+) -> None:
+    """Wire settings that change others, and show choices in the visitor's language."""
     prompt, seed = page.form["prompt"], page.form["seed"]
     randomize, reuse = seeds
     randomize.click(lambda: "", None, seed, **UNQUEUED)
     reuse.click(lambda last: last, last_seed, seed, **UNQUEUED)
     for kind, box in added.items():
-        box.input(partial(menus.put, kind), [prompt, box], [prompt, box], **UNQUEUED)
+        box.input(partial(menus.add_to_prompt, kind), [prompt, box], [prompt, box], **UNQUEUED)
 
-    def translate(request: gr.Request):
+    def translate(request: gr.Request) -> dict[Any, Any]:
         language = request_language(request)
-        return {box: gr.update(choices=choices(language)) for box, choices in page.worded.items()}
+        return {
+            box: gr.update(choices=choices(language)) for box, choices in page.translated.items()
+        }
 
-    gr.on(None, translate, None, [*page.worded], **UNQUEUED)
+    gr.on(None, translate, None, [*page.translated], **UNQUEUED)
 
 
-def _number(i18n, key: str, value, **more) -> gr.Number:
-    """A number without limits of its own: GenerateOptions judges it, in one sentence."""
+def _number(i18n: gr.I18n, key: str, value: float, **more: Any) -> gr.Number:
+    """Build a number field without limits: GenerateOptions refuses wrong values in a sentence."""
     return gr.Number(value, label=i18n(key), elem_id=key, min_width=80, **more)
 
 
-def _typed(i18n, key: str, hint: str, **more) -> gr.Textbox:
-    """A number that may be left out: an empty number field would be sent as 0."""
+def _typed(i18n: gr.I18n, key: str, hint: str, **more: Any) -> gr.Textbox:
+    """Build a text box for a number that may be left out: an empty number field is sent as 0."""
     return gr.Textbox(label=i18n(key), placeholder=i18n(hint), max_lines=1, elem_id=key, **more)

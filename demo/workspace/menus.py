@@ -1,34 +1,44 @@
-"""What a visitor may draw with: the model, and what goes into the prompt beside words."""
+"""Menus of checkpoints, autoencoders, LoRAs and embeddings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from pipeline.model_files import library
+from pipeline.model_files.library import Entry
 
 from ..texts import say
 
-TAGS = {"lora": "<lora:{}:1>", "embedding": "{}"}  # how each stands in a prompt
+if TYPE_CHECKING:
+    from pipeline.model_cache import ModelCache
+
+    from ..page import Page
+
+Choices = list[tuple[str, str]]  # (label, value)
+
+TAGS = {"lora": "<lora:{}:1>", "embedding": "{}"}  # what goes into the prompt
 
 
-def model(page) -> gr.Dropdown:
-    """The checkpoints to choose from; the info says what each is, or why it cannot be used."""
+def model_dropdown(page: Page) -> gr.Dropdown:
+    """Build the menu of checkpoints; its info says what the chosen one is."""
     name = page.model_cache.first.name
     return gr.Dropdown(
-        labels(page.model_cache.choices()),
+        choice_labels(page.model_cache.choices()),
         value=name,
         label=page.i18n("model"),
-        info=about(page.model_cache, name),
+        info=describe_checkpoint(page.model_cache, name),
         elem_id="model",
     )
 
 
-def vae(page) -> gr.Dropdown:
-    """Another autoencoder than the model's own, where there are any."""
+def vae_dropdown(page: Page) -> gr.Dropdown:
+    """Build the menu of autoencoders, hidden where there are none but the model's own."""
     return gr.Dropdown(
-        vaes(page.model_cache, "en"),
+        vae_choices(page.model_cache, "en"),
         value="",
         label=page.i18n("vae"),
         info=page.i18n("vae_hint"),
@@ -37,13 +47,16 @@ def vae(page) -> gr.Dropdown:
     )
 
 
-def vaes(model_cache, language: str) -> list[tuple[str, str]]:
-    """What the dropdown of `vae` offers, the model's own first."""
-    return [(say("vae_own", language), ""), *labels(model_cache.vaes())]
+def vae_choices(model_cache: ModelCache, language: str) -> Choices:
+    """Return the choices of autoencoders, the model's own first."""
+    return [(say("vae_own", language), ""), *choice_labels(model_cache.vaes())]
 
 
-def addition(page, kind: str) -> gr.Dropdown:
-    """LoRAs or embeddings to put into the prompt, where there are any; see `additions`."""
+def addition_dropdown(page: Page, kind: str) -> gr.Dropdown:
+    """Build the menu of LoRAs or embeddings, empty until `addition_updates` fills it.
+
+    kind: a key of TAGS. It is hidden where there are none.
+    """
     return gr.Dropdown(
         [],
         value=None,
@@ -55,51 +68,55 @@ def addition(page, kind: str) -> gr.Dropdown:
     )
 
 
-def labels(entries) -> list[tuple[str, str]]:
-    """(what is shown, name) of each; those that cannot be used are marked."""
+def choice_labels(entries: Iterable[Entry]) -> Choices:
+    """Return (label, name) of each entry; ✕ marks those that cannot be used."""
     return [
         (" · ".join(filter(None, (e.name, e.family))) + (" ✕" if e.reason else ""), e.name)
         for e in entries
     ]
 
 
-def about(model_cache, name: str) -> str:
-    """What the checkpoint was recognised as, or why it cannot be used; empty for an unknown one."""
-    entry = find(model_cache, name)
+def describe_checkpoint(model_cache: ModelCache, name: str) -> str:
+    """Return what a checkpoint was identified as, or why it cannot be used; "" if unknown."""
+    entry = find_checkpoint(model_cache, name)
     return (entry.reason or entry.note) if entry else ""
 
 
-def find(model_cache, name: str):
+def find_checkpoint(model_cache: ModelCache, name: str) -> Entry | None:
+    """Return the checkpoint of that name, None where there is none."""
     return next((e for e in model_cache.choices() if e.name == name), None)
 
 
-def additions(model_cache, name: str, language: str) -> list:
-    """Updates of the two `addition`s for the model `name`; those of other models are marked."""
-    chosen = find(model_cache, name)
+def addition_updates(model_cache: ModelCache, name: str, language: str) -> list[dict[str, Any]]:
+    """Return updates of the menus of LoRAs and embeddings for the model `name`.
+
+    ✕ marks files that are for another family of models.
+    """
+    chosen = find_checkpoint(model_cache, name)
     family = chosen.family if chosen else ""
     found = library.scan()
     updates = []
     for kind in TAGS:
         choices = []
         for entry in (e for e in found if e.kind == kind):
-            strange = family and entry.family and entry.family != family
-            mark = say("other_family", language, family=entry.family) if strange else ""
-            if entry.reason or strange:
+            foreign = family and entry.family and entry.family != family
+            mark = say("other_family", language, family=entry.family) if foreign else ""
+            if entry.reason or foreign:
                 mark = f"{mark} ✕".strip()
             choices.append((f"{entry.name} · {mark}" if mark else entry.name, entry.name))
         updates.append(gr.update(choices=choices, value=None, visible=bool(choices)))
     return updates
 
 
-def put(kind: str, prompt: str, name: str | None) -> tuple[str, None]:
-    """The prompt with the LoRA or embedding behind it, unless it is there already, and no choice.
+def add_to_prompt(kind: str, prompt: str, name: str | None) -> tuple[str, None]:
+    """Return the prompt with a LoRA or embedding appended, unless it has it, and an empty choice.
 
-    The dropdown is emptied again: what is chosen stands in the prompt.
+    The menu is emptied again, because the choice now stands in the prompt.
     """
     name = name or ""
-    there = (
+    pattern = (
         rf"<lora:{re.escape(name)}[:>]" if kind == "lora" else rf"(?<!\w){re.escape(name)}(?!\w)"
     )
-    if name and not re.search(there, prompt, re.IGNORECASE):
+    if name and not re.search(pattern, prompt, re.IGNORECASE):
         prompt = f"{prompt.rstrip()} {TAGS[kind].format(name)}".lstrip()
     return prompt, None

@@ -1,12 +1,14 @@
-"""Under a prompt: its tokens counted, its weights made visible, and what was not understood."""
+"""The line under a prompt: its number of tokens, its weights, and hints on its syntax."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
 from pipeline.errors import InputError
 from pipeline.options import LIMITS, MAX_PROMPT
@@ -17,8 +19,11 @@ from pipeline.prompt.syntax import Span, parse, parse_spans
 from ..texts import request_language, say
 from ..ui.listeners import UNQUEUED
 
-# What is typed last is seen first.
-TO_THE_END = """
+if TYPE_CHECKING:
+    from ..page import Page
+
+# Scroll to the end, where text is typed.
+SCROLL_TO_END = """
 watch('value', () => {
   const weights = element.querySelector('.gb-weights');
   if (weights) weights.scrollLeft = weights.scrollWidth;
@@ -26,30 +31,31 @@ watch('value', () => {
 """
 
 
-def view(key: str) -> gr.HTML:
-    """The line of the text box `key`, empty at first but as high as it will be."""
+def build_line(key: str) -> gr.HTML:
+    """Build the line of the text box `key`, empty at first but of its final height."""
     return gr.HTML(
         elem_id=f"{key}-line",
         elem_classes="gb-prompt-line",
         apply_default_css=False,
-        js_on_load=TO_THE_END,
+        js_on_load=SCROLL_TO_END,
     )
 
 
-def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
-    """The line follows while the prompt is typed, and when the model or the steps change."""
+def wire(page: Page, prompt: Component, line: gr.HTML) -> None:
+    """Update the line while the prompt is typed, and when the model or the steps change."""
 
-    def look(text: str, name: str, steps: float | None, request: gr.Request):
+    def update(text: str, name: str, steps: float | None, request: gr.Request) -> str:
         tokenizer = page.tokenizers.get(name) or page.model_cache.first.tokenizer
-        low = (text or "").lower()
-        files = [path for word, path in page.embeddings.items() if word.lower() in low]
-        read = {one.name: one for one in map(_embedding, files) if one}
-        return html(text or "", tokenizer, request_language(request), read, _steps(steps))
+        lower = (text or "").lower()
+        files = [path for name, path in page.embeddings.items() if name.lower() in lower]
+        embeddings = {one.name: one for one in map(_embedding, files) if one}
+        language = request_language(request)
+        return render_line(text or "", tokenizer, language, embeddings, _steps(steps))
 
     # without triggers: when the page opens, and when an input changes
     gr.on(
         None,
-        look,
+        update,
         [prompt, page.form["model"], page.form["steps"]],
         line,
         trigger_mode="always_last",
@@ -58,8 +64,9 @@ def wire(page, prompt: gr.Textbox, line: gr.HTML) -> None:
 
 
 def _steps(value: float | None) -> int:
-    """What is typed so far as a number of steps; GenerateOptions has the sentence for a bad one."""
+    """Clamp the steps as typed so far; a wrong number is refused later, by GenerateOptions."""
     low, high = LIMITS["steps"]
+    assert low is not None and high is not None
     return int(min(max(value or low, low), high))
 
 
@@ -67,43 +74,46 @@ def _steps(value: float | None) -> int:
 def _embedding(path: Path) -> Embedding | None:
     try:
         return read_embedding(path)
-    except InputError:  # the engine says why
+    except InputError:  # the engine reports it when the prompt is used
         return None
 
 
-def html(
+def render_line(
     text: str,
-    tokenizer,
+    tokenizer: Any,
     language: str,
-    known: dict[str, Embedding] | None = None,
+    embeddings: dict[str, Embedding] | None = None,
     steps: int = 20,
 ) -> str:
-    """One row, and under it what was not understood; weights only where there is syntax."""
-    if len(text) > MAX_PROMPT:  # GenerateOptions has a sentence for it
+    """Return the line: the text with its weights if it has any syntax, the tokens, and the hints.
+
+    embeddings: textual inversions of the text by name; each counts as many tokens as vectors.
+    """
+    if len(text) > MAX_PROMPT:  # refused by GenerateOptions
         return ""
-    parsed, stretches = parse(text, steps), parse_spans(text)
-    used, room = count_tokens(tokenizer, parsed, known)
-    plain = all(s.kind == "text" and s.weight == 1.0 for s in stretches)
-    seen = "" if plain else "".join(map(_stretch, stretches))
-    stop = ' tabindex="0"' if seen else ""  # so that a keyboard can scroll it
+    parsed, spans = parse(text, steps), parse_spans(text)
+    used, room = count_tokens(tokenizer, parsed, embeddings)
+    plain = all(s.kind == "text" and s.weight == 1.0 for s in spans)
+    weights = "" if plain else "".join(map(_render_span, spans))
+    focusable = ' tabindex="0"' if weights else ""  # so that a keyboard can scroll it
     hints = "".join(f"<li>{escape(hint)}</li>" for hint in parsed.hints)
     return (
-        f'<div class="gb-words"><div class="gb-weights"{stop}>{seen}</div>'
+        f'<div class="gb-words"><div class="gb-weights"{focusable}>{weights}</div>'
         f'<span class="gb-tokens">{say("tokens", language, used=used, room=room)}</span></div>'
         f'<ul class="gb-hints">{hints}</ul>'
     )
 
 
-def _stretch(span: Span) -> str:
-    """Warm and larger above 1, pale and smaller below; the number stands behind."""
+def _render_span(span: Span) -> str:
+    """Mark a weight above 1 warm and larger, one below pale and smaller, and write it behind."""
     text = escape(span.text)
     if span.kind != "text":
         return f'<span class="gb-{span.kind}">{text}</span>'
-    if span.weight == 1.0:
+    if span.weight is None or span.weight == 1.0:
         return text
     strength = min(abs(span.weight - 1), 1.0)
-    way = "up" if span.weight > 1 else "down"
+    direction = "up" if span.weight > 1 else "down"
     return (
-        f'<mark class="gb-{way}" style="--by:{strength:.2f}">{text}'
+        f'<mark class="gb-{direction}" style="--by:{strength:.2f}">{text}'
         f"<sub>{span.weight:.3g}</sub></mark>"
     )

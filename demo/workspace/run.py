@@ -19,7 +19,7 @@ from ..ui.status import done_line, empty_frame, preview_frame, progress_line, st
 from ..ui.stop import Final, StopButton, Update, Updates
 from ..ui.tab import TaskTab
 from . import history
-from .fill_form import TYPED
+from .fill_form import TEXT_NUMBERS
 
 if TYPE_CHECKING:
     from ..page import Page
@@ -49,7 +49,7 @@ def wire(
     def options_of(values: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of the task's Options and the names of the model."""
         fields = {name: values[name] for name in shared}
-        for name in fields.keys() & set(TYPED):
+        for name in fields.keys() & set(TEXT_NUMBERS):
             fields[name] = (fields[name] or "").strip() or None
         if values.get("own_size"):
             fields |= dict.fromkeys(SIZE)
@@ -59,12 +59,12 @@ def wire(
         """Yield the updates of a run. An error leaves the pictures on the page as they are."""
         given = dict(zip(inputs, values, strict=True))
         starting: Update = {result.status: status_line("running", say("starting", language))}
-        yield starting | result.comparison.put_away()
+        yield starting | result.comparison.hide()
         fields, shown = options_of(given), 0.0
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for event in page.runner.stream(fields, folder, key, record=True):
                 if isinstance(event, Finished):
-                    compared = result.comparison.after(task.before(given))
+                    compared = result.comparison.reset(task.before(given))
                     yield Final(_finished(result, event, language, task.first) | compared)
                     return
                 run.progress = event
@@ -78,7 +78,7 @@ def wire(
                 }
 
     outputs = [result.view, result.gallery, result.chosen, result.parameters]
-    outputs += [result.records, result.last_seed, result.strip, *result.comparison.after(None)]
+    outputs += [result.records, result.last_seed, result.strip, *result.comparison.reset(None)]
     stop.add(
         button.click,
         draw,
@@ -102,5 +102,5 @@ def _finished(result: ResultView, event: Finished, language: str, first: bool) -
         result.parameters: event.parameters,
         result.records: event.records,
         result.last_seed: str(event.seed),
-        result.strip: history.entries(event),
+        result.strip: history.history_entries(event),
     }

@@ -1,6 +1,8 @@
-"""Sampler and noise schedule on the page: each with its line of what it is good for."""
+"""The menus of samplers and noise schedules, each with a note on what it is good for."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import gradio as gr
 
@@ -12,21 +14,22 @@ from ..ui.no_stub_files import NoStubFiles
 PAIR = ("sampler", "schedule")
 
 
-class Late(gr.Dropdown, metaclass=NoStubFiles):
-    """A dropdown whose choices follow another one's.
+class UncheckedDropdown(gr.Dropdown, metaclass=NoStubFiles):
+    """A dropdown whose value Gradio does not check against its choices.
 
-    What was chosen from the old choices may arrive after the new ones: it is let through, for the
-    Options, who have a sentence for what does not go together, not for Gradio's own check.
+    Its choices depend on another menu: a value of the old choices may arrive after the new ones
+    were set. The task's Options refuse it in a sentence; Gradio would log a traceback.
     """
 
-    is_template = True  # drawn as its parent is
+    is_template = True  # the browser has gr.Dropdown for it
 
-    def preprocess(self, payload):
+    def preprocess(self, payload: Any) -> Any:
+        """Return the value as it was sent."""
         return payload
 
 
-def dropdowns(i18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdown]:
-    """Both, with these chosen; the schedules follow the sampler."""
+def build_dropdowns(i18n: gr.I18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdown]:
+    """Build both menus with these values; the schedules are those that the sampler takes."""
     first = gr.Dropdown(
         [(s.label, key) for key, s in SAMPLERS.items() if not unsupported(key)],
         value=sampler,
@@ -35,7 +38,7 @@ def dropdowns(i18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdo
         elem_id="sampler",
         min_width=140,
     )
-    second = Late(
+    second = UncheckedDropdown(
         _schedules(sampler),
         value=schedule,
         label=i18n("schedule"),
@@ -44,16 +47,16 @@ def dropdowns(i18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdo
         min_width=140,
     )
 
-    def follow(chosen: str, current: str):
-        return list(updates(i18n, chosen, current).values())
+    def update(chosen: str, current: str) -> list[dict[str, Any]]:
+        return list(pair_updates(i18n, chosen, current).values())
 
-    first.input(follow, [first, second], [first, second], **UNQUEUED)
+    first.input(update, [first, second], [first, second], **UNQUEUED)
     second.input(lambda key: gr.update(info=i18n(f"schedule.{key}")), second, second, **UNQUEUED)
     return first, second
 
 
-def updates(i18n, sampler: str, schedule: str) -> dict[str, dict]:
-    """Updates of both dropdowns: the schedule stays if the sampler takes it, else its first one."""
+def pair_updates(i18n: gr.I18n, sampler: str, schedule: str) -> dict[str, dict[str, Any]]:
+    """Return updates of both menus; a schedule that the sampler does not take becomes its first."""
     choices = _schedules(sampler)
     keys = [key for _, key in choices]
     keep = schedule if schedule in keys else keys[0]

@@ -1,10 +1,12 @@
-"""Pictures go from tab to tab: what is given is checked at once, what was made is sent on."""
+"""Input pictures of the tasks: opened as soon as they are given, and sent from tab to tab."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
 from pipeline.errors import InputError
 from pipeline.images.open import open_picture
@@ -14,9 +16,15 @@ from ..ui.fields import Box
 from ..ui.listeners import UNQUEUED
 from ..ui.status import error_line, status_line, warning_list
 
+if TYPE_CHECKING:
+    from ..page import Page
 
-def row(page, place: str) -> dict[str, gr.Button]:
-    """Buttons that send a picture, one for each task that takes one; see `send`."""
+
+def build_buttons(page: Page, place: str) -> dict[str, gr.Button]:
+    """Build a button for each task that takes a picture; see `wire_buttons`.
+
+    place: the prefix of their elem_ids.
+    """
     gr.HTML(f"<span>{page.i18n('send')}</span>", apply_default_css=False, min_width=0)
     return {
         key: gr.Button(page.i18n(f"tab_{key}"), size="sm", elem_id=f"{place}-to-{key}", min_width=0)
@@ -24,28 +32,41 @@ def row(page, place: str) -> dict[str, gr.Button]:
     }
 
 
-def send(page, buttons: dict[str, gr.Button], source: list, path_of: Callable) -> None:
-    """Make the buttons of `row` put a picture into their tasks' boxes and bring their tabs to the
-    front. path_of: its path or None, from the values of the components `source`."""
+def wire_buttons(
+    page: Page,
+    buttons: dict[str, gr.Button],
+    source: list[Component],
+    path_of: Callable[..., str | None],
+) -> None:
+    """Make the buttons put a picture into their tasks' inputs and select their tabs.
+
+    path_of: returns the picture's path, or None, from the values of the components `source`.
+    """
     for key, button in buttons.items():
         box = page.boxes[key]
 
-        def put(request: gr.Request, *values, key=key, box=box):
+        def send(
+            request: gr.Request, *values: Any, key: str = key, box: Box = box
+        ) -> dict[Any, Any]:
             language = request_language(request)
             path = path_of(*values)
             if path is None:
                 return {page.result.status: error_line(say("send_none", language))}
-            return opened(page, box, path, language, given=False) | {
-                page.tabs: gr.Tabs(selected=key)
-            }
+            updates = picture_updates(page, box, path, language, given=False)
+            return updates | {page.tabs: gr.Tabs(selected=key)}
 
-        outputs = {page.result.status, page.tabs, *box.show(None, None)}
-        button.click(put, source, outputs, **UNQUEUED)
+        outputs = [page.result.status, page.tabs, *box.show(None, None)]
+        button.click(send, source, outputs, **UNQUEUED)
 
 
-def opened(page, box: Box, path: str | None, language: str, given: bool) -> dict:
-    """Updates after a picture came into a box, or left it: what cannot be opened is said and does
-    not stay. given: whether the box has the file already."""
+def picture_updates(
+    page: Page, box: Box, path: str | None, language: str, given: bool
+) -> dict[Any, Any]:
+    """Return the updates after an input picture was set, or removed (path None).
+
+    A file that cannot be opened is removed, and the status line says why.
+    given: whether the input shows the file already.
+    """
     status = page.result.status
     if path is None:
         return box.show(None, None)
@@ -54,29 +75,31 @@ def opened(page, box: Box, path: str | None, language: str, given: bool) -> dict
     except InputError as error:
         return {status: error_line(str(error)), **box.show(None, None)}
     width, height = picture.image.size
-    said = say("picture_ready", language, width=width, height=height)
-    updates = {status: status_line("ready", said, below=warning_list(picture.notes))}
+    ready = say("picture_ready", language, width=width, height=height)
+    updates: dict[Any, Any] = {
+        status: status_line("ready", ready, below=warning_list(picture.notes))
+    }
     return updates | (box.show(path, picture.image) if box.follow or not given else {})
 
 
-def wire(page, buttons: dict[str, gr.Button]) -> None:
-    """Pictures that visitors give to a task, and the row of buttons under the gallery."""
+def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
+    """Wire the tasks' input pictures, and the row of buttons under the gallery."""
     result = page.result
     for box in page.boxes.values():
 
-        def check(path: str | None, request: gr.Request, box=box):
-            return opened(page, box, path, request_language(request), given=True)
+        def check(path: str | None, request: gr.Request, box: Box = box) -> dict[Any, Any]:
+            return picture_updates(page, box, path, request_language(request), given=True)
 
-        outputs = {result.status, *box.show(None, None)}
+        outputs = [result.status, *box.show(None, None)]
         box.picture.input(check, box.picture, outputs, **UNQUEUED)
 
-    def pick(event: gr.SelectData):
+    def choose(event: gr.SelectData) -> int:
         return event.index
 
-    result.gallery.select(pick, None, result.chosen, **UNQUEUED)
-    send(page, buttons, [result.gallery, result.chosen], chosen)
+    result.gallery.select(choose, None, result.chosen, **UNQUEUED)
+    wire_buttons(page, buttons, [result.gallery, result.chosen], chosen_picture)
 
 
-def chosen(pictures: list | None, index: int) -> str | None:
-    """The path of the gallery's picture that is looked at."""
+def chosen_picture(pictures: list | None, index: int) -> str | None:
+    """Return the path of the gallery's selected picture, None for an empty gallery."""
     return pictures[min(index, len(pictures) - 1)][0] if pictures else None

@@ -1,8 +1,9 @@
-"""Another model: it is loaded first, and then all that follows it on the page changes."""
+"""Another model: it is loaded first, then everything on the page that depends on it changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -11,85 +12,107 @@ from pipeline.model_files import library
 from ..texts import request_language, say
 from ..ui import theme
 from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
-from ..ui.listeners import PRIVATE
+from ..ui.listeners import PRIVATE, UNQUEUED
 from ..ui.status import error_line, status_line
 from . import menus, sampler_menu, vocabulary
 
-LOAD = {"concurrency_id": "load", "concurrency_limit": 1}  # a model at a time
-NUMBERS = ("steps", "cfg", "width", "height")  # a model's own, beside sampler and schedule
+if TYPE_CHECKING:
+    from pipeline.model import Models
+
+    from ..page import Page
+
+# One model is loaded at a time.
+LOAD: dict[str, Any] = {"concurrency_id": "load", "concurrency_limit": 1}
+NUMBERS = ("steps", "cfg", "width", "height")  # defaults of a model, beside sampler and schedule
 
 
-def wire(page, status, additions: dict, knows: tuple) -> Callable:
-    """Make the model's dropdown work; returns `after(listen)`, for whoever else sets it.
+def wire(
+    page: Page,
+    status: gr.HTML,
+    additions: dict[str, gr.Dropdown],
+    vocabulary_panel: tuple[gr.Accordion, gr.HTML],
+) -> Callable[..., None]:
+    """Make the menu of models work; return `load_after` for what else sets that menu.
 
-    A model that cannot be had gets its sentence in `status`, and the one before stays chosen.
+    If a model cannot be loaded, `status` says why and the one before stays chosen.
+    additions: the menus of LoRAs and embeddings by kind.
     """
     form, model_cache = page.form, page.model_cache
-    box, now = form["model"], gr.State(model_cache.first.name)
-    followers = [page.head, *knows, *additions.values()]
+    menu, current = form["model"], gr.State(model_cache.first.name)
+    dependents = [page.head, *vocabulary_panel, *additions.values()]
 
-    def around(name: str, models, language: str) -> dict:
-        updates = [theme.header(say("tagline", language), models)]
-        updates += vocabulary.shown(models.vocabulary, language)
-        updates += menus.additions(model_cache, name, language)
-        return dict(zip(followers, updates, strict=True))
+    def dependent_updates(name: str, models: Models, language: str) -> dict[Any, Any]:
+        updates = [
+            theme.header(say("tagline", language), models),
+            *vocabulary.panel_updates(models.vocabulary, language),
+            *menus.addition_updates(model_cache, name, language),
+        ]
+        return dict(zip(dependents, updates, strict=True))
 
-    def arrive(request: gr.Request):
-        """Files may have come since the server started, and the language is known only now."""
+    def open_page(request: gr.Request) -> dict[Any, Any]:
+        """Fill the menus: files may be new since the server started, and the language is known."""
         first = model_cache.first
         page.embeddings = {n: e.path for n, e in library.find_entries("embedding").items()}
         language = request_language(request)
-        choices = gr.update(choices=menus.labels(model_cache.choices()))
-        others = gr.update(
-            choices=menus.vaes(model_cache, language), visible=bool(model_cache.vaes())
+        models = gr.update(choices=menus.choice_labels(model_cache.choices()))
+        vaes = gr.update(
+            choices=menus.vae_choices(model_cache, language), visible=bool(model_cache.vaes())
         )
-        return {box: choices, form["vae"]: others} | around(first.name, first, language)
+        updates = {menu: models, form["vae"]: vaes}
+        return updates | dependent_updates(first.name, first, language)
 
-    def wait(name: str, before: str, request: gr.Request):
+    def say_loading(name: str, before: str, request: gr.Request) -> Any:
         if name == before:
             return gr.skip()
         return status_line("running", say("model_loading", request_language(request), name=name))
 
-    def load(own: bool):
-        def handler(name: str, before: str, request: gr.Request):
-            if name == before:
-                yield {now: before}
-                return
-            language = request_language(request)
-            try:
-                with hide_internal_errors():
-                    models = model_cache.get(name)
-            except FAILURES as error:
-                sentence = error_sentence(error, language)
-                yield {status: error_line(sentence), box: before}
-                raise error_toast(sentence, language) from None
-            page.tokenizers[name] = models.tokenizer
-            ready = status_line("ready", say("model_ready", language, name=name))
-            updates = {
-                now: name,
-                box: gr.update(info=menus.about(model_cache, name)),
-                status: ready,
-            }
-            updates |= around(name, models, language)
-            if own:
-                usual = models.defaults
-                updates |= {form[key]: usual[key] for key in NUMBERS}
-                pair = sampler_menu.updates(page.i18n, usual["sampler"], usual["schedule"])
-                updates |= {form[key]: update for key, update in pair.items()}
-            yield updates
+    def load(name: str, before: str, request: gr.Request, defaults: bool) -> Iterator[dict]:
+        if name == before:
+            yield {current: before}
+            return
+        language = request_language(request)
+        try:
+            with hide_internal_errors():
+                models = model_cache.get(name)
+        except FAILURES as error:
+            sentence = error_sentence(error, language)
+            yield {status: error_line(sentence), menu: before}
+            raise error_toast(sentence, language) from None
+        page.tokenizers[name] = models.tokenizer
+        updates: dict[Any, Any] = {
+            current: name,
+            menu: gr.update(info=menus.describe_checkpoint(model_cache, name)),
+            status: status_line("ready", say("model_ready", language, name=name)),
+        }
+        updates |= dependent_updates(name, models, language)
+        if defaults:
+            values = models.defaults
+            updates |= {form[key]: values[key] for key in NUMBERS}
+            pair = sampler_menu.pair_updates(page.i18n, values["sampler"], values["schedule"])
+            updates |= {form[key]: update for key, update in pair.items()}
+        yield updates
 
-        return handler
+    def load_with_settings(name: str, before: str, request: gr.Request) -> Iterator[dict]:
+        yield from load(name, before, request, defaults=True)
 
-    def after(listen: Callable, own: bool = False):
-        """Load what the dropdown then holds; `own`: and take over the model's own settings.
+    def load_alone(name: str, before: str, request: gr.Request) -> Iterator[dict]:
+        yield from load(name, before, request, defaults=False)
 
-        listen: an event such as `box.input`, or the `then` of one.
+    def load_after(event: Callable[..., Any], defaults: bool = False) -> None:
+        """Load the model of the menu after an event, such as `menu.input` or its `then`.
+
+        defaults: also put the model's default settings into the form.
         """
-        outputs = [status, now, box, *followers, *(form[k] for k in (*sampler_menu.PAIR, *NUMBERS))]
-        listen(wait, [box, now], status, queue=False, **PRIVATE).then(
-            load(own), [box, now], outputs, **PRIVATE, **LOAD
+        fields = (*sampler_menu.PAIR, *NUMBERS)
+        outputs = [status, current, menu, *dependents, *(form[key] for key in fields)]
+        event(say_loading, [menu, current], status, **UNQUEUED).then(
+            load_with_settings if defaults else load_alone,
+            [menu, current],
+            outputs,
+            **PRIVATE,
+            **LOAD,
         )
 
-    gr.on(None, arrive, None, [box, form["vae"], *followers], queue=False, **PRIVATE)
-    after(box.input, own=True)
-    return after
+    gr.on(None, open_page, None, [menu, form["vae"], *dependents], **UNQUEUED)
+    load_after(menu.input, defaults=True)  # type: ignore[attr-defined]  # Gradio adds events
+    return load_after

@@ -1,10 +1,12 @@
-"""What the model knows, said plainly: its objects to choose from, its colours and relations."""
+"""The list of what a model was trained on: its objects to choose from, colours and relations."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from pipeline.prompt.text import with_article
 
@@ -18,21 +20,21 @@ element.addEventListener('click', event => {
 """
 
 
-def panel(i18n, prompt: gr.Textbox, visible: bool) -> tuple[gr.Accordion, gr.HTML]:
-    """A folding list, to be filled with `shown`; choosing an object puts it into `prompt`."""
+def build_panel(i18n: gr.I18n, prompt: Component, visible: bool) -> tuple[gr.Accordion, gr.HTML]:
+    """Build the folding list, filled by `panel_updates`; a chosen object goes into the prompt."""
     with gr.Accordion(i18n("knows"), open=False, visible=visible, elem_id="knows") as fold:
         listed = gr.HTML(js_on_load=_ON_LOAD, apply_default_css=False, elem_classes="gb-chips")
         listed.select(_insert, prompt, prompt, queue=False, api_visibility="private")
     return fold, listed
 
 
-def shown(rows: list[dict] | None, language: str) -> tuple:
-    """Updates of the panel's two parts for a model's `vocabulary.json`, or for its absence."""
-    return gr.update(visible=bool(rows)), html(rows, language) if rows else ""
+def panel_updates(rows: list[dict] | None, language: str) -> tuple[dict[str, Any], str]:
+    """Return updates of the panel's two components. rows: of vocabulary.json, None without one."""
+    return gr.update(visible=bool(rows)), render_vocabulary(rows, language) if rows else ""
 
 
-def html(rows: list[dict], language: str) -> str:
-    """The list in the language; its names are those that go into the prompt."""
+def render_vocabulary(rows: list[dict], language: str) -> str:
+    """Return the list in a language; its names are those that go into the prompt."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row.get("group", "things"), []).append(row)
@@ -78,8 +80,8 @@ def _fold(name: str, rows: list[dict], language: str) -> str:
         f"<b>{escape(r['emoji'])}</b>{escape(r[language])}</button>"
         for r in rows
     )
-    look = "".join(f"<i>{escape(r['emoji'])}</i>" for r in rows[:12])
+    samples = "".join(f"<i>{escape(r['emoji'])}</i>" for r in rows[:12])
     return (
-        f"<details><summary>{name} <small>{len(rows)}</small><span>{look}</span></summary>"
+        f"<details><summary>{name} <small>{len(rows)}</small><span>{samples}</span></summary>"
         f"<div>{chips}</div></details>"
     )

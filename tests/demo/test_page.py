@@ -115,7 +115,7 @@ def test_a_picture_brings_a_small_one_and_its_warnings(fake_models, fake_model_c
     *_, last = Runner(fake_model_cache(fake_models())).stream(
         fields(width=1024, count=2), str(tmp_path)
     )
-    made = json.loads(history.entries(last))
+    made = json.loads(history.history_entries(last))
     assert [entry["text"] for entry in made] == last.texts
     for entry in made:
         small = Image.open(io.BytesIO(base64.b64decode(entry["image"].split(",")[1])))
@@ -174,12 +174,14 @@ def test_the_device_is_held_until_the_step_has_ended(fake_models, fake_model_cac
 
 
 def test_the_vocabulary_is_shown_in_the_language_of_the_page(fake_models):
-    english, chinese = (vocabulary.html(fake_models.vocabulary, t) for t in ("en", "zh"))
+    english, chinese = (
+        vocabulary.render_vocabulary(fake_models.vocabulary, t) for t in ("en", "zh")
+    )
     assert 'data-name="red apple"' in english and "红苹果" not in english
     assert 'data-name="红苹果"' in chinese and "red apple" not in chinese
     strange = [{"emoji": "<x1>", "en": "<x2>", "zh": "x", "group": "<x3>"}]
-    assert "<x" not in vocabulary.html(strange, "en")
-    assert vocabulary.shown(None, "en")[1] == ""
+    assert "<x" not in vocabulary.render_vocabulary(strange, "en")
+    assert vocabulary.panel_updates(None, "en")[1] == ""
 
 
 def test_status_escapes_what_people_typed():

@@ -22,8 +22,8 @@ from . import texts, verify
 def build(page: Page) -> None:
     """Build the tab inside the page and wire it."""
     i18n = page.i18n
-    run = verify.verifier(page.model_cache, page.runner.on_device)
-    verify.endpoint(run)
+    run = verify.make_verifier(page.model_cache, page.runner.on_device)
+    verify.add_endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
             # A plain file: Gradio's picture component would decode what strangers send.
@@ -40,17 +40,17 @@ def build(page: Page) -> None:
             picture = gr.HTML(apply_default_css=False, elem_id="info-picture")
             view = gr.HTML(_nothing(i18n), apply_default_css=False, elem_id="info-settings")
             with gr.Row(visible=False, elem_id="info-send", elem_classes="gb-send") as sendable:
-                senders = send_to.row(page, "info")
+                senders = send_to.build_buttons(page, "info")
             with gr.Column(visible=False, min_width=0) as usable:
-                fill_form.buttons(page, pasted, "info", tab="generate")
+                fill_form.build_buttons(page, pasted, "info", tab="generate")
             file = gr.State()  # the path of the picture that is shown
-            panel = verify.panel(page, file, run)
+            panel = verify.build_panel(page, file, run)
 
     known = gr.State("")  # the text that is shown
     outputs = [known, file, picture, view, usable, sendable, *panel.outputs]
 
     no_picture = {file: None, picture: "", sendable: gr.update(visible=False)}
-    no_picture |= panel.opened(None, "en")
+    no_picture |= panel.show_receipt(None, "en")
 
     def open_file(path: str, request: gr.Request):
         """The file's text also goes into the box, to be read and copied.
@@ -66,7 +66,7 @@ def build(page: Page) -> None:
         language = request_language(request)
         filled = {dropped: None, pasted: text} | something(text, language)
         shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
-        return filled | shown | panel.opened(path, language)
+        return filled | shown | panel.show_receipt(path, language)
 
     def show(text: str, shown: str, request: gr.Request):
         """A text that was pasted; not the one that `open_file` has just put there."""
@@ -75,14 +75,16 @@ def build(page: Page) -> None:
         return something(text, request_language(request)) if text.strip() else nothing()
 
     def something(text: str, language: str) -> dict:
-        seen = fill_form.html(fill_form.read(text, page.model_cache), language)
+        seen = fill_form.render_settings(
+            fill_form.read_parameters(text, page.model_cache), language
+        )
         return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
 
     def nothing() -> dict:
         return {known: "", view: _nothing(i18n), usable: gr.update(visible=False), **no_picture}
 
     dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **UNQUEUED)
-    send_to.send(page, senders, [file], lambda path: path)
+    send_to.wire_buttons(page, senders, [file], lambda path: path)
     pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **UNQUEUED)
 
 

@@ -42,7 +42,7 @@ def build(page: Page) -> None:
     handlers = InsideHandlers(page, empty, viewer, status, again, exported, form)
     tree, opened, outputs = handlers.tree, handlers.opened, handlers.outputs
     shown = [page.result.records, page.result.chosen, tree]
-    page.look.click(handlers.open_selected, shown, [page.tabs, *outputs], **UNQUEUED)
+    page.inside_button.click(handlers.open_selected, shown, [page.tabs, *outputs], **UNQUEUED)
     page.panels["inside"].select(handlers.open_newest, [*shown, opened], outputs, **UNQUEUED)
     viewer.select(handlers.open_node, tree, outputs, **UNQUEUED)
     viewer.gone(handlers.show_evicted, tree, outputs, **UNQUEUED)

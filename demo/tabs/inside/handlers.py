@@ -25,7 +25,7 @@ from ...texts import request_language, say
 from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
 from ...ui.status import error_line, progress_line, status_line
 from ...ui.stop import Final, Updates
-from ...workspace.fill_form import TYPED
+from ...workspace.fill_form import TEXT_NUMBERS
 from .tree import Tree, add_picture, make_node
 from .view import describe_picture
 
@@ -220,7 +220,7 @@ class InsideHandlers:
     def draw_example(self, run: Run, language: str, *values: Any) -> Updates:
         """Draw a picture with the settings of the tab Generate. values: of `field_names`."""
         fields = dict(zip(self.field_names, values, strict=True)) | {"count": 1}
-        for name in TYPED:
+        for name in TEXT_NUMBERS:
             fields[name] = (fields[name] or "").strip() or None
         names = [fields.pop(name, None) for name in MODEL_FIELDS]
         fields["prompt"] = fields["prompt"] or EXAMPLE

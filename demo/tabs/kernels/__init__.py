@@ -35,7 +35,7 @@ def build(page: Page) -> None:
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
 
         def can_run(request: gr.Request):
-            return backend_menu.table(page.model_cache.first, request_language(request))
+            return backend_menu.render_table(page.model_cache.first, request_language(request))
 
         gr.on(None, can_run, None, here, **UNQUEUED)
     with gr.Column(elem_id="gb-measured", elem_classes="gb-card", min_width=0):

@@ -12,6 +12,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from demo.server.runner import Runner
+from demo.tabs.info import verdict_view
 from demo.tabs.info import verify as verifying
 from demo.texts import TEXTS, say
 from pipeline import InputError, load, tasks, verify
@@ -148,20 +149,20 @@ def test_a_verdict_says_the_same_in_both_languages(models, path):
     found = verify.verify(models, changed(path, other))
     assert (found.kind, found.step, found.steps) == ("departs", 2, 3)
     for language in ("en", "zh"):
-        page = verifying.card(found, language)
+        page = verdict_view.render_verdict(found, language)
         assert "&lt;i&gt;torch" in page and "&lt;b&gt;1" in page and "<i>t" not in page
         kinds = re.findall('class="gb-(same|apart|open)"', page)
         assert kinds == ["same", "same", "apart", "same"]
-        words = unescape(" ".join(verifying.sentences(found, language)))
+        words = unescape(" ".join(verdict_view.verdict_sentences(found, language)))
         assert f"{found.amount:.2g}" in words and "2" in words and "3" in words
-    assert set(verifying.MARKS) == set(KINDS)
+    assert set(verdict_view.MARKS) == set(KINDS)
 
 
 def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
     """Who paints waits; closing gives it free; what cannot be is said without waiting."""
     model_cache = ModelCache(models)
     runner = Runner(model_cache)
-    verified = verifying.verifier(model_cache, runner.on_device)
+    verified = verifying.make_verifier(model_cache, runner.on_device)
     events = verified(str(path), picture=None, mask=None)
     assert next(events).same
     painted = threading.Event()

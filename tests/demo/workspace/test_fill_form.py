@@ -30,14 +30,14 @@ def page(model_cache):
 
 def values(page, text, vary=False):
     """What the form's fields become, without those that stay."""
-    updates = fill_form.filled(page, fill_form.read(text, page.model_cache), vary)
+    updates = fill_form.form_updates(page, fill_form.read_parameters(text, page.model_cache), vary)
     return {name: update["value"] for name, update in updates.items()}
 
 
 def test_a_text_is_shown_in_both_languages_and_escaped(model_cache):
-    read = fill_form.read(TEXT, model_cache)
+    read = fill_form.read_parameters(TEXT, model_cache)
     for language, words in (("en", ("Seed", "Euler", "42")), ("zh", ("种子", "采样器", "42"))):
-        page = fill_form.html(read, language)
+        page = fill_form.render_settings(read, language)
         assert all(word in page for word in words)
         assert "a &lt;b&gt;cat&lt;/b&gt;" in page
         assert "&lt;u&gt;1&lt;/u&gt;" in page
@@ -45,8 +45,8 @@ def test_a_text_is_shown_in_both_languages_and_escaped(model_cache):
 
 
 def test_warnings_are_shown(model_cache):
-    page = fill_form.html(
-        fill_form.read("a\nSteps: 99999, Sampler: Euler, Seed: 1", model_cache), "en"
+    page = fill_form.render_settings(
+        fill_form.read_parameters("a\nSteps: 99999, Sampler: Euler, Seed: 1", model_cache), "en"
     )
     assert "99999" in page and "gb-warnings" in page
 
@@ -87,4 +87,6 @@ def test_a_new_seed_is_a_random_one(page):
 def test_a_model_that_is_not_here_is_not_chosen(page):
     text = TEXT.replace("Model: fake", "Model: ../../x").replace("0123456789", "aaaaaaaaaa")
     assert "model" not in values(page, text)
-    assert "is not here" in fill_form.html(fill_form.read(text, page.model_cache), "en")
+    assert "is not here" in fill_form.render_settings(
+        fill_form.read_parameters(text, page.model_cache), "en"
+    )

@@ -24,7 +24,7 @@ from pipeline.model_files.library import Entry
     ],
 )
 def test_what_is_chosen_goes_into_the_prompt_once(kind, prompt, name, after):
-    assert menus.put(kind, prompt, name) == (after, None)
+    assert menus.add_to_prompt(kind, prompt, name) == (after, None)
 
 
 def entry(name, kind="lora", family="", reason=None):
@@ -33,7 +33,7 @@ def entry(name, kind="lora", family="", reason=None):
 
 def test_models_are_labelled_with_their_family_and_marked_if_unusable():
     rows = [entry("a", family="SD XL"), entry("b", reason="It is damaged.")]
-    assert menus.labels(rows) == [("a · SD XL", "a"), ("b ✕", "b")]
+    assert menus.choice_labels(rows) == [("a · SD XL", "a"), ("b ✕", "b")]
 
 
 def test_additions_of_another_family_are_marked(fake_models, fake_model_cache, monkeypatch):
@@ -41,7 +41,7 @@ def test_additions_of_another_family_are_marked(fake_models, fake_model_cache, m
     monkeypatch.setattr(model_cache, "choices", lambda: [entry("fake", "checkpoint", "SD 1.x")])
     found = [entry("own", family="SD 1.x"), entry("big", family="SD XL"), entry("any")]
     monkeypatch.setattr(library, "scan", lambda: [*found, entry("fake", "checkpoint")])
-    loras, embeddings = menus.additions(model_cache, "fake", "en")
+    loras, embeddings = menus.addition_updates(model_cache, "fake", "en")
     assert loras["choices"] == [("own", "own"), ("big · for SD XL ✕", "big"), ("any", "any")]
     assert loras["visible"] and not embeddings["visible"]
 
@@ -50,5 +50,5 @@ def test_about_says_what_it_is_or_why_not(fake_models, fake_model_cache, monkeyp
     model_cache = fake_model_cache(fake_models())
     rows = [entry("good", "checkpoint"), entry("bad", "checkpoint", reason="It is damaged.")]
     monkeypatch.setattr(model_cache, "choices", lambda: rows)
-    told = [menus.about(model_cache, name) for name in ("good", "bad", "none")]
+    told = [menus.describe_checkpoint(model_cache, name) for name in ("good", "bad", "none")]
     assert told == ["what it is", "It is damaged.", ""]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pipeline
-from demo.workspace.prompt_line import html
+from demo.workspace.prompt_line import render_line
 from pipeline.prompt.embeddings import Embedding
 
 
@@ -25,18 +25,18 @@ def marks(page):
 
 
 def test_plain_text_is_counted_and_nothing_else(tokenizer):
-    page = html("a red apple", tokenizer, "en")
+    page = render_line("a red apple", tokenizer, "en")
     assert "3 / 75 tokens" in page
     assert '<div class="gb-weights"></div>' in page
     assert "<li>" not in page
 
 
 def test_a_second_chunk_has_room_for_more(tokenizer):
-    assert "76 / 150 个词元" in html("cat " * 76, tokenizer, "zh")
+    assert "76 / 150 个词元" in render_line("cat " * 76, tokenizer, "zh")
 
 
 def test_weights_are_marked_by_how_strong_they_are(tokenizer):
-    page = html("(a:1.2) (b:1.9) [c] (d:5) e", tokenizer, "en")
+    page = render_line("(a:1.2) (b:1.9) [c] (d:5) e", tokenizer, "en")
     found = marks(page)
     assert {text: way for text, (way, _) in found.items()} == {
         "a": "up", "b": "up", "c": "down", "d": "up",
@@ -46,13 +46,13 @@ def test_weights_are_marked_by_how_strong_they_are(tokenizer):
 
 
 def test_every_kind_of_syntax_has_its_look(tokenizer):
-    page = html("a BREAK [b:c:0.5] <lora:x:1>", tokenizer, "en")
+    page = render_line("a BREAK [b:c:0.5] <lora:x:1>", tokenizer, "en")
     for look, text in (("break", "BREAK"), ("lora", "&lt;lora:x:1&gt;"), ("schedule", "[")):
         assert f'<span class="gb-{look}">{text}</span>' in page
 
 
 def test_hints_are_shown_and_what_was_typed_is_escaped(tokenizer):
-    page = html("(<img src=x> <script>&", tokenizer, "en")
+    page = render_line("(<img src=x> <script>&", tokenizer, "en")
     assert "never closed" in page
     assert "<img" not in page and "<script" not in page
     assert "&lt;script&gt;&amp;" in page
@@ -60,13 +60,13 @@ def test_hints_are_shown_and_what_was_typed_is_escaped(tokenizer):
 
 def test_an_embedding_counts_its_vectors(tokenizer):
     known = {"zonk": Embedding("zonk", (torch.zeros(5, 768),))}
-    assert "6 / 75" in html("a zonk", tokenizer, "en", known)
+    assert "6 / 75" in render_line("a zonk", tokenizer, "en", known)
 
 
 def test_a_prompt_beyond_the_limit_is_not_read(tokenizer):
-    assert html("x" * 10_001, tokenizer, "en") == ""
+    assert render_line("x" * 10_001, tokenizer, "en") == ""
 
 
 def test_a_schedule_is_read_with_the_steps_of_the_form(tokenizer):
-    assert "<li>" not in html("[a:b:5]", tokenizer, "en", steps=20)
-    assert "<li>" in html("[a:b:5]", tokenizer, "en", steps=3)
+    assert "<li>" not in render_line("[a:b:5]", tokenizer, "en", steps=20)
+    assert "<li>" in render_line("[a:b:5]", tokenizer, "en", steps=3)
