@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -50,7 +50,7 @@ def stream(
     put before the result's warnings. Raises InputError in one sentence for what cannot be drawn.
     """
     began = time.perf_counter()
-    resolved = cast(ResolvedOptions, models.resolve(options))
+    resolved = models.resolve(options)
     factor = vae.factor(models.vae)
     for name, pixels in (("width", resolved.width), ("height", resolved.height)):
         if pixels % factor:
@@ -255,7 +255,7 @@ class _Drawing:
         raise InputError(_too_large(self.models, self.options, denoiser, self.session))
 
 
-def join_results(results: list[Result], options: GenerateOptions) -> Result:
+def join_results(results: list[Result], options: ResolvedOptions) -> Result:
     """Return the pictures of several requests as the Result of one, `options`."""
 
     def all_of(name: str) -> list[Any]:
@@ -275,11 +275,11 @@ def join_results(results: list[Result], options: GenerateOptions) -> Result:
 
 
 def finish_without_drawing(
-    models: Models, options: GenerateOptions, image: Image.Image, fields: Mapping[str, Any]
+    models: Models, options: ResolvedOptions, image: Image.Image, fields: Mapping[str, Any]
 ) -> Events:
     """Yield the Result of a task that calls no UNet: `image` with its parameters text."""
     began = time.perf_counter()
-    resolved = cast(ResolvedOptions, models.resolve(options))
+    resolved = models.resolve(options)
     seeds = noise.seeds(resolved, 0)
     found = resources.find_resources(models, resolved)
     text = parameters_text(models, resolved, seeds, found, fields)

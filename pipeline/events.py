@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .latents.initial_state import InitialState
     from .latents.preview import Preview
-    from .options import GenerateOptions
+    from .options import ResolvedOptions
     from .samplers import Answer
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class RequestOrigin:
     """What one picture was drawn from: enough to draw it again, or to branch from any step."""
 
-    options: GenerateOptions  # resolved, of the whole request
+    options: ResolvedOptions  # of the whole request
     initial_state: InitialState
     seeds: tuple[int, int | None]  # seed and variation seed of this picture
     prediction: str  # what the model's output means: epsilon or v_prediction
@@ -78,7 +78,7 @@ class Result:
     images: list[Image.Image]
     parameters: list[str]
     seeds: list[int]
-    options: GenerateOptions
+    options: ResolvedOptions
     seconds: float
     metadata: dict[str, Any]
     latents: list[torch.Tensor]

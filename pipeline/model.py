@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import InputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .latents.preview import Preview
     from .lora.adapters import Adapters
     from .metadata.receipt import Receipt
-    from .options import GenerateOptions
+    from .options import GenerateOptions, ResolvedOptions
     from .prompt.encode import TextEncoders
 
 
@@ -47,7 +48,7 @@ class Models:
     vae_dtype: torch.dtype
     backends: Backends
     preview: Preview
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    lock: AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False)
 
     @property
     def tokenizer(self) -> Any:
@@ -69,8 +70,11 @@ class Models:
         """The GroupNorm backend that runs where a request asks for none."""
         return self.backends.open_session().group_norm
 
-    def resolve(self, options: GenerateOptions) -> GenerateOptions:
-        """Return `options` with every None filled: the model's defaults, and a random seed."""
+    def resolve(self, options: GenerateOptions) -> ResolvedOptions:
+        """Return `options` with every None filled: the model's defaults, and a random seed.
+
+        The result has the class of `options`.
+        """
         from .options import MAX_SEED
         from .samplers import check_pair
 
@@ -86,7 +90,7 @@ class Models:
         for name in ("seed", *varied):
             if name not in given:
                 filled[name] = secrets.randbelow(MAX_SEED + 2 - filled["count"])
-        return options.model_copy(update=filled)
+        return cast("ResolvedOptions", options.model_copy(update=filled))
 
     def stream(self, options: GenerateOptions, *, words: bool = False) -> Events:
         """Yield the Steps of text to image, then the Result; see engine.stream.

@@ -127,7 +127,7 @@ def choose_model(
     name, vae = then.model.get("name"), then.model.get("vae")
     if name not in names:
         known = {digest: n for n, digest in (hashes or {}).items() if digest}
-        name = known.get(then.model.get("hash"))
+        name = known.get(then.model.get("hash") or "")
     if name is None:
         there = closest(str(then.model.get("name"))[:100], names) or "none"
         raise InputError(
@@ -182,10 +182,10 @@ def check(
     same: list[bool] = []
     with closing(_replay(models, case, attention, group_norm)) as events:
         for event in events:
-            if event and not isinstance(event, tuple):
+            if event is not None and not isinstance(event, tuple):
                 image = event
                 break
-            if event and event[0] == len(same) < len(expected):
+            if event is not None and event[0] == len(same) < len(expected):
                 same.append(event[1].digest == expected[event[0]].digest)
             yield StepChecked(max(len(same) - 1, 0), case.total, all(same))
     yield replace(_judge(case, image), model=label, here=here)
@@ -260,9 +260,8 @@ def _replay(
     wanted = {"attention": attention, "group_norm": group_norm}
     backends = {kind: _choose_backend(models, then, kind, name) for kind, name in wanted.items()}
     options = options.model_copy(update=backends)
-    run: Events | Recorder = tasks.stream(models, then.task, options, words=then.words)
-    if then.branches:
-        run = Recorder(models, run)
+    drawn = tasks.stream(models, then.task, options, words=then.words)
+    run: Events | Recorder = Recorder(models, drawn) if then.branches else drawn
     first_pass = options.steps if task.two_passes else 0  # branches count from the second pass
     branch_steps = [_branch_step(branch) for branch in then.branches]
     index, result = 0, None
@@ -314,7 +313,7 @@ def nearest_device(then: Receipt) -> dict[str, str]:
     from .loading.device import DTYPES, choose_device, choose_dtype
 
     named = {value: key for key, value in DTYPES.items()}
-    device, dtype = then.ran.get("device", "auto"), named.get(then.ran.get("dtype"), "auto")
+    device, dtype = then.ran.get("device", "auto"), named.get(then.ran.get("dtype", ""), "auto")
     try:
         there = choose_device(device)
     except InputError:

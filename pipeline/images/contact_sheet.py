@@ -163,9 +163,8 @@ def _arranged(
 
     def whole(across: int) -> tuple[int, int]:
         down = -(-count // across)
-        return tuple(
-            n * side + (n + 1) * margin for n, side in zip((across, down), size, strict=True)
-        )
+        width = across * size[0] + (across + 1) * margin
+        return width, down * size[1] + (down + 1) * margin
 
     across = min(range(1, count + 1), key=lambda n: (max(whole(n)) / min(whole(n)), -n))
     steps = [side + margin for side in size]

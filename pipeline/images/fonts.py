@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from PIL import ImageDraw, ImageFont
 
@@ -252,7 +253,9 @@ def _fontconfig(characters: str) -> tuple[Face, ...]:
 def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
     """The face at `size` pixels."""
     path, index = face
-    return ImageFont.truetype(path, size, index) if path else ImageFont.load_default(size)
+    if path:
+        return ImageFont.truetype(path, size, index)
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 
 @lru_cache(maxsize=65536)

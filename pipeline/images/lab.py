@@ -107,7 +107,7 @@ def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -
     for top in range(0, height, rows):
         span = slice(top, min(top + rows, height))
         lab = to_lab(pixels[span])
-        if edges:
+        if slope is not None:
             light = lab[..., :1] / 100
             lab[..., 1:] = _rows(slope, pixels, span) * light + _rows(offset, pixels, span)
         else:

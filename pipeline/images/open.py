@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError, closest, short
 
@@ -299,6 +299,7 @@ def _to_8_bits(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list
     limits = {"I": (255, 65535), "F": (1, 255)}.get(image.mode, (65535,))
     full = next((limit for limit in limits if low >= 0 and high <= limit), None)
     notes = []
+    scaled: np.ndarray
     if full is None:
         notes.append(f"{subject} has values from {low:g} to {high:g}; they are black to white now.")
         scaled = (values.astype(np.float64) - low) * (255 / ((high - low) or 1))
@@ -319,7 +320,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     srgb = ImageCms.createProfile("sRGB")
 
     def converted(image: Image.Image, source: Any) -> Image.Image:
-        return ImageCms.profileToProfile(
+        result = ImageCms.profileToProfile(
             image,
             source,
             srgb,
@@ -327,6 +328,8 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.HIGHRESPRECALC,
         )
+        assert result is not None  # None only where it works in place
+        return result
 
     if image.mode == "LAB":
         return converted(image, ImageCms.createProfile("LAB"))
@@ -353,16 +356,17 @@ def _probe() -> Image.Image:
 def _same(a: Image.Image, b: Image.Image) -> bool:
     from PIL import ImageChops
 
-    return max(high for _, high in ImageChops.difference(a, b).getextrema()) <= 2
+    bands = cast("tuple[tuple[int, int], ...]", ImageChops.difference(a, b).getextrema())
+    return max(high for _, high in bands) <= 2
 
 
 def _crop(image: Image.Image, width: int, height: int, filter: int) -> Image.Image:
     scale = min(image.width / width, image.height / height)
     left = (image.width - width * scale) / 2
     top = (image.height - height * scale) / 2
-    box = (left, top, left + width * scale, top + height * scale)
+    right, bottom = left + width * scale, top + height * scale
     # Rounding may place the box's end beyond the picture by less than anyone sees.
-    box = (*(max(0, x) for x in box[:2]), min(box[2], image.width), min(box[3], image.height))
+    box = (max(0, left), max(0, top), min(right, image.width), min(bottom, image.height))
     return image.resize((width, height), filter, box)
 
 

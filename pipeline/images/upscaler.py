@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,12 +56,13 @@ class Upscaler(nn.Module):
         super().__init__()
         self.config = {"channels": channels, "blocks": blocks}
         self.head = _conv(3, channels)
-        self.blocks = nn.ModuleList(_Block(channels) for _ in range(blocks))
+        residual = [_Block(channels) for _ in range(blocks)]
+        self.blocks = nn.ModuleList(residual)
         self.tail = _conv(channels, 12)
         with torch.no_grad():  # at first a block changes nothing, and the whole is bicubic
-            for layer in (*(b.second for b in self.blocks), self.tail):
+            for layer in (*(block.second for block in residual), self.tail):
                 layer.weight.mul_(0.1)
-                layer.bias.zero_()
+                cast(torch.Tensor, layer.bias).zero_()
 
     @property
     def reach(self) -> int:
@@ -127,10 +129,12 @@ def _around(start: int, tile: int, length: int, reach: int) -> tuple[slice, slic
 
 
 @lru_cache(maxsize=2)
-def load(device: str = "cpu", folder: Path = FOLDER) -> Upscaler:
+def load(device: str | torch.device = "cpu", folder: Path = FOLDER) -> Upscaler:
     """The upscaler of `folder`, ready on `device`. Raises InputError where its files are bad."""
     config = read_json(folder / "config.json")
-    sizes = [config.get(k) for k in ("channels", "blocks")] if isinstance(config, dict) else []
+    sizes: list[Any] = (
+        [config.get(k) for k in ("channels", "blocks")] if isinstance(config, dict) else []
+    )
     if len(sizes) != 2 or not all(isinstance(n, int) and 1 <= n <= 256 for n in sizes):
         raise InputError(f"{short(folder / 'config.json')} describes no upscaler.")
     path = folder / WEIGHTS
@@ -141,7 +145,8 @@ def load(device: str = "cpu", folder: Path = FOLDER) -> Upscaler:
         raise InputError(f"{short(path)} does not go with its config.json.")
     model.load_state_dict(load_file(path))
     model.requires_grad_(False)
-    return model.eval().to(device, torch.float32, memory_format=torch.channels_last)
+    model.eval().to(device, torch.float32)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
 
 
 @dataclass(frozen=True)
@@ -150,10 +155,10 @@ class PixelUpscaler:
 
     label: str
     note: str
-    draw: Callable[[Image.Image, int, int, str], Image.Image]
+    draw: Callable[[Image.Image, int, int, str | torch.device], Image.Image]
 
     def enlarge(
-        self, image: Image.Image, width: int, height: int, device: str = "cpu"
+        self, image: Image.Image, width: int, height: int, device: str | torch.device = "cpu"
     ) -> Image.Image:
         """`image` as RGB of exactly `width` x `height`, at most 8 times as wide and as high.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..events import Step
     from ..model import Models
+    from ..options import ResolvedOptions
 
 MIN_ENTRIES, MAX_ENTRIES = 2, 6
 # Samplers that do not solve the ODE: they add fresh noise, or use another guidance (CFG++).
@@ -191,7 +192,7 @@ def all_entries() -> list[Entry]:
     ]
 
 
-def resolve_single(models: Models, options: GenerateOptions) -> GenerateOptions:
+def resolve_single(models: Models, options: GenerateOptions) -> ResolvedOptions:
     """Return resolved options of one picture, so that all entries share noise and prompt."""
     return models.resolve(options.model_copy(update={"count": 1}))
 
@@ -321,7 +322,7 @@ def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
     return int(np.abs(a - b).max()), float((one.latents[0] - other.latents[0]).abs().max())
 
 
-def _check_entry(models: Models, options: GenerateOptions, entry: Entry) -> None:
+def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None:
     """Raise the InputError that an entry's sampler would raise, before any entry has started."""
     import torch
 

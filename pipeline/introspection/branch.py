@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..events import RequestOrigin, Step
     from ..latents.initial_state import InitialState
-    from ..options import GenerateOptions
+    from ..options import ResolvedOptions
 
 # What a branch may change; noise_seed seeds the noise that the sampler adds from the step on.
 CHANGES = ("prompt", "negative", "sampler", "schedule", "cfg", "cfg_rescale", "noise_seed")
@@ -78,7 +78,7 @@ class BranchRun(Recorder):
                 f" {' '.join(filter(None, here))}: only its own model can go on."
             )
 
-    def _start(self, models: Any, options: GenerateOptions, noise_seed: int | None) -> InitialState:
+    def _start(self, models: Any, options: ResolvedOptions, noise_seed: int | None) -> InitialState:
         """Return the state that the engine starts from, and set `reseeds`."""
         parent, step = self.parent, self.step
         call, start = parent.first_call(step), parent.origin.initial_state
@@ -146,9 +146,9 @@ class ReplayRun(Recorder):
         first, *self.branches = lineage
         options = GenerateOptions(**first)
         super().__init__(models, models.stream(options, words=True))
-        self.models, self.names = models, {"key": key, "parent": parent}
+        self.models, self.key, self.parent = models, key, parent
 
-    def __iter__(self) -> Iterator[Step | Result]:
+    def __iter__(self) -> Generator[Step | Result]:
         recorder, left = Recorder(self.models, self.events, self.limit), list(self.branches)
         while True:
             try:
@@ -164,14 +164,18 @@ class ReplayRun(Recorder):
             step = change.pop("at")
             recorder = BranchRun(self.models, made, step, change, limit=self.limit)
         if made is not None:
-            made = replace(made, **{k: v for k, v in self.names.items() if v is not None})
+            made = replace(
+                made,
+                key=made.key if self.key is None else self.key,
+                parent=made.parent if self.parent is None else self.parent,
+            )
         self.recordings = [made]
         yield event
 
 
 def resolve_changes(
     recording: Recording, changes: Mapping[str, Any]
-) -> tuple[GenerateOptions, int | None]:
+) -> tuple[ResolvedOptions, int | None]:
     """Return the options of a branch, and the new seed of its noise or None.
 
     A value of None is no change. Raises InputError for an option that a branch cannot change and
@@ -206,7 +210,7 @@ def resolve_changes(
 
 
 def _differences(
-    recording: Recording, options: GenerateOptions, noise_seed: int | None
+    recording: Recording, options: ResolvedOptions, noise_seed: int | None
 ) -> dict[str, Any]:
     names = [name for name in CHANGES if name != "noise_seed"]
     found = {
@@ -223,19 +227,27 @@ def _whole_step(step: Any) -> int:
     return int(step)
 
 
-def _nearest_step(models: Any, options: GenerateOptions, start: InitialState, sigma: float) -> int:
+def _nearest_step(models: Any, options: ResolvedOptions, start: InitialState, sigma: float) -> int:
     """Return the step of the options' sampler whose noise level is nearest to `sigma`, in ratio."""
     import torch
 
     from ..samplers import SAMPLERS, make_sampler
 
+    assert start.noise is not None
     best, distance = 0, math.inf
     for step in range(options.steps):
         generator = torch.Generator().manual_seed(0)
-        given = models.scheduler_config, start.noise, options.steps, generator, 0
         try:
             sampler = make_sampler(
-                options.sampler, options.schedule, *given, start_step=step, clean=start.clean
+                options.sampler,
+                options.schedule,
+                models.scheduler_config,
+                start.noise,
+                options.steps,
+                generator,
+                0,
+                start_step=step,
+                clean=start.clean,
             )
         except InputError as error:
             other = next(s for s in ("euler", "ddim") if s != options.sampler)

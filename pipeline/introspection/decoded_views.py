@@ -45,7 +45,7 @@ def _pixels(models: Any, call: ModelCall, kind: str, prediction: str) -> torch.T
         sides = [_pixels(models, call, side, prediction) for side in ("cond", "uncond")]
         return ((sides[0] - sides[1]) / 2 + 0.5).clamp(0, 1)
     if kind in ("cond", "uncond"):
-        query = Query(call.latents, None, call.step, call.sigma)
+        query = Query(call.latents, torch.tensor(call.t), call.step, call.sigma)
         latents = predicted_clean(query, getattr(call.answer, kind), prediction)
     else:
         latents = getattr(call, kind)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..events import RequestOrigin, Step
     from ..latents.initial_state import ReplayedAnswers
-    from ..options import GenerateOptions
+    from ..options import GenerateOptions, ResolvedOptions
     from ..samplers.base import Answer
 
 MAX_BYTES_PER_RECORDING = 256 << 20
@@ -91,7 +91,7 @@ class Recording:
     parent: str | None = None
 
     @property
-    def options(self) -> GenerateOptions:
+    def options(self) -> ResolvedOptions:
         """The resolved options of the request."""
         return self.origin.options
 
@@ -166,7 +166,7 @@ class Recorder:
         """Stop the request."""
         self.events.close()
 
-    def __iter__(self) -> Iterator[Step | Result]:
+    def __iter__(self) -> Generator[Step | Result]:
         try:
             for event in self.events:
                 if isinstance(event, Result):
@@ -231,7 +231,7 @@ class RecordingStore:
         keys: list[str | None] = []
         with self._lock:
             for recording in recordings:
-                keys.append(recording and recording.key)
+                keys.append(None if recording is None else recording.key)
                 if recording is not None:
                     self._recordings[recording.key] = recording
             total = sum(r.nbytes for r in self._recordings.values())

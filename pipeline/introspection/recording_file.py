@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
 from ..metadata.save import KEYWORD
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..latents.initial_state import InitialState
+    from ..options import ResolvedOptions
     from .recording import Recording
 
 VERSION = 1
@@ -67,7 +68,11 @@ def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, An
         if list(m.words) not in words:
             words.append(list(m.words))
         calls.append([m.step, m.t, m.sigma, words.index(list(m.words))])
-        parts = {"latents": m.latents, "clean": m.clean, "output": m.answer.output}
+        parts: dict[str, torch.Tensor | None] = {
+            "latents": m.latents,
+            "clean": m.clean,
+            "output": m.answer.output,
+        }
         parts |= {"cond": m.answer.cond, "uncond": m.answer.uncond, "maps": m.maps}
         parts |= {f"grid{g}": grid for g, grid in enumerate(m.grids)}
         tensors |= {f"{at}.{i}.{name}": _detached(x) for name, x in parts.items() if x is not None}
@@ -77,7 +82,7 @@ def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, An
         start.x0_hook or start.postprocess or start.inpaint_conditioning is not None or start.tile
     )
     complete = complete and (start.clean is None or start.noise is not None)
-    if complete and start.clean is not None:
+    if complete and start.clean is not None and start.noise is not None:
         tensors[f"{at}.begin.clean"] = _detached(start.clean)
         tensors[f"{at}.begin.noise"] = _detached(start.noise)
     return {
@@ -246,7 +251,7 @@ def _parse_recording(
         picture.info["receipt"] = str(image.info[KEYWORD])
     first, second = row["seeds"]
     origin = RequestOrigin(
-        options,
+        cast("ResolvedOptions", options),
         start if start is not None else _unknown_start(lineage),
         (_natural(first), None if second is None else _natural(second)),
         {"epsilon": "epsilon", "v_prediction": "v_prediction"}[row["prediction"]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..errors import short
 from . import infotext
@@ -77,5 +77,5 @@ def difference_image(then: Image.Image, now: Image.Image) -> Image.Image | None:
         return None
     bands = ImageChops.difference(then.convert("RGB"), now.convert("RGB")).split()
     difference = ImageChops.lighter(ImageChops.lighter(*bands[:2]), bands[2])
-    largest = difference.getextrema()[1]
+    largest = cast(int, difference.getextrema()[1])  # of a picture of one band
     return difference.point([min(255, v * 255 // largest) for v in range(256)]) if largest else None

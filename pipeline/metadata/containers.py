@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -164,7 +164,11 @@ def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
     raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
 
 
-FORMATS = {b"\x89PNG\r\n\x1a\n": _png, b"\xff\xd8\xff": _jpeg, b"RIFF": _webp}
+FORMATS: dict[bytes, Callable[..., Iterator[tuple[str, str]]]] = {
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"\xff\xd8\xff": _jpeg,
+    b"RIFF": _webp,
+}
 
 
 def _read_exactly(file: BinaryIO, length: int) -> bytes:
@@ -218,7 +222,7 @@ def _decode_comment(raw: bytes, order: str) -> str:
     if code not in (b"UNICODE\0", b"ASCII\0\0\0", bytes(8)):
         body = raw
     utf16 = ("utf-16-be", "utf-16-le") if order == ">" else ("utf-16-le", "utf-16-be")
-    codes = ("utf-8", *utf16) if code == b"ASCII\0\0\0" else (*utf16, "utf-8")
+    codes: tuple[str, ...] = ("utf-8", *utf16) if code == b"ASCII\0\0\0" else (*utf16, "utf-8")
     if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         codes = ("utf-16",)
     readings = [body.decode(c, "replace") for c in codes]

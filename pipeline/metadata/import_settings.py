@@ -149,7 +149,7 @@ def _model(
         same = [n for n, h in models.items() if h[:HASH_DIGITS].lower() == short]
         if same:
             return name if name in same else same[0]
-    if name in models:
+    if name is not None and name in models:
         if digest:
             warnings.append(
                 f"The model {name} here has the hash {models[name] or 'unknown'}, the text says "

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from ..errors import InputError
 from . import containers
@@ -33,7 +34,7 @@ _BEHIND = ("Template:", "Negative Template:")  # lines that may follow the setti
 # Nothing here backtracks further than a key is long: `*+` and `++` never give back.
 _KEY = re.compile(r"[ \t]*+(\w[\w \-/.()]{0,79}):[ \t]*+")
 _STRING = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t]*+(?=[,\n]|\Z)', re.DOTALL)
-_PLAIN = re.compile(r"[^,\n]*+")
+_PLAIN = re.compile(r"[^,\n]*+")  # matches at any place, if only the empty text
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _JSON = json.JSONDecoder()
 
@@ -98,7 +99,8 @@ def parse(text: str) -> dict[str, str]:
     text = text.strip("\n")
     start, found = _settings(text)
     head = text[:start].removesuffix("\n").split("\n") if start else []
-    prompt, negative = [], []
+    prompt: list[str] = []
+    negative: list[str] = []
     target = prompt
     for line in head:
         if target is prompt and line.lstrip().startswith(_NEGATIVE):
@@ -135,7 +137,7 @@ def _fields(text: str, at: int) -> tuple[dict[str, str], int]:
         if key:
             found[key[1]], at = _value(text, key.end())
         else:
-            at = _PLAIN.match(text, at).end()
+            at = cast("re.Match[str]", _PLAIN.match(text, at)).end()
         if text[at : at + 1] != ",":
             break
         at += 1
@@ -153,7 +155,7 @@ def _value(text: str, at: int) -> tuple[str, int]:
                 return text[at:end], end
         except (ValueError, RecursionError):
             pass
-    plain = _PLAIN.match(text, at)
+    plain = cast("re.Match[str]", _PLAIN.match(text, at))
     return plain[0].rstrip(), plain.end()
 
 

@@ -9,7 +9,7 @@ of the grey is the picture's, its null space the model's. After DDNM, Wang, Yu a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..events import Events
     from ..latents.initial_state import X0Hook
     from ..model import Models
+    from ..options import ResolvedOptions
 
 GUIDANCE = 0.4  # of the model's own: what suits drawing makes colours too strong
 STEPS = 0.5  # of the model's own: colours are no nearer to the true ones with more
@@ -42,6 +43,15 @@ class Options(TaskOptions):
     )
 
 
+if TYPE_CHECKING:
+
+    class Resolved(Options, ResolvedOptions):
+        """Options in which the model filled every None; for type checkers."""
+
+        cfg: float
+        steps: int
+
+
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw the picture in its own size, coloured at the size at which the model works."""
     from .. import engine
@@ -55,9 +65,11 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
         "steps": max(1, round(STEPS * usual["steps"])),
     }
     left_out = {k: v for k, v in suited.items() if getattr(options, k) is None}
-    options = resolve_size(models, options.model_copy(update=left_out), picture.size)
+    options = options.model_copy(update=left_out)
+    options = cast("Resolved", resolve_size(models, options, picture.size))
     grey = lab.grey(fit_image(picture, options.width, options.height, "stretch"))
     start = start_from_image(models, options, grey, {"Denoising strength": options.strength})
+    assert start.clean is not None
     start = replace(
         start,
         x0_hook=lightness(models.preview, start.clean),

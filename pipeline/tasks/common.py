@@ -151,7 +151,7 @@ def for_each_image(options: Any, draw: Callable[[Any], Generator[Step, None, Res
     """
     from .. import engine
 
-    results = []
+    results: list[Result] = []
     for image in range(options.count):
         spent = sum(r.seconds for r in results)
         steps = draw(single(options, image))

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from ..errors import InputError, closest, short_repr
-from ..events import Step
+from ..events import Result, Step
 from ..options import MAX_PROMPT, MAX_SEED, GenerateOptions
 from .grid_axes import (
     MAX_CELLS,
@@ -30,6 +29,13 @@ from .grid_axes import (
     prefix_error,
 )
 from .option_types import TaskOptions
+
+if TYPE_CHECKING:
+    from ..events import Events
+    from ..images.contact_sheet import Place, Sheet
+    from ..model import Models
+    from ..model_cache import ModelCache
+    from ..options import ResolvedOptions
 
 MAX_SHEET = 64_000_000  # pixels
 MAX_SIDE = 16_383  # pixels: what a WebP file has, and about what a browser shows
@@ -134,7 +140,9 @@ def cost(options: Options) -> float:
     return float(len(plan_cells(options, parse_axes(options))))
 
 
-def stream(models, options: Options, model_cache=None, *, words: bool = False) -> Iterator[Any]:
+def stream(
+    models: Models, options: Options, model_cache: ModelCache | None = None, *, words: bool = False
+) -> Events:
     """Step events, `image` counting all pictures, then the Result: first the sheet, then each.
 
     model_cache: where the models of an axis are found. A picture that cannot be drawn
@@ -155,7 +163,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
     }
     layout = contact_sheet.lay_out(sizes, **headings)
     _check_size(layout)
-    results: dict[tuple[int, int, int], Any] = {}
+    results: dict[Place, Result] = {}
     # Loading takes the longest: all of one model are drawn before the next.
     order = sorted(planned, key=lambda cell: (cell.model or "", cell.vae or ""))
     text, used = "", None
@@ -167,6 +175,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
                 if isinstance(event, Step):
                     spent = time.perf_counter() - began
                     yield replace(event, image=number, count=len(order), seconds=spent)
+        assert isinstance(event, Result)
         results[cell.place] = event
         if cell is planned[0]:
             text = _sheet_text(used, event.options, found)
@@ -185,7 +194,7 @@ def stream(models, options: Options, model_cache=None, *, words: bool = False) -
     )
 
 
-def _sheet_text(models, options: GenerateOptions, found: dict[str, Axis]) -> str:
+def _sheet_text(models: Models, options: ResolvedOptions, found: dict[str, Axis]) -> str:
     """The sheet's parameters text: that of its first picture and, as in A1111, the axes."""
     from ..latents import noise
     from ..metadata.parameters import parameters_text
@@ -208,7 +217,7 @@ def _fix_seeds(options: Options) -> Options:
     return options.model_copy(update=drawn)
 
 
-def _resolve_names(axis: Axis, model_cache) -> Axis:
+def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
     """An axis of models or autoencoders, their names as the model cache has them."""
     if axis.name not in ("model", "vae"):
         return axis
@@ -233,20 +242,21 @@ def _resolve_names(axis: Axis, model_cache) -> Axis:
     return replace(axis, values=tuple(values))
 
 
-def _entries(kind: str, model_cache) -> dict[str, Any]:
+def _entries(kind: str, model_cache: ModelCache) -> dict[str, Any]:
     return {e.name: e for e in (model_cache.choices() if kind == "model" else model_cache.vaes())}
 
 
-def _cell_models(models, cell: Cell, model_cache) -> Any:
+def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> Models:
     """The model that draws a cell, loaded where it is not."""
     if cell.model is None and cell.vae is None:
         return models
+    assert model_cache is not None
     return model_cache.get(cell.model or models.name, None if cell.vae == OWN_VAE[0] else cell.vae)
 
 
 def _cell_sizes(
-    models, planned: list[Cell], found: dict[str, Axis], model_cache
-) -> dict[tuple, tuple]:
+    models: Models, planned: list[Cell], found: dict[str, Axis], model_cache: ModelCache | None
+) -> dict[Place, tuple[int, int]]:
     """Width and height of each cell's picture; InputError for the first that cannot be drawn.
 
     Of a model that is not in memory only the headers of its files are read.
@@ -269,41 +279,44 @@ def _cell_sizes(
     return sizes
 
 
-def _check_cell(models, options: GenerateOptions) -> GenerateOptions:
+def _check_cell(models: Models, options: GenerateOptions) -> ResolvedOptions:
     """`options` resolved; InputError for what the engine would refuse before its first step."""
     from ..latents import vae
     from ..prompt import resources
     from ..samplers import unsupported
 
-    options = models.resolve(options)
+    resolved = models.resolve(options)
     factor = vae.factor(models.vae)
     for name in ("width", "height"):
-        if getattr(options, name) % factor:
+        if getattr(resolved, name) % factor:
             raise InputError(
                 f"this model draws multiples of {factor} pixels; {name} is"
-                f" {getattr(options, name)}."
+                f" {getattr(resolved, name)}."
             )
-    reason = unsupported(options.sampler) or unsupported(options.schedule)
+    reason = unsupported(resolved.sampler) or unsupported(resolved.schedule)
     if reason:
         raise InputError(reason)
-    models.backends.open_session(options.attention, options.group_norm)
-    resources.find_resources(models, options)
-    return options
+    models.backends.open_session(resolved.attention, resolved.group_norm)
+    resources.find_resources(models, resolved)
+    return resolved
 
 
-def _model_defaults(models, cell: Cell, model_cache) -> dict[str, Any]:
+def _model_defaults(models: Models, cell: Cell, model_cache: ModelCache | None) -> dict[str, Any]:
     from ..loading.autoencoder import with_vae
     from ..loading.defaults import read_defaults
     from ..model_files import manifest
 
+    assert model_cache is not None
     entry = _entries("model", model_cache)[cell.model or models.name]
-    own = cell.vae in (None, OWN_VAE[0])
-    other = None if own else _entries("vae", model_cache)[cell.vae].path
+    if cell.vae is None or cell.vae == OWN_VAE[0]:
+        other = None
+    else:
+        other = _entries("vae", model_cache)[cell.vae].path
     opened = manifest.open(entry.path, hashed=False)
     return read_defaults(with_vae(opened, other), "v_prediction")
 
 
-def _check_size(layout) -> None:
+def _check_size(layout: Sheet) -> None:
     width, height = layout.width, layout.height
     if width * height > MAX_SHEET or max(width, height) > MAX_SIDE:
         raise InputError(

@@ -14,6 +14,7 @@ import csv
 import io
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -60,7 +61,10 @@ ALIASES = {
 WHOLE_NUMBERS = {
     n for n, f in GenerateOptions.model_fields.items() if f.annotation in (int, int | None)
 }
-TABLES = {"sampler": SAMPLERS, "schedule": SCHEDULES}  # keys of options, and their labels
+TABLES: dict[str, Mapping[str, Any]] = {
+    "sampler": SAMPLERS,
+    "schedule": SCHEDULES,
+}  # keys of options, and their labels
 
 _NUMBER = r"([+-]?\d{1,12}(?:\.\d{0,12})?)"
 _RANGE = re.compile(
@@ -106,7 +110,9 @@ class Axis:
 
 def parse_axis(letter: str, text: str) -> Axis:
     """The axis that a text describes; InputError in one sentence, which names axis and value."""
-    name, colon, written = re.fullmatch("([^:：]*)([:：]?)(.*)", text, re.DOTALL).groups()
+    found = re.fullmatch("([^:：]*)([:：]?)(.*)", text, re.DOTALL)
+    assert found is not None
+    name, colon, written = found.groups()
     key, written = _KEYS.get(_normalize(name)), written.strip()
     if key is None:
         there = closest(name[:100], NAMES)
@@ -191,7 +197,7 @@ def _expand_range(text: str, whole: bool) -> list[str]:
             step = (end - start) / (count - 1)
     else:
         step = Fraction(found[3] or (1 if start <= end else -1))
-        count = (end - start) // step + 1 if step else Fraction(0)
+        count = Fraction((end - start) // step + 1 if step else 0)
     if count < 1:
         raise InputError(f"The range {short_repr(text)} has no values.")
     if count > MAX_CELLS:
@@ -224,4 +230,5 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not cross:
         raise InputError(f"size must be WIDTHxHEIGHT such as 512x512, not {short_repr(text)}.")
     options = GenerateOptions(width=width, height=height)
+    assert options.width is not None and options.height is not None
     return options.width, options.height

@@ -11,8 +11,11 @@ from .common import ENLARGERS
 from .option_types import TaskOptions, integer, number, one_of
 
 if TYPE_CHECKING:
-    from ..events import Events
+    from collections.abc import Generator
+
+    from ..events import Events, Result, Step
     from ..model import Models
+    from ..options import ResolvedOptions
 
 
 class Options(TaskOptions):
@@ -30,6 +33,12 @@ class Options(TaskOptions):
     )
 
 
+if TYPE_CHECKING:
+
+    class Resolved(Options, ResolvedOptions):
+        """Options in which the model filled every None; for type checkers."""
+
+
 def cost(options: Options) -> float:
     """Return 1 and the area of the enlarged picture in pictures of the options' size."""
     return 1 + options.scale**2
@@ -44,7 +53,9 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     return for_each_image(resolved, lambda one: _draw_twice(models, one, chosen, words))
 
 
-def _draw_twice(models, options: Options, chosen: str | None, words: bool):
+def _draw_twice(
+    models: Models, options: Resolved, chosen: str | None, words: bool
+) -> Generator[Step, None, Result]:
     from .. import engine, samplers
     from ..samplers import SCHEDULES
     from .common import detail_schedule, renumber, scaled_size, second_pass

@@ -6,7 +6,7 @@ strength of 0.75 the last 16 are taken, and of any number at least one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from .option_types import STRENGTH_HELP, RequiredPicture, TaskOptions, number, o
 if TYPE_CHECKING:
     from ..events import Events
     from ..model import Models
+    from ..options import ResolvedOptions
 
 FITS = ("crop", "stretch", "pad")  # see images.open.fit_image
 
@@ -29,13 +30,19 @@ class Options(TaskOptions):
     )
 
 
+if TYPE_CHECKING:
+
+    class Resolved(Options, ResolvedOptions):
+        """Options in which the model filled every None; for type checkers."""
+
+
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw at the picture's own size where the model can, else in its shape at the model's size."""
     from .. import engine
     from ..images.open import fit_image
     from .common import resolve_size, start_from_image
 
-    options = resolve_size(models, options, options.picture.image.size)
+    options = cast("Resolved", resolve_size(models, options, options.picture.image.size))
     image = fit_image(options.picture.image, options.width, options.height, options.fit)
     start = start_from_image(models, options, image, {"Denoising strength": options.strength})
     notes = options.picture.notes

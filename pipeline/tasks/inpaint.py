@@ -7,7 +7,7 @@ hole, too. What lies outside the mask comes back bit for bit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -17,6 +17,7 @@ from .option_types import STRENGTH_HELP, RequiredPicture, TaskOptions, integer, 
 if TYPE_CHECKING:
     from ..events import Events
     from ..model import Models
+    from ..options import ResolvedOptions
 
 AREAS = ("whole", "masked")
 FILLS = ("original", "fill", "noise")  # see masks.fill
@@ -75,6 +76,12 @@ class Options(TaskOptions):
         return tuple(getattr(self, side) for side in SIDES)
 
 
+if TYPE_CHECKING:
+
+    class Resolved(Options, ResolvedOptions):
+        """Options in which the model filled every None; for type checkers."""
+
+
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw the picture in its own size, with its margins; only what the mask covers is new."""
     from PIL.Image import Resampling
@@ -94,10 +101,10 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
         picture, mask = masks.extend(picture, *options.margins, mask=mask, seed=seed)
     box = (0, 0, *picture.size)
     if options.area == "masked":
-        options = models.resolve(options)
+        options = cast("Resolved", models.resolve(options))
         box = masks.padded_box(mask, options.padding, options.width / options.height)
     part, hole = picture.crop(box), mask.crop(box)
-    options = resolve_size(models, options, part.size)
+    options = cast("Resolved", resolve_size(models, options, part.size))
     size = options.width, options.height
     seen = fit_image(part, *size, "stretch")
     under = fit_image(masks.fill(part, hole, options.fill, seed), *size, "stretch")
@@ -111,7 +118,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     alpha = masks.feather(hole, options.mask_blur)
 
     def finish(drawn):
-        new = masks.composite(part, fit_image(drawn, *part.size, "stretch"), alpha)
+        new = masks.composite(part, fit_image(drawn, part.width, part.height, "stretch"), alpha)
         whole = picture.copy()
         whole.paste(new, box[:2])
         return whole

@@ -6,7 +6,7 @@ and the memory is that of one tile.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from .option_types import RequiredPicture, TaskOptions, boolean, integer, number
 if TYPE_CHECKING:
     from ..events import Events
     from ..model import Models
+    from ..options import ResolvedOptions
 
 
 class Options(TaskOptions):
@@ -40,6 +41,12 @@ class Options(TaskOptions):
     )
 
 
+if TYPE_CHECKING:
+
+    class Resolved(Options, ResolvedOptions):
+        """Options in which the model filled every None; for type checkers."""
+
+
 def cost(options: Options) -> float:
     """Return 1 and the area of the enlarged picture in pictures of the options' size."""
     return 1 + options.scale**2
@@ -53,7 +60,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     from .common import detail_schedule, resolve_tiling, scaled_size, start_from_image
 
     image = options.picture.image
-    size = tuple(round(side * options.scale) for side in image.size)
+    full_width, full_height = (round(side * options.scale) for side in image.size)
     width, height = scaled_size(models, image.size, options.scale)
     sampler = options.sampler or models.defaults["sampler"]
     update = {
@@ -62,8 +69,9 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
         "sampler": sampler,
         "schedule": options.schedule or detail_schedule(sampler),
     }
-    options = models.resolve(options.model_copy(update=update))
-    big = UPSCALERS[options.upscaler].enlarge(image, *size, device=models.device)
+    options = cast("Resolved", models.resolve(options.model_copy(update=update)))
+    upscaler = UPSCALERS[options.upscaler]
+    big = upscaler.enlarge(image, full_width, full_height, device=models.device)
     fields = {
         "Denoising strength": options.strength if options.redraw else None,
         "Upscale": options.scale,
@@ -78,7 +86,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
         fit_image(big, width, height, "stretch"),
         fields,
         tile=tile,
-        postprocess=lambda drawn: fit_image(drawn, *size, "stretch"),
+        postprocess=lambda drawn: fit_image(drawn, full_width, full_height, "stretch"),
     )
     notes = options.picture.notes
     return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)

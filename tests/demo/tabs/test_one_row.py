@@ -40,11 +40,11 @@ from typing import Annotated
 from pydantic import Field
 
 from . import hires
-from .option_types import real
+from .option_types import number
 
 
 class Options(hires.Options):
-    tilt: Annotated[float, real(0, 90)] = Field(15.0, description="Degrees that it is turned by")
+    tilt: Annotated[float, number(0, 90)] = Field(15.0, description="Degrees that it is turned by")
 
 
 def stream(models, options, *, words=False):
