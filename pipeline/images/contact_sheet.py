@@ -1,7 +1,7 @@
-"""Sheets: many pictures as one, in columns, rows and blocks with their names beside them.
+"""Contact sheets: many pictures in one, in labelled columns, rows and blocks.
 
-The layout is known from the pictures' sizes alone, so that a sheet that is too large is refused
-before anything is drawn.
+The layout follows from the pictures' sizes alone, so a sheet that is too large can be refused
+before any picture is drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from .fonts import LEADING, SMALLEST, Block, fit_text
 
 PAPER, INK, FAINT, RULE = "#ffffff", "#1f2328", "#6e7781", "#d0d7de"
-LETTERS = (13, 56)  # pixels: the smallest and the largest letters of a label
+LETTERS = (13, 56)  # smallest and largest font size of a label, in pixels
 LEFT, CENTRE, RIGHT = 0.0, 0.5, 1.0
 NOTHING = Block((), 0, 0, 0)
 Place = tuple[int, int, int]  # column, row, block
@@ -23,7 +23,7 @@ Place = tuple[int, int, int]  # column, row, block
 
 @dataclass(frozen=True)
 class Heading:
-    """What varies along an axis: its name, and a label for each of its values."""
+    """The heading of an axis: its name, and a label for each of its values."""
 
     name: str = ""
     labels: tuple[str, ...] = ("",)
@@ -31,7 +31,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Words:
-    """A text at its place, in a column of `width` pixels."""
+    """A text and its position, in a column of `width` pixels."""
 
     block: Block
     left: int
@@ -41,6 +41,7 @@ class Words:
     colour: str
 
     def draw(self, canvas: ImageDraw.ImageDraw) -> None:
+        """Draw the text at its position."""
         free = self.width - self.block.width
         left = self.left + round(self.align * free)
         self.block.draw(canvas, left, self.top, self.colour, self.align)
@@ -48,8 +49,10 @@ class Words:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A sheet before its pictures are there. boxes: {place: (left, top, right, bottom)}, rules
-    likewise, all in pixels."""
+    """The layout of a contact sheet, in pixels.
+
+    boxes: {place: (left, top, right, bottom)} of the pictures. rules: the boxes of the lines.
+    """
 
     width: int
     height: int
@@ -58,7 +61,7 @@ class Sheet:
     rules: tuple[tuple[int, int, int, int], ...]
 
     def draw(self, pictures: Mapping[Place, Image.Image]) -> Image.Image:
-        """The RGB picture; each of `pictures` stands in its box as it is."""
+        """Return the sheet as an RGB picture; `pictures` are pasted into their boxes unscaled."""
         sheet = Image.new("RGB", (self.width, self.height), PAPER)
         canvas = ImageDraw.Draw(sheet)
         for rule in self.rules:
@@ -76,11 +79,11 @@ def lay_out(
     y: Heading = Heading(),
     z: Heading = Heading(),
 ) -> Sheet:
-    """The sheet of pictures of `sizes` (width, height): x has a column for each label, y a row, z a
-    block of columns and rows; blocks stand so that the sheet is nearly square.
+    """Return the layout of pictures of `sizes` (width, height).
 
-    Letters grow with the pictures. A column is as wide as its widest picture, a row as high as its
-    highest one; smaller ones stand in the middle.
+    Each label of x is a column, of y a row, of z a block of columns and rows. Blocks are arranged
+    so that the sheet is nearly square. A column is as wide as its widest picture, a row as high as
+    its highest; smaller pictures are centred. The font size grows with the pictures.
     """
     columns, rows, blocks = (range(len(h.labels)) for h in (x, y, z))
     widths = [max(sizes[c, r, b][0] for r in rows for b in blocks) for c in columns]
@@ -91,17 +94,17 @@ def lay_out(
     gap, pad = max(2, letters // 4), round(0.6 * letters)
     inner = sum(widths) + gap * (len(columns) - 1)
 
-    # What the words need, from which follows where the pictures begin.
+    # The space that the labels take, and from it where the pictures begin.
     beside = max(5 * letters, round(0.6 * sum(widths) / len(widths)))
-    y_labels = _alike(y.labels, [beside] * len(rows), heights, letters)
-    y_name = _one(y.name, beside, 2, small)
+    y_labels = _fit_labels(y.labels, [beside] * len(rows), heights, letters)
+    y_name = _fit_name(y.name, beside, 2, small)
     band = max(block.width for block in (*y_labels, y_name))
     left = band + pad if band else 0
-    x_labels = _alike(x.labels, widths, [4 * LEADING * letters] * len(columns), letters)
-    x_name = _one(x.name, inner, 1, small)
+    x_labels = _fit_labels(x.labels, widths, [4 * LEADING * letters] * len(columns), letters)
+    x_name = _fit_name(x.name, inner, 1, small)
     x_height = max(block.height for block in x_labels)
-    z_name = _one(z.name, left + inner, 1, small)
-    z_labels = _alike(
+    z_name = _fit_name(z.name, left + inner, 1, small)
+    z_labels = _fit_labels(
         z.labels, [left + inner] * len(blocks), [3 * LEADING * letters] * len(blocks), letters
     )
     title = z_name.height + max(block.height for block in z_labels)
@@ -115,7 +118,7 @@ def lay_out(
     column_at = list(accumulate((w + gap for w in widths), initial=left))
     row_at = list(accumulate((h + gap for h in heights), initial=top))
     margin = round(1.5 * letters)
-    (width, height), corners = _arranged(len(blocks), size, margin)
+    (width, height), corners = _arrange_blocks(len(blocks), size, margin)
     for b, (across, down) in zip(blocks, corners, strict=True):
         if title:
             rules.append((across, down, across + size[0] - 1, down + max(1, letters // 20) - 1))
@@ -141,14 +144,14 @@ def lay_out(
     return Sheet(width, height, boxes, tuple(w for w in words if w.block.width), tuple(rules))
 
 
-def _one(text: str, width: float, lines: int, size: int) -> Block:
+def _fit_name(text: str, width: float, lines: int, size: int) -> Block:
     return fit_text(text, width, lines * LEADING * size, size) if text else NOTHING
 
 
-def _alike(
+def _fit_labels(
     texts: Sequence[str], widths: Sequence[float], heights: Sequence[float], size: int
 ) -> list[Block]:
-    """Labels of one axis, all of the size that the longest of them needs."""
+    """Fit the labels of one axis, all at the font size that the longest needs."""
     if not any(texts):
         return [NOTHING] * len(texts)
     rooms = list(zip(texts, widths, heights, strict=True))
@@ -156,19 +159,19 @@ def _alike(
     return [fit_text(*room, size) for room in rooms]
 
 
-def _arranged(
+def _arrange_blocks(
     count: int, size: tuple[int, int], margin: int
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Width and height of the sheet that is nearest to a square, and the blocks' corners."""
+    """Return the size of the sheet nearest to a square, and the blocks' top left corners."""
 
-    def whole(across: int) -> tuple[int, int]:
+    def sheet_size(across: int) -> tuple[int, int]:
         down = -(-count // across)
         width = across * size[0] + (across + 1) * margin
         return width, down * size[1] + (down + 1) * margin
 
-    across = min(range(1, count + 1), key=lambda n: (max(whole(n)) / min(whole(n)), -n))
+    across = min(range(1, count + 1), key=lambda n: (max(sheet_size(n)) / min(sheet_size(n)), -n))
     steps = [side + margin for side in size]
     corners = [
         (margin + b % across * steps[0], margin + b // across * steps[1]) for b in range(count)
     ]
-    return whole(across), corners
+    return sheet_size(across), corners

@@ -1,8 +1,8 @@
-"""Words on pictures: a font that has the letters, lines that fit, in any language.
+"""Text on pictures, in any language: choose fonts, break lines, fit a box.
 
-Pillow's own font is the same everywhere and has plain English; what it lacks comes from the
-system's fonts, from the one that matplotlib ships, or from fontconfig where that is there. A text
-is set in the first of them that has all of its characters, else character by character.
+Pillow's built-in font covers English. Other characters come from the system's fonts, the font that
+matplotlib ships, or fontconfig where it is installed. A text uses the first face that has all of
+its characters; without such a face, each character uses the first that has it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import cast
 
 from PIL import ImageDraw, ImageFont
 
-LEADING = 1.3  # from line to line, in font sizes
-SHRINK = (1.0, 0.85, 0.72, 0.6)  # sizes that are tried, in shares of the one asked for
-SMALLEST = 10  # pixels: below, nothing can be read
-LONGEST = 400  # characters of a label; no sheet has room for more
+LEADING = 1.3  # distance of baselines, in font sizes
+SHRINK = (1.0, 0.85, 0.72, 0.6)  # font sizes to try, as shares of the requested size
+SMALLEST = 10  # font size in pixels; smaller text is illegible
+LONGEST = 400  # characters of a label
 ELLIPSIS = "..."
 BUILT_IN = ("", 0)
 
-# By file name, in this order. Noto and Source Han are Linux's, then macOS's, then Windows's.
+# File names in order of preference: fonts of Linux, macOS and Windows.
 PREFERRED = (
     *("NotoSans-Regular.ttf", "HelveticaNeue.ttc", "segoeui.ttf", "LiberationSans-Regular.ttf"),
     *("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf"),
@@ -50,20 +50,25 @@ FOLDERS = {
 }
 UNIX = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
 
-Face = tuple[str, int]  # a font file and which of its faces
+Face = tuple[str, int]  # a font file, and the index of a face in it
 
 
 @dataclass(frozen=True)
 class Block:
-    """Lines of text that were made to fit. width and height in pixels."""
+    """Lines of text that fit a box. width, height: of the text, in pixels."""
 
     lines: tuple[str, ...]
     size: int
     width: int
     height: int
 
-    def draw(self, canvas: ImageDraw.ImageDraw, left: float, top: float, colour, align: float = 0):
-        """Into the column from `left`, `self.width` wide; align: 0 left, 0.5 centred, 1 right."""
+    def draw(
+        self, canvas: ImageDraw.ImageDraw, left: float, top: float, colour: str, align: float = 0
+    ) -> None:
+        """Draw the lines in a column at `left`, `self.width` wide.
+
+        align: 0 left, 0.5 centred, 1 right.
+        """
         for i, line in enumerate(self.lines):
             x = left + align * (self.width - measure(line, self.size))
             baseline = top + (i * LEADING + 1.0) * self.size
@@ -74,9 +79,10 @@ class Block:
 
 
 def fit_text(text: str, width: float, height: float, size: int) -> Block:
-    """`text` in lines no wider than `width`, together no higher than `height`, of letters of at
-    most `size` pixels: smaller where they must be, cut short with dots where even that is too much.
-    One line there always is.
+    """Break `text` into lines that fit `width` x `height` pixels, at most `size` pixels of font.
+
+    Smaller font sizes are tried first, then the text is cut short with dots. At least one line is
+    returned, even where it does not fit.
     """
     text = clean(text)
     sizes = dict.fromkeys(max(SMALLEST, round(size * share)) for share in SHRINK)
@@ -92,7 +98,7 @@ def fit_text(text: str, width: float, height: float, size: int) -> Block:
 
 
 def clean(text: str) -> str:
-    """One line without control characters, cut where no label has room for more."""
+    """Return `text` as one line without control characters, at most LONGEST characters."""
     text = "".join(" " if c.isspace() else c for c in text[: 4 * LONGEST])
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs"))
     text = re.sub(" +", " ", text).strip()
@@ -100,12 +106,12 @@ def clean(text: str) -> str:
 
 
 def measure(text: str, size: int) -> float:
-    """How wide a line is, in pixels."""
+    """Return the width of a line in pixels."""
     return sum(font(face, size).getlength(run) for run, face in runs(text))
 
 
 def _wrap(text: str, width: float, size: int) -> tuple[list[str], bool]:
-    """Lines no wider than `width`, and whether no word was torn for it."""
+    """Return lines no wider than `width`, and whether all words are whole."""
     lines, line, whole = [], "", True
     for piece in _pieces(text):
         if measure((line + piece).rstrip(), size) <= width:
@@ -123,7 +129,7 @@ def _wrap(text: str, width: float, size: int) -> tuple[list[str], bool]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Words with the space behind them; of Chinese and Japanese, characters."""
+    """Yield words with their trailing space; of Chinese and Japanese, single characters."""
     start = 0
     for i in range(1, len(text)):
         before, here = text[i - 1], text[i]
@@ -142,7 +148,10 @@ def _width(char: str) -> str:
 
 
 def _head(line: str, width: float, size: int) -> int:
-    """How many characters of a word go onto one line: at least one, marks with their letter."""
+    """Return how many characters of a word fit on a line, at least one.
+
+    Combining marks stay with their letter.
+    """
     fits = 1
     while fits < len(line) and measure(line[: fits + 1], size) <= width:
         fits += 1
@@ -152,7 +161,7 @@ def _head(line: str, width: float, size: int) -> int:
 
 
 def _cut(line: str, width: float, size: int) -> str:
-    """The line, cut before its dots until it fits."""
+    """Shorten the text before the dots until the line fits."""
     kept = line.removesuffix(ELLIPSIS)
     while kept and measure(kept + ELLIPSIS, size) > width:
         kept = kept[:-1]
@@ -160,13 +169,13 @@ def _cut(line: str, width: float, size: int) -> str:
 
 
 def _joins(char: str) -> bool:
-    """Whether the character belongs to the one before it: marks, joiners, selectors."""
+    """Return whether a character attaches to the one before: combining marks, format characters."""
     return unicodedata.category(char) in ("Mn", "Mc", "Me", "Cf")
 
 
 @lru_cache(maxsize=4096)
 def runs(text: str) -> tuple[tuple[str, Face], ...]:
-    """`text` in pieces of one face each."""
+    """Split `text` into (text, face) pieces of one face each."""
     needed = tuple(dict.fromkeys(c for c in text if not c.isspace() and not _joins(c)))
     for face in faces():
         if all(has(face, c) for c in needed):
@@ -192,7 +201,7 @@ def _is_known(char: str) -> bool:
 
 @lru_cache(maxsize=1)
 def faces() -> tuple[Face, ...]:
-    """The faces there are here, the first to be taken first."""
+    """Return the faces that are installed, in order of preference."""
     there = _files()
     paths = [there[name.lower()] for name in PREFERRED if name.lower() in there]
     found = (face for path in (*paths, *_matplotlib()) if (face := _face(path)))
@@ -200,7 +209,7 @@ def faces() -> tuple[Face, ...]:
 
 
 def _files() -> dict[str, str]:
-    """The system's font files by their names in small letters."""
+    """Return {file name in lower case: path} of the system's fonts."""
     found: dict[str, str] = {}
     for place in FOLDERS.get(sys.platform, UNIX):
         for folder, _, names in os.walk(os.path.expanduser(place)):
@@ -218,8 +227,10 @@ def _matplotlib() -> Iterator[str]:
 
 
 def _face(path: str) -> Face | None:
-    """The face of a file; of a collection an upright one, simplified Chinese where there is one.
-    None for a broken file."""
+    """Return the face of a font file, None for a broken file.
+
+    Of a collection a regular style is preferred, then simplified Chinese.
+    """
     found = []
     for index in range(12 if path.lower().endswith((".ttc", ".otc")) else 1):
         try:
@@ -232,7 +243,7 @@ def _face(path: str) -> Face | None:
 
 @lru_cache(maxsize=256)
 def _fontconfig(characters: str) -> tuple[Face, ...]:
-    """Faces that fontconfig names for characters that no face of `faces` has."""
+    """Return faces that fontconfig proposes for characters that no face of `faces` has."""
     program = shutil.which("fc-match") if characters else None
     if not program:
         return ()
@@ -240,8 +251,8 @@ def _fontconfig(characters: str) -> tuple[Face, ...]:
     for char in characters[:8]:
         ask = [program, "--format=%{file}|%{index}", f":charset={ord(char):x}"]
         try:
-            said = subprocess.run(ask, capture_output=True, text=True, timeout=5).stdout
-            path, _, index = said.partition("|")
+            output = subprocess.run(ask, capture_output=True, text=True, timeout=5).stdout
+            path, _, index = output.partition("|")
             ImageFont.truetype(path, 12, int(index))
         except (OSError, ValueError, subprocess.SubprocessError):
             continue
@@ -251,7 +262,7 @@ def _fontconfig(characters: str) -> tuple[Face, ...]:
 
 @lru_cache(maxsize=512)
 def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    """The face at `size` pixels."""
+    """Return the font of a face at `size` pixels."""
     path, index = face
     if path:
         return ImageFont.truetype(path, size, index)
@@ -260,7 +271,7 @@ def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=65536)
 def has(face: Face, char: str) -> bool:
-    """Whether the face draws the character otherwise than one that does not exist."""
+    """Return whether the face has a glyph for the character, other than its missing glyph."""
     return _shape(face, char) != _shape(face, "\U0010fffd")
 
 

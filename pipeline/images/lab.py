@@ -1,11 +1,13 @@
-"""CIELAB: a picture in the colours of another with its own lightness kept, and colour differences.
+"""CIELAB conversion, recolouring at constant lightness, and colour differences.
 
-sRGB (IEC 61966-2-1) with 8 bits, D65, the observer of 2 degrees. All maths is float64. Lab arrays
-are (..., 3): L* 0..100, a* and b* around 0. The white is the sum of the matrix's columns, so greys
-have a* = b* = 0.
+sRGB (IEC 61966-2-1) with 8 bits, white D65, 2 degree observer; computed in float64. Lab arrays are
+(..., 3): L* 0 to 100, a* and b* around 0. The white point is the sum of the matrix's columns, so
+greys have a* = b* = 0.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,27 +22,31 @@ TO_XYZ = np.array(
 TO_XYZ /= TO_XYZ[1].sum()  # white has Y = 1 exactly, not to seven digits
 TO_RGB = np.linalg.inv(TO_XYZ)
 WHITE = TO_XYZ.sum(1)
-EDGE = 6 / 29  # below it the cube root gives way to a line
-STRIP = 1 << 18  # pixels at a time: memory stays small whatever the picture
-HALVINGS = 14  # of the chroma: to a hundredth, far finer than 8 bits
-RADIUS, EPS = 1 / 16, 1e-4  # of the guided filter: of the shorter side, and variance of L*/100
+EDGE = 6 / 29  # below it CIELAB replaces the cube root by a line
+STRIP = 1 << 18  # pixels converted at a time, to bound the memory
+HALVINGS = 14  # bisection steps of the chroma: to 0.01, far finer than 8 bits
+# Guided filter: radius as a share of the shorter side; epsilon as a variance of L*/100.
+RADIUS, EPS = 1 / 16, 1e-4
 
 
 def _expand(v: np.ndarray) -> np.ndarray:
-    """sRGB values 0..1 to linear light."""
+    """Convert sRGB values 0 to 1 to linear light."""
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
 
 
 def _compress(v: np.ndarray) -> np.ndarray:
-    """Linear light 0..1 to sRGB values."""
+    """Convert linear light 0 to 1 to sRGB values."""
     return np.where(v <= 0.0031308, v * 12.92, 1.055 * np.maximum(v, 0) ** (1 / 2.4) - 0.055)
 
 
 LIGHT = _expand(np.arange(256) / 255)
 
 
-def to_lab(rgb) -> np.ndarray:
-    """Lab (..., 3) of sRGB (..., 3): uint8 or a PIL picture 0..255, or float 0..1."""
+def to_lab(rgb: Any) -> np.ndarray:
+    """Convert sRGB (..., 3) to Lab (..., 3).
+
+    rgb: uint8 or a PIL picture, 0 to 255; or float, 0 to 1.
+    """
     rgb = np.asarray(rgb)
     linear = LIGHT[rgb] if rgb.dtype == np.uint8 else _expand(rgb.astype(np.float64))
     xyz = linear @ (TO_XYZ / WHITE[:, None]).T
@@ -50,7 +56,7 @@ def to_lab(rgb) -> np.ndarray:
 
 
 def _to_linear(lab: np.ndarray) -> np.ndarray:
-    """Linear RGB (..., 3) of Lab, below 0 or above 1 where sRGB does not have the colour."""
+    """Convert Lab to linear RGB (..., 3); outside the sRGB gamut below 0 or above 1."""
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
     xyz = np.where(f > EDGE, f**3, 3 * EDGE**2 * (f - 4 / 29))
@@ -58,24 +64,24 @@ def _to_linear(lab: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(lab: np.ndarray) -> np.ndarray:
-    """The nearest uint8 sRGB (..., 3) of Lab (..., 3); clipped where sRGB does not have it."""
+    """Convert Lab (..., 3) to uint8 sRGB (..., 3), each channel clipped to the gamut."""
     return (_compress(_to_linear(lab).clip(0, 1)) * 255).round().astype(np.uint8)
 
 
-def within(lab: np.ndarray) -> np.ndarray:
-    """Lab (N, 3) with a* and b* shrunk together, hue and L* kept, until sRGB has the colour."""
+def reduce_chroma(lab: np.ndarray) -> np.ndarray:
+    """Return Lab (N, 3) brought into the sRGB gamut: chroma reduced, hue and L* kept."""
     lab = lab.copy()
 
-    def inside(colours):
+    def in_gamut(colours: np.ndarray) -> np.ndarray:
         linear = _to_linear(colours)
-        return ((linear > -1e-9) & (linear < 1 + 1e-9)).all(-1)
+        return np.all((linear > -1e-9) & (linear < 1 + 1e-9), axis=-1)
 
-    outside = ~inside(lab)
+    outside = ~in_gamut(lab)
     far = lab[outside]
     low, high = np.zeros((len(far), 1)), np.ones((len(far), 1))
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        fits = inside(far * np.concatenate([np.ones_like(middle), middle, middle], -1))[:, None]
+        fits = in_gamut(far * np.concatenate([np.ones_like(middle), middle, middle], -1))[:, None]
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     far[:, 1:] *= low
     lab[outside] = far
@@ -83,23 +89,24 @@ def within(lab: np.ndarray) -> np.ndarray:
 
 
 def grey(image: Image.Image) -> Image.Image:
-    """The lightness of an RGB picture alone."""
+    """Return an RGB picture without its colours: same L*, a* = b* = 0."""
     lab = to_lab(image)
     lab[..., 1:] = 0
     return Image.fromarray(to_rgb(lab))
 
 
 def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -> Image.Image:
-    """The RGB picture `grey` in the colours of `coloured`, which may be of another size.
+    """Return the RGB picture `grey` with the a* and b* of `coloured`, which may differ in size.
 
-    L* is that of `grey` to 0.27 at every pixel: the colours are brought into sRGB at that lightness
-    before they are rounded, and half a step of each of the 8-bit channels moves L* by no more. Hue
-    is that of `coloured`. edges: a* and b* end where `grey` has edges, see `guided`; always
-    so where the sizes differ.
+    L* is kept to 0.27 at every pixel, the most by which rounding to 8 bits moves it: colours
+    outside the sRGB gamut lose chroma, not lightness. edges: align colours with the edges of `grey`
+    by `guided_filter`; always done where the sizes differ.
     """
     colours = to_lab(coloured)[..., 1:]
     edges = edges or coloured.size != grey.size
-    slope, offset = guided(colours, _seen(grey, coloured.size)) if edges else (None, colours)
+    slope, offset = (
+        guided_filter(colours, _resize_lightness(grey, coloured.size)) if edges else (None, colours)
+    )
     pixels = np.asarray(grey)
     height, width = pixels.shape[:2]
     out = np.empty_like(pixels)
@@ -109,18 +116,20 @@ def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -
         lab = to_lab(pixels[span])
         if slope is not None:
             light = lab[..., :1] / 100
-            lab[..., 1:] = _rows(slope, pixels, span) * light + _rows(offset, pixels, span)
+            lab[..., 1:] = _resize_rows(slope, pixels, span) * light + _resize_rows(
+                offset, pixels, span
+            )
         else:
             lab[..., 1:] = offset[span]
-        out[span] = to_rgb(within(lab.reshape(-1, 3)).reshape(lab.shape))
+        out[span] = to_rgb(reduce_chroma(lab.reshape(-1, 3)).reshape(lab.shape))
     return Image.fromarray(out)
 
 
-def guided(colours: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The guided filter's slope and offset (h, w, 2) by which a* and b* (h, w, 2) follow `light`,
-    L*/100 (h, w): colours are slope * light + offset, also where all are enlarged.
+def guided_filter(colours: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the guided filter's slope and offset (h, w, 2): colours = slope * light + offset.
 
-    He, Sun and Tang, TPAMI 2013; enlarging as in He and Sun, arXiv 1505.00996.
+    colours: a* and b* (h, w, 2). light: L*/100 (h, w). The formula also holds for enlarged slope,
+    offset and light. He, Sun and Tang, TPAMI 2013; enlarging: He and Sun, arXiv 1505.00996.
     """
     from scipy.ndimage import uniform_filter
 
@@ -135,13 +144,13 @@ def guided(colours: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return mean(slope), mean(average - slope * centre)
 
 
-def _seen(grey: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """L*/100 of `grey` at `size`, (h, w)."""
+def _resize_lightness(grey: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Return L*/100 of `grey`, resized to `size` (width, height), as (h, w)."""
     return to_lab(grey.resize(size, Image.Resampling.BOX))[..., 0] / 100
 
 
-def _rows(small: np.ndarray, pixels: np.ndarray, span: slice) -> np.ndarray:
-    """Some rows of (h, w, 2) brought to the size of `pixels` (H, W, 3), linearly."""
+def _resize_rows(small: np.ndarray, pixels: np.ndarray, span: slice) -> np.ndarray:
+    """Resize (h, w, 2) bilinearly to the size of `pixels` (H, W, 3); return its rows `span`."""
     h, w = small.shape[:2]
     height, width = pixels.shape[:2]
     box = (0, span.start * h / height, w, span.stop * h / height)
@@ -154,14 +163,14 @@ def _rows(small: np.ndarray, pixels: np.ndarray, span: slice) -> np.ndarray:
 
 
 def delta_e76(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The difference of two colours in Lab (..., 3), CIE 1976: their distance."""
+    """Return the CIE 1976 difference of colours in Lab (..., 3): their Euclidean distance."""
     return np.linalg.norm(np.asarray(a) - np.asarray(b), axis=-1)
 
 
 def delta_e2000(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The difference of two colours in Lab (..., 3) as people see it, CIEDE2000.
+    """Return the perceptual difference CIEDE2000 of colours in Lab (..., 3).
 
-    Sharma, Wu and Dalal, Color Research and Application 30 (2005), whose numbers stand beside.
+    Sharma, Wu and Dalal, Color Research and Application 30 (2005); comments give its equations.
     """
     (l1, a1, b1), (l2, a2, b2) = (np.moveaxis(np.asarray(x, np.float64), -1, 0) for x in (a, b))
     chroma = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2

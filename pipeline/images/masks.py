@@ -1,6 +1,7 @@
-"""Masks: which part of a picture is repainted, 255, and which stays as it is, 0.
+"""Inpainting masks: open, feather and scale them, fill or extend the picture under them.
 
-Light at import, as pictures.py is. A mask is a PIL "L" image of 0 and 255 in the picture's size.
+A mask is a PIL "L" image of the picture's size: 255 is repainted, 0 is kept. NumPy, SciPy and PIL
+are imported when first needed.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_MARGIN = 1024  # pixels that extend() adds to a side
-BLURS = (4, 16, 64)  # pixels; in extend() each takes over by twice that distance
-NOISE = 12  # levels, its deviation in extend() at a distance of FAR pixels and more
+BLURS = (4, 16, 64)  # radii in pixels; extend() blends each in over twice that distance
+NOISE = 12  # standard deviation of the noise that extend() adds FAR pixels away and further
 FAR = 64
-SPREAD_PIXELS = 4_000_000  # at which fill() works at most
-THICKNESSES = 8  # how many widths of ramp feather() tells apart
+SPREAD_PIXELS = 4_000_000  # fill() reduces larger pictures to this
+THICKNESSES = 8  # radii at which feather() measures the thickness of a mask
 
 
 def open_mask(value: Any, size: tuple[int, int], what: str = "The mask") -> Image.Image:
-    """A mask for a picture of `size` (width, height), "L" of 0 and 255.
+    """Open a mask for a picture of `size` (width, height); return it as "L" of 0 and 255.
 
-    Levels of 128 and up are to be repainted, what is transparent is black. Raises InputError in one
-    sentence for another size and for an empty mask, and as pictures.open_picture does.
+    Levels from 128 are repainted; transparent pixels count as black. Raises InputError in one
+    sentence for another size, for an empty mask, and where open_picture does.
     """
     mask = open_picture(value, what, ground="black").image.convert("L")
     if mask.size != tuple(size):
@@ -42,7 +43,7 @@ def open_mask(value: Any, size: tuple[int, int], what: str = "The mask") -> Imag
 
 
 def box(mask: Image.Image, what: str = "The mask") -> tuple[int, int, int, int]:
-    """left, top, right and bottom of what is to be repainted; InputError where that is nothing."""
+    """Return the bounding box (left, top, right, bottom) of a mask; InputError for an empty one."""
     found = mask.getbbox()
     if found is None:
         raise InputError(f"{what} is empty: paint what is to be repainted.")
@@ -52,10 +53,10 @@ def box(mask: Image.Image, what: str = "The mask") -> tuple[int, int, int, int]:
 def padded_box(
     mask: Image.Image, padding: int, aspect: float, size: tuple[int, int] | None = None
 ) -> tuple[int, int, int, int]:
-    """The part of a picture of `size` (the mask's own by default) that is drawn for "only masked".
+    """Return the box to draw for the inpaint area "only masked", as A1111 computes it.
 
-    The mask's box, grown by `padding` pixels and then to `aspect`, width / height; moved where it
-    would leave the picture, and cut only where the picture is too small. As A1111's inpainting.
+    That is the mask's box, padded by `padding` pixels and grown to `aspect` (width / height). It is
+    moved into the picture of `size`, by default the mask's, and cut only where that is too small.
     """
     width, height = size or mask.size
     left, top, right, bottom = box(mask)
@@ -69,18 +70,18 @@ def padded_box(
 
 
 def _place_span(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
-    """`length` around the middle of start..end, moved into 0..limit."""
+    """Return a span of `length` with the centre of start..end, moved into 0..limit."""
     length = min(length, limit)
     start = min(max(0, start - (length - (end - start)) // 2), limit - length)
     return start, start + length
 
 
 def feather(mask: Image.Image, radius: int) -> np.ndarray:
-    """How much of the new picture is seen, (H, W) float32 in 0..1.
+    """Return the opacity of the repainted picture, (H, W) float32 in 0 to 1.
 
-    Exactly 0 outside the mask; inside it rises smoothly from the edge over `radius` pixels to 1.
-    Where the mask is thinner the ramp is shorter, so that the middle of a stroke is 1, too. The
-    picture's own border is no edge.
+    It is 0 outside the mask and rises smoothly to 1 over `radius` pixels inside its edge, over
+    fewer where the mask is thinner, so that the middle of a stroke reaches 1. The picture's border
+    does not count as an edge.
     """
     import numpy as np
 
@@ -89,8 +90,8 @@ def feather(mask: Image.Image, radius: int) -> np.ndarray:
     if inside.all() or not inside.any() or radius <= 0:
         alpha[inside] = 1
         return alpha
-    # In pieces, of which only those at an edge cost time. What is `halo` away changes nothing: a
-    # disc, the edge that bounds it and the smoothing each reach radius + 1 at most.
+    # Computed in blocks, because only those with an edge cost time. Pixels `halo` away have no
+    # effect: a disc, the edge that bounds it and the smoothing each reach radius + 1 at most.
     halo = 3 * (radius + 1)
     side = max(128, 2 * halo)
     left, top, right, bottom = box(mask)
@@ -107,7 +108,7 @@ def feather(mask: Image.Image, radius: int) -> np.ndarray:
 
 
 def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
-    """feather() of one piece; `most` is how far from the edge it reaches 1 at the latest."""
+    """Return feather() of one block, which reaches 1 at most `most` pixels from the edge."""
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances
 
@@ -118,9 +119,10 @@ def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
 
 
 def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
-    """The radius, up to `most`, of about the largest disc within the hole that covers a pixel.
+    """Return for each pixel about the radius of the largest disc in the hole that covers it.
 
-    depth: pixels to the hole's edge. Smoothed, so that where a stroke leaves a blob no seam stands.
+    At most `most`, and smoothed, so that the ramp has no seam where the thickness changes.
+    depth: distance to the hole's edge in pixels.
     """
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances
@@ -139,15 +141,17 @@ def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
 
 
 def composite(original: Image.Image, painted: Image.Image, alpha: np.ndarray) -> Image.Image:
-    """`painted` over `original`, both RGB of one size, by alpha (H, W) in 0..1; where that is 0 the
-    original's pixels are the same bit for bit."""
+    """Blend `painted` over `original`, both RGB of one size, by alpha (H, W) in 0 to 1.
+
+    Where alpha is 0 the pixels of `original` are returned bit for bit.
+    """
     import numpy as np
     from PIL import Image
 
     old = np.asarray(original.convert("RGB"))
     new = np.asarray(painted.convert("RGB"))
     result = old.copy()
-    at = alpha > 0  # the hole alone, which is often small, is worked out
+    at = alpha > 0  # compute only where something changes
     share = alpha[at][:, None].astype(np.float32)
     mixed = old[at] * (1 - share) + new[at] * share
     result[at] = (mixed + 0.5).astype(np.uint8)
@@ -155,8 +159,11 @@ def composite(original: Image.Image, painted: Image.Image, alpha: np.ndarray) ->
 
 
 def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torch.Tensor:
-    """(1, 1, height // factor, width // factor) float32: 1 where any pixel of a latent's cell is in
-    the mask, scaled to width x height; no stroke is too thin to be found."""
+    """Return the mask in latents, (1, 1, height // factor, width // factor) float32 of 0 and 1.
+
+    The mask is scaled to width x height. A latent is 1 where any of its pixels is masked, so that
+    thin strokes are not lost.
+    """
     import numpy as np
     import torch
 
@@ -170,7 +177,7 @@ def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torc
 
 
 def _cells(side: int, scaled: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last pixel, exclusive, of a mask's `side` that each latent of `scaled` covers."""
+    """Return the first and the last pixel, exclusive, of a mask's `side` under each latent."""
     import numpy as np
 
     edges = np.arange(scaled // factor + 1) * factor * side
@@ -186,10 +193,11 @@ def extend(
     mask: Image.Image | None = None,
     seed: int = 0,
 ) -> tuple[Image.Image, Image.Image]:
-    """A picture with margins to paint on, in pixels, and the mask: 255 there and where `mask` is.
+    """Return the picture with margins for outpainting, in pixels, and the mask of what is new.
 
-    The margins continue the picture's edge, the more blurred and noisy the further away. The old
-    area is the same bit for bit. Raises InputError for margins out of range and too many pixels.
+    The margins continue the picture's edge, with more blur and noise further away; the old pixels
+    are kept bit for bit. mask: of `image`, also masked in the result. Raises InputError for margins
+    out of range and for too many pixels.
     """
     import numpy as np
     from PIL import Image, ImageFilter
@@ -200,9 +208,9 @@ def extend(
     inner = (left, top, width - right, height - bottom)
     old = np.asarray(image.convert("RGB"))
     canvas = Image.fromarray(np.pad(old, ((top, bottom), (left, right), (0, 0)), mode="edge"))
-    across = np.pad(np.zeros(image.width, np.float32), (left, right), _counted)
-    down = np.pad(np.zeros(image.height, np.float32), (top, bottom), _counted)
-    away = np.hypot(across, down[:, None])  # pixels to the old area
+    across = np.pad(np.zeros(image.width, np.float32), (left, right), _count_outwards)
+    down = np.pad(np.zeros(image.height, np.float32), (top, bottom), _count_outwards)
+    away = np.hypot(across, down[:, None])  # distance to the old picture in pixels
     for blur in BLURS:
         share = Image.fromarray((np.minimum(away / (2 * blur), 1) * 255).astype(np.uint8))
         canvas.paste(canvas.filter(ImageFilter.GaussianBlur(blur)), mask=share)
@@ -232,8 +240,8 @@ def _extended_size(size: tuple[int, int], margins: dict[str, int]) -> tuple[int,
     return width, height
 
 
-def _counted(row: np.ndarray, widths: tuple[int, int], axis: int, flags: dict) -> None:
-    """For np.pad: how far a value is from the old ones."""
+def _count_outwards(row: np.ndarray, widths: tuple[int, int], axis: int, flags: dict) -> None:
+    """Fill the padding with the distance from the old values; a mode of np.pad."""
     import numpy as np
 
     before, after = widths
@@ -244,9 +252,10 @@ def _counted(row: np.ndarray, widths: tuple[int, int], axis: int, flags: dict) -
 def fill(
     image: Image.Image, mask: Image.Image, how: str = "original", seed: int = 0
 ) -> Image.Image:
-    """What stands under the mask before it is painted; the picture elsewhere, bit for bit.
+    """Return the picture with its masked pixels replaced, the others kept bit for bit.
 
-    how: "original"; "fill", the colours around, spread inwards; "noise", any colours, by `seed`.
+    how: "original", nothing is replaced; "fill", by the colours around the mask, spread inwards;
+    "noise", by random colours of `seed`.
     """
     import numpy as np
     from PIL import Image
@@ -259,7 +268,7 @@ def fill(
     return Image.fromarray(pixels)
 
 
-def _spread(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
+def _spread_inwards(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
     import numpy as np
     from PIL import Image
 
@@ -267,7 +276,7 @@ def _spread(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
         return np.full_like(pixels, 127)
     known = Image.fromarray(np.where(hole, 0, 255).astype(np.uint8))
     seen = Image.fromarray(np.where(hole[..., None], 0, pixels))
-    share = math.ceil(math.sqrt(hole.size / SPREAD_PIXELS))  # large ones are filled at a share
+    share = math.ceil(math.sqrt(hole.size / SPREAD_PIXELS))  # large pictures are reduced
     weight = np.asarray(known.reduce(share), np.float32)[..., None] / 255
     filled = _fill_from_pyramid(np.asarray(seen.reduce(share), np.float32), weight)
     small = Image.fromarray(np.clip(filled + 0.5, 0, 255).astype(np.uint8))
@@ -275,8 +284,10 @@ def _spread(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _fill_from_pyramid(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """colours (H, W, 3), weighted by `known` (H, W, 1) in 0..1, with what is unknown taken from the
-    picture at half the size, itself filled: pull and push, Gortler et al., The Lumigraph, 1996."""
+    """Fill unknown pixels from the picture at half the size, recursively ("pull-push").
+
+    colours: (H, W, 3), weighted by `known` (H, W, 1), 0 to 1. Gortler et al., The Lumigraph, 1996.
+    """
     import numpy as np
     from scipy.ndimage import uniform_filter
 
@@ -291,7 +302,7 @@ def _fill_from_pyramid(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _halve(values: np.ndarray) -> np.ndarray:
-    """The sums of 2 x 2 values (H, W, C), the last ones alone where a side is odd."""
+    """Return the sums of 2 x 2 blocks of values (H, W, C); odd sides are padded with 0."""
     import numpy as np
 
     values = np.pad(values, ((0, values.shape[0] % 2), (0, values.shape[1] % 2), (0, 0)))
@@ -305,4 +316,4 @@ def _noise(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, pixels.shape, np.uint8)
 
 
-FILLS = {"original": lambda pixels, hole, seed: pixels, "fill": _spread, "noise": _noise}
+FILLS = {"original": lambda pixels, hole, seed: pixels, "fill": _spread_inwards, "noise": _noise}

@@ -1,7 +1,7 @@
-"""Pictures that people give: opened safely, upright and in plain RGB, or refused in one sentence.
+"""Open untrusted pictures as upright RGB, or raise InputError; fit them to a size.
 
-What a file claims is checked before it is decoded, and only the formats of KINDS are tried. Light
-at import: Pillow and NumPy are loaded when the first picture is opened.
+Size and format are checked in the header before anything is decoded, and only the formats of KINDS
+are tried. Pillow and NumPy are imported when the first picture is opened.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 100_000_000
-SIDES = (8, 20_000)  # pixels, the shortest and the longest
-MAX_SCANS = 100  # of a JPEG; each costs as much as the whole picture, a progressive one has some 10
+SIDES = (8, 20_000)  # shortest and longest side in pixels
+MAX_SCANS = 100  # of a JPEG, where each costs a pass over the picture; 10 are usual
 WORKING_SIDES = (64, 2048)  # pixels, those of GenerateOptions
-WORKING_AREA = (0.5, 1.5)  # of the native area: within, a picture is worked on in its own size
+WORKING_AREA = (0.5, 1.5)  # shares of the native area at which a picture keeps its own size
 
-# What Pillow calls a format, and its plugin; AVIF and WebP only where it was built with them.
+# Pillow's name of a format, and its plugin. AVIF and WebP may be missing from a build.
 KINDS = {
     "PNG": "Png",
     "JPEG": "Jpeg",
@@ -43,7 +43,7 @@ KINDS = {
 }
 NAMES = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
 
-# EXIF's orientation, tag 0x0112, and what turns such a picture upright; 1 is upright.
+# EXIF orientation (tag 0x0112), and the transposition that turns the picture upright.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -57,24 +57,24 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was given: "RGB", upright, without info; and sentences on what was changed."""
+    """An opened picture: upright "RGB" without metadata. notes: sentences on what was changed."""
 
     image: Image.Image
     notes: tuple[str, ...] = ()
 
 
 def open_picture(value: Any, what: str = "The picture", ground: str = "white") -> Picture:
-    """A picture from a file's path or a PIL image of any mode; a Picture is returned as it is.
+    """Open a picture from a path or a PIL image of any mode; a Picture is returned as it is.
 
-    Of several frames the first is taken, transparency is laid on `ground`, depths of 16 and 32 bits
-    become 8, colours become sRGB as the ICC profile says, and EXIF's orientation is applied.
-    Raises InputError, one sentence that begins with `what`, for all that is no such picture.
+    The first of several frames is used, transparency is composited over `ground`, 16 and 32 bits
+    are reduced to 8, the ICC profile is converted to sRGB, and the EXIF orientation is applied.
+    Raises InputError, one sentence that begins with `what`, for anything else.
     """
     from PIL import Image
 
     if isinstance(value, Picture):
         return value
-    # Pillow's remarks on damaged tags and large pictures are for programmers.
+    # Silence Pillow's warnings on damaged tags and large pictures.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if isinstance(value, Image.Image):
@@ -88,10 +88,10 @@ def open_picture(value: Any, what: str = "The picture", ground: str = "white") -
 
 
 def fit_image(image: Image.Image, width: int, height: int, how: str = "crop") -> Image.Image:
-    """`image` in RGB as width x height pixels.
+    """Resize `image` to width x height pixels, as RGB.
 
-    how: "crop" covers the size and cuts what hangs over on both sides alike, "stretch" changes the
-    shape, "pad" shows all of it and continues its edges.
+    how: "crop" covers the size and crops the centre; "stretch" changes the aspect ratio; "pad"
+    fits inside the size and continues the edges.
     """
     from PIL import Image
 
@@ -104,7 +104,7 @@ def fit_image(image: Image.Image, width: int, height: int, how: str = "crop") ->
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """A picture to (1, 3, H, W) in 0..1, float32; vae.to_image turns it back."""
+    """Convert a picture to (1, 3, H, W), float32 in 0 to 1; vae.to_image is the inverse."""
     import numpy as np
     import torch
 
@@ -118,12 +118,12 @@ def working_size(
     grain: int = 8,
     given: tuple[int | None, int | None] = (None, None),
 ) -> tuple[int, int]:
-    """Width and height at which a model works on a picture of `size`, multiples of `grain`.
+    """Return the width and height at which a model draws a picture of `size`.
 
-    native: the size whose area the model was made for. given: what was asked for; of one side alone
-    the other follows in the picture's shape. Else it is the picture's own size where its area is
-    near the native one (WORKING_AREA), or its shape at the native area. Shapes so long that a side
-    would leave WORKING_SIDES are bent.
+    given: the requested sides; a missing one follows from the picture's aspect ratio. Without any,
+    it is the picture's own size where its area is near that of `native`, the model's training size
+    (see WORKING_AREA), else its aspect ratio at the native area. Sides are multiples of `grain`,
+    within WORKING_SIDES.
     """
     width, height = size
     wide, high = given
@@ -157,12 +157,12 @@ def _path(value: Any, what: str) -> Path:
 
 
 def _read(path: Path, subject: str) -> bytes:
-    """A file's bytes; InputError for what is no file, cannot be read, is empty or too large."""
+    """Return a file's bytes; InputError for no file, one that is unreadable, empty or too large."""
     try:
         kind = os.stat(path).st_mode
         if stat.S_ISDIR(kind):
             raise InputError(f"{subject} is a folder; give a file.")
-        if not stat.S_ISREG(kind):  # a pipe would be waited for, a device never ends
+        if not stat.S_ISREG(kind):  # reading a pipe may block, a device may never end
             raise InputError(f"{subject} is not a file.")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -182,7 +182,7 @@ def _read(path: Path, subject: str) -> bytes:
 
 @contextmanager
 def _explain_errors(subject: str) -> Iterator[None]:
-    """Whatever Pillow raises, as one sentence: for damaged files it raises nearly everything."""
+    """Raise InputError for any exception; for damaged files Pillow raises nearly all classes."""
     try:
         yield
     except InputError:
@@ -194,10 +194,10 @@ def _explain_errors(subject: str) -> Iterator[None]:
 
 
 def _decoder(data: bytes, subject: str) -> Image.Image:
-    """The picture in `data`, its header read and nothing decoded."""
+    """Return the picture in `data` with its header read and nothing decoded."""
     from PIL import Image, UnidentifiedImageError
 
-    # Within coded data 0xFF is always escaped, so this finds scans, and chance in thumbnails.
+    # In coded data 0xFF is escaped, so this counts scans, and rarely bytes of a thumbnail.
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
         raise InputError(f"{subject} is a JPEG of more than {MAX_SCANS} scans; save it anew.")
     kinds = _kinds()
@@ -214,7 +214,7 @@ def _decoder(data: bytes, subject: str) -> Image.Image:
 
 
 def _kinds() -> list[str]:
-    """Those of KINDS that this Pillow can read; no other plugin is loaded."""
+    """Return those of KINDS that this Pillow can read, and load their plugins alone."""
     from PIL import features
 
     built = features.get_supported_modules()
@@ -238,7 +238,7 @@ def _check_size(size: tuple[int, int], subject: str) -> None:
 
 
 def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
-    """Any PIL image as a Picture."""
+    """Convert any PIL image to a Picture."""
     from PIL import Image
 
     _check_size(image.size, subject)
@@ -251,8 +251,8 @@ def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
             notes.append(f"{subject} holds several frames; {used} is used.")
         turn = UPRIGHT.get(_orientation(image))
         grey = image.mode in ("1", "I", "F", "L", "LA", "La") or image.mode.startswith("I;16")
-        opaque, alpha, said = _layers(image, subject)
-        notes += said
+        opaque, alpha, warned = _split_alpha(image, subject)
+        notes += warned
         rgb = _to_srgb(opaque.convert("L") if grey else opaque, image.info.get("icc_profile"))
         if alpha is not None and alpha.getextrema()[0] < 255:
             rgb = Image.composite(rgb, Image.new("RGB", rgb.size, ground), alpha)
@@ -265,17 +265,17 @@ def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF says nothing on the pixels
+    except Exception:  # damaged EXIF does not mean damaged pixels
         return 1
 
 
-def _layers(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
-    """`image` in 8 bits a channel, its alpha ("L") or None, and sentences on what was changed."""
+def _split_alpha(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
+    """Return `image` at 8 bits a channel, its alpha ("L") or None, and sentences on changes."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _to_8_bits(image, subject)
     if image.has_transparency_data:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
-        # A 16-bit PNG is read as 8 bits, but the colour that it calls transparent is not.
+        # Pillow reads a 16-bit PNG as 8 bits, but leaves its transparent colour at 16.
         clear = image.info.get("transparency")
         if isinstance(clear, tuple) and max(clear) > 255:
             image = image.copy()
@@ -287,8 +287,11 @@ def _layers(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[st
 
 
 def _to_8_bits(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
-    """Grey of 16 or 32 bits in 8: 16 bits are divided by 257, whole numbers to 255 stay, floats are
-    0..1 or 0..255, and of other ranges the least is black, the most white."""
+    """Convert grey of 16 or 32 bits to 8 bits; return it, its alpha or None, and sentences.
+
+    16 bits are divided by 257. Integers up to 255 stay. Floats are taken as 0 to 1 or 0 to 255.
+    Any other range is scaled from its least value, black, to its greatest, white.
+    """
     import numpy as np
     from PIL import Image
 
@@ -313,13 +316,12 @@ def _to_8_bits(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """ "L", "RGB", "CMYK" or "LAB" in sRGB; a profile that is broken or of another kind of colours
-    is passed over."""
+    """Convert "L", "RGB", "CMYK" or "LAB" to sRGB; a broken or unsuitable profile is ignored."""
     from PIL import ImageCms
 
     srgb = ImageCms.createProfile("sRGB")
 
-    def converted(image: Image.Image, source: Any) -> Image.Image:
+    def convert(image: Image.Image, source: Any) -> Image.Image:
         result = ImageCms.profileToProfile(
             image,
             source,
@@ -332,20 +334,20 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         return result
 
     if image.mode == "LAB":
-        return converted(image, ImageCms.createProfile("LAB"))
+        return convert(image, ImageCms.createProfile("LAB"))
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if image.mode == "RGB" and _same(converted(_probe(), source), _probe()):
-                return image  # another sRGB, of which there are many: not a bit is changed
-            return converted(image, source)
+            if image.mode == "RGB" and _nearly_equal(convert(_probe(), source), _probe()):
+                return image  # one of many variants of sRGB: keep the pixels bit for bit
+            return convert(image, source)
         except Exception:
             pass
     return image.convert("RGB")
 
 
 def _probe() -> Image.Image:
-    """A picture of 6 x 6 x 6 colours, all over the cube."""
+    """Return a picture of 6 x 6 x 6 colours, evenly spaced in the RGB cube."""
     import numpy as np
     from PIL import Image
 
@@ -353,7 +355,7 @@ def _probe() -> Image.Image:
     return Image.fromarray(cube.reshape(6, 36, 3).astype(np.uint8))
 
 
-def _same(a: Image.Image, b: Image.Image) -> bool:
+def _nearly_equal(a: Image.Image, b: Image.Image) -> bool:
     from PIL import ImageChops
 
     bands = cast("tuple[tuple[int, int], ...]", ImageChops.difference(a, b).getextrema())
@@ -365,7 +367,7 @@ def _crop(image: Image.Image, width: int, height: int, filter: int) -> Image.Ima
     left = (image.width - width * scale) / 2
     top = (image.height - height * scale) / 2
     right, bottom = left + width * scale, top + height * scale
-    # Rounding may place the box's end beyond the picture by less than anyone sees.
+    # Rounding may place the box slightly outside the picture.
     box = (max(0, left), max(0, top), min(right, image.width), min(bottom, image.height))
     return image.resize((width, height), filter, box)
 

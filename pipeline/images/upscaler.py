@@ -1,9 +1,8 @@
-"""Enlarging pixels: Lanczos, and this project's own small network, "glass".
+"""Enlarge pictures: by a Lanczos filter, or by "glass", this project's own small network.
 
-glass doubles a picture: bicubic enlargement plus what a residual network, which works on the small
-picture, thinks is missing. Training: training/upscaler/train.py. Pixel shuffle after Shi
-et al., arXiv 1609.05158; residual blocks without normalisation after Lim et al. (EDSR),
-arXiv 1707.02921.
+glass doubles a picture: bicubic enlargement plus a residual that a convolutional network predicts
+from the small picture. Pixel shuffle: Shi et al., arXiv 1609.05158. Residual blocks without
+normalisation: EDSR, Lim et al., arXiv 1707.02921. Training: training/upscaler/train.py.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .open import MAX_PIXELS
 FOLDER = Path(__file__).parents[1] / "models" / "upscaler"
 WEIGHTS = "glass.safetensors"
 CHANNELS, BLOCKS = 32, 8
-TILE = 192  # pixels of a tile's side before enlarging, without what it sees around itself
+TILE = 192  # side of a tile in pixels of the small picture, without its overlap
 MAX_FACTOR = 8
 
 
@@ -47,9 +46,9 @@ class _Block(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """Doubles pictures, (B, 3, H, W) in 0..1 to (B, 3, 2H, 2W), not clamped.
+    """Double pictures: (B, 3, H, W) in 0 to 1 becomes (B, 3, 2H, 2W), not clamped.
 
-    Borders are extended by their own pixels in every layer, so nothing darkens there.
+    Convolutions pad with replicated border pixels, so borders do not darken.
     """
 
     def __init__(self, channels: int = CHANNELS, blocks: int = BLOCKS):
@@ -59,14 +58,14 @@ class Upscaler(nn.Module):
         residual = [_Block(channels) for _ in range(blocks)]
         self.blocks = nn.ModuleList(residual)
         self.tail = _conv(channels, 12)
-        with torch.no_grad():  # at first a block changes nothing, and the whole is bicubic
+        with torch.no_grad():  # begin near the identity, so that the output is nearly bicubic
             for layer in (*(block.second for block in residual), self.tail):
                 layer.weight.mul_(0.1)
                 cast(torch.Tensor, layer.bias).zero_()
 
     @property
     def reach(self) -> int:
-        """How far, in pixels of the small picture, the network sees; bicubic sees 2 far."""
+        """The radius of the receptive field in pixels of the small picture (bicubic: 2)."""
         return 2 * len(self.blocks) + 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -77,10 +76,10 @@ class Upscaler(nn.Module):
         return F.interpolate(x, scale_factor=2, mode="bicubic") + missing
 
     @torch.no_grad()
-    def doubled(self, image: Image.Image, tile: int = TILE) -> Image.Image:
-        """An RGB picture twice as wide and high, made in tiles of `tile` pixels.
+    def double_size(self, image: Image.Image, tile: int = TILE) -> Image.Image:
+        """Return an RGB picture twice as wide and high, computed in tiles of `tile` pixels.
 
-        A tile sees all that it would see in the whole picture, so tiles leave no trace.
+        Tiles overlap by the receptive field, so the result does not depend on the tiling.
         """
         weight = self.tail.weight
         pixels = as_pixels(image)  # (3, H, W)
@@ -88,8 +87,8 @@ class Upscaler(nn.Module):
         out = torch.empty((3, 2 * height, 2 * width), dtype=torch.uint8)
         for top in range(0, height, tile):
             for left in range(0, width, tile):
-                rows, inner_rows = _around(top, tile, height, self.reach)
-                columns, inner_columns = _around(left, tile, width, self.reach)
+                rows, inner_rows = _tile_slices(top, tile, height, self.reach)
+                columns, inner_columns = _tile_slices(left, tile, width, self.reach)
                 seen = pixels[None, :, rows, columns].to(weight.device, weight.dtype) / 255
                 seen = seen.contiguous(memory_format=torch.channels_last)
                 drawn = self(seen)[0, :, inner_rows, inner_columns]
@@ -99,30 +98,31 @@ class Upscaler(nn.Module):
         return Image.fromarray(out.permute(1, 2, 0).contiguous().numpy(), "RGB")
 
     def enlarge(self, image: Image.Image, factor: float) -> Image.Image:
-        """A picture `factor` times as wide and high, 1 to 8, as RGB.
+        """Return an RGB picture `factor` times as wide and high, 1 to 8.
 
-        Doubled until large enough, then reduced to the exact size with Lanczos. Raises InputError.
+        It is doubled until large enough, then reduced to the exact size by Lanczos. Raises
+        InputError for another factor.
         """
         if not 1 <= factor <= MAX_FACTOR:
             raise InputError(f"A picture is enlarged 1 to {MAX_FACTOR} times, not {factor:g}.")
         return self.fit(image, *(round(side * factor) for side in image.size))
 
     def fit(self, image: Image.Image, width: int, height: int) -> Image.Image:
-        """A picture of exactly `width` x `height`, as RGB; the sides may grow differently."""
+        """Return an RGB picture of exactly `width` x `height`; the aspect ratio may change."""
         image = image.convert("RGB")
         while image.width < width or image.height < height:
-            image = self.doubled(image)
+            image = self.double_size(image)
         return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def as_pixels(image: Image.Image) -> torch.Tensor:
-    """An RGB picture as (3, H, W) uint8."""
+    """Return an RGB picture as a tensor (3, H, W), uint8."""
     raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return raw.view(image.height, image.width, 3).permute(2, 0, 1)
 
 
-def _around(start: int, tile: int, length: int, reach: int) -> tuple[slice, slice]:
-    """What a tile sees of `length` pixels, and where it is in what was made of that."""
+def _tile_slices(start: int, tile: int, length: int, reach: int) -> tuple[slice, slice]:
+    """Return the pixels, of `length`, that a tile needs, and where the tile is in their output."""
     end = min(start + tile, length)
     first = max(0, start - reach)
     return slice(first, min(length, end + reach)), slice(2 * (start - first), 2 * (end - first))
@@ -130,7 +130,7 @@ def _around(start: int, tile: int, length: int, reach: int) -> tuple[slice, slic
 
 @lru_cache(maxsize=2)
 def load(device: str | torch.device = "cpu", folder: Path = FOLDER) -> Upscaler:
-    """The upscaler of `folder`, ready on `device`. Raises InputError where its files are bad."""
+    """Load the network in `folder` to `device`; InputError where its files do not fit."""
     config = read_json(folder / "config.json")
     sizes: list[Any] = (
         [config.get(k) for k in ("channels", "blocks")] if isinstance(config, dict) else []
@@ -151,7 +151,7 @@ def load(device: str | torch.device = "cpu", folder: Path = FOLDER) -> Upscaler:
 
 @dataclass(frozen=True)
 class PixelUpscaler:
-    """A way to enlarge pixels. draw(image, width, height, device) -> RGB picture of that size."""
+    """A row of UPSCALERS. draw(image, width, height, device) returns RGB of that size."""
 
     label: str
     note: str
@@ -160,9 +160,9 @@ class PixelUpscaler:
     def enlarge(
         self, image: Image.Image, width: int, height: int, device: str | torch.device = "cpu"
     ) -> Image.Image:
-        """`image` as RGB of exactly `width` x `height`, at most 8 times as wide and as high.
+        """Return `image` as RGB of exactly `width` x `height`.
 
-        Raises InputError where that is too much, or no size at all.
+        Raises InputError for a size below 1, above 8 times a side or above MAX_PIXELS.
         """
         if width < 1 or height < 1:
             raise InputError(f"A picture of {width}x{height} pixels cannot be made.")

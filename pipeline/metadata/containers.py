@@ -1,9 +1,9 @@
-"""The text that a PNG, JPEG or WebP file has beside its pixels, found without an image library.
+"""Read the text metadata of PNG, JPEG and WebP files without an image library.
 
-Only the containers are walked, so a picture of any width and height costs nothing, text behind the
-pixels is found too, and no decoder meets the file. Formats: PNG (RFC 2083 and its chunk eXIf), JPEG
-(ITU T.81), WebP (RFC 9649), EXIF 2.3. Everything in a file is taken for hostile: sizes are held
-against MAX_BYTES, compressed text is opened no further than that, garbage is skipped.
+Only the container is parsed and no pixels are decoded, so the cost does not depend on the picture's
+size, and text after the pixels is found too. Files are untrusted: lengths and decompressed text are
+limited to MAX_BYTES. Formats: PNG (RFC 2083 and its chunk eXIf), JPEG (ITU T.81), WebP (RFC 9649),
+EXIF 2.3.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import BinaryIO
 
 from ..errors import InputError
 
-MAX_BYTES = 1_000_000  # of one text in a file, as stored and unpacked
-MAX_PARTS = 100_000  # chunks of a file: ten times what the largest pictures have
+MAX_BYTES = 1_000_000  # of one text in a file, both compressed and decompressed
+MAX_PARTS = 100_000  # chunks of a file, ten times those of the largest pictures
 EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286
 
 
 class DamagedFile(Exception):
-    """The file ends too early, or a part of it is not what its format says."""
+    """The file is truncated, or a part of it violates its format."""
 
 
 def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
-    """{wanted: ...} of a PNG and, under "UserComment", the EXIF comment of any of the three.
+    """Return the texts of a file: a PNG's by keyword, and the EXIF comment as "UserComment".
 
-    Nothing behind the PNG's text `wanted` is read. Its other texts stand under their own keywords,
-    as they begin, for they tell who wrote the file. Raises InputError in one sentence: no such
-    file, no such format, a file that cannot be read, text beyond MAX_BYTES.
+    Reading a PNG stops after its text `wanted`. Of its other texts only the beginning is returned,
+    enough to tell which program wrote the file. Raises InputError in one sentence for a missing or
+    unreadable file, another format, and text beyond MAX_BYTES.
     """
     if "\0" in str(path):
         raise InputError("The path of the picture holds a NUL character.")
@@ -52,14 +52,14 @@ def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
 
 
 def encode_exif(text: str) -> bytes:
-    """An EXIF block whose UserComment is `text` in UTF-16, all of it big-endian as A1111 writes."""
+    """Return an EXIF block with `text` as UserComment: UTF-16, big-endian as A1111 writes it."""
     comment = b"UNICODE\0" + text.encode("utf-16-be")
     first = struct.pack(">HHHLLL", 1, EXIF_POINTER, 4, 1, 26, 0)  # entries; tag, type, count, value
     inner = struct.pack(">HHHLLL", 1, USER_COMMENT, 7, len(comment), 44, 0)
     return b"Exif\0\0MM\0*" + struct.pack(">L", 8) + first + inner + comment
 
 
-def _collect(walk: Iterator[tuple[str, str]], wanted: str, path) -> dict[str, str]:
+def _collect(walk: Iterator[tuple[str, str]], wanted: str, path: str | Path) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         for key, text in walk:
@@ -102,7 +102,7 @@ def _png(file: BinaryIO, wanted: str) -> Iterator[tuple[str, str]]:
     raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
 
 
-def _itxt(body: bytes) -> str:
+def _decode_itxt(body: bytes) -> str:
     flags, rest = body[:2], body[2:]
     *_, text = rest.split(b"\0", 2)  # language, translated keyword, text
     return (_unzip(text) if flags[:1] == b"\1" else text).decode("utf-8", "replace")
@@ -118,11 +118,11 @@ def _unzip(body: bytes) -> bytes:
     return text
 
 
-# What follows the keyword: tEXt and zTXt are Latin-1, iTXt holds all other letters in UTF-8.
+# Decoders of what follows the keyword: tEXt and zTXt are Latin-1, iTXt is UTF-8.
 PNG_TEXTS = {
     b"tEXt": lambda body: body.decode("latin-1"),
     b"zTXt": lambda body: _unzip(body[1:]).decode("latin-1"),
-    b"iTXt": _itxt,
+    b"iTXt": _decode_itxt,
 }
 
 
@@ -181,17 +181,19 @@ def _read_exactly(file: BinaryIO, length: int) -> bytes:
 
 
 def _exif(body: bytes) -> Iterator[tuple[str, str]]:
-    """The UserComment, where EXIF says and where careless writers put it, in the first directory.
+    """Yield the UserComment from the EXIF directory, or from the first one, where some put it.
 
-    Two marks name the byte order of the numbers: II is little-endian, MM big-endian.
+    The header gives the byte order of the numbers: II is little-endian, MM big-endian.
     """
     tiff = body.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return
     try:
-        first = _directory(tiff, order, struct.unpack_from(f"{order}L", tiff, 4)[0])
-        inner = _directory(tiff, order, first[EXIF_POINTER][1]) if EXIF_POINTER in first else {}
+        first = _read_directory(tiff, order, struct.unpack_from(f"{order}L", tiff, 4)[0])
+        inner = (
+            _read_directory(tiff, order, first[EXIF_POINTER][1]) if EXIF_POINTER in first else {}
+        )
         for directory in (inner, first):
             if USER_COMMENT in directory:
                 length, offset = directory[USER_COMMENT]
@@ -202,19 +204,19 @@ def _exif(body: bytes) -> Iterator[tuple[str, str]]:
         return
 
 
-def _directory(tiff: bytes, order: str, start: int) -> dict[int, tuple[int, int]]:
-    """{tag: (count, value or where it stands)}; struct.error where the bytes end too early."""
+def _read_directory(tiff: bytes, order: str, start: int) -> dict[int, tuple[int, int]]:
+    """Return {tag: (count, value or its offset)}; struct.error for truncated bytes."""
     (count,) = struct.unpack_from(f"{order}H", tiff, start)
     entries = (struct.unpack_from(f"{order}HHLL", tiff, start + 2 + 12 * i) for i in range(count))
     return {tag: (length, value) for tag, _, length, value in entries}
 
 
 def _decode_comment(raw: bytes, order: str) -> str:
-    """The text of a UserComment: eight letters that name its code, then the text.
+    """Decode a UserComment: eight bytes that name its encoding, then the text.
 
-    UNICODE should be UTF-16 in the file's byte order. Not all writers obey (some mean UTF-8), so
-    the file's own order is believed if it gives "Steps: ", then the others; else whichever gives
-    the most ASCII.
+    UNICODE should mean UTF-16 in the file's byte order, but writers also use the other order or
+    UTF-8. The first encoding, in that order, whose text has "Steps: " wins, else the one with the
+    most ASCII characters.
     """
     if len(raw) > MAX_BYTES:
         raise OverflowError

@@ -1,14 +1,14 @@
-"""What a parameters text asks for: values that GenerateOptions takes, and a sentence for the rest.
+"""Turn a parameters text into options: validated values, and a warning for each that is left out.
 
-A text comes from anywhere, so nothing in it is believed: each value is validated by itself, and a
-model is one of the names that the caller gives, never a path.
+Texts are untrusted: each value is validated by itself, and a model is one of the names that the
+caller gives, never a path.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,11 @@ from ..errors import InputError
 from ..options import GenerateOptions
 from .infotext import MAX_TEXT, clean_text, parse
 
-MAX_SHOWN = 2_000  # characters of a value that is only shown
+MAX_SHOWN = 2_000  # characters of a value that is only displayed
 MAX_VALUE = 200  # characters of a number or a name
 HASH_DIGITS = 10
 
-# The text's names, in small letters and without spaces, underscores and hyphens: A1111's and
+# Names in the text, in lower case without spaces, underscores and hyphens: A1111's and
 # Forge's, Civitai's (cfgScale), Fooocus's (Scheduler). For guidance rescale: SD.Next and A1111's
 # extensions ("CFG rescale", "CFG Rescale φ"), Forge's ("Rescale CFG").
 NUMBERS = {
@@ -48,7 +48,7 @@ TEXTS = {
     "modelhash": "hash",
 }
 
-# A name in the JSON that other programs write instead, and the program.
+# A key of the JSON that other programs write instead, and the program.
 JSON_WRITERS = {
     "sui_image_params": "SwarmUI",
     "extraMetadata": "Civitai's generator",
@@ -58,12 +58,12 @@ JSON_WRITERS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a text asks for; what it does not say is the model's own default.
+    """The settings of a parameters text; an option that is not in it has the model's default.
 
-    fields    values that GenerateOptions takes, by its names
+    fields    valid values of GenerateOptions, by field
     model     a name from the caller's list, or None
-    others    everything else that the text says, to be shown
-    warnings  a sentence for each value that was left out, and why
+    others    all other values, to display
+    warnings  a sentence for each value that was left out, with the reason
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -73,10 +73,10 @@ class Settings:
 
 
 def parse_settings(text: str, models: Mapping[str, str] | None = None) -> Settings:
-    """The settings that a parameters text means, from this program, A1111, Forge, Civitai, Fooocus.
+    """Return the settings of a parameters text of this program, A1111, Forge, Civitai or Fooocus.
 
-    models: {name: first ten hex digits of its SHA-256} of the models that can be chosen; the text's
-    hash decides before its name does. Never raises: what is wrong is left out, with a warning.
+    models: {name: first ten hex digits of its SHA-256} of the models to choose from; a matching
+    hash has priority over the name. Never raises: invalid values are left out with a warning.
     """
     if len(text) > MAX_TEXT:
         return Settings(
@@ -85,7 +85,7 @@ def parse_settings(text: str, models: Mapping[str, str] | None = None) -> Settin
     text = clean_text(text)
     if not text.strip():
         return Settings(warnings=("The text is empty.",))
-    foreign = _json_of_another_program(text)
+    foreign = _parse_foreign_json(text)
     if foreign:
         return foreign
     found = parse(text)
@@ -102,35 +102,41 @@ def parse_settings(text: str, models: Mapping[str, str] | None = None) -> Settin
     take("negative", found.pop("Negative prompt"))
     if not found:
         warnings.append('There is no line of settings ("Steps: 20, Sampler: ..."), only a prompt.')
-    asked, others = {}, {}
+    requested: dict[str, str] = {}
+    others: dict[str, str] = {}
     for key, value in found.items():
         name = re.sub(r"[\s_-]", "", key).casefold()
         if name in NUMBERS:
-            take(NUMBERS[name], _cut(value, MAX_VALUE))
+            take(NUMBERS[name], _shorten(value, MAX_VALUE))
         elif name in TEXTS:
-            asked[TEXTS[name]] = _cut(value, MAX_VALUE)
+            requested[TEXTS[name]] = _shorten(value, MAX_VALUE)
         else:
             others[key] = value
-    if "size" in asked:
-        width, cross, height = re.sub(r"\s", "", asked["size"].lower()).partition("x")
+    if "size" in requested:
+        width, cross, height = re.sub(r"\s", "", requested["size"].lower()).partition("x")
         if cross:
             take("width", width)
             take("height", height)
         else:
-            warnings.append(f"Size must be WIDTHxHEIGHT such as 512x512, not {_quoted(width)}.")
-    _plan(asked, take, fields, warnings)
-    model = _model(asked, models or {}, others, warnings)
-    shown = {key: _cut(clean_text(value)) for key, value in others.items()}
+            warnings.append(f"Size must be WIDTHxHEIGHT such as 512x512, not {_quote(width)}.")
+    _take_sampler(requested, take, fields, warnings)
+    model = _choose_model(requested, models or {}, others, warnings)
+    shown = {key: _shorten(clean_text(value)) for key, value in others.items()}
     return Settings(fields, model, shown, tuple(warnings))
 
 
-def _plan(asked: dict[str, str], take, fields: dict[str, Any], warnings: list[str]) -> None:
-    """Sampler and schedule, that older texts write as one name: "DPM++ 2M Karras"."""
+def _take_sampler(
+    requested: dict[str, str],
+    take: Callable[[str, object], None],
+    fields: dict[str, Any],
+    warnings: list[str],
+) -> None:
+    """Take sampler and schedule; older texts write both as one name, "DPM++ 2M Karras"."""
     schedule = None
-    if "sampler" in asked:
-        key, schedule = samplers.split_name(asked["sampler"]) or (asked["sampler"], None)
+    if "sampler" in requested:
+        key, schedule = samplers.split_name(requested["sampler"]) or (requested["sampler"], None)
         take("sampler", key)
-    schedule = asked.get("schedule", schedule)
+    schedule = requested.get("schedule", schedule)
     if schedule is not None:
         take("schedule", schedule)
     if {"sampler", "schedule"} <= set(fields):
@@ -140,10 +146,13 @@ def _plan(asked: dict[str, str], take, fields: dict[str, Any], warnings: list[st
             warnings.append(reason)
 
 
-def _model(
-    asked: dict[str, str], models: Mapping[str, str], others: dict[str, str], warnings: list[str]
+def _choose_model(
+    requested: dict[str, str],
+    models: Mapping[str, str],
+    others: dict[str, str],
+    warnings: list[str],
 ) -> str | None:
-    name, digest = asked.get("model"), asked.get("hash", "").lower()
+    name, digest = requested.get("model"), requested.get("hash", "").lower()
     short = digest[:HASH_DIGITS]
     if re.fullmatch(rf"[0-9a-f]{{{HASH_DIGITS}}}", short):
         same = [n for n, h in models.items() if h[:HASH_DIGITS].lower() == short]
@@ -153,20 +162,18 @@ def _model(
         if digest:
             warnings.append(
                 f"The model {name} here has the hash {models[name] or 'unknown'}, the text says "
-                f"{_quoted(digest)}: the picture may come out another."
+                f"{_quote(digest)}: the picture may come out another."
             )
         return name
     if name is None and not digest:
         return None
-    others |= {k: v for k, v in (("Model", name), ("Model hash", asked.get("hash"))) if v}
-    said = (
-        f"{_quoted(name)} (hash {_quoted(digest)})" if digest and name else _quoted(name or digest)
-    )
-    warnings.append(f"The model {said} is not here; choose another.")
+    others |= {k: v for k, v in (("Model", name), ("Model hash", requested.get("hash"))) if v}
+    named = f"{_quote(name)} (hash {_quote(digest)})" if digest and name else _quote(name or digest)
+    warnings.append(f"The model {named} is not here; choose another.")
     return None
 
 
-def _json_of_another_program(text: str) -> Settings | None:
+def _parse_foreign_json(text: str) -> Settings | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
@@ -175,14 +182,16 @@ def _json_of_another_program(text: str) -> Settings | None:
         return None
     writer = next((w for key, w in JSON_WRITERS.items() if key in found), "another program")
     return Settings(
-        others={clean_text(str(k)): _cut(clean_text(str(v))) for k, v in list(found.items())[:100]},
+        others={
+            clean_text(str(k)): _shorten(clean_text(str(v))) for k, v in list(found.items())[:100]
+        },
         warnings=(f"The text is JSON of {writer}, not A1111's; nothing is taken from it.",),
     )
 
 
-def _cut(text: str, limit: int = MAX_SHOWN) -> str:
+def _shorten(text: str, limit: int = MAX_SHOWN) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def _quoted(text: str) -> str:
-    return repr(_cut(text, 60))
+def _quote(text: str) -> str:
+    return repr(_shorten(text, 60))

@@ -1,14 +1,14 @@
-"""The "parameters" text of a picture as AUTOMATIC1111 writes it, and its reader.
+"""Write and parse the "parameters" text of a picture in AUTOMATIC1111's format ("infotext").
 
     a cat, (blue eyes:1.2)
     Negative prompt: blurry
     Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: name, ...
 
 A value with a comma, a colon, a quote or a line break is a JSON string. The format is ambiguous: a
-prompt may hold a line that begins with "Negative prompt: ", blank lines at its ends, control
-characters. Where the plain text would not read back as the very same prompts, `build` adds them as
-JSON strings to the line of settings, `Exact prompt` and `Exact negative prompt`, which `parse`
-believes and other programs pass over. So every prompt that GenerateOptions takes comes back.
+prompt may have a line that begins with "Negative prompt: ", blank lines at its ends, or control
+characters. Where the plain text would not parse to the same prompts, `build` adds them to the line
+of settings as JSON strings, `Exact prompt` and `Exact negative prompt`, which `parse` prefers and
+other programs ignore. So every prompt that GenerateOptions takes survives the round trip.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..errors import InputError
 from . import containers
 
 MAX_TEXT = 1_000_000  # characters
-MAX_FIELDS = 500  # of a line, what is between two commas counted
+MAX_FIELDS = 500  # of a line, separated by commas
 
 _NEGATIVE = "Negative prompt:"
 _EXACT = {"Prompt": "Exact prompt", "Negative prompt": "Exact negative prompt"}
-# What a prompt may have, too, but a line of settings never lacks altogether.
+# A line of settings has at least one of these names. A prompt may have them, too.
 _SIGNS = {"steps", "sampler", "seed", "size", "model", "cfg scale", "cfgscale"}
-_BEHIND = ("Template:", "Negative Template:")  # lines that may follow the settings
+_TEMPLATES = ("Template:", "Negative Template:")  # lines that may follow the settings
 
-# Nothing here backtracks further than a key is long: `*+` and `++` never give back.
+# Possessive quantifiers (`*+`, `++`) limit backtracking to the length of a key.
 _KEY = re.compile(r"[ \t]*+(\w[\w \-/.()]{0,79}):[ \t]*+")
 _STRING = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t]*+(?=[,\n]|\Z)', re.DOTALL)
 _PLAIN = re.compile(r"[^,\n]*+")  # matches at any place, if only the empty text
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _JSON = json.JSONDecoder()
 
-# How the metadata of programs that write no parameters text begins: {keyword: (start, program)}.
+# Metadata of programs that write no parameters text: {keyword: (how it begins, program)}.
 _FOREIGN = {
     "workflow": ("", "ComfyUI"),
     "prompt": ("{", "ComfyUI"),
@@ -49,10 +49,10 @@ _FOREIGN = {
 
 
 def read(path: str | Path) -> str:
-    """The parameters text of a PNG (text chunk), JPEG or WebP (EXIF UserComment) file.
+    """Return the parameters text of a PNG (text chunk), JPEG or WebP (EXIF UserComment) file.
 
-    Nothing of the picture is decoded. Control characters other than line break and tab are left
-    out. Raises InputError in one sentence where there is no text or none that can be read.
+    No pixels are decoded. Control characters other than line break and tab are removed. Raises
+    InputError in one sentence for a file without a readable text.
     """
     found = containers.read_texts(path)
     text = clean_text(found.get("parameters") or found.get("UserComment") or "")
@@ -68,15 +68,15 @@ def read(path: str | Path) -> str:
 
 
 def clean_text(text: str) -> str:
-    """`text` without control characters (line break and tab stay), halves of surrogate pairs and
-    the byte order mark that it may begin with."""
+    """Remove control characters (not line break and tab), lone surrogates and a byte order mark."""
     return _CONTROL.sub("", text).lstrip("\ufeff\ufffe")
 
 
 def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
-    """Prompt, negative prompt and one line of `fields` in their order; None values are left out.
+    """Return the parameters text: prompt, negative prompt and one line of `fields`.
 
-    `fields` are three or more, "Steps" the first of them, or the line will not be known again.
+    Fields keep their order; None values are left out. For `parse` to recognise the line there must
+    be at least three, the first named "Steps".
     """
     lines = [prompt]
     if negative:
@@ -90,14 +90,14 @@ def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """{"Prompt": ..., "Negative prompt": ..., "Steps": ..., ...}; all values are text.
+    """Return {"Prompt": ..., "Negative prompt": ..., "Steps": ..., ...}; all values are text.
 
-    The settings are the last line, or what begins with "Steps:" before lines of a template. They
-    begin with a name and have at least three `Name: value` pairs, one of them of a name such as
-    Steps, Sampler, Seed. Any text is read, in a time that grows with its length alone.
+    The settings are the last line, or a line that begins with "Steps:" before lines of a template.
+    They have at least three `Name: value` pairs, one of them of a name in _SIGNS. Never raises; the
+    time is linear in the length of the text.
     """
     text = text.strip("\n")
-    start, found = _settings(text)
+    start, found = _find_settings(text)
     head = text[:start].removesuffix("\n").split("\n") if start else []
     prompt: list[str] = []
     negative: list[str] = []
@@ -111,31 +111,31 @@ def parse(text: str) -> dict[str, str]:
     return out | {key: value for key, value in found.items() if key not in out}
 
 
-def _settings(text: str) -> tuple[int, dict[str, str]]:
-    """Where the settings begin, and the settings; the end and {} where there are none."""
+def _find_settings(text: str) -> tuple[int, dict[str, str]]:
+    """Return where the settings begin, and the settings; the end of `text` and {} without any."""
     last = text.rfind("\n") + 1
     usual = [m.start() for m in re.finditer("^Steps:", text, re.MULTILINE)][-10:]
     for start in (*reversed(usual), last):
-        found, end = _fields(text, start)
+        found, end = _parse_fields(text, start)
         behind = text[end + 1 :]
         if len(found) < 3 or not _SIGNS & {key.casefold() for key in found}:
             continue
         if start == last or not behind:
             return start, found
-        if behind.startswith(_BEHIND):
-            return start, found | _templates(behind)
+        if behind.startswith(_TEMPLATES):
+            return start, found | _parse_templates(behind)
     return len(text), {}
 
 
-def _fields(text: str, at: int) -> tuple[dict[str, str], int]:
-    """The `Name: value` pairs from `at` to the end of their line, and where that is."""
+def _parse_fields(text: str, at: int) -> tuple[dict[str, str], int]:
+    """Return the `Name: value` pairs from `at` to the end of their line, and that end."""
     found: dict[str, str] = {}
     if not _KEY.match(text, at):
         return found, at
     for _ in range(MAX_FIELDS):
         key = _KEY.match(text, at)
         if key:
-            found[key[1]], at = _value(text, key.end())
+            found[key[1]], at = _parse_value(text, key.end())
         else:
             at = cast("re.Match[str]", _PLAIN.match(text, at)).end()
         if text[at : at + 1] != ",":
@@ -144,7 +144,7 @@ def _fields(text: str, at: int) -> tuple[dict[str, str], int]:
     return found, at
 
 
-def _value(text: str, at: int) -> tuple[str, int]:
+def _parse_value(text: str, at: int) -> tuple[str, int]:
     string = _STRING.match(text, at)
     if string:
         return _unquote(string[1]), string.end()
@@ -159,25 +159,25 @@ def _value(text: str, at: int) -> tuple[str, int]:
     return plain[0].rstrip(), plain.end()
 
 
-def _templates(text: str) -> dict[str, str]:
+def _parse_templates(text: str) -> dict[str, str]:
     parts = re.split("^(Template|Negative Template):", text, flags=re.MULTILINE)
     return {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def _quote(value: object) -> str:
-    text = _number(value) if isinstance(value, float) else str(value)
+    text = _format_number(value) if isinstance(value, float) else str(value)
     plain = text == text.strip() and not re.search('[,:"\0-\x1f\x7f-\x9f]', text)
     return text if plain else _json(text)
 
 
-def _number(value: float) -> str:
-    """As short as it may be without becoming another number."""
+def _format_number(value: float) -> str:
+    """Format a number as short as possible without changing its value."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
 def _json(text: str) -> str:
-    """A JSON string without control characters."""
+    """Return a JSON string without control characters."""
     return re.sub(
         "[\x7f-\x9f]", lambda c: f"\\u{ord(c[0]):04x}", json.dumps(text, ensure_ascii=False)
     )

@@ -1,9 +1,9 @@
-"""Colorization: a grey picture gets colours as a prompt says, and keeps its lightness.
+"""Colorization: give a grey picture colours that follow a prompt, at constant lightness.
 
-It is drawn anew, and at each step the predicted clean latents are moved along the one direction in
-which the model's preview map sees lightness, to where the grey picture's latents stand: the range
-of the grey is the picture's, its null space the model's. After DDNM, Wang, Yu and Zhang, arXiv
-2212.00490. What comes out gives its a* and b* alone, through a guided filter; see colour.recolour.
+DDNM, Wang, Yu and Zhang, arXiv 2212.00490: at each step the predicted x0 is corrected so that its
+luma, by the linear map from latents to RGB of the preview, equals that of the grey picture; the
+null space of that map is left to the model. Only a* and b* of the result are used, see
+images.lab.recolour.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
     from ..events import Events
     from ..latents.initial_state import X0Hook
+    from ..latents.preview import Preview
     from ..model import Models
     from ..options import ResolvedOptions
+    from ..samplers.base import Query
 
-GUIDANCE = 0.4  # of the model's own: what suits drawing makes colours too strong
-STEPS = 0.5  # of the model's own: colours are no nearer to the true ones with more
-LUMA = (0.299, 0.587, 0.114)  # of R, G and B, ITU-R BT.601
+GUIDANCE = 0.4  # share of the model's default; the full scale oversaturates
+STEPS = 0.5  # share of the model's default; more do not reduce the colour error
+LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B, ITU-R BT.601
 
 
 class Options(TaskOptions):
-    """A picture whose lightness is kept; its own colours, if it has any, are not looked at."""
+    """A picture whose lightness is kept; colours that it has are ignored."""
 
     picture: RequiredPicture = Field(description="The picture to colour")
     strength: Annotated[float, number(0, 1)] = Field(
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Draw the picture in its own size, coloured at the size at which the model works."""
+    """Colour a picture; the colours are drawn at the model's size, the result has the picture's."""
     from .. import engine
     from ..images import lab
     from ..images.open import fit_image
@@ -72,23 +74,25 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     assert start.clean is not None
     start = replace(
         start,
-        x0_hook=lightness(models.preview, start.clean),
+        x0_hook=lightness_hook(models.preview, start.clean),
         postprocess=lambda drawn: lab.recolour(picture, drawn, edges=True),
     )
     notes = options.picture.notes
     return engine.stream(models, options, words=words, initial_states=lambda _: start, notes=notes)
 
 
-def lightness(preview, grey: torch.Tensor) -> X0Hook:
-    """Gives the predicted clean latents the lightness of `grey` (1, C, h, w), as `preview`, an
-    inside.Preview, sees it: x + pinv(A) (A grey - A x), A (1, C) the luma of its linear map."""
+def lightness_hook(preview: Preview, grey: torch.Tensor) -> X0Hook:
+    """Return the x0 hook that gives the predicted x0 the luma of `grey`, latents (1, C, h, w).
+
+    x0 + pinv(A) (A grey - A x0), where A (1, C) is the luma of the preview's linear map.
+    """
     import torch
 
-    seen = (preview.weight @ torch.tensor(LUMA)).view(1, -1, 1, 1)
-    back = seen / seen.square().sum().clamp(min=1e-12)
+    luma = (preview.weight @ torch.tensor(LUMA)).view(1, -1, 1, 1)
+    inverse = luma / luma.square().sum().clamp(min=1e-12)
 
-    def x0_hook(query, clean: torch.Tensor) -> torch.Tensor:
-        off = ((grey.to(clean) - clean) * seen.to(clean)).sum(1, keepdim=True)
-        return clean + off * back.to(clean)
+    def x0_hook(query: Query, clean: torch.Tensor) -> torch.Tensor:
+        off = ((grey.to(clean) - clean) * luma.to(clean)).sum(1, keepdim=True)
+        return clean + off * inverse.to(clean)
 
     return x0_hook

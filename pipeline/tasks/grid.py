@@ -1,8 +1,8 @@
-"""Grid: one picture for each value of up to three options, as one sheet with labels and as files.
+"""Grid (A1111's X/Y/Z plot): a picture for each combination of values of up to three options.
 
-A1111's X/Y/Z plot. X gives the columns, Y the rows, Z blocks of them; axes.py tells how an axis is
-written. Everything is checked before the first picture is drawn. Each picture is the one that its
-options give when it is drawn alone.
+X gives the columns of a labelled contact sheet, Y the rows, Z blocks of both; grid_axes.py has the
+syntax of an axis. All options are checked before the first picture is drawn. Each picture is the
+same as when its options are drawn alone.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from ..options import ResolvedOptions
 
 MAX_SHEET = 64_000_000  # pixels
-MAX_SIDE = 16_383  # pixels: what a WebP file has, and about what a browser shows
+MAX_SIDE = 16_383  # pixels: the limit of WebP, and about that of browsers
 AXIS_HELP = 'as "cfg: 3, 5, 7" or "steps: 4-20 (+4)"; of a prompt the first value is replaced'
 
 
 class Options(TaskOptions):
-    """What all pictures have in common, and what varies."""
+    """The options that all pictures share, and the axes."""
 
     x: str = Field("", description=f"What varies from column to column, {AXIS_HELP}")
     y: str = Field("", description="What varies from row to row, written as x")
@@ -73,7 +73,7 @@ class Options(TaskOptions):
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture. place: its column, row and block; model, vae: None for the caller's."""
+    """One picture of a grid. place: column, row, block. model, vae: None for the caller's."""
 
     place: tuple[int, int, int]
     options: GenerateOptions
@@ -82,7 +82,7 @@ class Cell:
 
 
 def parse_axes(options: Options) -> dict[str, Axis]:
-    """The axes by letter; a random seed is another at each call."""
+    """Return the axes by letter; a random seed differs at each call."""
     found = {
         letter: parse_axis(letter, text) for letter in "xyz" if (text := getattr(options, letter))
     }
@@ -98,7 +98,7 @@ def parse_axes(options: Options) -> dict[str, Axis]:
 
 
 def plan_cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
-    """All pictures, columns first; InputError for too many, and for the first that cannot be."""
+    """Return all pictures, columns first; InputError for too many or the first invalid one."""
     if options.count != 1:
         raise InputError(f"A grid draws one picture a cell; count must be 1, not {options.count}.")
     lengths = [len(found[letter].values) if letter in found else 1 for letter in "xyz"]
@@ -109,7 +109,7 @@ def plan_cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
             f" {MAX_CELLS} are drawn."
         )
     common = {name: getattr(options, name) for name in GenerateOptions.model_fields}
-    # What is searched for in a prompt may be in the negative prompt of another axis.
+    # Prompts last: the text to replace may come from the axis of the negative prompt.
     order = sorted(found.values(), key=lambda axis: axis.name == "prompt")
     made = []
     for block, row, column in product(*(range(n) for n in reversed(lengths))):
@@ -129,7 +129,7 @@ def plan_cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
 def _cell_error(
     found: dict[str, Axis], place: tuple[int, int, int], error: InputError
 ) -> InputError:
-    """The sentence of one cell, after the axes and values that make it."""
+    """Return the error of one cell, its axes and values named first."""
     at = dict(zip("xyz", place, strict=True))
     where = [f"{letter} {axis.labels[at[letter]][:60]}" for letter, axis in found.items()]
     return prefix_error(f"At {' and '.join(where)}", error)
@@ -143,10 +143,10 @@ def cost(options: Options) -> float:
 def stream(
     models: Models, options: Options, model_cache: ModelCache | None = None, *, words: bool = False
 ) -> Events:
-    """Step events, `image` counting all pictures, then the Result: first the sheet, then each.
+    """Yield the Steps of all pictures, then the Result: the contact sheet, then each picture.
 
-    model_cache: where the models of an axis are found. A picture that cannot be drawn
-    ends the grid with its sentence.
+    The `image` of a Step counts all pictures. model_cache: the models to choose from on an axis.
+    Raises InputError for the first picture that cannot be drawn.
     """
     from .. import engine
     from ..images import contact_sheet
@@ -164,11 +164,11 @@ def stream(
     layout = contact_sheet.lay_out(sizes, **headings)
     _check_size(layout)
     results: dict[Place, Result] = {}
-    # Loading takes the longest: all of one model are drawn before the next.
+    # Draw all pictures of a model before the next one is loaded.
     order = sorted(planned, key=lambda cell: (cell.model or "", cell.vae or ""))
     text, used = "", None
     for number, cell in enumerate(order):
-        used = None  # or it would stay in memory beside the next
+        used = None  # release the model before the next one is loaded
         used = _cell_models(models, cell, model_cache)
         with closing(used.stream(cell.options, words=words)) as events:
             for event in events:
@@ -195,7 +195,7 @@ def stream(
 
 
 def _sheet_text(models: Models, options: ResolvedOptions, found: dict[str, Axis]) -> str:
-    """The sheet's parameters text: that of its first picture and, as in A1111, the axes."""
+    """Return the sheet's parameters text: that of its first picture, and the axes as in A1111."""
     from ..latents import noise
     from ..metadata.parameters import parameters_text
     from ..prompt import resources
@@ -208,17 +208,17 @@ def _sheet_text(models: Models, options: ResolvedOptions, found: dict[str, Axis]
 
 
 def _fix_seeds(options: Options) -> Options:
-    """The seeds that were left out, drawn once for all pictures."""
-    drawn = {
+    """Return the options with missing seeds drawn once for all pictures."""
+    seeds = {
         name: secrets.randbelow(MAX_SEED + 1)
         for name in ("seed", "variation_seed")
         if getattr(options, name) is None
     }
-    return options.model_copy(update=drawn)
+    return options.model_copy(update=seeds)
 
 
 def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
-    """An axis of models or autoencoders, their names as the model cache has them."""
+    """Return an axis of models or autoencoders with their names as in the model cache."""
     if axis.name not in ("model", "vae"):
         return axis
     if model_cache is None:
@@ -247,7 +247,7 @@ def _entries(kind: str, model_cache: ModelCache) -> dict[str, Any]:
 
 
 def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> Models:
-    """The model that draws a cell, loaded where it is not."""
+    """Return the model that draws a cell; load it where necessary."""
     if cell.model is None and cell.vae is None:
         return models
     assert model_cache is not None
@@ -257,9 +257,9 @@ def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> 
 def _cell_sizes(
     models: Models, planned: list[Cell], found: dict[str, Axis], model_cache: ModelCache | None
 ) -> dict[Place, tuple[int, int]]:
-    """Width and height of each cell's picture; InputError for the first that cannot be drawn.
+    """Return the size of each cell's picture; InputError for the first that cannot be drawn.
 
-    Of a model that is not in memory only the headers of its files are read.
+    Models that are not in memory are not loaded; only the headers of their files are read.
     """
     sizes: dict[tuple, tuple] = {}
     usual: dict[tuple, dict] = {}
@@ -280,7 +280,7 @@ def _cell_sizes(
 
 
 def _check_cell(models: Models, options: GenerateOptions) -> ResolvedOptions:
-    """`options` resolved; InputError for what the engine would refuse before its first step."""
+    """Return resolved options; InputError for what the engine would refuse before a step."""
     from ..latents import vae
     from ..prompt import resources
     from ..samplers import unsupported

@@ -1,11 +1,11 @@
-"""Axes of a grid, "NAME: VALUES", as A1111's X/Y/Z plot reads them.
+"""Parse the axes of a grid, "NAME: VALUES", in the syntax of A1111's X/Y/Z plot.
 
     cfg: 3, 5, 7            steps: 4-20 (+4)          variation strength: 0-1 [5]
     prompt: red, blue       sampler: Euler a, ddim    size: 128x128, 192x128
 
-Values have commas between them; one with a comma stands in quotes. Of numbers `4-20` counts on by
-one, `4-20 (+4)` by four, and `0-1 [5]` are five numbers at equal distances. Of a prompt the first
-value is what is searched for, and each value takes its place. A seed of -1 is drawn at random.
+Values are separated by commas; a value with a comma is quoted. `4-20` is a range with step 1,
+`4-20 (+4)` one with step 4, and `0-1 [5]` is five evenly spaced numbers. The values of a prompt
+replace its first value in the text (search and replace). A seed of -1 is a random one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..samplers import SAMPLERS, SCHEDULES
 MAX_CELLS = 100
 OWN_VAE = ("own", "automatic", "none")  # the model's own autoencoder
 
-# What can vary, and what A1111 calls it. Every other field of GenerateOptions can, under its name.
+# Axes and their labels, A1111's where it has them. Other fields of GenerateOptions follow in NAMES.
 LABELS = {
     "prompt": "Prompt S/R",
     "negative": "Negative prompt",
@@ -74,8 +74,11 @@ _RANGE = re.compile(
 
 @dataclass(frozen=True)
 class Axis:
-    """letter: x, y or z; name: a key of NAMES; values: what the options take, or texts;
-    written: the values as they were asked for."""
+    """A parsed axis.
+
+    letter: x, y or z. name: a key of NAMES. values: those of the option, or texts. written: the
+    values as the user wrote them.
+    """
 
     letter: str
     name: str
@@ -84,14 +87,15 @@ class Axis:
 
     @property
     def label(self) -> str:
+        """The name for people."""
         return NAMES[self.name]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What a person reads beside each value's pictures."""
-        return tuple(self._shown(value) for value in self.values)
+        """The label of each value on the contact sheet."""
+        return tuple(self._format_value(value) for value in self.values)
 
-    def _shown(self, value: Any) -> str:
+    def _format_value(self, value: Any) -> str:
         if self.name in TABLES:
             return TABLES[self.name][value].label
         if isinstance(value, float):
@@ -100,7 +104,7 @@ class Axis:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What A1111 writes of an axis into the parameters text."""
+        """The axis in the parameters text, as A1111 writes it."""
         letter = self.letter.upper()
         found = {f"{letter} Type": self.label, f"{letter} Values": self.written}
         if self.name.endswith("seed"):
@@ -109,7 +113,7 @@ class Axis:
 
 
 def parse_axis(letter: str, text: str) -> Axis:
-    """The axis that a text describes; InputError in one sentence, which names axis and value."""
+    """Parse "NAME: VALUES"; InputError in one sentence that names the axis and the value."""
     found = re.fullmatch("([^:：]*)([:：]?)(.*)", text, re.DOTALL)
     assert found is not None
     name, colon, written = found.groups()
@@ -131,16 +135,19 @@ def parse_axis(letter: str, text: str) -> Axis:
 
 
 def prefix_error(where: str, error: Exception) -> InputError:
-    """The same sentence, after where it is meant."""
-    said = str(error)
-    if said[1:2].islower():
-        said = said[:1].lower() + said[1:]
-    return InputError(f"{where}, {said}")
+    """Return the error's sentence with `where` put before it."""
+    sentence = str(error)
+    if sentence[1:2].islower():
+        sentence = sentence[:1].lower() + sentence[1:]
+    return InputError(f"{where}, {sentence}")
 
 
 def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
-    """`fields` of GenerateOptions, "model" and "vae" with one value of an axis; InputError where a
-    prompt does not have what is searched for."""
+    """Return `fields` with one value of an axis.
+
+    fields: those of GenerateOptions, "model" and "vae". Raises InputError where the prompts do not
+    contain the text to replace.
+    """
     if axis.name == "size":
         width, height = _parse_size(value)
         return fields | {"width": width, "height": height}
@@ -157,7 +164,7 @@ def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any
 
 
 def fields_set_by(axis: Axis) -> tuple[str, ...]:
-    """The options that an axis sets; what two axes set, neither would show."""
+    """Return the options that an axis sets; no two axes may set the same one."""
     return {"size": ("width", "height"), "prompt": ()}.get(axis.name, (axis.name,))
 
 
@@ -169,7 +176,7 @@ _KEYS = ALIASES | {_normalize(name): key for key, label in NAMES.items() for nam
 
 
 def _split_values(key: str, written: str) -> list[str]:
-    """The values of a text, ranges counted out, at most MAX_CELLS of them."""
+    """Split a text into values and expand its ranges; at most MAX_CELLS values."""
     try:
         rows = list(csv.reader(io.StringIO(written, ""), skipinitialspace=True, strict=True))
     except csv.Error:
@@ -186,7 +193,7 @@ def _split_values(key: str, written: str) -> list[str]:
 
 
 def _expand_range(text: str, whole: bool) -> list[str]:
-    """What a range stands for; any other text itself."""
+    """Return the numbers of a range as texts; any other text unchanged."""
     found = _RANGE.fullmatch(text)
     if not found or (whole and "." in text):
         return [text]
@@ -210,7 +217,7 @@ def _expand_range(text: str, whole: bool) -> list[str]:
 
 
 def _parse_value(key: str, text: str) -> Any:
-    """What GenerateOptions makes of it; InputError for what it does not take."""
+    """Return the value that GenerateOptions makes of a text; InputError where it is invalid."""
     if key == "prompt":
         return text
     if key == "size":

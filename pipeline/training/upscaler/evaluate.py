@@ -167,7 +167,7 @@ def _time_doubling(model: upscaler.Upscaler, side: int) -> float:
         seconds = []
         for _ in range(2):
             begin = time.process_time()
-            model.doubled(image)
+            model.double_size(image)
             seconds.append(time.process_time() - begin)
     finally:
         torch.set_num_threads(threads)

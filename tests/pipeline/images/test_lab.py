@@ -183,7 +183,7 @@ def slow_within(lab):
 def test_chroma_is_taken_away_only_as_far_as_needed():
     rng = np.random.default_rng()
     lab = np.column_stack([rng.uniform(2, 98, 150), rng.normal(0, 60, (150, 2))])
-    made = colour.within(lab)
+    made = colour.reduce_chroma(lab)
     assert np.array_equal(made[:, 0], lab[:, 0])
     shares = made[:, 1] / lab[:, 1]
     assert np.allclose(made[:, 2] / lab[:, 2], shares)  # the hue stays
@@ -241,7 +241,7 @@ def slow_guided(colours, light, radius, eps):
 def test_the_guided_filter_against_windows_one_by_one():
     rng = np.random.default_rng()
     light, colours = rng.random((70, 66)), rng.normal(0, 30, (70, 66, 2))
-    fast = colour.guided(colours, light)
+    fast = colour.guided_filter(colours, light)
     slow = slow_guided(colours[..., 1], light, 4, colour.EPS)
     assert np.abs(fast[0][..., 1] - slow[0]).max() < 1e-8
     assert np.abs(fast[1][..., 1] - slow[1]).max() < 1e-8

@@ -84,13 +84,13 @@ def test_tiles_leave_no_trace():
     with torch.no_grad():
         whole = exact(torch.from_numpy(pixels))[0].clamp(0, 1).mul(255).numpy().transpose(1, 2, 0)
     for tile in (7, 16, 64):
-        tiled = np.asarray(model.doubled(image, tile), dtype=np.float64)
+        tiled = np.asarray(model.double_size(image, tile), dtype=np.float64)
         assert np.abs(tiled - whole).max() < 0.501, tile  # rounding, nothing else
 
 
 def test_a_plain_picture_stays_plain_to_its_borders():
     for colour in ((0, 0, 0), (255, 255, 255), (66, 121, 219)):
-        drawn = np.asarray(load().doubled(Image.new("RGB", (23, 9), colour), tile=8), dtype=int)
+        drawn = np.asarray(load().double_size(Image.new("RGB", (23, 9), colour), tile=8), dtype=int)
         assert (drawn == drawn[9, 23]).all() and np.abs(drawn - colour).max() <= 2
 
 
@@ -104,7 +104,7 @@ def test_exact_sizes(factor):
     if factor == 8:  # three times doubled
         again = image
         for _ in range(3):
-            again = load().doubled(again)
+            again = load().double_size(again)
         assert drawn.tobytes() == again.tobytes()
 
 
@@ -170,5 +170,5 @@ def test_what_is_loaded_is_what_the_file_holds(tmp_path):
     held = load_file(folder / WEIGHTS)
     held["tail.bias"] += 1  # brighter by 255: all white
     save_file(held, folder / WEIGHTS)
-    drawn = load(folder=folder).doubled(noise(5, 5, seed=4))
+    drawn = load(folder=folder).double_size(noise(5, 5, seed=4))
     assert np.asarray(drawn).min() > 128

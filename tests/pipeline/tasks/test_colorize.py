@@ -12,7 +12,7 @@ from pipeline.images import lab
 from pipeline.latents.preview import Preview
 from pipeline.metadata import infotext
 from pipeline.samplers.base import Query
-from pipeline.tasks.colorize import GUIDANCE, STEPS, lightness
+from pipeline.tasks.colorize import GUIDANCE, STEPS, lightness_hook
 
 KEY = "colorize"
 SCENES = {  # prompt: background, then ellipses as (box, colour)
@@ -142,7 +142,7 @@ def test_the_lightness_is_the_greys_and_nothing_else_moves():
     preview = Preview(torch.randn(4, 3), torch.randn(3))
     grey, clean = torch.randn(2, 1, 4, 6, 5).unbind()
     asked = Query(clean, torch.tensor(1), 0, 1.0)
-    moved = lightness(preview, grey)(asked, clean)
+    moved = lightness_hook(preview, grey)(asked, clean)
 
     def luma(latents):
         rgb = torch.einsum("bchw,cd->bdhw", latents, preview.weight)
@@ -152,12 +152,12 @@ def test_the_lightness_is_the_greys_and_nothing_else_moves():
     assert not torch.allclose(luma(clean), luma(grey), atol=0.1)
     steps = (moved - clean).flatten(2)[0]  # (C, places): along one direction at every place
     assert torch.linalg.matrix_rank(steps, rtol=1e-4) == 1
-    assert torch.allclose(lightness(preview, grey)(asked, moved), moved, atol=1e-4)
+    assert torch.allclose(lightness_hook(preview, grey)(asked, moved), moved, atol=1e-4)
 
 
 def test_a_preview_that_sees_no_lightness_moves_nothing():
     clean = torch.randn(1, 4, 3, 3)
-    x0_hook = lightness(Preview(torch.zeros(4, 3), torch.zeros(3)), torch.randn(1, 4, 3, 3))
+    x0_hook = lightness_hook(Preview(torch.zeros(4, 3), torch.zeros(3)), torch.randn(1, 4, 3, 3))
     assert torch.equal(x0_hook(None, clean), clean)
 
 
