@@ -19,7 +19,49 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 
+TIERS = {
+    "kernel": "runs Triton kernels, interpreted where there is no GPU",
+    "training": "trains something",
+    "browser": "opens the page in Chromium",
+    "slow": "takes more than two seconds",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all", action="store_true", help="run every test, not only the quick part of the suite"
+    )
+
+
 def pytest_configure(config):
+    for name, meaning in TIERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}; left out of the quick part")
+    config.addinivalue_line("markers", "quick: belongs to the quick part, whatever else it is")
+    # Whoever names files, folders or markers gets what they name. xdist hands options to workers.
+    named = (
+        config.args_source is not config.ArgsSource.TESTPATHS
+        or config.option.markexpr
+        or config.option.keyword
+    )
+    if named and not hasattr(config, "workerinput"):
+        config.option.all = True
+    _speed_up_interpreter()
+
+
+def _tier(item) -> bool:
+    """Mark the test by what it needs; return whether it belongs to the quick part."""
+    path = item.nodeid
+    if path.startswith("tests/kernels/"):
+        item.add_marker("kernel")
+    if path.startswith("tests/pipeline/training/"):
+        item.add_marker("training")
+    if "browser" in item.fixturenames:
+        item.add_marker("browser")
+    own = {marker.name for marker in item.iter_markers()}
+    return "quick" in own or not own & TIERS.keys()
+
+
+def _speed_up_interpreter():
     """Triton's interpreter searches the whole language at every call of every function for what
     it replaces: a third of its time. What it finds is always the same, so it is kept."""
     try:
@@ -53,7 +95,13 @@ LONGEST = (
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    quick = [item for item in items if _tier(item)]
+    config.never_quick = {item.path for item in items} - {item.path for item in quick}
+    if not config.option.all:
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(quick)])
+        items[:] = quick
+
     def rank(item) -> int:
         found = (i for i, place in enumerate(LONGEST) if item.nodeid.startswith(place))
         return next(found, len(LONGEST))

@@ -138,7 +138,7 @@ class Verdict:
     def sentences(self) -> list[str]:
         """The verdict in English, its kind first, what differs in the environment last."""
         first, *rest = (SENTENCES[key].format(**values) for key, values in self.facts)
-        return [f"{KINDS[self.kind]}: {first}", *rest, *self._environment()]
+        return [f"{KINDS[self.kind]}: {first[0].lower()}{first[1:]}", *rest, *self._environment()]
 
     def _environment(self) -> list[str]:
         if not self.environment:

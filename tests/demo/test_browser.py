@@ -35,6 +35,7 @@ def finished(page):
     return page.input_value("#parameters textarea")
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("language", LOCALES)
 def test_a_visit(visit, tmp_path, language):
     page = visit(language)

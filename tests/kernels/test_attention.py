@@ -126,6 +126,7 @@ def test_no_keys_is_zero_with_zero_gradients():
     assert (out == 0).all() and (q.grad == 0).all()
 
 
+@pytest.mark.quick
 def test_the_same_bits_every_time():
     q, k, v = (draw((2, 70, 2, 40), torch.float16, i).requires_grad_() for i in range(3))
     runs = []
@@ -182,6 +183,7 @@ def test_rows_beyond_two_to_the_31_elements_are_found(monkeypatch):
     assert grad.isfinite().all() and grad.abs().sum() > 0
 
 
+@pytest.mark.quick
 def test_too_long_is_one_sentence():
     x = torch.empty(1, device=DEVICE).as_strided((1, 2**31, 1, 16), (0, 0, 0, 0))
     with pytest.raises(ValueError, match="q has 2147483648 tokens; at most 2147482624"):

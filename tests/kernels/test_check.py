@@ -17,6 +17,7 @@ from kernels.registry import KERNELS
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="Kernels are not interpreted here.")
 
 
+@pytest.mark.quick
 @interpreted
 def test_a_right_kernel_is_right(capfd):
     assert check.main(["--quick", "--only", "word_attention"]) == 0
@@ -59,6 +60,7 @@ def test_gpu_cases_cover_all_shapes_and_quick_a_few(monkeypatch):
         assert 0 < len(few) < len(every) / 6 and {c[1] for c in few} == {torch.float16}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "argv, sentence",
     [

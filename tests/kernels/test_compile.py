@@ -80,6 +80,7 @@ def test_an_interpreting_process_says_so(capsys):
     assert "unset it" in capsys.readouterr().err
 
 
+@pytest.mark.quick
 def test_the_report_counts_what_is_right_and_wrong():
     done = [row(), row(spilled=8), row(dtype="fp32", spilled=4, matrix="")]
     text = C.report(done)

@@ -245,6 +245,7 @@ def test_no_conversion_for_either_layout(monkeypatch):
         G.group_norm(draw(1, 8, (4, 6), torch.float16, layout), 2)
 
 
+@pytest.mark.quick
 def test_the_same_bits_every_time():
     x = draw(2, 20, (33, 31), torch.float16).requires_grad_()
     weight, bias, moved = parameters(2, 20, True, torch.float16)

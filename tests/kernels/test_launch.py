@@ -9,6 +9,8 @@ pytest.importorskip("triton")
 from kernels import attention, launch
 from kernels.group_norm import tiling
 
+pytestmark = pytest.mark.quick
+
 
 def test_tuned_files_are_looked_up_by_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "TUNED", tmp_path)

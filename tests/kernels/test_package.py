@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.quick
+
 
 def test_importing_kernels_imports_nothing_else():
     code = (

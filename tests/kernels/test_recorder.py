@@ -9,6 +9,8 @@ pytest.importorskip("triton")
 import kernels
 from kernels import recorder
 
+pytestmark = pytest.mark.quick
+
 
 def test_recording_launches_nothing_and_names_every_kernel():
     names = set()

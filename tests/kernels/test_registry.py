@@ -13,6 +13,8 @@ from kernels import recorder
 from kernels.bench import __main__ as bench
 from kernels.registry import KERNELS, load
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parent
 
 

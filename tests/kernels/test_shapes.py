@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from kernels.registry import KERNELS
 from kernels.shapes import ATTENTION, GROUP_NORM, UNET
+
+pytestmark = pytest.mark.quick
 
 
 def test_every_shape_is_there_once_and_used():

@@ -84,6 +84,7 @@ def test_no_tensor_of_all_heads_is_made():
     assert sorted(made) == sorted([(2, 64, 4, 16), (2, 64, 77), (2, 4, 64)])
 
 
+@pytest.mark.quick
 def test_the_same_bits_every_time():
     q, k, v = (draw((2, 70, 3, 40), torch.float16, i) for i in range(3))
     for a, b in zip(W.word_attention(q, k, v), W.word_attention(q, k, v), strict=True):

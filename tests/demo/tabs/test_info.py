@@ -133,7 +133,7 @@ def test_the_endpoint(server, path, tmp_path):
     client.predict(handle_file(path), api_name="/verify")  # the others may be left out
     changed(path, lambda about: about["steps"].reverse())
     said = client.predict(handle_file(path), api_name="/verify")
-    assert said.startswith("Departs: before the first step")
+    assert said.startswith("Departs: the latents differ before the first of 3 steps")
     Image.new("RGB", (8, 8)).save(tmp_path / "bare.png")
     with pytest.raises(AppError, match=r"^bare\.png carries no receipt"):
         client.predict(handle_file(tmp_path / "bare.png"), api_name="/verify")

@@ -123,6 +123,7 @@ def test_the_roofline_is_the_lower_of_both_ceilings():
         assert y == pytest.approx(min(2.0, x * 0.1))
 
 
+@pytest.mark.quick
 def test_slowdowns_are_geometric_means_over_shapes():
     rows = [row("ours", 1.0), row("a", 2.0), row("ours", 8.0, "t"), row("a", 2.0, "t")]
     rows = [r.as_dict() for r in [*rows, row("b", None), row("a", 9.0, "u", "backward")]]
@@ -147,6 +148,7 @@ def test_results_of_a_card_or_of_one_like_it(monkeypatch, tmp_path, caplog):
     results.load_results.cache_clear()
 
 
+@pytest.mark.quick
 def test_what_is_committed_can_be_read():
     assert results.load_results()
     for rows in results.load_results().values():

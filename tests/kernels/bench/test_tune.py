@@ -11,6 +11,8 @@ from kernels import launch
 from kernels.bench import tune
 from kernels.registry import KERNELS, TuningJob
 
+pytestmark = pytest.mark.quick
+
 MS = {None: 2.0, 16: 1.0, 32: 3.0, 64: None}  # of a configuration's M; None fails to compile
 
 

@@ -141,7 +141,7 @@ def test_identical(models, path):
     assert verdict.kind == "identical" and verdict.same == (True,) * 5
     assert verdict.step is None and not verdict.environment and not verdict.altered
     assert verdict.pixels == (0.0, 0, 0.0)
-    assert "All 4 steps and every pixel" in " ".join(verdict.sentences)
+    assert "all 4 steps and every pixel" in " ".join(verdict.sentences)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_a_changed_receipt_is_known_without_drawing(models, path, monkeypatch):
     monkeypatch.setattr(models.unet, "forward", None)
     verdict = verify.verify(models, rewritten(path, change, digest=False))
     assert verdict.kind == "tampered" and verdict.altered == ("receipt",)
-    assert "The receipt was changed" in verdict.sentences[0]
+    assert "the receipt was changed" in verdict.sentences[0]
 
 
 @pytest.mark.parametrize("step", [0, 2, 4])

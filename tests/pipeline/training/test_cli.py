@@ -42,6 +42,7 @@ BAD = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", list(BAD))
 def test_bad_input_is_one_sentence_and_exit_code_2(capsys, tmp_path, tiny_data, name):
     argv, sentence = BAD[name]

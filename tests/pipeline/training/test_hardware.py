@@ -9,6 +9,7 @@ from pipeline.backends import failures
 from pipeline.training import hardware
 
 
+@pytest.mark.quick
 def test_a_processor_without_bf16_trains_in_fp32(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)

@@ -38,6 +38,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
         return {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
 
 
+@pytest.mark.quick
 def test_resuming_is_exact(tmp_path):
     small(tmp_path / "whole").train(steps=9)
     for until in (4, 9):
@@ -82,6 +83,7 @@ def test_sigterm_saves_and_stops(tmp_path):
     assert trainer.step == 6 and newest_checkpoint(tmp_path).name.endswith("6.safetensors")
 
 
+@pytest.mark.quick
 def test_ema_follows_the_formula():
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)

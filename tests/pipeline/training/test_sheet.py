@@ -1,8 +1,11 @@
 """Sheets of samples as one PNG."""
 
+import pytest
 import torch
 
 from pipeline.training import sheet
+
+pytestmark = pytest.mark.quick
 
 
 def test_sheet(tmp_path):

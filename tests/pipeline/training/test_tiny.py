@@ -17,6 +17,7 @@ def snapshots():
     return list(tiny.train(steps=STEPS, seed=3, every=40))
 
 
+@pytest.mark.quick
 def test_it_has_about_a_hundred_thousand_parameters():
     count = sum(p.numel() for p in tiny.TinyUNet().parameters())
     assert 80_000 <= count <= 120_000
@@ -43,6 +44,7 @@ def test_a_seed_and_a_number_of_steps_give_the_same(snapshots):
     assert not torch.equal(other.samples, snapshots[0].samples)
 
 
+@pytest.mark.quick
 def test_the_energy_distance_is_its_formula():
     a, b = torch.randn(5, 3, 2, 2), torch.randn(4, 3, 2, 2) + 0.5
 

@@ -17,6 +17,8 @@ from pipeline.training.emoji.scenes import (
 )
 from pipeline.training.emoji.vocabulary import RELATIONS
 
+pytestmark = pytest.mark.quick
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)

@@ -8,6 +8,8 @@ from pipeline.training.emoji import scenes
 from pipeline.training.emoji.captions import caption
 from pipeline.training.emoji.vocabulary import RELATIONS
 
+pytestmark = pytest.mark.quick
+
 
 def seeded(n=0):
     return torch.Generator().manual_seed(n)

@@ -1,5 +1,6 @@
 """CLIP: its loss, its batches, and that it learns."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -11,6 +12,7 @@ def seeded(n=0):
     return torch.Generator().manual_seed(n)
 
 
+@pytest.mark.quick
 def test_contrastive_loss_is_the_papers():
     image, text = (F.normalize(torch.randn(5, 8, generator=seeded(i)), dim=-1) for i in (1, 2))
     logits = 10 * image @ text.T

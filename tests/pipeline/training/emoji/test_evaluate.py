@@ -27,6 +27,7 @@ def test_halves_come_in_the_captions_order(composer, relation):
         assert (middle - disc).abs().max() < 0.1
 
 
+@pytest.mark.quick
 def test_evaluation_scenes_are_fixed_and_cover_the_vocabulary():
     assert evaluate.evaluation_scenes(20, 252) == evaluate.evaluation_scenes(20, 252)
     singles, pairs = evaluate.evaluation_scenes(200, 252)

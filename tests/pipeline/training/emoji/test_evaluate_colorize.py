@@ -9,6 +9,7 @@ from pipeline.images import lab
 from pipeline.training.emoji import evaluate_colorize
 
 
+@pytest.mark.quick
 def test_the_error_of_two_plain_colours():
     a, b = (Image.new("RGB", (8, 8), c) for c in ((255, 0, 0), (0, 0, 255)))
     found = evaluate_colorize.errors(a, b, "grey_")

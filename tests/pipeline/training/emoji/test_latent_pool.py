@@ -1,9 +1,12 @@
 """The pool of latents: those of its scenes, scaled, the same for the same seed."""
 
+import pytest
 import torch
 
 from pipeline.training.emoji import vae
 from pipeline.training.emoji.latent_pool import LatentPool
+
+pytestmark = pytest.mark.quick
 
 
 def test_pool_holds_scaled_latents_of_its_scenes(composer):

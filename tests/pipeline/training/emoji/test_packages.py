@@ -4,6 +4,8 @@ import pytest
 
 from pipeline.training.emoji import packages
 
+pytestmark = pytest.mark.quick
+
 
 def test_missing_data_without_npm_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(packages.shutil, "which", lambda _: None)

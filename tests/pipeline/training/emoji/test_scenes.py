@@ -7,6 +7,8 @@ from pipeline.training.emoji import scenes
 from pipeline.training.emoji.scenes import PAIR_SIDE, SIZE
 from pipeline.training.emoji.vocabulary import COLOURS, RELATIONS
 
+pytestmark = pytest.mark.quick
+
 
 def seeded(n=0):
     return torch.Generator().manual_seed(n)

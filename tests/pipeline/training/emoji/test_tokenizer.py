@@ -1,6 +1,10 @@
 """The BPE tokenizer: every letter can be encoded, Han characters are words."""
 
+import pytest
+
 from pipeline.training.emoji import tokenizer
+
+pytestmark = pytest.mark.quick
 
 
 def test_tokenizer_knows_every_letter_and_keeps_the_prompt(words):

@@ -5,6 +5,8 @@ import torch
 
 from pipeline.training.emoji import unet
 
+pytestmark = pytest.mark.quick
+
 
 def seeded(n=0):
     return torch.Generator().manual_seed(n)

@@ -1,5 +1,6 @@
 """The autoencoder: its size, its losses, normalised latents, and training the decoder alone."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +18,7 @@ def test_autoencoder_is_f8_with_4_channels_and_small():
     assert sum(p.numel() for p in model.parameters()) <= 2_000_000
 
 
+@pytest.mark.quick
 def test_normalising_latents_does_not_change_what_is_decoded():
     torch.manual_seed(0)
     model = vae.build().eval()

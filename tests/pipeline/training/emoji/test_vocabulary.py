@@ -3,7 +3,11 @@
 import json
 from collections import Counter
 
+import pytest
+
 from pipeline.training.emoji.vocabulary import OBJECTS
+
+pytestmark = pytest.mark.quick
 
 
 def test_the_vocabulary_is_even_and_has_no_doubles(vocabulary):

@@ -77,6 +77,7 @@ def answer(models, latents=None) -> torch.Tensor:
 # ---- what it does -------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_progress_then_files_that_change_what_is_drawn(tiny):
     events = run(tiny, make_options(previews=2))
     *steps, end = events

@@ -54,6 +54,7 @@ def test_small_and_large_crop_show_the_same(few, monkeypatch):
     assert small.var((2, 3)).mean((0, 1)) > 1e-3  # not the empty ground
 
 
+@pytest.mark.quick
 def test_damage_is_small_and_repeatable(few):
     small = crops.downscale(few.draw_free(generator(1)))
     seen = [crops.degrade(small, generator(seed)) for seed in range(8)]
