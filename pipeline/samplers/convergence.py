@@ -263,6 +263,7 @@ NOTES = """## What is particular
 
 
 def main() -> None:
+    """Measure every sampler and write samplers.md with its two plots into the folder."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.samplers.convergence")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"))
     write(parser.parse_args().folder)
