@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     "kernels",
     "pipeline.errors",
+    "pipeline.lru",
     "pipeline.version",
     "pipeline.old_names",
     "pipeline.oom",
@@ -97,7 +98,8 @@ def test_imports_go_one_way():
     wrong = []
     for path in everything:
         own = layer(module_name(path))
-        assert own is not None, f"{path} stands in no folder of ORDER"
+        stands = own == module_name(path) or own not in ("pipeline", "demo")
+        assert own is not None and stands, f"{path} stands in no folder of ORDER"
         for name, _ in imports(path):
             other = layer(name)
             # `from pipeline import x` names the package too; x is judged by itself
