@@ -242,7 +242,7 @@ def test_what_is_wrong_is_one_sentence(visit, server):
 def test_stopped_on_the_way_and_drawn_again(visit):
     page = visit()
     page.fill("#steps input", "200")
-    page.fill("#width input", "512")  # long enough to be stopped
+    page.fill("#width input", "1024")  # long enough to be stopped on a busy machine
     opened(page, "whole")
     ask(page, PROMPT, "4")
     page.wait_for_selector("[data-stage=step].gb-made")

@@ -44,11 +44,11 @@ class FakeTraining:
     def __init__(self, seconds):
         self.release = threading.Event()
 
-    def looks(self):
+    def reports(self):
         for step in (1, 2):
             if not self.stopped:
-                look = {"step": step, "seconds": 0.1, "losses": [2.0, 1.0], "distance": 0.5}
-                yield look | {"sheet": ""}
+                report = {"step": step, "seconds": 0.1, "losses": [2.0, 1.0], "distance": 0.5}
+                yield report | {"sheet": ""}
 
     def stop(self):
         self.stopped = True
