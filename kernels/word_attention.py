@@ -95,7 +95,11 @@ def dot_values(
     b_p, v, o_k, o_0, o_1, svt, svd, Tk, b_o0, b_o1,
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
 ):  # fmt: skip
-    """Return b_o0 [M, D0] and b_o1 [M, D1] plus b_p [M, N] times the values of the N keys o_k."""
+    """Add b_p @ v to the output: b_p [M, N] are the probabilities of the N keys o_k, v [N, D].
+
+    The D columns of a head lie in two accumulators, b_o0 [M, D0] and b_o1 [M, D1]; returns
+    both. UNIT: the factor in which strides are counted, see attention/blocks.py.
+    """
     b_p = b_p.to(v.dtype.element_ty)
     b_v0 = load_rows(v, o_k, o_0, svt, svd, Tk, UNIT, D, D0 <= D)
     b_o0 = dot(b_p, b_v0, b_o0)

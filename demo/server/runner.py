@@ -1,4 +1,4 @@
-"""From the page's fields to pictures: what the page and the web API share."""
+"""Run the requests of page and web API on the server's device, one at a time under one lock."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Runner:
         self, model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
     ):
         self.model_cache, self.recordings = model_cache, RecordingStore()
-        self._wrap_gpu_work, self._device = wrap_gpu_work, threading.Lock()
+        self._wrap_gpu_work, self._device_lock = wrap_gpu_work, threading.Lock()
 
         def draw(
             task: str, options: Any, names: tuple, folder: str, record: bool
@@ -61,7 +61,7 @@ class Runner:
         on_gpu = self._wrap_gpu_work(work)
 
         def run(*args: Any) -> Iterator[Any]:
-            with self._device:
+            with self._device_lock:
                 events = on_gpu(*args)
                 try:
                     with hide_internal_errors():

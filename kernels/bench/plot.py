@@ -40,7 +40,11 @@ def plots(rows: list[dict], folder: Path) -> list[Path]:
 
 
 def bars(rows: list[dict]) -> Figure:
-    """Draw the rate of every provider, a block of bars a shape; a line is the device's ceiling."""
+    """Draw a bar chart: one group of bars for each shape, one bar for each implementation.
+
+    A bar's length is its rate (TFLOP/s or GB/s, as the rows say). A line marks the device's
+    measured ceiling.
+    """
     shapes: dict[str, list[dict]] = {}
     for row in rows:
         shapes.setdefault(row["shape"], []).append(row)

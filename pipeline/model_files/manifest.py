@@ -61,7 +61,8 @@ class Autoencoder:
 def open(path: Path, *, hashed: bool = True) -> ModelManifest:
     """Return the manifest of a model folder or a .safetensors file; InputError for any other.
 
-    hashed: whether to compute the SHA-256 of the weights, which reads them whole; not for a list.
+    hashed: whether to compute the SHA-256 of the weights, which reads the whole files. A listing of
+    many models passes False.
     """
     with FileReader() as files:
         manifest = _open_folder(path, files) if path.is_dir() else _open_file(path, files)

@@ -1,5 +1,8 @@
 """Noise levels by formula: A1111's schedules that diffusers does not have.
 
+Uniform, Karras, Exponential, Beta and SGM Uniform are options of diffusers' schedulers instead; the
+row in table.py names the option, and diffusers_adapter.py sets it.
+
 Each function takes the number of steps n, the noise levels `trained` (float64, one per trained
 timestep, rising) and the scheduler configuration, and returns n falling levels; the last step, to
 zero, is the sampler's. The formulas are those of A1111's sd_schedulers.py, with two differences:

@@ -171,7 +171,7 @@ def render_paths(
 
 
 def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
-    """Return (model calls, distance to the data) for each number of steps in COUNTS."""
+    """Return (model calls, Wasserstein distance of the samples to the data) for each of COUNTS."""
     runs = (run_paths(sampler, schedule, steps) for steps in COUNTS)
     return [(done.calls, done.distance) for done in runs]
 

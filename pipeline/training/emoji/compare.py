@@ -135,7 +135,10 @@ class Evaluator:
 
     @torch.no_grad()
     def accuracies(self, model: UNet2DConditionModel, prediction: str) -> tuple[float, float]:
-        """Return top-1 and top-5 of the drawn objects, 12 steps of DDIM at guidance 3."""
+        """Return top-1 and top-5 accuracy of what `model` draws, judged by the CLIP image tower.
+
+        One picture for every DRAW_EVERY-th object of the vocabulary, 12 steps of DDIM, guidance 3.
+        """
         wanted = list(range(0, len(self.vocabulary), DRAW_EVERY))
         corners = len(SINGLE_OFFSETS) ** 2
         generator = torch.Generator().manual_seed(2)

@@ -259,7 +259,11 @@ def evaluate(
 
 
 def find_name(words: tuple[str, ...], name: str) -> slice | None:
-    """Return where `name` stands among a prompt's words, however the tokenizer split them."""
+    """Return the slice of `words` that spells the object's name; None if no run of words does.
+
+    words: a prompt's words, as word maps name them. Case and spaces are ignored, because the
+    tokenizer may split a name differently.
+    """
     wanted = name.replace(" ", "").lower()
     for begin in range(len(words)):
         joined = ""
