@@ -214,14 +214,15 @@ def test_one_visitor_trains_at_a_time_and_may_stop(chapter, server):
     second.click("#zero-train")
     second.wait_for_selector("#zero-train-view img")
     second.close()  # whoever leaves makes room
-    for _ in range(60):
+    for _ in range(60):  # until the server has noticed
         first.click("#zero-train")
         first.wait_for_selector("#zero-train-status :is(.gb-error, .gb-running)")
-        if first.query_selector("#zero-train-status .gb-running"):
+        first.click("#zero-train-stop")  # before there is anything to see
+        first.wait_for_selector("#zero-train-status :is(.gb-error, .gb-stopped)")
+        if first.query_selector("#zero-train-status .gb-stopped"):
             break
         first.wait_for_timeout(500)
-    first.click("#zero-train-stop")  # before there is anything to see
-    first.wait_for_selector("#zero-train-status .gb-stopped")
+    assert first.query_selector("#zero-train-status .gb-stopped")
 
 
 def test_a_training_that_breaks_is_an_error_and_one_that_is_stopped_is_not(monkeypatch):
