@@ -18,7 +18,7 @@ TO_TOP = "() => { document.querySelector('#gb-zero').scrollIntoView({behavior: '
 
 
 def build(page: Page) -> None:
-    """Build the tab inside the page and wire it."""
+    """Add the tab's components to the page that is being built, and attach their listeners."""
     i18n, keys = page.i18n, list(CHAPTERS)
     with gr.Column(elem_id="gb-zero", min_width=0):
         chapter_parts.prose(i18n, "zero_lead")
