@@ -1,7 +1,7 @@
 """The table of the page's tabs, in the order in which the page shows them.
 
 A new tab is one file (or folder) here that defines TAB, and one row in TABS. A TaskTab shows the
-shared settings and runs the task of the same key in `pipeline.tasks`; a Tab builds all of its
+shared settings and runs the task of the same key in `pipeline.tasks.TASKS`; a Tab builds all of its
 components itself. The styles of a tab are the *.css files in this folder or its own; the page finds
 them by their ending.
 """

@@ -16,7 +16,7 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page and return them by the option that they set.
+    """Add the inputs of the task `key` to the page; return a dict from option to component.
 
     They are the picture, the denoising strength, and a guidance scale that takes the place of the
     shared one.

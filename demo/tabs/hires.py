@@ -19,7 +19,7 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page and return them by the option that they set.
+    """Add the inputs of the task `key` to the page; return a dict from option to component.
 
     They are the scale, the upscaler, and the strength and number of steps of the second pass.
     """

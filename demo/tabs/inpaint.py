@@ -39,7 +39,7 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page and return them by name.
+    """Add the inputs of the task `key` to the page; return a dict from name to component.
 
     They are the picture, an editor to paint the mask ("painted"), a mask file, how the masked area
     is repainted, and by how many pixels each side is extended. `fields` makes options of them.
@@ -54,7 +54,8 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
     def follow(path: str | None, image: Image | None) -> dict[Any, Any]:
         """Return updates that show the picture in the mask editor, which hides the upload box.
 
-        path, image: the file and its pixels; both None show the empty upload box again.
+        path: the picture's file; image: its pixels. If both are None, the empty upload box is
+        shown.
         """
         has_picture = image is not None
         return {

@@ -22,7 +22,7 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page and return them by the option that they set.
+    """Add the inputs of the task `key` to the page; return a dict from option to component.
 
     They are the picture, the scale, the upscaler, whether the model redraws the details, with which
     denoising strength, and side and overlap of its tiles in pixels.

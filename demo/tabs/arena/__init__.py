@@ -97,9 +97,10 @@ def build(page: Page) -> None:
         vae: str,
         *values: str,
     ) -> Updates:
-        """Yield the page's updates of a race between the entries that `entries_of(models)` returns.
+        """Run a race between the entries that `entries_of(models)` returns; yield updates.
 
-        model, vae: names of the model cache. values: those of FIELDS, in that order.
+        model, vae: their names in the model cache. values: what the visitor typed into the text
+        boxes of FIELDS, in that order.
         """
         yield {status: status_line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
@@ -157,12 +158,15 @@ def build(page: Page) -> None:
 
 
 def stopped_line(race: RaceView | None, language: str) -> str:
-    """Return the status line of a stopped race. race: its last state, None before any step."""
+    """Return the status line of a stopped race. race: its last state; None before any."""
     return status_line("stopped", say("arena_stopped" if race else "stopped_early", language))
 
 
 def _field(i18n: gr.I18n, name: str) -> gr.Textbox:
-    """Add a text box for a field of FIELDS; for a number too, as Gradio sends an empty one as 0."""
+    """Add the text box of a field of FIELDS and return it.
+
+    Numbers have one too, because Gradio sends an empty number field as 0.
+    """
     value = {"prompt": PROMPT, "seed": SEED}.get(name, "")
     hints = {"seed": "seed_hint", "steps": "auto_takes", "cfg": "auto_takes"}
     return gr.Textbox(

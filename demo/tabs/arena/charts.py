@@ -21,8 +21,8 @@ def render_curves(
 ) -> str:
     """Return two plots as HTML: noise level over steps, and distance over model calls.
 
-    lanes, samplers: the state of each entry and the key of its sampler, in the same order; without
-    lanes the plots show only their axes. steps: of each entry.
+    lanes: the state of each sampler's lane; without lanes the plots show only their axes. samplers:
+    the key in SAMPLERS of each lane's sampler. steps: the number of steps of each sampler.
     """
     calls = max((SAMPLERS[s].calls * steps for s in samplers), default=steps)
     names = ", ".join(lane.label for lane in lanes)
@@ -48,10 +48,10 @@ def render_curves(
 
 
 def explain_samplers(language: str) -> str:
-    """Return an explanation of reference and distance as HTML.
+    """Return a text that explains the reference and the distance to it, as HTML.
 
-    It also lists the samplers that do not solve the probability flow ODE, for which the distance
-    is no error.
+    It also lists the samplers that do not solve the probability flow ODE: their distance is no
+    measure of their error.
     """
     name, steps = arena.REFERENCE.label, arena.REFERENCE_STEPS
     fresh, other = (
@@ -65,9 +65,9 @@ def explain_samplers(language: str) -> str:
 
 
 def explain_backends(models: Models, language: str) -> str:
-    """Return an explanation of the comparison of backends as HTML.
+    """Return a text that explains how backends are compared, as HTML.
 
-    It also lists the backends that cannot run here, each with the reason.
+    It also lists the backends that cannot run on this server, each with the reason.
     """
     base = arena.BackendPair(**arena.PLAIN).label
     about = _notes(say("arena_backends_about", language, base=base))
@@ -91,7 +91,7 @@ def format_number(value: float) -> str:
 
 
 def render_table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    """Return an HTML table. heads: the columns' titles, plain text. rows: from `render_row`."""
+    """Return an HTML table. heads: column titles, plain text. rows: HTML from `render_row`."""
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     body = "".join(rows)
     return (

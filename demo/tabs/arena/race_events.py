@@ -1,7 +1,7 @@
 """Events of a race in a form that can be sent to the page, and the state of each lane.
 
-A lane is the place of one competitor on the page: a sampler, or a pair of backends. An entry is the
-competitor itself, in pipeline/introspection/arena.py.
+An entry is one competitor of a race: a sampler with its schedule, or a pair of backends. A lane is
+the place where the page shows one entry.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class RaceEvent:
 
     event     a CallDone, EntryDone, Reference, Distances, Failed or BackendComparison of arena.py
     picture   the lane's new picture as a data URL; "" if the one before stays
-    file      of a finished picture: the path of its PNG file, else ""
-    text      of a finished picture: its parameters text, else ""
-    warnings  of a finished picture: the sentences of its Result
+    file      the path of a finished picture's PNG file; "" for other events
+    text      a finished picture's parameters text; "" for other events
+    warnings  the warnings of a finished picture's Result, sentences
     """
 
     event: Any
@@ -46,8 +46,8 @@ def to_race_events(
 ) -> Iterator[RaceEvent]:
     """Yield a RaceEvent for each event of the pipeline's race, and save each finished picture.
 
-    folder: where the PNG files are written. entries: of this race, which name the files. Closing
-    the iterator closes `events`, which stops the race.
+    folder: where the PNG files are written. entries: the competitors, whose keys become part of
+    the file names. Closing the iterator closes `events`, which stops the race.
     """
     last_sent: dict[int | None, float] = {}  # by index of the entry: time of its last preview
     try:
@@ -79,7 +79,8 @@ def _finished(event: arena.EntryDone, folder: str, key: str) -> RaceEvent:
 def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) -> str:
     """Return the preview of a call as a data URL; "" within PICTURE_EVERY of the lane's last one.
 
-    last_sent: the time of the last preview by the index of the entry; this function updates it.
+    last_sent: a dict from the index of an entry to the time (seconds) of its last preview; this
+    function updates it.
     """
     now = time.monotonic()
     if call.event is None or now - last_sent.get(call.entry, 0.0) < PICTURE_EVERY:
@@ -90,16 +91,17 @@ def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) ->
 
 @dataclass
 class LaneState:
-    """The state of one lane: what the page shows of one competitor, or of the reference.
+    """The state of one lane: what the page shows of one entry, or of the reference.
 
     picture     the latest picture, as a data URL
     calls       model calls so far
     step        the current step, from 1 to `total`
     seconds     drawing time so far
     sigmas      (step, noise level) at the first call of each step
-    distances   from the predicted x0 to the reference, after each call
-    last        the distance of the final latents; None while it is not known
-    file, text  of the finished picture: its PNG file and its parameters text
+    distances   the distance from the predicted x0 to the reference, after each call
+    last        the distance from the final latents to the reference; None while it is unknown
+    file        the path of the finished picture's PNG file; "" before
+    text        the finished picture's parameters text; "" before
     failure     why a pair of backends is out of the race, a sentence; "" while it runs
     comparison  the result of a pair of backends; None until the race is done
     """

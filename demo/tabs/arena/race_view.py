@@ -23,11 +23,15 @@ REFERENCE = -1  # the index of the reference's tile; the lanes of the entries co
 class RaceView:
     """The state of one race, updated by RaceEvents, and its HTML in one language.
 
-    entries: the samplers or pairs of backends that race. steps: of each entry. size: (width,
-    height) of the pictures in pixels. of_backends: whether pairs of backends race. lanes: the state
-    of each entry, in order; reference: that of the reference solution, which only samplers have.
-    knows_reference: whether the reference is known, so that distances can be measured. finished:
-    whether the race is over.
+    entries          the samplers or pairs of backends that race
+    steps            the number of sampling steps of each entry
+    size             (width, height) of the pictures in pixels
+    of_backends      whether pairs of backends race, not samplers
+    lanes            the state of each entry's lane, in the order of `entries`
+    reference        the state of the reference solution's lane; only a race of samplers shows it
+    knows_reference  whether the reference has been drawn, so that distances can be measured
+    warnings         the warnings of all pictures, each once: a dict as an ordered set
+    finished         whether the race is over
     """
 
     def __init__(self, entries: Entries, steps: int, size: tuple[int, int], language: str):
@@ -63,8 +67,8 @@ class RaceView:
     def to_json(self) -> list[dict[str, Any]]:
         """Return the numbers of a race of samplers for the web API, a dict for each lane.
 
-        seconds: drawing time. sigmas: the noise level of each step. distances: to the reference
-        after each model call; distance: of the final latents.
+        "seconds" is the drawing time, "sigmas" the noise level of each step, "distances" the
+        distance to the reference after each model call, "distance" that of the final latents.
         """
         entries = cast(Sequence[arena.Entry], self.entries)
         return [
@@ -131,7 +135,7 @@ class RaceView:
         """Return the text under a lane's picture as HTML.
 
         It is the step, the model calls, and the distance of a sampler or the seconds of a pair of
-        backends; or why the pair is out of the race. index: of the lane, or REFERENCE.
+        backends; or why the pair is out of the race. index: the lane's index, or REFERENCE.
         """
         if lane.failure:
             return escape(lane.failure)

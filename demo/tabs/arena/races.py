@@ -26,7 +26,8 @@ Names = tuple[
 class Races:
     """Runs races of samplers and of backends, and caches the reference solutions of the last ones.
 
-    references: by `arena.reference_key`, which names model, prompt, noise and size.
+    references: a cache of them; the keys are those of `arena.reference_key`, made of all that a
+    reference depends on, such as model, prompt, seed and size.
     """
 
     def __init__(self, model_cache: ModelCache, runner: Runner):
@@ -46,7 +47,8 @@ class Races:
         """Run a race and yield its RaceEvents; the PNG files are saved to `folder`.
 
         The first five arguments are those from which server/zerogpu.py estimates the GPU's seconds.
-        reference: of an earlier race with the same noise; None: it is drawn after the entries.
+        reference: that of an earlier race with the same key; if None, it is drawn after the
+        entries.
         """
         models = self.model_cache.get(*names)
         events: Iterator[Any]
@@ -61,8 +63,9 @@ class Races:
     def resolve(self, fields: dict[str, Any]) -> tuple[Names, Models, GenerateOptions]:
         """Return the names of model and autoencoder, the loaded model, and the resolved options.
 
-        fields: of GenerateOptions by name, and "model" and "vae"; an empty one takes the model's
-        default. Raises InputError for a wrong value and for a model that cannot be loaded.
+        fields: options of GenerateOptions by name, and "model" and "vae", names of the model cache;
+        None or "" takes the default. Raises InputError for a wrong value and for a model that
+        cannot be loaded.
         """
         options_given = {}
         for name, value in fields.items():

@@ -87,10 +87,11 @@ def build(page: Page) -> None:
         continue_run: bool,
         *values: str,
     ) -> Updates:
-        """Yield the page's updates of a training: status, loss and previews, at the end the files.
+        """Train a LoRA; yield updates of status, loss and previews, and at the end the files.
 
-        model, vae: names of the model cache. pictures: paths of uploaded files. continue_run:
-        whether to go on with a stopped training of this name. values: those of `form`, in order.
+        model, vae: their names in the model cache. pictures: paths of the uploaded files.
+        continue_run: whether to continue a stopped training of the same name. values: what the
+        visitor typed into the text boxes of `form`, in that order.
         """
         from pipeline.training.lora.train import Trained
 
@@ -140,7 +141,10 @@ def build(page: Page) -> None:
 
 
 def _text(i18n: gr.I18n, name: str, placeholder: str | None = None) -> gr.Textbox:
-    """Add a text box, for a number too: Gradio would send an empty number field as 0."""
+    """Add the text box of the option `name` and return it. placeholder: the key of its text.
+
+    Numbers have one too, because Gradio sends an empty number field as 0.
+    """
     return gr.Textbox(
         label=i18n(f"character_{name}"),
         info=i18n(f"character_{name}_hint"),

@@ -52,9 +52,10 @@ def train(model_cache: ModelCache, request: dict[str, Any]) -> Iterator[Progress
 def read_fields(request: dict[str, Any]) -> dict[str, Any]:
     """Check a request and return the fields of LoraOptions that are not empty.
 
-    request: TEXTS and NUMBERS as text or numbers, "images" as paths of files, "resume" as a truth
-    value. Raises InputError for a missing name, prompt or picture, for text that is no whole
-    number, and for more than MAX_STEPS steps or MAX_PICTURES pictures.
+    request: a dict with the options TEXTS (str), NUMBERS (int or text), "images" (paths of files)
+    and "resume" (bool); any may be missing or empty. Raises InputError for a missing name, prompt
+    or picture, for text that is no whole number, and for more than MAX_STEPS steps or MAX_PICTURES
+    pictures.
     """
     fields: dict[str, Any] = {name: request[name] for name in TEXTS if request.get(name)}
     for name in NUMBERS:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def progress_line(event: Progress, language: str, losses: Sequence[float]) -> str:
     """Return the status line of a running training, with the loss curve and warnings below it.
 
-    losses: the running mean of the loss after each step.
+    losses: the running mean of the loss, one value after each step.
     """
     if event.loss is None:
         what = say("character_class", language)
@@ -40,7 +40,7 @@ def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
 
 
 def stopped_line(event: Progress | None, language: str) -> str:
-    """Return the status line of a stopped training. event: its last step; None before any."""
+    """Return the status line of a stopped training. event: its last step; None if it had none."""
     if event is None:
         return status_line("stopped", say("stopped_early", language))
     return status_line("stopped", say("character_stopped", language, step=event.step))

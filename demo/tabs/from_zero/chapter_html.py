@@ -26,9 +26,10 @@ ROOT = Path(__file__).parents[3]  # of this repository
 def frames_json(html: str, label: str, frames: list[dict[str, str]], at: int = 0) -> str:
     """Return the value of a `frame_slider` component, as JSON.
 
-    html: what is shown above the slider. label: the slider's name. frames: for each position of the
-    slider a dict from the data-is attribute of an element in `html` to its new text, or to the
-    source of an <img>; the text "place" stands beside the slider. at: the initial position, from 0.
+    html: what is shown above the slider. label: the slider's name. frames: one dict for each
+    position of the slider, from the data-is attribute of an element in `html` to that element's
+    text (of an <img>: its source); its item "place" is shown beside the slider. at: the initial
+    position, from 0.
     """
     return json.dumps({"html": html, "label": label, "frames": frames, "at": at})
 
@@ -91,9 +92,10 @@ def locate(*objects: Callable[..., Any]) -> list[tuple[str, str]]:
 
 @lru_cache
 def read_source(path: str, name: str) -> tuple[int, str]:
-    """Return (line number, source code) of a function or class; decorators belong to it.
+    """Return (line number, source code) of a function or class, decorators included.
 
-    path: of the file in this repository. name: such as "encode" or "Clip.embed_texts".
+    path: the file's path in this repository. name: a qualified name such as "encode" or
+    "Clip.embed_texts".
     """
     text = (ROOT / path).read_text(encoding="utf-8")
     node: Any = ast.parse(text)
@@ -104,7 +106,7 @@ def read_source(path: str, name: str) -> tuple[int, str]:
 
 
 def render_excerpt(path: str, name: str) -> str:
-    """Return the source code of a function or class as an HTML element that the reader unfolds.
+    """Return the source code of a function or class as HTML that the reader can unfold.
 
     path, name: see `read_source`.
     """

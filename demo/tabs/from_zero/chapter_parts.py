@@ -22,8 +22,9 @@ SLIDER_SCRIPT = Path(__file__).with_name("frame_slider.js").read_text(encoding="
 
 
 def prose(i18n: gr.I18n, *keys: str) -> None:
-    """Add a column of paragraphs. keys: of their texts; one that ends in "_title" is a heading.
+    """Add a column of paragraphs and headings.
 
+    keys: the keys of their texts; the text of a key that ends in "_title" becomes a heading.
     Each paragraph is a component of its own, because Gradio translates one text per component.
     """
     with gr.Column(elem_classes="gb-prose", min_width=0):

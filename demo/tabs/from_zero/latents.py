@@ -97,7 +97,7 @@ def _render_views(
     """Encode the picture at `path`; yield what the chapter shows of it.
 
     First (HTML of picture, latents and decoded picture, None), then (None, frames of the slider).
-    size: width and height in pixels as they stand in the form, None for the model's default.
+    size: (width, height) in pixels from the page's form; None takes the model's default.
     """
     from pipeline.images.open import fit_image, open_picture, to_tensor
     from pipeline.latents.autoencode import decode_picture, encode_picture
@@ -123,7 +123,7 @@ def _render_encoding(
     error: float,
     language: str,
 ) -> str:
-    """Return a picture, its latents and the decoded picture as HTML, with the count of numbers.
+    """Return a picture, its latents and the decoded picture as HTML, and how many numbers each has.
 
     latents: (1, C, h, w). factor: pixels of the picture per latent, along each side. error: the
     mean absolute difference of the two pictures, 0 to 255.

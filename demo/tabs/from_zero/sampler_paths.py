@@ -87,7 +87,7 @@ class Run:
     def inside(self, name: str) -> float:
         """Return the share (0 to 1) of paths that end in the class `name` of CLASSES.
 
-        An end belongs to the class that is most likely there.
+        A path belongs to the class that is the more likely one at its end.
         """
         classes = DATA.responsibilities(self.ends[:, None], 0.0)
         return float((classes[:, CLASSES[name]].sum(1) > 0.5).mean())
@@ -104,9 +104,9 @@ def run_paths(
 ) -> Run:
     """Run a sampler on COUNT numbers at once, always from the same initial noise.
 
-    seed: of the noise that the sampler adds on the way. name: a class of CLASSES that guidance
-    steers to, with guidance scale `scale`; "" for none. Raises InputError if the sampler cannot
-    run with that many steps, or not at all.
+    seed: the seed of the noise that the sampler adds on the way. name: the class of CLASSES to
+    which guidance with scale `scale` leads; "" for no guidance. Raises InputError if the sampler
+    cannot run with that many steps, or not at all.
     """
     model = guided_model(name, scale) if name else DATA
     schedule, generator = resolve_schedule(sampler, schedule), torch.Generator().manual_seed(seed)
@@ -136,7 +136,7 @@ def sampling_error() -> float:
 def to_x(sigma: float) -> float:
     """Return the horizontal position of a noise level in the plot, in SVG units.
 
-    The axis is logarithmic and falls from TOP at the left; sigma 0 stands at the right end.
+    The axis is logarithmic, from TOP at the left down to BOTTOM; 0 stands at the right end.
     """
     if sigma <= 0:
         return RIGHT
@@ -145,7 +145,7 @@ def to_x(sigma: float) -> float:
 
 
 def to_y(x: Any) -> Any:
-    """Return the vertical position of a number, or of each of an array, in SVG units."""
+    """Return the vertical position of a data value, or of each value of an array, in SVG units."""
     return HIGH / 2 * (1 - np.clip(x, -9, 9) / EDGE)
 
 
@@ -158,9 +158,9 @@ def render_paths(
 ) -> str:
     """Return a plot as HTML: the paths over the density of noised data, and where they end.
 
-    The ends are a histogram at the right, with density curves over it. curves: pairs of the curve's
-    CSS class and its density over GRID; by default that of DATA. marked: the index of a path that
-    is emphasised, with a dot at its step `at`, from 0; None for none.
+    A histogram at the right shows the ends, with density curves over it. curves: (CSS class of the
+    curve, density at each point of GRID); by default the curve of DATA. marked: the index of a path
+    to emphasise, with a dot at its step `at`, from 0; None for no path.
     """
     xs = [to_x(sigma) for sigma in run.sigmas]
     lines = [
@@ -197,7 +197,10 @@ def render_paths(
 
 
 def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
-    """Return (model calls, distance of the ends to DATA) for each number of steps in COUNTS."""
+    """Run a sampler with each number of steps in COUNTS; return (model calls, distance) of each.
+
+    The distance is that between the paths' ends and DATA, see Run.distance.
+    """
     runs = (run_paths(sampler, schedule, steps) for steps in COUNTS)
     return [(run.calls, run.distance) for run in runs]
 
@@ -205,8 +208,8 @@ def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
 def render_curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
     """Return a plot as HTML: the distance to DATA over model calls, a curve for each sampler.
 
-    Both axes are logarithmic. A horizontal line marks the distance that sampling alone causes.
-    samplers: four keys of SAMPLERS.
+    Both axes are logarithmic. A horizontal line marks `sampling_error`. samplers: four keys of
+    SAMPLERS.
     """
 
     def x(calls: float) -> float:
@@ -298,9 +301,9 @@ def _area(heights: np.ndarray, foot: float, room: float) -> str:
 
 
 def _bars(ends: np.ndarray, tallest: float) -> str:
-    """Return the SVG path of a histogram of the paths' ends (COUNT,).
+    """Return the SVG path of a histogram of the numbers at which the paths end.
 
-    tallest: the density that is drawn at full width, as for `_line`.
+    ends: (COUNT,). tallest: the density that the plot draws at full width.
     """
     counts, edges = np.histogram(ends, BINS, (-EDGE, EDGE))
     heights = counts / len(ends) / (edges[1] - edges[0]) / tallest
@@ -316,7 +319,7 @@ def _bars(ends: np.ndarray, tallest: float) -> str:
 def backdrop(columns: int = 120, rows: int = 125) -> str:
     """Return the background of the plot as a PNG data URL: the density of noised data, as opacity.
 
-    columns: noise levels, as on the axis. rows: numbers from EDGE to -EDGE, in the UNet's scale.
+    columns: how many noise levels are evaluated; rows: how many numbers from EDGE to -EDGE.
     """
     tail = round(columns * TAIL / (RIGHT - LEFT))
     sigmas = [*np.geomspace(TOP, BOTTOM, columns - tail), *[BOTTOM] * tail]

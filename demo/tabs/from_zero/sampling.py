@@ -62,7 +62,7 @@ def build(page: Page) -> None:
 
 
 def _samplers(i18n: gr.I18n) -> None:
-    """Add four samplers side by side, and a plot of their distances over model calls."""
+    """Add plots of four samplers' paths, and of their distance to the data over model calls."""
     choices = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
     schedules = [(row.label, key) for key, row in SCHEDULES.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
@@ -127,7 +127,7 @@ def _samplers(i18n: gr.I18n) -> None:
 
 
 def _guidance(i18n: gr.I18n) -> None:
-    """Add the paths under guidance, and the guidance formula with the numbers of one step."""
+    """Add a plot of paths under classifier-free guidance, and its formula with numbers."""
     choices = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_guidance_title", "zero_guidance_lead", "zero_guidance_try")
@@ -206,8 +206,8 @@ def clamp(value: Any, limits: tuple[Any, Any]) -> Any:
 def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language: str) -> str:
     """Return a plot of a sampler's paths as HTML, with its distance to the data and model calls.
 
-    sampler, schedule: keys of SAMPLERS and SCHEDULES. seed: of the noise that the sampler adds. A
-    pair that cannot run gives an error sentence.
+    sampler, schedule: keys of SAMPLERS and SCHEDULES. seed: the seed of the noise that the
+    sampler adds. If the sampler cannot run, the HTML is an error sentence.
     """
     try:
         run = sampler_paths.run_paths(sampler, schedule, steps, seed)
@@ -229,10 +229,10 @@ def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language:
 def render_guidance(
     name: str, scale: float, sampler: str, steps: int, at: int, language: str
 ) -> tuple[str, str]:
-    """Return (plot of the paths under guidance with its figures, guidance formula), both as HTML.
+    """Return (plot of the paths under guidance with statistics, guidance formula), both as HTML.
 
-    name: the class, a key of CLASSES. scale: of the guidance. at: the step, from 0, whose numbers
-    the formula shows. A sampler that cannot run gives (an error sentence, "").
+    name: the class, a key of CLASSES. scale: the guidance scale. at: the step, from 0, whose
+    numbers the formula shows. If the sampler cannot run, it returns (an error sentence, "").
     """
     try:
         run = sampler_paths.run_paths(sampler, "automatic", steps, 0, name, scale)

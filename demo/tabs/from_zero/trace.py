@@ -42,15 +42,15 @@ LOW, ZERO, HIGH = (58, 110, 165), (244, 241, 236), (200, 110, 43)  # RGB of valu
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of one trace.Stage, without tensors and in no language yet.
+    """What the page shows of one trace.Stage, without tensors and without translated text.
 
-    key       of the stage in trace.STAGES, such as "context" or "step"
-    shape     of the stage's output; of a text its number of characters
+    key       the stage's key in trace.STAGES, such as "context" or "step"
+    shape     the shape of the stage's output; (number of characters,) for a text
     seconds   how long the stage took; None if that was not measured
     pictures  the output as pictures, data URLs
     text      the prompt or the parameters text
-    rows      the tokens, in rows of the text encoder's length: (id, token) each
-    step      of a sampling step: (index from 1, number of steps, sigma)
+    rows      lists of (token id, token), each as long as the text encoder's input
+    step      (index from 1, number of steps, sigma) of a sampling step
     """
 
     key: str
@@ -98,8 +98,8 @@ def build(page: Page) -> None:
     def stream_cards(task: str, options: Any, names: tuple, folder: str) -> Iterator[Card]:
         """Draw a picture and yield a Card for each stage.
 
-        names: of model and autoencoder. task and folder are there for server/zerogpu.py, which
-        estimates the seconds of GPU time from these arguments.
+        names: (model, autoencoder) by their names in the model cache. server/zerogpu.py estimates
+        the seconds of GPU time from these four arguments; task and folder have no other use.
         """
         for stage in trace.stages(page.model_cache.get(*names), options):
             yield make_card(stage)
@@ -107,7 +107,8 @@ def build(page: Page) -> None:
     def draw(run: Run, language: str, text: str, seed_text: str, *values: Any) -> Updates:
         """Draw a picture and yield updates that show each stage as soon as it is done.
 
-        text, seed_text: of the two boxes above. values: those of SHARED, in that order.
+        text: the prompt. seed_text: the seed, "" for a random one. values: those of the settings
+        SHARED, in that order.
         """
         yield {status: status_line("running", say("zero_working", language))}
         fields = dict(zip(SHARED, values, strict=True))
@@ -143,7 +144,7 @@ def build(page: Page) -> None:
 
 
 def stopped_line(card: Card | None, language: str) -> str:
-    """Return the status line of a stopped run. card: of its last stage; None before the first."""
+    """Return the status line of a stopped run. card: its last stage; None before the first."""
     return status_line("stopped", say("zero_stopped" if card else "stopped_early", language))
 
 
@@ -216,7 +217,10 @@ def select_steps(steps: list[Card]) -> list[Card]:
 def _item(
     key: str, path: str, card: Card | None, body: str, cards: list[Card], language: str
 ) -> str:
-    """Return one stage as an HTML list item. path: of its code; body: HTML of its output."""
+    """Return one stage as an HTML list item.
+
+    path: the file of its code. card: None while it is not done. body: its output as HTML.
+    """
     shape, duration = "", ""
     if card:
         shape = say("zero_characters", language, count=card.shape[0])

@@ -46,7 +46,7 @@ def build_card(page: Page) -> None:
         view = chapter_parts.html(elem_id="zero-train-view")
 
     def train(run: Run, language: str) -> Updates:
-        """Train, and yield updates of the status line and of the samples after each report.
+        """Train a model; after each report yield updates of the status line and the samples.
 
         Raises InputError while another visitor's training runs.
         """
@@ -80,9 +80,9 @@ def stopped_line(report: dict[str, Any] | None, language: str) -> str:
 
 
 class Training:
-    """A process that runs `python -m pipeline.training.tiny` for `seconds`.
+    """A running process `python -m pipeline.training.tiny`, which trains for `seconds`.
 
-    seed: of the training; None for a random one. stopped: whether `stop` was called.
+    seed: the training's random seed; None for a random one. stopped: whether `stop` was called.
     """
 
     def __init__(self, seconds: float, seed: int | None = None):
@@ -131,7 +131,7 @@ def _line(kind: str, report: dict[str, Any], language: str) -> str:
 
 
 def render_training(first: dict[str, Any], report: dict[str, Any], language: str) -> str:
-    """Return the samples of two reports with their distances to the data, and the loss, as HTML.
+    """Return the samples of two reports, their distances to the data, and the loss curve as HTML.
 
     first, report: the report before the training and the latest one, see Training.reports.
     """

@@ -93,7 +93,7 @@ def build(page: Page) -> None:
             events.close()
 
     def draw(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
-        """Draw a picture and yield updates that show the UNet: each step, at last all steps."""
+        """Draw a picture; yield updates that show the UNet at each step, then all steps."""
         began, label, drawing = time.monotonic(), say("zero_u_step", language), ""
         frames: list[dict[str, str]] = []
         for line, html, frame in stream_frames(language, *values):
@@ -114,10 +114,10 @@ def build(page: Page) -> None:
 def _frame(
     event: Step, activations: Activations, preview: Preview, language: str
 ) -> dict[str, str]:
-    """Return what one step shows in the drawing of the UNet, as a frame for `frames_json`.
+    """Return what the drawing of the UNet shows after one step, as a frame for `frames_json`.
 
-    It holds pictures as data URLs: the latents, the predicted x0, the timestep's vectors, and the
-    activation map of each block by the block's name.
+    It holds the latents, the predicted x0, the timestep's two vectors, and for each block's name
+    its activation map, all as data URLs; "place" is the step's number as text.
     """
     frame = {
         "place": say("step", language, index=event.index, total=event.total),
@@ -195,7 +195,7 @@ def _render_unet(activations: Activations, models: Models, language: str) -> str
 def _block(block: Block, language: str, level: int = 0) -> str:
     """Return one block as HTML: its name, output shape, inputs, and an empty activation map.
 
-    level: its row in the drawing, from 0.
+    level: the block's row in the drawing, from 0 at the top.
     """
     tags = ""
     if block.side in ("down", "mid", "up"):

@@ -46,14 +46,14 @@ _loading = threading.Lock()
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of the table, one a column, with their CLIP embeddings.
+    """The pictures that are compared with the sentences, one for each column of the table.
 
-    folder         of the model whose CLIP embedded them
-    context_width  the width of the context (its last dimension) of the model that is loaded
+    folder         the folder of the model whose CLIP computed `vectors`
+    context_width  the last dimension of the chosen model's context
     sources        the pictures as data URLs
-    drawn          how many were drawn from the sentences, in that order; the visitor's own picture,
-                   if there is one, comes after them
-    vectors        the embeddings (M, E), unit vectors; None without pictures
+    drawn          how many were drawn from the sentences, in the order of these; a picture of the
+                   visitor's own comes last
+    vectors        the CLIP embeddings (M, E) of M pictures, unit vectors; None without pictures
     """
 
     folder: str
@@ -155,7 +155,7 @@ def build(page: Page) -> None:
         yield {status: done_line(language, time.monotonic() - began)}
 
     def compare_again(pictures: Pictures | None, text: str, request: gr.Request) -> dict[Any, Any]:
-        """Return updates that compare the same pictures with the sentences as they now are."""
+        """Return updates that compare the existing pictures with the edited sentences."""
         language = request_language(request)
         if pictures is None:
             return {status: ready_line(language)}
@@ -282,8 +282,8 @@ def _render_loss(
 ) -> str:
     """Return CLIP's contrastive loss of the sentences and their drawn pictures as HTML.
 
-    similarities, scale: see `_render_table`. While not every sentence has its own picture, it is a
-    hint to draw them.
+    similarities, scale: see `_render_table`. If a sentence has no picture of its own yet, the HTML
+    is a hint to draw the pictures.
     """
     count = pictures.drawn
     if count < 2 or len(similarities) != count:
@@ -308,8 +308,8 @@ def _render_loss(
 def _render_context(clip: Clip, line: str, width: int, language: str) -> str:
     """Return a sentence's tokens and its context, which the UNet attends to, as HTML.
 
-    The context (1, 77, hidden) is shown as a grey picture. width: that of the loaded model's
-    context, which may differ from this one's.
+    The context (1, 77, hidden) is shown as a grey picture. width: the last dimension of the chosen
+    model's context, which may be another model than that of `clip`.
     """
     states = clip.context(line)
     limit = float(states.abs().max())

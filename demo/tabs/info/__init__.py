@@ -1,6 +1,7 @@
-"""The tab PNG info: read the settings of a picture from its file or a pasted text.
+"""The tab PNG info: show the settings that a picture was drawn with.
 
-They can fill the form of the tab Generate. A file with a receipt can be verified, see verify.py.
+They are read from a dropped picture file or a pasted text, and a button copies them into the form
+of the tab Generate. A file with a receipt can be verified, see verify.py.
 """
 
 from __future__ import annotations
@@ -74,9 +75,10 @@ def build(page: Page) -> None:
         return updates | panel.show_receipt(path, language)
 
     def show_pasted(text: str, current: str, request: gr.Request) -> dict[Any, Any]:
-        """Return updates that show a pasted text, without a picture.
+        """Return updates that show the settings in a pasted text, without a picture.
 
-        `open_file` also changes the text box: its text is `current` already, and nothing changes.
+        current: the text whose settings are shown. When `open_file` has filled the text box, the
+        text is the current one already, and nothing changes.
         """
         if text == current:
             return {current_text: current}

@@ -20,7 +20,7 @@ MARKS = {"identical": "✓", "departs": "≠", "tampered": "✕", "other": "?"}
 def render_progress(event: StepChecked, same: Sequence[bool], language: str) -> str:
     """Return the status line of a running verification, and a mark for each step.
 
-    same: for the initial latents and each step so far, whether they came out identical.
+    same: whether the latents came out identical, initially and after each step so far.
     """
     words = say(
         "verify_same" if event.same else "verify_apart",
@@ -63,7 +63,8 @@ def render_note(words: str) -> str:
 def _cells(same: Sequence[bool], count: int, language: str) -> str:
     """Return a list with a mark for the initial latents (number 0) and for each step.
 
-    same: whether each came out identical, as far as they are checked; count: of all marks.
+    same: whether the latents at each came out identical, as far as they are checked yet. count: the
+    number of marks.
     """
     if not count:
         return ""
@@ -77,7 +78,7 @@ def _cells(same: Sequence[bool], count: int, language: str) -> str:
 
 
 def _pictures(verdict: Verdict, language: str) -> str:
-    """Return the picture drawn again and the difference image as HTML; "" if there is none."""
+    """Return the picture drawn again and the difference image as HTML; "" if they are missing."""
     if verdict.image is None or verdict.difference is None:
         return ""
     images = {"verify_again": verdict.image, "verify_difference": verdict.difference}

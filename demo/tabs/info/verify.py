@@ -54,7 +54,10 @@ def make_verifier(
     def check_on_device(
         task: str, options: Any, names: tuple[str, str | None], case: verify.VerificationInput
     ) -> Iterator[StepChecked | Verdict]:
-        """Verify; task and options are there for server/zerogpu.py, which estimates the seconds."""
+        """Verify a picture on the device; yields as `verify.check` does.
+
+        server/zerogpu.py estimates the GPU seconds from task and options.
+        """
         yield from verify.check(model_cache.get(*names), case)
 
     def run(path: str, **inputs: Any) -> Iterator[StepChecked | Verdict]:
@@ -97,7 +100,7 @@ class Panel:
     def show_receipt(self, path: str | None, language: str) -> dict[Any, Any]:
         """Return updates that show the receipt of the picture at `path`; None hides the panel.
 
-        A file without a receipt, or with a damaged one, gives a sentence instead.
+        For a file without a receipt, or with a damaged one, they show a sentence that says so.
         """
         hidden = gr.update(visible=False)
         updates: dict[Any, Any] = {
@@ -131,7 +134,10 @@ class Panel:
 
 
 def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
-    """Add the panel to the page, and let its button verify the picture whose path `file` holds."""
+    """Add the components that show and verify a receipt, and attach the button's listener.
+
+    file: holds the path of the picture to verify. verify: from `make_verifier`.
+    """
     i18n = page.i18n
     with gr.Column(visible=False, min_width=0, elem_id="info-receipt") as column:
         gr.HTML(f'<h2 class="gb-title">{i18n("verify_title")}</h2>', apply_default_css=False)

@@ -1,7 +1,8 @@
 """The tab Look inside: replay how a picture was drawn, and branch off from any of its steps.
 
-It shows each model call of a recorded picture, the cross-attention maps of the prompt's words, and
-the tree of pictures that branch off. The viewer itself is inside.js.
+It shows each model call of a recorded picture and the cross-attention maps of the prompt's words. A
+branch is the picture drawn again from one of its steps on with other options; a picture, its
+branches and their branches are a tree. The viewer itself is inside.js.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _view(page: Page) -> tuple[gr.Column, gr.Button, gr.HTML]:
 
 
 def _branch(i18n: gr.I18n) -> tuple[dict[str, Any], gr.Button, gr.Button]:
-    """Add the form of a branch by the name of its fields, and the buttons that draw and stop it."""
+    """Add the card that draws a branch; return its inputs by name, its button, and its Stop."""
     for tag, name in (("h2", "inside_branch"), ("p", "inside_branch_hint")):
         kind = "gb-title" if tag == "h2" else "gb-note gb-not"
         gr.HTML(f'<{tag} class="{kind}">{i18n(name)}</{tag}>', apply_default_css=False)
@@ -132,7 +133,7 @@ def _files(i18n: gr.I18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
 def _form(i18n: gr.I18n) -> dict[str, Any]:
     """Add the inputs of a branch and return them by name: its first step ("at") and CHANGES.
 
-    They set no limits, because GenerateOptions checks the values.
+    The components set no limits, because GenerateOptions checks the values.
     """
     form: dict[str, Any] = {
         "at": gr.Number(label=i18n("inside_at"), precision=0, elem_id="inside-at", min_width=90),

@@ -48,8 +48,8 @@ class FrameServer:
     def frame(self, query: Any) -> dict[str, str]:
         """Decode one frame and return {"url": its data URL}.
 
-        query: {"key": of the recording, "call": index of the model call, from 0, "kind": one of
-        decoded_views.KINDS, such as "clean"}; it comes from the browser and is checked.
+        query: {"key": key of the recording, "call": index of the model call, from 0, "kind": one
+        of decoded_views.KINDS, such as "clean"}; it comes from the browser and is checked.
         Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error": sentence}
         for a wrong query and for an internal error.
         """
@@ -87,10 +87,10 @@ class FrameServer:
         """Return {"grids": [...]}, the cross-attention maps of the prompt's words.
 
         Each grid is packed by `pack_maps`: one for each resolution of the UNet's layers, and last
-        the mean over all layers. At most MAX_WORDS words have a map.
-        query: {"key": of the recording, "call": index of the model call, from 0; -1 for the mean of
-        all calls}. Returns {"evicted": "yes"} if the recording is no longer in memory, and
-        {"error": sentence} for a wrong query.
+        the mean over all layers. At most MAX_WORDS words have a map. query: {"key": key of the
+        recording, "call": index of the model call, from 0, or -1 for the mean over all calls}.
+        Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error": sentence}
+        for a wrong query.
         """
         try:
             recording, call = self.recordings.get(query["key"]), int(query["call"])
@@ -118,7 +118,7 @@ def encode_frame(image: Image.Image) -> str:
 
 
 def word_maps(recording: Recording, call: int) -> list[torch.Tensor]:
-    """Return cross-attention maps (words, h, w): one for each resolution, last that of all layers.
+    """Return cross-attention maps (words, h, w) for each resolution, and last over all layers.
 
     call: index of the model call, from 0; -1 for the mean over all calls that had the same words as
     the last call. The list is empty if no maps were recorded.

@@ -1,6 +1,8 @@
 """The event handlers of the tab Look inside: open, branch, draw again, export and import.
 
-They return updates as Gradio expects them: a dict from component to its new value.
+They return updates as Gradio expects them: a dict from component to its new value. A branch is a
+picture drawn again from one of its steps on with other options. A recording (all model calls of one
+picture) is evicted when the server needs its memory.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class InsideHandlers:
     tree        the state that holds the visitor's Tree
     opened      the state that holds the key of the open recording
     recordings  the server's store of recorded pictures
+    field_names the options of the task "generate" that the page's form has
     """
 
     page: Page
@@ -78,7 +81,7 @@ class InsideHandlers:
     ) -> dict[Any, Any]:
         """Return updates that open a recording of the tree and fill the form of a branch with it.
 
-        message: of the status line; "" for the usual one.
+        message: the text of the status line; "" for the usual one.
         """
         form, options = self.form, recording.options
         return {
@@ -114,8 +117,8 @@ class InsideHandlers:
     ) -> dict[Any, Any]:
         """Select this tab and open the gallery's selected picture.
 
-        keys: of the recordings of the gallery's pictures, None for one without. index: of the
-        selected picture.
+        keys: the key of each gallery picture's recording; None for a picture without one. index:
+        the index of the selected picture.
         """
         language = request_language(request)
         key = keys[min(index, len(keys) - 1)] if keys else None
@@ -142,7 +145,8 @@ class InsideHandlers:
     ) -> dict[Any, Any]:
         """Open the gallery's picture when the tab is selected, unless the open tree has it already.
 
-        keys, index: see `open_selected`. key: of the open recording, which else stays open.
+        keys, index: see `open_selected`. key: the key of the open recording, which stays open if
+        the gallery's picture is not opened.
         """
         newest = keys[min(index, len(keys) - 1)] if keys else None
         if newest is None or newest in tree:
@@ -153,7 +157,7 @@ class InsideHandlers:
         return self._show(recording, add_picture({}, recording), request_language(request))
 
     def open_node(self, event: gr.EventData, tree: Tree, request: gr.Request) -> dict[Any, Any]:
-        """Open the picture of the tree that the visitor clicked. event.key: of its recording."""
+        """Open the picture of the tree that the visitor clicked. event.key: its recording."""
         key, language = str(event.key), request_language(request)
         if key not in tree:
             return {self.opened: None}
@@ -163,7 +167,7 @@ class InsideHandlers:
         return self._show(recording, tree, language)
 
     def show_evicted(self, event: gr.EventData, tree: Tree, request: gr.Request) -> dict[Any, Any]:
-        """Say that the recording `event.key`, of which the browser needs a frame, was evicted."""
+        """Return updates that say that the recording `event.key` was evicted."""
         return self._show_evicted(str(event.key), tree, request_language(request))
 
     def set_step(self, event: gr.EventData) -> int:
@@ -200,10 +204,10 @@ class InsideHandlers:
     def draw_branch(
         self, run: Run, language: str, tree: Tree, key: str | None, at: Any, *values: Any
     ) -> Updates:
-        """Draw a branch of the open picture and open it; yields the updates of the page.
+        """Draw a branch of the open picture, yield progress, and open the branch.
 
-        key: of the open recording. at: the branch's first step, from 1. values: those of CHANGES,
-        in that order; an empty one keeps the parent's. Raises InputError for wrong values.
+        key: the key of the open recording. at: the branch's first step, from 1. values: the new
+        values of CHANGES, in that order; None keeps the old one. Raises InputError for wrong ones.
         """
         parent = self.recordings.get(key)
         if parent is None:
@@ -234,9 +238,9 @@ class InsideHandlers:
         yield from self._draw(run, events, language, show)
 
     def redraw(self, run: Run, language: str, tree: Tree, key: str) -> Updates:
-        """Draw a picture again whose recording was evicted, from its node's lineage, and open it.
+        """Draw a picture whose recording was evicted again, yield progress, and open it.
 
-        key: of the evicted recording. Yields the updates of the page.
+        key: the key of the evicted recording, whose node in the tree holds how to draw it.
         """
         node = tree.get(key)
         if node is None or not node.lineage:
@@ -254,9 +258,9 @@ class InsideHandlers:
         yield from self._draw(run, events, language, show)
 
     def draw_example(self, run: Run, language: str, *values: Any) -> Updates:
-        """Draw and open a picture with the settings of the tab Generate; yields the page's updates.
+        """Draw a picture with the settings of the tab Generate, yield progress, and open it.
 
-        values: those of `field_names`, in that order. An empty prompt becomes EXAMPLE.
+        values: the settings of `field_names`, in that order. An empty prompt becomes EXAMPLE.
         """
         fields = dict(zip(self.field_names, values, strict=True)) | {"count": 1}
         for name in TEXT_NUMBERS:

@@ -1,4 +1,7 @@
-"""The tree of pictures that a visitor explores: a picture, its branches, and their branches."""
+"""The tree of pictures that a visitor explores: a picture, its branches, and their branches.
+
+A branch is a picture drawn again from one of its steps on with other options.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Node:
 
     It suffices to draw the picture again after the server has evicted its recording from memory.
 
-    key      of the recording in the RecordingStore
+    key      the key of the recording in the RecordingStore
     parent   the key of the picture that this one branches off; None for the root
     at       the step, from 0, from which it branches off; None for the root
     change   the options that the branch changed, and their new values

@@ -22,9 +22,14 @@ LABELS = (  # the texts that inside.js shows, by key without "inside_"
 def describe_picture(recording: Recording, tree: Tree, language: str) -> str:
     """Return the open picture and its tree as JSON for inside.js.
 
-    The JSON has no images except the thumbnails of the tree: inside.js asks FrameServer for frames
-    and word maps as it needs them. "calls" holds [step, t, sigma, index of its words] of each model
-    call; "words" the different lists of prompt words; "before" how many calls the parent made.
+    The only images in it are the tree's thumbnails: inside.js asks FrameServer for frames and word
+    maps as it needs them. Its less obvious items:
+    calls   [step, timestep t, sigma, index into "words"] of each model call
+    words   the lists of prompt words, each once: the prompt may change from step to step
+    before  how many of the calls, at the beginning, belong to the picture's parent
+    grids   [h, w] of the word maps at each resolution of the UNet's layers
+    kinds   the views that can be decoded, of decoded_views.KINDS
+    nodes   the pictures of the tree
     """
     words: list[list[str]] = []
     calls = []

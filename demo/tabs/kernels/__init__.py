@@ -73,7 +73,8 @@ def build(page: Page) -> None:
 def render_results(name: str, kernel: str, mode: str, language: str) -> str:
     """Return the bar charts of one kernel and the roofline of all kernels as HTML.
 
-    name: of a file of kernels/bench/results, without its ending. mode: such as "forward".
+    name: the name of a results file in kernels/bench/results, without ".json". kernel: a key of
+    KERNELS. mode: one of its modes, such as "forward".
     """
     rows = results.load_results()[name]
     here = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
@@ -81,7 +82,7 @@ def render_results(name: str, kernel: str, mode: str, language: str) -> str:
 
 
 def _heading(title: object, hint: object) -> None:
-    """Add a heading and a hint below it: two components, for Gradio translates one text in each."""
+    """Add a heading and a hint: two components, because Gradio translates one text in each."""
     gr.HTML(f'<h2 class="gb-title">{title}</h2>', apply_default_css=False)
     gr.HTML(f'<p class="gb-note gb-not">{hint}</p>', apply_default_css=False)
 
