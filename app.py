@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line `argv`; None: that of the process. Exits with 2 if it is wrong."""
+    """Parse the command line; argv None: sys.argv. Exits with status 2 if it is wrong."""
     parser = argparse.ArgumentParser(prog="app.py", description="Serves Glassbox Diffusion.")
     parser.add_argument(
         "--model",

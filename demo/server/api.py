@@ -118,7 +118,10 @@ def _docstring(key: str) -> str:
 
 
 def _default(key: str, name: str) -> Any:
-    """Return the default of the field `name`; the task's first field is required and has none."""
+    """Return the default of the field `name` in the endpoint of the task `key`.
+
+    For the task's first field, which is required, return inspect.Parameter.empty.
+    """
     there = tasks.module(key).Options.model_fields
     if name == names(key)[0]:
         return inspect.Parameter.empty

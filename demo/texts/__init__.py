@@ -24,7 +24,7 @@ LANGUAGES = ("en", "zh")
 
 
 def add(rows: dict[str, tuple[str, str]]) -> None:
-    """Add a tab's texts, {key: (English, Chinese)}, to TEXTS; no key may be there already."""
+    """Add a tab's texts, {key: (English, Chinese)}, to TEXTS; AssertionError for a key it has."""
     twice = rows.keys() & TEXTS.keys()
     assert not twice, twice
     TEXTS.update(rows)

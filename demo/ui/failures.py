@@ -33,7 +33,7 @@ def hide_internal_errors() -> Iterator[None]:
 def error_sentence(
     error: InputError | Broken, language: str, upload: str | Path | None = None
 ) -> str:
-    """Return the sentence to show: an InputError's own, or for Broken that the server failed.
+    """Return the sentence to show for an error; for Broken it says only that the server failed.
 
     language: "en" or "zh", of the sentence for Broken; InputErrors are English.
     upload: an uploaded file; where its server path is in the sentence, its name is put instead.

@@ -37,7 +37,7 @@ class Box:
     follow: Callable[[str | None, Image | None], dict[Any, Any]] | None = None
 
     def show(self, path: str | None, image: Image | None) -> dict[Any, Any]:
-        """Return the updates that show the picture of file `path`; both None: that show none."""
+        """Return the updates that show `image`, read from `path`; both None: that clear it."""
         return self.follow(path, image) if self.follow else {self.picture: path}
 
 
@@ -65,22 +65,22 @@ def picture(page: Page, key: str) -> PictureBox:
 
 
 def number(page: Page, key: str, name: str, **more: Any) -> gr.Number:
-    """Build a number field. more: arguments of gr.Number, such as step."""
+    """Build a number box for the task's field `name`. more: arguments of gr.Number."""
     return gr.Number(default(key, name), **_labels(page, key, name), min_width=80, **more)
 
 
 def share(page: Page, key: str, name: str) -> gr.Slider:
-    """Build a slider from 0 to 1 in steps of 0.01."""
+    """Build a slider, from 0 to 1 in steps of 0.01, for the task's field `name`."""
     return gr.Slider(0, 1, default(key, name), step=0.01, **_labels(page, key, name))
 
 
 def switch(page: Page, key: str, name: str) -> gr.Checkbox:
-    """Build a checkbox."""
+    """Build a checkbox for the task's field `name`."""
     return gr.Checkbox(default(key, name), **_labels(page, key, name))
 
 
 def choice(page: Page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropdown:
-    """Build a menu of `values`; the label of each is the text of the key NAME_VALUE."""
+    """Build a menu for the task's field `name`; a value's label is the text of key NAME_VALUE."""
 
     def choices(language: str) -> list[tuple[str, str]]:
         return [(say(f"{name}_{value}", language), value) for value in values]
@@ -104,7 +104,10 @@ def translated_menu(
 
 
 def _labels(page: Page, key: str, name: str) -> dict[str, Any]:
-    """Return a component's arguments label, info (None for a field without hint) and elem_id."""
+    """Return label, info and elem_id, as keyword arguments, for the component of a field.
+
+    info, the hint under the label, is None for a field without one.
+    """
     hint = f"{name}_hint"
     return {
         "label": page.i18n(name),

@@ -151,10 +151,11 @@ class StopButton:
         return status_line("running", say(self.waiting, language))
 
     def _stop(self, run_ids: str, request: gr.Request) -> Any:
-        """Stop the runs of the given ids; return updates of the status line and `_withdrawn`.
+        """Stop the runs of the given ids.
 
-        run_ids: separated by spaces, the newest last. Only if the newest still waits in the queue,
-        the status line is updated here, and the run is taken out of the queue.
+        run_ids: separated by spaces, the newest last. Returns two updates: if the newest run still
+        waits in the queue, its status line, and its id, which takes it out of the queue; otherwise
+        two times "no change", since the run itself then updates the status line.
         """
         session, language = request.session_hash or "", request_language(request)
         named = run_ids.split()[-MAX_STOPPED:]

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 def build_dropdown(i18n: gr.I18n, models: Models, kind: str) -> gr.Dropdown:
-    """Build the menu of the backends of a kind, "attention" or "group_norm".
+    """Build the menu of backends for `kind`, which is "attention" or "group_norm".
 
-    ✕ marks a backend that cannot run with `models`; once it is chosen, the text under the menu says
-    why.
+    ✕ marks a backend that cannot run here; when it is chosen, the text under the menu says why.
     """
     box = gr.Dropdown(
         _choices(models, kind),

@@ -31,9 +31,9 @@ class Comparison:
     shown: gr.State
 
     def reset(self, before: str | None) -> dict[Any, Any]:
-        """Return the updates after new pictures: the slider hidden, the button visible if possible.
+        """Return the updates for a new result, which hide the slider and show the button.
 
-        before: the path of the input picture; None hides the button too.
+        before: the path of the input picture; None, for a task without one, hides the button too.
         """
         return {
             **self.hide(),

@@ -107,8 +107,8 @@ def make_fill(page: Page, status: gr.HTML, load_after: Callable[..., None]) -> C
 def form_updates(page: Page, read: Settings, vary: bool) -> dict[Any, Any]:
     """Return {component: update} that put parsed settings into the form.
 
-    A field that the settings lack gets its value in ABSENT, or stays as it is. The number of
-    pictures becomes 1; the backends always stay.
+    Of the fields that the settings lack, those in ABSENT get their value there, and the others stay
+    as they are. The number of pictures becomes 1; the backends always stay.
     vary: leave the seed empty, so that it is random.
     """
     form = page.form

@@ -32,7 +32,7 @@ watch('value', () => {
 
 
 def build_line(key: str) -> gr.HTML:
-    """Build the empty line under the text box `key`, which is "prompt" or "negative"."""
+    """Build the line under the text box `key`, "prompt" or "negative"; `wire` fills it."""
     return gr.HTML(
         elem_id=f"{key}-line",
         elem_classes="gb-prompt-line",
@@ -64,7 +64,7 @@ def wire(page: Page, prompt: Component, line: gr.HTML) -> None:
 
 
 def _steps(value: float | None) -> int:
-    """Clamp a number of steps to its limits; GenerateOptions refuses a wrong one on drawing."""
+    """Return the number of steps, clamped to its limits, since it may be half typed."""
     low, high = LIMITS["steps"]
     assert low is not None and high is not None
     return int(min(max(value or low, low), high))
@@ -88,7 +88,7 @@ def render_line(
 ) -> str:
     """Return the line as HTML: the prompt's words with their weights, its tokens, and the hints.
 
-    The words are left out for a prompt without any syntax; "" for one longer than MAX_PROMPT.
+    The words are left out for a prompt without any syntax, all for one longer than MAX_PROMPT.
     tokenizer: CLIP's. language: "en" or "zh".
     embeddings: textual inversions in the prompt, by name; each counts as many tokens as vectors.
     steps: of the request, to which the steps in prompt schedules such as [cat:dog:0.5] refer.
@@ -109,9 +109,10 @@ def render_line(
 
 
 def _render_span(span: Span) -> str:
-    """Return a span as HTML; one with a weight other than 1 is coloured, and its weight follows.
+    """Return a span of the prompt as HTML.
 
-    --by, 0..1: how far the weight is from 1.
+    A span with a weight other than 1 is coloured, more strongly the farther the weight is from 1,
+    and the weight follows it in small digits.
     """
     text = escape(span.text)
     if span.kind != "text":

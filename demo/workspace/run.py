@@ -51,7 +51,7 @@ def wire(
     inputs = {**shared, **own} | ({"own_size": page.own_size} if task.own_size else {})
 
     def options_of(values: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields for `Runner.stream`: the task's options, "model" and "vae"."""
+        """Return the fields for `Runner.stream` from the values of `inputs`, both by name."""
         fields = {name: values[name] for name in shared}
         for name in fields.keys() & set(TEXT_NUMBERS):
             fields[name] = (fields[name] or "").strip() or None
@@ -60,7 +60,7 @@ def wire(
         return fields | task.fields({name: values[name] for name in own})
 
     def draw(run: Run, language: str, *values: Any) -> Updates:
-        """Yield the page's updates while the task runs. An error leaves the old pictures there."""
+        """Yield the page's updates while the task runs; after an error the old pictures stay."""
         given = dict(zip(inputs, values, strict=True))
         starting: Update = {result.status: status_line("running", say("starting", language))}
         yield starting | result.comparison.hide()

@@ -29,9 +29,10 @@ class UncheckedDropdown(gr.Dropdown, metaclass=NoStubFiles):
 
 
 def build_dropdowns(i18n: gr.I18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdown]:
-    """Build the menus of samplers and schedules, with the keys that are chosen at first.
+    """Build the menus of samplers and noise schedules.
 
-    The second menu offers only schedules that the chosen sampler supports.
+    sampler, schedule: keys of those that are chosen at first. The second menu offers only schedules
+    that the chosen sampler supports.
     """
     first = gr.Dropdown(
         [(s.label, key) for key, s in SAMPLERS.items() if not unsupported(key)],

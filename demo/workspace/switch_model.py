@@ -54,7 +54,7 @@ def wire(
         return dict(zip(dependents, updates, strict=True))
 
     def open_page(request: gr.Request) -> dict[Any, Any]:
-        """Fill the menus when the page opens, with new files and in the browser's language."""
+        """Fill the menus when the page opens, from the model files that are there now."""
         first = model_cache.first
         page.embeddings = {n: e.path for n, e in library.find_entries("embedding").items()}
         language = request_language(request)

@@ -42,7 +42,7 @@ def panel_updates(rows: list[dict] | None, language: str) -> tuple[dict[str, Any
 
 
 def render_vocabulary(rows: list[dict], language: str) -> str:
-    """Return the list as HTML in a language ("en" or "zh").
+    """Return the colours and objects that a model knows, as HTML in a language ("en" or "zh").
 
     rows: one dict for each object, {"emoji": "🦊", "en": "fox", "zh": "狐狸", "group": "animals"};
     its name in the language is what a click adds to the prompt.
