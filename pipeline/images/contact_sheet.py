@@ -177,8 +177,8 @@ def _arrange_blocks(
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
     """Arrange `count` blocks in rows; return the sheet's size and each block's (left, top).
 
-    size: (width, height) of a block in pixels. margin: pixels around each block. The number of blocks in a
-    row is the one that makes the sheet most nearly square.
+    size: (width, height) of a block in pixels. margin: pixels around each block. The number of
+    blocks in a row is the one that makes the sheet most nearly square.
     """
 
     def sheet_size(across: int) -> tuple[int, int]:

@@ -84,8 +84,8 @@ def fit_text(text: str, width: float, height: float, size: int) -> Block:
     """Break `text` into lines that fit a box of `width` x `height` pixels.
 
     size: the largest font size in pixels. Where the text does not fit, smaller sizes are tried down
-    to 60 % of `size` (SHRINK; not below SMALLEST), then it is cut off with "...". At least one line is returned, even
-    where it does not fit.
+    to 60 % of `size` (SHRINK) or to SMALLEST, then it is cut off with "...". At least one line is
+    returned, even where it does not fit.
     """
     text = clean(text)
     sizes = dict.fromkeys(max(SMALLEST, round(size * share)) for share in SHRINK)
@@ -222,7 +222,7 @@ def faces() -> tuple[Face, ...]:
 
 
 def _files() -> dict[str, str]:
-    """Return a dict from lower-case file name to path, of all files in the system's font folders."""
+    """Return a dict from lower-case file name to path of the files in the system's font folders."""
     found: dict[str, str] = {}
     for place in FOLDERS.get(sys.platform, UNIX):
         for folder, _, names in os.walk(os.path.expanduser(place)):

@@ -278,7 +278,7 @@ def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
         opaque, alpha, warned = _split_alpha(image, subject)
         notes += warned
         rgb = _to_srgb(opaque.convert("L") if grey else opaque, image.info.get("icc_profile"))
-        if alpha is not None and alpha.getextrema()[0] < 255:
+        if alpha is not None and cast(int, alpha.getextrema()[0]) < 255:
             rgb = Image.composite(rgb, Image.new("RGB", rgb.size, ground), alpha)
             notes.append(f"{subject} is transparent in places; they are {ground} now.")
         rgb = rgb.transpose(Image.Transpose[turn]) if turn else rgb.copy()
@@ -351,7 +351,7 @@ def _to_8_bits(
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert a picture of mode L, RGB, CMYK or LAB to sRGB, mode RGB.
 
-    profile: the ICC profile of its file, or None for sRGB; ignored where it is broken or unsuitable.
+    profile: the ICC profile in its file, ignored where it is broken or unsuitable; None for sRGB.
     """
     from PIL import ImageCms
 
@@ -383,7 +383,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _probe() -> Image.Image:
-    """Return a picture with 6 x 6 x 6 colours, evenly spaced in the RGB cube, to compare profiles."""
+    """Return a picture of 6 x 6 x 6 evenly spaced RGB colours, to compare profiles with sRGB."""
     import numpy as np
     from PIL import Image
 

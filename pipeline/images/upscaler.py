@@ -1,8 +1,8 @@
 """Enlarge pictures: by a Lanczos filter, or by "glass", this project's own small network.
 
 glass doubles width and height: bicubic enlargement plus a residual that a convolutional network
-predicts from the small picture. Pixel shuffle: Shi et al., arXiv 1609.05158. Residual blocks without
-normalisation: EDSR, Lim et al., arXiv 1707.02921. Training: training/upscaler/train.py.
+predicts from the small picture. Pixel shuffle: Shi et al., arXiv 1609.05158. Residual blocks
+without normalisation: EDSR, Lim et al., arXiv 1707.02921. Training: training/upscaler/train.py.
 """
 
 from __future__ import annotations
