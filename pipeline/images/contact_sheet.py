@@ -161,7 +161,7 @@ def _fit_name(text: str, width: float, lines: int, size: int) -> Block:
 def _fit_labels(
     texts: Sequence[str], widths: Sequence[float], heights: Sequence[float], size: int
 ) -> list[Block]:
-    """Return the labels of one axis as blocks of text, all at the font size of the longest.
+    """Return the labels of one axis as blocks of text, all at the font size that the longest needs.
 
     widths, heights: the space for each label in pixels. size: the largest font size in pixels.
     """

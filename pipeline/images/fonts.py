@@ -187,7 +187,8 @@ def _joins(char: str) -> bool:
 def runs(text: str) -> tuple[tuple[str, Face], ...]:
     """Split `text` into (part of the text, the face to draw it in), in order.
 
-    A single face is preferred; characters that no face has are assigned to BUILT_IN.
+    A face is (font file, index in it). One face for the whole text is preferred; characters that no
+    face has are drawn in BUILT_IN.
     """
     needed = tuple(dict.fromkeys(c for c in text if not c.isspace() and not _joins(c)))
     for face in faces():

@@ -234,7 +234,7 @@ def _decoder(data: bytes, subject: str) -> Image.Image:
 
 
 def _kinds() -> list[str]:
-    """Import Pillow's plugins for KINDS; return the names of those that this Pillow can read."""
+    """Import Pillow's plugins for the formats of KINDS; return the formats that it can read."""
     from PIL import features
 
     built = features.get_supported_modules()

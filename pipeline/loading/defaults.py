@@ -12,7 +12,7 @@ DEFAULTS = ("sampler", "schedule", "steps", "cfg", "width", "height")
 
 
 def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
-    """Return the model's default for each option of DEFAULTS.
+    """Return a model's default options: sampler, schedule, steps, cfg, width and height.
 
     They are those of its generation.json; what that lacks follows from the architecture, such as
     the size from the UNet. predicts: "epsilon" or "v_prediction". Raises InputError where

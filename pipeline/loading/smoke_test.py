@@ -1,4 +1,4 @@
-"""Run a model once on tiny inputs, so that one that cannot work fails while it is loaded."""
+"""Run a model once on tiny inputs, so that a broken model fails while it is loaded."""
 
 from __future__ import annotations
 

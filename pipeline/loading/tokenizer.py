@@ -41,7 +41,7 @@ def load_tokenizer(files: TokenizerFiles, text_encoder: Any) -> Any:
 
 
 def _from_contents(files: TokenizerFiles) -> Any:
-    """Return the CLIPTokenizer of exactly the bytes that were checked.
+    """Build a CLIPTokenizer from the bytes in `files`, which were checked.
 
     transformers reads tokenizers only from folders, so the bytes are written to a temporary one.
     """

@@ -39,9 +39,9 @@ def environment_differences(then: dict[str, str], now: dict[str, str]) -> tuple[
 
 
 def file_differences(then: str, now: str) -> tuple[Difference, ...]:
-    """Return whether two parameters texts differ in the hashes of LoRAs or textual inversions.
+    """Return the differences of two A1111 parameters texts in the hashes of LoRAs and embeddings.
 
-    The result has at most two rows, "lora" and "embedding", each with both fields of the texts.
+    They are at most two: "lora" for the field "Lora hashes", "embedding" for "TI hashes".
     """
     old, new = infotext.parse(then), infotext.parse(now)
     rows = (
@@ -52,7 +52,7 @@ def file_differences(then: str, now: str) -> tuple[Difference, ...]:
 
 
 def texts_agree(then: str, now: str, same_version: bool) -> bool:
-    """Return whether two parameters texts have the same settings.
+    """Return whether two A1111 parameters texts have the same settings.
 
     Model, autoencoder, version and hashes are not compared. same_version: whether the same version
     of this program wrote both; if not, only the fields that both texts have are compared.

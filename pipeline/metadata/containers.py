@@ -31,7 +31,7 @@ def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
     Keywords are those of a PNG's text chunks, and "UserComment" for the EXIF comment. wanted: the
     keyword of the PNG text to read in full, after which reading stops; of the others only the
     beginning is returned, enough to tell which program wrote the file. Raises InputError for a
-    missing or unreadable file, another format, and a text above MAX_BYTES.
+    missing or unreadable file, another format, and a text above 1 MB.
     """
     if "\0" in str(path):
         raise InputError("The path of the picture holds a NUL character.")

@@ -135,8 +135,9 @@ def _take_sampler(
 ) -> None:
     """Add the sampler and the schedule of a text to `fields`, and problems to `warnings`.
 
-    requested: the text's values of "sampler" and "schedule". take: as in parse_settings. Older
-    texts write both as one name, "DPM++ 2M Karras".
+    requested: the text's values of "sampler" and "schedule". take(name, value): validates the value
+    and adds it to `fields`, or a sentence to `warnings`. Older texts write both as one name, "DPM++
+    2M Karras".
     """
     schedule = None
     if "sampler" in requested:

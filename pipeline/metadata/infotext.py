@@ -49,7 +49,7 @@ _FOREIGN = {
 
 
 def read(path: str | Path) -> str:
-    """Return the parameters text of a picture file.
+    """Return A1111's parameters text (prompt and settings) of a picture file.
 
     It is in a text chunk of a PNG, and in the EXIF UserComment of a JPEG or WebP; no pixels are
     decoded. Control characters other than line break and tab are removed. Raises InputError for a
@@ -77,7 +77,7 @@ def clean_text(text: str) -> str:
 
 
 def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
-    """Return the parameters text: prompt, negative prompt and a line with the settings `fields`.
+    """Return A1111's parameters text: prompt, negative prompt and a line of settings.
 
     fields: from name ("Steps") to value, in the order to write; None values are left out. `parse`
     recognises the line only with at least three fields, the first of them "Steps".
@@ -94,7 +94,7 @@ def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Parse a parameters text into {"Prompt": ..., "Negative prompt": ..., "Steps": ..., ...}.
+    """Parse A1111's parameters text into {"Prompt": ..., "Negative prompt": ..., "Steps": ..., ...}.
 
     All values are strings. The settings are the last line, or a line that begins with "Steps:" and
     is followed by lines of a template; they have at least three `Name: value` pairs, one of them
@@ -117,7 +117,10 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _find_settings(text: str) -> tuple[int, dict[str, str]]:
-    """Return (index where the settings begin, settings); (len(text), {}) where there are none."""
+    """Return (index in `text` where the settings begin, settings by name).
+
+    (len(text), {}) where there are none.
+    """
     last = text.rfind("\n") + 1
     usual = [m.start() for m in re.finditer("^Steps:", text, re.MULTILINE)][-10:]
     for start in (*reversed(usual), last):

@@ -27,7 +27,7 @@ def parameters_text(
 ) -> str:
     """Return the A1111 "parameters" text of one picture.
 
-    options: without unset values. seeds: the picture's seed, and its variation seed or None.
+    options: with all defaults filled in. seeds: the picture's seed, and its variation seed or None.
     resources: the LoRAs and embeddings that its prompt uses. task_fields: further settings of a
     task, from name in the text ("Denoising strength") to value.
     """

@@ -102,7 +102,10 @@ class Receipt(BaseModel):
 
     @property
     def intact(self) -> bool:
-        """Whether `digest` fits the other fields. (A forger can write a new one.)"""
+        """Whether `digest` is that of the other fields; if not, somebody changed one of them.
+
+        It proves nothing against a forger, who can compute a new digest.
+        """
         return self.digest == _digest(self.model_dump())
 
     @property
@@ -191,7 +194,7 @@ def pixels_digest(image: Image.Image) -> str:
 
 
 def text_digest(text: str) -> str:
-    """Return the SHA-256 (64 hex digits) of a parameters text, without control characters."""
+    """Return the SHA-256 (64 hex digits) of A1111's parameters text, without control characters."""
     return hashlib.sha256(infotext.clean_text(text).encode()).hexdigest()
 
 

@@ -22,8 +22,8 @@ JPEG_EXIF = 65_533  # bytes of EXIF in a JPEG at most: the length of a segment h
 def check_writable(path: Path) -> None:
     """Raise InputError where a picture could not be written to `path`.
 
-    That is: another ending than those of WRITERS, a folder, or a parent folder that is missing or
-    not writable.
+    That is: its ending is not .png, .jpg, .jpeg or .webp, it is a folder, or its parent folder is
+    missing or not writable.
     """
     if "\0" in str(path):
         raise InputError("The output path holds a NUL character.")

@@ -76,7 +76,8 @@ class PixelDifference(NamedTuple):
 class Verdict:
     """The result of a verification.
 
-    kind         a key of KINDS
+    kind         "identical", "departs" (steps or pixels differ), "tampered" (the file was changed)
+                 or "other" (another model is loaded, so nothing was drawn)
     same         whether the latents came out identical: the initial ones, then after each step
     step         index in `same` of the first that did not (0: the initial latents); `steps` + 1
                  where only the decoded picture differs; None otherwise
@@ -86,7 +87,7 @@ class Verdict:
     environment  what differs between the two runs
     model, here  name and hash of the model that drew it, and of the one that was used now
     image        the picture drawn again
-    difference   grey picture, bright where `image` differs from the file; None where nowhere
+    difference   grey picture, bright where `image` differs from the file; None if it does not
     """
 
     kind: str

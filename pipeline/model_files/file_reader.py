@@ -22,7 +22,7 @@ MAX_DIGESTS = 256  # SHA-256 that are cached
 
 @dataclass(frozen=True)
 class FileStamp:
-    """The size in bytes, inode number and times of a file; they change when the file changes."""
+    """The size in bytes, inode number and times of a file, to notice that it was changed."""
 
     size: int
     inode: int

@@ -21,9 +21,9 @@ SCHEDULER = {  # from a field of scheduler_config.json to the values that the sa
 def check_numbers(value: Any, path: Path, key: str = "") -> None:
     """Raise InputError where a parsed config.json holds a number too large for a real model.
 
-    value: the configuration or, in the recursion, a value in it. path: of the file, for the
-    message. key: the name of the field that holds `value`. The limits are MAX_NUMBER and
-    MAX_LAYERS; larger numbers could exhaust the memory.
+    value: the configuration; the function calls itself for each value in it. path: of the file, for
+    the message. key: the name of the field with `value`, "" for the configuration itself. The
+    limits are MAX_NUMBER and MAX_LAYERS; larger numbers could exhaust the memory.
     """
     if isinstance(value, dict):
         for name, inner in value.items():

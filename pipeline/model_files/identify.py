@@ -1,7 +1,7 @@
 """Identify what a .safetensors file holds by its tensors' names, shapes and metadata.
 
-It may be a checkpoint, LoRA, textual inversion or autoencoder of Stable Diffusion, or another
-model, which is named as far as it is known.
+It can be a checkpoint, LoRA, textual inversion or autoencoder of Stable Diffusion. For some other
+models that people have (Flux, ControlNet, ...) the result says what they are, for an error message.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 class FileIdentity:
     """What a .safetensors file holds.
 
-    kind: a key of KINDS, or "" for a file that cannot be used here. what: the same in words ("a
-    ControlNet"). family: a key of FAMILIES, or "" where it is unknown. configs: of a checkpoint,
-    from component name ("unet", "vae", "scheduler", ...) to its configuration as in a diffusers
+    kind: "checkpoint", "lora", "embedding" or "vae"; "" for a file that cannot be used here. what:
+    the same in words ("a ControlNet"). family: "sd1", "sd2", "xl", or "" where it is unknown.
+    configs: of a checkpoint, from component name ("unet", "vae", "scheduler", ...) to its configuration as in a diffusers
     folder; without "vae" where the file has none. prediction: "epsilon", "v_prediction", or None
     where neither tensor names nor metadata tell.
     """

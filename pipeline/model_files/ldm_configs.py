@@ -88,6 +88,7 @@ class ComponentShapes:
 def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
     """Return the configuration of diffusers' UNet2DConditionModel for a UNet of these shapes.
 
+    part: its tensors, named as by CompVis. family: "sd1", "sd2" or "xl".
     Raises DamagedCheckpoint where tensors are missing or sizes are impossible.
     """
     blocks, transformers = part.count("input_blocks."), part.depths()
@@ -143,8 +144,9 @@ def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def vae_config(part: ComponentShapes, family: str) -> dict[str, Any]:
-    """Return the configuration of diffusers' AutoencoderKL for tensors in the original layout.
+    """Return the configuration of diffusers' AutoencoderKL for tensors named as by CompVis.
 
+    part: the autoencoder's tensors. family: "sd1", "sd2" or "xl".
     Raises DamagedCheckpoint where tensors are missing.
     """
     levels = part.count("encoder.down.")
@@ -165,9 +167,10 @@ def vae_config(part: ComponentShapes, family: str) -> dict[str, Any]:
 def read_vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
     """Return (prefix, configuration) of a file that holds an autoencoder and nothing else.
 
-    prefix: what its tensor names in the original layout begin with, "" or "first_stage_model.";
-    None where the file has diffusers' tensor names. family: of the model that will use it, because
-    shapes do not tell the latents' scale. Raises DamagedCheckpoint where tensors are missing.
+    prefix: what its tensor names begin with in CompVis' original layout, "" or
+    "first_stage_model."; None where the file has diffusers' tensor names. family: "sd1", "sd2" or
+    "xl", of the model that will use it, because shapes do not tell the latents' scale. Raises
+    DamagedCheckpoint where tensors are missing.
     """
     prefix = PREFIXES["vae"][family]
     for start in (prefix, ""):
@@ -189,7 +192,7 @@ def text_config(part: ComponentShapes, name: str, family: str) -> dict[str, Any]
     """Return transformers' configuration of a text encoder, in CLIP's or OpenCLIP's layout.
 
     part: its shapes; a prefix that ends with "text_model." means CLIP's layout. name:
-    "text_encoder" or "text_encoder_2". Raises DamagedCheckpoint where tensors are missing.
+    "text_encoder" or "text_encoder_2". family: "sd1", "sd2" or "xl". Raises DamagedCheckpoint where tensors are missing.
     """
     if part.prefix.endswith("text_model."):
         vocabulary, width = part.get("embeddings.token_embedding.weight", 2)

@@ -177,7 +177,7 @@ def plan(
     component: "unet", "vae", "text_encoder" or "text_encoder_2". prefix: what the component's
     names in the file begin with, see PREFIXES. config: its config.json. keys: names as in the
     network's state dict, of text encoders without "text_model.". Raises KeyError for a tensor that
-    the original layout does not have.
+    CompVis' original layout does not have.
     """
     if component in ("unet", "vae"):
         names = (unet_names if component == "unet" else vae_names)(config)

@@ -29,7 +29,7 @@ DEPTH = 4  # levels of folders that are searched, ./models included
 class Entry:
     """A model file or folder in the list; users and requests refer to it by `name`.
 
-    kind: a key of identify.KINDS. family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown.
+    kind: "checkpoint", "lora", "embedding" or "vae". family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown.
     note: what it is, in a few words. reason: a sentence that says why it cannot be used, or None.
     """
 
@@ -62,14 +62,17 @@ def scan() -> list[Entry]:
 
 
 def find_entries(kind: str) -> dict[str, Entry]:
-    """Return a dict from name to entry of all models of `kind`, a key of identify.KINDS."""
+    """Return a dict from name to entry of all models of one kind.
+
+    kind: "checkpoint", "lora", "embedding" or "vae".
+    """
     return {e.name: e for e in scan() if e.kind == kind}
 
 
 def find_checkpoint(name: str) -> Path | None:
     """Return the path of the checkpoint called `name`, or None where there is none.
 
-    No file of another name is opened, unless `name` is one that `scan` made unique.
+    Files of other names are opened only where `name` has the form "name (folder)", see `scan`.
     """
     if "(" not in name:  # else it may be one of the names that `scan` made unique
         for place in (EMBEDDED, OWN):

@@ -126,7 +126,8 @@ def layer_names(
     """Yield (layer name in a LoRA file, module path) for all spellings of all `paths`.
 
     network: "unet", "text_encoder" or "text_encoder_2". paths: of its modules, as in named_modules.
-    ldm: of a UNet, from module path to that in the original layout, see ldm_keys.unet_names.
+    ldm: of a UNet, from module path in diffusers to that in CompVis' original layout, see
+    ldm_keys.unet_names; {} for text encoders.
     """
     for path in paths:
         if network == "unet":

@@ -28,7 +28,7 @@ class ComponentFiles:
 
     name: "unet", "vae", "text_encoder" or "text_encoder_2". config: its config.json. place: the
     path that error messages name. files: its weights files, several where they are sharded.
-    prefix: what its tensor names begin with in a single file of the original layout, see
+    prefix: what its tensor names begin with in a single file in CompVis' original layout, see
     ldm_keys.PREFIXES; None for files with diffusers' tensor names.
     """
 
@@ -43,7 +43,7 @@ class ComponentFiles:
 
         keys: names of the network's tensors as `current_name` returns them. For files with
         diffusers' names the dict has the tensors of the files instead, whatever `keys` are.
-        Raises KeyError for a key that the original layout does not have.
+        Raises KeyError for a key that CompVis' original layout does not have.
         """
         if self.prefix is not None:
             return ldm_keys.plan(self.name, self.prefix, self.config, keys)
