@@ -192,7 +192,8 @@ def text_config(part: ComponentShapes, name: str, family: str) -> dict[str, Any]
     """Return transformers' configuration of a text encoder, in CLIP's or OpenCLIP's layout.
 
     part: its shapes; a prefix that ends with "text_model." means CLIP's layout. name:
-    "text_encoder" or "text_encoder_2". family: "sd1", "sd2" or "xl". Raises DamagedCheckpoint where tensors are missing.
+    "text_encoder" or "text_encoder_2". family: "sd1", "sd2" or "xl". Raises DamagedCheckpoint where
+    tensors are missing.
     """
     if part.prefix.endswith("text_model."):
         vocabulary, width = part.get("embeddings.token_embedding.weight", 2)

@@ -29,8 +29,9 @@ DEPTH = 4  # levels of folders that are searched, ./models included
 class Entry:
     """A model file or folder in the list; users and requests refer to it by `name`.
 
-    kind: "checkpoint", "lora", "embedding" or "vae". family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown.
-    note: what it is, in a few words. reason: a sentence that says why it cannot be used, or None.
+    kind: "checkpoint", "lora", "embedding" or "vae". family: "SD 1.x", "SD 2.x", "SD XL", or ""
+    where it is unknown. note: what it is, in a few words. reason: a sentence that says why it
+    cannot be used, or None.
     """
 
     name: str
