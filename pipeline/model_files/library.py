@@ -45,8 +45,8 @@ class Entry:
 def scan() -> list[Entry]:
     """Return all models, those of this package first, then in order of their folders and names.
 
-    A name that another model of the same kind has gets its folder added ("name (folder)"); one
-    whose name is then still taken is left out.
+    A model whose name is that of an earlier one of the same kind is called "name (folder)"; it is
+    left out where that name is taken, too.
     """
     entries: list[Entry] = []
     taken: set[tuple[str, str]] = set()
