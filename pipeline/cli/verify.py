@@ -31,8 +31,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the picture again and print the verdict; return the exit code.
 
-    0: the same bits at every step and in the pixels; 1: anything else. Raises InputError for a picture that cannot be
-    verified.
+    0: the same bits at every step and in the pixels; 1: anything else. Raises InputError for a
+    picture that cannot be verified.
     """
     from .. import verify as verifying
 
