@@ -28,12 +28,14 @@ TIERS = {
 
 
 def pytest_addoption(parser):
+    """Add the option --all."""
     parser.addoption(
         "--all", action="store_true", help="run every test, not only the quick part of the suite"
     )
 
 
 def pytest_configure(config):
+    """Register the markers, and run all tests if the command line selects some."""
     for name, meaning in TIERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}; left out of the quick part")
     config.addinivalue_line("markers", "quick: belongs to the quick part, whatever else it is")
@@ -100,6 +102,7 @@ LONGEST = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
+    """Leave out all but the quick tests unless --all is given; put the longest tests first."""
     quick = [item for item in items if _tier(item)]
     config.never_quick = {item.path for item in items} - {item.path for item in quick}
     if not config.option.all:

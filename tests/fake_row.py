@@ -51,7 +51,10 @@ def add_row(
 
 
 def describe(folder: Path, script: Path) -> dict[str, Any]:
-    """Run the test file `script` in the copy; return the JSON that it writes to $REPORT."""
+    """Run the test file `script` in the copy and return what it reports.
+
+    The script writes its report as JSON to the path in the environment variable REPORT.
+    """
     shutil.copy(script, folder / "tests/demo/test_describe.py")
     report = folder / "report.json"
     done = subprocess.run(

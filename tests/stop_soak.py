@@ -60,7 +60,7 @@ class Gate:
         self.released.set()
 
     def hold(self, *moments: str) -> None:
-        """Wait for `release` if the chosen moment is one of `moments`; called by the run."""
+        """Pause the calling run until `release`, if the chosen moment is one of `moments`."""
         if self.moment in moments:
             self.reached.set()
             assert self.released.wait(PATIENCE), "the gate was never opened"
@@ -135,7 +135,7 @@ def _branch(page: Any) -> None:
 
 
 def _chapter(key: str) -> Callable[[Any], None]:
-    """Return a function that opens a chapter of the tab From zero."""
+    """Return a function that opens the chapter `key` of the tab From zero."""
 
     def ready(page: Any) -> None:
         page.click(f"#zero-{key}-button")

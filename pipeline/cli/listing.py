@@ -1,4 +1,4 @@
-"""Commands that only print: `info`, `samplers`, `backends` and `models`."""
+"""Commands that print information and draw nothing: `info`, `samplers`, `backends`, `models`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def print_samplers(args: argparse.Namespace) -> None:
 
 
 def print_backends(args: argparse.Namespace) -> None:
-    """Print the backends of attention and GroupNorm, and why one cannot run with these flags."""
+    """Print the backends of attention and GroupNorm.
+
+    For one that cannot run on --device in --dtype it prints the reason.
+    """
     from ..loading.silence import silence_libraries
 
     with silence_libraries():
@@ -66,7 +69,10 @@ def print_backends(args: argparse.Namespace) -> None:
 
 
 def print_models(args: argparse.Namespace) -> None:
-    """Print the usable files: checkpoints, LoRAs, textual inversions and autoencoders."""
+    """Print the library: checkpoints, LoRAs, textual inversions and autoencoders on disk.
+
+    For a file that cannot be used it prints the reason.
+    """
     from ..errors import short
     from ..model_files.identify import KINDS
     from ..model_files.library import OWN, scan

@@ -57,6 +57,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises InputError, in one sentence, where argparse would exit."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise InputError with argparse's message and a hint at --help."""
         raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 

@@ -102,7 +102,7 @@ class Adapters:
     def fit(self, lora: LoraFile) -> LoadedLora:
         """Match each of the LoRA's matrices to a layer and move them to the model's device.
 
-        Raises InputError if some fit no layer, or hold values that the model's dtype cannot.
+        Raises InputError if some fit no layer, or hold values too large for the model's dtype.
         """
         found: dict[tuple[str, nn.Module], LowRankDelta | Product] = {}
         misfits: list[str] = []
@@ -176,9 +176,10 @@ def _linear(x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
 
 
 def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
-    """Return `out` plus a LoRA's output for a convolution; x: the layer's input (B, C, H, W).
+    """Return the output `out` of a convolution layer plus a LoRA's output, times `scale`.
 
-    The convolution whose kernel is of the layer's size takes the layer's stride and padding.
+    x: the layer's input (B, C, H, W). Of the LoRA's two or three convolutions, the one with the
+    layer's kernel size uses the layer's stride and padding.
     """
     if isinstance(part, DenseDelta):
         return torch.add(out, layer._conv_forward(x, part.weight, None), alpha=scale)

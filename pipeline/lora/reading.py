@@ -218,10 +218,10 @@ def _check_peft(shown: str, fields: Mapping[str, Any]) -> None:
 
 
 def _peft_scale(layer: str, rank: int, configs: Mapping[str, dict]) -> float:
-    """Return the scale of a layer by peft's configurations: alpha / rank.
+    """Return the factor alpha / rank of a layer, with the alpha of peft's configuration.
 
-    For a rank-stabilized LoRA (Kalajdzievski, arXiv 2312.03732) it is alpha / sqrt(rank); 1 if no
-    alpha is configured. configs: from _peft_configs.
+    For a rank-stabilized LoRA (Kalajdzievski, arXiv 2312.03732) it is alpha / sqrt(rank). Without
+    an alpha it is 1. configs: from _peft_configs.
     """
     prefix = next((p for p in sorted(configs, reverse=True) if layer.startswith(p)), "")
     config = configs.get(prefix, {})

@@ -20,8 +20,8 @@ Range = tuple[int, int]  # indices into the list of tokens: first, and one past 
 class Choice:
     """A bracket that stands for one of several texts, depending on the step.
 
-    close: the index of its closing token. ranges: the tokens of each text. last: for
-    [from:to:when], the last step with the first text; None for [a|b], whose texts alternate.
+    close: the index of its closing token. ranges: where the tokens of each text are. last: of
+    [from:to:when], the last step that has the first text; None for [a|b], whose texts alternate.
     """
 
     close: int

@@ -56,7 +56,7 @@ BREAK = Break()
 class TimedText:
     """The text of a prompt for a range of steps.
 
-    end: its last step, counted from 1; it begins after the last step of the text before it.
+    end: the last step of the range, counted from 1. It begins after the `end` of the item before.
     """
 
     end: int

@@ -34,7 +34,7 @@ class Token(NamedTuple):
 
 
 class Hints:
-    """Collects sentences about prompt syntax that was probably meant otherwise, each one once."""
+    """Collects sentences for the user about prompt syntax that was probably meant otherwise."""
 
     def __init__(self) -> None:
         self._sentences: dict[str, None] = {}

@@ -3,7 +3,7 @@
 A task's file has
     Options   a pydantic model: the fields of a request, with their limits and help
     stream    stream(models, options, *, words) yields the engine's Steps, then its Result
-    cost      optional: cost(options) returns about how many pictures of text to image it costs
+    cost      optional: cost(options) returns what one picture costs; text to image costs 1
 Command line, web API and page read TASKS and the fields of Options, so neither this module nor the
 module level of a task's file imports torch or other large packages.
 """

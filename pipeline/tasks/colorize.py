@@ -31,7 +31,7 @@ LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B, ITU-R BT.601
 
 
 class Options(TaskOptions):
-    """Options of colorization: text to image's, and the picture whose lightness is kept."""
+    """Fields of a colorization request: those of GenerateOptions, and the picture to colour."""
 
     picture: RequiredPicture = Field(description="The picture to colour")
     strength: Annotated[float, number(0, 1)] = Field(
@@ -59,6 +59,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
 
     Colours are drawn at the size that common.resolve_size chooses. Those that the picture already
     has are ignored.
+    words: whether the Steps carry attention maps, see tasks.stream.
     """
     from .. import engine
     from ..images import lab

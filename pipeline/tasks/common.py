@@ -27,8 +27,8 @@ MAX_DEFAULT_TILE = 768  # pixels of a tile's side where the user names none
 def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
     """Return the task's options, resolved, with the width and height at which to draw a picture.
 
-    size: (width, height) of the picture in pixels. A side that the user gave is kept; how the other
-    follows is told at images.open.working_size. The result has the class of `options`.
+    size: (width, height) of the picture in pixels. A side that the user gave is kept; a missing one
+    follows from `size`, see images.open.working_size. The result has the class of `options`.
     """
     from ..images.open import working_size
     from ..latents import vae
@@ -87,7 +87,7 @@ def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[in
 
 
 def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
-    """Return (side, overlap) of the tiles in latents' cells.
+    """Return the tiles' side and overlap, both in latent pixels.
 
     options: with fields `tile` and `overlap` in pixels; 0 means the default: a tile of twice the
     model's training size up to MAX_DEFAULT_TILE, an overlap of half a tile. Raises InputError for

@@ -44,7 +44,7 @@ AXIS_HELP = 'as "cfg: 3, 5, 7" or "steps: 4-20 (+4)"; of a prompt the first valu
 
 
 class Options(TaskOptions):
-    """Options of a grid: those that all pictures share, and the axes as text."""
+    """Fields of a grid request: those of GenerateOptions, for all pictures, and the axes."""
 
     x: str = Field("", description=f"What varies from column to column, {AXIS_HELP}")
     y: str = Field("", description="What varies from row to row, written as x")
@@ -77,7 +77,7 @@ class Cell:
     """One picture of a grid.
 
     place: (column, row, block), each from 0. model, vae: names of another model or autoencoder to
-    draw with; None: those of the request.
+    draw with; None: the request's own.
     """
 
     place: tuple[int, int, int]
@@ -161,6 +161,7 @@ def stream(
     model_cache: the models that an axis may choose from; None: only `models`. The `image` of a Step
     is the picture's number in the order of drawing. Raises InputError before the first Step for a
     picture that cannot be drawn.
+    words: whether the Steps carry attention maps, see tasks.stream.
     """
     from .. import engine
     from ..images import contact_sheet

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """Options of the high-resolution fix: text to image's, and those of the second pass."""
+    """Fields of a high-resolution request: those of GenerateOptions, and of the second pass."""
 
     scale: Annotated[float, number(1, 4)] = Field(2.0, description="How many times larger, 1 to 4")
     upscaler: Annotated[str, one_of(ENLARGERS)] = Field(
@@ -49,7 +49,8 @@ def cost(options: Options) -> float:
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw each picture in two passes from the same seed: yield the Steps, then the Result.
 
-    The Steps of both passes are numbered through.
+    The Steps of both passes are numbered consecutively.
+    words: whether the Steps carry attention maps, see tasks.stream.
     """
     from .common import for_each_image
 

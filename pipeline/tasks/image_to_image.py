@@ -21,7 +21,7 @@ FITS = ("crop", "stretch", "pad")  # see images.open.fit_image
 
 
 class Options(TaskOptions):
-    """Options of image to image: text to image's, and the picture to begin from."""
+    """Fields of an image-to-image request: those of GenerateOptions, and the picture."""
 
     picture: RequiredPicture = Field(description="The picture to begin from")
     strength: Annotated[float, number(0, 1)] = Field(0.75, description=STRENGTH_HELP)
@@ -40,6 +40,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Redraw the picture as the prompt says: yield the Steps, then the Result.
 
     Its size follows from the options' width and height and the picture's, see common.resolve_size.
+    words: whether the Steps carry attention maps, see tasks.stream.
     """
     from .. import engine
     from ..images.open import fit_image

@@ -41,9 +41,9 @@ def _mask(value: Any, info) -> Any:
 
 
 class Options(TaskOptions):
-    """Options of inpainting: text to image's, a picture, and what of it to repaint.
+    """Fields of an inpainting request: those of GenerateOptions, a picture, and what to repaint.
 
-    That is a mask, margins to add around the picture, or both.
+    What to repaint is a mask, margins to add around the picture, or both.
     """
 
     picture: RequiredPicture = Field(description="The picture to repaint")
@@ -94,6 +94,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Repaint the masked part and the margins: yield the Steps, then the Result.
 
     The result has the picture's size plus its margins, whatever size the model draws at.
+    words: whether the Steps carry attention maps, see tasks.stream.
     """
     from PIL.Image import Resampling
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """Options of enlarging: text to image's, the picture, the scale and the tiles."""
+    """Fields of an enlarging request: those of GenerateOptions, the picture, scale and tiles."""
 
     picture: RequiredPicture = Field(description="The picture to enlarge")
     scale: Annotated[float, number(1, 8)] = Field(2.0, description="How many times larger, 1 to 8")
@@ -56,6 +56,7 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Enlarge the picture by `scale`: yield the Steps, then the Result.
 
     Without `redraw` the model draws nothing and the Result is the upscaler's picture.
+    words: whether the Steps carry attention maps, see tasks.stream.
     """
     from .. import engine
     from ..images.open import fit_image

@@ -58,9 +58,11 @@ class FakeBackends:
     """A stand-in for pipeline's Backends on a machine where our Triton kernels cannot run."""
 
     def unsupported_reason(self, kind, name):
+        """Return why a backend cannot run, or None; the sentence contains HTML to be escaped."""
         return "There is <no> GPU here." if name == "triton" else None
 
     def candidates(self, kind, name):
+        """Return the names of the backends that can run, for `kind` "attention" or "group_norm"."""
         return ("sdpa", "math") if kind == "attention" else ("torch",)
 
 
@@ -84,6 +86,7 @@ class FakeModels:
         self.active = self.most_active = self.steps_done = 0
 
     def resolve(self, options):
+        """Return the options with the fake's defaults and a random seed for each None."""
         given = options.model_dump()
         filled = {k: v for k, v in self.defaults.items() if given[k] is None}
         if given["seed"] is None:
@@ -91,6 +94,7 @@ class FakeModels:
         return GenerateOptions(**(given | filled))
 
     def stream(self, options, words=False):
+        """Yield Steps and a Result of plain colours; InputError above a width of 1024 pixels."""
         options = self.resolve(options)
         if options.width > 1024:
             raise InputError("The fake draws at most 1024 pixels.")

@@ -49,6 +49,7 @@ def _interpreter_fails() -> bool:
 
 
 def pytest_collection_modifyitems(items):
+    """Skip the kernels' tests if Triton's interpreter does not work with this NumPy."""
     try:
         from kernels.launch import INTERPRETED
     except ImportError:  # no triton

@@ -48,7 +48,7 @@ class Pair:
 def unet_to_ldm(state: dict, levels: int, layers: int) -> dict:
     """Rename a UNet's tensors from diffusers' names to LDM's.
 
-    LDM numbers all blocks through. Input block 0 is conv_in; each of the `levels` has `layers`
+    LDM numbers the blocks consecutively. Input block 0 is conv_in; each of the `levels` has `layers`
     blocks and, except the last, a downsampler. On the way up a level has one block more and an
     upsampler at its end.
     """
@@ -93,7 +93,7 @@ def unet_to_ldm(state: dict, levels: int, layers: int) -> dict:
 
 
 def vae_to_ldm(state: dict, levels: int) -> dict:
-    """Rename a VAE's tensors from diffusers' names to LDM's; attention matrices become 1x1 kernels."""
+    """Rename a VAE's tensors from diffusers' names to LDM's; matrices become 1x1 kernels."""
     out = {}
     for key, value in state.items():
         new = re.sub(r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2", key)

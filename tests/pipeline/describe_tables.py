@@ -1,4 +1,4 @@
-"""Write what the program shows of its tables' rows to the file $REPORT, as JSON.
+"""Write what the program shows of its tables' rows, as JSON, to the path in $REPORT.
 
 test_one_row.py runs this as a test in a copy of the code (fake_row.describe).
 """

@@ -1,4 +1,4 @@
-"""Write what is on the page to the file $REPORT, as JSON.
+"""Write what is on the page as JSON to the path in the environment variable REPORT.
 
 test_one_row.py runs this as a test in a copy of the code (fake_row.describe).
 """

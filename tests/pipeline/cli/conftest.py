@@ -9,7 +9,7 @@ from pipeline.__main__ import main
 
 @pytest.fixture
 def run(capsys) -> Callable[..., tuple[int, str, str]]:
-    """run(*arguments) runs `python -m pipeline` with them: (exit code, stdout, stderr)."""
+    """run(*arguments) runs the command line; it returns (exit code, stdout, stderr)."""
 
     def run_main(*arguments) -> tuple[int, str, str]:
         code = main([str(a) for a in arguments])

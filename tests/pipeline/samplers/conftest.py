@@ -103,7 +103,7 @@ def begin(configs):
 
 @pytest.fixture(scope="session")
 def drive():
-    """drive(coroutine, model) runs a sampler to its end: (final latents, list of its Queries).
+    """drive(coroutine, model) runs a sampler; it returns (final latents, list of its Queries).
 
     model: a function from a Query to an Answer.
     """

@@ -31,7 +31,7 @@ def _disc(index: int) -> bytes:
 
 @pytest.fixture(scope="session", autouse=True)
 def cached_sprites():
-    """Cache the decoded pictures of an archive, so that each stage of a run does not decode them."""
+    """Decode the pictures of an archive once, not again for each stage of each run."""
     from pipeline.training.emoji import scenes, vae
     from pipeline.training.upscaler import crops
 
