@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .device_flags import add_device_flags
@@ -23,7 +23,8 @@ from .device_flags import add_device_flags
 if TYPE_CHECKING:
     import torch
 
-    from ..options import GenerateOptions
+    from ..model import Models
+    from ..options import ResolvedOptions
 
 PROMPT = "a red apple on a blue background"
 SAMPLER, SCHEDULE = "dpmpp_2m", "karras"
@@ -54,7 +55,7 @@ def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> 
     diffusers to ours; "recording", recorded to ours; "difference", the largest of the final
     latents; "cold", seconds from starting a process to the written file.
 
-    name: of the model. repeats: runs of each. device, dtype: as on the command line ("auto").
+    name: the model's. repeats: runs of each. device, dtype: as on the command line ("auto").
     Raises InputError for an unknown model, for steps outside 1 to 200 and for repeats below 1.
     """
     if not 1 <= steps <= 200 or repeats < 1:
@@ -124,7 +125,7 @@ def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> 
     }
 
 
-def _peer(models: Any, options: GenerateOptions) -> Callable[[torch.Tensor], torch.Tensor]:
+def _peer(models: Models, options: ResolvedOptions) -> Callable[[torch.Tensor], torch.Tensor]:
     """Load the same model in diffusers; return a function that draws the options with it.
 
     The function takes the initial noise (1, C, h, w), denoises and decodes it, and returns the

@@ -15,7 +15,7 @@ from .device_flags import add_device_flags, load_arguments
 def add_flags(parser: argparse.ArgumentParser, key: str) -> None:
     """Add to `parser` the flags of a task: its options, the model, the device and the output.
 
-    key: of TASKS, such as "generate".
+    key: a key of TASKS, such as "generate".
     """
     task_flags.add(parser, key)
     parser.add_argument(

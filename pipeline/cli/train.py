@@ -68,7 +68,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lora_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that only `train lora` takes to `parser`.
+    """Add to `parser` the flags that only `train lora` takes.
 
     They default to None; training then chooses a value that suits the model.
     """

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .device_flags import add_device_flags
 
 if TYPE_CHECKING:
     from ..metadata.receipt import Receipt
+    from ..model import Models
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if verdict.kind == "identical" else 1
 
 
-def _load_model(receipt: Receipt, args: argparse.Namespace) -> Any:
+def _load_model(receipt: Receipt, args: argparse.Namespace) -> Models:
     """Load --model, or the model that the receipt names, on the receipt's device if there is one.
 
     A receipt may come from a stranger: its model is looked up by name in the library, never opened

@@ -153,7 +153,7 @@ class Adapters:
 class _Hook:
     """A forward hook that adds LoRAs to a layer's output.
 
-    parts: for each LoRA, its matrices for this layer and the factor to add their output with.
+    parts: the matrices of each LoRA for this layer, and the factor by which their output counts.
     """
 
     def __init__(self, parts: Iterable[tuple[Delta, float]]):

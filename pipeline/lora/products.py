@@ -56,8 +56,8 @@ class Product:
 class ProductKind:
     """The functions of one kind of product, each given a dict by LyCORIS's names.
 
-    size: from the matrices' shapes to the product's Size, or None if a matrix is missing or the
-    shapes do not agree. matrix: from the matrices to the product (rows, columns).
+    size: given the matrices' shapes, returns the product's Size, or None if a matrix is missing or
+    the shapes do not agree. matrix: given the matrices, returns the product (rows, columns).
     """
 
     size: Callable[[Mapping[str, Shape]], Size | None]

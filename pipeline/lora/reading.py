@@ -138,7 +138,7 @@ def _kind(roles: Iterable[str]) -> str | None:
 def _rank(shapes: Mapping[str, Sequence[int]]) -> int | None:
     """Return the rank of a layer's matrices, by which alpha is divided.
 
-    shapes: by role. None for a Kronecker product of two full matrices, which has no rank.
+    shapes: the matrices' shapes by role. None for a Kronecker product of two full matrices.
     """
     kind = _kind(shapes)
     if kind is None:
@@ -152,7 +152,7 @@ def _product_size(kind: str, shapes: Mapping[str, Sequence[int]]) -> Size | None
 
 
 def _agree(shapes: Mapping[str, list[int]]) -> bool:
-    """Return whether the matrices of a layer can be multiplied; shapes: by role."""
+    """Return whether matrices of these shapes, by role, can be multiplied with each other."""
     shapes = dict(shapes)
     if math.prod(shapes.pop("alpha", [])) != 1 or not all(map(math.prod, shapes.values())):
         return False
@@ -221,7 +221,7 @@ def _peft_scale(layer: str, rank: int, configs: Mapping[str, dict]) -> float:
     """Return the factor alpha / rank of a layer, with the alpha of peft's configuration.
 
     For a rank-stabilized LoRA (Kalajdzievski, arXiv 2312.03732) it is alpha / sqrt(rank). Without
-    an alpha it is 1. configs: from _peft_configs.
+    an alpha it is 1. configs: what _peft_configs returns.
     """
     prefix = next((p for p in sorted(configs, reverse=True) if layer.startswith(p)), "")
     config = configs.get(prefix, {})

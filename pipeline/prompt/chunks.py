@@ -20,9 +20,9 @@ BACKTRACK = 20  # a full chunk ends at its last comma if at most this many token
 class PromptToken(NamedTuple):
     """One position of a chunk: a CLIP token, or one vector of a textual inversion embedding.
 
-    token: CLIP's token id, or 0 as a placeholder for an embedding. weight: from the prompt's
-    brackets, 1 without any. embedding: the embedding's name, None for a token. vector: the index of
-    its vector.
+    token: CLIP's token id, or 0 as a placeholder for an embedding. weight: what the prompt's
+    brackets say, 1 without any. embedding: the embedding's name, None for a token. vector: the
+    index of the embedding's vector.
     """
 
     token: int

@@ -47,7 +47,7 @@ class _Frame:
 def find_choices(tokens: list[Token], steps: int, hints: Hints) -> dict[int, Choice]:
     """Return the brackets whose text depends on the step, by the index of their opening token.
 
-    steps: of the whole picture. hints: collects a sentence for each bracket that was probably meant
+    steps: the steps of the picture. hints: gets a sentence for each bracket that was probably meant
     as one but is not.
     """
     choices: dict[int, Choice] = {}

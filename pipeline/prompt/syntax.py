@@ -28,7 +28,7 @@ MAX_LORA = 100.0  # largest absolute strength of a LoRA
 class LoraTag:
     """A LoRA that the prompt names, and its strength in the UNet and in the text encoders.
 
-    name: of an entry of the library. unet, text: strengths, from -MAX_LORA to MAX_LORA.
+    name: the LoRA's name in the model library. unet, text: strengths, -MAX_LORA to MAX_LORA.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Span:
     """A piece of the prompt as it was typed; joined in order, all pieces give the prompt again.
 
     kind: "text"; "syntax", the brackets and numbers of a weight; "schedule", the signs of
-    [from:to:when] and [a|b]; "lora"; "break". weight: of "text", None for other kinds.
+    [from:to:when] and [a|b]; "lora"; "break". weight: the words' weight for kind "text", else None.
     """
 
     text: str

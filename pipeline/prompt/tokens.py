@@ -24,8 +24,8 @@ class Token(NamedTuple):
     """A token of the prompt syntax.
 
     kind: "text", "break", "tag" (<lora:...>) or one of the characters ( ) [ ] : | as syntax. raw:
-    as typed; joined in order, all of them give the prompt again. text: what CLIP reads if the token
-    counts as text: `raw` with the backslashes of escapes removed.
+    as typed; joined in order, the tokens' `raw` give the prompt again. text: what CLIP reads if the
+    token counts as text: `raw` with the backslashes of escapes removed.
     """
 
     kind: str

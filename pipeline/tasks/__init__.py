@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What the rest of the program must know about a task, beside its file.
+    """A row of TASKS: properties of a task that command line, web API and page must know.
 
     label: its name for users. note: what it does, for `--help` and the web API. model_cache:
     whether its `stream` also takes the ModelCache, to draw with several models. signs: whether its
@@ -64,7 +64,7 @@ TASKS: dict[str, Task] = {
 def module(key: str) -> Any:
     """Import and return the module of a task; InputError if there is no such task.
 
-    key: of TASKS, such as "inpaint".
+    key: a key of TASKS, such as "inpaint".
     """
     if key not in TASKS:
         raise InputError(f"There is no task {key[:100]!r}; there is {closest(key[:100], TASKS)}.")
@@ -95,7 +95,7 @@ def stream(
 ) -> Events:
     """Run the task `key`: yield its Steps, then its Result, whose pictures carry receipts.
 
-    options: from the function `options`. model_cache: for tasks that draw with several models.
+    options: what the function `options` returns. model_cache: models for tasks that use several.
     words: whether the Steps carry attention maps of the prompt's words. Closing the iterator stops
     the work.
     """

@@ -48,8 +48,9 @@ def start_from_image(
 ) -> InitialState:
     """Return the initial state of image to image: the encoded picture, and the step to begin at.
 
-    options: resolved, with a field `strength` (0 to 1). image: of the options' width and height.
-    fields: names and values to add to the parameters text. more: other fields of InitialState.
+    options: resolved options with a field `strength` (0 to 1). image: a picture that has the
+    options' width and height. fields: names and values to add to the parameters text. more: other
+    fields of InitialState.
     """
     from .. import samplers
     from ..latents.autoencode import encode_picture
@@ -89,9 +90,9 @@ def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[in
 def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
     """Return the tiles' side and overlap, both in latent pixels.
 
-    options: with fields `tile` and `overlap` in pixels; 0 means the default: a tile of twice the
-    model's training size up to MAX_DEFAULT_TILE, an overlap of half a tile. Raises InputError for
-    tiles that are too small for their overlap.
+    options: options with fields `tile` and `overlap` in pixels. 0 means the default: a tile of
+    twice the model's training size up to MAX_DEFAULT_TILE, an overlap of half a tile. Raises
+    InputError for tiles that are too small for their overlap.
     """
     from ..latents import vae
 

@@ -107,10 +107,10 @@ def parse_axes(options: Options) -> dict[str, Axis]:
 
 
 def plan_cells(options: Options, axes: dict[str, Axis]) -> list[Cell]:
-    """Return all pictures of the grid in order: columns of a row, rows of a block, blocks.
+    """Return all pictures of the grid, first along a row, then row by row, then block by block.
 
-    axes: from parse_axes. Raises InputError for more than MAX_CELLS pictures, for a `count` other
-    than 1, and for the first combination of values that is invalid.
+    axes: what parse_axes returns. Raises InputError for more than MAX_CELLS pictures, for a `count`
+    other than 1, and for the first combination of values that is invalid.
     """
     if options.count != 1:
         raise InputError(f"A grid draws one picture a cell; count must be 1, not {options.count}.")
@@ -142,7 +142,7 @@ def plan_cells(options: Options, axes: dict[str, Axis]) -> list[Cell]:
 def _cell_error(
     axes: dict[str, Axis], place: tuple[int, int, int], error: InputError
 ) -> InputError:
-    """Return the error with the cell named first: "At x 3, ..." with its axes and values."""
+    """Return `error` with the cell's axes and values put before its sentence: "At x 3, ..."."""
     at = dict(zip("xyz", place, strict=True))
     where = [f"{letter} {axis.labels[at[letter]][:60]}" for letter, axis in axes.items()]
     return prefix_error(f"At {' and '.join(where)}", error)
@@ -212,7 +212,7 @@ def stream(
 def _sheet_text(models: Models, options: ResolvedOptions, axes: dict[str, Axis]) -> str:
     """Return the sheet's parameters text: its first picture's, with the axes added as in A1111.
 
-    options: of the first picture.
+    options: the first picture's.
     """
     from ..latents import noise
     from ..metadata.parameters import parameters_text
@@ -264,6 +264,7 @@ def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
 
 
 def _entries(kind: str, model_cache: ModelCache) -> dict[str, Any]:
+    """Return the library's entries of `kind`, "model" or "vae", by name."""
     return {e.name: e for e in (model_cache.choices() if kind == "model" else model_cache.vaes())}
 
 

@@ -76,8 +76,9 @@ _RANGE = re.compile(
 class Axis:
     """A parsed axis of a grid: an option and the values that it takes.
 
-    letter: "x", "y" or "z". name: of the option, a key of NAMES. values: of the option's type;
-    texts for "prompt", "size", "model" and "vae". written: the values as the user wrote them.
+    letter: "x", "y" or "z". name: the option, a key of NAMES. values: the option's values in its
+    type, or texts for "prompt", "size", "model" and "vae". written: the values as the user wrote
+    them.
     """
 
     letter: str
@@ -148,8 +149,8 @@ def prefix_error(where: str, error: Exception) -> InputError:
 def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
     """Return a copy of `fields` in which the axis's option has the value `value`.
 
-    fields: of GenerateOptions by name, and "model" and "vae". Raises InputError if the axis is
-    "prompt" and neither prompt contains the text to replace.
+    fields: the values of GenerateOptions by name, and "model" and "vae". Raises InputError if the
+    axis is "prompt" and neither prompt contains the text to replace.
     """
     if axis.name == "size":
         width, height = _parse_size(value)
@@ -181,7 +182,8 @@ _KEYS = ALIASES | {_normalize(name): key for key, label in NAMES.items() for nam
 def _split_values(key: str, written: str) -> list[str]:
     """Split the text after "NAME:" into values and expand the ranges of numbers among them.
 
-    key: of NAMES. Raises InputError for more than MAX_CELLS values and for unbalanced quotes.
+    key: the option, a key of NAMES. Raises InputError for more than MAX_CELLS values and for
+    unbalanced quotes.
     """
     try:
         rows = list(csv.reader(io.StringIO(written, ""), skipinitialspace=True, strict=True))

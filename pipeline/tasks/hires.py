@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def cost(options: Options) -> float:
-    """Return the cost in pictures of the first pass: 1, and scale**2 for the enlarged one."""
+    """Return the cost: 1 for the first pass, and scale**2 for the second, by its area."""
     return 1 + options.scale**2
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def cost(options: Options) -> float:
-    """Return the estimated cost in pictures of the original's size: 1 + scale**2."""
+    """Return the estimated cost, where one picture of text to image costs 1: 1 + scale**2."""
     return 1 + options.scale**2
 
 

@@ -48,9 +48,9 @@ class Pair:
 def unet_to_ldm(state: dict, levels: int, layers: int) -> dict:
     """Rename a UNet's tensors from diffusers' names to LDM's.
 
-    LDM numbers the blocks consecutively. Input block 0 is conv_in; each of the `levels` has `layers`
-    blocks and, except the last, a downsampler. On the way up a level has one block more and an
-    upsampler at its end.
+    LDM numbers the blocks consecutively. Input block 0 is conv_in; each of the `levels` has
+    `layers` blocks and, except the last, a downsampler. On the way up a level has one block more
+    and an upsampler at its end.
     """
     resnet = {
         "norm1": "in_layers.0",

@@ -77,8 +77,8 @@ def gaussian():
 def begin(configs):
     """begin(sampler, ...) returns a sampler's coroutine and its first noise (1, 4, size, size).
 
-    prediction: a key of the fixture configs. first: (step to start at, clean latents to start from
-    or None).
+    prediction: a key of the fixture `configs`. first: (step to start at, clean latents to start
+    from or None).
     """
 
     def function(
