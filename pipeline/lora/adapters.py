@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, short
+from ..lru import LruCache
 from ..model_files import ldm_keys
 from ..model_files.lora_keys import FAMILIES, layer_names
 from .products import Product
@@ -77,8 +77,8 @@ class Adapters:
                 self._targets.setdefault(name, (network, paths[path]))
         self._active: Active = ()
         self._hooks: list = []
-        self._files: OrderedDict[tuple, LoadedLora] = OrderedDict()
-        self._reading = threading.Lock()
+        self._files: LruCache[tuple[str, int, int], LoadedLora] = LruCache(MAX_CACHED_FILES)
+        self._reading = threading.Lock()  # two requests for one file read it once
 
     def load(self, path: str | os.PathLike) -> LoadedLora:
         """Read a LoRA file and match it to this model's layers, see `fit`.
@@ -89,15 +89,14 @@ class Adapters:
         path = Path(path)
         if not path.is_file():
             return self.fit(read_lora(path))  # which says what is wrong with it
-        found = path.stat()
-        key = os.path.abspath(path), found.st_size, found.st_mtime_ns
+        state = path.stat()
+        key = os.path.abspath(path), state.st_size, state.st_mtime_ns
         with self._reading:
-            if key not in self._files:
-                self._files[key] = self.fit(read_lora(path))
-                while len(self._files) > MAX_CACHED_FILES:
-                    self._files.popitem(last=False)
-            self._files.move_to_end(key)
-            return self._files[key]
+            loaded = self._files.get(key)
+            if loaded is None:
+                loaded = self.fit(read_lora(path))
+                self._files.put(key, loaded)
+            return loaded
 
     def fit(self, lora: LoraFile) -> LoadedLora:
         """Match each of the LoRA's matrices to a layer and move them to the model's device.

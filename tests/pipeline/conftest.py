@@ -1,7 +1,8 @@
-"""Tiny checkpoints of every family (SD 1.x, 2.x, XL), as diffusers' folder and as a single file.
+"""Models and pictures for the tests of the pipeline.
 
-The single file has the tensor names of the original repositories (LDM). The conversion here shares
-no code with pipeline/model_files/ldm_keys.py, which it tests. Families are "sd1", "sd2" and "xl".
+Models are tiny checkpoints of every family ("sd1", "sd2", "xl"), as diffusers' folder and as a
+single file with the tensor names of the original repositories (LDM). The conversion here shares no
+code with pipeline/model_files/ldm_keys.py, which it tests.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from pipeline import GenerateOptions, load, tasks
+from pipeline.metadata import receipt
+from pipeline.metadata.save import save_picture
 
 CLIP = Path(__file__).parents[2] / "pipeline" / "clip"
 PREFIX = {  # family: {component: prefix of its tensors in a single file}
@@ -333,3 +340,81 @@ def library_folder(tmp_path, monkeypatch, pairs):
     (place / "broken.safetensors").write_bytes(bytes(20))
     (place / "notes.txt").write_text("no model")
     return place
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model):
+    """The tiny model on the CPU in fp32."""
+    return load(str(tiny_model), device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="session")
+def request_options():
+    """The options of `drawn`, as a dict that tests merge others into."""
+    return {
+        "prompt": "a red apple, 红苹果",
+        "seed": 5,
+        "steps": 4,
+        "cfg": 3.0,
+        "sampler": "euler_a",
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(models, request_options):
+    """(Result, its Steps) of text to image with `request_options`; read only."""
+    *steps, result = models.stream(GenerateOptions(**request_options))
+    return result, steps
+
+
+@pytest.fixture(scope="session")
+def draw(request_options):
+    """draw(models, folder, key, **fields): run the task `key` with `request_options` and `fields`;
+    return the paths of the saved PNGs."""
+
+    def draw(models, folder, key="generate", **fields):
+        *_, result = tasks.stream(models, key, tasks.options(key, **(request_options | fields)))
+        return result.save(folder / f"{key}.png")
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def rewritten():
+    """rewritten(path, change, digest, image, text): write the PNG `path` again with another
+    receipt, picture or parameters text; return its path.
+
+    change(about) edits the receipt's dict in place. digest: whether the receipt gets a digest that
+    fits its new content.
+    """
+
+    def rewritten(path, change=None, digest=True, image=None, text=None):
+        with Image.open(path) as opened:
+            opened.load()
+        about = json.loads(opened.info["glassbox"])
+        if change:
+            change(about)
+        picture = image or opened.convert("RGB")
+        picture.info["parameters"] = text or opened.info["parameters"]
+        picture.info["receipt"] = receipt.to_json(about) if digest else json.dumps(about)
+        return save_picture(picture, path)
+
+    return rewritten
+
+
+@pytest.fixture
+def signed_png(drawn, tmp_path):
+    """The path of the picture of `drawn`, a PNG with its receipt."""
+    (saved,) = drawn[0].save(tmp_path / "picture.png")
+    return saved
+
+
+@pytest.fixture
+def input_files(tmp_path):
+    """The paths of a picture and of a mask for it, both 64x64 PNGs."""
+    field = np.random.default_rng(1).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    Image.fromarray(field).resize((64, 64), Image.Resampling.BICUBIC).save(tmp_path / "in.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (10, 10, 40, 50))
+    mask.save(tmp_path / "mask.png")
+    return tmp_path / "in.png", tmp_path / "mask.png"
