@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn

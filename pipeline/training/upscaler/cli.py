@@ -44,7 +44,7 @@ def export_upscaler(args: argparse.Namespace) -> None:
 
 
 def evaluate_upscaler(args: argparse.Namespace) -> None:
-    """Measure the upscaler in `args.model`, write evaluation.json and the model card, print both.
+    """Measure the upscaler in `args.model`, rewrite its model card, print the results.
 
     PSNR is measured on `args.count` scenes; `args.sheet` is the PNG file for example pictures.
     """
