@@ -13,8 +13,8 @@ from .vocabulary import COLOURS, OPPOSITE, RELATIONS, Vocabulary
 
 T = TypeVar("T")
 
-# Templates, chosen at random. {n} is a name, {a} and {b} names with their article in English, {c} the
-# background colour, {r} the relation ("left of"). PLAIN ones do not mention the background.
+# Templates, chosen at random. {n} is a name, {a} and {b} are names too (with article in English),
+# {c} is the background colour, {r} the relation ("left of"). PLAIN ones omit the background.
 EN_SINGLE = (
     "{a} on a {c} background",
     "{a} on a {c} background",

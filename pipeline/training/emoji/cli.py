@@ -247,7 +247,7 @@ def export_model(args: argparse.Namespace) -> None:
 
 
 def evaluate_model(args: argparse.Namespace) -> None:
-    """Measure the model in `args.model`, write evaluation.json, rewrite its card, print the results.
+    """Measure the model in `args.model`, write evaluation.json and the card, print the results.
 
     `args.count` captions of one object are drawn in each language; `args.sheet` is the PNG file for
     example pictures.

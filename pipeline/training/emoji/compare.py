@@ -101,7 +101,7 @@ class Evaluator:
         tokenizer: CLIPTokenizer,
         text_encoder: CLIPTextModel,
     ) -> Evaluator:
-        """Return an evaluator: encode the held-out scenes and a picture of each object and corner."""
+        """Return an Evaluator, after encoding the held-out scenes and pictures of all objects."""
         held_out = LatentCache(composer, vae, HELD_OUT, unet.PAIRS)
         held_out.fill(2**33)
         rgb = single_scene(0, COLOUR, torch.Generator().manual_seed(0)).rgb

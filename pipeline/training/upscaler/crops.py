@@ -106,7 +106,7 @@ class SceneRenderer:
         return self.draw(random_scene(len(self.sprites), generator))
 
     def draw_free(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random scene of one to three emoji of any size, anywhere, on a colour gradient."""
+        """Return a random scene: one to three emoji of any size, anywhere, on a colour gradient."""
         first, last = torch.rand(2, 3, 1, 1, generator=generator)
         ramp = torch.linspace(0, 1, SIDE)
         canvas = torch.lerp(first, last, ramp.expand(SIDE, SIDE).clone())
