@@ -234,7 +234,7 @@ class Trainer:
 
 
 class CsvLog:
-    """The CSV log of a training run at `path`.
+    """Writes the CSV file `path`, the log of a training run.
 
     step: the step that the run resumes from; later rows of an old log are dropped, the others stay.
     With step 0 the log starts empty.

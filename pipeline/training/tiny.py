@@ -93,7 +93,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return features (B, out_channels, H, W).
 
-        x: (B, in_channels, H, W); embedding: of angle and shape, (B, EMBEDDING).
+        x: (B, in_channels, H, W); embedding: encodes noise level and shape, (B, EMBEDDING).
         """
         h = self.norm(self.first(x)) + self.project(embedding)[:, :, None, None]
         return self.shortcut(x) + self.second(F.silu(h))
@@ -142,7 +142,8 @@ def embed_angle(angle: torch.Tensor) -> torch.Tensor:
 def add_noise(x0: torch.Tensor, eps: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     """Return the noisy pictures cos(angle) x0 + sin(angle) eps, (B, 3, 16, 16).
 
-    x0: clean pictures, eps: Gaussian noise, both (B, 3, 16, 16); angle: in radians, (B,).
+    x0: clean pictures, eps: Gaussian noise, both (B, 3, 16, 16); angle: noise level in radians,
+    (B,).
     """
     return angle.cos().view(-1, 1, 1, 1) * x0 + angle.sin().view(-1, 1, 1, 1) * eps
 
@@ -156,7 +157,7 @@ def sample(
     """Return pictures (B, 3, 16, 16) in [-1, 1], drawn from noise in SAMPLE_STEPS DDIM steps.
 
     net(x, angle, shape): the network, see TinyUNet.forward; shapes: indices into SHAPES (B,);
-    generator: of the initial noise.
+    generator: draws the initial noise.
     """
     x = torch.randn(len(shapes), 3, SIDE, SIDE, generator=generator)
     angles = torch.linspace(math.pi / 2, 0, SAMPLE_STEPS + 1)
@@ -170,9 +171,9 @@ def sample(
 def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Return the energy distance of two sets of pictures, a (N, ...) and b (M, ...).
 
-    2 E|a - b| - E|a - a'| - E|b - b'| over pairs of different pictures, divided by the square root
-    of the number of values per picture. It is about 0 if both sets have the same distribution.
-    Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
+    It is 2 E|a - b| - E|a - a'| - E|b - b'| with a, a' different pictures of the first set and b,
+    b' of the second, divided by the square root of the number of values per picture. It is about 0
+    if both sets have the same distribution. Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
     """
     a, b = a.flatten(1), b.flatten(1)
 

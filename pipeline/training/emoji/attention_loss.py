@@ -24,7 +24,7 @@ class AttentionLoss:
     """Collects the cross-attention maps of one forward pass and computes a loss from them.
 
     Set an instance as `attention_hook` of the UNet's attention processors, run the UNet, then call
-    `compute`. tokenizer: the one of the captions.
+    `compute`. tokenizer: the one that encodes the captions.
     """
 
     def __init__(self, tokenizer: CLIPTokenizer):
@@ -33,7 +33,7 @@ class AttentionLoss:
         self.maps: list[torch.Tensor] = []
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Store the cross-attention maps of one layer, (B, Tq, Tk): pixels to text tokens."""
+        """Store the maps of one cross-attention layer, (B, Tq latent positions, Tk text tokens)."""
         self.maps.append(maps)
 
     def token_ids(self, name: str) -> list[int]:
@@ -46,8 +46,8 @@ class AttentionLoss:
     def name_mask(self, ids: torch.Tensor, names: list[tuple[str, ...]]) -> torch.Tensor:
         """Return a mask of 0 and 1, (B, MAX_OBJECTS, Tk): which tokens spell which object's name.
 
-        ids: token ids of the captions (B, Tk); names: of the objects in each caption. All values of
-        an object are 0 if the caption does not contain its name.
+        ids: token ids of the captions (B, Tk); names: for each caption the names of its objects.
+        All values of an object are 0 if the caption does not contain its name.
         """
         out = torch.zeros(len(names), MAX_OBJECTS, ids.shape[1])
         for row, (sentence, named) in enumerate(zip(ids.tolist(), names, strict=True)):
@@ -63,8 +63,8 @@ class AttentionLoss:
         """Return the loss, a scalar: the mean over layers and names of (1 - s)^2.
 
         s is the share (0 to 1) of a name's attention map that lies on the square of its object.
-        ids: token ids of the captions (B, Tk); names: of the objects in each caption, () for an
-        empty caption; scenes: the B scenes. Clears the stored maps.
+        ids: token ids of the captions (B, Tk); names: for each caption the names of its objects, ()
+        for an empty one; scenes: the B scenes. Clears the stored maps.
         """
         layers, self.maps = self.maps, []
         device = layers[0].device

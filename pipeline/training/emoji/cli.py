@@ -129,8 +129,8 @@ def train_unet(
 ) -> None:
     """Train the UNet on the latents and text embeddings of the finished autoencoder and CLIP.
 
-    side: of the training pictures in pixels, instead of --side. Raises InputError if --pairs is not
-    in [0, 1] or an earlier stage is missing.
+    side: width and height of the training pictures in pixels; None takes --side. Raises InputError
+    if --pairs is not in [0, 1] or an earlier stage is missing.
     """
     pairs = unet.PAIRS if args.pairs is None else args.pairs
     if not 0 <= pairs <= 1:

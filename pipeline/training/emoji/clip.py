@@ -74,7 +74,7 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str], *, full: bool = False) 
 class PairSource:
     """Source of training batches: call it to get random pictures with captions.
 
-    Batches include hard negatives, see `scenes`. data: folder of the npm packages.
+    Batches include hard negatives, see `scenes`. data: folder of the training data (packages.py).
     """
 
     def __init__(self, data: Path, vocabulary: Vocabulary):

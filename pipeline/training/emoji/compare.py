@@ -38,10 +38,11 @@ COLOUR = "blue"  # background of the drawn objects
 class Choice:
     """One variant of the UNet's training; the defaults are those of CHOICES["velocity"].
 
-    label: its name in the table; rate: learning rate; shift: see unet.sample_timesteps; prediction:
-    "v_prediction" or "epsilon"; channels: of the UNet's levels; first_half: what the first half of
-    the time is spent on, "small" (64-pixel pictures), "singles" (scenes of one object) or None;
-    from_base: start from the UNet of the base model instead of new weights.
+    label: its name in the printed table; rate: learning rate; shift: how far the random timesteps
+    move to high noise, see unet.sample_timesteps; prediction: what the UNet predicts,
+    "v_prediction" or "epsilon"; channels: number of channels at each level of the UNet; first_half:
+    what the first half of the time is spent on, "small" (64-pixel pictures), "singles" (scenes of
+    one object) or None; from_base: start from the UNet of the base model instead of new weights.
     """
 
     label: str
@@ -78,10 +79,10 @@ DRAW_EVERY = 4  # every fourth object of the vocabulary is drawn
 
 @dataclass
 class Evaluator:
-    """Measures a trained UNet on held-out scenes, and with the latents of real pictures.
+    """Measures a trained UNet: the error on held-out scenes, and whether its drawings are right.
 
-    captions: of the held-out scenes, English; table: latents of real pictures, flattened, a row for
-    each object at each corner, (objects * corners, 4 * 16 * 16).
+    held_out: the scenes and their latents; captions: their English captions; table: flattened
+    latents of pictures of each object at each position, (objects * positions, 4 * 16 * 16).
     """
 
     held_out: LatentCache
@@ -181,9 +182,9 @@ def train_variant(
     """Train one variant for `minutes`, then measure its EMA weights.
 
     pool: the training scenes at 128 pixels; small: the same number at 64 pixels, needed if
-    `choice.first_half` is "small"; base: needed if `choice.from_base`; folder: for checkpoints.
-    Returns a dict with "pictures" (number trained on), "x0" (errors at LEVELS), "top1" and "top5"
-    (0 to 1), and "parameters" (number of weights).
+    `choice.first_half` is "small"; base: needed if `choice.from_base`; folder: where the
+    checkpoints go. Returns a dict with "pictures" (number trained on), "x0" (errors at LEVELS),
+    "top1" and "top5" (0 to 1), and "parameters" (number of weights).
     """
     torch.manual_seed(0)
     model = unet.build(evaluator.text_encoder.config.hidden_size, choice.channels)

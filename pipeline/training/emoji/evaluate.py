@@ -3,7 +3,7 @@
 The classifier is the model's own CLIP image tower: a picture is classified as the object with the
 most similar mean image embedding; the means are computed from real (composed) scenes.
 
-Each figure is a share (0 to 1):
+Each result is a share (0 to 1):
 
 (a) top-1, top-5: accuracy for pictures drawn from captions of one object, classified among the
     whole vocabulary; the accuracy for real pictures is the highest that can be expected;
@@ -104,8 +104,9 @@ class ObjectClassifier:
 def crop_halves(pictures: torch.Tensor, relation: str | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Cut out the halves of two-object pictures: return (first object's, second object's) half.
 
-    pictures: (B, 3, 128, 128); relation: of the first object to the second ("left", "above", ...).
-    From each half a 64x64 square in its middle is cut and scaled up to (B, 3, 128, 128).
+    pictures: (B, 3, 128, 128); relation: "left" if the first object is left of the second, or
+    "right", "above", "below". From each half a 64x64 square in its middle is cut and scaled up to
+    (B, 3, 128, 128).
     """
     low = (SIZE - PAIR_SIDE) // 2
     near, far = slice(0, PAIR_SIDE), slice(SIZE - PAIR_SIDE, SIZE)
@@ -166,9 +167,9 @@ def draw_batched(
 ) -> torch.Tensor:
     """Draw a picture for each of `prompts` with the default sampler of `models`, in batches of 16.
 
-    Returns (N, 3, 128, 128) in [-1, 1]. seeds: of the noise, one per prompt; progress: show a
-    progress bar. Batches are several times faster than single pictures; the pictures differ from
-    those drawn one by one only by rounding.
+    Returns (N, 3, 128, 128) in [-1, 1]. seeds: one per prompt, for its initial noise; progress:
+    show a progress bar. Batches are several times faster than single pictures; the pictures differ
+    from those drawn one by one only by rounding.
     """
     options = models.resolve(GenerateOptions(steps=STEPS))
     sampler, schedule = options.sampler, options.schedule
@@ -209,14 +210,14 @@ def draw_batched(
 def evaluate(
     folder: Path, data: Path, *, count: int = 200, progress: bool = True, sheet: Path | None = None
 ) -> dict[str, Any]:
-    """Measure the model in `folder` and return a table of its figures, shares (0 to 1).
+    """Measure the model in `folder` and return its results, the shares that this module explains.
 
-    data: folder of the npm packages; count: number of captions of one object (half as many of two);
-    sheet: PNG file for the first pictures drawn from English captions, 24 of one object and 8 of
-    two, None for none. Keys of the table: "en" and "zh", each a dict with "top1", "top5",
-    "background", "two_objects", "two_objects_swapped" and "words"; for real pictures "real" and
-    "real_through_vae" (dicts with "top1" and "top5"), "real_two_objects" and "vae_psnr" (dB); and
-    the numbers "count", "steps" and "objects".
+    data: folder of the training data (packages.py); count: number of captions of one object (half
+    as many of two); sheet: PNG file for the first pictures drawn from English captions, 24 of one
+    object and 8 of two, None for none. Keys: "en" and "zh", each a dict with "top1", "top5",
+    "background", "two_objects", "two_objects_swapped" (both objects drawn, but in each other's
+    half) and "words"; for real pictures "real" and "real_through_vae" (dicts with "top1" and
+    "top5"), "real_two_objects" and "vae_psnr" (dB); and the numbers "count", "steps" and "objects".
     """
     from ...loading.load import load
 
@@ -305,8 +306,9 @@ def find_name(words: tuple[str, ...], name: str) -> slice | None:
 def is_in_right_half(word_map: torch.Tensor, relation: str | None, first: bool) -> bool:
     """Return whether the centre of mass of `word_map` (h, w) lies in the object's half.
 
-    relation: of the scene's first object to its second ("left", "above", ...); first: True for the
-    map of the first object, False for the second. "right" in the name means correct.
+    relation: "left" if the scene's first object is left of the second, or "right", "above",
+    "below"; first: True for the map of the first object, False for the second. "right" in the name
+    means correct.
     """
     along = word_map.sum(0 if relation in ("left", "right") else 1)
     positions = (torch.arange(len(along)) + 0.5) / len(along)

@@ -49,9 +49,9 @@ def evaluate(
     table["one"]["en"] is a dict for scenes of one object ("two": two) with English prompts ("zh":
     Chinese, "none": empty). In it "ciede2000" and "cie76" are mean errors of the colorized
     pictures, "grey_ciede2000" and "grey_cie76" those of the grey ones, "closer" the share (0 to 1)
-    of scenes whose colorized picture has the smaller CIEDE2000, "scenes" their number.
-    data: folder of the npm packages; sheet: PNG file for the first scenes (grey, colorized with the
-    English prompt, true), None for none; options: of the task, instead of its defaults.
+    of scenes whose colorized picture has the smaller CIEDE2000, "scenes" their number. data: folder
+    of the training data (packages.py); sheet: PNG file for the first scenes (grey, colorized with
+    the English prompt, true), None for none; options: further options of the task "colorize".
     """
     vocabulary = Vocabulary.from_packages(data)
     composer = Composer(data, vocabulary)

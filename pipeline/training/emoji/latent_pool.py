@@ -15,10 +15,10 @@ from .scenes import SIZE, Composer, Scene, random_scene
 class LatentPool:
     """`count` random scenes and their latents; empty until `fill` is called.
 
-    composer: draws the scenes; pairs: share (0 to 1) of scenes with two objects; side: of the
-    pictures in pixels (a training step at 64 costs a quarter of one at 128). After `fill`, `scenes`
-    is the list of scenes and `latents` (count, 4, side / 8, side / 8) float16 on the CPU,
-    multiplied by the VAE's scaling factor.
+    composer: draws the scenes; pairs: share (0 to 1) of scenes with two objects; side: width and
+    height of the pictures in pixels (a training step at 64 costs a quarter of one at 128). After
+    `fill`, `scenes` is the list of scenes and `latents` (count, 4, side / 8, side / 8) float16 on
+    the CPU, multiplied by the VAE's scaling factor.
     """
 
     def __init__(

@@ -102,7 +102,7 @@ def random_scene(count: int, generator: torch.Generator, pairs: float = 0.5) -> 
 class Composer:
     """Draws pictures of scenes with the emoji of a vocabulary.
 
-    folder: of the npm packages.
+    folder: where the training data is (packages.py).
     """
 
     def __init__(self, folder: Path, vocabulary: Vocabulary):

@@ -30,7 +30,7 @@ def file_key(path: str) -> str:
 def list_keys(folder: Path) -> list[str]:
     """Return the code points (see `file_key`) of all emoji with a picture, sorted.
 
-    folder: of the npm packages.
+    folder: where the training data is (packages.py).
     """
     package = NpmPackage(folder, PACKAGES["emoji"])
     keys = sorted(file_key(p) for p in package.members if p.endswith(".webp"))
@@ -41,8 +41,9 @@ def list_keys(folder: Path) -> list[str]:
 def load_sprites(folder: Path, emojis: list[str] | None, side: int) -> torch.Tensor:
     """Load the pictures of `emojis` as premultiplied RGBA, (N, 4, side, side) float32 in [0, 1].
 
-    folder: of the npm packages; emojis: their characters, None for all in the package except those
-    with a skin tone, which would be half of them. Raises KeyError for an emoji without a picture.
+    folder: where the training data is (packages.py); emojis: their characters, None for all in the
+    package except those with a skin tone, which would be half of them. Raises KeyError for an emoji
+    without a picture.
     """
     package = NpmPackage(folder, PACKAGES["emoji"])
     by_key = {file_key(p): p for p in sorted(package.members) if p.endswith(".webp")}

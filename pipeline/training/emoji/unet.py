@@ -48,10 +48,10 @@ SCHEDULER = {
 def build(context: int = 192, channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
     """Return a new UNet for latents (4, 16, 16); with the default channels 9.7 M parameters.
 
-    context: width E of the text tower's hidden states; channels: of the levels at 16x16, 8x8, 4x4.
-    The text enters by cross attention at 8x8 and 4x4 and, pooled, with the time embedding; the
-    latter makes names much faster to learn. diffusers' argument `attention_head_dim` is in fact the
-    number of heads, here of 32 channels each.
+    context: width E of the text tower's hidden states; channels: numbers of channels at 16x16, 8x8
+    and 4x4. The text enters by cross attention at 8x8 and 4x4 and, pooled, with the time embedding;
+    the latter makes names much faster to learn. diffusers' argument `attention_head_dim` is in fact
+    the number of heads, here of 32 channels each.
     """
     return UNet2DConditionModel(
         sample_size=SIZE // 8,
@@ -238,8 +238,8 @@ def draw_samples(
 ) -> torch.Tensor:
     """Return pictures of `captions` drawn with the EMA weights, (N, 3, 128, 128), about [-1, 1].
 
-    trainer: of the UNet; its training weights are restored afterwards. steps: of DDIM, always from
-    the same noise; cfg: classifier-free guidance scale.
+    trainer: the Trainer of the UNet; the UNet's training weights are restored afterwards. steps:
+    number of DDIM steps; cfg: classifier-free guidance scale. The initial noise is always the same.
     """
     unet = trainer.module
     device = next(unet.parameters()).device

@@ -1,4 +1,4 @@
-"""Training of the autoencoder (VAE): diffusers' AutoencoderKL, 4 latent channels, 1/8 of the size.
+"""Training of the autoencoder (VAE), diffusers' AutoencoderKL: 4 channels per 8x8 pixels.
 
 The loss is the sum of: L1 of the pixels; L1 of the differences of neighbouring pixels (edges);
 squared error of the picture reduced to one value per 8x8 pixels, which teaches colours sooner than
@@ -66,7 +66,7 @@ class PictureSource:
     """Source of training pictures: call it to get a random batch.
 
     Three quarters are scenes of the vocabulary's objects, one quarter show any emoji of the package
-    at a random size and angle. data: folder of the npm packages.
+    at a random size and angle. data: folder of the training data (packages.py).
     """
 
     def __init__(self, data: Path, vocabulary: Vocabulary):

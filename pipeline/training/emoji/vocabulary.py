@@ -255,7 +255,8 @@ class Vocabulary:
     def from_packages(cls, folder: Path) -> Vocabulary:
         """Return the vocabulary of OBJECTS, with the words that Unicode CLDR has for them.
 
-        folder: of the npm packages; raises RuntimeError if an archive is missing.
+        folder: where the training data is (packages.py); raises RuntimeError if an archive is
+        missing.
         """
         annotations: dict[str, dict[str, Annotation]] = {}
         names = NpmPackage(folder, PACKAGES["names"])

@@ -47,7 +47,7 @@ class LoraLayers(nn.Module):
     """The trainable LowRankPairs of a LoRA, created and installed in `unet` by the constructor.
 
     layers: which linear and convolution layers get a pair, a key of LAYERS; alpha: the LoRA's
-    output is multiplied by alpha / rank; seed: of the initial `down` matrices.
+    output is multiplied by alpha / rank; seed: for the random initial `down` matrices.
     """
 
     def __init__(self, unet: nn.Module, layers: str, rank: int, alpha: float, seed: int):

@@ -69,15 +69,23 @@ def defaults(models: Models) -> Defaults:
 class LoraOptions:
     """What to train a LoRA on and how. None means the default for the model, see Defaults.
 
-    images: paths or PIL pictures; name: of the LoRA, used as <lora:name:1>; prompt: the caption of
-    the pictures, with a made-up word for the character; steps: in all, with those of a resumed run;
-    minutes: stop earlier, when they are over; rate: learning rate; alpha: the LoRA is scaled by
-    alpha / rank, None means the rank; layers: a key of LAYERS; size: side of the training pictures
-    in pixels; prior_prompt: the class of the character ("a dog"), of which the model first draws
-    prior_count pictures to train on too, "" for none; flip: train on mirrored pictures too;
-    previews: number of pictures drawn during training; naming: "peft" or "kohya", a key of NAMINGS;
-    run: folder of checkpoints, previews and log, None means runs/lora/NAME; out: folder of the LoRA
-    file, None means models/lora.
+    images: paths or PIL pictures of the character
+    name: what the LoRA is called, as in <lora:name:1>
+    prompt: the caption of the pictures, with a made-up word for the character
+    steps: number of steps in all, including those before a resume
+    minutes: stop earlier, after so many minutes; None never does
+    rate: learning rate
+    alpha: the LoRA's output is multiplied by alpha / rank; None means the rank
+    layers: which layers are trained, a key of LAYERS
+    size: width and height of the training pictures in pixels
+    prior_prompt: the class of the character ("a dog") for prior preservation; "" for none
+    prior_count: number of pictures of the class that the model draws and is trained on too
+    flip: train on mirrored pictures too
+    previews: number of pictures drawn during training, from preview_prompt or else prompt
+    naming: "peft" or "kohya", a key of NAMINGS
+    resume: go on from the newest checkpoint
+    run: folder of checkpoints, previews and log; None means runs/lora/NAME
+    out: folder of the LoRA file; None means models/lora
     """
 
     images: Sequence[str | Path | Image.Image]

@@ -56,9 +56,10 @@ LOG_EVERY = 10  # steps between two rows of the log
 class Progress:
     """Event: a training step is done, or (step 0) a class picture for prior preservation is drawn.
 
-    step: 1..total; loss: of this step, None at step 0; mean: moving average of the loss, None at
-    step 0; seconds: training time so far, resumed runs included; preview: the class picture, or
-    what the LoRA draws after this step if a preview was due; notes: warnings, one sentence each.
+    step: 1..total; loss: the loss of this step, None at step 0; mean: moving average of the loss,
+    None at step 0; seconds: training time so far, resumed runs included; preview: the class
+    picture, or what the LoRA draws after this step if a preview was due; notes: warnings, one
+    sentence each.
     """
 
     step: int
@@ -75,8 +76,9 @@ class Trained:
     """Last event: the training is done and the LoRA is written.
 
     path: the file that <lora:name:1> loads; other: a file with the same matrices in the other
-    naming ("kohya" or "peft"); steps, seconds: in all; loss: moving average at the end, None if no
-    step was left to do; notes: warnings, such as which pictures were left out, one sentence each.
+    naming ("kohya" or "peft"); steps, seconds: how long the LoRA was trained in all; loss: moving
+    average at the end, None if no step was left to do; notes: warnings, such as which pictures were
+    left out, one sentence each.
     """
 
     name: str

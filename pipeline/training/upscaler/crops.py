@@ -5,9 +5,8 @@ enlarged. The input is that scene reduced to 128x128 by Pillow's antialiased bic
 inputs also pass through the embedded model's autoencoder, because the upscaler will be used on its
 slightly blurred output, and some get noise or JPEG artifacts.
 
-Every tenth emoji is held out for the evaluation. Emoji that begin with the same code point are on
-the same side of the split: the fireman and the judge, which are both a man plus an object in
-Unicode, would otherwise show the held-out face in training.
+Every tenth emoji is held out for the evaluation. Emoji that begin with the same code point are held
+out together, because they look alike: the man as fireman and the man as judge, for instance.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ AUTOENCODED, DEGRADED = 0.15, 0.1  # shares of inputs through the VAE, with nois
 def split_emojis(folder: Path) -> tuple[list[str], list[str]]:
     """Return (training emoji, held-out emoji), without those with a skin tone.
 
-    folder: of the npm packages, see emoji/packages.py.
+    folder: where the training data is, see emoji/packages.py.
     """
     codes = [k.split("-") for k in list_keys(folder)]
     # Three flags have names of another form, with "_".
@@ -51,7 +50,7 @@ def split_emojis(folder: Path) -> tuple[list[str], list[str]]:
 def load_sprites_8bit(folder: Path, emojis: list[str]) -> torch.Tensor:
     """Load pictures of `emojis` as premultiplied RGBA, (N, 4, 256, 256) uint8.
 
-    folder: of the npm packages; 256x256 pixels is the size of the pictures there.
+    folder: where the training data is (packages.py), in their original size.
     """
     return load_sprites(folder, emojis, SIDE).mul_(255).round_().to(torch.uint8)
 
@@ -59,7 +58,7 @@ def load_sprites_8bit(folder: Path, emojis: list[str]) -> torch.Tensor:
 def scale_down(sprite: torch.Tensor, side: int) -> torch.Tensor:
     """Return a premultiplied RGBA sprite (4, 256, 256) uint8 as floats (4, side, side) in [0, 1].
 
-    side: in pixels, at most 256.
+    side: width and height of the result in pixels, at most 256.
     """
     full = sprite[None].float() / 255
     if side == SIDE:
@@ -223,6 +222,6 @@ def _crop_original(truth: torch.Tensor, y: int, x: int) -> torch.Tensor:
 
 
 def _transform(picture: torch.Tensor, symmetry: int) -> torch.Tensor:
-    """Return `picture` (3, s, s) rotated and mirrored; `symmetry` 0..7 numbers the eight ways."""
+    """Return `picture` (3, s, s) rotated and mirrored in one of 8 ways, `symmetry` 0..7."""
     picture = torch.rot90(picture, symmetry % 4, (1, 2))
     return picture.flip(2) if symmetry >= 4 else picture

@@ -105,12 +105,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the upscaler in `folder` on `count` scenes of held-out emoji; return the table.
 
-    data: folder of the npm packages; base: model folder whose VAE is used; sheet: PNG file for
-    eight rows of examples (input, Lanczos, the upscaler "glass", original), None for none. The
-    table has "scenes", "held_out_emoji", "machine", "seconds" (dict from side in pixels to the CPU
-    seconds of doubling) and "rows": dict from kind of scene to a dict with the mean PSNR of
-    "glass", "lanczos" and "bicubic", the mean "gain" of glass over Lanczos in dB, and "better", the
-    share (0 to 1) of scenes in which glass beats Lanczos.
+    data: folder of the training data (packages.py); base: model folder whose VAE is used; sheet:
+    PNG file for eight rows of examples (input, Lanczos, the upscaler "glass", original), None for
+    none. The table has "scenes", "held_out_emoji", "machine", "seconds" (dict from side in pixels
+    to the CPU seconds of doubling) and "rows": dict from kind of scene to a dict with the mean PSNR
+    of "glass", "lanczos" and "bicubic", the mean "gain" of glass over Lanczos in dB, and "better",
+    the share (0 to 1) of scenes in which glass beats Lanczos.
     """
     torch.manual_seed(0)
     upscaler.load.cache_clear()  # the file may have changed
