@@ -58,7 +58,10 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module, step: int) -> None:
-        """Move the averages towards the parameters of `module`; `step` counts the steps done."""
+        """Move the averages towards the parameters of `module`.
+
+        step: number of training steps done, which sets the decay.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
         names, live = zip(*module.named_parameters(), strict=True)
         torch._foreach_lerp_([self.shadow[n] for n in names], [p.detach() for p in live], 1 - decay)

@@ -31,9 +31,10 @@ PAIR_OFFSETS = (24, 32, 40)
 class Scene:
     """What a training picture shows: one or two objects on a plain background.
 
-    objects: indices into the vocabulary; corners: top left pixel (x, y) of each object; relation:
-    of the first object to the second, a key of RELATIONS ("left"), None for one object; colour: of
-    the background, a key of COLOURS; rgb: the background colour as drawn, 0..255.
+    objects: indices into the vocabulary; corners: top left pixel (x, y) of each object; relation: a
+    key of RELATIONS, such as "left" if the first object is left of the second, None for one object;
+    colour: name of the background colour, a key of COLOURS; rgb: the background colour as drawn,
+    0..255, slightly varied.
     """
 
     objects: tuple[int, ...]
@@ -63,7 +64,7 @@ def jitter_colour(colour: str, generator: torch.Generator) -> tuple[int, int, in
 def single_scene(index: int, colour: str, generator: torch.Generator) -> Scene:
     """Return a scene with object `index` of the vocabulary alone, at a random position.
 
-    colour: of the background, a key of COLOURS.
+    colour: name of the background colour, a key of COLOURS.
     """
     corner = (choose(SINGLE_OFFSETS, generator), choose(SINGLE_OFFSETS, generator))
     return Scene((index,), (corner,), None, colour, jitter_colour(colour, generator))
@@ -75,7 +76,7 @@ def pair_scene(
     """Return a scene of two objects in which `first` is left of, right of, above or below `second`.
 
     first, second: indices into the vocabulary; relation: a key of RELATIONS ("left", "above", ...);
-    colour: of the background, a key of COLOURS.
+    colour: name of the background colour, a key of COLOURS.
     """
     near, far = 0, SIZE - PAIR_SIDE
     across = [choose(PAIR_OFFSETS, generator) for _ in range(2)]

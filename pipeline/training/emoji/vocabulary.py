@@ -1,5 +1,4 @@
-"""The objects, colours and relations that the embedded model knows, with their words in English
-and Chinese.
+"""The objects, colours and relations of the embedded model, with English and Chinese words.
 
 Names and keywords come from Unicode's CLDR (npm packages `cldr-annotations-full` and
 `cldr-annotations-derived-full`, Unicode licence).
@@ -226,7 +225,8 @@ class EmojiObject:
 def read_annotations(package: NpmPackage, kind: str, language: str) -> dict[str, Annotation]:
     """Read Unicode CLDR's names and keywords of emoji; return a dict from emoji to Annotation.
 
-    kind: "annotations" or "annotationsDerived", after the npm package; language: "en" or "zh".
+    kind: "annotations" for the package cldr-annotations-full, "annotationsDerived" for
+    cldr-annotations-derived-full; language: "en" or "zh".
     """
     content = json.loads(package.read(f"{kind}/{language}/annotations.json"))
     return {strip_variation_selector(k): v for k, v in content[kind]["annotations"].items()}

@@ -87,7 +87,7 @@ class LoraLayers(nn.Module):
     def as_file(self, path: Path) -> LoraFile:
         """Return what reading a LoRA file with the current matrices would return.
 
-        path: its pretended path, from which the LoRA's name is taken; nothing is written.
+        path: stored in the result, and the LoRA is named after it; no file is written.
         """
         scale = self.alpha / self.rank
         parts: dict[str, LowRankDelta | Product] = {
