@@ -101,7 +101,7 @@ def fit_text(text: str, width: float, height: float, size: int) -> Block:
 
 
 def clean(text: str) -> str:
-    """Return `text` as one line without control characters, cut off after LONGEST characters."""
+    """Return `text` as one line without control characters, cut off after 400 (LONGEST)."""
     text = "".join(" " if c.isspace() else c for c in text[: 4 * LONGEST])
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs"))
     text = re.sub(" +", " ", text).strip()
@@ -114,7 +114,7 @@ def measure(text: str, size: int) -> float:
 
 
 def _wrap(text: str, width: float, size: int) -> tuple[list[str], bool]:
-    """Break `text` into lines of at most `width` pixels; return (lines, no word had to be split).
+    """Break `text` into lines of at most `width` pixels; return (lines, whether no word was split).
 
     size: of the font in pixels.
     """

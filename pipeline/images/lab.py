@@ -57,7 +57,7 @@ def to_lab(rgb: Any) -> np.ndarray:
 
 
 def _to_linear(lab: np.ndarray) -> np.ndarray:
-    """Convert Lab (..., 3) to linear RGB (..., 3): 0 to 1, beyond that outside the sRGB gamut."""
+    """Convert Lab (..., 3) to linear RGB (..., 3); values outside 0 to 1 are out of gamut."""
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
     xyz = np.where(f > EDGE, f**3, 3 * EDGE**2 * (f - 4 / 29))

@@ -1,8 +1,8 @@
 """Build the networks of a model from its manifest, and read their weights.
 
-Networks are built on PyTorch's meta device, which allocates no memory, and every tensor is located in the
-files and checked. Only then each weights file is opened, once, and its tensors are copied, so that
-the file may be replaced while the loaded model is used.
+Networks are built on PyTorch's meta device, which allocates no memory, and every tensor is located
+in the files and checked. Only then each weights file is opened, once, and its tensors are copied,
+so that the file may be replaced while the loaded model is used.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286  # EXIF tags
 
 
 class DamagedFile(Exception):
-    """The file is truncated, or a part of it violates its format."""
+    """Raised for a file that is truncated or violates its format; the message says how."""
 
 
 def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:

@@ -94,8 +94,9 @@ def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Parse A1111's parameters text into {"Prompt": ..., "Negative prompt": ..., "Steps": ..., ...}.
+    """Parse A1111's parameters text into a dict.
 
+    {"Prompt": ..., "Negative prompt": ..., "Steps": ..., "Sampler": ..., and the other settings}.
     All values are strings. The settings are the last line, or a line that begins with "Steps:" and
     is followed by lines of a template; they have at least three `Name: value` pairs, one of them
     with a name in _SIGNS. A text without them is all prompt. Never raises; the time is linear in

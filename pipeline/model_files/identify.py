@@ -68,9 +68,9 @@ class FileIdentity:
 
     kind: "checkpoint", "lora", "embedding" or "vae"; "" for a file that cannot be used here. what:
     the same in words ("a ControlNet"). family: "sd1", "sd2", "xl", or "" where it is unknown.
-    configs: of a checkpoint, from component name ("unet", "vae", "scheduler", ...) to its configuration as in a diffusers
-    folder; without "vae" where the file has none. prediction: "epsilon", "v_prediction", or None
-    where neither tensor names nor metadata tell.
+    configs: of a checkpoint, from component name ("unet", "vae", "scheduler", ...) to its
+    configuration as in a diffusers folder; without "vae" where the file has none. prediction:
+    "epsilon", "v_prediction", or None where neither tensor names nor metadata tell.
     """
 
     kind: str

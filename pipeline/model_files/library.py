@@ -29,8 +29,9 @@ DEPTH = 4  # levels of folders that are searched, ./models included
 class Entry:
     """A model file or folder in the list; users and requests refer to it by `name`.
 
-    kind: "checkpoint", "lora", "embedding" or "vae". family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown.
-    note: what it is, in a few words. reason: a sentence that says why it cannot be used, or None.
+    kind: "checkpoint", "lora", "embedding" or "vae". family: "SD 1.x", "SD 2.x", "SD XL", or ""
+    where it is unknown. note: what it is, in a few words. reason: a sentence that says why it
+    cannot be used, or None.
     """
 
     name: str
@@ -44,8 +45,8 @@ class Entry:
 def scan() -> list[Entry]:
     """Return all models, those of this package first, then in order of their folders and names.
 
-    A name that another model of the same kind has gets its folder added ("name (folder)"); one
-    whose name is then still taken is left out.
+    A model whose name is that of an earlier one of the same kind is called "name (folder)"; it is
+    left out where that name is taken, too.
     """
     entries: list[Entry] = []
     taken: set[tuple[str, str]] = set()

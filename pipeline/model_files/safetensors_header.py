@@ -174,7 +174,7 @@ def _check_layout(header: dict, size: int, shown: str) -> None:
 
 
 def _refuse_other_format(shown: str, head: bytes) -> NoReturn:
-    """Raise an InputError that says what a file is that is no safetensors file.
+    """Raise an InputError that names the format of a file that is no .safetensors file.
 
     shown: the file's name. head: its first bytes, at most 32.
     """
