@@ -70,7 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def _add_lora_flags(parser: argparse.ArgumentParser) -> None:
     """Add to `parser` the flags that only `train lora` takes.
 
-    They default to None; training then chooses a value that suits the model.
+    Values default to None; training then chooses one that suits the model.
     """
     lora = parser.add_argument_group("lora")
     lora.add_argument("--images", type=Path, help="folder of pictures of the character")

@@ -114,7 +114,7 @@ def measure(text: str, size: int) -> float:
 
 
 def _wrap(text: str, width: float, size: int) -> tuple[list[str], bool]:
-    """Break `text` into lines of at most `width` pixels; return (lines, no word had to be split).
+    """Break `text` into lines of at most `width` pixels; return (lines, whether no word was split).
 
     size: of the font in pixels.
     """

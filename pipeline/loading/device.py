@@ -51,8 +51,8 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype of UNet and text encoders for `name`: "auto", "fp32", "fp16" or "bf16".
 
-    "auto" is fp16 on CUDA and fp32 elsewhere. Raises InputError for
-    another name and for a dtype that the device does not compute in, or only slowly.
+    "auto" is fp16 on CUDA and fp32 elsewhere. Raises InputError for another name and for a dtype
+    that the device does not compute in, or only slowly.
     """
     import torch
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def environment(device: torch.device) -> dict[str, str]:
     """Return the properties of the device that may change the last bits of a result.
 
-    The dict has "device_name", and for a CPU also "instructions" (its instruction set, such as AVX2)
-    and "threads" (how many PyTorch uses).
+    The dict has "device_name", and for a CPU also "instructions" (its instruction set, such as
+    AVX2) and "threads" (how many PyTorch uses).
     """
     import torch
 

@@ -65,11 +65,15 @@ class Difference(NamedTuple):
 
 
 class PixelDifference(NamedTuple):
-    """How much two pictures of one size differ, in RGB values from 0 to 255."""
+    """How much two pictures of one size differ.
 
-    mean: float  # over all pixels and colours
+    mean, largest: difference of the RGB values (0 to 255), over all pixels and colours. share: how
+    many of the pixels differ at all, 0 to 1.
+    """
+
+    mean: float
     largest: int
-    share: float  # of pixels that differ at all, 0 to 1
+    share: float
 
 
 @dataclass(frozen=True)

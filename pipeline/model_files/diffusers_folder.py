@@ -77,13 +77,18 @@ class TokenizerFiles:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The checked content of a model folder."""
+    """The checked content of a model folder.
 
-    index: dict[str, Any]  # model_index.json
-    networks: dict[str, FolderComponent]  # by component name ("unet")
-    scheduler: dict[str, Any]  # scheduler_config.json
-    tokenizers: dict[str, TokenizerFiles]  # by component name ("tokenizer_2")
-    extras: dict[str, Any]  # from file name to parsed JSON, for the files of EXTRAS that exist
+    index, scheduler: the parsed model_index.json and scheduler_config.json. networks, tokenizers:
+    by component name ("unet", "tokenizer_2"). extras: the parsed generation.json and
+    vocabulary.json by file name, where they exist.
+    """
+
+    index: dict[str, Any]
+    networks: dict[str, FolderComponent]
+    scheduler: dict[str, Any]
+    tokenizers: dict[str, TokenizerFiles]
+    extras: dict[str, Any]
 
 
 def read_folder(folder: Path, files: FileReader) -> ModelFolder:

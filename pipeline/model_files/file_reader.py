@@ -1,4 +1,4 @@
-"""Read the files of one model, each at most once: small files whole, of weights header and hash.
+"""Read the files of one model, each at most once; of weights files only the header and the hash.
 
 What was read is cached while the reader is open, so that every check sees the same bytes. Weights
 files stay open until the reader is closed, so that header and hash are of the same file.
@@ -37,7 +37,7 @@ class FileStamp:
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """A safetensors file with its checked header, and the stamp it had when that was read."""
+    """A safetensors file with its checked header. stamp: of the file when the header was read."""
 
     path: Path
     stamp: FileStamp

@@ -88,7 +88,7 @@ class ComponentShapes:
 def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
     """Return the configuration of diffusers' UNet2DConditionModel for a UNet of these shapes.
 
-    part: its tensors, named as by CompVis. family: "sd1", "sd2" or "xl".
+    part: its tensors in CompVis' original layout. family: "sd1", "sd2" or "xl".
     Raises DamagedCheckpoint where tensors are missing or sizes are impossible.
     """
     blocks, transformers = part.count("input_blocks."), part.depths()
@@ -144,9 +144,9 @@ def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def vae_config(part: ComponentShapes, family: str) -> dict[str, Any]:
-    """Return the configuration of diffusers' AutoencoderKL for tensors named as by CompVis.
+    """Return the configuration of diffusers' AutoencoderKL for an autoencoder of these shapes.
 
-    part: the autoencoder's tensors. family: "sd1", "sd2" or "xl".
+    part: its tensors in CompVis' original layout. family: "sd1", "sd2" or "xl".
     Raises DamagedCheckpoint where tensors are missing.
     """
     levels = part.count("encoder.down.")

@@ -123,7 +123,7 @@ def _width(header: Mapping[str, Any], pattern: str) -> int | None:
 def layer_names(
     network: str, paths: Iterable[str], ldm: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (layer name in a LoRA file, module path) for all spellings of all `paths`.
+    """Yield (layer name, module path) for each name that a LoRA file may use for each module.
 
     network: "unet", "text_encoder" or "text_encoder_2". paths: of its modules, as in named_modules.
     ldm: of a UNet, from module path in diffusers to that in CompVis' original layout, see
