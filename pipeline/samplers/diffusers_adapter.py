@@ -175,8 +175,8 @@ def build(sampler: Sampler, schedule: Schedule, config: Mapping[str, Any], steps
     """Return a new diffusers scheduler for the sampler and the schedule, with its timesteps set.
 
     Its tensors are on the CPU; its `step` works with latents on any device. config: the
-    checkpoint's scheduler configuration. Raises InputError for a number of steps or a configuration that the
-    scheduler cannot use.
+    checkpoint's scheduler configuration. Raises InputError for a number of steps or a
+    configuration that the scheduler cannot use.
     """
     trained = config.get("num_train_timesteps") or 1000
     predicts = config.get("prediction_type") or "epsilon"
