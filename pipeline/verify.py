@@ -348,7 +348,7 @@ def _choose_backend(models: Models, original: Receipt, kind: str, name: str | No
 
 
 def nearest_device(original: Receipt) -> dict[str, str]:
-    """Return {"device": ..., "dtype": ...}, arguments of `load` that match the receipt's if possible.
+    """Return {"device": ..., "dtype": ...}, arguments of `load` like the receipt's.
 
     Each is "auto" if the receipt's device or dtype is not available here.
     """

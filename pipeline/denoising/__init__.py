@@ -1,1 +1,1 @@
-"""The UNet with classifier-free guidance, in tiles where needed, and its attention maps."""
+"""Call the UNet with classifier-free guidance, in tiles for large pictures; collect word maps."""

@@ -1,8 +1,8 @@
-"""Trace one picture through every stage: what each produced, its shape and its seconds.
+"""Trace one picture through every stage, from prompt to PNG text: output, shape and seconds.
 
-The picture is drawn by the engine itself. The engine holds the model's lock only while a network
-runs, so a lock that measures its time measures the networks. Tokens, context and first noise are
-computed once more here with the engine's own functions, because its events do not contain them.
+The engine itself draws the picture. It holds the model's lock only while a network runs, so a lock
+that measures for how long it is held measures the networks. Tokens, context and first noise are not
+part of the engine's events; they are computed again here with the engine's own functions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STAGES = {  # in order: the file and function of each
+# {key of the stage: (source file, function or class that computes it)}, in order.
+STAGES = {
     "prompt": ("pipeline/prompt/syntax.py", "parse"),
     "tokens": ("pipeline/prompt/chunks.py", "chunks"),
     "context": ("pipeline/prompt/encode.py", "encode_prompts"),
@@ -42,11 +43,14 @@ STAGES = {  # in order: the file and function of each
 
 @dataclass(frozen=True)
 class Stage:
-    """The output of one stage: a "step" for each of the user's steps, one of each other key.
+    """The output of one stage. There is one Stage for each key of STAGES, but one "step" per step.
 
-    output: of prompt and parameters a text; of tokens rows of (id, token); of context (1, K, E); of
-    noise and latents (1, C, h, w); of a step the engine's Step; of the picture a PIL image.
-    shape: of the output. seconds: None where none are measured.
+    key      a key of STAGES
+    output   for "prompt" and "parameters" a text; for "tokens" a list of (id, token) for each chunk
+             of 77; for "context" a tensor (1, K, E); for "noise" and "latents" a tensor
+             (1, C, h, w); for "step" the engine's Step; for "picture" a PIL image
+    shape    shape of the output; of a text its length
+    seconds  the time that it took; None if it is not measured
     """
 
     key: str
@@ -57,7 +61,7 @@ class Stage:
 
 @dataclass
 class TimedLock:
-    """A lock that records for how many seconds it was held each time."""
+    """A context manager around `lock` that appends to `held` for how many seconds it was held."""
 
     lock: Any
     held: list[float] = field(default_factory=list)
@@ -72,7 +76,10 @@ class TimedLock:
 
 
 def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
-    """Yield every Stage of one picture, in order. Closing the iterator stops the work."""
+    """Draw the first picture of `options` and yield every Stage of it, in order.
+
+    Closing the generator stops the work. Raises InputError for options that cannot be drawn.
+    """
     options = models.resolve(options.model_copy(update={"count": 1}))
     request, seconds = _timed(lambda: resources.find_resources(models, options))
     yield Stage("prompt", options.prompt, (len(options.prompt),), seconds)
@@ -112,7 +119,7 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
 
 
 def _first_noise(models: Models, options: GenerateOptions) -> torch.Tensor:
-    """Return the noise (1, C, h, w) that the engine starts from, drawn again from its seed."""
+    """Draw again the noise (1, C, h, w) that the engine begins from, from the options' seed."""
     seed, variation_seed = noise.seeds(options, 0)
     assert options.width and options.height
     factor = vae.factor(models.vae)
