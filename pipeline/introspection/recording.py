@@ -7,14 +7,13 @@ continues a Recording from any of its steps; recording_file.py writes recordings
 from __future__ import annotations
 
 import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..events import Result
+from ..lru import LruCache
 from ..samplers.prediction import alpha_beta, to_noise
 
 if TYPE_CHECKING:
@@ -223,42 +222,38 @@ class Recorder:
 
 
 class RecordingStore:
-    """Keep recordings by their keys in at most `limit` bytes; the least recently used are dropped.
+    """Keeps recordings by their keys in at most `limit` bytes; safe to use from several threads.
 
-    The newest one always stays. Safe to use from several threads.
+    The least recently used recordings are dropped. The one that was put last is kept even if it
+    alone exceeds the limit.
     """
 
     def __init__(self, limit: int = MAX_BYTES_IN_ALL):
         self.limit = limit
-        self._recordings: OrderedDict[str, Recording] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recordings: LruCache[str, Recording] = LruCache(limit, lambda r: r.nbytes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all recordings that are kept."""
-        with self._lock:
-            return sum(r.nbytes for r in self._recordings.values())
+        """Size of all recordings in the store, in bytes."""
+        return self._recordings.size
 
     def put(self, recordings: Iterable[Recording | None]) -> list[str | None]:
-        """Keep recordings and return their keys, None for each that is None."""
+        """Store recordings in this order; return their keys, None for each item that is None."""
         keys: list[str | None] = []
-        with self._lock:
-            for recording in recordings:
-                keys.append(None if recording is None else recording.key)
-                if recording is not None:
-                    self._recordings[recording.key] = recording
-            total = sum(r.nbytes for r in self._recordings.values())
-            while total > self.limit and len(self._recordings) > 1:
-                total -= self._recordings.popitem(last=False)[1].nbytes
+        for recording in recordings:
+            if recording is None:
+                keys.append(None)
+            else:
+                self._recordings.put(recording.key, recording)
+                keys.append(recording.key)
         return keys
 
     def get(self, key: Any) -> Recording | None:
-        """Return a recording; None where it was dropped or never there."""
-        with self._lock:
-            if not isinstance(key, str) or key not in self._recordings:
-                return None
-            self._recordings.move_to_end(key)
-            return self._recordings[key]
+        """Return the recording with this key; None if it was dropped or the key is unknown.
+
+        key: as received from the page, so it may be of any type.
+        """
+        return self._recordings.get(key) if isinstance(key, str) else None
 
 
 def new_key() -> str:
