@@ -39,8 +39,10 @@ class ModelCache:
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def choices(self) -> list[Entry]:
-        """Return the library's entries of all checkpoints that may be selected, the first model
-        before all others."""
+        """Return an Entry of the model library for each model that may be selected.
+
+        The model that the server was started with comes first.
+        """
         rows = library.find_entries("checkpoint")
         first_row = rows.pop(self.first.name, None)
         if first_row is None or first_row.path != self.first.path:
@@ -67,7 +69,7 @@ class ModelCache:
         return {e.name: known.get(e.name, "") for e in self.choices()}
 
     def vaes(self) -> list[Entry]:
-        """Return the library's entries of all autoencoders that may replace a model's own."""
+        """Return an Entry of the model library for each autoencoder that may replace a model's."""
         return list(library.find_entries("vae").values())
 
     def get(self, name: str | None = None, vae: str | None = None) -> Models:

@@ -1,1 +1,1 @@
-"""Call the UNet with classifier-free guidance, in tiles for large pictures; collect word maps."""
+"""The UNet with classifier-free guidance, in tiles for large pictures; attention maps of words."""

@@ -13,7 +13,7 @@ Spans = list[list[int]]
 
 
 class WordMaps:
-    """Collects the cross attention maps of one UNet call, as its `attention_hook`.
+    """Collects the cross attention maps of one UNet call: pass it to Denoiser as `attention_hook`.
 
     Only the maps of the conditional sample are collected. Layers have different resolutions:
     `by_resolution` averages the layers of each resolution. `average` resamples all layers to one

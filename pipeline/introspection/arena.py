@@ -41,7 +41,10 @@ INTERPRETED = "Triton only interprets it here, which would tell nothing of its s
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a race of samplers: a key of SAMPLERS and a key of SCHEDULES."""
+    """A sampler and a schedule that take part in a race, as keys of SAMPLERS and SCHEDULES.
+
+    For example "dpmpp_2m" and "karras"; "automatic" is the sampler's default schedule.
+    """
 
     sampler: str
     schedule: str = "automatic"
@@ -72,7 +75,10 @@ REFERENCE, REFERENCE_STEPS = Entry("dpmpp_2m", "uniform"), 200
 
 @dataclass(frozen=True)
 class BackendPair:
-    """An entry of a race of backends: names of an attention and of a GroupNorm backend."""
+    """An attention and a GroupNorm backend, by name, that take part in a race of backends.
+
+    For example "math" and "torch".
+    """
 
     attention: str
     group_norm: str
@@ -129,7 +135,11 @@ class EntryDone:
 
 @dataclass(frozen=True)
 class Reference:
-    """The result of REFERENCE: final latents (1, C, h, w), and the picture decoded from them."""
+    """An almost exact solution of the ODE, with which the samplers of a race are compared.
+
+    It is drawn by REFERENCE, DPM++ 2M with 200 steps. latents: the final latents (1, C, h, w).
+    image: the picture decoded from them.
+    """
 
     latents: torch.Tensor = field(repr=False)
     image: Image.Image = field(repr=False)
@@ -137,11 +147,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Distances:
-    """The last event of a race of samplers: the `distance` of one entry to the reference.
+    """An event at the end of a race of samplers: how far one entry is from the reference.
 
     entry      index of the entry
-    distances  distance of the predicted clean latents of each model call, in order
-    last       distance of the final latents
+    distances  `distance` of the predicted clean latents of each model call to the reference's final
+               latents, in order
+    last       `distance` of the entry's final latents
     """
 
     entry: int
@@ -162,7 +173,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class BackendComparison:
-    """The last event of a race of backends: the speed of an entry, and how its picture differs.
+    """An event at the end of a race of backends: an entry's speed, and how its picture differs.
 
     entry     index of the entry
     baseline  index of the entry that it is compared with
@@ -436,10 +447,11 @@ class _Run:
 def _round_robin(
     runs: Sequence[_Run], reference: Reference | None = None
 ) -> Iterator[CallDone | EntryDone | Failed]:
-    """Advance all runs in turns until each is done; yield what they return.
+    """Advance the entries of a race in turns until all are done; yield the events.
 
-    A run whose backend fails yields Failed and takes no more turns. InputError of a run that is not
-    of a race of backends is passed on.
+    runs: the running state of each entry. reference: for the `distance` of the CallDones. An entry
+    of a race of backends whose backend fails yields Failed and takes no more turns; in a race of
+    samplers InputError is passed on.
     """
     left = list(runs)
     while left:

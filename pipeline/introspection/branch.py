@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, closest
 from ..events import Result
-from .recording import Recorder, Recording, plain_options
+from .recording import ModelCall, Recorder, Recording, plain_options
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..events import RequestOrigin, Step
     from ..latents.initial_state import InitialState
+    from ..model import Models
     from ..options import ResolvedOptions
 
 # The options that a branch may change. noise_seed: a new seed for the noise that the sampler adds
@@ -39,7 +40,8 @@ class BranchRun(Recorder):
 
     models   the model that drew the picture
     step     index of the step, from 0
-    changes  new values of options named in CHANGES; None changes nothing
+    changes  {option: new value} for options in CHANGES: prompt, negative, sampler, schedule, cfg,
+             cfg_rescale and noise_seed; None as a value changes nothing
     limit    `limit` of Recorder, in bytes
 
     Raises InputError for a step that the picture does not have, a sampler that cannot begin there,
@@ -48,7 +50,7 @@ class BranchRun(Recorder):
 
     def __init__(
         self,
-        models: Any,
+        models: Models,
         recording: Recording,
         step: int,
         changes: Mapping[str, Any],
@@ -81,7 +83,7 @@ class BranchRun(Recorder):
             )
         super().__init__(models, events, **limit)
 
-    def _check_model(self, models: Any) -> None:
+    def _check_model(self, models: Models) -> None:
         drawn_by, here = self.parent.model, (models.name, models.hash, models.vae_name)
         if here != drawn_by:
             raise InputError(
@@ -89,7 +91,9 @@ class BranchRun(Recorder):
                 f" {' '.join(filter(None, here))}: only its own model can go on."
             )
 
-    def _start(self, models: Any, options: ResolvedOptions, noise_seed: int | None) -> InitialState:
+    def _start(
+        self, models: Models, options: ResolvedOptions, noise_seed: int | None
+    ) -> InitialState:
         """Return the state that the engine begins from; also set `self.reseeds`.
 
         noise_seed: the new seed of the sampler's noise, None to keep it. Raises InputError for a
@@ -118,7 +122,7 @@ class BranchRun(Recorder):
             self.reseeds += ((step, noise_seed),)
         return start
 
-    def _model_call(self, step: Step, offset: int = 0) -> Any:
+    def _model_call(self, step: Step, offset: int = 0) -> ModelCall:
         return super()._model_call(step, self._sampler_start)
 
     @property
@@ -155,7 +159,7 @@ class ReplayRun(Recorder):
 
     def __init__(
         self,
-        models: Any,
+        models: Models,
         lineage: Iterable[Mapping[str, Any]],
         key: str | None = None,
         parent: str | None = None,
@@ -197,9 +201,9 @@ def resolve_changes(
 ) -> tuple[ResolvedOptions, int | None]:
     """Return the resolved options of a branch, and the new seed of the sampler's noise or None.
 
-    changes: new values of options named in CHANGES; None changes nothing. If the recorded schedule
-    does not suit a new sampler, it becomes "automatic". Raises InputError for an option that a
-    branch cannot change and for a wrong value.
+    changes: {option: new value} for options in CHANGES; None as a value changes nothing. If a new
+    sampler does not accept the recorded schedule, the schedule becomes "automatic". Raises
+    InputError for an option that a branch cannot change and for a wrong value.
     """
     from ..options import MAX_SEED, GenerateOptions, whole_number
     from ..samplers import check_pair
@@ -247,7 +251,9 @@ def _whole_step(step: Any) -> int:
     return int(step)
 
 
-def _nearest_step(models: Any, options: ResolvedOptions, start: InitialState, sigma: float) -> int:
+def _nearest_step(
+    models: Models, options: ResolvedOptions, start: InitialState, sigma: float
+) -> int:
     """Return the step, from 0, at which the sampler of `options` has a noise level nearest `sigma`.
 
     Nearest means by the ratio of the two levels. start: the latents and noise to begin from.

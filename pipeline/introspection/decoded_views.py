@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +14,7 @@ from ..samplers.prediction import predicted_clean
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..model import Models
     from .recording import ModelCall
 
 # The views that can be decoded. clean: the predicted x0. latents: the UNet's input. noise: the
@@ -27,7 +28,7 @@ def has_guidance(call: ModelCall) -> bool:
     return call.answer.cond is not None and call.answer.uncond is not None
 
 
-def decode_view(models: Any, call: ModelCall, kind: str, prediction: str) -> Image.Image:
+def decode_view(models: Models, call: ModelCall, kind: str, prediction: str) -> Image.Image:
     """Decode one of the views in KINDS with the model's autoencoder, at the picture's size.
 
     call: a recorded model call. prediction: what the model predicts, "epsilon" or "v_prediction".
@@ -37,7 +38,7 @@ def decode_view(models: Any, call: ModelCall, kind: str, prediction: str) -> Ima
     return vae.to_image(_pixels(models, call, kind, prediction))
 
 
-def _pixels(models: Any, call: ModelCall, kind: str, prediction: str) -> torch.Tensor:
+def _pixels(models: Models, call: ModelCall, kind: str, prediction: str) -> torch.Tensor:
     if kind not in KINDS:
         raise InputError(f"There is no view {str(kind)[:40]!r}; there is {', '.join(KINDS)}.")
     if kind in ("cond", "uncond", "guidance") and not has_guidance(call):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..events import RequestOrigin, Step
     from ..latents.initial_state import ReplayedAnswers
+    from ..model import Models
     from ..options import GenerateOptions, ResolvedOptions
     from ..samplers.base import Answer
 
@@ -164,7 +165,7 @@ class Recorder:
 
     def __init__(
         self,
-        models: Any,
+        models: Models,
         events: Generator[Step | Result],
         limit: int = MAX_BYTES_PER_RECORDING,
     ):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..model import Models
+    from ..options import ResolvedOptions
 
 T = TypeVar("T")
 
@@ -80,9 +81,9 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
 
     Closing the generator stops the work. Raises InputError for options that cannot be drawn.
     """
-    options = models.resolve(options.model_copy(update={"count": 1}))
-    request, seconds = _timed(lambda: resources.find_resources(models, options))
-    yield Stage("prompt", options.prompt, (len(options.prompt),), seconds)
+    resolved = models.resolve(options.model_copy(update={"count": 1}))
+    request, seconds = _timed(lambda: resources.find_resources(models, resolved))
+    yield Stage("prompt", resolved.prompt, (len(resolved.prompt),), seconds)
 
     tokenizer, segments = models.tokenizer, request.prompt.parts[0].segments
     rows, seconds = _timed(lambda: chunks(tokenizer, segments, request.embeddings))
@@ -90,15 +91,15 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
     tokens = [list(zip(row, tokenizer.convert_ids_to_tokens(row), strict=True)) for row in ids]
     yield Stage("tokens", tokens, (len(rows), window(tokenizer)), seconds)
 
-    (positive, _, _), seconds = _timed(lambda: engine.encode_request(models, options, request))
+    (positive, _, _), seconds = _timed(lambda: engine.encode_request(models, resolved, request))
     context = positive.at(0)[0]
     yield Stage("context", context.float().cpu(), tuple(context.shape), seconds)
 
-    first_noise, seconds = _timed(lambda: _first_noise(models, options))
+    first_noise, seconds = _timed(lambda: _first_noise(models, resolved))
     yield Stage("noise", first_noise, tuple(first_noise.shape), seconds)
 
     result, lock = None, TimedLock(models.lock)
-    with closing(engine.stream(replace(models, lock=lock), options)) as events:
+    with closing(engine.stream(replace(models, lock=lock), resolved)) as events:
         step: Step | None = None
         spent, counted = 0.0, 1  # the lock is held first for the text encoder
         for event in events:
@@ -118,10 +119,9 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
     yield Stage("parameters", text, (len(text),), result.seconds)
 
 
-def _first_noise(models: Models, options: GenerateOptions) -> torch.Tensor:
+def _first_noise(models: Models, options: ResolvedOptions) -> torch.Tensor:
     """Draw again the noise (1, C, h, w) that the engine begins from, from the options' seed."""
     seed, variation_seed = noise.seeds(options, 0)
-    assert options.width and options.height
     factor = vae.factor(models.vae)
     shape = models.vae.config.latent_channels, options.height // factor, options.width // factor
     variation = variation_seed, options.variation_strength

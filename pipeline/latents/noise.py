@@ -8,9 +8,12 @@ seed, like A1111's "variation seed".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from ..options import ResolvedOptions
 
 MIN_ROWS = 8  # `slerp` takes each column of latents by itself if they have at least so many rows
 PARALLEL = 0.9995  # above this cosine two noises are mixed linearly, as in A1111
@@ -22,14 +25,15 @@ def generator_for(seed: int, index: int = 0) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed + index)
 
 
-def seeds(options: Any, image: int) -> tuple[int, int | None]:
-    """Return (seed, variation seed) of the image with index `image`; None without a variation.
+def seeds(options: ResolvedOptions, image: int) -> tuple[int, int | None]:
+    """Return (seed, variation seed or None) of the image with index `image` in a request.
 
-    options: ResolvedOptions. As in A1111, the seed counts up from image to image; with a variation
-    the seed stays the same and the variation seed counts up.
+    As in A1111, the seed counts up from image to image. With a variation (variation_strength above
+    0) the seed stays the same and the variation seed counts up.
     """
     if not options.variation_strength:
         return options.seed + image, None
+    assert options.variation_seed is not None
     return options.seed, options.variation_seed + image
 
 

@@ -89,9 +89,9 @@ def truth() -> dict[str, np.ndarray]:
 
 
 def moments(x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Estimate the mean, covariance and weights of `truth` from points (N, 2).
+    """Estimate the "mean", "covariance" and "weights" of MIXTURE from samples x (N, 2).
 
-    Each value is a pair of arrays of the same shape: the estimate and its standard errors.
+    Each value is a pair of arrays, shaped as in `truth`: the estimates and their standard errors.
     """
     d = x - x.mean(0)
     samples = {

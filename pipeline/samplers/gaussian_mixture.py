@@ -48,14 +48,14 @@ class GaussianMixture:
     deviations: np.ndarray
 
     def log_densities(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return log(weight * density) of each component at x (N, D), with noise sigma: (N, K)."""
+        """Return log(weight * density) (N, K) of each component, with its noise, at x (N, D)."""
         variance = self.deviations**2 + sigma**2
         distance = ((x[:, None] - self.means) ** 2).sum(-1)
         size = x.shape[1] / 2 * np.log(2 * math.pi * variance)
         return np.log(self.weights) - size - distance / (2 * variance)
 
     def responsibilities(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return the probability that each component generated the points x (N, D): (N, K)."""
+        """Return the probability (N, K) that each component generated the noisy points x (N, D)."""
         log = self.log_densities(x, sigma)
         likely = np.exp(log - log.max(1, keepdims=True))
         return likely / likely.sum(1, keepdims=True)
@@ -65,7 +65,7 @@ class GaussianMixture:
         return np.exp(self.log_densities(x, sigma)).sum(1)
 
     def score(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return the score: the gradient (N, D) of the log density at x (N, D), noise sigma."""
+        """Return the score at x (N, D): the gradient (N, D) of the log of `density`."""
         pulls = (self.means - x[:, None]) / (self.deviations**2 + sigma**2)[:, None]
         return (self.responsibilities(x, sigma)[..., None] * pulls).sum(1)
 

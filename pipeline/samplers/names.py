@@ -67,7 +67,7 @@ def split_name(text: str) -> tuple[str, str | None] | None:
 def check_pair(sampler: str, schedule: str) -> str | None:
     """Return None if the sampler accepts the schedule, else a sentence that lists those it does.
 
-    sampler, schedule: keys of SAMPLERS and SCHEDULES.
+    sampler, schedule: keys of SAMPLERS and SCHEDULES, such as "dpmpp_2m" and "karras".
     """
     row = SAMPLERS[sampler]
     if schedule in row.schedules:

@@ -87,7 +87,7 @@ def denoised(x: Array, x_vp: Array, output: Array, sigma: float, prediction: str
 
 
 def output_in_sigma_scale(x: Array, clean: Array, sigma: float, prediction: str) -> Array:
-    """Return the model output that predicts `clean` for x in k-diffusion's scale.
+    """Return the model output that predicts `clean` for x = x0 + sigma eps, k-diffusion's scale.
 
     The inverse of `denoised`. prediction: "epsilon" or "v_prediction".
     """

@@ -58,9 +58,10 @@ def make_sampler(
 
 
 def _fewer(sigmas: list[float], less: int) -> list[float]:
-    """Return falling noise levels like `sigmas`, but `less` fewer; the first and last two stay.
+    """Return falling noise levels that are spaced like `sigmas`, but `less` fewer.
 
-    The levels between are interpolated in sigma ** (1 / 7), so Karras's spacing stays Karras's.
+    The first level, the lowest one above zero, and the 0 at the end are kept. The others are
+    interpolated in sigma ** (1 / 7), so levels with Karras's spacing keep this spacing.
     """
     if not less:
         return sigmas

@@ -41,24 +41,29 @@ def timestep(sigma: float, trained: np.ndarray) -> float:
 
 
 def polyexponential(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return k-diffusion's polyexponential noise levels with rho 1, as A1111 sets it.
+    """Return n noise levels by k-diffusion's polyexponential formula with rho 1, as A1111 sets it.
 
-    With rho 1 they equal the exponential schedule: log sigma falls evenly.
+    With rho 1 they equal the exponential schedule: log sigma falls evenly. trained: the noise level
+    of every trained timestep, rising. `config` is not used.
     """
     low, high = np.log(trained[[0, -1]])
     return np.exp(low + np.linspace(1, 0, n) * (high - low))
 
 
 def kl_optimal(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return noise levels whose arc tangent falls evenly; arXiv 2404.14507, theorem 3.1."""
+    """Return n noise levels whose arc tangent falls evenly; arXiv 2404.14507, theorem 3.1.
+
+    trained: the noise level of every trained timestep, rising. `config` is not used.
+    """
     low, high = np.arctan(trained[[0, -1]])
     return np.tan(high + np.arange(n) / n * (low - high))
 
 
 def align_your_steps(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return NVIDIA's optimised noise levels, arXiv 2404.14507, interpolated in log sigma.
+    """Return NVIDIA's optimised noise levels, arXiv 2404.14507, interpolated to n levels.
 
-    Uses SD XL's table if `config` has `"align_your_steps": "sdxl"`, else that of SD 1.5.
+    Interpolated in log sigma. Uses SD XL's table if the scheduler configuration `config` has
+    `"align_your_steps": "sdxl"`, else that of SD 1.5. `trained` is not used.
     """
     family = "sdxl" if config.get("align_your_steps") == "sdxl" else "sd1"
     table = np.log(ALIGN_YOUR_STEPS[family])
@@ -66,26 +71,28 @@ def align_your_steps(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> 
 
 
 def simple(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the levels at even timesteps from the last one down, as ComfyUI's "simple" does.
+    """Return the noise levels at n even timesteps, whole numbers, from the last timestep down.
 
-    Every (len(trained) / n)th level is taken, counted from the highest, at whole indices.
+    trained: the noise level of every trained timestep, rising. `config` is not used.
     """
     return trained[-1 - (np.arange(n) * (len(trained) / n)).astype(int)]
 
 
 def normal(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the levels at n even timesteps from the last to the first, both included.
+    """Return the noise levels at n even timesteps from the last to the first, both included.
 
-    Fractions of timesteps are interpolated in log sigma. k-diffusion's get_sigmas.
+    Timesteps may be fractions; their levels are interpolated in log sigma. k-diffusion's
+    get_sigmas. trained: the noise level of every trained timestep, rising. `config` is not used.
     """
     timesteps = np.linspace(len(trained) - 1, 0, n)
     return np.exp(np.interp(timesteps, np.arange(len(trained)), np.log(trained)))
 
 
 def ddim(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the levels at timesteps 1, 1 + k, 1 + 2 k, ..., highest first, with k = 1000 // n.
+    """Return falling noise levels at the timesteps 1, 1 + k, ..., 1 + (n - 1) k; k = 1000 // n.
 
-    As in the code of the DDIM paper, arXiv 2010.02502; 1000 is the number of trained timesteps.
+    As in the code of the DDIM paper, arXiv 2010.02502. trained: the noise level of every trained
+    timestep (usually 1000), rising. `config` is not used.
     """
     stride = len(trained) // n
     first = min(1, len(trained) - 1 - (n - 1) * stride)  # 0 where every timestep is a step
@@ -97,7 +104,8 @@ def levels(
 ) -> np.ndarray:
     """Return n falling noise levels (n,) of a schedule whose `formula` names a function.
 
-    trained: the noise level of every trained timestep, rising. A single step starts at the highest.
+    trained: the noise level of every trained timestep, rising. config: the scheduler configuration.
+    If n is 1, the level is the highest.
     """
     if n == 1:
         return trained[-1:]

@@ -55,8 +55,8 @@ class Model:
         """Call the model and return D(x, sigma), the predicted clean latents, in the shape of x.
 
         A generator: use it with `yield from`. It yields one Query, whose timestep may be a
-        fraction, and is sent the Answer. x: latents (1, C, h, w) in k-diffusion's scale. step: see
-        Query.step.
+        fraction, and is sent the Answer. x: latents x0 + sigma eps (1, C, h, w). step: index of
+        the sampling step, see Query.step.
         """
         t = torch.tensor(schedules.timestep(sigma, self.trained), device=x.device)
         query = Query(x / math.sqrt(1 + sigma**2), t, step, sigma)

@@ -48,9 +48,12 @@ def leave(
     Returns the latents (1, C, h, w) after the step, in the scheduler's own scale, and the model
     calls that remain. It also changes `scheduler`, so that the second step becomes its first.
 
-    noise     (1, C, h, w), unit variance: the UNet's input at the last timestep
-    output    the model output for it: v if `velocity`, else eps
-    calls     all model calls of the run, with those of the first step
+    scheduler       a diffusers scheduler whose timesteps are set
+    noise           (1, C, h, w), unit variance: the UNet's input at the last timestep
+    output          the model output for it
+    velocity        whether the output is v; else it is eps
+    calls_per_step  model calls per step of the sampler
+    calls           (index in the scheduler, timestep, step) of all model calls, the first included
     """
     alpha, beta = math.sqrt(ABAR), math.sqrt(1 - ABAR)
     prediction = "v_prediction" if velocity else "epsilon"
