@@ -1,6 +1,7 @@
-"""GPU kernels for Stable Diffusion's hot paths: attention and GroupNorm.
+"""GPU kernels for the two slowest operations of Stable Diffusion: attention and GroupNorm.
 
-This file imports nothing: transformers executes it while it looks for the PyPI package `kernels`.
+This file must import nothing: transformers imports it when it looks for the PyPI package `kernels`,
+which has the same name.
 """
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
-"""`python -m kernels.check`: every kernel against plain PyTorch in fp64, on fresh random input.
+"""Compare every kernel with plain PyTorch in fp64 on new random inputs: `python -m kernels.check`.
 
-Every kernel of `kernels.registry` runs at Stable Diffusion's shapes, at small ones where it is
-interpreted. A process of its own checks each kernel: one that crashes (an illegal memory access)
-is a failed row, and the next kernel is checked. Low precision is judged by PyTorch's own: see
-`allowed_error`.
+The kernels of `kernels.registry` run at Stable Diffusion's shapes, or at small shapes if Triton
+interprets them. Each kernel is checked in a process of its own: one that crashes (an illegal memory
+access) is reported as failed, and the next one is still checked. How large an error may be depends
+on the error that PyTorch makes in the same dtype, see `allowed_error`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,37 @@ import torch
 
 from .launch import DTYPES, INTERPRETED, device_problem, dtype_name
 from .registry import KERNELS, Kernel, load
+from .shapes import Shape
 
-# Rounding to a type, relative to the largest value of the result.
+# Rounding error of a dtype, relative to the largest value of the result.
 FLOOR = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 HEAD = ("kernel", "shape", "type", "mode", "error", "allowed", "")
 WIDTHS = (14, 32, 9, 9, 9, 9, 0)
 
 
 def allowed_error(theirs: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> float:
-    """Return the error that a result in `dtype` may have.
+    """Return the largest absolute error that a kernel's result in `dtype` may have.
 
-    Twice that of PyTorch in the same type (`theirs`), plus the rounding of the largest value.
+    Twice the error of PyTorch's result in that dtype (`theirs`) against the fp64 result (`exact`),
+    plus the rounding error of `dtype` at the largest value of `exact`.
     """
     return (2 * max_error(theirs, exact) + FLOOR[dtype] * exact.abs().max()).item()
 
 
-def max_error(found: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """Return the largest absolute difference, NaN where any value is."""
-    return (found.double() - exact).abs().max()
+def max_error(result: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Return the largest absolute difference from `exact` (fp64), as a tensor with one value.
+
+    It is NaN if any value is NaN.
+    """
+    return (result.double() - exact).abs().max()
 
 
 def run(name: str, inputs: dict[str, Any], mode: str, seed: int) -> list[torch.Tensor]:
-    """Return the outputs of a function of the registry, or the gradients of its inputs.
+    """Call a function of the registry; return its outputs or the gradients of its inputs.
 
-    The gradient of the output is of normal values from `seed`, rounded to fp16 so that each type
-    takes the same.
+    name: "module:function". inputs: its keyword arguments. mode: "forward" returns the outputs,
+    "backward" the gradients of the inputs that are tensors. The gradient of the output is standard
+    normal, from `seed`, and rounded to fp16, so that it is the same for each dtype.
     """
     function = load(name)
     if mode == "forward":
@@ -65,7 +71,11 @@ def run(name: str, inputs: dict[str, Any], mode: str, seed: int) -> list[torch.T
 
 
 def check_once(kernel: Kernel, inputs: dict[str, Any], mode: str, seed: int) -> tuple[float, float]:
-    """Return the error and the allowed error of the output that is worst in relation to it."""
+    """Return (error, allowed error) of one call, for the output with the worst ratio of the two.
+
+    inputs: keyword arguments of the kernel's function. In the mode "backward" the gradients of the
+    inputs are compared instead of outputs.
+    """
     inputs64 = {
         k: v.double().contiguous() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()
     }
@@ -80,12 +90,15 @@ def check_once(kernel: Kernel, inputs: dict[str, Any], mode: str, seed: int) -> 
 
 
 def worst(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return the (error, allowed error) with the largest ratio; NaN counts as the largest."""
+    """Return the (error, allowed error) with the largest ratio; a NaN error counts as largest."""
     return max(pairs, key=lambda p: math.inf if math.isnan(p[0]) else p[0] / max(p[1], 1e-30))
 
 
-def cases(kernel: Kernel, device: str, quick: bool) -> Iterator[tuple[Any, torch.dtype, str]]:
-    """Yield the shapes, types and modes at which `kernel` is to be checked on `device`."""
+def cases(kernel: Kernel, device: str, quick: bool) -> Iterator[tuple[Shape, torch.dtype, str]]:
+    """Yield each (shape, dtype, mode) at which `kernel` is to be checked on `device`.
+
+    The shapes are from `kernels.shapes`. quick: fp16 at the shapes that are marked `quick` only.
+    """
     shapes = kernel.small_shapes if INTERPRETED else kernel.shapes
     for shape in shapes:
         if quick and not (INTERPRETED or shape.quick):
@@ -96,7 +109,7 @@ def cases(kernel: Kernel, device: str, quick: bool) -> Iterator[tuple[Any, torch
 
 
 def check_kernel(kernel: Kernel, device: str, quick: bool, seed: int) -> bool:
-    """Check one kernel, print a row for each case, and return whether all are right."""
+    """Check one kernel at all its cases; print a table row for each; return whether all passed."""
     right = True
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(device)
@@ -117,7 +130,10 @@ def check_kernel(kernel: Kernel, device: str, quick: bool, seed: int) -> bool:
 
 
 def usable(device: str) -> bool:
-    """Return whether this process can still compute on `device`: not after an illegal access."""
+    """Return whether this process can still compute on `device`.
+
+    After an illegal memory access CUDA refuses every further call of the process.
+    """
     try:
         return torch.ones(2, device=device).sum().item() == 2
     except Exception:
@@ -125,20 +141,23 @@ def usable(device: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters."""
+    """Return the first line of an error's message, at most 200 characters.
+
+    If the message is empty, return the name of the error's type.
+    """
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def print_row(
     name: str, shape: str, dtype: str, mode: str, error: float, allowed: float, note: str
 ) -> None:
-    """Print a row of the table."""
+    """Print one row of the table that compares errors; error and allowed are absolute."""
     cells = name, shape, dtype, mode, f"{error:.1e}", f"{allowed:.1e}", note
     print(" ".join(c.ljust(w) for c, w in zip(cells, WIDTHS, strict=True)).rstrip(), flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 0 where all are right, 1 where one is not, 2 for bad arguments."""
+    """Run the command line; return 0 if all kernels are right, 1 if not, 2 for bad arguments."""
     parser = argparse.ArgumentParser(
         "python -m kernels.check", description=(__doc__ or "").split("\n")[0]
     )
@@ -174,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _in_own_process(kernel: Kernel, device: str, quick: bool, seed: int) -> bool:
-    """Return `check_kernel` of a new process, False where that process dies."""
+    """Return what `check_kernel` returns in a new process, or False if that process dies."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(check_kernel, kernel, device, quick, seed).result()

@@ -1,13 +1,13 @@
-"""`python -m kernels.compile`: every kernel for every GPU target, with no GPU in the machine.
+"""Compile every kernel for every GPU target, without a GPU: `python -m kernels.compile`.
 
-Each op of `kernels.registry` is called on tensors without memory while its launches are recorded;
-each recorded launch is then compiled for a target, with the same constants and the same
-divisibility of strides as in a real launch. Printed are registers, spilled bytes, shared memory
-against the target's limit and whether the matrix unit's instructions are in the code.
+Each op of `kernels.registry` is called on tensors without memory and its launches are recorded.
+Each recorded launch is compiled for each target, with the constants and the divisibility of strides
+that a real launch has. A table lists registers, spilled bytes, shared memory and whether the code
+has instructions of the matrix unit.
 
-A forward kernel in fp16 or bf16 for sm_80 and newer that spills, overruns shared memory or lacks
-matrix instructions (attention) at its default configuration is a failure, exit code 1. The rest,
-fp32, sm_75, backward and gfx942, is reported.
+The exit code is 1 if a forward kernel in fp16 or bf16 for sm_80 or newer, at its default
+configuration, spills registers, needs more shared memory than the target has, or (attention) has no
+matrix instructions. Faults of fp32, sm_75, gfx942 and backward kernels are only listed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ import torch
 from .recorder import Launch, cases, recording, specialise
 from .registry import KERNELS
 
-# Shared memory a block may have, bytes; what the matrix unit's instructions are called.
+# GPU target: (bytes of shared memory that a block may use, pattern of its matrix instructions).
 TARGETS = {
     "sm_75": (64 << 10, r"\bHMMA"),
     "sm_80": (163 << 10, r"\bHMMA"),
     "sm_86": (99 << 10, r"\bHMMA"),
     "sm_89": (99 << 10, r"\bHMMA"),
-    "sm_90": (227 << 10, r"\bHGMMA|\bHMMA"),  # the first takes blocks of 64 rows, the second less
+    "sm_90": (227 << 10, r"\bHGMMA|\bHMMA"),  # HGMMA takes blocks of 64 rows, HMMA smaller ones
     "sm_100": (227 << 10, r"\bUTC\w*MMA|\bHMMA"),
     "sm_120": (99 << 10, r"\bHMMA"),
     "gfx942": (64 << 10, r"v_mfma"),
@@ -49,7 +49,22 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass
 class Row:
-    """What the compiler made of one launch. mode: of the op that launched it."""
+    """What the compiler made of one recorded launch for one target.
+
+      op          the kernel's name in the registry
+      kernel      name of the Triton kernel that was launched
+      shape       short name of the shape
+      dtype       "fp16", "bf16" or "fp32"
+      target      a key of TARGETS, such as "sm_90"
+      mode        "forward" or "backward": of the op that launched it
+      registers   registers of a thread
+      spilled     bytes of a thread that did not fit in registers
+      shared      bytes of shared memory of a block
+      matrix      the matrix unit's instructions and their number: "12 HGMMA"; "" if there are none
+      error       why it does not compile; None if it does
+
+    Numbers are None if it does not compile.
+    """
 
     op: str
     kernel: str
@@ -65,7 +80,7 @@ class Row:
 
     @property
     def gated(self) -> bool:
-        """Whether a fault of this row is a failure."""
+        """Whether faults of this row make the command fail; those of other rows are only listed."""
         return (
             self.mode == "forward"
             and self.dtype != "fp32"
@@ -74,7 +89,7 @@ class Row:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong, in words; `gated` says whether that is a failure."""
+        """Phrases that say what is wrong, such as "spills 8 bytes"; empty if nothing is."""
         if self.error:
             return [self.error]
         out = []
@@ -83,13 +98,15 @@ class Row:
         if self.shared is not None and self.shared > TARGETS[self.target][0]:
             out.append(f"takes {self.shared} bytes of shared memory")
         multiplies = self.kernel in KERNELS[self.op].matmul_kernels
-        if multiplies and not self.matrix and self.dtype != "fp32":  # IEEE fp32 has no such unit
+        if (
+            multiplies and not self.matrix and self.dtype != "fp32"
+        ):  # no matrix unit multiplies IEEE fp32
             out.append("has no matrix instruction")
         return out
 
 
 def build(launch: Launch, target: str) -> Any:
-    """Return Triton's compiled kernel of `launch` for `target`."""
+    """Compile a recorded launch for `target`, a key of TARGETS; return triton's CompiledKernel."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -106,28 +123,34 @@ def build(launch: Launch, target: str) -> Any:
 
 
 def _tool(name: str) -> str:
-    """Return the path of a tool of CUDA's that triton ships."""
+    """Return the path of a CUDA tool that the triton package ships, such as "cuobjdump"."""
     import triton
 
     return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
 
 
 def _count(pattern: str, code: str) -> str:
-    """Return the instructions that match, as "12 HGMMA, 4 HMMA"."""
-    found = Counter(re.findall(pattern, code))
-    return ", ".join(f"{n} {name}" for name, n in found.most_common())
+    """Return the instructions in `code` that match `pattern`, counted: "12 HGMMA, 4 HMMA"."""
+    counts = Counter(re.findall(pattern, code))
+    return ", ".join(f"{n} {name}" for name, n in counts.most_common())
 
 
 def _number(pattern: str, text: str) -> int:
-    """Return the number that `pattern` captures in the compiler's output."""
-    found = re.search(pattern, text)
-    if not found:
+    """Return the integer that the group in `pattern` captures in `text`.
+
+    Raises RuntimeError if nothing matches.
+    """
+    match = re.search(pattern, text)
+    if not match:
         raise RuntimeError(f"the compiler's output has no {pattern}")
-    return int(found.group(1))
+    return int(match.group(1))
 
 
 def inspect(compiled: Any, row: Row) -> None:
-    """Fill in the row's registers, spills, shared memory and matrix instructions."""
+    """Set the row's registers, spilled bytes, shared memory and matrix instructions.
+
+    compiled: triton's CompiledKernel, from `build`.
+    """
     row.shared = compiled.metadata.shared
     pattern = TARGETS[row.target][1]
     if row.target.startswith("gfx"):
@@ -152,9 +175,11 @@ def inspect(compiled: Any, row: Row) -> None:
 
 
 def rows(target: str, dtype: str, only: str = "") -> list[Row]:
-    """Compile and inspect the cases whose kernel or shape holds the text `only`.
+    """Compile all cases of `kernels.recorder` for one target; return a Row for each launch.
 
-    Launches that are the same to the compiler are compiled once.
+    dtype: a key of DTYPES. only: compile only the cases whose op and shape, "attention SD 1.5 64x77
+    d160", contain this text. Launches that the compiler cannot tell apart are compiled once. A
+    launch that does not compile gives a Row with an `error`.
     """
     out: list[Row] = []
     seen: set[tuple[str, str, str]] = set()
@@ -171,7 +196,7 @@ def rows(target: str, dtype: str, only: str = "") -> list[Row]:
             row = Row(case.op, launch.kernel.__name__, case.title, dtype, target, case.mode)
             try:
                 inspect(build(launch, target), row)
-            except Exception as error:  # a compiler fails in ways of its own
+            except Exception as error:  # compilers raise exceptions of many types
                 row.error = f"does not compile: {str(error).strip().splitlines()[0][:100]}"
             out.append(row)
     return out
@@ -184,7 +209,7 @@ HEAD = (
 
 
 def line(row: Row) -> str:
-    """Return the row as a line of the markdown table."""
+    """Return the row as a line of the Markdown table that starts with HEAD."""
     faults = row.faults
     mark = "ok" if not faults else ("**fails**: " if row.gated else "") + "; ".join(faults)
     figures = (row.registers, row.spilled, row.shared, row.matrix)
@@ -193,12 +218,12 @@ def line(row: Row) -> str:
 
 
 def failures(done: list[Row]) -> int:
-    """Return how many rows have a fault that is a failure."""
+    """Return how many of the compiled rows have faults that make the command fail."""
     return sum(row.gated and bool(row.faults) for row in done)
 
 
 def verdict(done: list[Row]) -> str:
-    """Return the last line of the output: how many were compiled and how many are wrong."""
+    """Return the last sentence of the output: how many kernels were compiled and had faults."""
     return (
         f"{len(done)} kernels compiled, {failures(done)} of those that must be right are not, "
         f"{sum(bool(r.faults) for r in done) - failures(done)} others are remarked on."
@@ -206,7 +231,10 @@ def verdict(done: list[Row]) -> str:
 
 
 def report(done: list[Row]) -> str:
-    """Return docs/compiled.md: a summary for each target and type, rows with a fault, all rows."""
+    """Return the text of docs/compiled.md: a summary by target and dtype, then tables of rows.
+
+    The first table has the rows with faults, the second all rows.
+    """
     import triton
 
     out = ["# Compiled kernels", "", "`python -m kernels.compile --report FILE`, no GPU needed: "]
@@ -231,7 +259,7 @@ def report(done: list[Row]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command line; return 0 if no kernel fails, 1 if one does, 2 for bad arguments."""
     from .launch import INTERPRETED
 
     parser = argparse.ArgumentParser(
@@ -250,7 +278,7 @@ def main(argv: list[str] | None = None) -> int:
         (target, dtype, args.only or "")
         for target in args.target or TARGETS
         for dtype in args.dtype or DTYPES
-        if (target, dtype) != ("sm_75", "bf16")  # no such matrix instructions there
+        if (target, dtype) != ("sm_75", "bf16")  # sm_75 has no matrix instructions for bf16
     ]
     done: list[Row] = []
     print("\n".join(HEAD))

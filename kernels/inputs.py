@@ -1,4 +1,4 @@
-"""Random tensors for checks and measurements."""
+"""Random tensors as inputs for checks, measurements and tuning."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 def normal_tensors(
     dtype: torch.dtype, device: str | torch.device, seed: int
 ) -> Callable[..., torch.Tensor]:
-    """Return a function that makes a tensor of normal values of the shape it is given.
+    """Return a function that takes a shape as separate integers and returns a new tensor.
 
-    On the device "meta" tensors have a shape and no values.
+    The values are standard normal and depend only on `seed`, `device` and the order of the calls.
+    On the device "meta" the tensors have a shape and a dtype but no values.
     """
     meta = torch.device(device).type == "meta"
     generator = None if meta else torch.Generator(device).manual_seed(seed)

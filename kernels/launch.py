@@ -1,8 +1,9 @@
-"""What every kernel needs before a launch: which devices it runs on, and its configuration.
+"""What every kernel needs before a launch: checks of device and dtype, and its configuration.
 
-A configuration is a dict of block sizes, warps and stages. The `heuristic` of each
-kernel gives one from shapes alone, so it can be tested anywhere; `kernels/tuned/<GPU name>.json`,
-written by `python -m kernels.bench --tune`, overrides it. Nothing is tuned at run time.
+A configuration is a dict such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}: block sizes
+and options of the Triton launch. Each kernel computes a default one from shapes alone, which can be
+tested without a GPU. `kernels/tuned/<GPU name>.json`, written by `python -m kernels.bench --tune`,
+overrides the default. Nothing is tuned at run time.
 """
 
 from __future__ import annotations
@@ -14,19 +15,25 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
-# Read once: Triton decides when a kernel is defined, so setting it later has no effect.
+# Whether Triton interprets kernels on the CPU. Triton reads the variable when a kernel is defined,
+# so setting it later has no effect.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
 TUNED = Path(__file__).with_name("tuned")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-MIN_CAPABILITY = {torch.bfloat16: (8, 0)}  # compute capability; 7.5 for the other types
+# Compute capability that a dtype needs; 7.5 is enough for the others.
+MIN_CAPABILITY = {torch.bfloat16: (8, 0)}
 log = logging.getLogger(__name__)
 
 
 def device_problem(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
-    """Return in one sentence why a kernel can't run on `device` in `dtype`, None where it can."""
+    """Return in one sentence why Triton kernels can't run on `device`, or None if they can.
+
+    With `dtype`, also check that the GPU supports that type; None checks the device alone.
+    """
     if device.type == "cuda":  # ROCm's devices have this type too
         needed = MIN_CAPABILITY.get(dtype, (7, 5)) if dtype else (7, 5)
         if torch.version.hip or capability(device_index(device)) >= needed:
@@ -48,7 +55,11 @@ def device_problem(device: torch.device, dtype: torch.dtype | None = None) -> st
 
 
 def check_tensors(**tensors: torch.Tensor) -> None:
-    """Raise ValueError unless the tensors share a device and a type that kernels can use."""
+    """Raise ValueError unless all tensors have the same device and dtype and kernels support both.
+
+    The names of the keyword arguments appear in the message: "k is on cpu, but q is on cuda:0:
+    ...".
+    """
     first, head = next(iter(tensors.items()))
     for name, x in tensors.items():
         if not isinstance(x, torch.Tensor):
@@ -70,63 +81,74 @@ def check_tensors(**tensors: torch.Tensor) -> None:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return "float16" for torch.float16."""
+    """Return the name of a dtype without its prefix: "float16" for torch.float16."""
     return str(dtype).removeprefix("torch.")
 
 
 def dtype_names() -> str:
-    """Return the names of the types that the kernels take, for a sentence."""
+    """Return the supported dtypes for an error message: "float16, bfloat16, float32"."""
     return ", ".join(dtype_name(d) for d in DTYPES)
 
 
 def bits(dtype: torch.dtype) -> int:
-    """Return the bits of one value."""
+    """Return the number of bits of one value of a floating-point dtype: 16 for torch.float16."""
     return torch.finfo(dtype).bits
 
 
 def tuned_path(name: str) -> Path:
-    """Return the file of tuned configurations of the GPU `name`."""
+    """Return the path of the JSON file with the tuned configurations of the GPU named `name`.
+
+    `name` is what torch.cuda.get_device_name returns. The file need not exist.
+    """
     return TUNED / (re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_") + ".json")
 
 
 @lru_cache
 def gpu_name(index: int) -> str:
-    """Return the name of CUDA device `index`, kept."""
+    """Return the name of CUDA device number `index`; cached."""
     return torch.cuda.get_device_name(index)
 
 
 @lru_cache
 def capability(index: int) -> tuple[int, int]:
-    """Return the compute capability of CUDA device `index`, kept."""
+    """Return the compute capability (major, minor) of CUDA device number `index`; cached."""
     return torch.cuda.get_device_capability(index)
 
 
 @lru_cache
 def processors(index: int) -> int:
-    """Return the number of multiprocessors of CUDA device `index`, kept."""
+    """Return the number of streaming multiprocessors of CUDA device number `index`; cached."""
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
 def device_index(device: torch.device) -> int:
-    """Return the index of a CUDA device; the current one's where it names none."""
+    """Return the index of a CUDA device, or of the current CUDA device if `device` has none."""
     return device.index if device.index is not None else torch.cuda.current_device()
 
 
 def multiprocessors(device: torch.device) -> int:
-    """Return the number of multiprocessors of `device`; 132, an H100's, where it is no GPU."""
+    """Return the number of streaming multiprocessors of a CUDA device.
+
+    For any other device return 132, as on an H100, so that launches can be computed without a GPU.
+    """
     return processors(device_index(device)) if device.type == "cuda" else 132
 
 
 def device_guard(x: torch.Tensor) -> contextlib.AbstractContextManager:
-    """Return a context that makes the device of x the current one, on which Triton launches."""
+    """Return a context manager that makes x's CUDA device the current one; no-op on other devices.
+
+    Triton launches on the current device, which need not be the one that holds x.
+    """
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 @lru_cache
-def load_table(name: str) -> dict[str, dict]:
-    """Read the tuned configurations of the GPU `name`; none where there is no file.
+def load_table(name: str) -> dict[str, dict[str, Any]]:
+    """Return all tuned configurations of the GPU named `name`; cached.
 
-    A file that can't be used is passed over with a warning.
+    The keys are those of `key` functions ("attention/forward/d40/qlong/k128/16"), the values are
+    configurations. Empty if the GPU has no file; also, with a logged warning, if the file is
+    invalid.
     """
     path = tuned_path(name)
     try:
@@ -142,34 +164,38 @@ def load_table(name: str) -> dict[str, dict]:
 
 
 def current_key(key: str) -> str:
-    """Return `key` as it is spelled now: files of older versions say `leaves` for `parts`."""
+    """Return the key of a configuration in today's spelling.
+
+    Files written by older versions say "leaves" where keys now say "parts".
+    """
     return key.replace("/leaves", "/parts")
 
 
-def tuned_config(device: torch.device, key: str, like: dict) -> dict | None:
-    """Return the tuned configuration of `device` under `key`, None where there is none.
+def tuned_config(device: torch.device, key: str, like: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the configuration that was tuned for this GPU under `key`, or None if there is none.
 
-    One that has not the same fields and types as `like`, the heuristic's, counts as none.
+    A configuration from the file that does not have the fields and types of `like`, the default
+    one, or whose values are not valid is ignored. Always None if `device` is not a CUDA device.
     """
     if device.type != "cuda":
         return None
-    found = load_table(gpu_name(device_index(device))).get(key)
-    return found if found is None or _has_form_of(found, like) else None
+    config = load_table(gpu_name(device_index(device))).get(key)
+    return config if config is None or _has_form_of(config, like) else None
 
 
-def _has_form_of(found: object, like: dict) -> bool:
-    if not isinstance(found, dict) or found.keys() != like.keys():
+def _has_form_of(config: object, like: dict[str, Any]) -> bool:
+    if not isinstance(config, dict) or config.keys() != like.keys():
         return False
-    for name, value in found.items():
+    for name, value in config.items():
         if type(value) is not type(like[name]):
             return False
         if isinstance(value, bool):
             continue
         if value < 1 or (name.isupper() and (value < 16 or value & (value - 1))):
-            return False  # M, N: sides of a block, powers of two
+            return False  # upper-case fields are sides of a block: powers of two, at least 16
     return True
 
 
 def clear_tuned_cache() -> None:
-    """Make the next launch read the files of tuned configurations again."""
+    """Clear the cache of `load_table`, so that the next launch reads the tuned files again."""
     load_table.cache_clear()

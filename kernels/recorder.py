@@ -1,4 +1,8 @@
-"""The launches of every kernel, recorded on tensors without memory and with no GPU."""
+"""Record the Triton launches of every kernel without a GPU and without running them.
+
+The ops are called with tensors on PyTorch's "meta" device, which have a shape but no memory.
+`kernels.compile` compiles the recorded launches.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 import torch
 
 from .registry import KERNELS, Kernel, load
+from .shapes import Shape
 
 POINTERS = {
     torch.float16: "*fp16",
@@ -22,30 +27,35 @@ POINTERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel of the registry at one shape and mode."""
+    """One op call to record: a kernel of the registry, a shape and "forward" or "backward"."""
 
     kernel: Kernel
-    shape: Any
+    shape: Shape
     mode: str
 
     @property
     def op(self) -> str:
-        """The kernel's name in the registry."""
+        """The kernel's name in the registry, such as "word_attention"."""
         return self.kernel.name
 
     @property
     def title(self) -> str:
-        """The shape in words, for the table."""
+        """The short name of the shape, such as "SD 1.5 4096x77 d40"."""
         return self.shape.title
 
     def run(self, dtype: torch.dtype) -> None:
-        """Run the op on tensors without memory; only inside `recording`."""
+        """Call the op on tensors without memory; only inside the context `recording()`."""
         load(self.kernel.launch_on_meta)(self.shape, dtype, self.mode)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One Triton kernel with the arguments it would have been launched with."""
+    """One recorded launch of a Triton kernel.
+
+    kernel    the triton.JITFunction
+    args      its arguments by name; tensors are on the device "meta"
+    options   num_warps and num_stages, if the launch sets them
+    """
 
     kernel: Any  # a triton.JITFunction
     args: dict[str, Any]
@@ -53,7 +63,7 @@ class Launch:
 
 
 def cases() -> list[Case]:
-    """Return every kernel of the registry at every shape that is to be compiled, in each mode."""
+    """Return a Case for each kernel of the registry, each shape marked `compiled` and each mode."""
     return [
         Case(kernel, shape, mode)
         for kernel in KERNELS.values()
@@ -64,13 +74,19 @@ def cases() -> list[Case]:
 
 
 def is_kernel(name: str, value: object) -> bool:
-    """Return whether an attribute of a module is a Triton kernel that is launched by itself."""
+    """Return whether an attribute of a module is a Triton kernel that Python code launches.
+
+    The names of such kernels end in "_kernel"; those of helpers that only kernels call do not.
+    """
     return name.endswith("_kernel") and hasattr(value, "arg_names")
 
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Yield a list to which launches of the registry's kernels are added instead of being run."""
+    """Yield a list that collects the launches of the registry's kernels, which then do not run.
+
+    Inside the context the kernels in their modules are replaced by recorders.
+    """
     log: list[Launch] = []
 
     class Recorder:
@@ -79,9 +95,9 @@ def recording() -> Iterator[list[Launch]]:
 
         def __getitem__(self, grid: tuple) -> Callable[..., None]:
             def launch(*args: Any, **named: Any) -> None:
-                given = dict(zip(self.kernel.arg_names, args, strict=False)) | named
-                options = {k: given.pop(k) for k in ("num_warps", "num_stages") if k in given}
-                log.append(Launch(self.kernel, given, options))
+                by_name = dict(zip(self.kernel.arg_names, args, strict=False)) | named
+                options = {k: by_name.pop(k) for k in ("num_warps", "num_stages") if k in by_name}
+                log.append(Launch(self.kernel, by_name, options))
 
             return launch
 
@@ -100,8 +116,17 @@ def recording() -> Iterator[list[Launch]]:
             setattr(module, name, value)
 
 
-def specialise(launch: Launch, target: str) -> tuple[dict, dict, dict]:
-    """Return signature, constants and attributes as Triton derives them from a real launch."""
+def specialise(
+    launch: Launch, target: str
+) -> tuple[dict[str, str], dict[tuple[int, ...], Any], dict[tuple[int, ...], list]]:
+    """Return (signature, constants, attributes) as Triton would derive them from the launch.
+
+      signature    type of each argument by name: "*fp16", "i32", "constexpr"
+      constants    values of constexpr arguments and of integers that are 1, by position (i,)
+      attributes   what the compiler may assume, by position (i,): [["tt.divisibility", 16]]
+
+    target: "sm_90" (NVIDIA) or "gfx942" (AMD). Tensors count as aligned to 16 bytes.
+    """
     kernel, names = launch.kernel, launch.kernel.arg_names
     constant = {names[p.num] for p in kernel.params if p.is_constexpr}
     signature: dict[str, str] = {}

@@ -1,15 +1,15 @@
-"""Every kernel, once: what `kernels.compile`, `check`, `bench`, `--tune` and the tests know of it.
+"""All kernels in one table: what `kernels.compile`, `check`, `bench` and the tests know of each.
 
-A new kernel is one file and one row of KERNELS. Functions are named by "module:function" and
-imported when they are needed, so this module imports no torch and no triton. What they take and
-return:
+A new kernel is one file and one row of KERNELS. A row names functions as "module:function"; they
+are imported when they are needed, so that this module imports neither torch nor triton. The fields
+of a row that name functions, and what these functions take and return:
 
-    function(**inputs)                      the public function: a tensor or a tuple of tensors
-    reference(**inputs)                     the same in plain PyTorch, for any floating type
-    make_inputs(shape, dtype, device, seed) -> Iterator[dict]; a dict for each call at the shape
-    launch_on_meta(shape, dtype, mode)      runs the custom op of `mode` on tensors without memory,
-                                            so that `kernels.compile` can record its launches
-    tuning_jobs(shapes, dtype, device)      -> Iterator[TuningJob]
+  function(**inputs)                        the public function: a tensor or a tuple of tensors
+  reference(**inputs)                       the same in plain PyTorch, for any floating dtype
+  make_inputs(shape, dtype, device, seed)   iterator of the keyword arguments (dict) of each call
+  launch_on_meta(shape, dtype, mode)        call the custom op of `mode` on tensors without
+                                            memory, so that `kernels.compile` records its launches
+  tuning_jobs(shapes, dtype, device)        iterator of TuningJob
 """
 
 from __future__ import annotations
@@ -20,25 +20,33 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from . import shapes
+from .shapes import Shape
 
 
 class TuningJob(NamedTuple):
-    """One configuration to find: its key in the tuned file, the choices for each of its fields,
-    and the call to time."""
+    """One configuration to tune.
+
+    key       where the result is stored in the tuned file of the GPU
+    choices   the values to try for each field of the configuration
+    call      runs the kernel once, with the configuration that is stored under `key`
+    """
 
     key: str
-    choices: dict[str, tuple]
+    choices: dict[str, tuple[int, ...]]
     call: Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A row of KERNELS.
+    """A row of KERNELS; the module's docstring explains the fields that name functions.
 
-    label, marker: its name and its matplotlib marker in plots. modes: of "forward" and "backward",
-    those that are checked and measured. shapes, small_shapes: from `kernels.shapes`, on a GPU and
-    interpreted. matmul_kernels: names of those of its Triton kernels that must use the matrix unit.
-    bench: a module with rows(device, dtype, modes, seconds), as kernels.bench.attention.
+    name             its key in KERNELS, also used on the command line
+    label, marker    its name and its matplotlib marker in plots
+    bench            module with rows(device, dtype, modes, seconds), as kernels.bench.attention
+    modes            "forward", or "forward" and "backward": what is checked and measured
+    shapes           shapes from `kernels.shapes` for a GPU
+    small_shapes     shapes for Triton's interpreter on a CPU
+    matmul_kernels   names of its Triton kernels that must use the GPU's matrix units
     """
 
     name: str
@@ -51,18 +59,18 @@ class Kernel:
     tuning_jobs: str
     bench: str
     modes: tuple[str, ...]
-    shapes: tuple[Any, ...]
-    small_shapes: tuple[Any, ...]
+    shapes: tuple[Shape, ...]
+    small_shapes: tuple[Shape, ...]
     matmul_kernels: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:
-        """The module or package of the kernel."""
+        """Name of the module or package that holds the kernel, such as "kernels.attention"."""
         return self.function.partition(":")[0]
 
 
 def load(name: str) -> Callable[..., Any]:
-    """Import what a row names "module:function"."""
+    """Import and return the function that is named as "module:function"."""
     module, _, function = name.partition(":")
     return getattr(import_module(module), function)
 

@@ -1,21 +1,27 @@
-"""The shapes of Stable Diffusion at which kernels are compiled, checked, measured and tuned.
+"""The shapes of Stable Diffusion at which the kernels are compiled, checked, measured and tuned.
 
-Attention runs in the UNets only: the autoencoder's single head of 512 is wider than the kernel
-takes. Batches of 2 are one picture with classifier-free guidance.
+Attention shapes come from the UNets only: the autoencoder has one attention head of size 512, and
+the attention kernel takes head sizes up to 256. A batch of 2 is one image with classifier-free
+guidance.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-GROUPS = 32  # of every GroupNorm in Stable Diffusion
+GROUPS = 32  # groups of every GroupNorm in Stable Diffusion
 
 
 class AttentionShape(NamedTuple):
-    """q (batch, queries, heads, head_size), k and v (batch, keys, heads, head_size).
+    """The shape of one attention layer, and the commands that use it.
 
-    size: side of the picture in pixels. measured, compiled, quick: whether `kernels.bench`,
-    `kernels.compile` and `kernels.check --quick` take this shape; `kernels.check` takes all.
+    q is (batch, queries, heads, head_size); k and v are (batch, keys, heads, head_size).
+
+      model      the model that has the layer ("SD 1.5"), for titles
+      size       side of the generated image in pixels; 0 if no model has this shape
+      measured   whether `python -m kernels.bench` times it
+      compiled   whether `python -m kernels.compile` compiles it
+      quick      whether `python -m kernels.check --quick` runs it; without --quick all shapes run
     """
 
     model: str
@@ -31,12 +37,12 @@ class AttentionShape(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What `kernels.compile` calls the shape."""
+        """Short name for `kernels.compile`: "SD 1.5 4096x77 d40" (queries x keys, head size)."""
         return f"{self.model} {self.queries}x{self.keys} d{self.head_size}"
 
     @property
     def full_title(self) -> str:
-        """What `kernels.bench` calls the shape, with batch and heads."""
+        """Name with image size, batch and heads: "SD 1.5 512 B2 4096x77 H8 D40"."""
         return (
             f"{self.model} {self.size} B{self.batch} {self.queries}x{self.keys} "
             f"H{self.heads} D{self.head_size}"
@@ -44,10 +50,11 @@ class AttentionShape(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A GroupNorm of x (N, channels, side, side).
+    """One GroupNorm layer with input x of shape (N, channels, side, side), N being the batch.
 
-    shift: whether the timestep embedding is added before it; silu: whether SiLU follows; times: how
-    many of these a network has.
+    shift   whether the timestep embedding (N, channels) is added to x before normalizing
+    silu    whether SiLU follows
+    times   how many identical layers the network has
     """
 
     channels: int
@@ -58,7 +65,14 @@ class Norm(NamedTuple):
 
 
 class GroupNormShape(NamedTuple):
-    """One GroupNorm, or all of a network, for `batch` samples; the flags as of AttentionShape."""
+    """The GroupNorm layers that are measured together, and the commands that use them.
+
+      norms           one layer, or all layers of a network
+      batch           N of every layer
+      channels_last   memory layout of x: NHWC if true, NCHW if false
+
+    The other fields mean the same as in AttentionShape.
+    """
 
     model: str
     size: int
@@ -71,17 +85,17 @@ class GroupNormShape(NamedTuple):
 
     @property
     def layout(self) -> str:
-        """NCHW or NHWC (channels last)."""
+        """Memory layout of x: "NCHW" (contiguous) or "NHWC" (channels last)."""
         return "NHWC" if self.channels_last else "NCHW"
 
     @property
     def title(self) -> str:
-        """What `kernels.compile` calls the shape."""
+        """Short name for `kernels.compile`: "SD 1.5 320x64x64 NCHW" (channels x height x width)."""
         return f"{self.model} {self._norms} {self.layout}"
 
     @property
     def full_title(self) -> str:
-        """What `kernels.bench` calls the shape, with size and batch."""
+        """Name with image size and batch: "SD 1.5 512 B2 320x64x64 NCHW"."""
         return f"{self.model} {self.size} B{self.batch} {self._norms} {self.layout}"
 
     @property
@@ -89,6 +103,8 @@ class GroupNormShape(NamedTuple):
         count, first = sum(norm.times for norm in self.norms), self.norms[0]
         return f"{first.channels}x{first.side}x{first.side}" if count == 1 else f"all {count} norms"
 
+
+Shape = AttentionShape | GroupNormShape
 
 ATTENTION = (
     AttentionShape("SD 1.5", 512, 2, 4096, 4096, 8, 40, quick=True),
@@ -113,7 +129,7 @@ ATTENTION = (
     AttentionShape("SDXL", 1024, 8, 4096, 4096, 10, 64, compiled=False),
     AttentionShape("emoji", 128, 2, 64, 64, 4, 32, compiled=False),
     AttentionShape("emoji", 128, 2, 64, 77, 4, 32, compiled=False),
-    # No model's: blocks that are not full, and the widest head.
+    # Shapes of no model: lengths that leave the last block partly empty, and the widest head.
     AttentionShape("odd", 0, 2, 333, 333, 3, 96, measured=False),
     AttentionShape("odd", 0, 2, 333, 77, 3, 96, measured=False),
     AttentionShape("odd", 0, 2, 100, 100, 1, 256, measured=False),
@@ -135,7 +151,7 @@ UNET = (
 
 
 def both_layouts(shapes: tuple[GroupNormShape, ...]) -> tuple[GroupNormShape, ...]:
-    """Return each shape contiguous, then channels last."""
+    """Return each shape twice: first contiguous (NCHW), then channels last (NHWC)."""
     return tuple(s._replace(channels_last=last) for s in shapes for last in (False, True))
 
 
@@ -162,7 +178,7 @@ GROUP_NORM = both_layouts(
     )
 )
 
-# For kernels that are interpreted, which takes seconds a block.
+# For Triton's interpreter on a CPU, which takes seconds for each block.
 SMALL_ATTENTION = (
     AttentionShape("small", 0, 2, 70, 70, 2, 40),
     AttentionShape("small", 0, 1, 33, 77, 1, 64),

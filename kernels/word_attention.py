@@ -1,10 +1,12 @@
-"""Cross attention that also returns its probabilities, averaged over heads: the maps of words.
+"""Cross attention that also returns its probabilities, averaged over heads, as maps of words.
 
-At most 128 keys fit in registers, so a program has whole rows of the softmax. It walks the heads of
-its block of queries and sums their probabilities in registers: the maps (B, Tq, Tk) cost one write,
-no (B, H, Tq, Tk) tensor exists, and there are no atomics. Names as in kernels/attention/blocks.py.
+Each key is a token of the prompt, so column j of the maps shows where in the picture token j is
+looked at. At most 128 keys fit in registers: a program holds complete rows of the softmax for a
+block of queries, loops over the heads and sums the probabilities in registers. The maps (B, Tq, Tk)
+are written once, the probabilities (B, H, Tq, Tk) are never stored, and there are no atomics. Names
+in the kernels: see kernels/attention/blocks.py.
 
-The maps' use: Tang et al., "What the DAAM", arXiv 2210.04885.
+Maps of words in Stable Diffusion: Tang et al., "What the DAAM", arXiv 2210.04885.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ MAX_KEYS = 128
 def reference(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return o (B, Tq, H, D) and maps (B, Tq, Tk), fp32, by plain PyTorch.
+    """Return o (B, Tq, H, D) and maps (B, Tq, Tk), fp32, computed by plain PyTorch.
 
-    The (B, H, Tq, Tk) tensor of probabilities exists in between.
+    q (B, Tq, H, D), k and v (B, Tk, H, D). All probabilities (B, H, Tq, Tk) are stored on the way.
     """
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     weights = scores.softmax(-1)
@@ -43,12 +45,12 @@ def reference(
 def heuristic(
     b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: int
 ) -> dict[str, int]:
-    """Return M, SPLIT, num_warps and num_stages: the largest blocks of M queries that leave at most
-    half of the `processors` (multiprocessors of the GPU) idle.
+    """Return M, SPLIT, num_warps and num_stages of the kernel.
 
-    SPLIT covers head size and keys by two powers of two each, 77 keys by 64 + 16 columns. Triton
-    then lays all warps along the rows, which pays for 64 rows and more; below, one power of two is
-    faster.
+    M, the queries of a block, is the largest of 64, 32 and 16 that leaves at most half of the GPU's
+    `processors` (multiprocessors) idle; fp32 and wide heads take 16. SPLIT: head size and keys are
+    covered by two powers of two each, 77 keys by 64 + 16 columns. Triton then lays all warps along
+    the rows, which pays for 64 rows; for fewer, padding to one power of two is faster.
     """
     if bits(dtype) == 32 or sum(split_head(d)) > 128:
         m = 16
@@ -63,13 +65,19 @@ def heuristic(
 
 
 def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
-    """Return the key of a configuration in a file of kernels/tuned."""
+    """Return the name of a configuration in kernels/tuned: "word_attention/d40/qlong/k80/16".
+
+    d, tq, tk: head size, queries, keys.
+    """
     keys = sum(split_head(tk))
     return f"word_attention/d{d}/q{length_class(tq)}/k{keys}/{bits(dtype)}"
 
 
 def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return the tuned configuration for q (B, Tq, H, D) and `tk` keys, else the heuristic's."""
+    """Return the kernel's configuration for q (B, Tq, H, D) and `tk` keys.
+
+    It is the one that was tuned for q's GPU if there is one, else that of `heuristic`.
+    """
     b, tq, _, d = q.shape
     usual = heuristic(b, d, tq, tk, q.dtype, multiprocessors(q.device))
     return tuned_config(q.device, key(d, tq, tk, q.dtype), usual) or usual
@@ -81,7 +89,12 @@ def scores(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Return q k^T log2(e) / sqrt(D) of M queries and the N keys o_k, [M, N]; -inf past Tk."""
+    """Return s = q k^T log2(e) / sqrt(D) of M queries and the N keys o_k, [M, N]; -inf past key Tk.
+
+    b_q0, b_q1   the queries' first D0 and last D1 columns
+    o_0, o_1     offsets of these columns
+    scale        log2(e) / sqrt(D)
+    """
     b_k0 = load_rows(k, o_k, o_0, skt, skd, Tk, UNIT, D, D0 <= D)  # [N, D0]
     b_s = dot(b_q0, tl.trans(b_k0), tl.zeros([M, N], tl.float32))
     if D1 > 0:
@@ -95,10 +108,10 @@ def dot_values(
     b_p, v, o_k, o_0, o_1, svt, svd, Tk, b_o0, b_o1,
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
 ):  # fmt: skip
-    """Add b_p @ v to the output: b_p [M, N] are the probabilities of the N keys o_k, v [N, D].
+    """Return b_o0 [M, D0] + b_p v0 and b_o1 [M, D1] + b_p v1.
 
-    The D columns of a head lie in two accumulators, b_o0 [M, D0] and b_o1 [M, D1]; returns
-    both. UNIT: the factor in which strides are counted, see attention/blocks.py.
+    b_p [M, N] are the probabilities of the N keys o_k; v0 and v1 are the first D0 and the last D1
+    columns of their values, at offsets o_0 and o_1. Names: see kernels/attention/blocks.py.
     """
     b_p = b_p.to(v.dtype.element_ty)
     b_v0 = load_rows(v, o_k, o_0, svt, svd, Tk, UNIT, D, D0 <= D)
@@ -111,7 +124,7 @@ def dot_values(
 
 @triton.jit
 def store_map(p_map, o_k, o_m, Tq, Tk, b_map):
-    """Store b_map [M, N] at rows o_m and columns o_k of one sample's map (Tq, Tk)."""
+    """Store b_map [M, N] to rows o_m and columns o_k of one sample's map (Tq, Tk)."""
     p = p_map + o_m.to(tl.int64)[:, None] * Tk + o_k[None, :]
     tl.store(p, b_map, mask=(o_m[:, None] < Tq) & (o_k[None, :] < Tk))
 
@@ -124,12 +137,14 @@ def word_kernel(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     N0: tl.constexpr, N1: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Compute M rows of o, lse2 and maps of one sample, all heads in order.
+    """Compute o, lse2 and maps for M queries of one sample, in a loop over its H heads.
 
-    For each head, p = softmax(q k^T / sqrt(D)), o = p v and lse2 = log2 of the row's sum of
-    exponentials; maps = (sum of p over heads) / H. Keys are in N0 columns and, where N1 is not 0,
-    N1 more.
+    For each head:
+      p = softmax(q k^T / sqrt(D))   o = p v   lse2 = log2 sum_j exp(q k_j / sqrt(D))
+    and maps = (sum of p over heads) / H. Keys are in N0 columns and, unless N1 is 0, N1 more. Names
+    of other arguments: see kernels/attention/blocks.py.
     """
+    # Program i has block i % blocks of the queries of sample i // blocks.
     blocks = tl.cdiv(Tq, M)
     o_b = (tl.program_id(0) // blocks).to(tl.int64)
     o_m = (tl.program_id(0) % blocks) * M + tl.arange(0, M)
@@ -139,12 +154,14 @@ def word_kernel(
     k += o_b * skb * UNIT
     v += o_b * svb * UNIT
     o += o_b * sob * UNIT
+    # The sum over heads of p, in N0 and N1 columns.
     b_map0 = tl.zeros([M, N0], tl.float32)
     if N1 > 0:
         b_map1 = tl.zeros([M, N1], tl.float32)
     scale: tl.constexpr = LOG2E / D**0.5
 
     for h in range(0, H):
+        # s = q k^T log2(e) / sqrt(D), [M, N0] and [M, N1]; max = max_j s_j
         b_q0 = load_rows(q, o_m, o_0, sqt, sqd, Tq, UNIT, D, D0 <= D)  # [M, D0]
         b_q1 = b_q0
         if D1 > 0:
@@ -156,11 +173,13 @@ def word_kernel(
                 b_q0, b_q1, k, o_n1, o_0, o_1, skt, skd, Tk, scale, UNIT, D, D0, D1, M, N1
             )
             b_max = tl.maximum(b_max, tl.max(b_s1, 1))
+        # p_j = 2^(s_j - max), sum = sum_j p_j
         b_p0 = tl.exp2(b_s0 - b_max[:, None])  # [M, N0]
         b_sum = tl.sum(b_p0, 1)
         if N1 > 0:
             b_p1 = tl.exp2(b_s1 - b_max[:, None])  # [M, N1]
             b_sum += tl.sum(b_p1, 1)
+        # p = p / sum, map = map + p, o = p v
         b_p0 = b_p0 / b_sum[:, None]
         b_map0 += b_p0
         b_o0, b_o1 = tl.zeros([M, D0], tl.float32), tl.zeros([M, max(D1, 16)], tl.float32)
@@ -174,12 +193,14 @@ def word_kernel(
         store_rows(o, o_m, o_0, sot, sod, Tq, UNIT, D, D0 <= D, b_o0)
         if D1 > 0:
             store_rows(o, o_m, o_1, sot, sod, Tq, UNIT, D, D0 + D1 <= D, b_o1)
+        # lse2 = max + log2 sum; then go to the next head
         tl.store(lse2 + (o_b * H + h) * Tq + o_m, b_max + tl.log2(b_sum), mask=o_m < Tq)
         q += tl.cast(sqh, tl.int64) * UNIT
         k += tl.cast(skh, tl.int64) * UNIT
         v += tl.cast(svh, tl.int64) * UNIT
         o += tl.cast(soh, tl.int64) * UNIT
 
+    # maps = sum over heads of p / H
     store_map(maps + o_b * Tq * Tk, o_n0, o_m, Tq, Tk, b_map0 / H)
     if N1 > 0:
         store_map(maps + o_b * Tq * Tk, o_n1, o_m, Tq, Tk, b_map1 / H)
@@ -189,7 +210,12 @@ def word_kernel(
 def word_attention_op(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return o (B, Tq, H, D), maps (B, Tq, Tk) and lse2 (B, H, Tq), the last two fp32."""
+    """Return o (B, Tq, H, D), maps (B, Tq, Tk) and lse2 (B, H, Tq); the last two are fp32.
+
+    q (B, Tq, H, D), k and v (B, Tk, H, D), Tk at most 128, which are not checked. maps:
+    probabilities averaged over heads. lse2, for the backward pass: log2 of the softmax's
+    denominator for each query. If Tk = 0, o is 0 and lse2 infinity.
+    """
     b, tq, h, d = q.shape
     tk = k.shape[1]
     o = torch.empty((b, tq, h, d), dtype=q.dtype, device=q.device)
@@ -245,9 +271,10 @@ def unsupported(
     *,
     mask: bool = False,
 ) -> str | None:
-    """Return in one sentence why word attention can't run, None where it can.
+    """Return in one sentence why word attention can't run on `device`, or None if it can.
 
-    As `attention.unsupported`; keys: number of keys Tk, None leaves it unchecked.
+    head_size and keys (Tk): None skips their checks. mask: whether the caller needs an attention
+    mask, which the kernel does not support.
     """
     if keys is not None and keys > MAX_KEYS:
         return f"word attention takes at most {MAX_KEYS} keys, not {keys}."
@@ -257,12 +284,12 @@ def unsupported(
 def word_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the result of `attention` and the probabilities that led to it, averaged over heads.
+    """Return attention's output and its probabilities averaged over heads.
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most 128; otherwise as for `attention`.
-    Returns o (B, Tq, H, D) and maps (B, Tq, Tk), fp32: row i says how much query i attends to each
-    key and sums to 1. Gradients flow through o; the maps have none. Raises ValueError in one
-    sentence.
+    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most 128; dtypes and devices as for
+    `kernels.attention.attention`. Returns o (B, Tq, H, D) and maps (B, Tq, Tk), fp32: row i tells
+    how much query i attends to each key and sums to 1. Gradients flow through o, not through the
+    maps. Raises ValueError for other inputs; `unsupported` tells beforehand.
     """
     q, k, v = plain.autocast(q, k, v)
     plain.check(q, k, v)
@@ -276,7 +303,10 @@ def word_attention(
 
 
 def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None:
-    """Run the op on tensors without memory, as `kernels.attention.cases.launch_on_meta`."""
+    """Call the op on tensors without memory; `mode` is always "forward".
+
+    Call it only inside `kernels.recorder.recording()`, where launches are recorded instead of run.
+    """
     (inputs,) = make_inputs(shape, dtype, "meta")
     word_attention_op._init_fn(**inputs)
 
@@ -284,7 +314,7 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def tuning_jobs(
     shapes: Sequence[AttentionShape], dtype: torch.dtype, device: str | torch.device
 ) -> Iterator[TuningJob]:
-    """Yield a job for each shape."""
+    """Yield one job for each shape."""
     choices = {"M": (16, 32, 64), "SPLIT": (True, False), "num_warps": (4, 8), "num_stages": (1, 2)}
     for shape in shapes:
         (inputs,) = make_inputs(shape, dtype, device)

@@ -1,17 +1,19 @@
-"""Scaled dot product attention in Triton, forward and backward, for Stable Diffusion's shapes.
+"""Scaled dot-product attention in Triton, forward and backward, for Stable Diffusion's shapes.
 
-FlashAttention-2 (Dao, arXiv 2307.08691): a program walks the keys block by block with a running
-maximum and a running sum, so no (Tq, Tk) matrix exists. What differs from the usual kernels:
+FlashAttention-2 (Dao, arXiv 2307.08691): a program computes a block of queries and reads the keys
+block by block, with a running maximum and a running sum of the softmax, so the matrix of scores
+(Tq, Tk) is never stored. What differs from the usual kernels:
 
 - A head size that is no power of two is split in two (40 = 32 + 16, 80 = 64 + 16, 160 = 128 + 32)
   where that reads and multiplies less than padding to the next power of two.
-- No operand is copied: q, k, v and their gradients may have any strides.
-- In the backward pass one program writes each gradient, in a fixed order: no atomics, the same
-  bits every time.
+- Nothing is copied: q, k, v and their gradients may have any strides.
+- In the backward pass each value of a gradient is written by one program, which sums in a fixed
+  order, without atomics: the result has the same bits every time.
 - Row offsets are 64 bit: a tensor may have more than 2^31 elements.
 
 The kernels are in `forward` and `backward`, their block sizes in `tiling`, plain PyTorch in
-`reference`. This module has the public op and its custom ops for autograd and torch.compile.
+`reference`. This module has the public function `attention` and the custom ops that make it work
+with autograd and torch.compile.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from .reference import reference
 __all__ = ["attention", "attention_backward_op", "attention_op", "reference", "unsupported"]
 
 MAX_HEAD = 256
-MAX_LENGTH = 2**31 - 1024  # row numbers are 32 bit
+MAX_LENGTH = 2**31 - 1024  # token numbers are 32 bit in the kernels
 
 
 def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    """Raise ValueError, in one sentence, unless `attention` can take these tensors."""
+    """Raise ValueError, with a message of one sentence, unless q, k and v fit `attention`."""
     check_tensors(q=q, k=k, v=v)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4:
@@ -55,9 +57,10 @@ def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None, *, mask: bool = False
 ) -> str | None:
-    """Return in one sentence why attention can't run on `device` in `dtype`, None where it can.
+    """Return in one sentence why the attention kernel can't run on `device`, or None if it can.
 
-    head_size: None leaves it unchecked. mask: whether the caller has an attention mask.
+    head_size: size D of a head; None skips its check. mask: whether the caller needs an attention
+    mask, which the kernel does not support.
     """
     if dtype not in DTYPES:
         return f"the attention kernel takes {dtype_names()}, not {dtype_name(dtype)}."
@@ -78,9 +81,11 @@ def unsupported(
 def attention_op(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return o (B, Tq, H, D), contiguous, and lse2 (B, H, Tq), fp32.
+    """Return softmax(q k^T / sqrt(D)) v and what the backward pass needs of the softmax.
 
-    lse2 is the log2 of the sum of each row's exponentials, which the backward pass needs.
+    q (B, Tq, H, D), k and v (B, Tk, H, D), which are not checked. Returns o (B, Tq, H, D),
+    contiguous, in the dtype of q, and lse2 (B, H, Tq), fp32: for each query, log2 of the softmax's
+    denominator sum_j exp(q k_j / sqrt(D)). If Tk = 0, o is 0 and lse2 infinity.
     """
     b, tq, h, d = q.shape
     o = torch.empty((b, tq, h, d), dtype=q.dtype, device=q.device)
@@ -106,7 +111,10 @@ def attention_backward_op(
     lse2: torch.Tensor,
     do: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of q, k and v, contiguous; o and lse2 are what `attention_op` gave."""
+    """Return the gradients dq, dk and dv of `attention_op`, contiguous and shaped like q, k and v.
+
+    o and lse2 are the results of `attention_op`; do (B, Tq, H, D) is the gradient of o.
+    """
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     if q.numel() == 0 or k.numel() == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
@@ -140,9 +148,12 @@ attention_op.register_autograd(_backward, setup_context=_save)
 
 
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return the tensors in autocast's type where that is on, as PyTorch's SDPA takes them."""
+    """Return the tensors in autocast's dtype if autocast is on for their device, as SDPA does.
+
+    Otherwise, and if one has a dtype that kernels do not support, return them unchanged.
+    """
     if not all(isinstance(x, torch.Tensor) and x.dtype in DTYPES for x in tensors):
-        return tensors  # `check` names the one that is wrong
+        return tensors  # `check` raises an error that names the wrong one
     kind = tensors[0].device.type
     if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind):
         return tensors
@@ -151,12 +162,13 @@ def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q k^T / sqrt(D)) v, differentiable, without the matrix of scores in memory.
+    """Return softmax(q k^T / sqrt(D)) v without storing the matrix of scores; differentiable.
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D), any strides, of one type (fp16, bf16, fp32) on one CUDA
-    or ROCm device; D a multiple of 8 up to 256. Returns (B, Tq, H, D), contiguous; zeros where
-    Tk = 0. Softmax and sums are fp32; fp32 inputs are multiplied at full precision. Deterministic,
-    gradients too. Raises ValueError in one sentence for anything else; see `unsupported`.
+    q (B, Tq, H, D), k and v (B, Tk, H, D), any strides, of one dtype (fp16, bf16, fp32) on one CUDA
+    or ROCm device; D a multiple of 8 up to 256. Returns (B, Tq, H, D), contiguous; zeros if Tk = 0.
+    Softmax and sums are fp32; fp32 inputs are multiplied at full precision, not as TF32. Results
+    and gradients have the same bits every time. Raises ValueError for any other input;
+    `unsupported` tells beforehand.
 
     FlashAttention-2: Dao, arXiv 2307.08691.
     """

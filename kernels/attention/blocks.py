@@ -1,10 +1,14 @@
 """What the attention kernels share: loading, storing and multiplying blocks of rows.
 
-Names in the kernels: b_ block in registers, p_ pointers, o_ offsets, m_ mask; s?b, s?t, s?h, s?d
-are the strides of batch, token, head and channel of the tensor "?". All strides but a channel's
-are in units of UNIT values: a known factor of 8 lets the compiler move 16 bytes at a time where a
-head size of 40 or 72 would hide that rows are aligned. A head of size D is covered by D0 columns
-and, where D1 is not 0, D1 more.
+Names in the kernels:
+  b_, p_, o_, m_       a block in registers, pointers, offsets, a mask
+  sqb, sqt, sqh, sqd   strides of q by batch, token, head and channel; likewise for k, v, o, ...
+  UNIT                 all strides but a channel's are counted in UNIT values
+  H, Tq, Tk, D         heads, queries, keys, head size
+  D0, D1               a head is covered by D0 columns and, unless D1 is 0, D1 more
+  M, N                 queries and keys of a block
+A UNIT of 8 tells the compiler that rows are aligned, so it can move 16 bytes at a time; from a head
+size of 40 or 72 it could not know that.
 """
 
 from __future__ import annotations
@@ -21,9 +25,11 @@ INTERPRETED = tl.constexpr(launch.INTERPRETED)
 
 @triton.jit
 def load_rows(p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, FULL: tl.constexpr):
-    """Load rows o_t, of T, and columns o_d, of D, as [rows, columns]; zeros outside.
+    """Return a block [rows, columns] of x (T, D): rows o_t and columns o_d; zeros outside.
 
-    FULL: every column of o_d is below D.
+    p_base   pointer to x[0, 0]
+    st, sd   strides of x's rows, in UNIT values, and of its columns
+    FULL     every column of o_d is below D, so columns need no mask
     """
     o_row = o_t.to(tl.int64)[:, None] * st * UNIT  # 64 bit before it can overflow
     p = p_base + o_row + o_d.to(tl.int64)[None, :] * sd
@@ -36,7 +42,10 @@ def load_rows(p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, 
 def store_rows(
     p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, FULL: tl.constexpr, b_x
 ):
-    """Store b_x [rows, columns] at rows o_t, of T, and columns o_d, of D, in the output's type."""
+    """Store the block b_x [rows, columns] to rows o_t and columns o_d of x (T, D), in x's dtype.
+
+    p_base, st, sd, UNIT and FULL mean the same as in `load_rows`; nothing is written outside.
+    """
     o_row = o_t.to(tl.int64)[:, None] * st * UNIT  # 64 bit before it can overflow
     p = p_base + o_row + o_d.to(tl.int64)[None, :] * sd
     if FULL:
@@ -48,17 +57,17 @@ def store_rows(
 
 @triton.jit
 def dot(b_x, b_y, b_sum):
-    """Return b_x b_y + b_sum; fp32 operands are multiplied at full precision, not as TF32."""
+    """Return the matrix product b_x b_y plus b_sum; fp32 at full precision, not as TF32."""
     if INTERPRETED:  # the interpreter multiplies the bits of bf16 as if they were integers
         return tl.dot(b_x.to(tl.float32), b_y.to(tl.float32), b_sum, input_precision="ieee")
     return tl.dot(b_x, b_y, b_sum, input_precision="ieee")
 
 
 def strides(*tensors: torch.Tensor) -> tuple[int, list[int]]:
-    """Return UNIT and the strides that kernels take, four for each tensor (B, T, H, D).
+    """Return UNIT and a list of the strides that kernels take, four for each tensor (B, T, H, D).
 
-    UNIT is 8 where it divides every stride of batch, token and head, else 1; those strides are
-    divided by it. A dimension of size 1 counts as stride 0.
+    UNIT is 8 if 8 divides every stride of batch, token and head, else 1; these strides are divided
+    by UNIT, those of channels are not. A dimension of size 1 counts as stride 0.
     """
     rows = [
         [s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True)]
@@ -73,5 +82,5 @@ def strides(*tensors: torch.Tensor) -> tuple[int, list[int]]:
 
 
 def grid(blocks: int, q: torch.Tensor) -> tuple[int]:
-    """Return a grid of `blocks` programs for each sample and head of q (B, T, H, D)."""
+    """Return a launch grid of `blocks` programs for each sample and head of q (B, T, H, D)."""
     return (blocks * q.shape[0] * q.shape[2],)

@@ -1,4 +1,4 @@
-"""Attention at a shape of `kernels.shapes`: its inputs, launches and tuning, for the registry."""
+"""Functions that the registry's rows for attention name: inputs, recorded launches and tuning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ CHOICES = {
 def make_inputs(
     shape: AttentionShape, dtype: torch.dtype, device: str | torch.device, seed: int = 0
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield q, k and v of normal values."""
+    """Yield one dict with the tensors q, k and v of a shape from `kernels.shapes`.
+
+    The values are standard normal and depend on `seed`. On the device "meta" they have no values.
+    """
     make = normal_tensors(dtype, device, seed)
     heads = shape.heads, shape.head_size
     yield {
@@ -33,7 +36,10 @@ def make_inputs(
 
 
 def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None:
-    """Run the op of `mode` on tensors without memory."""
+    """Call the custom op of `mode` ("forward" or "backward") on tensors without memory.
+
+    Call it only inside `kernels.recorder.recording()`, where launches are recorded instead of run.
+    """
     (inputs,) = make_inputs(shape, dtype, "meta")
     q, k, v = inputs.values()
     if mode == "forward":
@@ -46,7 +52,7 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def tuning_jobs(
     shapes: Sequence[AttentionShape], dtype: torch.dtype, device: str | torch.device
 ) -> Iterator[TuningJob]:
-    """Yield the jobs of the forward, dkv and dq kernels at each shape."""
+    """Yield three jobs for each shape: for the forward kernel, that of dk and dv, that of dq."""
     for shape in shapes:
         (inputs,) = make_inputs(shape, dtype, device)
         q, k, v = inputs.values()

@@ -19,14 +19,17 @@ def forward_kernel(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """Compute M rows of o (B, Tq, H, D) for one sample and head, and their lse2 (B, H, Tq).
+    """Compute o (B, Tq, H, D) and lse2 (B, H, Tq) for M queries of one sample and head.
 
-    With s = q k^T / sqrt(D) in units of log2(e), for each row:
-        o = sum_j 2^(s_j - max) v_j / sum_j 2^(s_j - max)
-        lse2 = log2 sum_j 2^s_j = max + log2 sum_j 2^(s_j - max)
-    The maximum is a running one: where a block of keys raises it, what was summed so far is
+    With s_j = q k_j log2(e) / sqrt(D), for each query:
+      o = sum_j 2^(s_j - max) v_j / sum_j 2^(s_j - max)
+      lse2 = log2 sum_j 2^s_j = max + log2 sum_j 2^(s_j - max)
+    max is the maximum of the keys read so far: when a block of keys raises it, the sums so far are
     multiplied by alpha = 2^(max - max_new).
+
+    EVEN: N divides Tk. Names of other arguments: see kernels/attention/blocks.py.
     """
+    # Program i has block i % blocks of the queries of (sample, head) bh = i // blocks.
     blocks = tl.cdiv(Tq, M)
     bh = tl.program_id(0) // blocks
     o_m = (tl.program_id(0) % blocks) * M + tl.arange(0, M)
@@ -37,8 +40,9 @@ def forward_kernel(
     v += (o_b * svb + o_h * svh) * UNIT
     o += (o_b * sob + o_h * soh) * UNIT
 
+    # The block's queries, and the sums: b_o = sum_j p_j v_j, b_sum = sum_j p_j, b_max = max_j s_j.
     b_q0 = load_rows(q, o_m, o_0, sqt, sqd, Tq, UNIT, D, D0 <= D)  # [M, D0]
-    b_o0 = tl.zeros([M, D0], tl.float32)  # sum of b_p v, not yet divided by b_sum
+    b_o0 = tl.zeros([M, D0], tl.float32)
     if D1 > 0:
         o_1 = D0 + tl.arange(0, D1)
         b_q1 = load_rows(q, o_m, o_1, sqt, sqd, Tq, UNIT, D, D0 + D1 <= D)
@@ -48,19 +52,23 @@ def forward_kernel(
     scale: tl.constexpr = LOG2E / D**0.5
 
     for start in range(0, Tk, N):
+        # b_s = q k^T, -inf past the last key; s = b_s scale, scale = log2(e) / sqrt(D)
         o_k = start + o_n
         b_k0 = load_rows(k, o_k, o_0, skt, skd, Tk, UNIT, D, D0 <= D)  # [N, D0]
-        b_s = dot(b_q0, tl.trans(b_k0), tl.zeros([M, N], tl.float32))  # q k^T, [M, N]
+        b_s = dot(b_q0, tl.trans(b_k0), tl.zeros([M, N], tl.float32))  # [M, N]
         if D1 > 0:
             b_k1 = load_rows(k, o_k, o_1, skt, skd, Tk, UNIT, D, D0 + D1 <= D)
             b_s = dot(b_q1, tl.trans(b_k1), b_s)
         if not EVEN:
             b_s = tl.where(o_k[None, :] < Tk, b_s, -float("inf"))
+        # max_new = max(max, max_j s_j), p_j = 2^(s_j - max_new), alpha = 2^(max - max_new),
+        # sum = alpha sum + sum_j p_j
         b_max_new = tl.maximum(b_max, tl.max(b_s, 1) * scale)
         b_p = tl.exp2(b_s * scale - b_max_new[:, None])  # [M, N]
         alpha = tl.exp2(b_max - b_max_new)  # [M]
         b_sum = b_sum * alpha + tl.sum(b_p, 1)
         b_max = b_max_new
+        # o = alpha o + p v
         b_p = b_p.to(v.dtype.element_ty)
         b_v0 = load_rows(v, o_k, o_0, svt, svd, Tk, UNIT, D, D0 <= D)  # [N, D0]
         b_o0 = dot(b_p, b_v0, b_o0 * alpha[:, None])
@@ -68,6 +76,7 @@ def forward_kernel(
             b_v1 = load_rows(v, o_k, o_1, svt, svd, Tk, UNIT, D, D0 + D1 <= D)
             b_o1 = dot(b_p, b_v1, b_o1 * alpha[:, None])
 
+    # o / sum; lse2 = max + log2 sum
     store_rows(o, o_m, o_0, sot, sod, Tq, UNIT, D, D0 <= D, b_o0 / b_sum[:, None])
     if D1 > 0:
         store_rows(o, o_m, o_1, sot, sod, Tq, UNIT, D, D0 + D1 <= D, b_o1 / b_sum[:, None])
@@ -77,7 +86,11 @@ def forward_kernel(
 def launch_forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, o: torch.Tensor, lse2: torch.Tensor
 ) -> None:
-    """Write o and lse2 for q (B, Tq, H, D) and k, v (B, Tk, H, D), none of them empty."""
+    """Compute attention of q (B, Tq, H, D), k and v (B, Tk, H, D) and write o and lse2.
+
+    None of the tensors is empty. o (B, Tq, H, D), any strides; lse2 (B, H, Tq), contiguous, fp32:
+    log2 of the softmax's denominator for each query.
+    """
     (_, tq, h, d), tk = q.shape, k.shape[1]
     config = configuration("forward", q, tk)
     d0, d1 = split_head(d)

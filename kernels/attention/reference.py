@@ -16,9 +16,10 @@ def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 
 def reference_by_head(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return `reference`, computed one head at a time to save memory.
+    """Return the same as `reference`, computed one head at a time to save memory.
 
-    Only one (B, 1, Tq, Tk) matrix exists at once; backward computes it again.
+    Only the scores of one head, (B, 1, Tq, Tk), exist at once; the backward pass computes them
+    again.
     """
     heads = [
         checkpoint(reference, *(x[:, :, i : i + 1] for x in (q, k, v)), use_reentrant=False)

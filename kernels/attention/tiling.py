@@ -1,4 +1,4 @@
-"""Block sizes, warps and stages of the attention kernels, from shapes alone."""
+"""Block sizes, warps and stages of the attention kernels, chosen from shapes alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..launch import bits, multiprocessors, tuned_config
 
 
 def split_head(d: int) -> tuple[int, int]:
-    """Return two powers of two, each at least 16, whose sum covers head size `d`.
+    """Return two powers of two (D0, D1) whose sum covers head size `d`: (32, 16) for 40.
 
-    The second is 0 unless two parts are fewer columns than the next power of two. The matrix unit
-    takes no side below 16.
+    D1 is 0 unless two parts need fewer columns than d padded to the next power of two: (64, 0) for
+    64. Each part is at least 16, the matrix unit's smallest side.
     """
     whole = max(16, triton.next_power_of_2(d))
     low = whole // 2
@@ -34,10 +34,12 @@ def heuristic(
     """Return M, N, num_warps and num_stages for the kernel `kind`: "forward", "dkv" or "dq".
 
     A block has M queries and N keys. Each kernel keeps two or three operands of its own block in
-    registers beside fp32 accumulators, so wide heads and fp32 take smaller blocks.
+    registers beside fp32 accumulators, so wide heads and fp32 get smaller blocks.
 
-    heads: of all samples together. Blocks are halved where fewer than three quarters of the
-    `processors` (multiprocessors of the GPU) would have one.
+      d, tq, tk    head size, queries, keys
+      heads        heads of all samples together (B H)
+      processors   multiprocessors of the GPU; "forward" halves large blocks if fewer than three
+                   quarters of them would have one
     """
     width = sum(split_head(d))
     wide = bits(dtype) == 32
@@ -73,7 +75,10 @@ def heuristic(
 
 
 def length_class(t: int) -> str:
-    """Return the name of the range of sequence lengths that share a tuned configuration with t."""
+    """Return the range of sequence lengths that t is in: "16", "128", "512", "2048" or "long".
+
+    A range is named by its largest length. Lengths in one range share a tuned configuration.
+    """
     for name, limit in (("16", 16), ("128", 128), ("512", 512), ("2048", 2048)):
         if t <= limit:
             return name
@@ -81,14 +86,19 @@ def length_class(t: int) -> str:
 
 
 def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
-    """Return the key of a configuration in a file of kernels/tuned."""
+    """Return the name of a configuration in a file of kernels/tuned.
+
+    kind: "forward", "dkv" or "dq". Sizes d, tq, tk 40, 4096, 77 in fp16 give
+    "attention/forward/d40/qlong/k128/16".
+    """
     return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
 
 
 def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return the configuration of the kernel `kind` for q (B, Tq, H, D) and `tk` keys.
+    """Return the configuration of a kernel for q (B, Tq, H, D) and `tk` keys.
 
-    The tuned one of this GPU where there is one, else the heuristic's.
+    It is the one that was tuned for q's GPU if there is one, else that of `heuristic`. kind:
+    "forward", "dkv" or "dq".
     """
     b, tq, h, d = q.shape
     usual = heuristic(kind, d, tq, tk, q.dtype, b * h, multiprocessors(q.device))

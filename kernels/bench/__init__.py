@@ -1,1 +1,4 @@
-"""`python -m kernels.bench`: our kernels against their peers at Stable Diffusion's shapes."""
+"""Time our kernels against other implementations at Stable Diffusion's shapes.
+
+Run it as `python -m kernels.bench`.
+"""

@@ -1,6 +1,7 @@
 """`python -m kernels.bench [OP ...] [--device cuda] [--json FILE] [--plot DIR] [--tune]`.
 
-OP is a kernel of `kernels.registry`; its row names the module with its providers.
+OP is the name of a kernel in `kernels.registry`, all kernels if none is given. The kernel's row in
+the registry names the module (`bench`) that times it and the implementations it is compared with.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..registry import KERNELS
+
+if TYPE_CHECKING:
+    from .measure import Row  # imports torch, which --help needs not wait for
 
 DTYPES = ("fp16", "bf16", "fp32")
 HEAD = ("shape", "provider", "mode", "ms", "rate", "of ceiling", "to best peer", "")
@@ -19,7 +24,7 @@ WIDTHS = (34, 18, 8, 9, 14, 10, 12, 0)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
+    """Return the parser of the command line."""
     root = argparse.ArgumentParser(
         "python -m kernels.bench",
         description="Times our kernels against their peers at Stable Diffusion's shapes.",
@@ -35,8 +40,12 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def print_group(rows: list) -> None:
-    """Print the rows of one shape and mode, with each one's speed relative to the best peer."""
+def print_group(rows: list[Row]) -> None:
+    """Print one table row for each implementation of an op at one shape and mode.
+
+    The column "to best peer" is the time of the fastest implementation that is not ours, divided by
+    that of the row.
+    """
     peers = [r.p50 for r in rows if r.p50 and not r.provider.startswith("ours")]
     best = min(peers, default=None)
     for row in rows:
@@ -54,18 +63,22 @@ def print_group(rows: list) -> None:
         print(" ".join(c.ljust(w) for c, w in zip(cells, WIDTHS, strict=True)).rstrip(), flush=True)
 
 
-def summary(rows: list) -> list[str]:
-    """Return a line for each op and mode: our speed divided by the best peer's, mean and worst."""
+def summary(rows: list[Row]) -> list[str]:
+    """Return one sentence for each op and mode: our speed relative to the best competitor.
+
+    The speed at a shape is the time of the fastest implementation that is not ours, divided by our
+    time. A sentence has the geometric mean over the shapes and the lowest value.
+    """
     out = []
-    groups: dict[tuple, dict[tuple, list]] = {}
+    groups: dict[tuple[str, str], dict[tuple[str, str], list[Row]]] = {}
     for row in rows:
         shapes = groups.setdefault((row.kernel, row.mode), {})
         shapes.setdefault((row.shape, row.dtype), []).append(row)
     for (kernel, mode), shapes in groups.items():
         ratios = {}
-        for (shape, _), here in shapes.items():
-            ours = next((r.p50 for r in here if r.provider == "ours" and r.p50), None)
-            peers = [r.p50 for r in here if not r.provider.startswith("ours") and r.p50]
+        for (shape, _), same_shape in shapes.items():
+            ours = next((r.p50 for r in same_shape if r.provider == "ours" and r.p50), None)
+            peers = [r.p50 for r in same_shape if not r.provider.startswith("ours") and r.p50]
             if ours and peers:
                 ratios[shape] = min(peers) / ours
         if ratios:
@@ -79,7 +92,7 @@ def summary(rows: list) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command line; return its exit code: 0, or 2 if the arguments can't be used."""
     args = parser().parse_args(argv)
     for op in args.ops:
         if op not in KERNELS:
@@ -94,13 +107,15 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    logging.getLogger("xformers").setLevel(logging.ERROR)  # a row says what xformers lacks
+    logging.getLogger("xformers").setLevel(
+        logging.ERROR
+    )  # the table's rows say what xformers can't do
 
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        fast = torch.device(device).type == "cuda"
+        on_gpu = torch.device(device).type == "cuda"
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
@@ -109,8 +124,8 @@ def main(argv: list[str] | None = None) -> int:
     if torch.device(device).type not in ("cpu", "cuda"):
         print(f"This measures on cpu and cuda, not on {device}.", file=sys.stderr)
         return 2
-    if fast:
-        torch.cuda.set_device(device)  # events are recorded on the current one
+    if on_gpu:
+        torch.cuda.set_device(device)  # do_bench records its events on the current device
     try:
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -121,9 +136,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Cannot write to {error.filename}: {error.strerror}.", file=sys.stderr)
         return 2
     names = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-    dtype = names[args.dtype or ("fp16" if fast else "fp32")]
+    dtype = names[args.dtype or ("fp16" if on_gpu else "fp32")]
     if args.tune:
-        if not fast:
+        if not on_gpu:
             print("--tune needs a GPU: an interpreted kernel has no time.", file=sys.stderr)
             return 2
         from .tune import tune
@@ -134,16 +149,16 @@ def main(argv: list[str] | None = None) -> int:
     print(describe_environment(environment(device)))
     best = ceilings(device, dtype)
     print("Ceilings: " + ", ".join(f"{v:.4g} {k}" for k, v in best.items()))
-    if not fast:
+    if not on_gpu:
         print("No GPU: our kernels have no time here; this measures what a CPU can run.")
     print(" ".join(c.ljust(w) for c, w in zip(HEAD, WIDTHS, strict=True)).rstrip())
-    rows = []
+    rows: list[Row] = []
     for op in args.ops or KERNELS:
         bench = importlib.import_module(KERNELS[op].bench)
         modes = [m for m in KERNELS[op].modes if args.mode in (None, m)]
         if not modes:
             continue
-        group: list = []
+        group: list[Row] = []
         for row in bench.rows(device, dtype, modes, args.seconds):
             if group and (row.shape, row.mode) != (group[0].shape, group[0].mode):
                 print_group(group)

@@ -1,4 +1,4 @@
-"""Attention at Stable Diffusion's shapes: our kernel and its peers, the providers."""
+"""Time attention at Stable Diffusion's shapes: our kernel, PyTorch's SDPA, xformers and others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def require_gpu(device: torch.device) -> None:
-    """Raise RuntimeError where our kernels can't run, or would be interpreted."""
+    """Raise RuntimeError unless our kernels run on `device` as compiled code.
+
+    Triton's interpreter counts as not running: its time says nothing about the kernel.
+    """
     problem = device_problem(device)
     if INTERPRETED or problem:
         raise RuntimeError(problem or "interpreted: its time says nothing about the kernel.")
@@ -35,7 +38,10 @@ def _ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _sdpa_backend(backend: str) -> Callable[..., torch.Tensor]:
-    """Return SDPA restricted to one of torch.nn.attention.SDPBackend."""
+    """Return a function (q, k, v) that calls SDPA with only one of its backends allowed.
+
+    backend: name of a member of torch.nn.attention.SDPBackend.
+    """
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -51,18 +57,18 @@ def _xformers(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
     try:
         return memory_efficient_attention(q, k, v)
-    except NotImplementedError:  # a page long
+    except NotImplementedError:  # its message is a page long
         kind = f"{q.device.type} tensors of type {dtype_name(q.dtype)} with heads of {q.shape[-1]}"
         raise RuntimeError(f"xformers has no operator for {kind}") from None
 
 
 def _xformers_operator(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str:
-    """Return the name of the operator that xformers takes, empty where it is unknown."""
+    """Return the name of the operator that xformers chooses for these inputs, "" if unknown."""
     try:
         from xformers.ops import fmha
 
         return fmha._dispatch_fw(fmha.Inputs(q, k, v), False).NAME
-    except Exception:  # private, and moved before
+    except Exception:  # a private function that has moved between versions
         return ""
 
 
@@ -74,12 +80,15 @@ RUNS: dict[str, Callable[..., torch.Tensor] | None] = {
     "sdpa cudnn": _sdpa_backend("CUDNN_ATTENTION"),
     "xformers": _xformers,
     "torch eager": reference,
-    "torch.compile": None,  # compiled for each shape
+    "torch.compile": None,  # the reference, compiled anew for each shape
 }
 
 
 def provider(name: str, mode: str) -> Provider:
-    """Return the provider `name` of RUNS for the mode "forward" or "backward"."""
+    """Return the Provider for the implementation `name`, a key of RUNS.
+
+    mode: "forward" or "backward".
+    """
 
     def make(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, do: torch.Tensor) -> Call:
         run = RUNS[name] or compile_for_shapes(reference)
@@ -99,7 +108,11 @@ def provider(name: str, mode: str) -> Provider:
 
 
 def work_of(q: torch.Tensor, k: torch.Tensor, mode: str) -> Work:
-    """Return the work of a call: two matrix products forward, five backward; tensors moved once."""
+    """Return the floating-point operations and bytes of one call of attention.
+
+    q (B, Tq, H, D), k (B, Tk, H, D). Forward has two matrix products, backward five. The bytes are
+    those of q, k, v and o, each moved once, and twice as many backward.
+    """
     b, tq, h, d = q.shape
     tk = k.shape[1]
     flop = 4 * b * h * tq * tk * d
@@ -114,7 +127,11 @@ def work_of(q: torch.Tensor, k: torch.Tensor, mode: str) -> Work:
 def rows(
     device: str, dtype: torch.dtype, modes: Sequence[str], seconds: float = 0.2
 ) -> Iterator[Row]:
-    """Measure every provider at every shape and mode. On a CPU: small batches of small shapes."""
+    """Time every implementation in RUNS at every shape and mode; yield one Row each.
+
+    modes: "forward", "backward". seconds: how long each one is repeated. On a CPU only small shapes
+    and batches up to 2 are timed.
+    """
     for shape in SHAPES:
         if torch.device(device).type == "cpu" and (
             shape.batch > 2 or shape.queries * shape.keys > 1 << 21

@@ -1,4 +1,4 @@
-"""GroupNorm + SiLU at the sizes of Stable Diffusion's UNets and autoencoder."""
+"""Time GroupNorm + SiLU at the sizes of Stable Diffusion's UNets and autoencoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .attention import require_gpu
 from .measure import Call, Provider, Row, Work, compare, compile_for_shapes
 
 SHAPES = [shape for shape in shapes.GROUP_NORM if shape.measured]
-FLOP = 12  # a value: add the shift, statistics, normalize, scale, SiLU
+FLOP = 12  # operations per value: add the shift, statistics, normalize, scale, SiLU
 
 
 def _ours(x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
@@ -25,17 +25,24 @@ def _ours(x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
 RUNS: dict[str, Callable[..., torch.Tensor] | None] = {
     "ours": _ours,
     "torch eager": reference,
-    "torch.compile": None,  # compiled for each shape
+    "torch.compile": None,  # the reference, compiled anew for each shape
 }
 
 
 def _run_all(run: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """Return a function that calls `run` with each of a list of arguments."""
+    """Return a function that calls `run` once for each dict of keyword arguments in a list.
+
+    It returns a tuple of the results.
+    """
     return lambda norms: tuple([run(**norm) for norm in norms])
 
 
 def provider(name: str, mode: str) -> Provider:
-    """Return the provider `name` of RUNS for the mode "forward" or "backward"."""
+    """Return the Provider for the implementation `name`, a key of RUNS.
+
+    mode: "forward" or "backward". Its `make` takes the keyword arguments of each layer and the
+    gradients of the layers' outputs.
+    """
 
     def make(norms: list[dict[str, Any]], gradients: list[torch.Tensor]) -> Call:
         one = RUNS[name]
@@ -47,8 +54,8 @@ def provider(name: str, mode: str) -> Provider:
                     return run(norms)
 
             return Call(forward)
-        inputs, given = _require_grad(norms)
-        out = run(given)
+        inputs, arguments = _require_grad(norms)
+        out = run(arguments)
         return Call(lambda: torch.autograd.grad(out, inputs, gradients, retain_graph=True))
 
     return Provider(name, make)
@@ -57,31 +64,36 @@ def provider(name: str, mode: str) -> Provider:
 def _require_grad(
     norms: list[dict[str, Any]], dtype: torch.dtype | None = None
 ) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
-    """Return copies of the tensors that require gradients, and the arguments with these."""
-    inputs, given = [], []
+    """Return a list of new tensors that require gradients, and `norms` with these tensors.
+
+    norms: keyword arguments of each layer; all tensors in them are copied. dtype: that of the
+    copies, None keeps it.
+    """
+    inputs, arguments = [], []
     for norm in norms:
-        fresh = {
+        copies = {
             name: value.detach().to(dtype or value.dtype).requires_grad_()
             if isinstance(value, torch.Tensor)
             else value
             for name, value in norm.items()
         }
-        inputs += [value for value in fresh.values() if isinstance(value, torch.Tensor)]
-        given.append(fresh)
-    return inputs, given
+        inputs += [value for value in copies.values() if isinstance(value, torch.Tensor)]
+        arguments.append(copies)
+    return inputs, arguments
 
 
 def _exact(
     mode: str, norms: list[dict[str, Any]], gradients: list[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
-    """Return the result in fp32 and contiguous.
+    """Return the right outputs, or gradients of all inputs, of all layers; fp32.
 
-    PyTorch's channels-last GroupNorm on a CPU loses a large mean.
+    Inputs are made contiguous first: PyTorch's channels-last GroupNorm on a CPU loses precision if
+    the mean is large.
     """
-    inputs, given = _require_grad(
+    inputs, arguments = _require_grad(
         [norm | {"x": norm["x"].contiguous()} for norm in norms], torch.float32
     )
-    out = _run_all(reference)(given)
+    out = _run_all(reference)(arguments)
     if mode == "forward":
         return tuple(y.detach() for y in out)
     return torch.autograd.grad(out, inputs, [g.float() for g in gradients])
@@ -90,7 +102,11 @@ def _exact(
 def rows(
     device: str, dtype: torch.dtype, modes: Sequence[str], seconds: float = 0.2
 ) -> Iterator[Row]:
-    """Measure every provider at every shape, layout and mode. On a CPU: the UNet's shapes."""
+    """Time every implementation in RUNS at every shape, memory layout and mode; yield one Row each.
+
+    modes: "forward", "backward". seconds: how long each one is repeated. On a CPU only the smaller
+    shapes and batches up to 2 are timed.
+    """
     for shape in SHAPES:
         largest = max(norm.channels * norm.side**2 for norm in shape.norms)
         if torch.device(device).type == "cpu" and (shape.batch > 2 or largest > 1 << 22):

@@ -1,7 +1,8 @@
-"""Check each result, then time it with a cold cache: median, 20th and 80th percentile.
+"""Check the result of each implementation, then time it: median, 20th and 80th percentile.
 
-Every provider of one op and shape is timed in the same run; one whose result is wrong gets no time.
-Ceilings are measured on the same device: a large matrix product and a large copy.
+All implementations of one op and shape are timed in the same run, on a GPU with a cold cache. One
+whose result is wrong gets no time. Ceilings, the most that the device can reach, are measured too:
+the rates of large matrix products and large copies.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import torch
 
 @dataclass(frozen=True)
 class Call:
-    """What to time; note: a remark for the table, such as which operator xformers takes."""
+    """A function to time, without arguments, and a remark for the table.
+
+    The remark says, for example, which operator xformers chose.
+    """
 
     run: Callable[[], Any]
     note: str = ""
@@ -28,7 +32,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Provider:
-    """One way to compute an op; `make(*inputs)` returns the call, or raises where it can't run."""
+    """One implementation of an op, such as "ours" or "xformers".
+
+    `make(*inputs)` returns the Call to time. It, or the call, raises an exception if the
+    implementation can't run here.
+    """
 
     name: str
     make: Callable[..., Call]
@@ -36,9 +44,9 @@ class Provider:
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one call: floating point operations and the bytes it must at least move.
+    """What one call has to do: floating-point operations and bytes that it must at least move.
 
-    metric: the unit of its rate, "TFLOP/s" or "GB/s".
+    metric: the unit in which its rate is given, "TFLOP/s" or "GB/s".
     """
 
     flop: float
@@ -46,7 +54,7 @@ class Work:
     metric: str
 
     def rate(self, milliseconds: float) -> float:
-        """Return the rate in units of `metric` for a call of that length."""
+        """Return the rate, in units of `metric`, of a call that takes `milliseconds`."""
         if self.metric == "TFLOP/s":
             return self.flop / milliseconds / 1e9
         return self.bytes / milliseconds / 1e6
@@ -54,10 +62,17 @@ class Work:
 
 @dataclass
 class Row:
-    """One measurement, as it is written to JSON. Times in milliseconds, None where there is none.
+    """One measurement: an implementation of an op at one shape; written to JSON as it is.
 
-    ceilings: rates of a matrix product (TFLOP/s) and a copy (GB/s) on this device; share: `rate`
-    divided by the ceiling of its metric.
+    kernel               name of the op in `kernels.registry`
+    provider             name of the implementation, such as "ours" or "sdpa flash"
+    metric               unit of `rate`: "TFLOP/s" or "GB/s"
+    flop, bytes          floating-point operations and bytes of one call
+    ceilings             the device's best rates by unit, measured by `ceilings`
+    p50, p20, p80        median, 20th and 80th percentile in milliseconds; None without a time
+    share                rate / ceilings[metric], so 0 to about 1
+    note                 a remark, or why there is no time
+    gpu ... versions     see `environment`
     """
 
     kernel: str
@@ -82,8 +97,8 @@ class Row:
     threads: int | None = None
     versions: dict[str, str | None] = field(default_factory=dict)
 
-    def as_dict(self) -> dict:
-        """Return the row for JSON, with measurements rounded to four digits."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as a dict for JSON, with measurements rounded to four digits."""
         out = asdict(self)
         for key in ("p50", "p20", "p80", "rate", "share"):
             if out[key]:
@@ -94,7 +109,12 @@ class Row:
 
 @lru_cache
 def environment(device: str) -> dict[str, Any]:
-    """Return GPU or processor, driver and versions: the last fields of a row."""
+    """Return the fields of a Row that describe the machine, as keyword arguments; cached.
+
+    gpu, capability, driver   name, compute capability and driver version of a CUDA device
+    cpu, threads              name of the processor and PyTorch's threads, if it is not CUDA
+    versions                  of python, torch, triton, xformers and cuda; None: not installed
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     versions: dict[str, str | None] = {
@@ -118,21 +138,27 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def device_name(row: Mapping[str, Any]) -> str:
-    """Return the GPU or processor of a row or an `environment`."""
+    """Return the name of the GPU, or the CPU's name and threads, of a measurement.
+
+    row: a Row as a dict, or the result of `environment`.
+    """
     return row.get("gpu") or f"{row.get('cpu')} ({row.get('threads')} threads)"
 
 
 def describe_environment(row: Mapping[str, Any]) -> str:
-    """Return device, driver and versions of a row or an `environment` in one line."""
+    """Return device, driver and versions of a measurement in one line.
+
+    row: a Row as a dict, or the result of `environment`.
+    """
     driver = f", driver {row['driver']}" if row.get("driver") else ""
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if v)
     return f"{device_name(row)}{driver}, {versions}"
 
 
 def _driver() -> str | None:
-    """Return the version of NVIDIA's driver, None where it is not found."""
+    """Return the version of NVIDIA's driver, or None if nvidia-smi does not tell it."""
     try:
-        found = subprocess.run(
+        output = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -141,11 +167,11 @@ def _driver() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.splitlines()[0].strip()
+    return output.stdout.splitlines()[0].strip()
 
 
 def _processor() -> str:
-    """Return the name of the CPU."""
+    """Return the model name of the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(x.split(":", 1)[1].strip() for x in file if x.startswith("model name"))
@@ -156,9 +182,10 @@ def _processor() -> str:
 def time_call(
     call: Callable[[], object], device: str, seconds: float
 ) -> tuple[float, float, float]:
-    """Return milliseconds a call: median, 20th and 80th percentile, over `seconds` of repeats.
+    """Return the median, 20th and 80th percentile of the time of `call`, in milliseconds.
 
-    On a GPU the L2 cache is cleared before each call (triton.testing.do_bench).
+    It is called again and again for `seconds`. On a GPU the L2 cache is cleared before each call
+    (triton.testing.do_bench).
     """
     if torch.device(device).type == "cuda":
         from triton.testing import do_bench
@@ -179,19 +206,23 @@ def time_call(
 
 @lru_cache
 def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
-    """Return the best rates of matrix products and copies of three sizes on this device."""
-    fast = torch.device(device).type == "cuda"
+    """Return the best rates measured on the device: {"TFLOP/s": ..., "GB/s": ...}; cached.
+
+    "TFLOP/s" is that of matrix products in `dtype`, "GB/s" that of copies, each the best of three
+    sizes.
+    """
+    on_gpu = torch.device(device).type == "cuda"
 
     def best(jobs: Iterable[tuple[Work, Callable[[], object]]]) -> float:
         return max(w.rate(time_call(call, device, 0.3)[1]) for w, call in jobs)
 
     def products() -> Iterator[tuple[Work, Callable[[], object]]]:
-        for n in (2048, 4096, 8192) if fast else (512, 1024, 2048):
+        for n in (2048, 4096, 8192) if on_gpu else (512, 1024, 2048):
             a = torch.randn(n, n, device=device, dtype=dtype)
             yield Work(2 * n**3, 0, "TFLOP/s"), partial(torch.matmul, a, a)
 
     def copies() -> Iterator[tuple[Work, Callable[[], object]]]:
-        for n in (1 << 27, 1 << 28, 1 << 29) if fast else (1 << 25, 1 << 26, 1 << 27):
+        for n in (1 << 27, 1 << 28, 1 << 29) if on_gpu else (1 << 25, 1 << 26, 1 << 27):
             a = torch.empty(n, device=device, dtype=torch.uint8)
             b = torch.empty_like(a)
             yield Work(0, 2 * n, "GB/s"), partial(b.copy_, a)
@@ -199,12 +230,12 @@ def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
     return {"TFLOP/s": best(products()), "GB/s": best(copies())}
 
 
-def relative_error(found: Any, exact: Any) -> float:
-    """Return the largest error of any output, relative to the largest value of the exact one.
+def relative_error(result: Any, exact: Any) -> float:
+    """Return the largest error of any output, divided by the largest absolute value of that output.
 
-    Both are a tensor or a tuple of tensors. NaN where any error is.
+    result and exact are both a tensor or both a tuple of tensors. NaN if any value is NaN.
     """
-    pairs = zip(found, exact, strict=True) if isinstance(exact, tuple) else [(found, exact)]
+    pairs = zip(result, exact, strict=True) if isinstance(exact, tuple) else [(result, exact)]
     errors = [
         (a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-6)
         for a, b in pairs
@@ -227,7 +258,15 @@ def compare(
     device: str,
     seconds: float,
 ) -> Iterator[Row]:
-    """Yield a row for each provider, timed on `inputs`; exact: the right result."""
+    """Check and time each provider on the same inputs; yield one Row for each.
+
+      kernel, mode, shape, dtype   for the rows; shape is a title
+      inputs                       what each provider's `make` takes
+      exact                        the right result, to which results are compared
+      work                         operations and bytes of one call
+      seconds                      how long each call is repeated
+    A provider that is wrong or raises an exception gets a row with a note and without a time.
+    """
     tops = ceilings(device, dtype)
     for provider in providers:
         row = Row(
@@ -250,7 +289,10 @@ def compare(
 
 
 def first_sentence(error: Exception) -> str:
-    """Return the first sentence of an exception's message, at most 200 characters."""
+    """Return the first sentence of an exception's message, at most 200 characters.
+
+    If the message is empty, return the name of the exception's type.
+    """
     text = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
     return text if len(text) <= 200 else text[:197] + "..."
 
@@ -258,7 +300,8 @@ def first_sentence(error: Exception) -> str:
 def compile_for_shapes(function: Callable) -> Callable:
     """Return `function` compiled by torch.compile for the shapes of its first call.
 
-    Without the reset, torch.compile would leave the ninth shape uncompiled without a word.
+    Earlier compilations are dropped: after eight shapes torch.compile would no longer compile,
+    without a warning.
     """
     torch.compiler.reset()
     return torch.compile(function, dynamic=False)

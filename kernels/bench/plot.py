@@ -1,8 +1,12 @@
-"""Plots of measured rows: bars of all providers at each shape, and the roofline of the device."""
+"""Plot measured rows: a bar chart of rates at each shape, and the roofline of the device.
+
+Rows are dicts, as `kernels.bench.measure.Row.as_dict` returns them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -16,45 +20,49 @@ PEERS = ("#5c77bc", "#cc8a3e", "#96629e", "#78808a", "#bc5454", "#5c9eb2", "#a8a
 MARKERS = {"o": "circles", "^": "triangles", "s": "squares", "D": "diamonds", "v": "tips"}
 
 
-def colours(rows: list[dict]) -> dict[str, str]:
-    """Return a colour for each provider; ours are green."""
+def colours(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return a dict from each implementation's name in `rows` to its colour; ours are green."""
     names = list(dict.fromkeys(r["provider"] for r in rows))
     peers = [n for n in names if not n.startswith("ours")]
     return {n: OURS if n.startswith("ours") else PEERS[peers.index(n) % len(PEERS)] for n in names}
 
 
-def plots(rows: list[dict], folder: Path) -> list[Path]:
-    """Write PNGs to `folder`: bars for each kernel and mode, and a roofline for each mode."""
+def plots(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write PNG files to `folder`, which is created, and return their paths.
+
+    A bar chart for each kernel and mode, and a roofline for each mode. rows: dicts of
+    `kernels.bench.measure.Row.as_dict`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    groups: dict[str, list[dict]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["rate"]:
             groups.setdefault(f"{row['kernel']}-{row['mode']}", []).append(row)
             groups.setdefault(f"roofline-{row['mode']}", []).append(row)
     out = []
-    for name, here in groups.items():
+    for name, group in groups.items():
         out.append(folder / f"{name}.png")
-        figure = roofline(here) if name.startswith("roofline") else bars(here)
+        figure = roofline(group) if name.startswith("roofline") else bars(group)
         figure.savefig(out[-1], dpi=120)
     return out
 
 
-def bars(rows: list[dict]) -> Figure:
-    """Draw a bar chart: one group of bars for each shape, one bar for each implementation.
+def bars(rows: list[dict[str, Any]]) -> Figure:
+    """Return a bar chart with a group of bars for each shape and a bar for each implementation.
 
-    A bar's length is its rate (TFLOP/s or GB/s, as the rows say). A line marks the device's
-    measured ceiling.
+    rows: those of one kernel and mode. A bar's length is its rate, in TFLOP/s or GB/s as the rows
+    say. A dashed line marks the ceiling that was measured on the device.
     """
-    shapes: dict[str, list[dict]] = {}
+    shapes: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         shapes.setdefault(row["shape"], []).append(row)
     height = 1.6 + 0.19 * len(rows) + 0.14 * len(shapes)
     figure = Figure(figsize=(10, height), layout="constrained")
     axes = figure.subplots()
     colour, y, ticks, seen = colours(rows), 0.0, [], set()
-    for shape, here in shapes.items():
-        ticks.append((y + (len(here) - 1) / 2, shape))
-        for row in here:
+    for shape, group in shapes.items():
+        ticks.append((y + (len(group) - 1) / 2, shape))
+        for row in group:
             label = None if row["provider"] in seen else row["provider"]
             seen.add(row["provider"])
             drawn = axes.barh(y, row["rate"], 0.85, color=colour[row["provider"]], label=label)
@@ -77,10 +85,11 @@ def bars(rows: list[dict]) -> Figure:
     return figure
 
 
-def roofline(rows: list[dict], ink: str = "black") -> Figure:
-    """Draw FLOP/s over FLOP a byte, both logarithmic, under the device's measured ceilings.
+def roofline(rows: list[dict[str, Any]], ink: str = "black") -> Figure:
+    """Return a roofline plot: TFLOP/s over FLOP per byte, both logarithmic.
 
-    Williams, Waterman and Patterson, doi 10.1145/1498765.1498785.
+    rows: those of one mode, of any kernels. ink: colour of the line that shows the device's
+    measured ceilings. Williams, Waterman and Patterson, doi 10.1145/1498765.1498785.
     """
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,7 @@
-"""The committed measurements, kernels/bench/results/*.json: one file a device."""
+"""Read the committed measurements, kernels/bench/results/*.json: one file for each device.
+
+A file is a list of rows, as `kernels.bench.measure.Row.as_dict` returns them.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ import logging
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).with_name("results")
 log = logging.getLogger(__name__)
 
 
 @lru_cache
-def load_results() -> dict[str, list[dict]]:
-    """Read all rows, by the name of their file.
+def load_results() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of all committed files, by file name without ".json"; cached.
 
-    A file that can't be read is passed over with a warning.
+    A file that can't be read is left out, with a logged warning.
     """
     out = {}
     for path in sorted(FOLDER.glob("*.json")):
@@ -31,10 +35,11 @@ def load_results() -> dict[str, list[dict]]:
     return out
 
 
-def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict] | None:
-    """Return the rows of the GPU `name`, else of one of the same compute capability, else None.
+def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict[str, Any]] | None:
+    """Return the rows measured on the GPU `name`, else on one of the same compute capability.
 
-    capability: None for an AMD GPU, whose numbers mean something else.
+    None if there are none. capability: (major, minor) as CUDA counts; None for an AMD GPU, to which
+    only rows of the same name apply.
     """
     near = None
     for rows in load_results().values():
@@ -47,11 +52,11 @@ def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict] | 
     return near
 
 
-def slowdown(rows: list[dict], kernel: str, mode: str) -> dict[str, float]:
-    """Return for each provider its time divided by that of the fastest one.
+def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, float]:
+    """Return a dict from each provider to its time divided by the fastest one's (1.0 or more).
 
-    The geometric mean over the shapes that it can compute. A provider that was wrong at any shape
-    is left out.
+    kernel, mode: which rows to use. The value is the geometric mean over the shapes for which the
+    provider has a time. A provider that was wrong at any shape is left out.
     """
     shapes: dict[tuple, dict[str, float]] = {}
     rows = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]

@@ -1,4 +1,7 @@
-"""Find the fastest configuration of each kernel at each shape on this GPU, for kernels/tuned."""
+"""Find the fastest configuration of each kernel at each shape on this GPU: `--tune`.
+
+The results are written to kernels/tuned, where launches find them.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +17,31 @@ from ..registry import KERNELS, TuningJob, load
 from .measure import environment, time_call
 
 
-def _grid(choices: dict[str, tuple]) -> Iterator[dict]:
-    """Yield every combination of the choices."""
+def _grid(choices: dict[str, tuple[int, ...]]) -> Iterator[dict[str, int]]:
+    """Yield every combination of the choices, as a dict from field to value."""
     for values in itertools.product(*choices.values()):
         yield dict(zip(choices, values, strict=True))
 
 
 def find_best(
     job: TuningJob,
-    candidates: Iterable[dict],
-    use: Callable[[dict | None], None],
+    candidates: Iterable[dict[str, int]],
+    use: Callable[[dict[str, int] | None], None],
     device: str,
     seconds: float,
-) -> dict | None:
-    """Return the fastest of `candidates`, None where the heuristic's is at most 2 percent slower.
+) -> dict[str, int] | None:
+    """Return the fastest configuration, or None if the default is at most 2 percent slower.
 
-    `use` makes the next call take a configuration, None the heuristic's. A candidate that does not
-    compile or launch is passed over.
+    candidates   configurations to try; one that does not compile or launch is skipped
+    use          called with a configuration, or None for the default: the next call takes it
+    seconds      how long the default is timed; each candidate is timed for a quarter of that
     """
-    best: tuple[float, dict] | None = None
+    best: tuple[float, dict[str, int]] | None = None
     for config in candidates:
         use(config)
         try:
             ms = time_call(job.call, device, seconds / 4)[0]
-        except Exception:  # too much shared memory, an illegal layout, a compiler's fault
+        except Exception:  # too much shared memory, an illegal layout, a compiler error
             continue
         if best is None or ms < best[0]:
             best = ms, config
@@ -50,16 +54,17 @@ def find_best(
 
 
 def tune(ops: Sequence[str], device: str, dtype: torch.dtype, seconds: float) -> int:
-    """Write kernels/tuned/<GPU>.json; keys that are not tuned now keep their configuration.
+    """Tune the kernels `ops` on this GPU and write kernels/tuned/<GPU name>.json.
 
-    ops: names of the registry. Returns the command's exit code.
+    ops: names in the registry. seconds: see `find_best`. What the file has for other shapes, dtypes
+    and kernels is kept. Returns the command's exit code.
     """
     path = launch.tuned_path(torch.cuda.get_device_name(device))
-    table: dict[str, dict] = {}
+    table: dict[str, dict[str, int]] = {}
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))["configurations"]
         table = {launch.current_key(key): config for key, config in old.items()}
-    chosen: dict[str, dict | None] = {}
+    chosen: dict[str, dict[str, int] | None] = {}
     with patch.object(launch, "load_table", lambda _: {k: v for k, v in chosen.items() if v}):
         for op in ops:
             kernel = KERNELS[op]
@@ -69,15 +74,15 @@ def tune(ops: Sequence[str], device: str, dtype: torch.dtype, seconds: float) ->
                     continue
                 chosen[job.key] = None
 
-                def use(config: dict | None, key: str = job.key) -> None:
+                def use(config: dict[str, int] | None, key: str = job.key) -> None:
                     chosen[key] = config
 
                 chosen[job.key] = find_best(job, _grid(job.choices), use, device, seconds)
     launch.clear_tuned_cache()
-    found = {k: v for k, v in (table | chosen).items() if v}
+    configurations = {k: v for k, v in (table | chosen).items() if v}
     path.parent.mkdir(exist_ok=True)
-    content = {"surroundings": environment(device), "configurations": found}
-    part = path.with_name(path.name + ".part")  # a file cut short would be worse than none
+    content = {"surroundings": environment(device), "configurations": configurations}
+    part = path.with_name(path.name + ".part")  # replaced as a whole, so it is never half written
     part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     part.replace(path)
     print(path)

@@ -1,4 +1,4 @@
-"""Word attention beside attention without maps, and beside plain PyTorch with maps."""
+"""Time word attention against plain PyTorch with maps, and against attention without maps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def _provider(name: str, run: Callable[..., object]) -> Provider:
 def rows(
     device: str, dtype: torch.dtype, modes: Sequence[str], seconds: float = 0.2
 ) -> Iterator[Row]:
-    """Measure every provider at every shape, forward. On a CPU: small batches."""
+    """Time every implementation at every shape, forward only; yield one Row each.
+
+    modes: nothing is yielded if "forward" is not among them. seconds: how long each one is
+    repeated. On a CPU only batches up to 2 are timed.
+    """
     if "forward" not in modes:
         return
     for shape in SHAPES:

@@ -1,20 +1,21 @@
-"""GroupNorm with the timestep embedding before it and SiLU after it, in Triton, with gradients.
+"""GroupNorm with the timestep embedding added before and SiLU after it, in Triton, with gradients.
 
-In a ResBlock of a UNet the timestep embedding is added per sample and channel, then GroupNorm, then
-SiLU: three passes over memory that are one here. Contiguous and channels-last tensors are both read
-without a copy.
+A ResBlock of a UNet adds the timestep embedding per sample and channel, then normalizes, then
+applies SiLU: three passes over memory that are one here. Contiguous and channels-last tensors are
+both read without a copy.
 
-Statistics. A group is cut into tiles whose size depends on the shape alone. So that no large mean
-is ever rounded away, values are taken relative to a pivot, the group's first value, and the
+Statistics. Each group is cut into tiles, whose size depends on the shape alone. So that no large
+mean is ever rounded away, values are taken relative to a pivot, the group's first value, and the
 timestep embedding (`temb_bias`) relative to that of the group's first channel. Each tile gives a
-partial: its mean and its squared deviations from that mean. Partials are merged pairwise in one
-fixed tree (Chan, Golub, LeVeque 1979), so the result does not depend on which program computed
-which partial.
+partial: the mean of its values and the sum of their squared deviations from that mean. Partials are
+merged in pairs, along a fixed tree (Chan, Golub, LeVeque 1979), so the result does not depend on
+which program computed which partial.
 
-Launches. A small group takes one launch (`fused_fwd_kernel`). A large one takes three: partials,
-merge, apply; the first and the last share the work among all multiprocessors. The shape alone
-decides, so a sample's bits depend neither on the rest of the batch nor on the GPU's size. No
-atomics, forward or backward.
+Launches. A small group takes one launch (`fused_fwd_kernel`). A large one takes three
+(`partials_kernel`, `merge_kernel`, `apply_kernel`), the first and the last of which split each
+group among several programs. The choice between one and three depends on the shape, and on the
+tuned configuration of the GPU; both give the same bits, whatever the rest of the batch and the
+number of multiprocessors. There are no atomics, forward or backward.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ __all__ = ["group_norm", "group_norm_backward_op", "group_norm_op", "reference",
 
 
 def _with_flat_strides(x: torch.Tensor) -> torch.Tensor:
-    """Return x, or a copy where no single stride reaches all spatial positions in order."""
+    """Return x (N, C, *), or a contiguous copy if `flat_strides` finds no strides for it."""
     return x.contiguous() if flat_strides(x) is None else x
 
 
 def _empty_dtemb_bias(x: torch.Tensor, temb_bias: torch.Tensor | None) -> torch.Tensor:
-    """Return an empty tensor for the gradient of temb_bias, of (0, C) without one."""
+    """Return an uninitialized tensor for the gradient of temb_bias (N, C); (0, C) if None."""
     if temb_bias is None:
         return x.new_empty((0, x.shape[1]))
     return x.new_empty(temb_bias.shape, dtype=temb_bias.dtype)
@@ -55,10 +56,11 @@ def group_norm_op(
     silu: bool,
     temb_bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return y like x, and stats (N, G, 3), fp32, which the backward pass needs.
+    """Return y, shaped and laid out like x, and stats (N, G, 3), fp32, for the backward pass.
 
-    stats: each group's pivot, the mean of its values relative to the pivot, and
-    1 / sqrt(variance + eps).
+    x (N, C, *), weight and bias (C,), temb_bias (N, C) is added to x first; nothing is checked.
+    stats holds for each of the G groups its pivot (first value), the mean of its values minus the
+    pivot, and 1 / sqrt(variance + eps).
     """
     x = _with_flat_strides(x)
     y = torch.empty_like(x)
@@ -94,9 +96,11 @@ def group_norm_backward_op(
     stats: torch.Tensor,
     dy: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return dx like x, dweight and dbias (C,) fp32, and dtemb_bias like temb_bias.
+    """Return the gradients of x, weight, bias and temb_bias for dy, the gradient of y.
 
-    Without temb_bias its gradient is empty.
+    stats: as returned by `group_norm_op`. The gradient of x has its shape, dtype and layout, those
+    of weight and bias are (C,) fp32, also for None, that of temb_bias is like it, or (0, C) for
+    None.
     """
     x, dy = _with_flat_strides(x), _with_flat_strides(dy)
     n, c = x.shape[:2]
@@ -153,7 +157,7 @@ group_norm_op.register_autograd(_backward, setup_context=_save)
 
 
 def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Return in one sentence why GroupNorm can't run on `device` in `dtype`, None where it can."""
+    """Return in one sentence why the GroupNorm kernel can't run on `device`, or None if it can."""
     if dtype not in DTYPES:
         return f"the GroupNorm kernel takes {dtype_names()}, not {dtype_name(dtype)}."
     return device_problem(device, dtype)
@@ -167,7 +171,7 @@ def check(
     eps: float,
     shift: torch.Tensor | None,
 ) -> None:
-    """Raise ValueError, in one sentence, unless `group_norm` can take these arguments."""
+    """Raise ValueError, with a message of one sentence, unless `group_norm` takes these inputs."""
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"x must be a tensor, not {type(x).__name__}.")
     if x.ndim < 2:
@@ -217,13 +221,13 @@ def group_norm(
     silu: bool = False,
     shift: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return GroupNorm of x + shift, then SiLU if `silu`, differentiable.
+    """Return GroupNorm of x + shift, followed by SiLU if `silu` is true; differentiable.
 
-    x (N, C, *) fp16, bf16 or fp32 on a CUDA or ROCm device; weight and bias (C,) and shift (N, C),
-    a ResBlock's timestep embedding, of any of these types. Contiguous and channels-last inputs are
-    read without a copy and the output has the input's layout; other strides are copied once.
-    Statistics, sums and the arithmetic in between are fp32, also under autocast; deterministic.
-    Raises ValueError in one sentence.
+    x (N, C, *), fp16, bf16 or fp32, on a CUDA or ROCm device. weight (C,), bias (C,) and shift (N,
+    C), the timestep embedding that a ResBlock adds, have any of these dtypes; None leaves them out.
+    groups divides C. The result has the dtype and layout of x; x is copied only if it is neither
+    contiguous nor channels last. Sums and all arithmetic are fp32, also under autocast. Results and
+    gradients have the same bits every time. Raises ValueError for any other input.
 
     Wu and He, arXiv 1803.08494; SiLU: Elfwing et al., arXiv 1702.03118.
     """

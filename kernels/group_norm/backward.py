@@ -1,11 +1,12 @@
 """The backward kernels of GroupNorm and their launch.
 
 With xhat = (x + temb_bias - mean) rstd, z = xhat weight + bias and y = z sigmoid(z) (or y = z):
-    dz = dy sigmoid(z) (1 + z (1 - sigmoid(z)))        (or dz = dy)
-    dbias = sum of dz, dweight = sum of dz xhat        over samples and positions
-    dx = (dz weight - mean(dz weight) - xhat mean(dz weight xhat)) rstd
-    dtemb_bias = sum of dx over positions
-where mean() is over a group. Three kernels: sums of each tile's columns, their merge, then dx.
+  dz = dy sigmoid(z) (1 + z (1 - sigmoid(z)))        (or dz = dy)
+  dbias = sum of dz, dweight = sum of dz xhat        over samples and positions
+  dx = (dz weight - mean(dz weight) - xhat mean(dz weight xhat)) rstd
+  dtemb_bias = sum of dx over positions
+where mean() is over a group. Three kernels run in turn: `bwd_partials_kernel` sums the columns
+(channels) of each tile, `bwd_merge_kernel` adds up these sums, `dx_kernel` writes dx.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ def bwd_partials_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Write sums (3, N, C, spatial_blocks) of `per_program` tiles of GB groups of one sample.
+    """Sum dz, dz xhat and xhat over the positions of each tile; a program has `per_program` tiles.
 
-    Over the positions of a tile: of dz, of dz xhat, and of xhat.
+    sums is (3, N, C, spatial_blocks), fp32: one value for each channel and block of SB positions.
+    The tiles of a program are of GB groups of one sample. Names of arguments: see
+    kernels/group_norm/blocks.py.
     """
+    # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
     chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
     n, group = (rest // blocks).to(tl.int64), rest % blocks
@@ -39,6 +43,7 @@ def bwd_partials_kernel(
             group, tile, spatial_blocks, sxc, sxs, sdyc, sdys, stc, G, S,
             CG, SB, GB, CB, HAS_TEMB, HAS_WEIGHT, HAS_BIAS, SILU,
         )  # fmt: skip
+        # For each channel: sum dz, sum dz xhat and sum xhat over the tile's positions.
         p_sums = sums + (n * C + o_c) * spatial_blocks + tile % spatial_blocks
         plane = tl.cast(N, tl.int64) * C * spatial_blocks
         tl.store(p_sums, tl.sum(b_dz, 0), mask=m_c)
@@ -53,9 +58,18 @@ def bwd_tile(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Return xhat and dz of a tile, [SB, GB * CB], zeros outside, with its offsets and masks."""
+    """Return xhat and dz of one tile, zeros outside, and the tile's offsets and masks.
+
+      xhat, dz   [SB, GB * CB], fp32
+      o_s, o_c   positions [SB] and channels [GB * CB]
+      m_c, m_x   whether the channel exists [GB * CB], whether the value exists [SB, GB * CB]
+      group      index of the block of GB groups
+      tile       index of the tile in these groups
+    Pointers are those of one sample. Names of other arguments: see kernels/group_norm/blocks.py.
+    """
     o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
     o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
+    # xhat = (x - pivot + temb_bias - first - mean) rstd
     p_stats = stats + (o_c // CG) * 3
     b_pivot = tl.load(p_stats, mask=m_c, other=0.0)
     b_mean = tl.load(p_stats + 1, mask=m_c, other=0.0)
@@ -63,6 +77,7 @@ def bwd_tile(
     b_d, m_x = load_centred(x, temb_bias, o_s, o_c, m_c, b_pivot, stc, sxs, sxc, S, CG, HAS_TEMB)
     b_xhat = normalize(b_d, b_mean, b_rstd, weight, bias, o_c, m_c, False, False)
     b_xhat = tl.where(m_x, b_xhat, 0.0)
+    # dz = dy, times sigmoid(z) (1 + z (1 - sigmoid(z))) if SILU; z = xhat weight + bias
     p_dy = dy + o_s.to(tl.int64)[:, None] * sdys + o_c.to(tl.int64)[None, :] * sdyc
     b_dz = tl.load(p_dy, mask=m_x, other=0.0).to(tl.float32)
     if SILU:
@@ -83,13 +98,17 @@ def bwd_merge_kernel(
     CG: tl.constexpr, CP: tl.constexpr, L: tl.constexpr,
     HAS_WEIGHT: tl.constexpr, HAS_TEMB: tl.constexpr,
 ):  # fmt: skip
-    """Merge the sums of one group of one sample.
+    """Add up the sums of `bwd_partials_kernel` for one group of one sample and compute from them:
 
-    Writes totals (2, N, C): sums of dz and of dz xhat over positions, the gradients of bias and
-    weight before they are summed over samples; means (N, G, 2): means of dz weight and of
-    dz weight xhat over the group, which dx needs; and dtemb_bias (N, C):
-        dtemb_bias = rstd (sum dz weight - S mean(dz weight) - sum xhat mean(dz weight xhat))
+      totals (2, N, C)   sum dz and sum dz xhat over positions: the gradients of bias and weight
+                         before they are summed over samples
+      means (N, G, 2)    mean(dz weight) and mean(dz weight xhat) over the group, for `dx_kernel`
+      dtemb_bias (N, C)  rstd (sum dz weight - S mean(dz weight) - sum xhat mean(dz weight xhat))
+
+    CP: CG rounded up to a power of two. L: sums read at a time. Names of other arguments: see
+    kernels/group_norm/blocks.py.
     """
+    # Program i has group i % G of sample i // G, whose channels are o_c [CP].
     n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
     o = tl.arange(0, CP)
     o_c, m_c, o_l = g * CG + o, o < CG, tl.arange(0, L)
@@ -97,6 +116,7 @@ def bwd_merge_kernel(
     b_dz, b_dzx, b_xhat = (
         tl.zeros([CP], tl.float32), tl.zeros([CP], tl.float32), tl.zeros([CP], tl.float32),
     )  # fmt: skip
+    # sum dz, sum dz xhat and sum xhat of each channel over all positions, L blocks at a time
     for start in range(0, spatial_blocks, L):
         o_b = start + o_l
         p_sums = sums + (n * C + o_c[:, None]) * spatial_blocks + o_b[None, :]
@@ -106,6 +126,7 @@ def bwd_merge_kernel(
         b_xhat += tl.sum(tl.load(p_sums + 2 * plane, mask=m_x, other=0.0), 1)
     tl.store(totals + n * C + o_c, b_dz, mask=m_c)
     tl.store(totals + (N + n) * C + o_c, b_dzx, mask=m_c)
+    # mean(dz weight) and mean(dz weight xhat) over the group's CG S values
     b_w = tl.full([CP], 1.0, tl.float32)
     if HAS_WEIGHT:
         b_w = tl.load(weight + o_c, mask=m_c, other=0.0).to(tl.float32)
@@ -114,6 +135,7 @@ def bwd_merge_kernel(
     mean_dzx = tl.sum(b_dzx * b_w, 0) / count
     tl.store(means + (n * G + g) * 2, mean_dz)
     tl.store(means + (n * G + g) * 2 + 1, mean_dzx)
+    # dtemb_bias = rstd (sum dz weight - S mean(dz weight) - sum xhat mean(dz weight xhat))
     if HAS_TEMB:
         rstd = tl.load(stats + (n * G + g) * 3 + 2)
         b_ds = rstd * (b_dz * b_w - tl.cast(S, tl.float32) * mean_dz - b_xhat * mean_dzx)
@@ -128,7 +150,13 @@ def dx_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Write `per_program` tiles of dx of GB groups of one sample."""
+    """Compute dx for `per_program` tiles of GB groups of one sample.
+
+      dx = (dz weight - mean(dz weight) - xhat mean(dz weight xhat)) rstd
+    means (N, G, 2) is from `bwd_merge_kernel`. Names of arguments: see
+    kernels/group_norm/blocks.py.
+    """
+    # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
     chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
     n, group = (rest // blocks).to(tl.int64), rest % blocks
@@ -138,6 +166,7 @@ def dx_kernel(
             group, tile, spatial_blocks, sxc, sxs, sdyc, sdys, stc, G, S,
             CG, SB, GB, CB, HAS_TEMB, HAS_WEIGHT, HAS_BIAS, SILU,
         )  # fmt: skip
+        # dx = (dz weight - mean(dz weight) - xhat mean(dz weight xhat)) rstd
         if HAS_WEIGHT:
             b_dz *= tl.load(weight + o_c, mask=m_c, other=0.0).to(tl.float32)[None, :]
         o_ng = n * G + o_c // CG
@@ -162,9 +191,11 @@ def launch_backward(
     totals: torch.Tensor,
     dtemb_bias: torch.Tensor,
 ) -> None:
-    """Write dx like x (N, C, *), not empty, totals (2, N, C) and, with temb_bias, dtemb_bias.
+    """Compute the gradients with three kernels and write them to dx, totals and dtemb_bias.
 
-    totals: the gradients of bias and of weight, not yet summed over samples.
+    x, dy and dx (N, C, *) are not empty and have flat strides (see `flat_strides`); stats (N, G, 3)
+    is from the forward pass. totals (2, N, C), fp32: gradients of bias and of weight, not yet
+    summed over samples. dtemb_bias (N, C) is written only if temb_bias is not None.
     """
     n, c = x.shape[:2]
     plan = Plan.of(x, groups)

@@ -1,10 +1,17 @@
-"""What the GroupNorm kernels share: loading tiles, their partials, sums and broadcasts by group.
+"""What the GroupNorm kernels share: loading tiles, sums over groups, statistics of tiles.
 
-Names in the kernels: b_ block in registers, p_ pointers, o_ offsets, m_ mask; G groups of CG
-channels and S spatial positions; s?n, s?c, s?s are the strides of sample, channel and position of
-the tensor "?", stn and stc those of temb_bias (N, C). A tile is [SB, GB * CB]: SB positions of GB
-groups, CB channels each. stats (N, G, 3) holds each group's pivot, its mean relative to that, and
-1 / sqrt(variance + eps).
+Names in the kernels:
+  b_, p_, o_, m_           a block in registers, pointers, offsets, a mask
+  N, C, G, CG, S           samples, channels, groups, channels of a group, spatial positions
+  SB, GB, CB               a tile has SB positions of GB groups, CB channels of each: [SB, GB * CB]
+  spatial_blocks           blocks of SB positions that cover S
+  partials                 tiles that cover a group; tile i has block i % spatial_blocks of the
+                           positions and block i // spatial_blocks of the channels
+  per_program              tiles that one program computes
+  sxn, sxc, sxs            strides of x by sample, channel and position; likewise for y, dx, dy
+  stn, stc                 strides of temb_bias (N, C), which is added to x before normalizing
+  stats (N, G, 3)          pivot of each group, its mean minus the pivot, 1 / sqrt(variance + eps)
+  HAS_TEMB, HAS_WEIGHT, HAS_BIAS   whether these tensors exist; else their pointers are not read
 """
 
 from __future__ import annotations
@@ -15,9 +22,9 @@ import triton.language as tl
 
 @triton.jit
 def tile_columns(group, block, G, CG: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr):
-    """Return the channel of each column of a tile and whether it exists, [GB * CB] both.
+    """Return for each column of a tile its channel and whether that exists, both [GB * CB].
 
-    group: index of the block of groups; block: index of the block of channels in a group.
+    group: index of the block of GB groups. block: index of the block of CB channels in each group.
     """
     o = tl.arange(0, GB * CB)
     o_g = group * GB + o // CB
@@ -30,9 +37,10 @@ def load_centred(
     x, temb_bias, o_s, o_c, m_c, b_pivot, stc, sxs, sxc, S,
     CG: tl.constexpr, HAS_TEMB: tl.constexpr,
 ):  # fmt: skip
-    """Return x - pivot + (temb_bias - first), fp32, and which values exist, both [SB, GB * CB].
+    """Return d = x - pivot + (temb_bias - first) and a mask of the values that exist.
 
-    b_pivot [GB * CB]; first: temb_bias of the group's first channel.
+    Both are [SB, GB * CB], d is fp32. first is temb_bias of the group's first channel; b_pivot, o_c
+    and m_c are [GB * CB], o_s is [SB].
     """
     m_x = (o_s[:, None] < S) & m_c[None, :]
     p_x = x + o_s.to(tl.int64)[:, None] * sxs + o_c.to(tl.int64)[None, :] * sxc
@@ -47,25 +55,28 @@ def load_centred(
 
 @triton.jit
 def load_pivot(x, o_g, G, sxc, CG: tl.constexpr):
-    """Return the pivot of each group, its first value, [GB]."""
+    """Return the pivot of each group of one sample, x at its first channel and position, [GB]."""
     return tl.load(x + (o_g * CG).to(tl.int64) * sxc, mask=o_g < G, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def broadcast_groups(b_g, GB: tl.constexpr, CB: tl.constexpr):
-    """Return b_g [GB], one value a group, repeated for the columns of a tile, [GB * CB]."""
+    """Return [GB * CB]: for each column of a tile the value that b_g [GB] has for its group."""
     return tl.reshape(tl.broadcast_to(b_g[:, None], (GB, CB)), (GB * CB,))
 
 
 @triton.jit
 def sum_groups(b_x, GB: tl.constexpr, CB: tl.constexpr):
-    """Return the sum of b_x [SB, GB * CB] over each group, [GB]."""
+    """Return the sum of b_x [SB, GB * CB] over the positions and channels of each group, [GB]."""
     return tl.sum(tl.reshape(tl.sum(b_x, 0), (GB, CB)), 1)
 
 
 @triton.jit
 def tile_count(tile, spatial_blocks, S, CG, SB: tl.constexpr, CB: tl.constexpr):
-    """Return how many values of a group a tile has, fp32 (at most 4096: exact); 0 past the last."""
+    """Return how many values of one group are in a tile, as fp32; 0 past the last tile.
+
+    There are at most 4096, which fp32 holds exactly.
+    """
     channels = tl.minimum(CB, CG - (tile // spatial_blocks) * CB)
     spatial = tl.minimum(SB, S - (tile % spatial_blocks) * SB)
     return tl.cast(tl.maximum(channels, 0) * spatial, tl.float32)
@@ -73,9 +84,10 @@ def tile_count(tile, spatial_blocks, S, CG, SB: tl.constexpr, CB: tl.constexpr):
 
 @triton.jit
 def partial_stats(b_d, m_x, count, GB: tl.constexpr, CB: tl.constexpr):
-    """Return the partial of a tile b_d of `count` values a group: mean and m2, [GB] both.
+    """Return the partial (mean, m2) of a tile b_d [SB, GB * CB] for each group, both [GB].
 
-    mean = sum(d) / count, m2 = sum((d - mean)^2)
+      mean = sum(d) / count        m2 = sum((d - mean)^2)
+    count: values of each group in the tile. m_x: mask of the values that exist.
     """
     b_mean = sum_groups(tl.where(m_x, b_d, 0.0), GB, CB) / count
     b_r = tl.where(m_x, b_d - broadcast_groups(b_mean, GB, CB)[None, :], 0.0)
@@ -87,7 +99,10 @@ def normalize(
     b_d, b_mean, b_rstd, weight, bias, o_c, m_c,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Return (d - mean) rstd weight + bias, [SB, GB * CB]; b_mean and b_rstd [GB * CB]."""
+    """Return (d - mean) rstd weight + bias, [SB, GB * CB]; b_mean and b_rstd are [GB * CB].
+
+    Without HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
+    """
     b_y = (b_d - b_mean[None, :]) * b_rstd[None, :]
     if HAS_WEIGHT:
         b_y *= tl.load(weight + o_c, mask=m_c, other=0.0).to(tl.float32)[None, :]

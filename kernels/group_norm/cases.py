@@ -1,4 +1,4 @@
-"""GroupNorm at a shape of `kernels.shapes`: its inputs, launches and tuning, for the registry."""
+"""Functions that the registry's row for GroupNorm names: inputs, recorded launches and tuning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from .tiling import Plan, key
 def make_inputs(
     shape: GroupNormShape, dtype: torch.dtype, device: str | torch.device, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of `group_norm` for each norm of the shape, of normal values."""
+    """Yield the keyword arguments of one call of `group_norm` for each layer of a shape.
+
+    A layer with `times` of 5 is yielded five times, with new values. Values are standard normal and
+    depend on `seed`.
+    """
     make = normal_tensors(dtype, device, seed)
     layout = torch.channels_last if shape.channels_last else torch.contiguous_format
     n = shape.batch
@@ -35,7 +39,11 @@ def make_inputs(
 
 
 def launch_on_meta(shape: GroupNormShape, dtype: torch.dtype, mode: str) -> None:
-    """Run the op of `mode` on tensors without memory; in a UNet always with the shift."""
+    """Call the custom op of `mode` ("forward" or "backward") on tensors without memory.
+
+    The shape must have one layer; it gets a timestep embedding unless it is the autoencoder's. Call
+    this only inside `kernels.recorder.recording()`, where launches are recorded instead of run.
+    """
     (norm,) = shape.norms
     shape = shape._replace(norms=(norm._replace(shift=shape.model != "VAE"),))
     (inputs,) = make_inputs(shape, dtype, "meta")
@@ -51,7 +59,10 @@ def launch_on_meta(shape: GroupNormShape, dtype: torch.dtype, mode: str) -> None
 def tuning_jobs(
     shapes: Sequence[GroupNormShape], dtype: torch.dtype, device: str | torch.device
 ) -> Iterator[TuningJob]:
-    """Yield a job for each size and layout: one launch or three."""
+    """Yield one job for each batch, layer size and memory layout.
+
+    Each finds out whether one launch is faster than three.
+    """
     sizes = {(s.batch, norm.channels, norm.side) for s in shapes for norm in s.norms}
     for n, c, side in sorted(sizes):
         for layout in (torch.contiguous_format, torch.channels_last):

@@ -1,7 +1,8 @@
 """The forward kernels of GroupNorm and their launch.
 
-One launch, fused_fwd_kernel, where a group is small; else partials_kernel, merge_kernel and
-apply_kernel. Both compute the same partials and merge them in the same order: the same bits.
+If a group is small, `fused_fwd_kernel` does everything in one launch; else `partials_kernel`,
+`merge_kernel` and `apply_kernel` run in turn. Both ways compute the same partials and merge them in
+the same order, so their results have the same bits.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from .tiling import LANES, Plan, flat_strides, use_one_launch
 
 @triton.jit
 def halve(b_x, L: tl.constexpr, GB: tl.constexpr):
-    """Return the even and the odd rows of b_x [L, GB], [L / 2, GB] each."""
+    """Return the even and the odd rows of b_x [L, GB], each [L / 2, GB]."""
     return tl.split(tl.permute(tl.reshape(b_x, (L // 2, 2, GB)), (0, 2, 1)))
 
 
 @triton.jit
 def merge(b_n, b_mean, b_m2, L: tl.constexpr, GB: tl.constexpr):
-    """Merge L partials (count, mean, m2), [L, GB] each, to one, [1, GB], pairwise as a tree.
+    """Merge L partials (count n, mean, m2), each [L, GB], into one, [1, GB], in pairs along a tree.
 
-    Of two (Chan, Golub, LeVeque 1979), with n = n0 + n1 and delta = mean1 - mean0:
-        mean = mean0 + delta n1 / n
-        m2 = m20 + m21 + delta^2 n0 n1 / n
+    Two partials, with n = n0 + n1 and delta = mean1 - mean0 (Chan, Golub, LeVeque 1979):
+      mean = mean0 + delta n1 / n
+      m2 = m20 + m21 + delta^2 n0 n1 / n
     """
     if L == 1:
         return b_n, b_mean, b_m2
@@ -58,14 +59,17 @@ def apply_tile(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Write one tile of y = (x + temb_bias - mean) rstd weight + bias, then y sigmoid(y) if SILU.
+    """Compute and store one tile of y = (x + temb_bias - mean) rstd weight + bias.
 
-    b_pivot, b_mean and b_rstd: [GB], the groups' statistics.
+    If SILU, y sigmoid(y) is stored instead. b_pivot, b_mean and b_rstd, [GB], are the statistics of
+    the groups; x, y and temb_bias point to one sample. Names of other arguments: see
+    kernels/group_norm/blocks.py.
     """
     o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
     o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
     b_pivots = broadcast_groups(b_pivot, GB, CB)
     b_d, m_x = load_centred(x, temb_bias, o_s, o_c, m_c, b_pivots, stc, sxs, sxc, S, CG, HAS_TEMB)
+    # y = (d - mean) rstd weight + bias, y sigmoid(y) if SILU; d = x - pivot + temb_bias - first
     b_y = normalize(
         b_d, broadcast_groups(b_mean, GB, CB), broadcast_groups(b_rstd, GB, CB),
         weight, bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS,
@@ -78,7 +82,7 @@ def apply_tile(
 
 @triton.jit
 def store_stats(stats, o_g, G, b_pivot, b_mean, b_rstd):
-    """Store the statistics of the groups o_g, [GB] each, of one sample."""
+    """Store pivot, mean and rstd of the groups o_g, [GB] each, to stats (G, 3) of one sample."""
     tl.store(stats + o_g * 3, b_pivot, mask=o_g < G)
     tl.store(stats + o_g * 3 + 1, b_mean, mask=o_g < G)
     tl.store(stats + o_g * 3 + 2, b_rstd, mask=o_g < G)
@@ -92,11 +96,14 @@ def fused_fwd_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr, L: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Write y and stats of GB groups of one sample, reading x twice.
+    """Compute y and stats for GB groups of one sample, reading x twice.
 
-    First each tile's partial goes to its row of b_means and b_m2s [L, GB]; they are merged to
-    mean and rstd = 1 / sqrt(m2 / n + eps); then each tile is normalized.
+    First the partials of all tiles are computed and kept in registers, [L, GB]; they are merged
+    into mean and m2, and rstd = 1 / sqrt(m2 / n + eps). Then each tile is read again and
+    normalized. L is `partials` rounded up to a power of two, at least 2. Names of other arguments:
+    see kernels/group_norm/blocks.py.
     """
+    # Program i has block i % blocks of the groups of sample i // blocks.
     blocks = tl.cdiv(G, GB)
     n, group = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     x += n * sxn
@@ -104,6 +111,7 @@ def fused_fwd_kernel(
     temb_bias += n * stn
     o_g, o_l = group * GB + tl.arange(0, GB), tl.arange(0, L)
     b_pivot = load_pivot(x, o_g, G, sxc, CG)
+    # For each tile: mean = sum(d) / n, m2 = sum((d - mean)^2); they become row `tile` of [L, GB].
     b_means, b_m2s = tl.zeros([L, GB], tl.float32), tl.zeros([L, GB], tl.float32)
     for tile in range(0, partials):
         o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
@@ -117,12 +125,14 @@ def fused_fwd_kernel(
         m_l = (o_l == tile)[:, None]  # [L, 1]
         b_means = tl.where(m_l, b_mean[None, :], b_means)
         b_m2s = tl.where(m_l, b_m2[None, :], b_m2s)
+    # Merge the rows, of b_n values each, 0 past the last tile: rstd = 1 / sqrt(m2 / n + eps)
     b_n = tl.where(o_l < partials, tile_count(o_l, spatial_blocks, S, CG, SB, CB), 0.0)
     b_n = tl.broadcast_to(b_n[:, None], (L, GB))
     b_n, b_means, b_m2s = merge(b_n, b_means, b_m2s, L, GB)
     b_mean = tl.reshape(b_means, (GB,))
     b_rstd = tl.rsqrt(tl.reshape(b_m2s / b_n, (GB,)) + eps)
     store_stats(stats + n * G * 3, o_g, G, b_pivot, b_mean, b_rstd)
+    # y = (d - mean) rstd weight + bias, y sigmoid(y) if SILU
     for tile in range(0, partials):
         apply_tile(
             x, y, temb_bias, weight, bias, b_pivot, b_mean, b_rstd, group, tile, spatial_blocks,
@@ -137,12 +147,18 @@ def partials_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr,
 ):  # fmt: skip
-    """Write the partials, means and m2s (N, G, partials), of `per_program` tiles of GB groups."""
+    """Compute the partials of `per_program` tiles of GB groups of one sample.
+
+    They are written to means and m2s (N, G, partials), fp32. Names of arguments: see
+    kernels/group_norm/blocks.py.
+    """
+    # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
     chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
     n, group = (rest // blocks).to(tl.int64), rest % blocks
     x += n * sxn
     temb_bias += n * stn
+    # For each tile: mean = sum(d) / n, m2 = sum((d - mean)^2), d = x - pivot + temb_bias - first
     o_g = group * GB + tl.arange(0, GB)
     b_pivot = load_pivot(x, o_g, G, sxc, CG)
     for tile in range(chunk * per_program, tl.minimum(partials, (chunk + 1) * per_program)):
@@ -165,7 +181,12 @@ def merge_kernel(
     sxn, sxc, eps, G, S, spatial_blocks, partials,
     CG: tl.constexpr, SB: tl.constexpr, CB: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """Merge all partials of one group of one sample, L at a time, and write its stats."""
+    """Merge all partials of one group of one sample, L at a time, and write the group's stats.
+
+    means and m2s (N, G, partials) are from `partials_kernel`. Names of other arguments: see
+    kernels/group_norm/blocks.py.
+    """
+    # Program i has group i % G of sample i // G; (b_n, b_mean, b_m2) is what is merged so far.
     n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
     o_g, o_l = g + tl.arange(0, 1), tl.arange(0, L)
     b_pivot = load_pivot(x + n * sxn, o_g, G, sxc, CG)
@@ -173,17 +194,21 @@ def merge_kernel(
         tl.zeros([1, 1], tl.float32), tl.zeros([1, 1], tl.float32), tl.zeros([1, 1], tl.float32),
     )  # fmt: skip
     for start in range(0, partials, L):
+        # Merge L partials into one (b_n_l, b_mean_l, b_m2_l), as a tree.
         o = start + o_l
         o_p = (n * G + g) * partials + o
         b_mean_l = tl.load(means + o_p, mask=o < partials, other=0.0)
         b_m2_l = tl.load(m2s + o_p, mask=o < partials, other=0.0)
         b_n_l = tl.where(o < partials, tile_count(o, spatial_blocks, S, CG, SB, CB), 0.0)
         b_n_l, b_mean_l, b_m2_l = merge(b_n_l[:, None], b_mean_l[:, None], b_m2_l[:, None], L, 1)
+        # Merge that one: delta = mean_l - mean, m2 = m2 + m2_l + delta^2 n n_l / (n + n_l),
+        # mean = mean + delta n_l / (n + n_l), n = n + n_l
         total = b_n + b_n_l
         share, delta = b_n_l / total, b_mean_l - b_mean
         b_m2 += b_m2_l + delta * delta * b_n * share
         b_mean += delta * share
         b_n = total
+    # rstd = 1 / sqrt(m2 / n + eps)
     b_rstd = tl.rsqrt(tl.reshape(b_m2 / b_n, (1,)) + eps)
     store_stats(stats + n * G * 3, o_g, G, b_pivot, tl.reshape(b_mean, (1,)), b_rstd)
 
@@ -195,7 +220,11 @@ def apply_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Write `per_program` tiles of y of GB groups of one sample, from their stats."""
+    """Compute y for `per_program` tiles of GB groups of one sample, with stats from `merge_kernel`.
+
+    Names of arguments: see kernels/group_norm/blocks.py.
+    """
+    # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
     chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
     n, group = (rest // blocks).to(tl.int64), rest % blocks
@@ -204,6 +233,7 @@ def apply_kernel(
     b_pivot = tl.load(p_stats, mask=o_g < G, other=0.0)
     b_mean = tl.load(p_stats + 1, mask=o_g < G, other=0.0)
     b_rstd = tl.load(p_stats + 2, mask=o_g < G, other=0.0)
+    # y = (d - mean) rstd weight + bias, y sigmoid(y) if SILU
     for tile in range(chunk * per_program, tl.minimum(partials, (chunk + 1) * per_program)):
         apply_tile(
             x + n * sxn, y + n * syn, temb_bias + n * stn, weight, bias, b_pivot, b_mean, b_rstd,
@@ -223,10 +253,10 @@ def launch_forward(
     y: torch.Tensor,
     stats: torch.Tensor,
 ) -> None:
-    """Write y like x (N, C, *), not empty, and stats (N, G, 3).
+    """Compute GroupNorm of x (N, C, *) and write y, shaped like x, and stats (N, G, 3).
 
-    x and y have flat strides; an absent weight, bias or temb_bias is passed to the kernels as x,
-    which they then do not read.
+    x is not empty; x and y have flat strides (see `flat_strides`). temb_bias (N, C) is added to x
+    first; SiLU follows if `silu`.
     """
     plan = Plan.of(x, groups)
     tiles = plan.tiles

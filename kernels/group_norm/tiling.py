@@ -1,4 +1,4 @@
-"""How a GroupNorm is cut into tiles and its launches, from the shape, layout and GPU alone."""
+"""How the work of a GroupNorm is cut into tiles and launches, chosen from shape, layout and GPU."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import triton
 
 from ..launch import multiprocessors, tuned_config
 
-TILE = 4096  # values of a tile, all its groups together
+TILE = 4096  # values of a tile, of all its groups together
 LANES = 64  # partials merged at once
-MAX_FUSED = 16  # partials of a group that one program computes in turn
+MAX_FUSED = 16  # most partials of a group that one program computes by itself
 MAX_SPATIAL = 2**31 - 2 * TILE  # spatial offsets are 32 bit
-MAX_CHANNELS = 1 << 16  # of a group: backward sums them in one tile
+MAX_CHANNELS = 1 << 16  # of a group: bwd_merge_kernel holds them all
 
 
 def flat_strides(x: torch.Tensor) -> tuple[int, int, int] | None:
-    """Return the strides (sample, channel, spatial) of x (N, C, *) seen as (N, C, S).
+    """Return the strides (sample, channel, position) of x (N, C, *) seen as (N, C, S).
 
-    None where no single stride reaches all spatial positions in order.
+    S is the product of the spatial dimensions. Returns None if no single stride steps through all
+    spatial positions in order.
     """
     spatial, expected = 1, None
     for size, stride in zip(reversed(x.shape[2:]), reversed(x.stride()[2:]), strict=True):
@@ -35,10 +36,17 @@ def flat_strides(x: torch.Tensor) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of a shape: `spatial` x (`groups` x `channels`) values each, powers of two.
+    """Sizes and numbers of tiles; a tile is a block of spatial x (groups x channels) values.
 
-    `channel_blocks` times `spatial_blocks` tiles cover a group. Each gives one partial: the mean
-    and the squared deviations of its values.
+      spatial          positions of a tile, a power of two
+      channels         channels of each group in a tile, a power of two
+      groups           groups in a tile, a power of two
+      channel_blocks   tiles side by side that cover a group's channels
+      spatial_blocks   tiles side by side that cover all positions
+      warps            warps of a program
+
+    Each tile gives one partial of each of its groups: the mean of its values and the sum of their
+    squared deviations from it.
     """
 
     spatial: int
@@ -50,18 +58,17 @@ class Tiles:
 
     @property
     def partials(self) -> int:
-        """Number of tiles, and so of partials, of a group."""
+        """Number of tiles that cover a group, and so of partials of a group."""
         return self.channel_blocks * self.spatial_blocks
 
 
 def choose_tiles(
     group_size: int, groups: int, spatial: int, channels_last: bool, itemsize: int
 ) -> Tiles:
-    """Return the tiles of `groups` groups of `group_size` channels and `spatial` positions.
+    """Return the tiles for `groups` groups of `group_size` channels and `spatial` positions.
 
-    Where channels lie side by side (`channels_last`), a tile takes whole groups of up to 4096
-    channels, and as many as make 64 bytes a position, so that memory is read in full sectors.
-    itemsize: bytes of a value.
+    In channels-last memory (`channels_last`) a tile has all channels of a group, up to 4096, and
+    enough groups to read 64 bytes in a row at each position. itemsize: bytes of a value.
     """
     if channels_last:
         channels, together = min(triton.next_power_of_2(group_size), TILE), 1
@@ -83,18 +90,18 @@ def choose_tiles(
 
 
 def fits_one_launch(tiles: Tiles) -> bool:
-    """Return whether one program should normalize a whole group.
+    """Return whether one program should normalize a whole group, in one launch instead of three.
 
-    With few partials, two more launches would cost more than they save.
+    With few partials, two more launches would cost more time than splitting a group saves.
     """
     return tiles.partials <= MAX_FUSED
 
 
 def partials_per_program(tiles: Tiles, programs: int, processors: int) -> int:
-    """Return how many partials of a group a program computes where the work is split.
+    """Return how many tiles (partials) of a group one program computes if each group is split.
 
-    Chosen so that each of the `processors` (multiprocessors) gets about four programs. programs:
-    blocks of groups, over all samples.
+    Chosen so that each of the GPU's `processors` (multiprocessors) gets about four programs.
+    programs: number of programs if no group were split.
     """
     wanted = max(1, 4 * processors // max(1, programs))
     return max(1, triton.cdiv(tiles.partials, wanted))
@@ -102,19 +109,26 @@ def partials_per_program(tiles: Tiles, programs: int, processors: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the shape, the layout and the device decide about the launches for one tensor."""
+    """How GroupNorm is launched for one tensor: its sizes, tiles and numbers of programs.
+
+    n, c, groups   samples, channels, groups
+    spatial        spatial positions, the product of the dimensions after C
+    tiles          the tiles of a sample
+    programs       programs if no group is split: blocks of groups, over all samples
+    processors     multiprocessors of the GPU
+    """
 
     n: int
     c: int
     groups: int
     spatial: int
     tiles: Tiles
-    programs: int  # blocks of groups, over all samples
+    programs: int
     processors: int
 
     @classmethod
     def of(cls, x: torch.Tensor, groups: int) -> Plan:
-        """Return the plan for x (N, C, *), not empty, in `groups` groups."""
+        """Return the plan for x (N, C, *), which is not empty, in `groups` groups."""
         n, c = x.shape[:2]
         spatial = x[0, 0].numel()
         channels_last = spatial > 1 and x.stride(1) == 1
@@ -124,17 +138,17 @@ class Plan:
 
     @property
     def per_program(self) -> int:
-        """Partials of a group that a program computes where the work is split."""
+        """Number of tiles (partials) of a group that one program computes if groups are split."""
         return partials_per_program(self.tiles, self.programs, self.processors)
 
     @property
     def grid(self) -> tuple[int]:
-        """The launch grid where the work is split."""
+        """The launch grid of kernels that split groups among programs."""
         return (self.programs * triton.cdiv(self.tiles.partials, self.per_program),)
 
     @property
     def blocks(self) -> dict[str, int]:
-        """The kernels' block sizes and warps, by the names of their arguments."""
+        """The keyword arguments CG, SB, GB, CB (see blocks.py) and num_warps of a launch."""
         tiles = self.tiles
         return {
             "CG": self.c // self.groups,
@@ -146,13 +160,16 @@ class Plan:
 
 
 def key(plan: Plan) -> str:
-    """Return the key of a configuration in a file of kernels/tuned."""
+    """Return the name of a configuration in a file of kernels/tuned: "group_norm/4096x1x1/parts10".
+
+    The numbers are positions, channels and groups of a tile, and tiles of a group.
+    """
     tiles = plan.tiles
     return f"group_norm/{tiles.spatial}x{tiles.channels}x{tiles.groups}/parts{tiles.partials}"
 
 
 def use_one_launch(plan: Plan, device: torch.device) -> bool:
-    """Return whether to take one launch: as tuned for this GPU, else by `fits_one_launch`."""
+    """Return whether to use one launch: as tuned for this GPU, else as `fits_one_launch` says."""
     usual = {"one_launch": fits_one_launch(plan.tiles)}
     chosen = tuned_config(device, key(plan), usual) or usual
     return chosen["one_launch"] and plan.tiles.partials <= LANES
