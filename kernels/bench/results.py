@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @lru_cache
 def load_results() -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of all committed files, by file name without ".json"; cached.
+    """Return all committed measurements: a dict from file name, without ".json", to rows; cached.
 
     A file that can't be read is left out, with a logged warning.
     """
