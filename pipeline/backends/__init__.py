@@ -194,7 +194,9 @@ class BackendSession:
     """
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
-        """choices: from "attention" and "group_norm" to (the name asked for, its candidates)."""
+        """choices: a dict from "attention" and "group_norm" to (the name asked for, its
+        candidates).
+        """
         self._backends, self._choices = backends, choices
         self.vae_attention: str | None = None  # the backend that the autoencoder used
 

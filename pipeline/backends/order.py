@@ -35,11 +35,10 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
 
 
 def _slowdown(kind: str, device: torch.device) -> dict[str, float]:
-    """Return a dict from each backend to its time divided by the fastest one's, on GPUs like
-    `device`.
+    """Return a dict from each backend to its time divided by the fastest one's.
 
-    Its keys are the names that kernels.bench uses ("ours", "sdpa"). Empty if nothing was measured
-    on this GPU or one of the same compute capability.
+    The times were measured on a GPU like `device`; empty if there are none, not even on one of the
+    same compute capability. Keys are the names that kernels.bench uses ("ours", "sdpa").
     """
     try:
         from kernels.bench import results
