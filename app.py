@@ -1,4 +1,4 @@
-"""The demo's entry, on a laptop and as a Hugging Face Space: python app.py --help."""
+"""Start the demo, on a laptop or as a Hugging Face Space: python app.py --help."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line; argv None: sys.argv. Exits with status 2 if it is wrong."""
     parser = argparse.ArgumentParser(prog="app.py", description="Serves Glassbox Diffusion.")
     parser.add_argument(
         "--model",
@@ -33,6 +34,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Load the model and serve the page until the process is interrupted.
+
+    Returns the exit status: 0, or 2 after an error whose sentence was printed to stderr.
+    """
     args = arguments(argv)
     if args.port is not None:
         if not 0 < args.port < 65536:
@@ -69,7 +74,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def cannot_listen(host: str, port: int) -> str | None:
-    """Known before the model is loaded, which takes seconds."""
+    """Return why the server cannot listen on that host and port; None if it can.
+
+    Called before the model is loaded, so that the user need not wait seconds for the answer.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
@@ -78,7 +86,8 @@ def cannot_listen(host: str, port: int) -> str | None:
     return None
 
 
-def complain(sentence) -> int:
+def complain(sentence: object) -> int:
+    """Print an error sentence to stderr and return 2, the exit status for wrong usage."""
     print(sentence, file=sys.stderr)
     return 2
 

@@ -1,4 +1,4 @@
-"""The browser page and the web API on top of the pipeline.
+"""Build and serve the browser page and the web API, with Gradio on top of the pipeline.
 
 page = build(ModelCache(load("emoji")))
 serve(page, server_port=7860)
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from gradio.routes import App
 
 from pipeline.model_cache import ModelCache
 
@@ -22,20 +23,24 @@ from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
 
-QUEUE_SIZE = 24  # requests that may wait; the next one is told that the server is busy
-LARGEST_FILE = "64mb"  # of an upload; large PNG pictures have 30 MB
-# On a narrow screen the tabs are a row that scrolls.
+QUEUE_SIZE = 24  # requests that may wait; a further one gets the error that the queue is full
+LARGEST_FILE = "64mb"  # limit of one uploaded file; a large PNG picture has 30 MB
+# JavaScript that scrolls the row of tabs, on a narrow screen, until the selected tab is visible.
 INTO_VIEW = """() => {
   const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
   tab?.scrollIntoView({block: 'nearest', inline: 'center'});
 }"""
-KEEP_FILES = (600, 3600)  # seconds: how often old pictures are deleted, and from which age
+KEEP_FILES = (600, 3600)  # seconds: every 600 s, pictures older than 3600 s are deleted
 
 
 def build(
     model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
 ) -> api.Blocks:
-    """Build the page of a server's models. wrap_gpu_work: see server/zerogpu.py."""
+    """Build the page and the web API that draw with the models of `model_cache`.
+
+    wrap_gpu_work: decorates each generator function that uses the device, for servers on which a
+    GPU must be requested for each call; see demo/server/zerogpu.py.
+    """
     i18n = texts.translations()
     runner = Runner(model_cache, wrap_gpu_work)
     with api.Blocks(
@@ -60,8 +65,12 @@ def build(
     return blocks
 
 
-def serve(page: api.Blocks, **where: Any) -> tuple:
-    """Start the server in the background; `where` goes to `launch` (server_name, share, ...)."""
+def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
+    """Start the server in a background thread; return its app, local URL and public URL.
+
+    where: further arguments of `gr.Blocks.launch`, such as server_name, server_port and share.
+    The public URL is None without share=True. Raises OSError if it cannot listen there.
+    """
     return page.launch(
         prevent_thread_lock=True,
         quiet=True,

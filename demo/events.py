@@ -1,4 +1,4 @@
-"""The events of a request for pictures, and the exception for internal errors."""
+"""Progress and Finished, the events of a request for pictures, and the exception Broken."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """One sampling step is done.
+    """The event after one sampling step.
 
-    image and index count from 1, up to count and total; preview is a data URL.
+    image, count: number of the picture, from 1, and how many pictures the request draws
+    index, total: number of the step, from 1, and how many steps the picture takes
+    seconds: time since the request began
+    preview: the predicted clean picture so far, a small JPEG as a data URL
     """
 
     image: int
@@ -26,13 +29,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """All pictures of a request are done.
+    """The last event of a request, with all its pictures.
 
-    files: paths of PNG files that hold their parameters text, texts: these texts
-    thumbnails: each picture as a data URL, for the history
-    ran_on: device, dtype and backends, as the status line shows them
-    warnings: settings that were not applied
-    records: the key of each picture's recording, None where there is none
+    files: paths of the PNG files, one for each picture
+    thumbnails: each picture as a small JPEG data URL, for the browser's history
+    texts: each picture's parameters text (infotext), which its PNG file holds too
+    seed: of the first picture; seconds: of the whole request
+    ran_on: device, dtype and backends in one string, as the status line shows them
+    warnings: sentences on settings that were not applied as requested
+    records: for each picture its key in the server's RecordingStore, None for a picture without a
+        recording; empty if nothing was recorded
     """
 
     files: list[str]
@@ -46,5 +52,5 @@ class Finished:
 
     @property
     def parameters(self) -> str:
-        """The parameters texts of all pictures, with empty lines between them."""
+        """The parameters texts of all pictures, joined by empty lines."""
         return "\n\n".join(self.texts)

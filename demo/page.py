@@ -1,4 +1,4 @@
-"""What the tabs of one page share."""
+"""The object that hands the models, components and state of one page to its tabs."""
 
 from __future__ import annotations
 
@@ -20,25 +20,31 @@ if TYPE_CHECKING:
     from .workspace.layout import ResultView
 
 
+# Returns a menu's (label, value) pairs in a language ("en" or "zh").
 TranslatedChoices = Callable[[str], list[tuple[str, str]]]
 
 
 @dataclass
 class Page:
-    """Handed to each tab while the page is built; workspace/layout.py sets the components.
+    """What the tabs of one page share: models, components and state.
 
+    `demo.build` creates it and hands it to each tab's `build`. demo/workspace/layout.py sets the
+    fields from `form` to `fill`.
+
+    runner: runs requests on the server's device, one at a time
     head: the header, which names the model
-    tabs: to switch between the tabs, by their key in TABS; panels: each tab itself
-    form: the components of the shared settings, by the names of their fields
-    own_size: whether width and height are left to the input picture
-    boxes: by task, where it takes its picture, see ui/fields.py
-    translated: by dropdown, its choices in a language
-    result: the components that show pictures and status, see workspace/layout.py
-    inside_button: the button that opens the gallery's picture in Look inside
-    fill: `fill(button, text, vary, tab)` makes a button fill the form, see workspace/fill_form.py
-    tokenizers: by model, of those that visitors chose
-    embeddings: the files of textual inversion embeddings, by name
-    runs: what visitors have started, and its state
+    tabs, panels: the row of tabs, and a dict from tab key (such as "inpaint") to its gr.Tab
+    form: a dict from field name of GenerateOptions (such as "steps"), "model" or "vae" to the
+        component that sets it
+    own_size: checkbox, whether the result's width and height come from the input picture
+    boxes: a dict from task key to that task's input picture
+    translated: a dict from dropdown to the function that returns its choices in a language
+    result: the components that show pictures, status line and history
+    inside_button: the button that opens the gallery's selected picture in the tab Look inside
+    fill: fill(button, text, vary, tab) makes a button fill the form, see workspace/fill_form.py
+    tokenizers: a dict from model name to the tokenizer of each model that a visitor has chosen
+    embeddings: a dict from name to file of the textual inversion embeddings
+    runs: the runs that visitors have started, with their states
     """
 
     model_cache: ModelCache

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 FOLDER = ROOT / "examples"
 APPLE = "a red apple on a blue background"
 FOX = "a fox on a green background"
-VIEWS = (  # background, shift in pixels
+VIEWS = (  # background, shift to the right and down in pixels
     ("#427bdb", 0, 0),
     ("#f5f5f5", 10, -8),
     ("#5cb062", -10, 5),
@@ -27,14 +27,17 @@ VIEWS = (  # background, shift in pixels
 
 
 def draw_mask() -> Image.Image:
-    """Return a mask, 128x128, of the region around a single object."""
+    """Return the mask for `inpaint`, 128x128, white over the object in the middle of a picture."""
     mask = Image.new("L", (128, 128))
     ImageDraw.Draw(mask).rounded_rectangle((10, 4, 122, 126), 30, fill=255)
     return mask
 
 
 def draw_creature(background: str, x: int, y: int) -> Image.Image:
-    """Return a striped creature with one eye and three antennae, 256x256, shifted by (x, y)."""
+    """Return a drawing, 256x256, of a striped creature with one eye and three antennae.
+
+    x, y: by how many pixels it is shifted to the right and down.
+    """
     image = Image.new("RGB", (256, 256), background)
     pen = ImageDraw.Draw(image)
     for lean in (-36, 0, 36):

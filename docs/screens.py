@@ -1,7 +1,8 @@
 """Take the screenshots of the documents: python docs/screens.py [FOLDER].
 
-Starts a server with the embedded model and drives it in headless Chromium. Writes docs/NAME.png, or
-into FOLDER the same, at a phone's width, and in the dark scheme.
+Starts a server with the embedded model and drives the page in headless Chromium. Without FOLDER
+writes docs/NAME.png; with it, FOLDER/NAME.png, NAME-narrow.png (a phone's width) and NAME-dark.png
+(the dark scheme), each of the whole page.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 7959
 CHROMIUM = "/usr/bin/chromium"
-WORDS = {
+WORDS = {  # by browser language: the Generate button, and the tabs that are visited
     "en-US": ("Generate", "Arena", "From zero", "PNG info"),
     "zh-CN": ("生成", "竞技场", "从零讲起", "图片信息"),
 }
@@ -25,7 +27,8 @@ SCENE = "a penguin to the left of a red apple on a yellow background"
 
 
 @contextmanager
-def server():
+def server() -> Iterator[str]:
+    """Run a server with the embedded model, and yield its URL."""
     command = [sys.executable, str(ROOT / "app.py"), "--port", str(PORT)]
     with tempfile.TemporaryDirectory() as place:
         running = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True)
@@ -39,10 +42,12 @@ def server():
 
 
 def tab(page: Page, language: str, number: int) -> None:
+    """Select a tab. number: the index of its name in WORDS[language]."""
     page.get_by_role("tab", name=WORDS[language][number], exact=True).click()
 
 
 def generate(page: Page, prompt: str, seed: str) -> None:
+    """Draw a picture in the tab Generate, and wait until it is done."""
     page.fill("#prompt textarea", prompt)
     page.fill("#seed :is(input, textarea)", seed)
     page.click("#generate")
@@ -50,10 +55,12 @@ def generate(page: Page, prompt: str, seed: str) -> None:
 
 
 def the_page(page: Page, language: str) -> None:
+    """Show the tab Generate with a finished picture."""
     generate(page, "a red apple on a blue background", "7")
 
 
 def inside(page: Page, language: str) -> None:
+    """Show the tab Look inside: a branch with another prompt, and the attention to a word."""
     generate(page, SCENE, "5")
     page.click("#look")
     page.wait_for_selector(".gbi-a[src]")
@@ -70,12 +77,14 @@ def inside(page: Page, language: str) -> None:
 
 
 def arena(page: Page, language: str) -> None:
+    """Show the tab Arena after a race of samplers."""
     tab(page, language, 1)
     page.click("#arena-go")
     page.wait_for_selector("#arena-status .gb-done")
 
 
 def zero(page: Page, language: str) -> None:
+    """Show the tab From zero with the chapter on the UNet and a finished picture."""
     tab(page, language, 2)
     page.click("#zero-unet-button")
     page.click("#zero-u-draw")
@@ -83,6 +92,7 @@ def zero(page: Page, language: str) -> None:
 
 
 def verify(page: Page, language: str) -> None:
+    """Show the tab PNG info with the verdict on a picture that was just drawn."""
     generate(page, "蓝色背景上的红苹果", "7")
     file = page.get_attribute("#gallery img", "src")
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +105,7 @@ def verify(page: Page, language: str) -> None:
         page.wait_for_timeout(4000)
 
 
-SCREENS = {
+SCREENS = {  # by file name: what to do on the page, the browser's language, height in pixels
     "page": (the_page, "en-US", 1400),
     "inside": (inside, "en-US", 1500),
     "arena": (arena, "zh-CN", 1400),
@@ -105,6 +115,7 @@ SCREENS = {
 
 
 def main(folder: str | None = None) -> None:
+    """Take every screenshot of SCREENS, into docs/ or `folder`, which must exist."""
     looks = [("", 1400, "light")]
     if folder:
         looks += [("-narrow", 390, "light"), ("-dark", 1400, "dark")]

@@ -1,6 +1,7 @@
-"""Draw the pictures of docs/tasks.md, before and after each task: python docs/tasks.py.
+"""Draw the pictures of docs/tasks.md, before and after each task: python docs/tasks.py [NAME ...].
 
-All are drawn by the embedded model with the seeds that stand here; docs/tasks/NAME.png.
+Writes docs/tasks/NAME.png, for all names if none is given; the embedded model draws on the CPU with
+fixed seeds.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -18,17 +20,20 @@ from PIL import Image  # noqa: E402
 from pipeline import load, tasks  # noqa: E402
 from pipeline.images.upscaler import UPSCALERS  # noqa: E402
 
-SIDE, GAP = 256, 12
+if TYPE_CHECKING:
+    from pipeline.model import Models
+
+SIDE, GAP = 256, 12  # pixels: height of each picture, and the space between two
 
 
-def draw(models, key: str, **fields) -> Image.Image:
-    """Return the first picture of the task `key`."""
+def draw(models: Models, key: str, **fields: Any) -> Image.Image:
+    """Run the task `key` with these fields of its Options, and return its first picture."""
     *_, result = tasks.stream(models, key, tasks.options(key, **fields))
     return result.images[0]
 
 
 def side_by_side(*pictures: Image.Image) -> Image.Image:
-    """Return the pictures at one height, on white."""
+    """Return the pictures in one row, each scaled to the height SIDE, on white."""
     shown = []
     for picture in pictures:
         width = round(picture.width * SIDE / picture.height)
@@ -41,8 +46,11 @@ def side_by_side(*pictures: Image.Image) -> Image.Image:
     return sheet
 
 
-def character(models) -> Image.Image:
-    """Return a drawing, and the model's pictures without and with a LoRA trained on four."""
+def character(models: Models) -> Image.Image:
+    """Train a LoRA on four drawings of a creature, and return three pictures in a row.
+
+    A drawing, and the model's pictures of one prompt and seed without and with the LoRA.
+    """
     from pipeline.model_files import library
     from pipeline.training.lora.train import LoraOptions, train
 
@@ -59,7 +67,7 @@ def character(models) -> Image.Image:
 
 
 def main() -> None:
-    """Draw the pictures that are named on the command line, or all."""
+    """Draw the pictures that are named on the command line, or all, into docs/tasks."""
     models = load("emoji", device="cpu")
     apple = draw(models, "generate", prompt=APPLE, seed=7)
     fox = draw(models, "generate", prompt=FOX, seed=5)

@@ -1,8 +1,8 @@
 """Draw docs/tour.webp, the moving picture of the README: python docs/tour.py.
 
-A picture appears step by step, decoded from the predicted clean latents; then words of its prompt
-are highlighted with their cross-attention maps over the picture. Everything comes from one call of
-`models.stream(..., words=True)`.
+The frames show a picture step by step, decoded from the predicted clean latents, beside the noisy
+latents; then one word of the prompt after the other, with its cross-attention map over the picture.
+Everything comes from one call of `models.stream(..., words=True)`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ BACKGROUND, TEXT, FAINT, ACCENT = "#10151c", "#e8edf2", "#8794a3", "#37d6a0"
 
 
 def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """Return the interface font at `size` pixels."""
+    """Return the font of all texts in the frames, `size` pixels high."""
     return fonts.font(fonts.faces()[0], size)
 
 
 def overlay(picture: Image.Image, word_map: torch.Tensor) -> Image.Image:
-    """Darken the picture where the map (h, w) is low."""
+    """Return the picture, darkened where the attention map (h, w) is low."""
     word_map = word_map - word_map.min()
     scaled = (word_map / word_map.max().clamp(min=1e-8)).sqrt()
     mask = Image.fromarray((scaled * 255).round().to(torch.uint8).numpy(), "L")
@@ -44,7 +44,10 @@ def overlay(picture: Image.Image, word_map: torch.Tensor) -> Image.Image:
 
 
 def draw_prompt(pen: ImageDraw.ImageDraw, words: tuple[str, ...], lit: int | None) -> None:
-    """Write the prompt below the picture, the word `lit` in a box."""
+    """Write the prompt near the frame's lower edge.
+
+    lit: index of the word that is written in a box; None for no box.
+    """
     font, space = load_font(19), 7
     widths = [pen.textlength(word, font=font) for word in words]
     x = (WIDTH - sum(widths) - space * (len(words) - 1)) / 2
@@ -58,7 +61,10 @@ def draw_prompt(pen: ImageDraw.ImageDraw, words: tuple[str, ...], lit: int | Non
 def draw_frame(
     picture: Image.Image, latents: Image.Image, step: Step, lit: int | None, caption: str
 ) -> Image.Image:
-    """Return one frame: the latents on the left, the picture on the right, the prompt below."""
+    """Return one frame: decoded latents on the left, picture on the right, prompt below.
+
+    step: whose index fills the progress bar; lit: see `draw_prompt`; caption: above the picture.
+    """
     frame = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
     pen = ImageDraw.Draw(frame)
     for x, image, title in ((30, latents, "what the UNet gets"), (370, picture, caption)):
@@ -72,7 +78,7 @@ def draw_frame(
 
 
 def main() -> None:
-    """Draw the picture once and write the frames."""
+    """Draw the picture once, and write docs/tour.webp."""
     models = load("emoji", device="cpu")
     options = GenerateOptions(prompt=PROMPT, seed=SEED)
     steps = [e for e in models.stream(options, words=True) if isinstance(e, Step)]

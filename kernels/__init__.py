@@ -1,4 +1,4 @@
-"""GPU kernels for the two slowest operations of Stable Diffusion: attention and GroupNorm.
+"""GPU kernels in Triton for Stable Diffusion's attention and GroupNorm layers.
 
 This file must import nothing: transformers imports it when it looks for the PyPI package `kernels`,
 which has the same name.

@@ -40,11 +40,9 @@ def code_lines(source: str) -> list[str]:
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         if ast.get_docstring(node, clean=False) is not None:
-            text = node.body[0]
-            assert text.end_lineno is not None and text.end_col_offset is not None
-            cuts.append(
-                (text.lineno - 1, text.col_offset, text.end_lineno - 1, text.end_col_offset)
-            )
+            doc = node.body[0]
+            assert doc.end_lineno is not None and doc.end_col_offset is not None
+            cuts.append((doc.lineno - 1, doc.col_offset, doc.end_lineno - 1, doc.end_col_offset))
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             line = token.start[0] - 1

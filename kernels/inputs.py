@@ -12,8 +12,8 @@ def normal_tensors(
 ) -> Callable[..., torch.Tensor]:
     """Return a function that takes a shape as separate integers and returns a new tensor.
 
-    The values are standard normal and depend only on `seed`, `device` and the order of the calls.
-    On the device "meta" the tensors have a shape and a dtype but no values.
+    The values are standard normal and the same again for the same seed, dtype, device and calls. On
+    the device "meta" the tensors have a shape and a dtype but no values.
     """
     meta = torch.device(device).type == "meta"
     generator = None if meta else torch.Generator(device).manual_seed(seed)

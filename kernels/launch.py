@@ -144,11 +144,10 @@ def device_guard(x: torch.Tensor) -> contextlib.AbstractContextManager:
 
 @lru_cache
 def load_table(name: str) -> dict[str, dict[str, Any]]:
-    """Return all tuned configurations of the GPU named `name`; cached.
+    """Return all tuned configurations of the GPU named `name`, by their names in the file; cached.
 
-    The keys are those of `key` functions ("attention/forward/d40/qlong/k128/16"), the values are
-    configurations. Empty if the GPU has no file; also, with a logged warning, if the file is
-    invalid.
+    A name is for example "attention/forward/d40/qlong/k128/16", made by a kernel's function `key`.
+    The dict is empty if the GPU has no file and, with a logged warning, if the file is invalid.
     """
     path = tuned_path(name)
     try:

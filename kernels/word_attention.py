@@ -74,9 +74,9 @@ def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
 
 
 def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return the kernel's configuration for q (B, Tq, H, D) and `tk` keys.
+    """Return M, SPLIT, num_warps and num_stages for q (B, Tq, H, D) and `tk` keys.
 
-    It is the one that was tuned for q's GPU if there is one, else that of `heuristic`.
+    They are those that were tuned for q's GPU, or those of `heuristic` if none were.
     """
     b, tq, _, d = q.shape
     usual = heuristic(b, d, tq, tk, q.dtype, multiprocessors(q.device))

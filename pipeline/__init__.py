@@ -1,8 +1,10 @@
-"""Stable Diffusion from prompt to picture.
+"""Draw pictures with Stable Diffusion models.
 
-from pipeline import load, GenerateOptions
-models = load("emoji")
-picture = models.generate(prompt="a red apple", seed=1).images[0]
+Example:
+
+    from pipeline import load
+    models = load("emoji")
+    picture = models.generate(prompt="a red apple", seed=1).images[0]
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ old_names.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Import late, so that `python -m pipeline --help` is instant."""
+    """Import the public name `name` at its first use, so that `import pipeline` stays fast.
+
+    The names import torch or pydantic. Raises AttributeError for a name that is not public.
+    """
     if name == "load":
         from .loading.load import load
 

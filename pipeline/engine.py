@@ -1,8 +1,8 @@
-"""Run a request, from prompt to picture: encode the prompts, draw noise, sample, decode.
+"""Draw the pictures of one request: encode the prompts, draw noise, sample, decode.
 
-An event is yielded for every call of the UNet. Requests of several users may run at once: each has
-its own samplers and generators, and holds the model's lock only while one of its networks runs.
-Closing the stream stops the request between two steps.
+`stream` is a generator that yields an event for every call of the UNet; closing it stops the
+request between two calls. Requests of several users may run at the same time: each has its own
+samplers and random generators, and holds the model's lock only while one of the networks runs.
 """
 
 from __future__ import annotations
@@ -43,11 +43,16 @@ def stream(
     initial_states: Callable[[int], InitialState] = lambda image: InitialState(),
     notes: Iterable[str] = (),
 ) -> Events:
-    """Yield the Steps of each image in turn, then the Result. Closing the iterator stops the work.
+    """Draw a request: yield a Step for every UNet call of each image in turn, then the Result.
 
-    words: each Step also has the prompt's words and their attention maps, on every backend; not
-    where the picture is drawn in tiles. initial_states: where image i begins. notes: sentences to
-    put before the result's warnings. Raises InputError in one sentence for what cannot be drawn.
+    Closing the generator stops the work.
+
+    words           whether each Step also has the prompt's words and their attention maps, whatever
+                    the attention backend; never for images that are drawn in tiles
+    initial_states  function from the image's index, 0 to count - 1, to the state it begins from
+    notes           sentences to put before the other warnings of the Result
+
+    Raises InputError for options that the model cannot draw, and if memory does not suffice.
     """
     began = time.perf_counter()
     resolved = models.resolve(options)
@@ -55,16 +60,16 @@ def stream(
     for name, pixels in (("width", resolved.width), ("height", resolved.height)):
         if pixels % factor:
             raise InputError(f"This model draws multiples of {factor} pixels; {name} is {pixels}.")
-    found = resources.find_resources(models, resolved)
-    positive, negative, warnings = encode_request(models, resolved, found)
+    prompt_resources = resources.find_resources(models, resolved)
+    positive, negative, warnings = encode_request(models, resolved, prompt_resources)
     drawing = _Drawing(
         models,
         resolved,
-        found,
+        prompt_resources,
         positive,
         negative,
         session=models.backends.open_session(resolved.attention, resolved.group_norm),
-        warnings=[*notes, *models.warnings, *found.warnings, *warnings],
+        warnings=[*notes, *models.warnings, *prompt_resources.warnings, *warnings],
         words=words,
         began=began,
     )
@@ -76,7 +81,7 @@ def stream(
         picture = drawing.picture(latents)
         if initial.postprocess:
             picture = initial.postprocess(picture)
-        text = parameters_text(models, resolved, pair, found, initial.fields)
+        text = parameters_text(models, resolved, pair, prompt_resources, initial.fields)
         picture.info["parameters"] = text
         images.append(picture)
         texts.append(text)
@@ -97,27 +102,32 @@ def stream(
 
 
 def encode_request(
-    models: Models, options: GenerateOptions, found: resources.PromptResources
+    models: Models, options: GenerateOptions, prompt_resources: resources.PromptResources
 ) -> tuple[Conditioning, Conditioning, list[str]]:
-    """Encode prompt and negative prompt with the request's LoRAs; see prompt.encode."""
+    """Encode prompt and negative prompt with the request's LoRAs and textual inversion embeddings.
+
+    Holds the model's lock. prompt_resources: from resources.find_resources. Returns the
+    conditioning of the prompt, that of the negative prompt, and warnings; see
+    prompt.encode.encode_prompts.
+    """
     with models.lock:
-        models.adapters.install(found.adapters)
+        models.adapters.install(prompt_resources.adapters)
         return encode_prompts(
             models.text,
-            found.prompt,
-            found.negative,
+            prompt_resources.prompt,
+            prompt_resources.negative,
             clip_skip=options.clip_skip,
-            embeddings=found.embeddings,
+            embeddings=prompt_resources.embeddings,
         )
 
 
 @dataclass
 class _Drawing:
-    """What the pictures of one request share."""
+    """The state that all images of one request share, and the methods that draw an image."""
 
     models: Models
     options: ResolvedOptions
-    found: resources.PromptResources
+    prompt_resources: resources.PromptResources
     positive: Conditioning
     negative: Conditioning
     session: BackendSession
@@ -130,7 +140,10 @@ class _Drawing:
         return self.models.scheduler_config.get("prediction_type", "epsilon")
 
     def steps(self, image: int, origin: RequestOrigin) -> Generator[Step, None, torch.Tensor]:
-        """Yield the Steps of one picture; return its final latents (1, C, h, w)."""
+        """Sample one image: yield a Step per UNet call, return the final latents (1, C, h, w).
+
+        image: its index in the request. origin: where it begins and its seeds.
+        """
         models, options, prediction = self.models, self.options, self.prediction
         initial, (seed, variation_seed) = origin.initial_state, origin.seeds
         with_maps = self.words and not initial.tile  # a tile's maps are not the picture's
@@ -178,7 +191,10 @@ class _Drawing:
             sampler.close()
 
     def picture(self, latents: torch.Tensor) -> Image.Image:
-        """Decode final latents; in tiles where the picture is large or memory runs out."""
+        """Decode final latents (1, C, h, w) to an RGB picture.
+
+        Decodes in tiles if the picture is large or memory runs out; the latter adds a warning.
+        """
         return autoencode.decode_picture(
             self.models, latents, self.session, lambda: self._warn(oom.DECODED_IN_TILES)
         )
@@ -232,14 +248,17 @@ class _Drawing:
     def _answer(
         self, denoiser: Denoiser, query: Query, with_maps: bool
     ) -> tuple[Answer, WordMaps | None]:
-        """Call the denoiser. Where memory runs out, try again with the two halves of guidance one
-        after the other; return its answer, and the word maps of that call if asked for."""
+        """Call the denoiser; return its Answer and, if `with_maps`, the word maps of this call.
+
+        If memory runs out, it tries again with two UNet calls, for the unconditional and the
+        conditional output. If that does not fit either, it raises InputError with a smaller size.
+        """
         maps: WordMaps | None = None
 
         def call() -> Answer:
             nonlocal maps
-            self.models.adapters.install(self.found.adapters)
-            maps = WordMaps(*query.x.shape[-2:]) if with_maps else None  # of this try alone
+            self.models.adapters.install(self.prompt_resources.adapters)
+            maps = WordMaps(*query.x.shape[-2:]) if with_maps else None  # new for each attempt
             return denoiser(query, maps)
 
         def call_in_halves() -> Answer:
@@ -256,7 +275,11 @@ class _Drawing:
 
 
 def join_results(results: list[Result], options: ResolvedOptions) -> Result:
-    """Return the pictures of several requests as the Result of one, `options`."""
+    """Join the Results of several requests to one Result, whose options are `options`.
+
+    Pictures, seeds and latents are concatenated in order, seconds are added, and repeated warnings
+    are removed. Everything else is that of the last Result.
+    """
 
     def all_of(name: str) -> list[Any]:
         return [item for result in results for item in getattr(result, name)]
@@ -277,12 +300,15 @@ def join_results(results: list[Result], options: ResolvedOptions) -> Result:
 def finish_without_drawing(
     models: Models, options: ResolvedOptions, image: Image.Image, fields: Mapping[str, Any]
 ) -> Events:
-    """Yield the Result of a task that calls no UNet: `image` with its parameters text."""
+    """Yield the Result of a task that calls no UNet, such as upscaling without a second pass.
+
+    image: the finished picture; it is given its parameters text. fields: additions to that text.
+    """
     began = time.perf_counter()
     resolved = models.resolve(options)
     seeds = noise.seeds(resolved, 0)
-    found = resources.find_resources(models, resolved)
-    text = parameters_text(models, resolved, seeds, found, fields)
+    prompt_resources = resources.find_resources(models, resolved)
+    text = parameters_text(models, resolved, seeds, prompt_resources, fields)
     image.info["parameters"] = text
     metadata = describe_run(models, models.backends.open_session())
     seconds = time.perf_counter() - began
@@ -292,13 +318,17 @@ def finish_without_drawing(
 def _too_large(
     models: Models, options: ResolvedOptions, denoiser: Denoiser, session: BackendSession
 ) -> str:
-    """Return a sentence that names a smaller size, which was tried and fits."""
+    """Return an error sentence: the size does not fit into memory, and a smaller one that does.
+
+    It tries three smaller sizes with one model call each; the first that fits is named.
+    """
     fits = None
     factor = vae.factor(models.vae)
-    grain = factor * 2 ** (len(models.unet.config.block_out_channels) - 1)
-    for share in (0.75, 0.5, 0.25):
+    multiple = factor * 2 ** (len(models.unet.config.block_out_channels) - 1)
+    for scale in (0.75, 0.5, 0.25):
         width, height = (
-            max(64, int(side * share) // grain * grain) for side in (options.width, options.height)
+            max(64, int(side * scale) // multiple * multiple)
+            for side in (options.width, options.height)
         )
         h, w = height // factor, width // factor
         x = torch.zeros((1, models.vae.config.latent_channels, h, w))

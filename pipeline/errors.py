@@ -1,4 +1,4 @@
-"""InputError, and how a value is shown in its sentence."""
+"""InputError, the exception for bad input, and functions that format values for its message."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Bad input of any kind, in one sentence that also says what would be right.
+    """The user's input is wrong; the message is one sentence that also says what would be right.
 
-    The command line exits with 2, the page shows the sentence.
+    The command line prints the sentence and exits with status 2; the web page shows it.
     """
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """Return `names` as text, those most like `name` first: for the end of an error sentence."""
+    """Return all `names` joined by ", ", sorted by their similarity to the unknown name `name`.
+
+    For error messages: "There is no sampler eular; there is euler, euler_a, ...".
+    """
     from difflib import SequenceMatcher
 
     low = str(name).lower()
@@ -24,16 +27,16 @@ def closest(name: str, names: Iterable[str]) -> str:
 
 
 def short(value: Any) -> str:
-    """Return `value` as one printable line of at most 120 characters.
+    """Return str(value) as one printable line of at most 120 characters, for error messages.
 
-    Of a long path the end is shown, of anything else the beginning.
+    A longer Path is cut at its beginning, any other value at its end.
     """
     try:
         text = value if isinstance(value, str) else str(value)
     except ValueError:
         text = "a number of thousands of digits"
     end = isinstance(value, Path)
-    text = text[-121:] if end else text[:121]  # one more than is shown: a name may have megabytes
+    text = text[-121:] if end else text[:121]  # cut early, because a name may have megabytes
     text = "".join(c if c.isprintable() else "?" for c in text)
     if len(text) <= 120:
         return text
@@ -41,7 +44,7 @@ def short(value: Any) -> str:
 
 
 def short_repr(value: Any) -> str:
-    """Return repr(value) in at most 60 characters: text keeps its quotes."""
+    """Return repr(value), cut to at most 60 characters, for error messages."""
     try:
         text = repr(value)
     except ValueError:
@@ -50,5 +53,8 @@ def short_repr(value: Any) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why a file could not be read, in the system's words where it has some."""
+    """Return a short text that says why reading a file failed.
+
+    It is the operating system's message, else the exception's, else the name of its class.
+    """
     return short(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""The events that the engine yields: a Step for each call of the model, then the Result."""
+"""The events that the engine yields: a Step for each call of the UNet, then the Result."""
 
 from __future__ import annotations
 
@@ -22,28 +22,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RequestOrigin:
-    """What one picture was drawn from: enough to draw it again, or to branch from any step."""
+    """The inputs of one picture: enough to draw it again, or to continue it from any step.
 
-    options: ResolvedOptions  # of the whole request
+    options        the resolved options of the request, which may have several pictures
+    initial_state  the state that sampling begins from
+    seeds          seed and variation seed (None without a variation) of this picture
+    prediction     what the model predicts: "epsilon" or "v_prediction"
+    """
+
+    options: ResolvedOptions
     initial_state: InitialState
-    seeds: tuple[int, int | None]  # seed and variation seed of this picture
-    prediction: str  # what the model's output means: epsilon or v_prediction
+    seeds: tuple[int, int | None]
+    prediction: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the model is done. A sampler may make several calls for one of the user's steps.
+    """The event after one UNet call. Some samplers make several calls in one sampling step.
 
-    image         0-based index of the picture in a batch of `count`
-    index         the user's step, 1 to `total`
-    seconds       since the request began
-    t, sigma      the timestep that the UNet was given, and the noise level of `latents`
-    latents       the UNet's input (1, C, h, w)
-    clean         the clean latents x0 that its output predicts (1, C, h, w)
-    answer        what the sampler was sent
-    origin_step   the sampler's own step, from 0, where a task renumbers `index` and `total`
-    words, maps   where asked for: the prompt's words and the attention to each, (words, h', w')
-    grids         the same at each resolution of the UNet's layers, the coarsest first
+    image        index of the picture in the request, 0 to count - 1
+    count        number of pictures of the request
+    index        number of the sampling step, 1 to `total`
+    total        number of sampling steps of the picture
+    seconds      time since the request began
+    sigma        the noise level of `latents`, sqrt((1 - abar) / abar)
+    latents      the UNet's input (1, C, h, w)
+    clean        the clean latents x0 (1, C, h, w) that the UNet's output predicts
+    width        width of the picture in pixels
+    height       height of the picture in pixels
+    t            the timestep that the UNet was given
+    answer       the model output that is sent to the sampler
+    origin       the inputs of the picture
+    origin_step  the sampler's own step, from 0; it differs from index - 1 where a task with
+                 several passes renumbers the steps
+    words        the words of the prompt; empty unless word maps were requested
+    maps         attention maps (words, h', w') fp32, one per word, averaged over all layers; None
+                 unless requested
+    grids        attention maps (words, h', w') for each resolution of the layers, coarsest first
     """
 
     image: int
@@ -67,13 +82,25 @@ class Step:
 
     @cached_property
     def preview(self) -> Image.Image:
-        """The predicted clean picture as a coarse RGB preview, width x height."""
+        """The predicted clean latents as a coarse RGB picture of width x height pixels."""
         return self._preview.image(self.clean, self.width, self.height)
 
 
 @dataclass(frozen=True)
 class Result:
-    """The pictures of a request, each with its parameters text in `info["parameters"]`."""
+    """The last event: the pictures of a request and how they were made.
+
+    images      the pictures; each has its parameters text in `info["parameters"]`
+    parameters  the parameters text of each picture, in A1111's format
+    seeds       the seed of each picture
+    options     the resolved options of the request
+    seconds     time that the request took
+    metadata    what ran: model, device, backends and versions, see metadata.describe_run
+    latents     the final latents (1, C, h, w) of each picture; empty if none was sampled
+    origins     the inputs of each picture, in the order of `latents`
+    warnings    sentences that say what was done otherwise than requested
+    sheet       whether images[0] is a contact sheet of the other images
+    """
 
     images: list[Image.Image]
     parameters: list[str]
@@ -82,13 +109,16 @@ class Result:
     seconds: float
     metadata: dict[str, Any]
     latents: list[torch.Tensor]
-    origins: list[RequestOrigin] = field(default_factory=list, repr=False)  # one per `latents`
-    warnings: tuple[str, ...] = ()  # sentences: what was done otherwise than requested
-    sheet: bool = False  # whether images[0] is a contact sheet of the others
+    origins: list[RequestOrigin] = field(default_factory=list, repr=False)
+    warnings: tuple[str, ...] = ()
+    sheet: bool = False
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the pictures and return their paths: one as `path`, several as `name-1.png`,
-        `name-2.png`, ..., and a contact sheet of them as `path` itself."""
+        """Write the pictures to files and return their paths.
+
+        One picture is written to `path`. Several are written beside it, for "name.png" as
+        "name-1.png", "name-2.png", ...; a contact sheet of them is written to `path` itself.
+        """
         path, first = Path(path), 0 if self.sheet else 1
         if len(self.images) == 1:
             return [save_picture(self.images[0], path)]

@@ -1,4 +1,4 @@
-"""A cache that evicts the least recently used entries."""
+"""LruCache: a cache of bounded size that evicts the least recently used entries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ V = TypeVar("V")
 
 
 class LruCache(Generic[K, V]):
-    """A mapping with a bound, safe to use from several threads.
+    """A cache of bounded size, safe to use from several threads.
 
-    limit: of the sum of size_of(value) over all entries; by default each counts 1.
-    The entry that was put last stays even where it alone exceeds the limit.
+    limit    upper limit of the sum of size_of(value) over all entries. The entry that was put last
+             is kept even if it alone exceeds the limit
+    size_of  returns the size of a value, always the same for one value; by default every value
+             counts 1, so that `limit` is a number of entries
     """
 
     def __init__(self, limit: int, size_of: Callable[[V], int] = lambda value: 1):
@@ -26,12 +28,12 @@ class LruCache(Generic[K, V]):
 
     @property
     def size(self) -> int:
-        """The sum of size_of(value) over all entries."""
+        """The current sum of size_of(value) over all entries."""
         with self._lock:
             return self._size
 
     def get(self, key: K) -> V | None:
-        """Return the value and mark it as used now; None where there is none."""
+        """Return the value of `key` and mark it as the most recently used; None if not cached."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -39,7 +41,7 @@ class LruCache(Generic[K, V]):
             return self._entries[key]
 
     def put(self, key: K, value: V) -> None:
-        """Set the value and evict the least recently used entries beyond the limit."""
+        """Store the value as the most recently used; evict others until the limit is kept."""
         with self._lock:
             if key in self._entries:
                 self._size -= self._size_of(self._entries.pop(key))

@@ -1,4 +1,4 @@
-"""A loaded model as callers hold it: its networks, its defaults, and methods that draw."""
+"""Models: a loaded Stable Diffusion model with its default settings and methods that draw."""
 
 from __future__ import annotations
 
@@ -26,23 +26,45 @@ if TYPE_CHECKING:
 
 @dataclass
 class Models:
-    """A loaded model: its networks, its name, its device and its own default settings."""
+    """A loaded Stable Diffusion model: networks, name, device, and default settings.
+
+    name              the name that users select it by
+    path              its checkpoint file, or its folder in diffusers' format
+    family            a key of model_files.identify.FAMILIES
+    what              description of its files, for people
+    vae_name          name of the autoencoder that replaces its own, or None
+    warnings          sentences about missing files and what is used in their place
+    hash              first 10 hex digits of the SHA-256 of the checkpoint file, or for a folder of
+                      its UNet's files
+    digests           SHA-256 of the files of each component: {"unet": ..., "vae": ...}
+    unet, vae         diffusers' UNet2DConditionModel and AutoencoderKL
+    text              the tokenizers and text encoders; SD XL has two of each
+    adapters          applies LoRAs to the networks
+    scheduler_config  content of its scheduler_config.json
+    defaults          its default options: sampler, schedule, steps, cfg, width, height
+    vocabulary        the emoji that it can draw, a dict {"emoji", "en", "zh"} for each; None for a
+                      model without vocabulary.json
+    device, dtype     device and dtype of the UNet's computations; vae_dtype: of the autoencoder's
+    backends          the attention and GroupNorm backends that it can use
+    preview           the linear map that makes coarse pictures of latents
+    lock              held while a network runs, so that requests take turns
+    """
 
     name: str
     path: Path
-    family: str  # a key of identify.FAMILIES
-    what: str  # what its files are, in words
-    vae_name: str | None  # of another autoencoder than its own
-    warnings: tuple[str, ...]  # sentences about what was used instead of what is missing
-    hash: str  # first 10 hex digits of the SHA-256 of the file, or of the folder's UNet's files
-    digests: dict[str, str]  # of each part, the SHA-256 of its files: "unet", "vae", ...
+    family: str
+    what: str
+    vae_name: str | None
+    warnings: tuple[str, ...]
+    hash: str
+    digests: dict[str, str]
     unet: Any
     vae: Any
-    text: TextEncoders  # tokenizers and text encoders, two of each for SD XL
-    adapters: Adapters  # puts LoRAs on for a call
-    scheduler_config: dict
-    defaults: dict  # sampler, schedule, steps, cfg, width, height
-    vocabulary: list[dict] | None  # what it knows: [{"emoji", "en", "zh"}], where it says so
+    text: TextEncoders
+    adapters: Adapters
+    scheduler_config: dict[str, Any]
+    defaults: dict[str, Any]
+    vocabulary: list[dict[str, Any]] | None
     device: torch.device
     dtype: torch.dtype
     vae_dtype: torch.dtype
@@ -52,28 +74,29 @@ class Models:
 
     @property
     def tokenizer(self) -> Any:
-        """The (first) tokenizer."""
+        """The CLIPTokenizer of transformers; for SD XL the first of two."""
         return self.text.encoders[0].tokenizer
 
     @property
     def text_encoder(self) -> Any:
-        """The (first) text encoder."""
+        """The CLIPTextModel of transformers; for SD XL the first of two."""
         return self.text.encoders[0].model
 
     @property
     def attention(self) -> str:
-        """The attention backend that runs where a request asks for none."""
+        """Name of the attention backend that is used if a request selects none."""
         return self.backends.open_session().attention
 
     @property
     def group_norm(self) -> str:
-        """The GroupNorm backend that runs where a request asks for none."""
+        """Name of the GroupNorm backend that is used if a request selects none."""
         return self.backends.open_session().group_norm
 
     def resolve(self, options: GenerateOptions) -> ResolvedOptions:
-        """Return `options` with every None filled: the model's defaults, and a random seed.
+        """Return a copy of `options` with the model's defaults for every None, and a random seed.
 
-        The result has the class of `options`.
+        The result has the class of `options`. Raises InputError for a schedule that the sampler
+        does not accept.
         """
         from .options import MAX_SEED
         from .samplers import check_pair
@@ -93,9 +116,11 @@ class Models:
         return cast("ResolvedOptions", options.model_copy(update=filled))
 
     def stream(self, options: GenerateOptions, *, words: bool = False) -> Events:
-        """Yield the Steps of text to image, then the Result; see engine.stream.
+        """Draw text to image: yield a Step for every UNet call, then the Result.
 
-        Each picture carries its receipt. Closing the iterator stops the work.
+        See engine.stream. Each picture of the Result has a receipt, by which pipeline.verify can
+        make it again. words: whether Steps have attention maps of the prompt's words. Closing the
+        generator stops the work.
         """
         from . import engine
 
@@ -111,16 +136,25 @@ class Models:
         at: int = 0,
         change: Mapping[str, Any] | None = None,
     ) -> Events:
-        """Pass on the events of a task, and put a receipt into `info["receipt"]` of each picture.
+        """Pass on the events of a task; add a receipt to each picture as `info["receipt"]`.
 
-        parent, at, change: of a branch, the receipt of its parent, how many of the parent's
-        fingerprints come before it, and what was changed. Closing the iterator closes the events.
+        A receipt lists everything that is needed to draw the picture again, with a fingerprint of
+        the latents of each step.
+
+        task     key of the task in tasks.TASKS, such as "generate", or "branch"
+        options  the options as the user gave them
+        parent   for a branch, a picture that continues another from one of its steps: the receipt
+                 of that other picture
+        at       for a branch: how many of the parent's fingerprints come before it
+        change   for a branch: {"at": step, name of each changed option: its new value}
+
+        Closing the generator closes `events`.
         """
         from .events import Result
         from .metadata import receipt
         from .metadata.fingerprint import fingerprint
 
-        prints: dict[int, dict[int, str]] = {}  # of each picture, by step
+        prints: dict[int, dict[int, str]] = {}  # picture: {step: fingerprint}
         words = False
         try:
             for event in events:
@@ -135,16 +169,20 @@ class Models:
                             steps = parent.steps[:at] + steps
                         image.info["receipt"] = receipt.write(self, event, i, source, steps)
                 else:
-                    found = prints.setdefault(event.image, {})
-                    if event.index not in found:  # of several calls in a step the first
-                        found[event.index] = str(fingerprint(event.latents))
+                    by_step = prints.setdefault(event.image, {})
+                    if event.index not in by_step:  # only the first call of a step
+                        by_step[event.index] = str(fingerprint(event.latents))
                     words = words or event.maps is not None
                 yield event
         finally:
             events.close()
 
     def generate(self, options: GenerateOptions | None = None, **fields: Any) -> Result:
-        """Return the Result for `options`, or for fields of GenerateOptions given by name."""
+        """Draw text to image and return the Result, without events on the way.
+
+        fields: fields of GenerateOptions by name; they override those of `options`. Raises
+        InputError for wrong values.
+        """
         from . import events
         from .options import GenerateOptions
 

@@ -1,7 +1,7 @@
-"""Cache of loaded models: the one that the server started with and those chosen since.
+"""Cache of loaded models: the one that the server was started with, and those that users selected.
 
-Loading is load-then-swap: the models in use keep serving until the new one is complete, and a
-file that cannot be loaded changes nothing.
+While a model is loading, the models in memory can still be used. They are evicted only when the new
+model is complete or does not fit beside them.
 """
 
 from __future__ import annotations
@@ -18,55 +18,66 @@ from .model_files.library import Entry
 if TYPE_CHECKING:
     from .model import Models
 
-MAX_EXTRA_MODELS = (
-    1  # models in memory beside the first; the one that was used longest ago makes room
-)
+# Number of models in memory in addition to the first; the least recently used is evicted.
+MAX_EXTRA_MODELS = 1
 
 
 class ModelCache:
-    """Holds `first` always and MAX_EXTRA_MODELS others, loaded with `options` (device, dtype...).
+    """Cache of loaded models, safe to use from several threads.
 
-    A model is asked for by a name of `choices` alone, so that a visitor reaches no other file.
+    first    the model that the server was started with; it is never evicted
+    options  keyword arguments of loading.load.load for all other models: device, dtype, ...
+
+    Up to MAX_EXTRA_MODELS other models are kept. Models are selected only by the names that
+    `choices` lists, so that a visitor cannot load an arbitrary file.
     """
 
     def __init__(self, first: Models, **options: Any):
         self.first, self.options = first, options
-        # the others, by name and other autoencoder; the one used last stands last
+        # (model name, name of the replacing autoencoder or None): model; the last used is last
         self._held: dict[tuple[str, str | None], Models] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def choices(self) -> list[Entry]:
-        """Return the checkpoints to choose from, the first model before all others."""
+        """Return an Entry of the model library for each model that may be selected.
+
+        The model that the server was started with comes first.
+        """
         rows = library.find_entries("checkpoint")
-        there = rows.pop(self.first.name, None)
-        if there is None or there.path != self.first.path:
-            if there is not None:  # the first is another folder of the same name
-                name = f"{there.name} ({there.path.parent.name})"
-                rows[name] = replace(there, name=name)
-            there = Entry(
+        first_row = rows.pop(self.first.name, None)
+        if first_row is None or first_row.path != self.first.path:
+            if first_row is not None:  # the first model is another folder of the same name
+                name = f"{first_row.name} ({first_row.path.parent.name})"
+                rows[name] = replace(first_row, name=name)
+            first_row = Entry(
                 self.first.name,
                 self.first.path,
                 "checkpoint",
                 FAMILIES[self.first.family],
                 self.first.what,
             )
-        return [there, *rows.values()]
+        return [first_row, *rows.values()]
 
     def hashes(self) -> dict[str, str]:
-        """Return {name: hash} of the models to choose; "" where one has not been loaded yet."""
+        """Return {name: hash} of all models in `choices`; "" for a model that is not in memory.
+
+        The hash is Models.hash, 10 hex digits.
+        """
         with self._lock:
             known = {name: models.hash for (name, _), models in self._held.items()}
         known[self.first.name] = self.first.hash
         return {e.name: known.get(e.name, "") for e in self.choices()}
 
     def vaes(self) -> list[Entry]:
-        """Return the autoencoders that may take the place of a model's own."""
+        """Return an Entry of the model library for each autoencoder that may replace a model's."""
         return list(library.find_entries("vae").values())
 
     def get(self, name: str | None = None, vae: str | None = None) -> Models:
-        """Return the model `name` (None: the first) with the autoencoder `vae` (None: its own).
+        """Return a model from the cache, or load it if it is not there.
 
-        It is loaded if it is not in the cache; InputError if that fails.
+        name: one of `choices`; None means the first model. vae: the name of one of `vaes`; None
+        means the model's own autoencoder. Raises InputError for an unknown name and if loading
+        fails. Waits while another model is being loaded.
         """
         name, vae = name or self.first.name, vae or None
         if not isinstance(name, str) or not isinstance(vae, str | None):
@@ -91,7 +102,7 @@ class ModelCache:
             )
         if entry.reason:
             raise InputError(entry.reason)
-        with self._loading:  # one at a time; whoever waited finds it loaded
+        with self._loading:  # one at a time; another thread may have loaded this model meanwhile
             with self._lock:
                 if key in self._held:
                     return self._use(key)
@@ -113,7 +124,7 @@ class ModelCache:
             except oom.DeviceOutOfMemory:
                 if last:
                     raise
-            with self._lock:  # without the others it may fit; they are loaded again when asked for
+            with self._lock:  # it may fit without the others; they are loaded again when needed
                 self._held.clear()
             oom.free_memory()
         models.name = entry.name

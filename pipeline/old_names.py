@@ -1,7 +1,8 @@
-"""Former module names, importable for one version: each warns and hands out the new module's names.
+"""Former module names, which can still be imported for one version.
 
-`python -m` of a former name works too. A row of MOVED is all that a moved module needs; the file
-goes with the next version.
+Importing one gives a DeprecationWarning and a module that has the names of the new module.
+`python -m FORMER_NAME` works too. To move a module, add an entry to MOVED. This file will be
+deleted with the next version.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
 
-# former module: (the modules that hold its names now, {former name: name now})
+# former module: (the modules that define its names now, {former name: present name})
 MOVED: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
     "pipeline.checkpoints": (
         (
@@ -48,7 +49,7 @@ MOVED: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
     "pipeline.upscaler": (("pipeline.images.upscaler",), {}),
     "pipeline.samplers.proof": (("pipeline.samplers.convergence",), {}),
 }
-# former name: name now, in modules that stand where they stood
+# module that was not moved: {former name: present name}
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "pipeline.lora": {
         "Lora": "LoraFile",
@@ -60,7 +61,10 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 
 
 def find_renamed(module: ModuleType, name: str) -> Any:
-    """Return what `name` was called in `module` before; AttributeError where it was nothing."""
+    """Return the object that was called `name` in `module` before, with a DeprecationWarning.
+
+    For the `__getattr__` of a module in RENAMED. Raises AttributeError for any other name.
+    """
     new = RENAMED.get(module.__name__, {}).get(name)
     if new is None:
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
@@ -69,7 +73,7 @@ def find_renamed(module: ModuleType, name: str) -> Any:
 
 
 def install() -> None:
-    """Let the import system find the former modules, after everything else."""
+    """Add a finder for the former modules to sys.meta_path, as the last one; once only."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
@@ -86,21 +90,21 @@ class _Loader(Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        places, names = MOVED[module.__name__]
-        _warn(module.__name__, places[0])
+        new_modules, names = MOVED[module.__name__]
+        _warn(module.__name__, new_modules[0])
 
         def find(name: str) -> Any:
             if not name.startswith("__"):
-                for place in places:
-                    found = getattr(importlib.import_module(place), names.get(name, name), None)
-                    if found is not None:
-                        return found
+                for new in new_modules:
+                    value = getattr(importlib.import_module(new), names.get(name, name), None)
+                    if value is not None:
+                        return value
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
         module.__dict__["__getattr__"] = find
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return what `python -m` of the former name runs."""
+        """Return code that runs the new module; runpy calls this for `python -m FORMER_NAME`."""
         new = MOVED[fullname][0][0]
         source = f"import runpy; runpy.run_module({new!r}, run_name='__main__', alter_sys=True)"
         return compile(source, fullname, "exec")

@@ -1,4 +1,4 @@
-"""When a device's memory runs out: free what nobody holds, then try a way that needs less."""
+"""Handle running out of device memory: free cached memory, then try a call that needs less."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from .errors import InputError
 
 T = TypeVar("T")
-# Warnings of a result for which memory ran short.
+# Warnings for a Result that was computed by a fallback.
 GUIDANCE_SPLIT = (
     "Memory ran short: guidance was computed in two calls, which may change the last bits."
 )
@@ -19,11 +19,14 @@ DECODED_IN_TILES = "Memory ran short: the picture was decoded in tiles."
 
 
 class DeviceOutOfMemory(InputError):
-    """A model does not fit into the free memory of its device."""
+    """Raised when a model does not fit into the free memory of its device while it is loaded."""
 
 
 def free_memory() -> None:
-    """Give back what every device caches. Not inside `except`, whose traceback holds tensors."""
+    """Run the garbage collector and empty PyTorch's caches of the CUDA and MPS devices.
+
+    Do not call it inside `except`: the exception's traceback keeps tensors alive.
+    """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -32,7 +35,10 @@ def free_memory() -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory is what failed: on CPUs and Apple's GPUs PyTorch has no exception for it."""
+    """Return whether `error` says that memory ran out.
+
+    On CPUs and Apple's GPUs PyTorch raises a RuntimeError, which is recognized by its message.
+    """
     phrases = ("out of memory", "can't allocate memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
@@ -40,9 +46,10 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def retry_on_oom(call: Callable[[], T], *fallbacks: Callable[[], T]) -> T:
-    """Return what `call` returns, or what the first fallback returns that fits into memory.
+    """Call `call`; each time that memory runs out, free memory and call the next of `fallbacks`.
 
-    Each fallback needs less memory than the one before. torch.OutOfMemoryError where none fits.
+    Returns the first result. Fallbacks are ordered by the memory that they need, most first. Raises
+    torch.OutOfMemoryError if memory runs out in all of them; other errors are passed on.
     """
     for attempt in (call, *fallbacks):
         try:

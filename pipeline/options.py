@@ -1,8 +1,8 @@
-"""GenerateOptions: what to draw, validated once for command line, page, web API and Python.
+"""GenerateOptions: the options of text to image, validated for all interfaces in one place.
 
-Every limit is written here once. A violation raises InputError with one sentence for each field.
-`None` means "the model's own default" (sampler, schedule, steps, cfg, width, height, clip_skip,
-attention, group_norm) or, for the seed, "choose one".
+The command line, the web page, the web API and Python callers use it, and all limits are defined
+here. `None` means the model's own default (sampler, schedule, steps, cfg, width, height, clip_skip,
+attention, group_norm) or a random seed (seed, variation_seed).
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ LIMITS = {  # field: (lowest, highest)
 
 
 class GenerateOptions(BaseModel):
-    """What to draw. `size=(width, height)` may be given in place of `width` and `height`."""
+    """The options of text to image, immutable; `size=(width, height)` sets `width` and `height`.
+
+    Raises InputError, with one sentence for each wrong field. Models.resolve fills the fields that
+    are None.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -140,7 +144,7 @@ class GenerateOptions(BaseModel):
     @field_validator("attention", "group_norm", mode="before")
     @classmethod
     def _backend(cls, value: Any, info: ValidationInfo) -> str | None:
-        """Only the form is checked: which backends can run, the model knows."""
+        """Check that a backend's name is a string; whether it can run is checked by the model."""
         if value is not None and (not isinstance(value, str) or len(value) > 100):
             raise ValueError(
                 f"{info.field_name} must be a backend's name, not {short_repr(value)}."
@@ -181,9 +185,10 @@ class GenerateOptions(BaseModel):
 
 
 class ResolvedOptions(GenerateOptions):
-    """GenerateOptions in which the model filled every None; for type checkers.
+    """GenerateOptions whose fields are filled by Models.resolve; for type annotations only.
 
-    `Models.resolve` returns the class that it was given, so never test for this one.
+    `Models.resolve` returns an object of the class that it was given, so `isinstance` with this
+    class is always false.
     """
 
     sampler: str
@@ -196,7 +201,11 @@ class ResolvedOptions(GenerateOptions):
 
 
 def whole_number(name: str, value: Any, low: float, high: float, hint: str = "") -> int:
-    """Convert a number or text to a whole number; ValueError in one sentence for anything else."""
+    """Convert a number or text such as "20" to an int from `low` to `high`.
+
+    Raises ValueError with a sentence that begins with `name` and ends with `hint`, for any other
+    value.
+    """
     number = _number(value)
     if number is None or number != int(number) or not low <= number <= high:
         raise ValueError(
@@ -206,7 +215,10 @@ def whole_number(name: str, value: Any, low: float, high: float, hint: str = "")
 
 
 def real_number(name: str, value: Any, low: float, high: float) -> float:
-    """Convert a number or text to a float; ValueError in one sentence for anything else."""
+    """Convert a number or text such as "7.5" to a float from `low` to `high`.
+
+    Raises ValueError with a sentence that begins with `name`, for any other value.
+    """
     number = _number(value)
     if number is None or not low <= number <= high:
         raise ValueError(
@@ -216,7 +228,7 @@ def real_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also from text; None for anything else (booleans too)."""
+    """Return a finite number or text as a float; None for any other value, booleans included."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

@@ -1,7 +1,8 @@
-"""Verify a picture: make it again as its receipt says, and compare it step by step.
+"""Verify a picture: draw it again from its receipt and compare the latents of every step.
 
-A picture may come from anyone, so its receipt is not trusted: options and branches pass the same
-checks as a person's, and a model is looked up by name, never by path.
+A receipt is JSON in the picture's file: the options, the model, the environment, and a fingerprint
+of the latents of each step. As a file may come from anyone, the receipt is not trusted: its options
+are validated like a user's, and the model is looked up by name or hash, never by path.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ if TYPE_CHECKING:
     from .events import Events
     from .model import Models
 
-# Decoding the same latents on another machine changes a colour value by at most this, of 255.
+# Largest difference of a colour value (0 to 255) if equal latents are decoded on another machine.
 MAX_DECODING_DIFFERENCE = 8
 
 
 @dataclass(frozen=True)
 class StepChecked:
-    """A step was made again. step: 0 for the initial latents. same: whether all are identical."""
+    """The event after a step was drawn again.
+
+    step   number of the step, 1 to `total`; 0 for the initial latents
+    total  number of steps of the picture
+    same   whether the latents of this and of all steps before equal the receipt's fingerprints
+    """
 
     step: int
     total: int
@@ -48,10 +54,14 @@ class StepChecked:
 
 @dataclass(frozen=True)
 class VerificationInput:
-    """A picture to verify, with its checked receipt.
+    """A picture to verify, made by `open_input`.
 
-    options: of its task; None where the receipt was changed, so that nothing is drawn. image: as in
-    the file; text: its parameters text.
+    path     the picture's file
+    receipt  the receipt in it
+    options  the validated options of its task; None if the receipt was changed after it was
+             written, in which case nothing is drawn
+    image    the picture of the file
+    text     the parameters text of the file; "" if it has none
     """
 
     path: Path
@@ -62,76 +72,84 @@ class VerificationInput:
 
     @property
     def total(self) -> int:
-        """The number of steps."""
+        """The number of sampling steps in the receipt."""
         return max(len(self.receipt.steps) - 1, 0)
 
 
 def open_input(path: str | Path, **given: Any) -> VerificationInput:
-    """Read and check a picture's file, and the `picture` and `mask` that it began from.
+    """Read the picture in the file `path` and its receipt, and check that it can be verified.
 
-    Raises InputError in one sentence for a picture that cannot be verified.
+    given: the input pictures of its task, `picture` and `mask`, as its options take them (such as a
+    path); None for an input that it does not have. Raises InputError if the file has no receipt, if
+    an input is missing or another one, and for options that cannot be drawn.
     """
     from . import tasks
     from .images.open import open_picture
 
-    then = receipt.read(path)
+    original = receipt.read(path)
     image = open_picture(path).image
     try:
         text = infotext.read(path)
     except InputError:
         text = ""
     options = None
-    if then.intact:
+    if original.intact:
         given = {name: value for name, value in given.items() if value}
-        _check_inputs(then, given)
-        fields = {k: v for k, v in then.options.items() if k not in receipt.INPUT_PICTURES}
-        if then.task not in tasks.TASKS or then.task == "grid":
-            raise InputError(f"The receipt is of a task that is not known: {short(then.task)}.")
+        _check_inputs(original, given)
+        fields = {k: v for k, v in original.options.items() if k not in receipt.INPUT_PICTURES}
+        if original.task not in tasks.TASKS or original.task == "grid":
+            raise InputError(f"The receipt is of a task that is not known: {short(original.task)}.")
         try:
-            options = tasks.options(then.task, **fields, **given)
+            options = tasks.options(original.task, **fields, **given)
         except InputError as error:
             raise InputError(f"The receipt asks for what cannot be drawn: {error}") from None
-        if then.image >= options.count or options.seed is None:
+        if original.image >= options.count or options.seed is None:
             raise InputError("The receipt does not say which picture of its request this is.")
         for name, digest in receipt.input_digests(options).items():
-            if then.inputs.get(name) != digest:
+            if original.inputs.get(name) != digest:
                 raise InputError(
                     f"This is not the {name} that it began from: its pixels have another hash."
                 )
-    return VerificationInput(Path(path), then, options, image, text)
+    return VerificationInput(Path(path), original, options, image, text)
 
 
-def _check_inputs(then: Receipt, given: dict[str, Any]) -> None:
-    missing = [name for name in then.inputs if name not in given]
+def _check_inputs(original: Receipt, given: dict[str, Any]) -> None:
+    missing = [name for name in original.inputs if name not in given]
     if missing:
         names = " and ".join(missing)
         flags = " ".join(f"--{name} FILE" for name in missing)
         raise InputError(f"It began from a {names}: give the same to verify it ({flags}).")
     for name in given:
-        if name not in then.inputs:
+        if name not in original.inputs:
             raise InputError(f"It began from no {name}: verify it without one.")
 
 
 def choose_model(
-    then: Receipt,
+    original: Receipt,
     names: Iterable[str],
     vaes: Iterable[str],
     hashes: Mapping[str, str] | None = None,
 ) -> tuple[str, str | None]:
-    """Return the names of the receipt's model and of its autoencoder, None for the model's own.
+    """Return the names of the model and of the autoencoder that a receipt was written with.
 
-    names, vaes: those to choose from. hashes: {name: hash} of models whose hash is known; it
-    decides where the name is not among them. Raises InputError where the model is not here.
+    The autoencoder's name is None for the model's own.
+
+    original  the receipt
+    names     names of the available models
+    vaes      names of the available autoencoders
+    hashes    {name: hash} of those models whose hash is known; used if no model has the name
+
+    Raises InputError if the model or the autoencoder is not available.
     """
     names, vaes = list(names), list(vaes)
-    name, vae = then.model.get("name"), then.model.get("vae")
+    name, vae = original.model.get("name"), original.model.get("vae")
     if name not in names:
         known = {digest: n for n, digest in (hashes or {}).items() if digest}
-        name = known.get(then.model.get("hash") or "")
+        name = known.get(original.model.get("hash") or "")
     if name is None:
-        there = closest(str(then.model.get("name"))[:100], names) or "none"
+        there = closest(str(original.model.get("name"))[:100], names) or "none"
         raise InputError(
-            f"It was made with the model {short(then.model_label)}, which is not here;"
+            f"It was made with the model {short(original.model_label)}, which is not here;"
             f" there is {there}."
         )
     if vae is not None and vae not in vaes:
@@ -150,7 +168,12 @@ def verify(
     mask: Any = None,
     **backends: str | None,
 ) -> Verdict:
-    """Return the Verdict on the picture at `path`, made again by `models`; see `check`."""
+    """Draw the picture in the file `path` again and return the Verdict.
+
+    models: the model that its receipt names. picture, mask: the input pictures of its task, see
+    `open_input`. backends: the arguments `attention` and `group_norm` of `check`. Raises InputError
+    for a picture that cannot be verified.
+    """
     *_, verdict = check(models, open_input(path, picture=picture, mask=mask), **backends)
     assert isinstance(verdict, Verdict)
     return verdict
@@ -163,22 +186,26 @@ def check(
     attention: str | None = None,
     group_norm: str | None = None,
 ) -> Iterator[StepChecked | Verdict]:
-    """Make a picture again: yield a StepChecked for each step, then the Verdict.
+    """Draw a picture again: yield a StepChecked for each model call, then the Verdict.
 
-    models: None will do where the receipt was changed. attention, group_norm: names of backends;
-    None for those that ran then, where they can run here. Closing the iterator stops the work.
+    Nothing is drawn if the receipt was changed or if `models` is another model than the receipt's:
+    then only the Verdict is yielded. Closing the generator stops the work.
+
+    models                 the model; may be None if the receipt was changed (receipt.intact false)
+    attention, group_norm  names of backends; None means those in the receipt, if they can run here,
+                           else the default
     """
-    then, label = case.receipt, short(case.receipt.model_label)
-    if not then.intact:
+    original, label = case.receipt, short(case.receipt.model_label)
+    if not original.intact:
         yield Verdict("tampered", altered=("receipt",), model=label)
         return
     assert models is not None
     here = f"{models.name} {models.hash}"
-    weights = weight_differences(then.weights, models.digests)
+    weights = weight_differences(original.weights, models.digests)
     if weights:
         yield Verdict("other", environment=weights, model=label, here=here)
         return
-    expected = then.fingerprints
+    expected = original.fingerprints
     same: list[bool] = []
     with closing(_replay(models, case, attention, group_norm)) as events:
         for event in events:
@@ -192,30 +219,33 @@ def check(
 
 
 def _judge(case: VerificationInput, image: Image.Image) -> Verdict:
-    """Return the verdict for the picture made again, without the names of the models."""
-    then, now = case.receipt, receipt.from_image(image)
-    assert now is not None
-    expected = then.fingerprints
-    pairs = list(zip(expected, now.fingerprints, strict=False))
+    """Compare `image`, the picture drawn again, with the original; return the Verdict.
+
+    The names of the models are left empty.
+    """
+    original, redrawn = case.receipt, receipt.from_image(image)
+    assert redrawn is not None
+    expected = original.fingerprints
+    pairs = list(zip(expected, redrawn.fingerprints, strict=False))
     same = [a.digest == b.digest for a, b in pairs]
-    same += [False] * (max(len(expected), len(now.steps)) - len(pairs))
+    same += [False] * (max(len(expected), len(redrawn.steps)) - len(pairs))
     step = next((k for k, equal in enumerate(same) if not equal), None)
     amount = final = None
     if step is not None and step < len(pairs):
         amount = pairs[step][0].rms_difference(pairs[step][1])
-        if len(expected) == len(now.steps):
+        if len(expected) == len(redrawn.steps):
             final = pairs[-1][0].rms_difference(pairs[-1][1])
     text = image.info["parameters"]
     pixels = pixel_difference(case.image, image)
     environment = (
-        *environment_differences(then.ran | then.versions, now.ran | now.versions),
+        *environment_differences(original.ran | original.versions, redrawn.ran | redrawn.versions),
         *file_differences(case.text, text),
     )
-    same_version = then.versions.get("glassbox") == now.versions["glassbox"]
+    same_version = original.versions.get("glassbox") == redrawn.versions["glassbox"]
     altered = []
-    if receipt.pixels_digest(case.image) != then.pixels:
+    if receipt.pixels_digest(case.image) != original.pixels:
         altered.append("pixels")
-    if receipt.text_digest(case.text) != then.text or not texts_agree(
+    if receipt.text_digest(case.text) != original.text or not texts_agree(
         case.text, text, same_version
     ):
         altered.append("text")
@@ -241,39 +271,44 @@ def _judge(case: VerificationInput, image: Image.Image) -> Verdict:
 def _replay(
     models: Models, case: VerificationInput, attention: str | None, group_norm: str | None
 ) -> Generator[tuple[int, LatentFingerprint] | Image.Image | None, None, None]:
-    """Draw the picture of a receipt again, through all its branches.
+    """Draw the picture of a receipt again, with all its branches.
 
-    Yields (index, fingerprint) for each of its steps in order, None for steps of other pictures and
-    of what a branch replaced, and at last the picture.
+    A branch continues a picture from one of its steps with other options. Yields for each model
+    call either (index, fingerprint of the latents), for the first call of each step that the
+    receipt lists, or None, for other calls. The last item is the picture.
     """
     from . import tasks
     from .introspection.branch import BranchRun
     from .introspection.recording import Recorder
     from .tasks.common import single
 
-    then, options = case.receipt, case.options
-    task = tasks.TASKS[then.task]
-    image = then.image if task.uses_first_seed else 0
+    original, options = case.receipt, case.options
+    task = tasks.TASKS[original.task]
+    image = original.image if task.uses_first_seed else 0
     options = (
-        options.model_copy(update={"count": image + 1}) if image else single(options, then.image)
+        options.model_copy(update={"count": image + 1})
+        if image
+        else single(options, original.image)
     )
     wanted = {"attention": attention, "group_norm": group_norm}
-    backends = {kind: _choose_backend(models, then, kind, name) for kind, name in wanted.items()}
+    backends = {
+        kind: _choose_backend(models, original, kind, name) for kind, name in wanted.items()
+    }
     options = options.model_copy(update=backends)
-    drawn = tasks.stream(models, then.task, options, words=then.words)
-    run: Events | Recorder = Recorder(models, drawn) if then.branches else drawn
+    drawn = tasks.stream(models, original.task, options, words=original.words)
+    run: Events | Recorder = Recorder(models, drawn) if original.branches else drawn
     first_pass = options.steps if task.two_passes else 0  # branches count from the second pass
-    branch_steps = [_branch_step(branch) for branch in then.branches]
+    branch_steps = [_branch_step(branch) for branch in original.branches]
     index, result = 0, None
-    for step, changes in zip([*branch_steps, None], [*then.branches, {}], strict=True):
-        seen, end = None, case.total if step is None else first_pass + step
+    for step, changes in zip([*branch_steps, None], [*original.branches, {}], strict=True):
+        last_index, end = None, case.total if step is None else first_pass + step
         with closing(iter(run)) as events:
             for event in events:
                 if isinstance(event, Result):
                     result = event
-                elif event.image == image and event.index != seen and index < end:
+                elif event.image == image and event.index != last_index and index < end:
                     yield index, fingerprint(event.latents)
-                    seen, index = event.index, index + 1
+                    last_index, index = event.index, index + 1
                 else:
                     yield None
         if step is not None:
@@ -296,9 +331,13 @@ def _branch_step(branch: dict[str, Any]) -> int:
     return at
 
 
-def _choose_backend(models: Models, then: Receipt, kind: str, name: str | None) -> str | None:
-    """Return the backend to run: `name`, else the one that ran then; None where it cannot run."""
-    ran = then.ran.get(kind)
+def _choose_backend(models: Models, original: Receipt, kind: str, name: str | None) -> str | None:
+    """Return the name of the backend to use: `name`, or if that is None the receipt's.
+
+    kind: "attention" or "group_norm". Returns None, the default backend, if the receipt names none
+    or if its backend cannot run here.
+    """
+    ran = original.ran.get(kind)
     if name is not None or ran is None:
         return name
     from .backends import KINDS as BACKENDS
@@ -308,12 +347,18 @@ def _choose_backend(models: Models, then: Receipt, kind: str, name: str | None) 
     return ran
 
 
-def nearest_device(then: Receipt) -> dict[str, str]:
-    """Return device and dtype nearest to those of the receipt, as arguments of `load`."""
+def nearest_device(original: Receipt) -> dict[str, str]:
+    """Return {"device": ..., "dtype": ...}, arguments of `load` like the receipt's.
+
+    Each is "auto" if the receipt's device or dtype is not available here.
+    """
     from .loading.device import DTYPES, choose_device, choose_dtype
 
     named = {value: key for key, value in DTYPES.items()}
-    device, dtype = then.ran.get("device", "auto"), named.get(then.ran.get("dtype", ""), "auto")
+    device, dtype = (
+        original.ran.get("device", "auto"),
+        named.get(original.ran.get("dtype", ""), "auto"),
+    )
     try:
         there = choose_device(device)
     except InputError:

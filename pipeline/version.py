@@ -1,3 +1,3 @@
-"""The product's version, as receipts and infotext name it."""
+"""The version of Glassbox Diffusion, which is written into receipts and parameters texts."""
 
 __version__ = "0.1.0"

@@ -2,9 +2,9 @@
 
     python tests/compare_checkouts.py OTHER_CHECKOUT [--steps 4]
 
-Each checkout draws in a process of its own on this machine: every sampler, every task, a LoRA, word
-maps, a branch of a recording; fp32 on the CPU with one seed. Prints a table of largest absolute
-differences of latents and pixels; exit code 1 if any bit differs. Run by hand, not by pytest.
+Each checkout draws in a process of its own: with every sampler, every task, a LoRA, prompt syntax
+and attention maps of words, in fp32 on the CPU. Prints the largest absolute difference of latents
+and pixels for each picture; exit code 1 if any bit differs. Run by hand, not by pytest.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 
-# Runs inside each checkout (its first argument is the folder for results). It uses what both have:
-# pipeline.load, pipeline.tasks, and the samplers' table.
+# The program that runs in each checkout; its arguments are the folder for results and the steps. It
+# uses only what both checkouts have: pipeline.load, pipeline.tasks and the samplers' table.
 DRIVER = """
 import sys, warnings
 from pathlib import Path
@@ -86,6 +86,10 @@ save_file(found, out / "found.safetensors")
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Draw with both checkouts and print the differences; return 1 if there are any, else 0.
+
+    argv: command-line arguments; None: sys.argv.
+    """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("other", type=Path)
     parser.add_argument("--steps", type=int, default=4)

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: a tiny Stable Diffusion in diffusers' folder format."""
+"""What all tests share: a tiny Stable Diffusion model in diffusers' folder format, and markers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 # Triton reads this when a kernel is defined: without a GPU the kernels' tests run interpreted.
 if not os.path.exists("/dev/nvidiactl") and not os.path.exists("/dev/kfd"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
-# Several tests run at once: one thread each, servers and trainings that they start too.
+# Several tests run at once, so each gets one thread, and so do the servers and trainings it starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -28,16 +28,19 @@ TIERS = {
 
 
 def pytest_addoption(parser):
+    """Add the option --all."""
     parser.addoption(
         "--all", action="store_true", help="run every test, not only the quick part of the suite"
     )
 
 
 def pytest_configure(config):
+    """Register the markers, and run all tests if the command line selects some."""
     for name, meaning in TIERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}; left out of the quick part")
     config.addinivalue_line("markers", "quick: belongs to the quick part, whatever else it is")
-    # Whoever names files, folders or markers gets what they name. xdist hands options to workers.
+    # Files, folders, markers or -k on the command line select from all tests, not only from the
+    # quick part. xdist passes the option on to its workers.
     named = (
         config.args_source is not config.ArgsSource.TESTPATHS
         or config.option.markexpr
@@ -49,7 +52,7 @@ def pytest_configure(config):
 
 
 def _tier(item) -> bool:
-    """Mark the test by what it needs; return whether it belongs to the quick part."""
+    """Add the markers of TIERS to a test; return whether it belongs to the quick part."""
     path = item.nodeid
     if path.startswith("tests/kernels/"):
         item.add_marker("kernel")
@@ -62,8 +65,11 @@ def _tier(item) -> bool:
 
 
 def _speed_up_interpreter():
-    """Triton's interpreter searches the whole language at every call of every function for what
-    it replaces: a third of its time. What it finds is always the same, so it is kept."""
+    """Cache which functions of triton.language the interpreter replaces.
+
+    At every call of a kernel it searches the whole module for them, which is a third of its time.
+    The result is always the same.
+    """
     try:
         from triton.runtime import interpreter
     except ImportError:
@@ -83,7 +89,7 @@ def _speed_up_interpreter():
     interpreter._patch_builtin = patch_builtin
 
 
-# What takes longest begins first, so that no worker ends with one of these while the others idle.
+# The longest tests start first, so that no worker still runs one of them while the others idle.
 LONGEST = (
     "tests/pipeline/training/",
     "tests/kernels/",
@@ -96,6 +102,7 @@ LONGEST = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
+    """Leave out all but the quick tests unless --all is given; put the longest tests first."""
     quick = [item for item in items if _tier(item)]
     config.never_quick = {item.path for item in items} - {item.path for item in quick}
     if not config.option.all:
@@ -125,7 +132,10 @@ WORDS = ["a</w>", "red</w>", "apple</w>", "on</w>", "blue</w>"]
 
 
 def write_tiny_model(folder: Path) -> Path:
-    """A seeded, untrained model of every part that Stable Diffusion has: 64x64 pixels, f = 8."""
+    """Write an untrained Stable Diffusion model with random weights to `folder`; return `folder`.
+
+    The seed is fixed. Pictures are 64x64 pixels, latents (1, 4, 8, 8). The format is diffusers'.
+    """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -190,7 +200,10 @@ def write_tiny_model(folder: Path) -> Path:
 
 
 def _write_tokenizer(folder: Path) -> int:
-    """A byte-level BPE that knows WORDS whole; returns the size of its vocabulary."""
+    """Write a CLIP tokenizer to `folder`; return the size of its vocabulary.
+
+    It is a byte-level BPE whose merges make one token of each of WORDS.
+    """
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
@@ -225,18 +238,18 @@ def _write_tokenizer(folder: Path) -> int:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
-    """The tiny model's folder; read only."""
+    """Return the folder of write_tiny_model's model, which tests must not change."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
 def triton_runs():
-    """Skips, with the reason, where our kernels cannot run, not even interpreted."""
+    """Skip the test if our Triton kernels cannot run here, not even interpreted, and say why."""
     import torch
 
     from pipeline.backends import KINDS, unsupported_reason
 
-    device = torch.device("cpu")  # where its users run
+    device = torch.device("cpu")  # on which the tests that use this fixture run
     for kind in KINDS:
         reason = unsupported_reason(kind, "triton", device, torch.float32)
         if reason:
@@ -245,5 +258,5 @@ def triton_runs():
 
 @pytest.fixture
 def tiny_copy(tiny_model, tmp_path) -> Path:
-    """A copy of the tiny model that a test may damage."""
+    """Return the folder of a copy of the tiny model, which a test may damage."""
     return Path(shutil.copytree(tiny_model, tmp_path / "tiny"))

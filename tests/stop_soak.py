@@ -1,11 +1,11 @@
-"""Press Stop many times, at each moment of a run, in each place of the page, in a real browser.
+"""Press Stop many times, at each moment of a run, at each button of the page, in a real browser.
 
     python tests/stop_soak.py --times 20
 
-A server with a tiny model runs in this process. A gate in front of every run's updates holds the
-run at the moment, so that Stop is pressed exactly there and not about there. A press counts as
-right if the page ends in the state that the server holds, shows it alone and stays so, and if that
-state is the one that the moment calls for. Prints a table of right / wrong.
+A server with a tiny model runs in this process. A Gate pauses the run at a chosen moment, so that
+Stop is pressed exactly then. A press is right if the run ends in the state that MOMENTS gives for
+the moment, and the page shows this state, no other, and does not change it later. Prints a table of
+right / wrong presses.
 """
 
 from __future__ import annotations
@@ -24,45 +24,49 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-PATIENCE = 120  # seconds before a wait counts as in vain
+PATIENCE = 120  # seconds before a wait fails
 SETTLE = 400  # milliseconds in which a late event could still overwrite the state
-# The moment, and the state in which the run has to end.
+# The moment at which Stop is pressed: the state in which the run must end.
 MOMENTS = {
     "queue": "stopped",  # it waits for the device, which another visitor has
     "before": "stopped",  # it has the device; no step is done
     "middle": "stopped",
     "last": "stopped",  # all steps are done, the result has not arrived
     "result": "done",  # the page shows the result
-    "together": None,  # Stop and the result cross on the wire: either, but one of them alone
+    "together": None,  # Stop and the result cross on their way: either state, but only one
 }
 
 
 class Gate:
-    """Holds each run at the moment that is armed, until it is released."""
+    """Pauses a run at a chosen moment until it is released.
+
+    moment: a key of MOMENTS, "" for none. run: the run that began since `arm`. reached, released:
+    events that the run is paused, and that it may go on.
+    """
 
     def __init__(self) -> None:
         self.reached, self.released = threading.Event(), threading.Event()
         self.moment, self.run = "", None
 
     def arm(self, moment: str) -> None:
-        """Hold the next run at `moment`."""
+        """Pause the next run at `moment`."""
         self.reached.clear()
         self.released.clear()
         self.moment, self.run = moment, None
 
     def release(self) -> None:
-        """Let the run go on, and hold no other."""
+        """Let the paused run go on, and pause no other."""
         self.moment = ""
         self.released.set()
 
     def hold(self, *moments: str) -> None:
-        """Wait here if the moment is one of these."""
+        """Pause the calling run until `release`, if the chosen moment is one of `moments`."""
         if self.moment in moments:
             self.reached.set()
             assert self.released.wait(PATIENCE), "the gate was never opened"
 
     def wrap(self, make_updates: Callable) -> Callable:
-        """Return make_updates of demo/ui/stop.py with the gate in front of its updates."""
+        """Return `make_updates` (see demo/ui/stop.py) with pauses at the moments of MOMENTS."""
         from demo.ui.stop import Final
 
         def gated(run: Any, language: str, *values: Any):
@@ -83,7 +87,7 @@ class Gate:
         return gated
 
     def install(self) -> None:
-        """Put the gate into every StopButton that is built from now on."""
+        """Make every StopButton that is built from now on pause its runs at this gate."""
         from demo.ui.stop import StopButton
 
         add = StopButton.add
@@ -96,7 +100,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Place:
-    """A button that starts runs. tab: the name of its tab; ready(page): fills what it needs."""
+    """A button of the page that starts runs.
+
+    tab: the title of its tab. go, stop, status: CSS selectors of the button, its Stop button and
+    its status line. ready: called with the page before each run, to fill in fields. uses_device:
+    whether the run waits while another visitor's run uses the device.
+    """
 
     tab: str
     go: str
@@ -107,7 +116,7 @@ class Place:
 
 
 def fill(**fields: str) -> Callable[[Any], None]:
-    """Return a function that fills text boxes by their elem_id, - for _."""
+    """Return a function that fills text boxes of a page: fill(arena_seed="5") fills #arena-seed."""
 
     def ready(page: Any) -> None:
         for name, value in fields.items():
@@ -117,7 +126,7 @@ def fill(**fields: str) -> Callable[[Any], None]:
 
 
 def _branch(page: Any) -> None:
-    """Look inside needs an open picture to branch from."""
+    """Prepare the tab Look inside, which needs an open picture to branch from."""
     page.wait_for_selector("#tab-inside")
     if page.is_visible("#inside-example"):
         page.click("#inside-example")
@@ -126,6 +135,8 @@ def _branch(page: Any) -> None:
 
 
 def _chapter(key: str) -> Callable[[Any], None]:
+    """Return a function that opens the chapter `key` of the tab From zero."""
+
     def ready(page: Any) -> None:
         page.click(f"#zero-{key}-button")
         page.wait_for_selector(f"#zero-{key}:visible")
@@ -137,7 +148,7 @@ _names = iter(range(10**9))
 
 
 def _character(page: Any) -> None:
-    """Each training has a name of its own: one that is done is taken."""
+    """Fill the tab Character, each time with a new name: that of a finished training is taken."""
     from PIL import Image
 
     if not page.locator("#character-images [aria-label='0.png']").count():
@@ -174,7 +185,7 @@ PLACES = {
 
 
 def start_server(folder: Path, gate: Gate) -> tuple[Any, str]:
-    """Start the page of a tiny model in this process; return it and its address."""
+    """Start the page with a tiny model in this process; return the gradio app and its URL."""
     from tests.conftest import write_tiny_model
 
     gate.install()
@@ -193,7 +204,7 @@ def start_server(folder: Path, gate: Gate) -> tuple[Any, str]:
 
 @contextmanager
 def hold_device(other: Any, gate: Gate) -> Iterator[None]:
-    """Let the run of another visitor have the device. other: their page."""
+    """Let another visitor's run use the device inside the `with`. other: that visitor's page."""
     gate.arm("before")
     other.click("#generate")
     _wait_until(gate.reached.is_set, other)
@@ -204,9 +215,9 @@ def hold_device(other: Any, gate: Gate) -> Iterator[None]:
 
 
 def press(page: Any, gate: Gate, place: Place, moment: str, other: Any) -> str:
-    """Start a run, press Stop at the moment; return "" or what is wrong with the page then.
+    """Start a run and press Stop at `moment`; return "" if all is right, else what is wrong.
 
-    other: another visitor's page, which has the device at the moment "queue".
+    other: another visitor's page, whose run uses the device at the moment "queue".
     """
     place.ready(page)
     if moment == "queue":
@@ -238,6 +249,7 @@ def press(page: Any, gate: Gate, place: Place, moment: str, other: Any) -> str:
 
 
 def _judge(page: Any, place: Place, wanted: str) -> str:
+    """Return "" if the page shows the state `wanted` and no other, else what it shows."""
     kinds = page.get_attribute(f"{place.status} .gb-status", "class")
     if f"gb-{wanted}" not in kinds.split() or "gb-stopping" in kinds.split():
         return f"the page says {kinds}, not {wanted}"
@@ -245,7 +257,7 @@ def _judge(page: Any, place: Place, wanted: str) -> str:
 
 
 def _wait_until(condition: Callable[[], bool], page: Any) -> None:
-    """Wait with the browser's own clock, so that its events are served meanwhile."""
+    """Wait until `condition` returns true; the browser's events are handled meanwhile."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -253,7 +265,7 @@ def _wait_until(condition: Callable[[], bool], page: Any) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Press Stop --times times at each moment in each place; print the counts."""
+    """Press Stop --times times at each moment of each button; return 1 if any press was wrong."""
     import shutil
 
     from playwright.sync_api import sync_playwright

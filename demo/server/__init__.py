@@ -1,1 +1,1 @@
-"""Runs requests for the page and the web API."""
+"""The server's side of the page: the web API, the device's lock, and the state of each run."""

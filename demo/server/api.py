@@ -1,8 +1,8 @@
 """The web API: an endpoint for each task, for gradio_client, curl and MCP.
 
-Its fields are plain text, numbers and picture files, so that only the task's Options validate them.
-Attention and GroupNorm backends are no fields: the server chooses them. Clients send fields by
-position: new ones go last.
+The fields of an endpoint are plain text, numbers and picture files; only the task's Options
+validate them. The attention and GroupNorm backends are no fields: the server chooses them. Clients
+send fields by position, so a new field must come last.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from ..ui.listeners import GPU
 from ..ui.upload import PictureBox
 from .runner import MODEL_FIELDS, Runner
 
-PICTURES = ("picture", "mask")
-FIRST = ("picture", "mask", "prompt", "negative")
+PICTURES = ("picture", "mask")  # fields whose value is a file
+FIRST = ("picture", "mask", "prompt", "negative")  # of these, a task's fields come first
 NOT_OFFERED = ("attention", "group_norm")  # the server chooses them
 LATER = ("variation_seed", "variation_strength")  # added after the order was fixed
-DESCRIPTIONS = {
+DESCRIPTIONS = {  # of MODEL_FIELDS, which are not in the Options
     "model": "A name of the page's models; the first one if left out.",
     "vae": "A name of the page's autoencoders; the model's own if left out.",
 }
 
 
 class Blocks(gr.Blocks):
-    """A page whose web API fills the values that a client leaves out at the end.
+    """A gr.Blocks whose web API lets clients leave out the last values of a request.
 
-    i18n: the page's texts, for `launch`.
+    i18n: the page's texts in English and Chinese, to be passed to `launch`.
     """
 
     i18n: gr.I18n
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
-        """Append defaults for missing values, then let Gradio check their number."""
+        """Append the defaults of missing values to `inputs`, then let Gradio check their number."""
         if block_fn.api_name in (*tasks.TASKS, "verify"):
             inputs += [getattr(field, "value", None) for field in block_fn.inputs[len(inputs) :]]
         super().validate_inputs(block_fn, inputs)
 
 
 def endpoints(runner: Runner) -> None:
-    """Add an endpoint for each task to the page being built, with hidden components."""
+    """Add an endpoint for each task to the gr.Blocks being built, by means of hidden components."""
     for key in tasks.TASKS:
         with gr.Row(visible=False):
             inputs = [_component(key, name) for name in names(key)]
@@ -67,8 +67,12 @@ def names(key: str) -> tuple[str, ...]:
     return (*(name for name in FIRST if name in there), *own, *rest, *MODEL_FIELDS, *LATER)
 
 
-def handler(key: str, runner: Runner) -> Callable:
-    """Return the endpoint's function; its signature and docstring come from the task's fields."""
+def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str], str]]]:
+    """Return the generator function that serves the endpoint of the task `key`.
+
+    It yields ([], "") at each step, then (paths of PNG files, parameters text). Its signature and
+    docstring, which Gradio shows to clients, are made from the task's fields.
+    """
     fields = names(key)
 
     def draw(*values: Any) -> Iterator[tuple[list[str], str]]:
@@ -98,7 +102,7 @@ def handler(key: str, runner: Runner) -> Callable:
 
 
 def _docstring(key: str) -> str:
-    """Return the endpoint's documentation, which clients and MCP show."""
+    """Return the documentation of a task's endpoint, which the API page and MCP clients show."""
     note, there = tasks.TASKS[key].note, tasks.module(key).Options.model_fields
     lines = [f"{note[:1].upper()}{note[1:]}; the prompt may be English or Chinese.", "", "Args:"]
     for name in names(key):
@@ -114,7 +118,10 @@ def _docstring(key: str) -> str:
 
 
 def _default(key: str, name: str) -> Any:
-    """Return a field's default; the first field of a task must be given and has none."""
+    """Return the default of the field `name` in the endpoint of the task `key`.
+
+    For the task's first field, which is required, return inspect.Parameter.empty.
+    """
     there = tasks.module(key).Options.model_fields
     if name == names(key)[0]:
         return inspect.Parameter.empty
@@ -122,7 +129,7 @@ def _default(key: str, name: str) -> Any:
 
 
 def _component(key: str, name: str) -> Component:
-    """Return a component that does not validate: the Options get the value as it was sent."""
+    """Return a component for the field `name` that passes values on to the Options unchecked."""
     field = tasks.module(key).Options.model_fields.get(name)
     value = None if field is None else field.default
     if name in PICTURES:

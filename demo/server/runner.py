@@ -1,4 +1,4 @@
-"""Run the requests of page and web API on the server's device, one at a time under one lock."""
+"""Run the requests of page and web API on the server's device, one at a time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from ..ui.failures import hide_internal_errors
 from ..ui.images import THUMBNAIL_SIDE, data_url
 from .zerogpu import ON_ZERO_GPU, Work
 
-MODEL_FIELDS = ("model", "vae")  # the names that the model cache is asked for
-RAN_ON_FIELDS = ("device", "dtype", "attention", "group_norm")  # what the status line names
-PREVIEW_SIDE = 256  # pixels
+MODEL_FIELDS = ("model", "vae")  # fields that name a checkpoint and an autoencoder
+RAN_ON_FIELDS = ("device", "dtype", "attention", "group_norm")  # shown in the status line
+PREVIEW_SIDE = 256  # pixels of the longer side of a preview
 
 
 def task_fields(task: str) -> tuple[str, ...]:
-    """Return the fields that a request for `task` may have, in the order of the page's inputs."""
+    """Return the names of a request's fields: those of the task's Options, "model" and "vae"."""
     return (*tasks.module(task).Options.model_fields, *MODEL_FIELDS)
 
 
 class Runner:
     """Runs all work of a server on its device, one request at a time.
 
-    Its lock holds the device until a request has really stopped: Gradio frees the place in its
-    queue as soon as a request is cancelled, while the sampling step still runs.
+    A lock is held until a request has really stopped: Gradio's queue starts the next request as
+    soon as one is cancelled, while that one's sampling step still runs.
 
-    wrap_gpu_work: see zerogpu.py. recordings: of the pictures that were drawn with `record`.
+    wrap_gpu_work: decorates the generator functions that use the device, see zerogpu.py
+    recordings: the recordings of the pictures that were drawn with `record`, for Look inside
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Runner:
         self._draw = self.on_device(draw)
 
     def on_device(self, work: Work) -> Work:
-        """Return `work`, a generator function, such that only one call at a time runs.
+        """Decorate a generator function so that only one call of all such functions runs at a time.
 
-        Closing the generator stops the work. InputErrors pass; other exceptions become Broken.
+        Closing a call's generator stops the work. InputError and Broken pass; any other exception
+        is logged and becomes Broken.
         """
         on_gpu = self._wrap_gpu_work(work)
 
@@ -76,9 +78,11 @@ class Runner:
     ) -> Iterator[Progress | Finished]:
         """Run a task: yield a Progress for each step, then a Finished. Closing it stops the work.
 
-        fields: those of the task's Options; "model" (None: the first) and "vae" (None: the model's
-        own) are names of the model cache. PNG files are saved to `folder`.
-        Raises InputError for what the user can correct, and Broken for the rest.
+        fields: values for the task's Options, by name, and "model" (None: the first model) and
+            "vae" (None: the model's own), which are names in the model cache
+        folder: where the PNG files are written
+        record: record the sampling for Look inside; not done on ZeroGPU
+        Raises InputError for what the user can correct, and Broken for every other error.
         """
         names = tuple(fields.get(key) for key in MODEL_FIELDS)
         with hide_internal_errors():
@@ -92,9 +96,10 @@ class Runner:
 def report_events(
     events: Iterable[Step | Result], folder: str, recordings: RecordingStore
 ) -> Iterator[Progress | Finished]:
-    """Turn the engine's Steps and Result into Progress and Finished.
+    """Yield a Progress for each Step of the engine, and a Finished for its Result.
 
-    Pictures are saved to `folder`; what a Recorder recorded is put into `recordings`.
+    events: from `tasks.stream`, or a Recorder around it, whose recordings are put into `recordings`
+    folder: where the pictures are written as PNG files
     """
     try:
         for event in events:

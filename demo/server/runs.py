@@ -1,7 +1,7 @@
-"""The runs that visitors start, each with one terminal state that the server holds.
+"""The state of each run that a visitor started: waiting, running, done, stopped or failed.
 
-A run is one press of a button that draws or trains. Its id is made by the browser when the button
-is pressed, so that Stop names the run that it means even where its request arrives first.
+A run is one press of a button that draws or trains. The browser makes the run's id when the button
+is pressed, so that Stop can name the run even if the server receives Stop first.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from pipeline.lru import LruCache
 
 Terminal = Literal["done", "stopped", "failed"]
 State = Literal["waiting", "running"] | Terminal
-MAX_RUNS = 4096  # that are remembered, of all visitors; running ones work on when forgotten
+MAX_RUNS = 4096  # how many runs of all visitors are remembered; a forgotten one still runs on
 MAX_ID = 64  # characters of an id
 
 
 class Run:
-    """One run: waiting in the queue, then running, then done, stopped or failed for ever.
+    """One run: waiting in the queue, then running, then done, stopped or failed, which is final.
 
-    progress: the last event that was shown, for the text of a stopped run; None before the first
+    progress: the run's last event, from which the text of a stopped run is made; None before it
+    has_begun: whether the run has left the queue
     """
 
     def __init__(self) -> None:
         self.progress: Any = None
-        self.has_begun = False  # whether it has left the queue
+        self.has_begun = False
         self._state: State = "waiting"
         self._lock = threading.Lock()
         self._on_stop: list[Callable[[], None]] = []
 
     @property
     def state(self) -> State:
-        """The state now."""
+        """The current state."""
         return self._state
 
     def begin(self) -> bool:
-        """Go from waiting to running; False where the run has begun or ended before."""
+        """Change the state from waiting to running; return False if it was not waiting."""
         with self._lock:
             if self._state != "waiting":
                 return False
@@ -45,7 +46,10 @@ class Run:
             return True
 
     def finish(self, state: Terminal) -> bool:
-        """Set the terminal state; False, and no change, where there is one already."""
+        """Set the final state and call the `on_stop` callbacks if it is "stopped".
+
+        Returns False, and changes nothing, if the run already has a final state.
+        """
         with self._lock:
             if self._state not in ("waiting", "running"):
                 return False
@@ -57,7 +61,7 @@ class Run:
         return True
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the run is stopped; at once where it is stopped already."""
+        """Call `callback` once the run is stopped; at once if it is stopped already."""
         with self._lock:
             if self._state in ("waiting", "running"):
                 self._on_stop.append(callback)
@@ -67,9 +71,10 @@ class Run:
 
 
 class Runs:
-    """All runs of a server, by the visitor's session and the run's id. Safe to use from threads.
+    """All runs of a server, by the visitor's session and the run's id. Thread-safe.
 
-    A group is what one Stop button stops; each of its buttons has one run on its way at a time.
+    A group names a Stop button and the buttons whose runs it stops; in a session, each of these
+    buttons has at most one run that waits or runs. limit: how many runs are remembered.
     """
 
     def __init__(self, limit: int = MAX_RUNS):
@@ -79,10 +84,11 @@ class Runs:
         self._lock = threading.Lock()
 
     def open(self, session: str, group: str, button: int, run_id: str) -> Run | None:
-        """Return a new waiting run, or the stopped one where Stop arrived first.
+        """Register the id of a button that was just pressed; return its run, which waits.
 
-        While another run of the button is running, return None: the id then names that one.
-        A run of the button that still waits makes room for the new one.
+        The run is already stopped if Stop was received first. A run of the same button that still
+        waits is stopped. If one is running, return None; the new id then names that running one.
+        session: the visitor's; button: index of the button in its group.
         """
         key = session, run_id[:MAX_ID]
         with self._lock:
@@ -99,11 +105,14 @@ class Runs:
             return run
 
     def find(self, session: str, run_id: str) -> Run | None:
-        """Return the run of an id, None for an unknown one."""
+        """Return the run with that id, None for an unknown id."""
         return self._runs.get((session, run_id[:MAX_ID]))
 
     def stop(self, session: str, run_id: str) -> Run:
-        """Stop the run of an id, unless it has ended; it may be opened later. Return the run."""
+        """Stop the run with that id, unless it has ended, and return it.
+
+        For an unknown id, a stopped run is stored, which `open` finds when the press arrives later.
+        """
         key = session, run_id[:MAX_ID]
         with self._lock:
             run = self._runs.get(key) or Run()
@@ -112,5 +121,5 @@ class Runs:
         return run
 
     def is_latest(self, session: str, group: str, run: Run) -> bool:
-        """Whether the visitor has started no other run of the group since."""
+        """Return whether `run` is the last one that the visitor started in the group."""
         return self._latest.get((session, group)) is run

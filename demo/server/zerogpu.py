@@ -1,4 +1,4 @@
-"""Hugging Face's ZeroGPU: a GPU that a Space gets for the seconds that a request asks for."""
+"""Support for ZeroGPU, where a Hugging Face Space gets a GPU only for the seconds it requests."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-Work = Callable[..., Iterator[Any]]
-# There, work runs in a process of its own, and what it holds in memory is lost with it.
+Work = Callable[..., Iterator[Any]]  # a generator function that uses the device
+# On ZeroGPU each call of a Work runs in a process of its own: its changes in memory are lost.
 ON_ZERO_GPU = bool(os.environ.get("SPACES_ZERO_GPU"))
-MAX_SECONDS = 300
+MAX_SECONDS = 300  # the longest time that is requested
 
 
 def wrap_gpu_work(work: Work) -> Work:
-    """Return `work`, a generator function, as it runs on this server's device.
+    """Decorate a generator function that uses the device.
 
-    On ZeroGPU each call gets a GPU for `estimate_seconds`; elsewhere `work` is returned as it is.
+    On ZeroGPU each of its calls then gets a GPU for `estimate_seconds(*arguments of the call)`;
+    elsewhere `work` is returned unchanged.
     """
     if not ON_ZERO_GPU:
         return work
@@ -32,10 +33,13 @@ def estimate_seconds(
     entries: Any = (),
     *_: Any,
 ) -> int:
-    """Return for how many seconds a call of `Runner.on_device`'s work needs the GPU.
+    """Return for how many seconds, up to MAX_SECONDS, a call of device work needs the GPU.
 
-    The arguments are those of the call. options: the task's Options, or anything else for work
-    that draws no picture.
+    The arguments are those of the call itself: work that draws pictures takes these, in this
+    order; a call whose second argument has no `steps` draws none and gets 60 seconds.
+    task: key of the task, or "arena"
+    options: the task's Options
+    entries: for "arena", the samplers or backends that race
     """
     if not hasattr(options, "steps"):
         return 60

@@ -1,16 +1,20 @@
-"""The page's words in English and Chinese, one row a key.
+"""All texts of the page in English and Chinese, by key.
 
-Labels, hints and buttons go through gr.I18n, which follows the browser's language. Sentences that
-carry numbers are made on the server by `say`, in the language that the browser asks for.
+Labels, hints and buttons are gr.I18n texts, which the browser translates into its own language.
+Sentences with numbers in them are made on the server by `say`, in the language that the browser's
+request names.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .vocabulary import COLOURS, VOCABULARY
 from .workspace import WORKSPACE
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 __all__ = ["COLOURS", "LANGUAGES", "TEXTS", "add", "note", "notes", "request_language", "say"]
 
@@ -20,7 +24,7 @@ LANGUAGES = ("en", "zh")
 
 
 def add(rows: dict[str, tuple[str, str]]) -> None:
-    """Add one tab's texts, {key: (English, Chinese)}; a key that is there already is an error."""
+    """Add a tab's texts, {key: (English, Chinese)}, to TEXTS; AssertionError for a key it has."""
     twice = rows.keys() & TEXTS.keys()
     assert not twice, twice
     TEXTS.update(rows)
@@ -28,7 +32,10 @@ def add(rows: dict[str, tuple[str, str]]) -> None:
 
 @lru_cache
 def notes() -> dict[str, tuple[str, str]]:
-    """Rows like those of TEXTS: one for the note of each sampler, schedule and backend."""
+    """Return {key: (English, Chinese)}: a sentence on each sampler, schedule and backend.
+
+    A key is, for example, "sampler.euler", "schedule.karras" or "attention.triton".
+    """
     from pipeline.backends import KINDS
     from pipeline.samplers import SAMPLERS, SCHEDULES
 
@@ -42,12 +49,15 @@ def notes() -> dict[str, tuple[str, str]]:
 
 
 def note(key: str, language: str) -> str:
-    """One of `notes`, in the language."""
+    """Return the sentence `key` ("sampler.euler") of `notes` in a language ("en" or "zh")."""
     return notes()[key][LANGUAGES.index(language)]
 
 
-def translations():
-    """The gr.I18n of the page, for `launch(i18n=)`; call it with a key for a component's text."""
+def translations() -> gr.I18n:
+    """Return all texts as the gr.I18n that `gr.Blocks.launch(i18n=...)` takes.
+
+    Called with a key, it returns a text for a component that the browser translates.
+    """
     import gradio as gr
 
     rows = TEXTS | notes()
@@ -57,12 +67,12 @@ def translations():
     return gr.I18n(**tables)
 
 
-def request_language(request) -> str:
-    """The language that the browser asks for first, "en" where it is none of ours."""
+def request_language(request: gr.Request | None) -> str:
+    """Return "zh" if the request's first accepted language is Chinese, else "en"."""
     wanted = (request.headers.get("accept-language") or "") if request else ""
     return "zh" if wanted.strip().lower().startswith("zh") else "en"
 
 
-def say(key: str, language: str, **values) -> str:
-    """The text of `key` with its numbers filled in."""
+def say(key: str, language: str, **values: object) -> str:
+    """Return the text `key` in a language ("en" or "zh"), with `values` filled in by str.format."""
     return TEXTS[key][LANGUAGES.index(language)].format(**values)

@@ -1,4 +1,4 @@
-"""Texts of the list of objects, colours and relations that the embedded model was trained on."""
+"""Texts of the panel that lists the objects and colours which the embedded model was trained on."""
 
 VOCABULARY = {  # key: (English, Chinese)
     "knows": ("What this model knows", "这个模型认识什么"),
@@ -29,7 +29,7 @@ VOCABULARY = {  # key: (English, Chinese)
     "group_things": ("Things", "物品"),
 }
 
-COLOURS = {  # the embedded model's backgrounds: (English, Chinese, what it looks like)
+COLOURS = {  # the embedded model's backgrounds: (English, Chinese, colour in CSS)
     "white": ("white", "白色", "#f5f5f5"),
     "gray": ("gray", "灰色", "#96999e"),
     "black": ("black", "黑色", "#202124"),

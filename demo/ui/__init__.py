@@ -1,1 +1,1 @@
-"""Components and styles that every tab may use; nothing of one tab."""
+"""Components, HTML and styles that several tabs use."""

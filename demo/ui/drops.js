@@ -1,5 +1,5 @@
-// A file may be dropped anywhere: it goes to the place that the selected tab has for one. Without
-// this the browser would leave the page for it, and what was typed would be lost.
+// A file dropped anywhere on the page goes to the file input of the selected tab. Without this the
+// browser would open the file in place of the page, and what was typed would be lost.
 const BOX = '.gb-picture, .gb-drop';
 
 function take(event) {
@@ -16,7 +16,7 @@ function take(event) {
 }
 
 addEventListener('dragover', event => event.preventDefault());
-// Before the editor of masks, which would take the file for a picture of its own.
+// In the capture phase, before the mask editor, which would open the file as its own picture.
 addEventListener('drop', event => event.target.closest?.(BOX) || take(event), true);
-// After the boxes, which take what falls into their middle.
+// In the bubbling phase, after the file inputs, which handle a drop on themselves.
 addEventListener('drop', event => event.defaultPrevented || take(event));

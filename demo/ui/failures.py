@@ -1,4 +1,4 @@
-"""From an exception to a sentence for the reader: the same way for the page and the web API."""
+"""Turn exceptions into sentences for the user, in the same way for page and web API."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.errors import InputError
 from ..events import Broken
 from ..texts import say
 
-FAILURES = (InputError, Broken)
+FAILURES = (InputError, Broken)  # what remains of all exceptions after hide_internal_errors
 log = logging.getLogger("glassbox")
 
 
 @contextmanager
 def hide_internal_errors() -> Iterator[None]:
-    """Let InputError and Broken pass; log every other exception, and raise Broken instead."""
+    """Log every exception but InputError and Broken, and raise Broken in its place."""
     try:
         yield
     except FAILURES:
@@ -33,9 +33,10 @@ def hide_internal_errors() -> Iterator[None]:
 def error_sentence(
     error: InputError | Broken, language: str, upload: str | Path | None = None
 ) -> str:
-    """Return what the reader is told: an InputError's own sentence, or that the server failed.
+    """Return the sentence to show for an error; for Broken it says only that the server failed.
 
-    upload: a file whose path on the server is replaced by its name.
+    language: "en" or "zh", of the sentence for Broken; InputErrors are English.
+    upload: an uploaded file; where its server path is in the sentence, its name is put instead.
     """
     if isinstance(error, Broken):
         return say("broken", language)
@@ -44,13 +45,16 @@ def error_sentence(
 
 
 def error_toast(sentence: str, language: str) -> gr.Error:
-    """Return the exception that makes Gradio show a sentence in a corner of the page."""
+    """Return the exception that, raised in a listener, makes Gradio show `sentence` as a toast."""
     return gr.Error(sentence, title=say("error", language), print_exception=False)
 
 
 @contextmanager
 def raise_client_errors(upload: str | Path | None = None) -> Iterator[None]:
-    """Turn InputError and Broken into the one-sentence error that clients of the web API get."""
+    """Turn InputError and Broken into a gr.Error, whose sentence clients of the web API get.
+
+    upload: see `error_sentence`.
+    """
     try:
         yield
     except FAILURES as error:

@@ -1,7 +1,8 @@
-"""The input components of the task tabs.
+"""Build the input components of the task tabs, each for one field of a task's Options.
 
-Each is named after a field of the task's Options and shows its default. None has limits of its own:
-the Options refuse wrong values in a sentence.
+In all functions `key` is the task's key ("inpaint") and `name` the field ("mask_blur"), whose
+default the component shows and whose label is the text of that key. The components have no limits:
+for wrong values the Options raise InputError.
 """
 
 from __future__ import annotations
@@ -18,32 +19,38 @@ from ..texts import TEXTS, say
 from .upload import PictureBox
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..page import Page
 
 
 @dataclass
 class Box:
-    """A task's input picture.
+    """The component for a task's input picture, and how a picture is shown in it.
 
-    follow: follow(path, PIL image), both None for no picture, returns the updates of `picture` and
-    of other components that show it; None where there are none.
+    follow: for a task that shows the picture in further components, such as the mask editor:
+        follow(path, image) returns the updates of `picture` and those components; both arguments
+        are None to show no picture. None for a task that shows it in `picture` alone.
     """
 
     picture: PictureBox
-    follow: Callable[[str | None, Any], dict] | None = None
+    follow: Callable[[str | None, Image | None], dict[Any, Any]] | None = None
 
-    def show(self, path: str | None, image: Any) -> dict[Any, Any]:
-        """Return the updates that show a picture, or none."""
+    def show(self, path: str | None, image: Image | None) -> dict[Any, Any]:
+        """Return the updates that show `image`, read from `path`; both None: that clear it."""
         return self.follow(path, image) if self.follow else {self.picture: path}
 
 
 def default(key: str, name: str) -> Any:
-    """Return the default of a field of a task's Options. key: the task, name: the field."""
+    """Return the default value of the field `name` in the Options of the task `key`."""
     return tasks.module(key).Options.model_fields[name].default
 
 
 def picture(page: Page, key: str) -> PictureBox:
-    """Build the task's input picture, to which other tabs can send theirs."""
+    """Build the component for the task's input picture and add it to page.boxes.
+
+    Other tabs can send their pictures to it, see workspace/send_to.py.
+    """
     box = PictureBox(
         label=page.i18n("picture_box"),
         placeholder=page.i18n("picture_drop"),
@@ -58,22 +65,22 @@ def picture(page: Page, key: str) -> PictureBox:
 
 
 def number(page: Page, key: str, name: str, **more: Any) -> gr.Number:
-    """Build a number field."""
+    """Build a number box for the task's field `name`. more: arguments of gr.Number."""
     return gr.Number(default(key, name), **_labels(page, key, name), min_width=80, **more)
 
 
 def share(page: Page, key: str, name: str) -> gr.Slider:
-    """Build a slider from 0 to 1."""
+    """Build a slider, from 0 to 1 in steps of 0.01, for the task's field `name`."""
     return gr.Slider(0, 1, default(key, name), step=0.01, **_labels(page, key, name))
 
 
 def switch(page: Page, key: str, name: str) -> gr.Checkbox:
-    """Build a checkbox."""
+    """Build a checkbox for the task's field `name`."""
     return gr.Checkbox(default(key, name), **_labels(page, key, name))
 
 
 def choice(page: Page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropdown:
-    """Build a menu of `values`, whose labels are the texts of the keys NAME_VALUE."""
+    """Build a menu for the task's field `name`; a value's label is the text of key NAME_VALUE."""
 
     def choices(language: str) -> list[tuple[str, str]]:
         return [(say(f"{name}_{value}", language), value) for value in values]
@@ -86,13 +93,21 @@ def choice(page: Page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropd
 def translated_menu(
     page: Page, choices: Callable[[str], list[tuple[str, str]]], value: Any, **more: Any
 ) -> gr.Dropdown:
-    """Build a menu whose choices are translated when the page opens. choices: by language."""
+    """Build a menu whose choices are translated when the page opens.
+
+    choices: returns (label, value) pairs in a language, "en" or "zh"
+    value: the one chosen at first; more: arguments of gr.Dropdown
+    """
     box = gr.Dropdown(choices("en"), value=value, **more)
     page.translated[box] = choices
     return box
 
 
 def _labels(page: Page, key: str, name: str) -> dict[str, Any]:
+    """Return label, info and elem_id, as keyword arguments, for the component of a field.
+
+    info, the hint under the label, is None for a field without one.
+    """
     hint = f"{name}_hint"
     return {
         "label": page.i18n(name),

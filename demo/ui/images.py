@@ -1,4 +1,4 @@
-"""Pictures inside the page's HTML."""
+"""Embed pictures in the page's HTML as data URLs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import io
 
 from PIL import Image
 
-THUMBNAIL_SIDE = 192  # pixels: the longer side of a picture in the history
+THUMBNAIL_SIDE = 192  # pixels of the longer side of a picture in the history
 
 
 def data_url(picture: Image.Image, side: int) -> str:
-    """Return a picture as a JPEG data URL, scaled down to at most `side` pixels.
+    """Return a picture as a JPEG data URL, scaled down so that no side exceeds `side` pixels.
 
-    It is part of the page, so there is no file that another visitor could fetch.
+    Unlike a file on the server, a data URL cannot be fetched by other visitors.
     """
     small = picture.convert("RGB")
     small.thumbnail((side, side))

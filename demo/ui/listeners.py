@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-# Listeners of the page alone: clients of the web API do not see them.
+# A listener that only the page uses: it is no endpoint of the web API, and shows no progress bar.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-# Those that answer at once, beside the queue.
+# A private listener that runs at once instead of waiting in the queue.
 UNQUEUED: dict[str, Any] = PRIVATE | {"queue": False}
-# Every listener that uses the device: one at a time, in the order of the queue.
+# A listener that uses the device: of all such listeners one runs at a time, in queue order.
 GPU: dict[str, Any] = {"concurrency_id": "gpu", "concurrency_limit": 1}

@@ -1,4 +1,4 @@
-"""The loss of a training as an inline SVG."""
+"""Draw the loss of a training as an inline SVG."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 from ..texts import say
 
-WIDTH, HEIGHT = 320, 60  # of the view box; the page stretches it
+WIDTH, HEIGHT = 320, 60  # of the SVG's viewBox; the page stretches it
 
 
 def loss_curve(losses: Sequence[float], language: str) -> str:
-    """Return the loss over the steps as a line, scaled to its range; "" for fewer than two."""
+    """Return HTML with the loss over the steps as a line, and its first and last value below.
+
+    losses: one for each step. The vertical axis runs from their minimum to their maximum.
+    Returns "" for fewer than two losses.
+    """
     if len(losses) < 2:
         return ""
     low, high = min(losses), max(losses)

@@ -1,4 +1,4 @@
-"""A metaclass for our own Gradio components that keeps Gradio from writing .pyi stub files."""
+"""A metaclass for our Gradio components that keeps Gradio from writing .pyi stub files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from gradio.component_meta import ComponentMeta
 
 
 class NoStubFiles(ComponentMeta):
-    """Create the class without the .pyi file that Gradio writes beside each component's source."""
+    """Metaclass of a Gradio component that writes no .pyi file beside the component's source.
+
+    Gradio's own ComponentMeta writes one whenever such a class is defined.
+    """
 
     def __new__(cls, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> Any:
         return ABCMeta.__new__(cls, name, bases, attrs)

@@ -1,4 +1,4 @@
-"""Curves as inline SVG in the page's own colours: the height is logarithmic, the width is not."""
+"""Draw curves as inline SVG, with a linear x axis, a logarithmic y axis and the page's colours."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 460, 300
+WIDTH, HEIGHT = 460, 300  # of the SVG's viewBox
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 46  # margins
-DASHES = (
-    "",
-    "7 4",
-    "2 3",
-    "10 3 2 3",
-    "4 2",
-    "14 3",
-)  # curves that lie on each other are both seen
+# SVG dash patterns, one for each curve, so that two curves in the same place are both visible.
+DASHES = ("", "7 4", "2 3", "10 3 2 3", "4 2", "14 3")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """points: (x, y), y above 0; mark: which colour and dash, from 0."""
+    """One curve of a plot.
+
+    points: (x, y) pairs with y > 0
+    mark: index from 0 of the curve's colour (CSS class gb-lane-0, ...) and dash pattern
+    """
 
     points: Sequence[tuple[float, float]]
     mark: int
@@ -29,15 +27,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a plot shows at least: x from 0 to `right`, y from `low` to `high`; what is lower than
-    `low` lies on the lower edge."""
+    """The range of the axes: x from 0 to `right`, y from `low` to `high`, with 0 < low < high.
+
+    Points with y below `low` are drawn on the lower edge.
+    """
 
     right: float
     low: float
     high: float
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point stands in the drawing."""
+        """Return the SVG coordinates, in units of the viewBox, of the data point (x, y)."""
         share = math.log(max(y, self.low) / self.low) / math.log(self.high / self.low)
         return (
             LEFT + (WIDTH - LEFT - RIGHT) * x / self.right,
@@ -45,14 +45,20 @@ class Frame:
         )
 
     def around(self, curves: Sequence[Curve]) -> Frame:
-        """As large as the curves need."""
+        """Return this range, with `right` and `high` increased until all points lie inside."""
         xs = [x for curve in curves for x, _ in curve.points]
         ys = [y for curve in curves for _, y in curve.points]
         return Frame(max(self.right, *xs, 1), self.low, max(self.high, *ys, 0))
 
 
 def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, alt: str, empty: str = "") -> str:
-    """An SVG; `alt` says in words what it shows, `empty` why there is nothing yet."""
+    """Return the curves, with axes and grid lines, as an SVG.
+
+    frame: the smallest range of the axes; it grows with the curves
+    x_label: what stands under the x axis
+    alt: text alternative for screen readers
+    empty: what stands in the plot while no curve has points
+    """
     frame = frame.around(curves)
     lines = []
     for x in _steps(frame.right):
@@ -77,7 +83,7 @@ def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, alt: str, empty
 
 
 def swatch(mark: int) -> str:
-    """A short piece of the curve `mark`, for the legend and beside a name."""
+    """Return a short line, as SVG, in the colour and dash pattern `mark`, for a legend."""
     return (
         f'<svg class="gb-swatch-line gb-lane-{mark}" viewBox="0 0 26 8" aria-hidden="true">'
         f'<path class="gb-curve"{_dash(mark)} d="M1 4H25"/></svg>'
@@ -85,6 +91,7 @@ def swatch(mark: int) -> str:
 
 
 def _line(curve: Curve, frame: Frame) -> str:
+    """Return a curve as SVG, with a dot at its last point."""
     places = [frame.place(*point) for point in curve.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     x, y = places[-1]
@@ -101,7 +108,7 @@ def _dash(mark: int) -> str:
 
 
 def _steps(right: float) -> list[float]:
-    """About five round numbers from 0 to `right`."""
+    """Return about five round numbers from 0 to `right`, for the grid lines of the x axis."""
     rough = right / 5
     unit = 10 ** math.floor(math.log10(rough))
     step = max(1, next(unit * n for n in (1, 2, 5, 10) if unit * n >= rough))
@@ -109,7 +116,10 @@ def _steps(right: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """Powers of ten between, and with few of them also their double and fivefold."""
+    """Return the values between `low` and `high` at which the y axis has grid lines.
+
+    Powers of ten, and over a small range also some multiples of them (2 and 5, or 3).
+    """
     digits = (1,) if high / low > 2000 else (1, 2, 5) if high / low < 60 else (1, 3)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = (digit * 10.0**power for power in range(first, last + 1) for digit in digits)

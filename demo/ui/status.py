@@ -1,4 +1,4 @@
-"""The picture while it is drawn, and the status line under it, as HTML."""
+"""Build as HTML the frame that shows a picture while it is drawn, and the status line under it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ CUBE = (
 
 
 def idle_frame(hint: object) -> str:
-    """Return the frame before there is a picture. hint: a text of the page (gr.I18n)."""
+    """Return the frame for a page without pictures yet. hint: the text in it, from gr.I18n."""
     return f'<div class="gb-stage gb-idle">{CUBE}<p>{hint}</p></div>'
 
 
 def preview_frame(source: str, alt: str) -> str:
-    """Return the frame with the picture so far. source: its data URL."""
+    """Return the frame with a preview. source: its data URL; alt: its text alternative."""
     return f'<div class="gb-stage gb-live"><img src="{source}" alt="{alt}"></div>'
 
 
 def empty_frame() -> str:
-    """Return a frame without content, so that the gallery behind it is seen."""
+    """Return an invisible frame, which lets the gallery behind it be seen."""
     return '<div class="gb-stage gb-shown"></div>'
 
 
 def status_line(
     kind: str, what: object, right: str = "", share: float = 0.0, below: str = ""
 ) -> str:
-    """Return the status line.
+    """Return the status line: a progress bar with a text under it.
 
-    kind: ready, running, done, stopped or error
+    kind: "ready", "running", "done", "stopped" or "error", on which its colours depend
+    what: HTML of the text on the left; right: plain text on the right, such as the time
     share: 0..1, how much of the bar is filled
-    below: HTML under the line
+    below: HTML under the line, such as warnings
     """
     return (
         f'<div class="gb-status gb-{kind}" role="status">'
@@ -49,18 +50,18 @@ def status_line(
 
 
 def error_paragraph(sentence: str) -> str:
-    """Return an error sentence for where the result would stand."""
+    """Return an error sentence as an HTML paragraph, to be shown in place of a result."""
     return f'<p class="gb-sorry" role="alert">{escape(sentence)}</p>'
 
 
 def warning_list(sentences: Iterable[str]) -> str:
-    """Return warnings as a list; "" where there are none."""
+    """Return warnings as an HTML list; "" for no warnings."""
     rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     return f'<ul class="gb-warnings">{rows}</ul>' if rows else ""
 
 
 def progress_line(event: Progress, language: str) -> str:
-    """Return the status line after a sampling step."""
+    """Return the status line after a sampling step, in a language ("en" or "zh")."""
     what = say("step", language, index=event.index, total=event.total)
     if event.count > 1:
         of = say("picture", language, image=event.image, count=event.count)
@@ -79,7 +80,7 @@ def done_line(event: Finished, language: str) -> str:
 
 
 def stopped_line(event: Progress | None, language: str) -> str:
-    """Return the status line of a stopped request. event: its last step, None before the first."""
+    """Return the status line of a stopped request. event: its last step; None if it had none."""
     if event is None:
         return status_line("stopped", say("stopped_early", language))
     what = say("stopped", language, index=event.index, total=event.total)
@@ -88,10 +89,10 @@ def stopped_line(event: Progress | None, language: str) -> str:
 
 
 def error_line(sentence: str) -> str:
-    """Return the status line of a failed request."""
+    """Return the status line of a failed request. sentence: plain text."""
     return status_line("error", escape(sentence))
 
 
 def _share(event: Progress) -> float:
-    """How much of all pictures of the request is done, 0..1."""
+    """Return which share (0..1) of all steps of the request's pictures is done."""
     return (event.image - 1 + event.index / event.total) / event.count

@@ -1,4 +1,4 @@
-"""One Stop for everything that draws or trains.
+"""The Stop button, the same for everything that draws or trains.
 
 The server holds each run's state (server/runs.py): Stop sets it to stopped, and the run's own
 generator ends at its next step and shows the terminal state as its last update. Nothing else writes
@@ -25,7 +25,8 @@ from .status import error_line, status_line
 if TYPE_CHECKING:
     from ..server.runs import Run, Runs
 
-# In the browser: the ids of the runs that were started, by group, and the last one by button.
+# JavaScript. window.glassboxRuns keeps the ids of the last runs of each group of buttons, and the
+# id of the last run of each button. `_script` fills in GROUP, BUTTON, STATUS and MAX_STOPPED.
 NEW_ID = """() => {
   const runs = window.glassboxRuns ??= {};
   const id = Date.now().toString(36) + Math.random().toString(36).slice(2);
@@ -33,32 +34,35 @@ NEW_ID = """() => {
   return runs[BUTTON] = id;
 }"""
 SEND_ID = "(id, ...values) => [window.glassboxRuns[BUTTON], ...values]"
-# Stop also dims the line until the run has really ended.
+# Stop also dims the status line until the run has really ended.
 STOP_IDS = """() => {
   document.querySelector(STATUS + ' .gb-running')?.classList.add('gb-stopping');
   return (window.glassboxRuns?.[GROUP] ?? []).join(' ');
 }"""
-MAX_STOPPED = 8  # runs of a group that one press of Stop may name: the last ones
+MAX_STOPPED = 8  # one press of Stop stops at most the last 8 runs of its group
 
 Update = dict[Any, Any]  # {component: its value, or gr.update(...)}
 
 
 @dataclass(frozen=True)
 class Final:
-    """The last update of a run: its result."""
+    """The last update of a run, with its result; it is shown unless the run was stopped before."""
 
     update: Update
 
 
 Updates = Generator[Update | Final | None, None, None]  # None after a step without an update
-MakeUpdates = Callable[..., Updates]  # of (run, language, *input values)
+MakeUpdates = Callable[..., Updates]  # called with (run, language, *input values)
 
 
 class StopButton:
-    """A Stop button with its status line, and the listeners whose runs it stops.
+    """A Stop button with its status line; it stops the runs of the buttons added with `add`.
 
-    group: a name of its own. stopped_line: (run.progress, language) -> the status line of a run
-    that was stopped. waiting: the text of a run that waits for its turn.
+    runs: the states of the server's runs
+    group: a name that no other Stop button of the page has
+    status: the component that shows the status line of the runs
+    stopped_line: stopped_line(run.progress, language) returns the status line of a stopped run
+    waiting: the text key of the status line of a run that waits for its turn
     """
 
     def __init__(
@@ -91,12 +95,13 @@ class StopButton:
         outputs: Sequence[Component],
         **listener: Any,
     ) -> None:
-        """Let an event such as `button.click` start a run.
+        """Make an event such as `button.click` start a run, which the Stop button can stop.
 
-        make_updates(run, language, *values of inputs) yields updates of `outputs` and the status
-        line, None after a step without one, and a Final. It is closed when the run is stopped or
-        its visitor leaves. It sets run.progress for `stopped_line`.
-        listener: of Gradio's event listener, such as the queue's concurrency.
+        make_updates: a generator function, called with (run, language, *values of `inputs`). It
+            yields updates of `outputs` and the status line, or None after a step without one, and
+            at the end a Final; it sets run.progress for `stopped_line`. The generator is closed
+            when the run is stopped or its visitor leaves.
+        listener: further arguments of Gradio's event listener, such as `concurrency_id`.
         """
 
         button, self._buttons = self._buttons, self._buttons + 1
@@ -133,6 +138,10 @@ class StopButton:
         self._withdrawn.change(None, None, None, cancels=[running], **UNQUEUED)
 
     def _open(self, button: int, run_id: str, request: gr.Request) -> str:
+        """Register a new run of a button (its index); return the status line that shows it.
+
+        Raises gr.Error, which the page does not show, while another run of the button is running.
+        """
         session, language = request.session_hash or "", request_language(request)
         run = self.runs.open(session, self.group, button, run_id)
         if run is None:  # the one before runs on, untouched
@@ -142,6 +151,12 @@ class StopButton:
         return status_line("running", say(self.waiting, language))
 
     def _stop(self, run_ids: str, request: gr.Request) -> Any:
+        """Stop the runs of the given ids.
+
+        run_ids: separated by spaces, the newest last. Returns two updates: if the newest run still
+        waits in the queue, its status line, and its id, which takes it out of the queue; otherwise
+        two times "no change", since the run itself then updates the status line.
+        """
         session, language = request.session_hash or "", request_language(request)
         named = run_ids.split()[-MAX_STOPPED:]
         stopped = [self.runs.stop(session, run_id) for run_id in named]
@@ -156,7 +171,7 @@ class StopButton:
         language: str,
         updates: Updates,
     ) -> Generator[Update]:
-        """Yield updates until there is a terminal state, then what shows that state."""
+        """Yield a run's updates until it is done, failed or stopped, and one that shows that."""
         try:
             with hide_internal_errors():
                 for update in updates:
@@ -179,11 +194,12 @@ class StopButton:
         yield from self._stopped(run, session, language)
 
     def _stopped(self, run: Run, session: str, language: str) -> Generator[Update]:
-        """Show that a run was stopped, unless the visitor has started another one since."""
+        """Yield the status line of a stopped run, unless the visitor has started another since."""
         if run.state == "stopped" and self.runs.is_latest(session, self.group, run):
             yield {self.status: self.stopped_line(run.progress, language)}
 
     def _script(self, template: str, button: int = 0) -> str:
+        """Fill group, button (its index), status and MAX_STOPPED into a JavaScript template."""
         values = {"GROUP": self.group, "BUTTON": f"{self.group} {button}"}
         values["STATUS"] = f"#{self.status.elem_id}"
         for name, value in values.items():

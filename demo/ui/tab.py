@@ -1,4 +1,4 @@
-"""The rows of the table of tabs: a tab that fills its own panel, and a tab that draws."""
+"""The two kinds of tabs: Tab, which fills its own panel, and TaskTab, which runs a task."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Text = tuple[str, str]  # (English, Chinese)
 class Tab:
     """A tab that fills its own panel.
 
-    title  what stands on the tab
-    build  build(page) adds components inside the panel and wires them
-    texts  the tab's own texts by key
+    title  the tab's name, in English and Chinese
+    build  build(page) adds the panel's components and connects their listeners
+    texts  a dict from text key to (English, Chinese), texts that only this tab uses
     """
 
     title: Text
@@ -27,12 +27,12 @@ class Tab:
 
 
 def no_inputs(page: Page, key: str) -> dict[str, Any]:
-    """Return no components: the shared settings are enough."""
+    """Return no components: the default of TaskTab.inputs, for a task without inputs of its own."""
     return {}
 
 
 def first_picture(values: dict[str, Any]) -> str | None:
-    """Return the path of the picture that the task began from, None without one."""
+    """Return the value of the input "picture", a path: the default of TaskTab.before."""
     return values.get("picture")
 
 
@@ -40,16 +40,17 @@ def first_picture(values: dict[str, Any]) -> str | None:
 class TaskTab:
     """A tab that runs the task of the same key in `pipeline.tasks`, with the shared settings.
 
-    title     what stands on the tab
-    button    what stands on the button that draws
-    inputs    inputs(page, key) builds the components beside the shared settings and returns them
-              as {name: component}; a name is a field of the task's options unless `fields` maps it
-    fields    fields(values) turns the inputs' values by name into fields of the task's options
-    without   shared settings that are neither shown nor sent
-    own_size  whether width and height may be taken from the picture
+    title     the tab's name, in English and Chinese
+    button    the name of the button that draws, in English and Chinese
+    inputs    inputs(page, key) builds the task's own components, beside the shared settings, and
+              returns {name: component}
+    fields    fields(values) turns {name: value} of these components into fields of the task's
+              Options; the default takes each name as a field
+    without   names of shared settings that are neither shown nor sent
+    own_size  whether the page offers to take width and height from the input picture
     first     whether the first of several pictures is shown large
     before    before(values) returns the path of the picture to compare the result with, or None
-    texts     the tab's own texts by key
+    texts     a dict from text key to (English, Chinese), texts that only this tab uses
     """
 
     title: Text

@@ -1,4 +1,4 @@
-"""The page's colours, fonts and style sheets, for light and dark; no font is downloaded."""
+"""The page's colours, fonts and style sheets, light and dark. All fonts are the visitor's own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HEAD = f'<meta name="color-scheme" content="light dark"><script>{DROPS}</script>
 
 
 def theme() -> gr.themes.Base:
-    """Return the Gradio theme."""
+    """Return the Gradio theme with the page's colours, sizes and system fonts."""
     return gr.themes.Base(
         primary_hue=GLASS,
         secondary_hue=GLASS,
@@ -122,7 +122,7 @@ def theme() -> gr.themes.Base:
 
 
 def header(tagline: object, models: Models) -> str:
-    """Return the page's header: name, tagline, and which model runs on which device."""
+    """Return the page's header as HTML: name, tagline, and which model runs on which device."""
     facts = [models.name, getattr(models, "hash", None), getattr(models, "device", None)]
     badge = "".join(f"<span>{escape(str(fact))}</span>" for fact in facts if fact)
     return (

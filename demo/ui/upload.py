@@ -1,7 +1,7 @@
 """Components for uploaded pictures and masks.
 
-Their values are the uploaded files, undecoded: only pipeline.images.open decodes what visitors
-send, with its own list of formats and limits.
+Their values are paths of the uploaded files, not decoded by Gradio: only pipeline.images.open
+decodes what visitors send, with its own list of formats and limits.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from .no_stub_files import NoStubFiles
 if TYPE_CHECKING:
     from PIL import Image
 
-PAINT = ("#ff1fa8", 0.6)  # colour, any but black, and opacity of the brush
+PAINT = ("#ff1fa8", 0.6)  # colour and opacity of the brush; `mask` needs a colour that is not black
 BRUSH = 1 / 16  # initial size of the brush, as a fraction of the picture's shorter side
 SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps several copies
 
 
 class PictureBox(gr.Image, metaclass=NoStubFiles):
-    """An image field whose value is the uploaded file's path, whatever the file may be."""
+    """A gr.Image whose value is the uploaded file's path; no file is decoded or refused."""
 
-    is_template = True  # the browser has gr.Image for it
+    is_template = True  # the browser shows it as a gr.Image
 
     def __init__(self, **more: Any):
         fixed: dict[str, Any] = {"type": "filepath", "image_mode": None}
         super().__init__(**fixed | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration of gr.Image, which draws it."""
+        """Return the configuration of gr.Image, the component that shows it in the browser."""
         return super().get_config(gr.Image)
 
     def preprocess(self, payload: Any) -> str | None:
-        """Return the path of the uploaded file."""
+        """Return the path of the uploaded file, None for no file."""
         return payload.path if payload is not None else None
 
 
 class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
-    """An editor to paint a mask over a picture; its value is the files of the painted layers."""
+    """An editor for painting a mask over a picture; its value is the painted layers' files."""
 
-    is_template = True
+    is_template = True  # the browser shows it as a gr.ImageEditor
 
     def __init__(self, **more: Any):
         fixed: dict[str, Any] = {
@@ -55,11 +55,11 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
         super().__init__(**fixed | {"sources": (), "transforms": ()} | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration of gr.ImageEditor, which draws it."""
+        """Return the configuration of gr.ImageEditor, which shows it in the browser."""
         return super().get_config(gr.ImageEditor)
 
     def preprocess(self, payload: Any) -> list[str]:  # type: ignore[override]  # files, no pixels
-        """Return the paths of the painted layers."""
+        """Return the paths of the painted layers; [] for none."""
         if payload is None:
             return []
         self.blob_storage.pop(payload.id, None)
@@ -67,7 +67,7 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
 
 
 def canvas(image: Image.Image | None) -> dict[str, Any]:
-    """Return the properties of a MaskEditor with a picture and nothing painted; hidden for None."""
+    """Return the properties of a MaskEditor that shows `image`, nothing painted; None: hidden."""
     if image is None:
         return {"value": None, "visible": False}
     shown = image.copy()
@@ -77,14 +77,16 @@ def canvas(image: Image.Image | None) -> dict[str, Any]:
 
 
 def _brush(side: int) -> gr.Brush:
-    """Return the brush for a picture. side: pixels of its shorter side."""
+    """Return the brush for a picture whose shorter side has `side` pixels."""
     return gr.Brush(max(1, round(side * BRUSH)), colors=[PAINT], color_mode="fixed")
 
 
 def mask(painted: list[str], file: str | None, size: tuple[int, int]) -> Image.Image | None:
-    """Return the union of painted layers and a mask file as an "L" picture of `size`.
+    """Return the union of painted layers and a mask file, as an "L" picture of `size`.
 
-    255 is repainted. None where nothing is. Raises InputError for a file that is no mask.
+    Pixels of 255 are to be repainted; None if there are none.
+    painted: paths of the layers; file: path of the mask; size: width and height in pixels.
+    Raises InputError for a file that cannot be used as a mask.
     """
     from PIL import Image, ImageChops
 

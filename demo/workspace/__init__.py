@@ -1,1 +1,1 @@
-"""What Generate and the tasks share: prompt, settings, run, result, history."""
+"""The part of the page that all task tabs share: prompt, settings, run, result and history."""

@@ -1,4 +1,4 @@
-"""Menus and a table of the backends for attention and GroupNorm on this server."""
+"""Two menus and a table of the backends for attention and GroupNorm on this server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def build_dropdown(i18n: gr.I18n, models: Models, kind: str) -> gr.Dropdown:
-    """Build the menu of a kind's backends; ✕ marks those that cannot run, the info says why."""
+    """Build the menu of backends for `kind`, which is "attention" or "group_norm".
+
+    ✕ marks a backend that cannot run here; when it is chosen, the text under the menu says why.
+    """
     box = gr.Dropdown(
         _choices(models, kind),
         value="auto",
@@ -37,6 +40,7 @@ def build_dropdown(i18n: gr.I18n, models: Models, kind: str) -> gr.Dropdown:
 
 
 def _choices(models: Models, kind: str) -> list[tuple[str, str]]:
+    """Return (label, value) of "auto", with the backend that it takes now, and of each backend."""
     first = models.backends.candidates(kind, "auto")[0]
     return [(f"auto: {first}", "auto")] + [
         (f"{name} ✕" if models.backends.unsupported_reason(kind, name) else name, name)
@@ -45,7 +49,10 @@ def _choices(models: Models, kind: str) -> list[tuple[str, str]]:
 
 
 def render_table(models: Models, language: str) -> str:
-    """Return a table of all backends: whether each can run here, and why not."""
+    """Return two HTML tables, attention and GroupNorm: which backends run here, or why not.
+
+    language: "en" or "zh".
+    """
     parts = []
     for kind in KINDS:
         first = models.backends.candidates(kind, "auto")[0]

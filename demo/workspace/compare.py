@@ -1,4 +1,4 @@
-"""A slider that compares the new picture with the one that it was made from."""
+"""A slider over two pictures: the new one and the input picture that it was made from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The components of the comparison.
+    """The components that compare a task's result with its input picture.
 
-    button: shows the slider and hides it; before: the path of the input picture;
+    button: shows the slider, or hides it
+    before: the path of the input picture, None for a task without one
     shown: whether the slider is visible
     """
 
@@ -30,7 +31,10 @@ class Comparison:
     shown: gr.State
 
     def reset(self, before: str | None) -> dict[Any, Any]:
-        """Return the updates for new pictures: closed, and offered where there was an input."""
+        """Return the updates for a new result, which hide the slider and show the button.
+
+        before: the path of the input picture; None, for a task without one, hides the button too.
+        """
         return {
             **self.hide(),
             self.button: gr.update(visible=before is not None),
@@ -38,12 +42,12 @@ class Comparison:
         }
 
     def hide(self) -> dict[Any, Any]:
-        """Return the updates that close the slider."""
+        """Return the updates that hide the slider."""
         return {self.slider: gr.update(visible=False), self.shown: False}
 
 
 def build_slider(i18n: gr.I18n) -> gr.ImageSlider:
-    """Build the slider, hidden at first."""
+    """Build the slider over both pictures, hidden at first."""
     return gr.ImageSlider(
         label=i18n("compare_label"),  # type: ignore[arg-type]  # Gradio translates it
         show_label=False,
@@ -62,7 +66,7 @@ def build_button(i18n: gr.I18n) -> gr.Button:
 
 
 def wire(result: ResultView) -> None:
-    """Make the button show and hide the slider."""
+    """Make the button of `result.comparison` show the slider, and hide it when pressed again."""
     parts = result.comparison
 
     def toggle(

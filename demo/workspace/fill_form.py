@@ -1,4 +1,4 @@
-"""A parameters text (infotext) on the page: shown as a table, and put into the form."""
+"""Show a picture's parameters text (infotext) as a table, and put its values into the form."""
 
 from __future__ import annotations
 
@@ -26,23 +26,26 @@ SHOWN_FIELDS = (  # in the order of the table
     *("sampler", "schedule", "steps", "cfg", "seed", "width", "height"),
     *("variation_seed", "variation_strength", "clip_skip", "cfg_rescale", "model"),
 )
-TEXT_NUMBERS = (
-    "seed",
-    "clip_skip",
-    "variation_seed",
-)  # text boxes: an empty number field is sent as 0
-# The form's values for fields that a text does not have.
+# Fields that are text boxes, since they may be empty: Gradio sends an empty number field as 0.
+TEXT_NUMBERS = ("seed", "clip_skip", "variation_seed")
+# The values that the form gets for fields that the parameters text does not have.
 ABSENT: dict[str, Any] = {"negative": "", "cfg_rescale": 0, "variation_strength": 0}
 ABSENT |= dict.fromkeys(TEXT_NUMBERS, "")
 
 
 def read_parameters(text: str, model_cache: ModelCache) -> Settings:
-    """Parse a parameters text; models are found by the hashes of the model cache."""
+    """Parse a parameters text (infotext), as `parse_settings` does; never raises.
+
+    The text's model is looked up among those of `model_cache`, by hash, then by name.
+    """
     return parse_settings(text, model_cache.hashes())
 
 
 def render_settings(read: Settings, language: str) -> str:
-    """Return prompts, warnings, a table of known settings, and the settings that are not used."""
+    """Return parsed settings as HTML: prompts, warnings, a table, and the settings not used here.
+
+    language: "en" or "zh".
+    """
     prompts = "".join(
         f"<dt>{say(key, language)}</dt><dd>{_text(read.fields.get(key), language)}</dd>"
         for key in ("prompt", "negative")
@@ -64,8 +67,12 @@ def render_settings(read: Settings, language: str) -> str:
 
 
 def build_buttons(page: Page, text: Component, place: str, tab: str | None = None) -> None:
-    """Build two buttons that fill the form from the component `text`: as it is, and with a new
-    seed. Both then select `tab`. place: the prefix of their elem_ids."""
+    """Build two buttons that put a parameters text into the form: with its seed, or with a new one.
+
+    text: the component whose value is the parameters text
+    place: prefix of the buttons' elem_ids
+    tab: key of the tab that is selected then; None: the tab stays
+    """
     with gr.Row(elem_classes="gb-use"):
         use = gr.Button(page.i18n("info_use"), variant="primary", elem_id=f"{place}-use")
         vary = gr.Button(page.i18n("info_vary"), elem_id=f"{place}-vary")
@@ -74,10 +81,12 @@ def build_buttons(page: Page, text: Component, place: str, tab: str | None = Non
 
 
 def make_fill(page: Page, status: gr.HTML, load_after: Callable[..., None]) -> Callable[..., None]:
-    """Return fill(button, text, vary, tab), which makes a button fill the form.
+    """Return the function fill(button, text, vary, tab), which makes a button fill the form.
 
-    text: the component with the parameters text; vary: with a random seed; tab: selected then.
-    status: the status line; load_after: of switch_model.wire, loads the text's model.
+    text: the component whose value is the parameters text; vary: whether the seed becomes random;
+    tab: key of the tab that is selected then, None to stay.
+    status: the status line, which says that the settings are in the form.
+    load_after: from `switch_model.wire`; loads the model that the text names.
     """
 
     def fill(button: gr.Button, text: Component, vary: bool, tab: str | None) -> None:
@@ -96,8 +105,12 @@ def make_fill(page: Page, status: gr.HTML, load_after: Callable[..., None]) -> C
 
 
 def form_updates(page: Page, read: Settings, vary: bool) -> dict[Any, Any]:
-    """Return {component: update} of the form; fields that the text does not have stay, and so do
-    the backends. vary: leave the seed empty, so that it is random."""
+    """Return {component: update} that put parsed settings into the form.
+
+    Of the fields that the settings lack, those in ABSENT get their value there, and the others stay
+    as they are. The number of pictures becomes 1; the backends always stay.
+    vary: leave the seed empty, so that it is random.
+    """
     form = page.form
     fields: dict[str, Any] = ABSENT | {"count": 1} | read.fields
     if vary:

@@ -1,8 +1,9 @@
-// The pictures that this browser made: [{image: data URL, text: parameters}], newest first.
-// They stay in localStorage; the server sees none of them but the text of the one that is chosen.
+// The pictures that this browser made: [{image: data URL, text: parameters text}], newest first.
+// They are kept in localStorage; the server gets only the text of a picture that is clicked.
+// MOST: how many pictures are kept; CHARACTERS: the longest JSON that is kept.
 const KEY = 'glassbox.history', MOST = 40, CHARACTERS = 2000000;
 const list = element.querySelector('ol');
-let memory = '[]';  // where the browser lets nothing be stored
+let memory = '[]';  // the list as JSON, used where the browser blocks localStorage
 let chosen = null;
 
 function usable(entry) {
@@ -13,7 +14,7 @@ function usable(entry) {
 function read() {
   try {
     memory = localStorage.getItem(KEY) || '[]';
-  } catch (blocked) { /* memory it is */ }
+  } catch (blocked) { /* `memory` is used instead */ }
   try {
     const kept = JSON.parse(memory);
     return Array.isArray(kept) ? kept.filter(usable).slice(0, MOST) : [];
@@ -54,7 +55,7 @@ function show() {
   element.classList.toggle('gb-some', list.children.length > 0);
 }
 
-// The settings of the chosen one are shown; chosen again, they are put away.
+// Makes the server show the settings of the picture with this text; null: hide them.
 function choose(text) {
   const at = [...list.querySelectorAll('button')].indexOf(document.activeElement);
   chosen = text;
@@ -70,6 +71,6 @@ watch('value', () => {
   write([...made.reverse(), ...read().filter(entry => !texts.has(entry.text))]);
   show();
 });
-window.addEventListener('storage', event => event.key === KEY && show());  // another tab drew
+window.addEventListener('storage', event => event.key === KEY && show());  // another window changed it
 window.addEventListener('glassbox-forget', () => { write([]); chosen = null; show(); });
 show();

@@ -1,4 +1,4 @@
-"""The history: pictures that this browser made, with their settings; it survives a reload.
+"""The history: the pictures that this browser made, with their settings, kept over reloads.
 
 It is stored in the browser's localStorage and shown from there (history.js): the server keeps
 nothing, other browsers see nothing, and several open pages add to one list. gr.BrowserState would
@@ -26,7 +26,10 @@ FORGET = "() => { window.dispatchEvent(new Event('glassbox-forget')); }"
 
 
 def build_panel(page: Page) -> gr.HTML:
-    """Build the strip of pictures and the settings of the chosen one; return the strip."""
+    """Build the strip of past pictures, and below it the settings of the one that is clicked.
+
+    Returns the strip, whose value is set by `history_entries` to add pictures.
+    """
     i18n = page.i18n
     with gr.Row(elem_id="history-head"):
         gr.HTML(f'<h2 class="gb-title">{i18n("history")}</h2>', apply_default_css=False)
@@ -66,6 +69,9 @@ def build_panel(page: Page) -> gr.HTML:
 
 
 def history_entries(event: Finished) -> str:
-    """Return the new pictures and their texts as JSON, the value of the strip for history.js."""
+    """Return a request's pictures as the JSON from which history.js adds them to the history.
+
+    The JSON is a list of {"image": JPEG data URL, "text": parameters text}.
+    """
     pairs = zip(event.thumbnails, event.texts, strict=True)
     return json.dumps([{"image": image, "text": text} for image, text in pairs])

@@ -1,7 +1,8 @@
 """The workspace that all task tabs share: prompt, settings, run button, result and history.
 
-It exists once, below the tabs. A tab only selects the task: `css` shows what belongs to it, so that
-prompt, settings and pictures stay when another tab is selected.
+It is built once, below the tabs, and not once for each tab: prompt, settings and pictures stay when
+another tab is selected. The selected tab only decides, through the rules of `css`, which of the
+components are visible.
 """
 
 from __future__ import annotations
@@ -44,19 +45,25 @@ EXAMPLES = (
     "a fox above a mushroom on a green background",
     "粉色背景上的企鹅",
 )
+# JavaScript that presses the visible button of the selected task.
 PRESS = "() => { [...document.querySelectorAll('.gb-go')].find(b => b.offsetParent)?.click(); }"
-ROWS = {"width": "gb-size", "height": "gb-size"}  # fields that are hidden with their row
+# From a field to the id of its row, where the whole row is hidden with the field.
+ROWS = {"width": "gb-size", "height": "gb-size"}
+# CSS selector of the page while the tab with the key {} is selected.
 SELECTED = '.gradio-container:has(#tab-{}[style*="flex"])'
 
 
 @dataclass(frozen=True)
 class ResultView:
-    """The components that show a result.
+    """The components that show a task's result.
 
-    view: the picture while it is drawn, in front of the gallery
-    strip: the pictures of the history
-    chosen: the index of the gallery's selected picture
-    records: the keys of the pictures' recordings, None where there is none
+    view: HTML in front of the gallery: the preview while a picture is drawn
+    gallery, status, parameters: the pictures, the status line, and the pictures' parameters texts
+    strip: the history, past pictures of this browser
+    chosen: state, index of the gallery's selected picture
+    comparison: the slider over result and input picture
+    records: state, for each picture the key of its recording or None, see events.Finished
+    last_seed: state, the seed of the first picture as a string; None before there is one
     """
 
     view: gr.HTML
@@ -71,9 +78,11 @@ class ResultView:
 
 
 def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
-    """Return rules that hide what does not belong to the selected tab.
+    """Return the CSS rules that hide every component that does not belong to the selected tab.
 
-    Of the elements of class gb-for only those of class gb-for-KEY are shown in the tab KEY.
+    A component of class gb-for is visible only in the tabs KEY for which it has a class gb-for-KEY.
+    In a tab that is no TaskTab, the whole workspace is hidden.
+    tabs: a dict from tab key to tab.
     """
     rules = []
     for key, tab in tabs.items():
@@ -89,7 +98,11 @@ def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
 
 
 def build(page: Page, tabs: dict[str, TaskTab]) -> None:
-    """Build the workspace of these tasks and wire it; sets page.form, page.result and page.fill."""
+    """Build the workspace for the tasks of `tabs`, and connect its components with their listeners.
+
+    Adds the components to `page`: form, own_size, boxes, translated, result, inside_button, fill.
+    tabs: a dict from task key, such as "inpaint", to the tab that runs the task.
+    """
     i18n = page.i18n
     form, own = page.form, dict[str, dict[str, Any]]()
     go_buttons: dict[str, gr.Button] = {}
@@ -148,12 +161,15 @@ def build(page: Page, tabs: dict[str, TaskTab]) -> None:
 
 
 def _only(*keys: str) -> list[str]:
-    """Return the classes of what is shown in the tabs of `keys` alone, see `css`."""
+    """Return the CSS classes of a component that is visible only in the tabs `keys`, see `css`."""
     return ["gb-for", *(f"gb-for-{key}" for key in keys)]
 
 
 def _prompt_box(i18n: gr.I18n, form: dict[str, Component], name: str) -> gr.HTML:
-    """Build the box of the prompt or negative prompt, and the line under it; return the line."""
+    """Build the text box of the prompt and the line under it; return the line.
+
+    name: "prompt" or "negative"; the text box becomes form[name].
+    """
     form[name] = gr.Textbox(
         label=i18n(name),
         placeholder=i18n(f"{name}_hint"),
@@ -165,7 +181,11 @@ def _prompt_box(i18n: gr.I18n, form: dict[str, Component], name: str) -> gr.HTML
 
 
 def _build_result(page: Page) -> tuple[dict[str, Any], dict[str, gr.Button]]:
-    """Build the fields of ResultView but for the history, and the buttons that send a picture."""
+    """Build the gallery and the components around it.
+
+    Returns the fields of ResultView by name, without strip, records and last_seed, and a dict from
+    task key to the button that sends the gallery's picture to that task.
+    """
     i18n = page.i18n
     with gr.Column(elem_id="gb-frame", min_width=0):
         gallery = gr.Gallery(
@@ -212,7 +232,10 @@ def _build_result(page: Page) -> tuple[dict[str, Any], dict[str, gr.Button]]:
 def _build_settings(
     page: Page, tabs: dict[str, TaskTab]
 ) -> tuple[dict[str, gr.Dropdown], tuple[gr.Button, gr.Button]]:
-    """Build the settings; return the menus of LoRAs and embeddings, and the seed's buttons."""
+    """Build the shared settings into page.form.
+
+    Returns the menus {"lora": ..., "embedding": ...} and the seed's buttons (random, reuse last).
+    """
     i18n, models, form = page.i18n, page.model_cache.first, page.form
     defaults = models.defaults
     form["model"] = menus.model_dropdown(page)
@@ -272,7 +295,10 @@ def _wire_settings(
     seeds: tuple[gr.Button, gr.Button],
     last_seed: gr.State,
 ) -> None:
-    """Wire settings that change others, and show choices in the visitor's language."""
+    """Connect the seed's buttons and the menus of LoRAs and embeddings with the fields they set.
+
+    Also translates the choices of page.translated when the page is opened.
+    """
     prompt, seed = page.form["prompt"], page.form["seed"]
     randomize, reuse = seeds
     randomize.click(lambda: "", None, seed, **UNQUEUED)
@@ -290,10 +316,13 @@ def _wire_settings(
 
 
 def _number(i18n: gr.I18n, key: str, value: float, **more: Any) -> gr.Number:
-    """Build a number field without limits: GenerateOptions refuses wrong values in a sentence."""
+    """Build a number field without limits; GenerateOptions raises InputError for wrong values."""
     return gr.Number(value, label=i18n(key), elem_id=key, min_width=80, **more)
 
 
 def _typed(i18n: gr.I18n, key: str, hint: str, **more: Any) -> gr.Textbox:
-    """Build a text box for a number that may be left out: an empty number field is sent as 0."""
+    """Build a text box for a number that may be left out; gr.Number sends 0 when it is empty.
+
+    key: the field's name; hint: the text key of its placeholder.
+    """
     return gr.Textbox(label=i18n(key), placeholder=i18n(hint), max_lines=1, elem_id=key, **more)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 Choices = list[tuple[str, str]]  # (label, value)
 
-TAGS = {"lora": "<lora:{}:1>", "embedding": "{}"}  # what goes into the prompt
+# From the kind of a file to what choosing a file of that kind, named {}, adds to the prompt.
+TAGS = {"lora": "<lora:{}:1>", "embedding": "{}"}
 
 
 def model_dropdown(page: Page) -> gr.Dropdown:
-    """Build the menu of checkpoints; its info says what the chosen one is."""
+    """Build the menu of checkpoints; the text under it describes the chosen one."""
     name = page.model_cache.first.name
     return gr.Dropdown(
         choice_labels(page.model_cache.choices()),
@@ -36,7 +37,7 @@ def model_dropdown(page: Page) -> gr.Dropdown:
 
 
 def vae_dropdown(page: Page) -> gr.Dropdown:
-    """Build the menu of autoencoders, hidden where there are none but the model's own."""
+    """Build the menu of autoencoders (VAEs), hidden if there is none besides the model's own."""
     return gr.Dropdown(
         vae_choices(page.model_cache, "en"),
         value="",
@@ -48,14 +49,14 @@ def vae_dropdown(page: Page) -> gr.Dropdown:
 
 
 def vae_choices(model_cache: ModelCache, language: str) -> Choices:
-    """Return the choices of autoencoders, the model's own first."""
+    """Return the choices of the menu of autoencoders; the first, "", is the model's own."""
     return [(say("vae_own", language), ""), *choice_labels(model_cache.vaes())]
 
 
 def addition_dropdown(page: Page, kind: str) -> gr.Dropdown:
-    """Build the menu of LoRAs or embeddings, empty until `addition_updates` fills it.
+    """Build the menu of LoRAs or embeddings, without choices until `addition_updates` sets them.
 
-    kind: a key of TAGS. It is hidden where there are none.
+    kind: "lora" or "embedding". The menu is hidden if the server has no file of that kind.
     """
     return gr.Dropdown(
         [],
@@ -69,7 +70,7 @@ def addition_dropdown(page: Page, kind: str) -> gr.Dropdown:
 
 
 def choice_labels(entries: Iterable[Entry]) -> Choices:
-    """Return (label, name) of each entry; ✕ marks those that cannot be used."""
+    """Return (label, name) of each library entry; ✕ in a label: the file cannot be used."""
     return [
         (" · ".join(filter(None, (e.name, e.family))) + (" ✕" if e.reason else ""), e.name)
         for e in entries
@@ -77,20 +78,21 @@ def choice_labels(entries: Iterable[Entry]) -> Choices:
 
 
 def describe_checkpoint(model_cache: ModelCache, name: str) -> str:
-    """Return what a checkpoint was identified as, or why it cannot be used; "" if unknown."""
+    """Return what kind of model a checkpoint is, or why it cannot be used; "" if it is unknown."""
     entry = find_checkpoint(model_cache, name)
     return (entry.reason or entry.note) if entry else ""
 
 
 def find_checkpoint(model_cache: ModelCache, name: str) -> Entry | None:
-    """Return the checkpoint of that name, None where there is none."""
+    """Return the library entry of the checkpoint `name`, None if there is none."""
     return next((e for e in model_cache.choices() if e.name == name), None)
 
 
 def addition_updates(model_cache: ModelCache, name: str, language: str) -> list[dict[str, Any]]:
-    """Return updates of the menus of LoRAs and embeddings for the model `name`.
+    """Return the updates of the menus of LoRAs and embeddings, in the order of TAGS.
 
-    ✕ marks files that are for another family of models.
+    A label says, with ✕, that its file cannot be used or is for another family of models (such as
+    SD 2.x) than the checkpoint `name`.
     """
     chosen = find_checkpoint(model_cache, name)
     family = chosen.family if chosen else ""
@@ -109,9 +111,10 @@ def addition_updates(model_cache: ModelCache, name: str, language: str) -> list[
 
 
 def add_to_prompt(kind: str, prompt: str, name: str | None) -> tuple[str, None]:
-    """Return the prompt with a LoRA or embedding appended, unless it has it, and an empty choice.
+    """Return the prompt with a LoRA or embedding appended, and None as the menu's new value.
 
-    The menu is emptied again, because the choice now stands in the prompt.
+    The prompt stays if it names the file already, or if `name` is None. The menu is emptied again
+    because the choice now stands in the prompt. kind: "lora" or "embedding".
     """
     name = name or ""
     pattern = (

@@ -1,4 +1,4 @@
-"""The line under a prompt: its number of tokens, its weights, and hints on its syntax."""
+"""The line under a prompt: how many tokens it has, its words' weights, hints on its syntax."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..ui.listeners import UNQUEUED
 if TYPE_CHECKING:
     from ..page import Page
 
-# Scroll to the end, where text is typed.
+# JavaScript that scrolls the weights to their end, where text is typed.
 SCROLL_TO_END = """
 watch('value', () => {
   const weights = element.querySelector('.gb-weights');
@@ -32,7 +32,7 @@ watch('value', () => {
 
 
 def build_line(key: str) -> gr.HTML:
-    """Build the line of the text box `key`, empty at first but of its final height."""
+    """Build the line under the text box `key`, "prompt" or "negative"; `wire` fills it."""
     return gr.HTML(
         elem_id=f"{key}-line",
         elem_classes="gb-prompt-line",
@@ -42,7 +42,7 @@ def build_line(key: str) -> gr.HTML:
 
 
 def wire(page: Page, prompt: Component, line: gr.HTML) -> None:
-    """Update the line while the prompt is typed, and when the model or the steps change."""
+    """Make the line follow the text box `prompt`, the chosen model and the number of steps."""
 
     def update(text: str, name: str, steps: float | None, request: gr.Request) -> str:
         tokenizer = page.tokenizers.get(name) or page.model_cache.first.tokenizer
@@ -64,7 +64,7 @@ def wire(page: Page, prompt: Component, line: gr.HTML) -> None:
 
 
 def _steps(value: float | None) -> int:
-    """Clamp the steps as typed so far; a wrong number is refused later, by GenerateOptions."""
+    """Return the number of steps, clamped to its limits, since it may be half typed."""
     low, high = LIMITS["steps"]
     assert low is not None and high is not None
     return int(min(max(value or low, low), high))
@@ -72,6 +72,7 @@ def _steps(value: float | None) -> int:
 
 @lru_cache(256)
 def _embedding(path: Path) -> Embedding | None:
+    """Read a textual inversion file; None if it cannot be read."""
     try:
         return read_embedding(path)
     except InputError:  # the engine reports it when the prompt is used
@@ -85,9 +86,12 @@ def render_line(
     embeddings: dict[str, Embedding] | None = None,
     steps: int = 20,
 ) -> str:
-    """Return the line: the text with its weights if it has any syntax, the tokens, and the hints.
+    """Return the line as HTML: the prompt's words with their weights, its tokens, and the hints.
 
-    embeddings: textual inversions of the text by name; each counts as many tokens as vectors.
+    The words are left out for a prompt without any syntax, all for one longer than MAX_PROMPT.
+    tokenizer: CLIP's. language: "en" or "zh".
+    embeddings: textual inversions in the prompt, by name; each counts as many tokens as vectors.
+    steps: of the request, to which the steps in prompt schedules such as [cat:dog:0.5] refer.
     """
     if len(text) > MAX_PROMPT:  # refused by GenerateOptions
         return ""
@@ -105,7 +109,11 @@ def render_line(
 
 
 def _render_span(span: Span) -> str:
-    """Mark a weight above 1 warm and larger, one below pale and smaller, and write it behind."""
+    """Return a span of the prompt as HTML.
+
+    A span with a weight other than 1 is coloured, more strongly the farther the weight is from 1,
+    and the weight follows it in small digits.
+    """
     text = escape(span.text)
     if span.kind != "text":
         return f'<span class="gb-{span.kind}">{text}</span>'

@@ -1,4 +1,4 @@
-"""From a button to pictures: run a task, show its steps, and let Stop end it."""
+"""Run a task when its button is pressed: show each step, then the pictures, unless stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..page import Page
     from .layout import ResultView
 
-PREVIEW_EVERY = 0.05  # seconds: a fast GPU makes more steps than a browser can show
+PREVIEW_EVERY = 0.05  # least seconds between previews: a browser cannot show all of a fast GPU
 SIZE = ("width", "height")
 
 
@@ -37,7 +37,11 @@ def wire(
     own: dict[str, Component],
     stop: StopButton,
 ) -> None:
-    """Make a task's button run the task. own: the components of the task's own inputs, by name."""
+    """Make a task's button run the task, and the Stop button stop it.
+
+    key: the task's key in `pipeline.tasks`
+    own: a dict from name to component of the task's own inputs, beside the shared settings
+    """
     result = page.result
     shared = {
         name: page.form[name]
@@ -47,7 +51,7 @@ def wire(
     inputs = {**shared, **own} | ({"own_size": page.own_size} if task.own_size else {})
 
     def options_of(values: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of the task's Options and the names of the model."""
+        """Return the fields for `Runner.stream` from the values of `inputs`, both by name."""
         fields = {name: values[name] for name in shared}
         for name in fields.keys() & set(TEXT_NUMBERS):
             fields[name] = (fields[name] or "").strip() or None
@@ -56,7 +60,7 @@ def wire(
         return fields | task.fields({name: values[name] for name in own})
 
     def draw(run: Run, language: str, *values: Any) -> Updates:
-        """Yield the updates of a run. An error leaves the pictures on the page as they are."""
+        """Yield the page's updates while the task runs; after an error the old pictures stay."""
         given = dict(zip(inputs, values, strict=True))
         starting: Update = {result.status: status_line("running", say("starting", language))}
         yield starting | result.comparison.hide()
@@ -89,7 +93,11 @@ def wire(
 
 
 def _finished(result: ResultView, event: Finished, language: str, first: bool) -> Update:
-    """Show one picture large, several as tiles that open."""
+    """Return the updates that show the pictures of a finished request.
+
+    A single picture is shown large, several as a grid of thumbnails. first: show the first of
+    several large.
+    """
     large = first or len(event.files) == 1
     columns = math.ceil(math.sqrt(len(event.files)))
     return {

@@ -11,25 +11,29 @@ from pipeline.samplers import SAMPLERS, SCHEDULES, unsupported
 from ..ui.listeners import UNQUEUED
 from ..ui.no_stub_files import NoStubFiles
 
-PAIR = ("sampler", "schedule")
+PAIR = ("sampler", "schedule")  # the menus' keys in page.form
 
 
 class UncheckedDropdown(gr.Dropdown, metaclass=NoStubFiles):
     """A dropdown whose value Gradio does not check against its choices.
 
-    Its choices depend on another menu: a value of the old choices may arrive after the new ones
-    were set. The task's Options refuse it in a sentence; Gradio would log a traceback.
+    The choices of schedules depend on the sampler's menu, so a value of the old choices may arrive
+    after new ones were set. The task's Options then raise InputError; Gradio would log a traceback.
     """
 
-    is_template = True  # the browser has gr.Dropdown for it
+    is_template = True  # the browser shows it as a gr.Dropdown
 
     def preprocess(self, payload: Any) -> Any:
-        """Return the value as it was sent."""
+        """Return the chosen value as the browser sent it."""
         return payload
 
 
 def build_dropdowns(i18n: gr.I18n, sampler: str, schedule: str) -> tuple[gr.Dropdown, gr.Dropdown]:
-    """Build both menus with these values; the schedules are those that the sampler takes."""
+    """Build the menus of samplers and noise schedules.
+
+    sampler, schedule: keys of those that are chosen at first. The second menu offers only schedules
+    that the chosen sampler supports.
+    """
     first = gr.Dropdown(
         [(s.label, key) for key, s in SAMPLERS.items() if not unsupported(key)],
         value=sampler,
@@ -56,7 +60,10 @@ def build_dropdowns(i18n: gr.I18n, sampler: str, schedule: str) -> tuple[gr.Drop
 
 
 def pair_updates(i18n: gr.I18n, sampler: str, schedule: str) -> dict[str, dict[str, Any]]:
-    """Return updates of both menus; a schedule that the sampler does not take becomes its first."""
+    """Return {"sampler": update, "schedule": update} that choose this pair in the menus.
+
+    A schedule that the sampler does not support is replaced by the first that it supports.
+    """
     choices = _schedules(sampler)
     keys = [key for _, key in choices]
     keep = schedule if schedule in keys else keys[0]
@@ -67,5 +74,6 @@ def pair_updates(i18n: gr.I18n, sampler: str, schedule: str) -> dict[str, dict[s
 
 
 def _schedules(sampler: str) -> list[tuple[str, str]]:
+    """Return (label, key) of the schedules that a sampler supports on this server."""
     keys = [key for key in SAMPLERS[sampler].schedules if not unsupported(key)]
     return [(SCHEDULES[key].label, key) for key in keys]

@@ -1,4 +1,4 @@
-"""Input pictures of the tasks: opened as soon as they are given, and sent from tab to tab."""
+"""Input pictures of the tasks: check a picture once it is uploaded; send one to another task."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def build_buttons(page: Page, place: str) -> dict[str, gr.Button]:
-    """Build a button for each task that takes a picture; see `wire_buttons`.
+    """Build a button for each task that takes an input picture; return them by task key.
 
-    place: the prefix of their elem_ids.
+    They do nothing until `wire_buttons`. place: prefix of their elem_ids.
     """
     gr.HTML(f"<span>{page.i18n('send')}</span>", apply_default_css=False, min_width=0)
     return {
@@ -38,9 +38,11 @@ def wire_buttons(
     source: list[Component],
     path_of: Callable[..., str | None],
 ) -> None:
-    """Make the buttons put a picture into their tasks' inputs and select their tabs.
+    """Make each button put a picture into its task's input and select that task's tab.
 
-    path_of: returns the picture's path, or None, from the values of the components `source`.
+    buttons: by task key, from `build_buttons`
+    path_of: takes the values of the components `source`; returns the picture's path, or None if
+        there is no picture
     """
     for key, button in buttons.items():
         box = page.boxes[key]
@@ -62,10 +64,11 @@ def wire_buttons(
 def picture_updates(
     page: Page, box: Box, path: str | None, language: str, given: bool
 ) -> dict[Any, Any]:
-    """Return the updates after an input picture was set, or removed (path None).
+    """Return the updates of the page after a task's input picture changed.
 
-    A file that cannot be opened is removed, and the status line says why.
-    given: whether the input shows the file already.
+    A file that cannot be opened is removed from the input, and the status line says why.
+    path: None if the picture was removed.
+    given: whether the input component shows the file already, because it was uploaded there.
     """
     status = page.result.status
     if path is None:
@@ -83,7 +86,10 @@ def picture_updates(
 
 
 def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
-    """Wire the tasks' input pictures, and the row of buttons under the gallery."""
+    """Connect the tasks' input pictures, and the buttons that send the gallery's picture to a task.
+
+    buttons: by task key, from `build_buttons`.
+    """
     result = page.result
     for box in page.boxes.values():
 
@@ -101,5 +107,8 @@ def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
 
 
 def chosen_picture(pictures: list | None, index: int) -> str | None:
-    """Return the path of the gallery's selected picture, None for an empty gallery."""
+    """Return the path of the gallery's picture `index`, or of the last one if there are fewer.
+
+    pictures: the gallery's value, a list of (path, caption). None for an empty gallery.
+    """
     return pictures[min(index, len(pictures) - 1)][0] if pictures else None

@@ -1,4 +1,4 @@
-"""Another model: it is loaded first, then everything on the page that depends on it changes."""
+"""Load the model chosen in the menu, then update the components that depend on the model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from ..page import Page
 
-# One model is loaded at a time.
+# Arguments of Gradio listeners: one model is loaded at a time.
 LOAD: dict[str, Any] = {"concurrency_id": "load", "concurrency_limit": 1}
-NUMBERS = ("steps", "cfg", "width", "height")  # defaults of a model, beside sampler and schedule
+# Fields for which a model has a default, besides sampler and schedule.
+NUMBERS = ("steps", "cfg", "width", "height")
 
 
 def wire(
@@ -32,10 +33,13 @@ def wire(
     additions: dict[str, gr.Dropdown],
     vocabulary_panel: tuple[gr.Accordion, gr.HTML],
 ) -> Callable[..., None]:
-    """Make the menu of models work; return `load_after` for what else sets that menu.
+    """Make the menu of models load the chosen model and update what depends on it.
 
-    If a model cannot be loaded, `status` says why and the one before stays chosen.
-    additions: the menus of LoRAs and embeddings by kind.
+    Returns load_after(event, defaults=False), by which other events that set the menu, such as a
+    button that fills the form, load its model too. If a model cannot be loaded, the status line
+    says why and the model before stays chosen.
+    additions: {"lora": menu, "embedding": menu}
+    vocabulary_panel: the components from `vocabulary.build_panel`
     """
     form, model_cache = page.form, page.model_cache
     menu, current = form["model"], gr.State(model_cache.first.name)
@@ -50,7 +54,7 @@ def wire(
         return dict(zip(dependents, updates, strict=True))
 
     def open_page(request: gr.Request) -> dict[Any, Any]:
-        """Fill the menus: files may be new since the server started, and the language is known."""
+        """Fill the menus when the page opens, from the model files that are there now."""
         first = model_cache.first
         page.embeddings = {n: e.path for n, e in library.find_entries("embedding").items()}
         language = request_language(request)
@@ -99,8 +103,9 @@ def wire(
         yield from load(name, before, request, defaults=False)
 
     def load_after(event: Callable[..., Any], defaults: bool = False) -> None:
-        """Load the model of the menu after an event, such as `menu.input` or its `then`.
+        """Load the menu's model whenever `event` happens.
 
+        event: a Gradio event such as `menu.input` or `button.click(...).then`.
         defaults: also put the model's default settings into the form.
         """
         fields = (*sampler_menu.PAIR, *NUMBERS)

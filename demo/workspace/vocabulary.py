@@ -1,4 +1,4 @@
-"""The list of what a model was trained on: its objects to choose from, colours and relations."""
+"""The list of what a model was trained on, from its vocabulary.json: objects by group."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipeline.prompt.text import with_article
 
 from ..texts import COLOURS, LANGUAGES, TEXTS, say
 
+# JavaScript that reports a clicked object to the server.
 _ON_LOAD = """
 element.addEventListener('click', event => {
   const chip = event.target.closest('button');
@@ -21,7 +22,10 @@ element.addEventListener('click', event => {
 
 
 def build_panel(i18n: gr.I18n, prompt: Component, visible: bool) -> tuple[gr.Accordion, gr.HTML]:
-    """Build the folding list, filled by `panel_updates`; a chosen object goes into the prompt."""
+    """Build the collapsed panel and the list inside it, which `panel_updates` fills.
+
+    A clicked object is appended to the text box `prompt`.
+    """
     with gr.Accordion(i18n("knows"), open=False, visible=visible, elem_id="knows") as fold:
         listed = gr.HTML(js_on_load=_ON_LOAD, apply_default_css=False, elem_classes="gb-chips")
         listed.select(_insert, prompt, prompt, queue=False, api_visibility="private")
@@ -29,12 +33,20 @@ def build_panel(i18n: gr.I18n, prompt: Component, visible: bool) -> tuple[gr.Acc
 
 
 def panel_updates(rows: list[dict] | None, language: str) -> tuple[dict[str, Any], str]:
-    """Return updates of the panel's two components. rows: of vocabulary.json, None without one."""
+    """Return the updates of the panel and its list for a model.
+
+    rows: the objects of the model's vocabulary.json, see `render_vocabulary`; None, which hides the
+    panel, for a model without that file.
+    """
     return gr.update(visible=bool(rows)), render_vocabulary(rows, language) if rows else ""
 
 
 def render_vocabulary(rows: list[dict], language: str) -> str:
-    """Return the list in a language; its names are those that go into the prompt."""
+    """Return the colours and objects that a model knows, as HTML in a language ("en" or "zh").
+
+    rows: one dict for each object, {"emoji": "🦊", "en": "fox", "zh": "狐狸", "group": "animals"};
+    its name in the language is what a click adds to the prompt.
+    """
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row.get("group", "things"), []).append(row)

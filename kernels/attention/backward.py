@@ -27,10 +27,10 @@ def delta_kernel(
     H, Tq,
     UNIT: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Compute delta = sum over channels of o do for M queries of one sample and head.
+    """Compute delta, the sum of o * do over channels, for M queries of one sample and head.
 
-    delta is (B, H, Tq), fp32. Names of arguments: see kernels/attention/blocks.py; DP is D rounded
-    up to a power of two.
+    o and do are (B, Tq, H, D), delta is (B, H, Tq), fp32. DP is D rounded up to a power of two.
+    Names of other arguments: see kernels/attention/blocks.py.
     """
     # Program i has block i % blocks of the queries of (sample, head) bh = i // blocks.
     blocks = tl.cdiv(Tq, M)

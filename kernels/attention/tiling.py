@@ -95,9 +95,9 @@ def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
 
 
 def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return the configuration of a kernel for q (B, Tq, H, D) and `tk` keys.
+    """Return M, N, num_warps and num_stages of a kernel for q (B, Tq, H, D) and `tk` keys.
 
-    It is the one that was tuned for q's GPU if there is one, else that of `heuristic`. kind:
+    They are those that were tuned for q's GPU, or those of `heuristic` if none were. kind:
     "forward", "dkv" or "dq".
     """
     b, tq, h, d = q.shape

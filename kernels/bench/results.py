@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @lru_cache
 def load_results() -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of all committed files, by file name without ".json"; cached.
+    """Return all committed measurements: a dict from file name, without ".json", to rows; cached.
 
     A file that can't be read is left out, with a logged warning.
     """
@@ -53,10 +53,11 @@ def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict[str
 
 
 def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, float]:
-    """Return a dict from each provider to its time divided by the fastest one's (1.0 or more).
+    """Return a dict from each implementation's name to its time divided by the fastest one's.
 
-    kernel, mode: which rows to use. The value is the geometric mean over the shapes for which the
-    provider has a time. A provider that was wrong at any shape is left out.
+    rows: measurements as the committed files have them. kernel, mode: which of them to use. The
+    value, 1.0 or more, is the geometric mean over the shapes for which the implementation ("ours",
+    "sdpa") has a time. One that was wrong at any shape is left out.
     """
     shapes: dict[tuple, dict[str, float]] = {}
     rows = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from ..launch import device_guard
-from .blocks import load_centred, normalize, tile_columns
+from .blocks import load_centred, normalize, optional_inputs, tile_columns
 from .tiling import TILE, Plan, flat_strides
 
 
@@ -202,13 +202,7 @@ def launch_backward(
     tiles = plan.tiles
     x_strides, dy_strides, dx_strides = flat_strides(x), flat_strides(dy), flat_strides(dx)
     assert x_strides and dy_strides and dx_strides
-    temb_strides = temb_bias.stride() if temb_bias is not None else (0, 0)
-    w, b, temb = (x if t is None else t for t in (weight, bias, temb_bias))
-    flags = {
-        "HAS_TEMB": temb_bias is not None,
-        "HAS_WEIGHT": weight is not None,
-        "HAS_BIAS": bias is not None,
-    }
+    temb, w, b, temb_strides, flags = optional_inputs(x, temb_bias, weight, bias)
     sums = torch.empty((3, n, c, tiles.spatial_blocks), dtype=torch.float32, device=x.device)
     means = torch.empty((n, groups, 2), dtype=torch.float32, device=x.device)
     size = groups, plan.spatial, tiles.spatial_blocks, tiles.partials, plan.per_program
@@ -223,7 +217,7 @@ def launch_backward(
             sums, w, stats, totals, means, dtemb_bias,
             n, c, groups, plan.spatial, tiles.spatial_blocks, CG=per_group, CP=padded,
             L=max(1, min(64, triton.next_power_of_2(tiles.spatial_blocks), TILE // padded)),
-            HAS_WEIGHT=weight is not None, HAS_TEMB=temb_bias is not None,
+            HAS_WEIGHT=flags["HAS_WEIGHT"], HAS_TEMB=flags["HAS_TEMB"],
         )  # fmt: skip
         dx_kernel[plan.grid](
             x, dy, dx, temb, w, b, stats, means,

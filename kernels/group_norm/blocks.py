@@ -16,6 +16,7 @@ Names in the kernels:
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
@@ -109,3 +110,23 @@ def normalize(
     if HAS_BIAS:
         b_y += tl.load(bias + o_c, mask=m_c, other=0.0).to(tl.float32)[None, :]
     return b_y
+
+
+def optional_inputs(
+    x: torch.Tensor,
+    temb_bias: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], dict[str, bool]]:
+    """Return the launch arguments for temb_bias (N, C), weight (C,) and bias (C,).
+
+    These are the three tensors, the strides of temb_bias, and HAS_TEMB, HAS_WEIGHT and HAS_BIAS by
+    name. In place of a tensor that is None stands x, which the kernels then do not read.
+    """
+    temb, w, b = (x if t is None else t for t in (temb_bias, weight, bias))
+    flags = {
+        "HAS_TEMB": temb_bias is not None,
+        "HAS_WEIGHT": weight is not None,
+        "HAS_BIAS": bias is not None,
+    }
+    return temb, w, b, (0, 0) if temb_bias is None else temb_bias.stride(), flags

@@ -17,6 +17,7 @@ from .blocks import (
     load_centred,
     load_pivot,
     normalize,
+    optional_inputs,
     partial_stats,
     tile_columns,
     tile_count,
@@ -262,13 +263,7 @@ def launch_forward(
     tiles = plan.tiles
     x_strides, y_strides = flat_strides(x), flat_strides(y)
     assert x_strides and y_strides
-    temb_strides = temb_bias.stride() if temb_bias is not None else (0, 0)
-    w, b, temb = (x if t is None else t for t in (weight, bias, temb_bias))
-    flags = {
-        "HAS_TEMB": temb_bias is not None,
-        "HAS_WEIGHT": weight is not None,
-        "HAS_BIAS": bias is not None,
-    }
+    temb, w, b, temb_strides, flags = optional_inputs(x, temb_bias, weight, bias)
     size = groups, plan.spatial, tiles.spatial_blocks, tiles.partials
     lanes = max(2, triton.next_power_of_2(tiles.partials))
     with device_guard(x):
@@ -283,7 +278,7 @@ def launch_forward(
         ).unbind()
         partials_kernel[plan.grid](
             x, temb, means, m2s, *x_strides, *temb_strides, *size, plan.per_program,
-            HAS_TEMB=temb_bias is not None, **plan.blocks,
+            HAS_TEMB=flags["HAS_TEMB"], **plan.blocks,
         )  # fmt: skip
         merge_kernel[(plan.n * groups,)](
             x, means, m2s, stats, *x_strides[:2], eps, *size, CG=plan.c // groups,

@@ -113,8 +113,8 @@ class Plan:
 
     n, c, groups   samples, channels, groups
     spatial        spatial positions, the product of the dimensions after C
-    tiles          the tiles of a sample
-    programs       programs if no group is split: blocks of groups, over all samples
+    tiles          sizes and numbers of tiles
+    programs       programs of a launch in which each computes whole groups (tiles.groups of them)
     processors     multiprocessors of the GPU
     """
 
@@ -143,7 +143,7 @@ class Plan:
 
     @property
     def grid(self) -> tuple[int]:
-        """The launch grid of kernels that split groups among programs."""
+        """The launch grid of the kernels that split each group among several programs."""
         return (self.programs * triton.cdiv(self.tiles.partials, self.per_program),)
 
     @property

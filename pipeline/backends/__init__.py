@@ -1,9 +1,10 @@
-"""Backends of attention and GroupNorm: which can run here, and if not, why.
+"""Backends of attention and GroupNorm: which of them can run here, and why the others cannot.
 
-`table.py` lists them. `auto` takes the first that can run, in the order of speed that
-`python -m kernels.bench` measured (kernels/bench/results); kernels that Triton only interprets are
-never among them. A backend asked for by name that cannot run is an InputError that says why, never
-a silent swap.
+A backend is an implementation such as "sdpa", "xformers" or "triton"; `table.py` lists them. The
+name "auto" means the first backend that can run, in the order of speed that `python -m
+kernels.bench` measured (kernels/bench/results); kernels that Triton would interpret on a CPU are
+never chosen. If a backend is asked for by name and cannot run, an InputError says why: it is never
+replaced silently.
 """
 
 from __future__ import annotations
@@ -52,9 +53,11 @@ def unsupported_reason(
     dtype: torch.dtype,
     heads: frozenset[int] = NO_HEADS,
 ) -> str | None:
-    """Return why the backend `name` of `kind` cannot run there, in a sentence; None where it can.
+    """Return in one sentence why a backend cannot run on `device`, or None if it can.
 
-    kind: "attention" or "group_norm". heads: the head sizes that attention is to compute.
+    kind: "attention" or "group_norm". name: a key of that kind's table. heads: the head sizes that
+    attention must support; empty leaves them unchecked. A backend that failed earlier in this
+    process cannot run either.
     """
     backend = KINDS[kind].table[name]
     for head_size in sorted(heads) if kind == "attention" and heads else [None]:
@@ -71,9 +74,11 @@ def candidates(
     dtype: torch.dtype,
     heads: frozenset[int] = NO_HEADS,
 ) -> tuple[str, ...]:
-    """Return the backends to use for `name`, best first: itself, or for "auto" all that can run.
+    """Return the names of the backends to use for `name`, best first.
 
-    Raises InputError for a name that does not exist and for one that cannot run there.
+    For "auto" these are all that can run, else only `name` itself. kind: "attention" or
+    "group_norm". heads: the head sizes that attention must support. Raises InputError if `name`
+    does not exist or cannot run.
     """
     what, table = KINDS[kind].name, KINDS[kind].table
     if name == "auto":
@@ -95,21 +100,28 @@ def choose(
     dtype: torch.dtype,
     heads: frozenset[int] = NO_HEADS,
 ) -> str:
-    """Return the first of `candidates`."""
+    """Return the backend to use for `name`: itself, or for "auto" the fastest that can run.
+
+    kind: "attention" or "group_norm". heads: the head sizes that attention must support. Raises
+    InputError if `name` does not exist or cannot run.
+    """
     return candidates(kind, name, device, dtype, heads)[0]
 
 
 def head_sizes(network: nn.Module) -> frozenset[int]:
-    """Return the head sizes of all attention layers of `network`."""
+    """Return the head sizes (channels per head) of all diffusers attention layers in `network`."""
     return frozenset(
         m.inner_dim // m.heads for m in network.modules() if isinstance(m, Attention) and m.heads
     )
 
 
 class Backends:
-    """The backends of one model's UNet and autoencoder, which may change between two calls.
+    """The backends of one model's UNet and autoencoder; each request may choose others.
 
-    attention, group_norm: names, or "auto".
+      unet, vae               diffusers networks; their attention processors are replaced
+      attention, group_norm   names of the model's backends, or "auto"
+
+    Raises InputError if a backend does not exist or cannot run.
     """
 
     def __init__(
@@ -135,23 +147,36 @@ class Backends:
     def open_session(
         self, attention: str | None = None, group_norm: str | None = None
     ) -> BackendSession:
-        """Return a request's backends; None is the model's. InputError for one that can't run."""
+        """Return the backends of one request; None stands for the model's own choice.
+
+        Raises InputError if a backend does not exist or cannot run.
+        """
         wanted = {"attention": attention, "group_norm": group_norm}
         names = {k: v or self.names[k] for k, v in wanted.items()}
         return BackendSession(self, {k: (v, self.candidates(k, v)) for k, v in names.items()})
 
     def candidates(self, kind: str, name: str) -> tuple[str, ...]:
-        """Return `candidates` for this model."""
+        """Return the names of the backends to use for `name` on this model, best first.
+
+        See the function `candidates`, also for errors.
+        """
         return candidates(kind, name, self.device, self.dtype, self.heads)
 
     def unsupported_reason(self, kind: str, name: str) -> str | None:
-        """Return `unsupported_reason` for this model."""
+        """Return in one sentence why the backend `name` cannot run this model, or None if it can.
+
+        kind: "attention" or "group_norm".
+        """
         return unsupported_reason(kind, name, self.device, self.dtype, self.heads)
 
     def install(self, attention: str, group_norm: str) -> None:
-        """Put these backends into the networks. The caller holds the model's lock."""
+        """Make the UNet and the autoencoder use these two backends.
+
+        The autoencoder uses "sdpa" if `attention` does not support its head size. The caller holds
+        the model's lock.
+        """
         self.processor.name = attention
-        # The autoencoder's one head of 512 is more than xformers and our kernels take.
+        # xformers and our kernels do not support the autoencoder's head size of 512.
         wide = self.vae_heads and unsupported_reason(
             "attention", attention, self.device, torch.float32, self.vae_heads
         )
@@ -163,28 +188,34 @@ class Backends:
 
 
 class BackendSession:
-    """The backends of one request: `attention` and `group_norm` name what runs now."""
+    """The backends of one request; `attention` and `group_norm` are the names of those in use.
+
+    If a kernel fails and its backend was chosen by "auto", `call` goes on with the next candidate.
+    """
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
-        """choices: for each kind the name asked for, and its candidates."""
+        """choices: a dict from "attention" and "group_norm" to (the name asked for, its
+        candidates).
+        """
         self._backends, self._choices = backends, choices
-        self.vae_attention: str | None = None  # what ran in the autoencoder
+        self.vae_attention: str | None = None  # the backend that the autoencoder used
 
     @property
     def attention(self) -> str:
-        """The name of the attention backend."""
+        """The name of the attention backend in use."""
         return self._choices["attention"][1][0]
 
     @property
     def group_norm(self) -> str:
-        """The name of the GroupNorm backend."""
+        """The name of the GroupNorm backend in use."""
         return self._choices["group_norm"][1][0]
 
     def call(self, function: Callable[[], T]) -> T:
-        """Return what `function`, which calls the networks, returns. The caller holds the lock.
+        """Call `function`, which runs the networks, on the session's backends; return its result.
 
-        Where a kernel fails, `auto` goes on with the next backend and calls `function` again; one
-        that was asked for by name is an InputError.
+        The caller holds the model's lock. If a kernel fails and its backend was chosen by "auto",
+        the next backend is installed and `function` is called again. Raises InputError if the
+        backend was asked for by name, or if none is left.
         """
         while True:
             self._backends.install(self.attention, self.group_norm)

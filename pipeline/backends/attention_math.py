@@ -1,21 +1,24 @@
-"""softmax(q k^T / sqrt(D)) v, written out: the reference."""
+"""The attention backend "math": softmax(q k^T / sqrt(D)) v in plain PyTorch, as a reference."""
 
 from __future__ import annotations
 
 import torch
 
-MAX_BYTES = 1 << 29  # of weights at once: a large picture's would not fit
+MAX_BYTES = 1 << 29  # of softmax weights at once; all of a large picture would not fit in memory
 
 
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return None: it runs everywhere."""
+    """Return None: this backend runs on every device."""
     return None
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Compute attention, (B, Tq, H, D), some queries at a time."""
+    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q.
+
+    Queries are processed in chunks, so that the softmax weights take at most about 512 MiB.
+    """
     b, _, h, _ = q.shape
     rows = max(1, MAX_BYTES // (4 * b * h * max(1, k.shape[1])))
     parts = [
@@ -26,6 +29,9 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def softmax_weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q k^T / sqrt(D)), (B, H, Tq, Tk) fp32; scores in fp16 would overflow."""
+    """Return softmax(q k^T / sqrt(D)), (B, H, Tq, Tk), for q (B, Tq, H, D) and k (B, Tk, H, D).
+
+    The result and all arithmetic are fp32, as the scores could overflow in fp16.
+    """
     q, k = q.transpose(1, 2).float() * q.shape[-1] ** -0.5, k.transpose(1, 2).float()
     return (q @ k.transpose(-1, -2)).float().softmax(-1)

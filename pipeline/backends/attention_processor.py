@@ -1,4 +1,4 @@
-"""The attention processor that puts a backend into diffusers' UNet and autoencoder."""
+"""The attention processor that makes diffusers' UNet and autoencoder use a backend."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from .failures import wrap_kernel_errors
 from .table import ATTENTION, Backend
 
 AttentionHook = Callable[[torch.Tensor], None]
-MAPS_BYTES = 1 << 26  # of weights at once, beside what the backend itself needs
+MAPS_BYTES = 1 << 26  # of softmax weights at once, in addition to the backend's own memory
 
 
 def run_with_maps(
     backend: Backend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, last: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `backend` computes, and the weights averaged over heads, (B, Tq, Tk) fp32.
+    """Return attention's output on `backend`, and its weights averaged over heads.
 
-    last: only the weights of the batch's last, (1, Tq, Tk). Our kernel has them as a by-product,
-    without a gradient. For any other backend, and where something learns from them, they are
-    computed plainly: 77 keys are cheap, and the output has the same bits with and without maps.
+    q (B, Tq, H, D), k and v (B, Tk, H, D). The output is shaped like q; the weights are (B, Tq,
+    Tk), fp32, or with `last` only those of the last sample, (1, Tq, Tk).
+
+    This project's Triton backend computes both at once, without a gradient for the weights. For
+    other backends, and if q needs a gradient, the weights are computed separately in plain PyTorch.
+    That is cheap with 77 keys, and the output has the same bits as without maps.
     """
     own = getattr(backend.code, "run_with_maps", None)
     if (
@@ -41,11 +44,11 @@ def run_with_maps(
 
 
 class AttentionProcessor:
-    """diffusers' hook: self and cross attention of a UNet or autoencoder on the backend `name`.
+    """A diffusers attention processor that runs self and cross attention on the backend `name`.
 
-    `attention_hook`, where set, is called with the maps of every cross attention:
-    (B, Tq, Tk) fp32; (1, Tq, Tk) where its `last` says that the batch's last is enough. A kernel
-    that fails raises KernelFailed.
+    If `attention_hook` is set, it is called for every cross attention with the weights averaged
+    over heads, (B, Tq, Tk), fp32. A hook with an attribute `last` that is true gets those of the
+    last sample only, (1, Tq, Tk). Raises KernelFailed if the backend's kernel fails.
     """
 
     def __init__(self, name: str):
@@ -59,7 +62,11 @@ class AttentionProcessor:
         v: torch.Tensor,
         attention_hook: AttentionHook | None = None,
     ) -> torch.Tensor:
-        """Compute attention (B, Tq, H, D) on the backend and call the hook with its maps."""
+        """Return attention on the backend, shaped like q, and call the hook with its weights.
+
+        q (B, Tq, H, D), k and v (B, Tk, H, D). attention_hook: see the class; None computes no
+        weights.
+        """
         backend = ATTENTION[self.name]
         guard = (
             wrap_kernel_errors("attention", self.name, q)

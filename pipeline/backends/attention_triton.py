@@ -1,4 +1,4 @@
-"""This project's own attention kernels, with word maps in the same launch."""
+"""The attention backend "triton": this project's kernels, which can also return attention maps."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import torch
 
 from . import failures
 
-MAX_KEYS = 128  # of `run_with_maps`
+MAX_KEYS = 128  # the most keys that `run_with_maps` takes
 
 
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return why they cannot run there, in a sentence; None where they can."""
+    """Return in one sentence why the kernels cannot run on `device`, or None if they can.
+
+    head_size: channels per head; None leaves it unchecked. One small call of each kernel is tried
+    the first time.
+    """
     try:
         from kernels import attention
     except ImportError:
@@ -23,7 +27,7 @@ def unsupported(
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Compute attention, (B, Tq, H, D)."""
+    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
     from kernels.attention import attention
 
     return attention(q, k, v)
@@ -32,7 +36,10 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def run_with_maps(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute attention and its weights averaged over heads, (B, Tq, Tk) fp32; no gradient."""
+    """Return attention, shaped like q, and its weights averaged over heads, (B, Tq, Tk), fp32.
+
+    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most MAX_KEYS. The weights have no gradient.
+    """
     from kernels.word_attention import word_attention
 
     return word_attention(q, k, v)
@@ -40,7 +47,11 @@ def run_with_maps(
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    """Try one tiny call of each kernel; where one fails, warn and return the reason."""
+    """Call each kernel once on small tensors; return None if they work, else the reason; cached.
+
+    A kernel that fails is blacklisted, with a warning. On ZeroGPU nothing is tried, as there is no
+    GPU yet.
+    """
     from kernels.attention import attention
     from kernels.word_attention import word_attention
 

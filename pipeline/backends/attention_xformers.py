@@ -1,4 +1,4 @@
-"""xformers' memory-efficient attention."""
+"""The attention backend "xformers": its memory-efficient attention."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ MAX_HEAD_SIZE = 256
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return why it cannot run there, in a sentence; None where it can."""
+    """Return in one sentence why xformers cannot run on `device`, or None if it can.
+
+    head_size: channels per head; None leaves it unchecked. One small call is tried the first time.
+    """
     if head_size is not None and head_size > MAX_HEAD_SIZE:
         return f"xformers has no operator for a head of {head_size}."
     return _probe(str(device), dtype)
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Compute attention, (B, Tq, H, D)."""
+    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
     from xformers.ops import memory_efficient_attention
 
     return memory_efficient_attention(q, k, v)
@@ -32,7 +35,10 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    """Try one tiny call; return None where it works, else the reason in one sentence."""
+    """Call xformers once on small tensors; return None if it works, else the reason; cached.
+
+    On ZeroGPU only the import is tried, as there is no GPU yet.
+    """
     logger = logging.getLogger("xformers")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -48,7 +54,7 @@ def _probe(device: str, dtype: torch.dtype) -> str | None:
     except NotImplementedError:
         kind = str(dtype).removeprefix("torch.")
         return f"xformers has no attention operator for {device} tensors of type {kind}."
-    except Exception as error:  # a broken build fails in ways of its own
+    except Exception as error:  # a broken build raises errors of many types
         return f"xformers failed on {device}: {failures.first_line(error)}"
     finally:
         logger.setLevel(level)

@@ -1,7 +1,7 @@
-"""python -m pipeline.backends.bench: `python -m kernels.bench`, with every backend of the tables.
+"""`python -m pipeline.backends.bench`: kernels.bench with every backend of `table.py`.
 
-kernels.bench measures the kernels and the libraries that it knows; a backend that only has a row
-here is added to them.
+kernels.bench by itself times the kernels and libraries that it knows. Backends that only `table.py`
+lists are added to them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .table import ATTENTION, GROUP_NORM
 
 
 def add_providers() -> None:
-    """Add the backends that kernels.bench does not know to its providers."""
+    """Add each backend of ATTENTION and GROUP_NORM that kernels.bench does not know to its RUNS."""
     from kernels.bench import attention, group_norm
 
     for name, row in ATTENTION.items():
@@ -22,7 +22,7 @@ def add_providers() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Add the providers and run kernels.bench's command; return its exit code."""
+    """Add the backends and run the command of kernels.bench; return its exit code."""
     from kernels.bench.__main__ import main as bench
 
     add_providers()

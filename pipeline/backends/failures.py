@@ -1,4 +1,4 @@
-"""Kernels that failed while they ran: they are not tried again in this process."""
+"""Kernels that failed while they ran: their backends are not used again in this process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import torch
 
 log = logging.getLogger(__name__)
 BLACKLIST: dict[tuple[str, str], str] = {}  # (kind, backend): the reason
-# On ZeroGPU the page runs without a GPU and each request in a fork with one: nothing can be tried
-# out beforehand, a kernel that fails gives way when it is called.
+# On ZeroGPU the page's process has no GPU, and each request runs in a fork that has one. So kernels
+# cannot be tried beforehand; one that fails during a request is replaced then.
 ON_ZERO_GPU = bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
 class KernelFailed(RuntimeError):
-    """A backend's own code failed. `kind`: "attention" or "GroupNorm"."""
+    """A backend's own code failed.
+
+    kind      "attention" or "GroupNorm"
+    backend   the backend's key in its table, such as "triton"
+    reason    shape, dtype and device of the input, and the first line of the error
+    """
 
     def __init__(self, kind: str, backend: str, reason: str):
         super().__init__(f"The {kind} backend {backend} failed at {reason}")
@@ -25,7 +30,7 @@ class KernelFailed(RuntimeError):
 
 
 def blacklist(failure: KernelFailed) -> None:
-    """Exclude the backend for the rest of this process, with one warning that says why."""
+    """Exclude a backend that failed for the rest of this process, with one logged warning."""
     key = failure.kind, failure.backend
     if key not in BLACKLIST:
         log.warning("%s; it is not used again.", failure)
@@ -33,18 +38,23 @@ def blacklist(failure: KernelFailed) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type's name."""
+    """Return the first line of an error's message, or the name of its type if that is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
 def wrap_kernel_errors(kind: str, backend: str, x: torch.Tensor) -> Iterator[None]:
-    """Turn what a kernel raises on x into KernelFailed; torch.OutOfMemoryError is passed on."""
+    """Context manager that turns an error of a backend's kernel into KernelFailed.
+
+    kind: "attention" or "GroupNorm". backend: the backend's key in its table. x: the kernel's
+    input, which the message describes. Running out of memory is raised as torch.OutOfMemoryError
+    instead.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # compilers and drivers fail in ways of their own
+    except Exception as error:  # compilers and drivers raise errors of many types
         if "out of memory" in str(error).lower():  # Triton has its own exception for it
             raise torch.OutOfMemoryError(first_line(error)) from error
         where = f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')} on {x.device}"

@@ -1,7 +1,7 @@
-"""Put a GroupNorm backend into diffusers' networks, and take it out again.
+"""Make diffusers' networks use a GroupNorm backend, or their own GroupNorm again.
 
-Modules keep their weights, names and hooks: only their class is swapped, for one whose forward
-calls the backend. In a ResBlock the timestep's shift, the norm and SiLU become one call.
+Only the classes of modules are swapped, for classes whose forward calls the backend; weights, names
+and hooks stay. In a ResBlock, adding the timestep embedding, GroupNorm and SiLU become one call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _run(
 
 
 class FusedGroupNorm(nn.GroupNorm):
-    """nn.GroupNorm on the backend `self.backend`."""
+    """An nn.GroupNorm that computes on the backend named `self.backend`."""
 
     backend: str
 
@@ -40,7 +40,10 @@ class FusedGroupNorm(nn.GroupNorm):
 
 
 class FusedResnetBlock(ResnetBlock2D):
-    """diffusers' ResnetBlock2D with norm and SiLU, and shift, norm and SiLU, in one call each."""
+    """A diffusers ResnetBlock2D with one call for GroupNorm + SiLU.
+
+    Its second GroupNorm also adds the timestep embedding in the same call.
+    """
 
     def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor, *_, **__) -> torch.Tensor:
         x = input_tensor
@@ -71,7 +74,10 @@ FUSED: dict[type, type] = {ResnetBlock2D: FusedResnetBlock, nn.GroupNorm: FusedG
 
 
 def swap_group_norm(network: nn.Module, name: str) -> None:
-    """Run every GroupNorm of `network` on the backend `name`; "torch" is what it had."""
+    """Make every GroupNorm of `network` compute on the backend `name`, a key of GROUP_NORM.
+
+    "torch" restores the original classes.
+    """
     own = GROUP_NORM[name].file is None
     swap = {new: old for old, new in FUSED.items()} if own else FUSED
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""This project's own GroupNorm kernel, with shift and SiLU in the same launch."""
+"""The GroupNorm backend "triton": this project's kernel, with timestep embedding and SiLU fused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from . import failures
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return why it cannot run there, in a sentence; None where it can."""
+    """Return in one sentence why the kernel cannot run on `device`, or None if it can.
+
+    head_size is ignored. One small call is tried the first time.
+    """
     try:
         from kernels import group_norm
     except ImportError:
@@ -30,7 +33,10 @@ def run(
     silu: bool = False,
     shift: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute GroupNorm of x (B, C, H, W) plus shift (B, C), then SiLU if asked for."""
+    """Return GroupNorm of x (B, C, H, W) + shift (B, C), followed by SiLU if `silu` is true.
+
+    weight and bias are (C,). None leaves out shift, weight or bias.
+    """
     from kernels.group_norm import group_norm
 
     return group_norm(x, groups, weight, bias, eps, silu=silu, shift=shift)
@@ -38,7 +44,11 @@ def run(
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    """Try one tiny call; where it fails, warn and return the reason."""
+    """Call the kernel once on a small tensor; return None if it works, else the reason; cached.
+
+    A kernel that fails is blacklisted, with a warning. On ZeroGPU nothing is tried, as there is no
+    GPU yet.
+    """
     if failures.ON_ZERO_GPU:
         return None
     x = torch.zeros((1, 8, 4, 4), device=device, dtype=dtype)

@@ -1,8 +1,8 @@
-"""The order in which `auto` tries backends: by what was measured on this kind of device.
+"""The order in which "auto" tries backends: by the speed measured on GPUs like this one.
 
-What was measured lies in kernels/bench/results, written by `python -m kernels.bench --json`. Where
-nothing was measured on such a device, the order is that of the rows' ranks: our kernels are not
-first on a GPU on which nobody has measured them.
+The measurements are in kernels/bench/results, written by `python -m kernels.bench --json`. Without
+any for such a GPU, the order is that of the field `rank` in the tables: this project's kernels are
+not first on a GPU on which nobody has measured them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from .table import KINDS
 
 @lru_cache
 def order(kind: str, device: torch.device) -> tuple[str, ...]:
-    """Return the names of backends, the fastest first. kind: "attention" or "group_norm"."""
+    """Return the names of the backends that "auto" may use on `device`, the fastest first.
+
+    kind: "attention" or "group_norm". Whether a backend can run is not checked. Fallbacks are last.
+    """
     table = KINDS[kind].table
     default_order = sorted(
         (
@@ -32,8 +35,11 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
 
 
 def _slowdown(kind: str, device: torch.device) -> dict[str, float]:
-    """Return how many times as long as the fastest each provider took on such a GPU; {} where
-    nothing was measured."""
+    """Return a dict from each backend to its time divided by the fastest one's.
+
+    The times were measured on a GPU like `device`; empty if there are none, not even on one of the
+    same compute capability. Keys are the names that kernels.bench uses ("ours", "sdpa").
+    """
     try:
         from kernels.bench import results
     except ImportError:

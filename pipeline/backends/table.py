@@ -1,14 +1,17 @@
-"""ATTENTION and GROUP_NORM: every backend, once.
+"""All backends in two tables: ATTENTION and GROUP_NORM.
 
 A new backend is one file beside this one and one row here; the command line, the page, the web API,
-`auto`, the tests and `python -m pipeline.backends.bench` read these tables. The file has
+"auto", the tests and `python -m pipeline.backends.bench` read these tables. The file defines
 
-    unsupported(device, dtype, head_size=None) -> str | None    why it cannot run here, a sentence
-    run(q, k, v) -> Tensor                        attention: (B, Tq, H, D), (B, Tk, H, D) twice
-    run(x, groups, weight, bias, eps, *, silu, shift) -> Tensor    GroupNorm of x (B, C, H, W)
+    unsupported(device, dtype, head_size=None) -> str | None
+        Return in one sentence why the backend cannot run there, or None if it can.
+    run(q, k, v) -> Tensor
+        For attention: q (B, Tq, H, D), k and v (B, Tk, H, D); the result is shaped like q.
+    run(x, groups, weight, bias, eps, *, silu, shift) -> Tensor
+        For GroupNorm: x (B, C, H, W) + shift (B, C) is normalized; SiLU follows if `silu`.
 
-An attention file may also have `run_with_maps(q, k, v)`, which returns the output and the weights
-averaged over heads (B, Tq, Tk) fp32, and takes up to MAX_KEYS keys.
+An attention file may also define `run_with_maps(q, k, v)`, which returns the output and the softmax
+weights averaged over heads, (B, Tq, Tk) fp32, and MAX_KEYS, the largest Tk that it takes.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,15 +27,15 @@ import torch
 
 @dataclass(frozen=True)
 class Backend:
-    """A row of ATTENTION or GROUP_NORM.
+    """An implementation of attention or GroupNorm: a row of ATTENTION or GROUP_NORM.
 
-    note, note_zh  what it is, in English and Chinese
-    file           its file beside this one; None: what the network does by itself
-    rank           its place in the order of `auto` where nothing was measured, the lowest first
-    auto_on        types of devices on which `auto` may take it; None: all
-    fallback       `auto` takes it only where no other one runs
-    may_fail       its kernels may fail on an unusual GPU: then the next backend goes on
-    provider       what kernels.bench calls it; None: as its key
+    note, note_zh   what it is, in English and Chinese
+    file            the module beside this one that implements it; None: the network's own code
+    rank            place in the order of "auto" if no speed was measured; the lowest is first
+    auto_on         types of devices on which "auto" may use it ("cuda"); None: all
+    fallback        "auto" uses it only if no other backend can run
+    may_fail        its kernels may fail on an unusual GPU; then the next backend is used
+    provider        its name in kernels.bench; None: its key in the table
     """
 
     note: str
@@ -44,27 +48,32 @@ class Backend:
     provider: str | None = None
 
     @cached_property
-    def code(self) -> Any:
-        """The module of its file."""
+    def code(self) -> ModuleType:
+        """The imported module `file`."""
         return import_module(f"{__package__}.{self.file}")
 
     def unsupported(
         self, device: torch.device, dtype: torch.dtype, head_size: int | None = None
     ) -> str | None:
-        """Return why it cannot run there, in a sentence; None where it can.
+        """Return in one sentence why the backend cannot run on `device`, or None if it can.
 
-        head_size: of the attention that it is to compute.
+        head_size: channels per head of the attention to compute; None leaves it unchecked.
         """
         return None if self.file is None else self.code.unsupported(device, dtype, head_size)
 
     def run(self, *tensors: Any, **named: Any) -> torch.Tensor:
-        """Compute on it, see the module's docstring."""
+        """Call `run` of the backend's module; the docstring of this module lists its arguments."""
         return self.code.run(*tensors, **named)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What backends compute: its name in sentences, its flag and its table."""
+    """An operation that has backends: attention or GroupNorm.
+
+    name    how sentences call it ("GroupNorm")
+    flag    the command-line flag that chooses its backend ("--group-norm")
+    table   its backends by name: ATTENTION or GROUP_NORM
+    """
 
     name: str
     flag: str

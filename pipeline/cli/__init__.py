@@ -17,14 +17,14 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C.
 
-    `verify` also returns 1, for a picture that did not come out identical. argv: the words after
-    `python -m pipeline`; None for those of this process.
+    `verify` also returns 1 for a picture that could not be reproduced bit for bit. argv: the
+    arguments after `python -m pipeline`; None: sys.argv.
     """
     from .parser import build_parser
 
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser(words[0] if words else None).parse_args(words)
+        args = build_parser(arguments[0] if arguments else None).parse_args(arguments)
         return args.run(args) or 0
     except InputError as error:
         print(error, file=sys.stderr)

@@ -1,8 +1,8 @@
 """`python -m pipeline bench`: time whole pictures against diffusers' StableDiffusionPipeline.
 
 Both load the same weights in the same dtype on the same device and draw the same picture from the
-same noise, in turns, so that a busy machine slows both alike. Printed are medians, the ratio and
-the largest difference of the final latents.
+same noise. They run alternately, so that a busy machine slows both equally. It prints the median
+times, their ratio and the largest difference of the final latents.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .device_flags import add_device_flags
@@ -23,14 +23,15 @@ from .device_flags import add_device_flags
 if TYPE_CHECKING:
     import torch
 
-    from ..options import GenerateOptions
+    from ..model import Models
+    from ..options import ResolvedOptions
 
 PROMPT = "a red apple on a blue background"
 SAMPLER, SCHEDULE = "dpmpp_2m", "karras"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the model, the steps of a picture, the number of runs and the device."""
+    """Add the flags of `bench` to `parser`: model, steps, number of runs, device and dtype."""
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
@@ -38,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure with the flags of `python -m pipeline bench`."""
+    """Run `python -m pipeline bench` with its parsed arguments."""
     from ..loading.silence import silence_libraries
 
     with silence_libraries():
@@ -48,9 +49,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict[str, float]:
-    """Print the comparison and return its figures: medians in seconds, ratios, latents' difference.
+    """Time ours, ours with recording and diffusers; print the comparison and return its figures.
 
-    Raises InputError for a bad model name, for steps outside 1 to 200 and for no repeats.
+    The figures: median seconds a picture under "ours", "recorded" and "diffusers"; "ratio",
+    diffusers to ours; "recording", recorded to ours; "difference", the largest of the final
+    latents; "cold", seconds from starting a process to the written file.
+
+    name: the model's. repeats: runs of each. device, dtype: as on the command line ("auto").
+    Raises InputError for an unknown model, for steps outside 1 to 200 and for repeats below 1.
     """
     if not 1 <= steps <= 200 or repeats < 1:
         raise InputError("--steps must be from 1 to 200 and --repeats at least 1.")
@@ -119,8 +125,12 @@ def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> 
     }
 
 
-def _peer(models: Any, options: GenerateOptions) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return diffusers' own pipeline on the same folder: it draws the same options from latents."""
+def _peer(models: Models, options: ResolvedOptions) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Load the same model in diffusers; return a function that draws the options with it.
+
+    The function takes the initial noise (1, C, h, w), denoises and decodes it, and returns the
+    final latents.
+    """
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
     from ..prompt.text import space_han
@@ -154,7 +164,7 @@ def _peer(models: Any, options: GenerateOptions) -> Callable[[torch.Tensor], tor
 
 
 def _cold_start(name: str, steps: int, device: str, dtype: str) -> float:
-    """Return the seconds from the start of a fresh process to the written picture."""
+    """Return the seconds that `python -m pipeline generate` takes from start to written file."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pipeline", "generate", PROMPT, "--model", name]
         command += ["--sampler", SAMPLER, "--steps", str(steps), "--device", device]

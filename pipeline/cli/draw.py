@@ -1,4 +1,4 @@
-"""`python -m pipeline TASK`: run a task and write its pictures."""
+"""`python -m pipeline TASK`, such as `generate`: run a task and write its pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .device_flags import add_device_flags, load_arguments
 
 
 def add_flags(parser: argparse.ArgumentParser, key: str) -> None:
-    """Add the flags of the task `key`: its options, the model, the device and the output."""
+    """Add to `parser` the flags of a task: its options, the model, the device and the output.
+
+    key: a key of TASKS, such as "generate".
+    """
     task_flags.add(parser, key)
     parser.add_argument(
         "--model", default="emoji", help="see `models`; a folder, .safetensors file or hub id too"
@@ -34,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser, key: str) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw with a progress bar, save the pictures, print their paths and parameters."""
+    """Run a task with a progress bar, save its pictures, print their paths and parameters texts."""
     options = tasks.options(args.command, **task_flags.fields(args, args.command))
     from ..metadata.save import check_writable
 

@@ -1,4 +1,4 @@
-"""Commands that print what is there: `info`, `samplers`, `backends` and `models`."""
+"""Commands that print information and draw nothing: `info`, `samplers`, `backends`, `models`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import io
 import sys
 
-HEADINGS = {  # of the kinds of `models` beside checkpoints
+HEADINGS = {  # what `models` prints above each kind of file but checkpoints
     "lora": "LoRAs, in a prompt <lora:name:1>",
     "embedding": "Textual inversions, by name in a prompt",
     "vae": "Autoencoders (--vae)",
@@ -14,12 +14,12 @@ HEADINGS = {  # of the kinds of `models` beside checkpoints
 
 
 def add_info_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the picture that `info` reads."""
+    """Add to `parser` the argument of `info`: a picture file."""
     parser.add_argument("picture")
 
 
 def print_info(args: argparse.Namespace) -> None:
-    """Print the parameters text of a picture file."""
+    """Print the parameters text (prompt and settings) that a picture file carries."""
     from ..metadata.infotext import read
 
     text = read(args.picture)
@@ -29,7 +29,7 @@ def print_info(args: argparse.Namespace) -> None:
 
 
 def print_samplers(args: argparse.Namespace) -> None:
-    """Print every sampler and schedule, and why one cannot run here."""
+    """Print all samplers and schedules, and the reason for each that cannot run here."""
     from ..samplers import SAMPLERS, SCHEDULES, unsupported
 
     print("Samplers (--sampler), their model calls a step, and the schedules they take:")
@@ -45,7 +45,10 @@ def print_samplers(args: argparse.Namespace) -> None:
 
 
 def print_backends(args: argparse.Namespace) -> None:
-    """Print the backends of attention and GroupNorm for --device and --dtype."""
+    """Print the backends of attention and GroupNorm.
+
+    For one that cannot run on --device in --dtype it prints the reason.
+    """
     from ..loading.silence import silence_libraries
 
     with silence_libraries():
@@ -66,7 +69,10 @@ def print_backends(args: argparse.Namespace) -> None:
 
 
 def print_models(args: argparse.Namespace) -> None:
-    """Print the library: checkpoints, LoRAs, textual inversions and autoencoders."""
+    """Print the library: checkpoints, LoRAs, textual inversions and autoencoders on disk.
+
+    For a file that cannot be used it prints the reason.
+    """
     from ..errors import short
     from ..model_files.identify import KINDS
     from ..model_files.library import OWN, scan

@@ -1,4 +1,4 @@
-"""The parser of the command line: a command for each task, and those of COMMANDS."""
+"""The parser of the command line: a command for each task, and the other ones of COMMANDS."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from .device_flags import add_device_flags
 
 @dataclass(frozen=True)
 class Command:
-    """A command that is no task: what it runs, its line in `--help`, and its flags.
+    """A command of `python -m pipeline` other than the tasks.
 
-    run: called with the parsed arguments, returns an exit code or None for 0. add_flags: adds the
-    command's own flags to its parser. description: shown by the command's own `--help`.
+    run: called with the parsed arguments; returns an exit code, or None for 0. help: one line for
+    `python -m pipeline --help`. add_flags: adds the command's flags to its parser; None: it has no
+    flags. description: text for the command's own `--help`.
     """
 
     run: Callable[[argparse.Namespace], int | None]
@@ -56,14 +57,15 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises InputError, in one sentence, where argparse would exit."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise InputError with argparse's message and a hint at --help."""
         raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
 def build_parser(command: str | None = None) -> Parser:
     """Return the parser of all commands.
 
-    command: the one that is about to be parsed. Only its task flags are added, because the fields
-    of a task's Options take a moment to import.
+    command: the name of the command about to be parsed. If it is a task, its flags are added; those
+    of the other tasks are not, because a task's Options take a moment to import.
     """
     root = Parser(prog="python -m pipeline", description="Stable Diffusion, open to look into.")
     commands = root.add_subparsers(dest="command", required=True, parser_class=Parser)

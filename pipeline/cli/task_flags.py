@@ -1,4 +1,7 @@
-"""The flags of a task, made from the fields of its Options."""
+"""Command-line flags of a task, one for each field of its Options.
+
+`key` is a key of TASKS, such as "image_to_image".
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ from typing import Any
 from ..errors import InputError
 from ..tasks import module
 
-PLACED = ("picture", "prompt")  # given by place, the rest by name
-SHORT = {"size": "WIDTHxHEIGHT in pixels, multiples of 8; default: what suits the model"}
+POSITIONAL = ("picture", "prompt")  # arguments without a flag
+SIZE_HELP = "WIDTHxHEIGHT in pixels, multiples of 8; default: what suits the model"
 
 
 def add(parser: argparse.ArgumentParser, key: str) -> None:
-    """The flags of the task `key`."""
+    """Add the flags of the task `key` to `parser`.
+
+    The picture, if the task takes one, and the prompt are positional. Values stay text, or None if
+    not given: the task's Options convert and check them.
+    """
     fields = module(key).Options.model_fields
     takes_picture = "picture" in fields
     if takes_picture:
@@ -22,10 +29,10 @@ def add(parser: argparse.ArgumentParser, key: str) -> None:
     if takes_picture:
         prompt.nargs, prompt.default, prompt.required = "?", "", False
     for name, field in fields.items():
-        if name in (*PLACED, "height"):
+        if name in (*POSITIONAL, "height"):
             continue
         if name == "width":
-            parser.add_argument("--size", help=SHORT["size"])
+            parser.add_argument("--size", help=SIZE_HELP)
             continue
         text = (field.description or "").replace("%", "%%")
         flag = f"--{name.replace('_', '-')}"
@@ -38,14 +45,17 @@ def add(parser: argparse.ArgumentParser, key: str) -> None:
 
 
 def fields(args: argparse.Namespace, key: str) -> dict[str, Any]:
-    """What was given of the task's fields."""
+    """Return the fields of the task's Options that the command line gave, by name."""
     given = {name: getattr(args, name, None) for name in module(key).Options.model_fields}
     given["width"], given["height"] = size(args.size)
     return {name: value for name, value in given.items() if value is not None}
 
 
 def size(text: str | None) -> tuple[str | None, str | None]:
-    """Width and height of WIDTHxHEIGHT."""
+    """Split WIDTHxHEIGHT into two texts; None gives (None, None).
+
+    Raises InputError if there is no x. The numbers are not checked here.
+    """
     if text is None:
         return None, None
     width, cross, height = text.lower().partition("x")

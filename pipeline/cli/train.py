@@ -1,4 +1,4 @@
-"""`python -m pipeline train STAGE`: the flags; training itself is pipeline/training."""
+"""`python -m pipeline train STAGE`: its flags. The training itself is in pipeline/training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAGES = (
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run one stage of training."""
+    """Run the stage of training that `args.stage` names."""
     from ..loading.silence import silence_libraries
 
     with silence_libraries():
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of all stages, those of `train lora` in a group of their own."""
+    """Add the flags of all stages to `parser`, those of `train lora` in a group of their own."""
     parser.add_argument(
         "stage",
         choices=STAGES,
@@ -68,7 +68,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lora_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `train lora` alone. A value that is not given is chosen for the model."""
+    """Add to `parser` the flags that only `train lora` takes.
+
+    Values default to None; training then chooses one that suits the model.
+    """
     lora = parser.add_argument_group("lora")
     lora.add_argument("--images", type=Path, help="folder of pictures of the character")
     lora.add_argument("--name", help="of the LoRA, in a prompt <lora:NAME:1>")

@@ -1,19 +1,23 @@
-"""`python -m pipeline verify PICTURE`: make a picture again and compare it step by step."""
+"""`python -m pipeline verify PICTURE`: draw a picture again and compare it step by step.
+
+The picture is a PNG with a receipt, which records how it was drawn (metadata/receipt.py).
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .device_flags import add_device_flags
 
 if TYPE_CHECKING:
     from ..metadata.receipt import Receipt
+    from ..model import Models
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the picture, what it began from, the model and the backends."""
+    """Add the flags of `verify` to `parser`: pictures, model, backends and device."""
     parser.add_argument("picture", help="a PNG with its receipt")
     parser.add_argument("--picture", dest="given", help="the picture that it began from, if it did")
     parser.add_argument("--mask", help="the mask that it was repainted with")
@@ -26,7 +30,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the verdict. Return 0 for a picture that came out identical, 1 for any other."""
+    """Draw the picture again and print the verdict; return the exit code.
+
+    0: the same bits at every step and in the pixels; 1: anything else. Raises InputError for a
+    picture that cannot be verified.
+    """
     from .. import verify as verifying
 
     case = verifying.open_input(args.picture, picture=args.given, mask=args.mask)
@@ -45,10 +53,11 @@ def run(args: argparse.Namespace) -> int:
     return 0 if verdict.kind == "identical" else 1
 
 
-def _load_model(receipt: Receipt, args: argparse.Namespace) -> Any:
-    """Load --model, or the model that the receipt names, on the device nearest to the receipt's.
+def _load_model(receipt: Receipt, args: argparse.Namespace) -> Models:
+    """Load --model, or the model that the receipt names, on the receipt's device if there is one.
 
-    A receipt comes from anyone: its model is looked up by name in the library, never as a path.
+    A receipt may come from a stranger: its model is looked up by name in the library, never opened
+    as a path. Raises InputError if it is not there.
     """
     import torch
 

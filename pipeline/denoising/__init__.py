@@ -1,1 +1,1 @@
-"""The UNet with classifier-free guidance, in tiles where needed, and its attention maps."""
+"""The UNet with classifier-free guidance, in tiles for large pictures; attention maps of words."""

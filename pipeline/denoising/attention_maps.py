@@ -1,42 +1,45 @@
-"""Word maps: how much each place of the picture attends to each word of the prompt.
+"""Word maps: how much each position of the picture attends to each word of the prompt.
 
-They are the weights of the UNet's cross attention. After Tang et al., "What the DAAM", arXiv
-2210.04885.
+They are computed from the weights of the UNet's cross attention, after Tang et al., "What the
+DAAM", arXiv 2210.04885.
 """
 
 from __future__ import annotations
 
 import torch
 
-# For each word of a prompt, the indices of its tokens among the K keys.
+# For each word of a prompt, the positions of its tokens among the K keys of cross attention.
 Spans = list[list[int]]
 
 
 class WordMaps:
-    """Collects the attention maps of one call of the UNet: those of the conditional half.
+    """Collects the cross attention maps of one UNet call: pass it to Denoiser as `attention_hook`.
 
-    Layers have different resolutions: `by_resolution` averages those of each. `average` resamples
-    all to one, that of the finest layer with at most 16 rows or columns (16x16 for Stable Diffusion
-    at 512x512).
+    Only the maps of the conditional sample are collected. Layers have different resolutions:
+    `by_resolution` averages the layers of each resolution. `average` resamples all layers to one
+    resolution, that of the finest layer whose smaller side is at most 16 (16x16 for Stable
+    Diffusion at 512x512).
     """
 
-    last = True  # only the batch's last maps are needed, see backends.AttentionProcessor
+    last = True  # only the maps of the batch's last sample, see backends.AttentionProcessor
 
     def __init__(self, height: int, width: int):
-        """height, width: of the UNet's input in latents."""
+        """height, width: size (h, w) of the UNet's input latents."""
         self.ratio = height / width
         self.layers: list[torch.Tensor] = []
-        self._read: tuple[Spans, list[torch.Tensor]] | None = None  # of the spans asked for last
+        self._cached: tuple[Spans, list[torch.Tensor]] | None = None  # last result of `_layers`
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Add maps (B, Tq, Tk) of one layer; the last of the batch is the conditional half."""
+        """Add the attention maps (B, Tq, Tk) of one layer; the last sample is the conditional."""
         self.layers.append(maps[-1])
 
     def _layers(self, spans: Spans) -> list[torch.Tensor]:
-        """Return each layer's maps (words, h, w), fp32, in the order in which the layers ran: the
-        sum over the keys of a word's tokens."""
-        if self._read is not None and self._read[0] is spans:
-            return self._read[1]
+        """Return the word maps (words, h, w) fp32 of each layer, in the order of the calls.
+
+        A word's map is the sum of the attention weights of its tokens.
+        """
+        if self._cached is not None and self._cached[0] is spans:
+            return self._cached[1]
         out: list[torch.Tensor] = []
         masks: dict[int, torch.Tensor] = {}
         for layer in self.layers:
@@ -45,26 +48,31 @@ class WordMaps:
             if keys not in masks:
                 masks[keys] = _key_mask(spans, keys).to(layer.device)
             out.append((masks[keys] @ layer.float().T).reshape(-1, rows, queries // rows))
-        self._read = spans, out
+        self._cached = spans, out
         return out
 
     def by_resolution(self, spans: Spans) -> tuple[torch.Tensor, ...]:
-        """Return a map per word at each resolution, (words, h, w) fp32 on the CPU, the coarsest
-        first; () without cross attention."""
-        found: dict[tuple[int, ...], list[torch.Tensor]] = {}
+        """Return word maps (words, h, w) for each resolution of the layers, the coarsest first.
+
+        fp32 on the CPU, averaged over the layers of the resolution. spans: for each word the
+        positions of its tokens. Returns () if no layer was collected.
+        """
+        by_size: dict[tuple[int, ...], list[torch.Tensor]] = {}
         for layer in self._layers(spans):
-            found.setdefault(tuple(layer.shape[1:]), []).append(layer)
-        return tuple(torch.stack(found[size]).mean(0).cpu() for size in sorted(found))
+            by_size.setdefault(tuple(layer.shape[1:]), []).append(layer)
+        return tuple(torch.stack(by_size[size]).mean(0).cpu() for size in sorted(by_size))
 
     def average(self, spans: Spans) -> torch.Tensor | None:
-        """Return a map per word over all layers, (words, h, w) fp32 on the CPU; None without cross
-        attention."""
+        """Return word maps (words, h, w), fp32 on the CPU, averaged over all layers.
+
+        spans: for each word the positions of its tokens. Returns None if no layer was collected.
+        """
         layers = self._layers(spans)
         return average_maps(layers).cpu() if layers else None
 
 
 def _key_mask(spans: Spans, keys: int) -> torch.Tensor:
-    """Return which keys belong to each word, (words, keys) of 0 and 1."""
+    """Return a matrix (words, keys) that is 1 where the key is a token of the word, else 0."""
     rows = [[0.0] * keys for _ in spans]
     for row, span in zip(rows, spans, strict=True):
         for key in span:
@@ -73,7 +81,11 @@ def _key_mask(spans: Spans, keys: int) -> torch.Tensor:
 
 
 def average_maps(layers: list[torch.Tensor]) -> torch.Tensor:
-    """Average the maps (words, h, w) of several layers at one resolution, see WordMaps."""
+    """Resample the maps (words, h, w) of several layers to one resolution and average them.
+
+    The resolution is that of the finest layer whose smaller side is at most 16; if there is none,
+    that of the finest layer.
+    """
     sizes = [layer.shape[1:] for layer in layers]
     size = max([s for s in sizes if min(s) <= 16] or sizes, key=lambda s: s[0] * s[1])
     total = layers[0].new_zeros((len(layers[0]), *size))

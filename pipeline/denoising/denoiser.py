@@ -1,7 +1,8 @@
-"""The UNet with classifier-free guidance, as an answer to a sampler's query.
+"""Denoiser: the UNet with classifier-free guidance, which answers the queries of a sampler.
 
-Each call is a batch [unconditional, conditional] of one image, so an image's pixels do not depend
-on what else is being drawn (Ho and Salimans, arXiv 2207.12598).
+Classifier-free guidance: Ho and Salimans, arXiv 2207.12598. The batch of a UNet call is
+[unconditional, conditional] of a single image, so that an image does not depend on the other images
+that are drawn at the same time.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ AttentionHook = Callable[[torch.Tensor], None]
 
 
 class Denoiser:
-    """The denoiser of one request, for pictures of `width` x `height` pixels.
+    """Calls the UNet for one request: a function from a Query to an Answer.
 
     positive, negative    the encoded prompts, which may change from step to step
-    cfg                   guidance scale, 1 is none
-    rescale               see `rescale_cfg`
-    inpaint_conditioning  (1, 1 + C, h, w): further input channels of an inpainting UNet
-    tile                  (side, overlap) in latents, see tiles.py; None: the picture at once
-    batched_cfg           both halves of guidance in one call of the UNet. Two calls need less
-                          memory and may differ in the last bits
+    cfg                   guidance scale; 1 means no guidance: only the prompt is used
+    rescale               strength of `rescale_cfg`, 0 to 1
+    width, height         size of the picture in pixels
+    inpaint_conditioning  (1, 1 + C, h, w): additional input channels of an inpainting UNet
+    tile                  (side, overlap) of tiles, in latents, see tiles.py; None: no tiles
+    guided                whether guidance is used (cfg is not 1)
+    batched_cfg           whether the unconditional and the conditional output are computed in one
+                          UNet call; two calls need less memory and may differ in the last bits
     """
 
     def __init__(
@@ -55,20 +58,20 @@ class Denoiser:
         if tile:
             side = tile[0] * vae.factor(models.vae)
             width, height = min(width, side), min(height, side)
-        self.size = width, height  # of what the UNet draws in one call: SD XL's size conditioning
+        self.size = width, height  # pixels of one UNet call, for SD XL's size conditioning
         self.inpaint_conditioning, self.tile = inpaint_conditioning, tile
         self.guided, self.batched_cfg = cfg != 1.0, True
         self.positive, self.negative = positive, negative
-        # The last contexts and what was put on the device for them.
+        # Cache of `_conditioning`: the last contexts, and their copies on the device.
         self._contexts: list[torch.Tensor] = []
         self._on_device: tuple[torch.Tensor, AddedCond] | None = None
 
     @torch.no_grad()
     def __call__(self, query: Query, attention_hook: AttentionHook | None = None) -> Answer:
-        """Return the guided model output for query.x (1, C, h, w), in the query's dtype.
+        """Return the model output after guidance, with the shape, device and dtype of query.x.
 
-        `attention_hook` is called with the attention maps of every cross attention, see
-        backends.AttentionProcessor. Raises InputError where the output is not finite.
+        attention_hook: called with the attention maps (B, Tq, Tk) of every cross attention layer,
+        see backends.AttentionProcessor. Raises InputError if the output is not finite.
         """
         x = query.x
         if self.inpaint_conditioning is not None:
@@ -80,7 +83,7 @@ class Denoiser:
             batch = x.expand(len(context), *x.shape[1:])
             out = self._call_unet(batch, t, context, added, attention_hook)
         else:
-            last = len(context) - 1  # the conditional half, whose maps are wanted
+            last = len(context) - 1  # the conditional call, the only one whose maps are needed
             halves = [
                 self._call_unet(
                     x, t, context[i : i + 1], _row(added, i), attention_hook if i == last else None
@@ -120,7 +123,10 @@ class Denoiser:
             self.processor.attention_hook = None
 
     def _conditioning(self, step: int) -> tuple[torch.Tensor, AddedCond]:
-        """Return the step's context (1 or 2, K, E) and SD XL's conditioning, on the device."""
+        """Return the text context (B, K, E) of a step and SD XL's conditioning, on the device.
+
+        B is 2 with guidance (unconditional, conditional), else 1. step: from 0.
+        """
         sides = (self.negative, self.positive) if self.guided else (self.positive,)
         contexts = [side.at(step)[0] for side in sides]
         same = len(contexts) == len(self._contexts) and all(
@@ -139,10 +145,12 @@ class Denoiser:
 def added_cond_kwargs(
     pooled: torch.Tensor | None, width: int, height: int, device: torch.device, dtype: torch.dtype
 ) -> AddedCond:
-    """Return the UNet's keyword arguments for SD XL's further conditioning; {} without `pooled`.
+    """Return the UNet's keyword arguments for SD XL's additional conditioning.
 
-    pooled: (B, P), the pooled text embedding. The six sizes are those of a picture that was neither
-    scaled nor cropped (Podell et al., arXiv 2307.01952): original, crop, target, height first.
+    pooled: the pooled text embedding (B, P), or None for other models, which get {}. width, height:
+    size of the picture in pixels. The size conditioning (original size, crop offset, target size;
+    height first) is that of a picture that was neither scaled nor cropped. Podell et al., arXiv
+    2307.01952.
     """
     if pooled is None:
         return {}
@@ -152,9 +160,10 @@ def added_cond_kwargs(
 
 
 def rescale_cfg(guided: torch.Tensor, cond: torch.Tensor, share: float) -> torch.Tensor:
-    """Scale `guided` (1, C, h, w) back to the standard deviation of `cond`, by `share` from 0 to 1.
+    """Rescale the guided output to the standard deviation of the conditional one, per image.
 
-    Lin et al., arXiv 2305.08891, section 3.4: strong guidance overexposes.
+    This reduces the overexposure of strong guidance: Lin et al., arXiv 2305.08891, section 3.4.
+    guided, cond: (B, C, h, w). share: weight of the rescaled output, 0 to 1; 0 changes nothing.
     """
     dims = list(range(1, guided.ndim))
     factor = cond.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)

@@ -1,8 +1,8 @@
-"""Run a network on a picture larger than it was trained for: overlapping tiles, blended.
+"""Apply a network to latents that are larger than it was trained for, in overlapping tiles.
 
-At each step every tile is predicted by itself and the predictions are averaged, with weights that
-fall towards a tile's border, so that no seam shows. MultiDiffusion, Bar-Tal et al., arXiv
-2302.08113; the weights as in Mixture of Diffusers, Jimenez, arXiv 2302.02412.
+The network is called for each tile, and the outputs are averaged with weights that fall towards a
+tile's border, so that no seams are visible. MultiDiffusion, Bar-Tal et al., arXiv 2302.08113; the
+weights as in Mixture of Diffusers, Jimenez, arXiv 2302.02412.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import torch
 
 
 def tile_starts(length: int, side: int, overlap: int) -> list[int]:
-    """Return where tiles of `side` begin so that they cover `length`, evenly spread, and overlap
-    by at least `overlap`."""
+    """Return the start offsets of evenly spread tiles that cover `length` in one dimension.
+
+    side: length of a tile. overlap: minimum overlap of neighbouring tiles, less than `side`.
+    """
     if length <= side:
         return [0]
     count = -(-(length - overlap) // (side - overlap))
@@ -22,7 +24,10 @@ def tile_starts(length: int, side: int, overlap: int) -> list[int]:
 
 
 def tile_weights(length: int) -> torch.Tensor:
-    """Return weights (length,) that rise from the border to the middle and are never zero."""
+    """Return blending weights (length,) fp32 of a tile in one dimension.
+
+    They are sin^2, highest in the middle, and at least 0.001 at the border.
+    """
     at = (torch.arange(length, dtype=torch.float64) + 0.5) / length
     return torch.sin(torch.pi * at).square().clamp(min=1e-3).float()
 
@@ -30,7 +35,12 @@ def tile_weights(length: int) -> torch.Tensor:
 def apply_tiled(
     network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, side: int, overlap: int
 ) -> torch.Tensor:
-    """Apply `network`, which takes tiles (B, C, side, side) at most, to x (B, C, h, w)."""
+    """Apply `network` to x (B, C, h, w) in overlapping tiles; return the blended output.
+
+    network: maps a tile (B, C, h', w') of at most side x side to an output of the same height and
+    width. overlap: minimum overlap of tiles, in elements of x. If x is not larger than a tile,
+    `network` is called once.
+    """
     h, w = x.shape[-2:]
     if h <= side and w <= side:
         return network(x)

@@ -1,1 +1,1 @@
-"""Pictures: opening, masks, CIELAB, upscaling, contact sheets, fonts."""
+"""Work on pictures as pixels: open, mask, recolour, upscale, lay out on sheets, write text."""

@@ -1,7 +1,8 @@
-"""Contact sheets: many pictures in one, in labelled columns, rows and blocks.
+"""Lay out contact sheets: one picture that shows many, in labelled columns, rows and blocks.
 
-The layout follows from the pictures' sizes alone, so a sheet that is too large can be refused
-before any picture is drawn.
+A block is one grid of columns and rows; a sheet has a block for each value of a third axis (z). The
+layout depends on the pictures' sizes alone, so a sheet that is too large can be refused before any
+picture is drawn.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from PIL import Image, ImageDraw
 
 from .fonts import LEADING, SMALLEST, Block, fit_text
 
+# Colours of the background, of labels, of the axes' names and of lines.
 PAPER, INK, FAINT, RULE = "#ffffff", "#1f2328", "#6e7781", "#d0d7de"
 LETTERS = (13, 56)  # smallest and largest font size of a label, in pixels
-LEFT, CENTRE, RIGHT = 0.0, 0.5, 1.0
-NOTHING = Block((), 0, 0, 0)
-Place = tuple[int, int, int]  # column, row, block
+LEFT, CENTRE, RIGHT = 0.0, 0.5, 1.0  # alignment of a text: share of the free width on its left
+NOTHING = Block((), 0, 0, 0)  # an empty text
+Place = tuple[int, int, int]  # index of a picture's column, row and block
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The heading of an axis: its name, and a label for each of its values."""
+    """The texts of one axis of a sheet: its name, and one label for each of its values."""
 
     name: str = ""
     labels: tuple[str, ...] = ("",)
@@ -31,17 +33,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Words:
-    """A text and its position, in a column of `width` pixels."""
+    """A text with its position on the sheet: in a column of `width` pixels, from (left, top)."""
 
     block: Block
     left: int
     top: int
     width: int
-    align: float
+    align: float  # LEFT, CENTRE or RIGHT
     colour: str
 
     def draw(self, canvas: ImageDraw.ImageDraw) -> None:
-        """Draw the text at its position."""
+        """Draw the text on the sheet's `canvas`."""
         free = self.width - self.block.width
         left = self.left + round(self.align * free)
         self.block.draw(canvas, left, self.top, self.colour, self.align)
@@ -51,7 +53,8 @@ class Words:
 class Sheet:
     """The layout of a contact sheet, in pixels.
 
-    boxes: {place: (left, top, right, bottom)} of the pictures. rules: the boxes of the lines.
+    boxes: from (column, row, block) to the picture's (left, top, right, bottom). words: the texts.
+    rules: (left, top, right, bottom) of the line above each block.
     """
 
     width: int
@@ -61,7 +64,11 @@ class Sheet:
     rules: tuple[tuple[int, int, int, int], ...]
 
     def draw(self, pictures: Mapping[Place, Image.Image]) -> Image.Image:
-        """Return the sheet as an RGB picture; `pictures` are pasted into their boxes unscaled."""
+        """Return the sheet as an RGB picture.
+
+        pictures: by (column, row, block), each of the size for which the sheet was laid out; they
+        are pasted without scaling.
+        """
         sheet = Image.new("RGB", (self.width, self.height), PAPER)
         canvas = ImageDraw.Draw(sheet)
         for rule in self.rules:
@@ -79,11 +86,14 @@ def lay_out(
     y: Heading = Heading(),
     z: Heading = Heading(),
 ) -> Sheet:
-    """Return the layout of pictures of `sizes` (width, height).
+    """Return the layout of a contact sheet for pictures of given sizes.
 
-    Each label of x is a column, of y a row, of z a block of columns and rows. Blocks are arranged
-    so that the sheet is nearly square. A column is as wide as its widest picture, a row as high as
-    its highest; smaller pictures are centred. The font size grows with the pictures.
+    sizes: from (column, row, block) to (width, height) in pixels, for all combinations. x, y, z:
+    headings of columns, rows and blocks; the number of their labels is the number of each.
+
+    Blocks are arranged so that the sheet is nearly square. A column is as wide as its widest
+    picture, a row as high as its highest; smaller pictures are centred. The font size grows with
+    the pictures.
     """
     columns, rows, blocks = (range(len(h.labels)) for h in (x, y, z))
     widths = [max(sizes[c, r, b][0] for r in rows for b in blocks) for c in columns]
@@ -94,7 +104,7 @@ def lay_out(
     gap, pad = max(2, letters // 4), round(0.6 * letters)
     inner = sum(widths) + gap * (len(columns) - 1)
 
-    # The space that the labels take, and from it where the pictures begin.
+    # Compute the space that the labels take, and from it where the pictures begin.
     beside = max(5 * letters, round(0.6 * sum(widths) / len(widths)))
     y_labels = _fit_labels(y.labels, [beside] * len(rows), heights, letters)
     y_name = _fit_name(y.name, beside, 2, small)
@@ -151,7 +161,10 @@ def _fit_name(text: str, width: float, lines: int, size: int) -> Block:
 def _fit_labels(
     texts: Sequence[str], widths: Sequence[float], heights: Sequence[float], size: int
 ) -> list[Block]:
-    """Fit the labels of one axis, all at the font size that the longest needs."""
+    """Return the labels of one axis as blocks of text, all at the font size that the longest needs.
+
+    widths, heights: the space for each label in pixels. size: the largest font size in pixels.
+    """
     if not any(texts):
         return [NOTHING] * len(texts)
     rooms = list(zip(texts, widths, heights, strict=True))
@@ -162,7 +175,11 @@ def _fit_labels(
 def _arrange_blocks(
     count: int, size: tuple[int, int], margin: int
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Return the size of the sheet nearest to a square, and the blocks' top left corners."""
+    """Arrange `count` blocks in rows; return the sheet's size and each block's (left, top).
+
+    size: (width, height) of a block in pixels. margin: pixels around each block. The number of
+    blocks in a row is the one that makes the sheet most nearly square.
+    """
 
     def sheet_size(across: int) -> tuple[int, int]:
         down = -(-count // across)

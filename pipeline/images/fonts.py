@@ -1,8 +1,9 @@
-"""Text on pictures, in any language: choose fonts, break lines, fit a box.
+"""Draw text of any language on pictures: choose fonts, break lines, fit the text into a box.
 
 Pillow's built-in font covers English. Other characters come from the system's fonts, the font that
-matplotlib ships, or fontconfig where it is installed. A text uses the first face that has all of
-its characters; without such a face, each character uses the first that has it.
+matplotlib ships, or fonts that fontconfig proposes where it is installed. A text is drawn in the
+first face (a font file, or one font of a collection) that has all of its characters; without such
+a face, each character in the first face that has it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from PIL import ImageDraw, ImageFont
 LEADING = 1.3  # distance of baselines, in font sizes
 SHRINK = (1.0, 0.85, 0.72, 0.6)  # font sizes to try, as shares of the requested size
 SMALLEST = 10  # font size in pixels; smaller text is illegible
-LONGEST = 400  # characters of a label
+LONGEST = 400  # characters of a text; the rest is cut off
 ELLIPSIS = "..."
-BUILT_IN = ("", 0)
+BUILT_IN = ("", 0)  # the Face that stands for Pillow's built-in font
 
 # File names in order of preference: fonts of Linux, macOS and Windows.
 PREFERRED = (
@@ -41,7 +42,7 @@ PREFERRED = (
     *("NotoSansDevanagari-Regular.ttf", "NotoSansThai-Regular.ttf", "seguisym.ttf"),
     *("NotoSansSymbols2-Regular.ttf", "NotoEmoji-Regular.ttf", "Symbola.ttf"),
 )
-FOLDERS = {
+FOLDERS = {  # folders of fonts by sys.platform; UNIX elsewhere
     "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
     "win32": (
         os.path.join(os.environ.get("WINDIR", r"C:\Windows"), "Fonts"),
@@ -50,12 +51,12 @@ FOLDERS = {
 }
 UNIX = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
 
-Face = tuple[str, int]  # a font file, and the index of a face in it
+Face = tuple[str, int]  # path of a font file, and the index of a face in it
 
 
 @dataclass(frozen=True)
 class Block:
-    """Lines of text that fit a box. width, height: of the text, in pixels."""
+    """A text broken into lines. size: of the font; width, height: of the whole text; in pixels."""
 
     lines: tuple[str, ...]
     size: int
@@ -65,9 +66,10 @@ class Block:
     def draw(
         self, canvas: ImageDraw.ImageDraw, left: float, top: float, colour: str, align: float = 0
     ) -> None:
-        """Draw the lines in a column at `left`, `self.width` wide.
+        """Draw the lines with their top left corner at (left, top), in pixels.
 
-        align: 0 left, 0.5 centred, 1 right.
+        colour: as Pillow takes it ("#1f2328"). align: how lines shorter than the longest are
+        aligned: 0 left, 0.5 centred, 1 right.
         """
         for i, line in enumerate(self.lines):
             x = left + align * (self.width - measure(line, self.size))
@@ -79,9 +81,10 @@ class Block:
 
 
 def fit_text(text: str, width: float, height: float, size: int) -> Block:
-    """Break `text` into lines that fit `width` x `height` pixels, at most `size` pixels of font.
+    """Break `text` into lines that fit a box of `width` x `height` pixels.
 
-    Smaller font sizes are tried first, then the text is cut short with dots. At least one line is
+    size: the largest font size in pixels. Where the text does not fit, smaller sizes are tried down
+    to 60 % of `size` (SHRINK) or to SMALLEST, then it is cut off with "...". At least one line is
     returned, even where it does not fit.
     """
     text = clean(text)
@@ -98,7 +101,7 @@ def fit_text(text: str, width: float, height: float, size: int) -> Block:
 
 
 def clean(text: str) -> str:
-    """Return `text` as one line without control characters, at most LONGEST characters."""
+    """Return `text` as one line without control characters, cut off after 400 (LONGEST)."""
     text = "".join(" " if c.isspace() else c for c in text[: 4 * LONGEST])
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs"))
     text = re.sub(" +", " ", text).strip()
@@ -106,12 +109,15 @@ def clean(text: str) -> str:
 
 
 def measure(text: str, size: int) -> float:
-    """Return the width of a line in pixels."""
+    """Return the width of one line of text in pixels, at a font size of `size` pixels."""
     return sum(font(face, size).getlength(run) for run, face in runs(text))
 
 
 def _wrap(text: str, width: float, size: int) -> tuple[list[str], bool]:
-    """Return lines no wider than `width`, and whether all words are whole."""
+    """Break `text` into lines of at most `width` pixels; return (lines, whether no word was split).
+
+    size: of the font in pixels.
+    """
     lines, line, whole = [], "", True
     for piece in _pieces(text):
         if measure((line + piece).rstrip(), size) <= width:
@@ -129,7 +135,11 @@ def _wrap(text: str, width: float, size: int) -> tuple[list[str], bool]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Yield words with their trailing space; of Chinese and Japanese, single characters."""
+    """Yield the parts of `text` between which a line may break.
+
+    These are words with their trailing space; of Chinese and Japanese, single characters, with
+    punctuation attached to the character before it.
+    """
     start = 0
     for i in range(1, len(text)):
         before, here = text[i - 1], text[i]
@@ -140,7 +150,7 @@ def _pieces(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-CLOSING = ("Pe", "Pf", "Po")  # brackets and full stops do not begin a line
+CLOSING = ("Pe", "Pf", "Po")  # Unicode categories of punctuation that may not begin a line
 
 
 def _width(char: str) -> str:
@@ -148,9 +158,9 @@ def _width(char: str) -> str:
 
 
 def _head(line: str, width: float, size: int) -> int:
-    """Return how many characters of a word fit on a line, at least one.
+    """Return how many characters of `line` fit into `width` pixels, at least one.
 
-    Combining marks stay with their letter.
+    Combining marks are not separated from their letter. size: of the font in pixels.
     """
     fits = 1
     while fits < len(line) and measure(line[: fits + 1], size) <= width:
@@ -161,7 +171,7 @@ def _head(line: str, width: float, size: int) -> int:
 
 
 def _cut(line: str, width: float, size: int) -> str:
-    """Shorten the text before the dots until the line fits."""
+    """Shorten `line`, which ends with "...", before the dots until it fits into `width` pixels."""
     kept = line.removesuffix(ELLIPSIS)
     while kept and measure(kept + ELLIPSIS, size) > width:
         kept = kept[:-1]
@@ -169,13 +179,17 @@ def _cut(line: str, width: float, size: int) -> str:
 
 
 def _joins(char: str) -> bool:
-    """Return whether a character attaches to the one before: combining marks, format characters."""
+    """Return whether a character attaches to the one before it (a combining mark, a joiner)."""
     return unicodedata.category(char) in ("Mn", "Mc", "Me", "Cf")
 
 
 @lru_cache(maxsize=4096)
 def runs(text: str) -> tuple[tuple[str, Face], ...]:
-    """Split `text` into (text, face) pieces of one face each."""
+    """Split `text` into (part of the text, the face to draw it in), in order.
+
+    A face is (font file, index in it). One face for the whole text is preferred; characters that no
+    face has are drawn in BUILT_IN.
+    """
     needed = tuple(dict.fromkeys(c for c in text if not c.isspace() and not _joins(c)))
     for face in faces():
         if all(has(face, c) for c in needed):
@@ -201,7 +215,7 @@ def _is_known(char: str) -> bool:
 
 @lru_cache(maxsize=1)
 def faces() -> tuple[Face, ...]:
-    """Return the faces that are installed, in order of preference."""
+    """Return the faces to choose from in order of preference: BUILT_IN, then installed ones."""
     there = _files()
     paths = [there[name.lower()] for name in PREFERRED if name.lower() in there]
     found = (face for path in (*paths, *_matplotlib()) if (face := _face(path)))
@@ -209,7 +223,7 @@ def faces() -> tuple[Face, ...]:
 
 
 def _files() -> dict[str, str]:
-    """Return {file name in lower case: path} of the system's fonts."""
+    """Return a dict from lower-case file name to path of the files in the system's font folders."""
     found: dict[str, str] = {}
     for place in FOLDERS.get(sys.platform, UNIX):
         for folder, _, names in os.walk(os.path.expanduser(place)):
@@ -227,15 +241,15 @@ def _matplotlib() -> Iterator[str]:
 
 
 def _face(path: str) -> Face | None:
-    """Return the face of a font file, None for a broken file.
+    """Return the preferred face of the font file `path`, or None for a broken file.
 
-    Of a collection a regular style is preferred, then simplified Chinese.
+    In a collection (.ttc) a face of regular style is preferred, then one for simplified Chinese.
     """
     found = []
     for index in range(12 if path.lower().endswith((".ttc", ".otc")) else 1):
         try:
             family, style = ImageFont.truetype(path, 12, index).getname()
-        except (OSError, ValueError):  # past the last one
+        except (OSError, ValueError):  # a broken file, or an index past the last face
             break
         found.append((style != "Regular", not str(family).endswith(" SC"), index))
     return (path, min(found)[-1]) if found else None
@@ -243,7 +257,10 @@ def _face(path: str) -> Face | None:
 
 @lru_cache(maxsize=256)
 def _fontconfig(characters: str) -> tuple[Face, ...]:
-    """Return faces that fontconfig proposes for characters that no face of `faces` has."""
+    """Return the faces that fontconfig's fc-match proposes for `characters`.
+
+    Only the first 8 characters are looked up. () where fc-match is not installed.
+    """
     program = shutil.which("fc-match") if characters else None
     if not program:
         return ()
@@ -262,7 +279,7 @@ def _fontconfig(characters: str) -> tuple[Face, ...]:
 
 @lru_cache(maxsize=512)
 def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    """Return the font of a face at `size` pixels."""
+    """Load a face at a font size of `size` pixels."""
     path, index = face
     if path:
         return ImageFont.truetype(path, size, index)
@@ -271,7 +288,7 @@ def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=65536)
 def has(face: Face, char: str) -> bool:
-    """Return whether the face has a glyph for the character, other than its missing glyph."""
+    """Return whether the face has a glyph for `char`: one unlike that for missing characters."""
     return _shape(face, char) != _shape(face, "\U0010fffd")
 
 

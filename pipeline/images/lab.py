@@ -1,8 +1,8 @@
-"""CIELAB conversion, recolouring at constant lightness, and colour differences.
+"""Convert between sRGB and CIELAB, recolour pictures at constant lightness, compare colours.
 
-sRGB (IEC 61966-2-1) with 8 bits, white D65, 2 degree observer; computed in float64. Lab arrays are
-(..., 3): L* 0 to 100, a* and b* around 0. The white point is the sum of the matrix's columns, so
-greys have a* = b* = 0.
+The conversion is that of 8-bit sRGB (IEC 61966-2-1), white D65, 2 degree observer, computed in
+float64. Lab arrays have the shape (..., 3): L* from 0 to 100, a* and b* around 0. The white point
+is the sum of the columns of TO_XYZ, so that greys have exactly a* = b* = 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-TO_XYZ = np.array(
+TO_XYZ = np.array(  # linear sRGB to CIE XYZ
     [
         [0.4124564, 0.3575761, 0.1804375],
         [0.2126729, 0.7151522, 0.0721750],
@@ -24,28 +24,29 @@ TO_RGB = np.linalg.inv(TO_XYZ)
 WHITE = TO_XYZ.sum(1)
 EDGE = 6 / 29  # below it CIELAB replaces the cube root by a line
 STRIP = 1 << 18  # pixels converted at a time, to bound the memory
-HALVINGS = 14  # bisection steps of the chroma: to 0.01, far finer than 8 bits
-# Guided filter: radius as a share of the shorter side; epsilon as a variance of L*/100.
+HALVINGS = 14  # bisection steps that find a chroma to 0.01, far finer than 8 bits
+# Of the guided filter: radius as a share of the shorter side, epsilon as a variance of L*/100.
 RADIUS, EPS = 1 / 16, 1e-4
 
 
 def _expand(v: np.ndarray) -> np.ndarray:
-    """Convert sRGB values 0 to 1 to linear light."""
+    """Convert sRGB values to linear light; both 0 to 1, any shape."""
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
 
 
 def _compress(v: np.ndarray) -> np.ndarray:
-    """Convert linear light 0 to 1 to sRGB values."""
+    """Convert linear light to sRGB values; both 0 to 1, any shape."""
     return np.where(v <= 0.0031308, v * 12.92, 1.055 * np.maximum(v, 0) ** (1 / 2.4) - 0.055)
 
 
+# Linear light of the 256 values of 8-bit sRGB.
 LIGHT = _expand(np.arange(256) / 255)
 
 
 def to_lab(rgb: Any) -> np.ndarray:
-    """Convert sRGB (..., 3) to Lab (..., 3).
+    """Convert sRGB to Lab (..., 3), float64.
 
-    rgb: uint8 or a PIL picture, 0 to 255; or float, 0 to 1.
+    rgb: an array (..., 3) of uint8 (0 to 255) or float (0 to 1), or a PIL picture of mode RGB.
     """
     rgb = np.asarray(rgb)
     linear = LIGHT[rgb] if rgb.dtype == np.uint8 else _expand(rgb.astype(np.float64))
@@ -56,7 +57,7 @@ def to_lab(rgb: Any) -> np.ndarray:
 
 
 def _to_linear(lab: np.ndarray) -> np.ndarray:
-    """Convert Lab to linear RGB (..., 3); outside the sRGB gamut below 0 or above 1."""
+    """Convert Lab (..., 3) to linear RGB (..., 3); values outside 0 to 1 are out of gamut."""
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
     xyz = np.where(f > EDGE, f**3, 3 * EDGE**2 * (f - 4 / 29))
@@ -69,7 +70,10 @@ def to_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def reduce_chroma(lab: np.ndarray) -> np.ndarray:
-    """Return Lab (N, 3) brought into the sRGB gamut: chroma reduced, hue and L* kept."""
+    """Bring Lab colours (N, 3) into the sRGB gamut by reducing chroma; L* and hue are unchanged.
+
+    Returns a new array (N, 3). The chroma is the largest in the gamut, found by bisection.
+    """
     lab = lab.copy()
 
     def in_gamut(colours: np.ndarray) -> np.ndarray:
@@ -89,18 +93,18 @@ def reduce_chroma(lab: np.ndarray) -> np.ndarray:
 
 
 def grey(image: Image.Image) -> Image.Image:
-    """Return an RGB picture without its colours: same L*, a* = b* = 0."""
+    """Return an RGB picture in grey: L* of each pixel is unchanged, a* and b* become 0."""
     lab = to_lab(image)
     lab[..., 1:] = 0
     return Image.fromarray(to_rgb(lab))
 
 
 def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -> Image.Image:
-    """Return the RGB picture `grey` with the a* and b* of `coloured`, which may differ in size.
+    """Return the RGB picture `grey` with the colours (a* and b*) of the RGB picture `coloured`.
 
-    L* is kept to 0.27 at every pixel, the most by which rounding to 8 bits moves it: colours
-    outside the sRGB gamut lose chroma, not lightness. edges: align colours with the edges of `grey`
-    by `guided_filter`; always done where the sizes differ.
+    L* of every pixel of `grey` is kept to within 0.27, the error of rounding to 8 bits: colours
+    outside the sRGB gamut lose chroma, not lightness. edges: whether to align the colours with the
+    edges of `grey` by `guided_filter`; always done where the two pictures differ in size.
     """
     colours = to_lab(coloured)[..., 1:]
     edges = edges or coloured.size != grey.size
@@ -126,10 +130,11 @@ def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -
 
 
 def guided_filter(colours: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the guided filter's slope and offset (h, w, 2): colours = slope * light + offset.
+    """Fit colours as a local linear function of lightness: colours = slope * light + offset.
 
-    colours: a* and b* (h, w, 2). light: L*/100 (h, w). The formula also holds for enlarged slope,
-    offset and light. He, Sun and Tang, TPAMI 2013; enlarging: He and Sun, arXiv 1505.00996.
+    colours: a* and b*, (h, w, 2). light: L*/100, (h, w). Returns slope and offset, (h, w, 2) each.
+    To colour a larger picture, enlarge them and apply them to its own lightness. Guided filter: He,
+    Sun and Tang, TPAMI 2013; with enlarging: He and Sun, arXiv 1505.00996.
     """
     from scipy.ndimage import uniform_filter
 
@@ -145,12 +150,15 @@ def guided_filter(colours: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _resize_lightness(grey: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Return L*/100 of `grey`, resized to `size` (width, height), as (h, w)."""
+    """Resize the RGB picture `grey` to `size` (width, height); return its L*/100, (h, w)."""
     return to_lab(grey.resize(size, Image.Resampling.BOX))[..., 0] / 100
 
 
 def _resize_rows(small: np.ndarray, pixels: np.ndarray, span: slice) -> np.ndarray:
-    """Resize (h, w, 2) bilinearly to the size of `pixels` (H, W, 3); return its rows `span`."""
+    """Resize `small` bilinearly to the size of `pixels`, and return only the rows `span` of it.
+
+    small: (h, w, 2). pixels: (H, W, 3), of which only the size is used. Returns (rows, W, 2).
+    """
     h, w = small.shape[:2]
     height, width = pixels.shape[:2]
     box = (0, span.start * h / height, w, span.stop * h / height)
@@ -163,14 +171,15 @@ def _resize_rows(small: np.ndarray, pixels: np.ndarray, span: slice) -> np.ndarr
 
 
 def delta_e76(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the CIE 1976 difference of colours in Lab (..., 3): their Euclidean distance."""
+    """Return the CIE 1976 colour difference (...) of Lab colours (..., 3): Euclidean distance."""
     return np.linalg.norm(np.asarray(a) - np.asarray(b), axis=-1)
 
 
 def delta_e2000(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the perceptual difference CIEDE2000 of colours in Lab (..., 3).
+    """Return the perceptual colour difference CIEDE2000 (...) of Lab colours (..., 3).
 
-    Sharma, Wu and Dalal, Color Research and Application 30 (2005); comments give its equations.
+    Sharma, Wu and Dalal, Color Research and Application 30 (2005). Numbers in comments are those of
+    its equations.
     """
     (l1, a1, b1), (l2, a2, b2) = (np.moveaxis(np.asarray(x, np.float64), -1, 0) for x in (a, b))
     chroma = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2

@@ -1,7 +1,7 @@
-"""Inpainting masks: open, feather and scale them, fill or extend the picture under them.
+"""Open, feather and scale inpainting masks; fill or extend the picture under them.
 
-A mask is a PIL "L" image of the picture's size: 255 is repainted, 0 is kept. NumPy, SciPy and PIL
-are imported when first needed.
+A mask is a PIL image of mode "L" and of the picture's size: 255 marks pixels to repaint, 0 those to
+keep. NumPy, SciPy and PIL are imported when first needed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-MAX_MARGIN = 1024  # pixels that extend() adds to a side
+MAX_MARGIN = 1024  # pixels that extend() adds to a side at most
 BLURS = (4, 16, 64)  # radii in pixels; extend() blends each in over twice that distance
-NOISE = 12  # standard deviation of the noise that extend() adds FAR pixels away and further
+NOISE = 12  # standard deviation (of 255) of extend()'s noise, from FAR pixels away from the picture
 FAR = 64
-SPREAD_PIXELS = 4_000_000  # fill() reduces larger pictures to this
+SPREAD_PIXELS = 4_000_000  # fill() works on larger pictures reduced to this many pixels
 THICKNESSES = 8  # radii at which feather() measures the thickness of a mask
 
 
 def open_mask(value: Any, size: tuple[int, int], what: str = "The mask") -> Image.Image:
-    """Open a mask for a picture of `size` (width, height); return it as "L" of 0 and 255.
+    """Open a mask for a picture of `size` (width, height); return it as mode "L" of 0 and 255.
 
-    Levels from 128 are repainted; transparent pixels count as black. Raises InputError in one
-    sentence for another size, for an empty mask, and where open_picture does.
+    value: a path, PIL image or Picture. Grey levels from 128 become 255 (repaint), others and
+    transparent pixels 0. what: how error messages call it. Raises InputError where the mask is of
+    another size or empty, and where open_picture does.
     """
     mask = open_picture(value, what, ground="black").image.convert("L")
     if mask.size != tuple(size):
@@ -43,7 +44,10 @@ def open_mask(value: Any, size: tuple[int, int], what: str = "The mask") -> Imag
 
 
 def box(mask: Image.Image, what: str = "The mask") -> tuple[int, int, int, int]:
-    """Return the bounding box (left, top, right, bottom) of a mask; InputError for an empty one."""
+    """Return the bounding box (left, top, right, bottom) of the pixels to repaint.
+
+    Raises InputError, which calls the mask `what`, where there are none.
+    """
     found = mask.getbbox()
     if found is None:
         raise InputError(f"{what} is empty: paint what is to be repainted.")
@@ -53,10 +57,11 @@ def box(mask: Image.Image, what: str = "The mask") -> tuple[int, int, int, int]:
 def padded_box(
     mask: Image.Image, padding: int, aspect: float, size: tuple[int, int] | None = None
 ) -> tuple[int, int, int, int]:
-    """Return the box to draw for the inpaint area "only masked", as A1111 computes it.
+    """Return the box (left, top, right, bottom) to draw for A1111's inpaint area "only masked".
 
-    That is the mask's box, padded by `padding` pixels and grown to `aspect` (width / height). It is
-    moved into the picture of `size`, by default the mask's, and cut only where that is too small.
+    It is the mask's bounding box, padded by `padding` pixels and enlarged to the aspect ratio
+    `aspect` (width / height). It is moved so that it lies inside the picture, and cut off where
+    the picture is too small. size: (width, height) of the picture, None for that of the mask.
     """
     width, height = size or mask.size
     left, top, right, bottom = box(mask)
@@ -70,18 +75,18 @@ def padded_box(
 
 
 def _place_span(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
-    """Return a span of `length` with the centre of start..end, moved into 0..limit."""
+    """Return (start, end) of the given span with a new `length`, moved to lie inside 0..limit."""
     length = min(length, limit)
     start = min(max(0, start - (length - (end - start)) // 2), limit - length)
     return start, start + length
 
 
 def feather(mask: Image.Image, radius: int) -> np.ndarray:
-    """Return the opacity of the repainted picture, (H, W) float32 in 0 to 1.
+    """Return the opacity with which to lay the repainted picture over the original.
 
-    It is 0 outside the mask and rises smoothly to 1 over `radius` pixels inside its edge, over
-    fewer where the mask is thinner, so that the middle of a stroke reaches 1. The picture's border
-    does not count as an edge.
+    (H, W) float32, 0 to 1: it is 0 outside the mask and rises smoothly to 1 over `radius` pixels
+    inside its edge, over fewer where the mask is thinner, so that the middle of a thin stroke
+    reaches 1, too. The picture's border does not count as an edge.
     """
     import numpy as np
 
@@ -108,7 +113,11 @@ def feather(mask: Image.Image, radius: int) -> np.ndarray:
 
 
 def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
-    """Return feather() of one block, which reaches 1 at most `most` pixels from the edge."""
+    """Return the opacity of `feather` for one block of a picture, float32 (h, w).
+
+    hole: bool (h, w), the pixels to repaint. most: distance from the edge in pixels at which the
+    opacity reaches 1 at the latest.
+    """
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances
 
@@ -119,10 +128,11 @@ def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
 
 
 def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
-    """Return for each pixel about the radius of the largest disc in the hole that covers it.
+    """Return half the local thickness of the hole at each pixel, in pixels, float32 (h, w).
 
-    At most `most`, and smoothed, so that the ramp has no seam where the thickness changes.
-    depth: distance to the hole's edge in pixels.
+    That is about the radius of the largest disc inside the hole that covers the pixel, at most
+    `most`; smoothed, so that the opacity has no seam where the thickness changes. hole: bool
+    (h, w). depth: distance of each pixel to the hole's edge, (h, w).
     """
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances
@@ -141,9 +151,9 @@ def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
 
 
 def composite(original: Image.Image, painted: Image.Image, alpha: np.ndarray) -> Image.Image:
-    """Blend `painted` over `original`, both RGB of one size, by alpha (H, W) in 0 to 1.
+    """Lay `painted` over `original`, RGB pictures of one size, with opacity alpha (H, W), 0 to 1.
 
-    Where alpha is 0 the pixels of `original` are returned bit for bit.
+    Pixels of `original` where alpha is 0 stay unchanged bit for bit.
     """
     import numpy as np
     from PIL import Image
@@ -159,10 +169,11 @@ def composite(original: Image.Image, painted: Image.Image, alpha: np.ndarray) ->
 
 
 def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torch.Tensor:
-    """Return the mask in latents, (1, 1, height // factor, width // factor) float32 of 0 and 1.
+    """Return a mask at the resolution of latents: (1, 1, height // factor, width // factor).
 
-    The mask is scaled to width x height. A latent is 1 where any of its pixels is masked, so that
-    thin strokes are not lost.
+    float32: 1 repaint, 0 keep. width, height: of the picture to draw, in pixels; the mask is scaled
+    to them. factor: pixels per latent (8). A latent is 1 where any of its pixels is to be
+    repainted, so that thin strokes are not lost.
     """
     import numpy as np
     import torch
@@ -177,7 +188,11 @@ def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torc
 
 
 def _cells(side: int, scaled: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first and the last pixel, exclusive, of a mask's `side` under each latent."""
+    """Return for each latent along one axis the first pixel of the mask under it, and the end.
+
+    side: of the mask in pixels. scaled: the same side of the picture to draw. factor: pixels per
+    latent. Both arrays are int64 (scaled // factor); the end is exclusive.
+    """
     import numpy as np
 
     edges = np.arange(scaled // factor + 1) * factor * side
@@ -193,11 +208,12 @@ def extend(
     mask: Image.Image | None = None,
     seed: int = 0,
 ) -> tuple[Image.Image, Image.Image]:
-    """Return the picture with margins for outpainting, in pixels, and the mask of what is new.
+    """Enlarge a picture by margins for outpainting; return it and the mask of the new pixels.
 
-    The margins continue the picture's edge, with more blur and noise further away; the old pixels
-    are kept bit for bit. mask: of `image`, also masked in the result. Raises InputError for margins
-    out of range and for too many pixels.
+    left, top, right, bottom: width of the margins in pixels. They are filled by continuing the
+    picture's edge, with more blur and noise (of `seed`) further away; the old pixels stay unchanged
+    bit for bit. mask: a mask of `image` that is added to the returned one. Raises InputError for
+    margins that are all 0 or above MAX_MARGIN, and for more than MAX_PIXELS.
     """
     import numpy as np
     from PIL import Image, ImageFilter
@@ -241,7 +257,10 @@ def _extended_size(size: tuple[int, int], margins: dict[str, int]) -> tuple[int,
 
 
 def _count_outwards(row: np.ndarray, widths: tuple[int, int], axis: int, flags: dict) -> None:
-    """Fill the padding with the distance from the old values; a mode of np.pad."""
+    """Fill the padding of `row` in place with the distance to the old values: a mode of np.pad.
+
+    np.pad calls it for each row along an axis; widths: of the padding before and after.
+    """
     import numpy as np
 
     before, after = widths
@@ -252,10 +271,10 @@ def _count_outwards(row: np.ndarray, widths: tuple[int, int], axis: int, flags: 
 def fill(
     image: Image.Image, mask: Image.Image, how: str = "original", seed: int = 0
 ) -> Image.Image:
-    """Return the picture with its masked pixels replaced, the others kept bit for bit.
+    """Return the RGB picture with its masked pixels replaced; the others stay unchanged.
 
-    how: "original", nothing is replaced; "fill", by the colours around the mask, spread inwards;
-    "noise", by random colours of `seed`.
+    how: "original" replaces nothing; "fill" spreads the colours around the mask inwards; "noise"
+    takes random colours from `seed`. Raises InputError for another value.
     """
     import numpy as np
     from PIL import Image
@@ -269,24 +288,26 @@ def fill(
 
 
 def _spread_inwards(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
+    """Return `pixels` (H, W, 3) with the bool `hole` (H, W) filled by the colours around it."""
     import numpy as np
     from PIL import Image
 
     if hole.all():
         return np.full_like(pixels, 127)
     known = Image.fromarray(np.where(hole, 0, 255).astype(np.uint8))
-    seen = Image.fromarray(np.where(hole[..., None], 0, pixels))
-    share = math.ceil(math.sqrt(hole.size / SPREAD_PIXELS))  # large pictures are reduced
-    weight = np.asarray(known.reduce(share), np.float32)[..., None] / 255
-    filled = _fill_from_pyramid(np.asarray(seen.reduce(share), np.float32), weight)
+    visible = Image.fromarray(np.where(hole[..., None], 0, pixels))
+    factor = math.ceil(math.sqrt(hole.size / SPREAD_PIXELS))  # large pictures are reduced
+    weight = np.asarray(known.reduce(factor), np.float32)[..., None] / 255
+    filled = _fill_from_pyramid(np.asarray(visible.reduce(factor), np.float32), weight)
     small = Image.fromarray(np.clip(filled + 0.5, 0, 255).astype(np.uint8))
-    return np.asarray(small.resize(seen.size, Image.Resampling.BILINEAR))
+    return np.asarray(small.resize(visible.size, Image.Resampling.BILINEAR))
 
 
 def _fill_from_pyramid(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fill unknown pixels from the picture at half the size, recursively ("pull-push").
+    """Fill unknown pixels from the picture at half its size, recursively ("pull-push").
 
-    colours: (H, W, 3), weighted by `known` (H, W, 1), 0 to 1. Gortler et al., The Lumigraph, 1996.
+    known: (H, W, 1), 1 for known pixels, 0 for unknown ones, or between. colours: (H, W, 3),
+    already multiplied by `known`. Returns (H, W, 3). Gortler et al., The Lumigraph, SIGGRAPH 1996.
     """
     import numpy as np
     from scipy.ndimage import uniform_filter
@@ -302,7 +323,7 @@ def _fill_from_pyramid(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _halve(values: np.ndarray) -> np.ndarray:
-    """Return the sums of 2 x 2 blocks of values (H, W, C); odd sides are padded with 0."""
+    """Return the sums over 2 x 2 pixels of `values` (H, W, C); odd sides are padded with 0."""
     import numpy as np
 
     values = np.pad(values, ((0, values.shape[0] % 2), (0, values.shape[1] % 2), (0, 0)))
@@ -316,4 +337,5 @@ def _noise(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, pixels.shape, np.uint8)
 
 
+# From the values of fill()'s `how` to functions (pixels, hole, seed) -> pixels, (H, W, 3) uint8.
 FILLS = {"original": lambda pixels, hole, seed: pixels, "fill": _spread_inwards, "noise": _noise}

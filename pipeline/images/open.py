@@ -1,7 +1,8 @@
-"""Open untrusted pictures as upright RGB, or raise InputError; fit them to a size.
+"""Open untrusted pictures as upright RGB, and resize them for a model.
 
-Size and format are checked in the header before anything is decoded, and only the formats of KINDS
-are tried. Pillow and NumPy are imported when the first picture is opened.
+Size and format are checked in the file's header before anything is decoded, and only the formats of
+KINDS are tried; any failure is an InputError. Pillow and NumPy are imported when the first picture
+is opened.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-MAX_PIXELS = 50_000_000
-MAX_BYTES = 100_000_000
+MAX_PIXELS = 50_000_000  # of a picture
+MAX_BYTES = 100_000_000  # of its file
 SIDES = (8, 20_000)  # shortest and longest side in pixels
-MAX_SCANS = 100  # of a JPEG, where each costs a pass over the picture; 10 are usual
-WORKING_SIDES = (64, 2048)  # pixels, those of GenerateOptions
-WORKING_AREA = (0.5, 1.5)  # shares of the native area at which a picture keeps its own size
+MAX_SCANS = 100  # of a progressive JPEG, each of which costs a pass over the picture; 10 are usual
+WORKING_SIDES = (64, 2048)  # shortest and longest side that a model draws, as in GenerateOptions
+# A picture is drawn at its own size where its area is this share (from, to) of the native area.
+WORKING_AREA = (0.5, 1.5)
 
-# Pillow's name of a format, and its plugin. AVIF and WebP may be missing from a build.
+# From Pillow's name of a format to that of its plugin. A Pillow may be built without AVIF or WebP.
 KINDS = {
     "PNG": "Png",
     "JPEG": "Jpeg",
@@ -43,7 +45,7 @@ KINDS = {
 }
 NAMES = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
 
-# EXIF orientation (tag 0x0112), and the transposition that turns the picture upright.
+# From EXIF orientation (tag 0x0112) to the PIL.Image.Transpose that turns the picture upright.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -57,18 +59,23 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An opened picture: upright "RGB" without metadata. notes: sentences on what was changed."""
+    """An opened picture.
+
+    image: upright, of mode RGB, without metadata. notes: sentences for the user about what was
+    changed, such as transparency that was replaced by a colour.
+    """
 
     image: Image.Image
     notes: tuple[str, ...] = ()
 
 
 def open_picture(value: Any, what: str = "The picture", ground: str = "white") -> Picture:
-    """Open a picture from a path or a PIL image of any mode; a Picture is returned as it is.
+    """Open a picture and convert it to upright 8-bit RGB.
 
-    The first of several frames is used, transparency is composited over `ground`, 16 and 32 bits
-    are reduced to 8, the ICC profile is converted to sRGB, and the EXIF orientation is applied.
-    Raises InputError, one sentence that begins with `what`, for anything else.
+    value: a path, a PIL image of any mode, or a Picture, which is returned unchanged. what: how
+    error messages call the picture. ground: the colour behind transparent pixels. Of an animation
+    the first frame is used, the ICC profile is converted to sRGB and the EXIF orientation applied.
+    Raises InputError, one sentence that begins with `what`, where this fails.
     """
     from PIL import Image
 
@@ -88,10 +95,11 @@ def open_picture(value: Any, what: str = "The picture", ground: str = "white") -
 
 
 def fit_image(image: Image.Image, width: int, height: int, how: str = "crop") -> Image.Image:
-    """Resize `image` to width x height pixels, as RGB.
+    """Return `image` as RGB of exactly width x height pixels.
 
-    how: "crop" covers the size and crops the centre; "stretch" changes the aspect ratio; "pad"
-    fits inside the size and continues the edges.
+    how: "crop" scales it to cover the size and cuts off what projects, equally on both sides;
+    "stretch" changes the aspect ratio; "pad" scales it to fit inside and repeats its edge pixels
+    around it. Raises InputError for another value.
     """
     from PIL import Image
 
@@ -104,7 +112,7 @@ def fit_image(image: Image.Image, width: int, height: int, how: str = "crop") ->
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """Convert a picture to (1, 3, H, W), float32 in 0 to 1; vae.to_image is the inverse."""
+    """Convert a picture to a tensor (1, 3, H, W), float32, 0 to 1."""
     import numpy as np
     import torch
 
@@ -118,12 +126,13 @@ def working_size(
     grain: int = 8,
     given: tuple[int | None, int | None] = (None, None),
 ) -> tuple[int, int]:
-    """Return the width and height at which a model draws a picture of `size`.
+    """Return the (width, height) at which a model redraws a picture of `size` (width, height).
 
-    given: the requested sides; a missing one follows from the picture's aspect ratio. Without any,
-    it is the picture's own size where its area is near that of `native`, the model's training size
-    (see WORKING_AREA), else its aspect ratio at the native area. Sides are multiples of `grain`,
-    within WORKING_SIDES.
+    native: the size for which the model was trained. grain: sides are multiples of it. given: the
+    width and height that the user requested, each or None. With one of them, the other follows from
+    the picture's aspect ratio. With none, it is the picture's own size where its area is near the
+    native one (see WORKING_AREA), else its aspect ratio at the native area. Computed sides lie
+    within WORKING_SIDES; requested ones are returned unchanged.
     """
     width, height = size
     wide, high = given
@@ -157,7 +166,11 @@ def _path(value: Any, what: str) -> Path:
 
 
 def _read(path: Path, subject: str) -> bytes:
-    """Return a file's bytes; InputError for no file, one that is unreadable, empty or too large."""
+    """Return the bytes of a file; `subject` is how error messages call it.
+
+    Raises InputError where it does not exist, is no regular file, is empty, cannot be read or has
+    more than MAX_BYTES.
+    """
     try:
         kind = os.stat(path).st_mode
         if stat.S_ISDIR(kind):
@@ -182,7 +195,10 @@ def _read(path: Path, subject: str) -> bytes:
 
 @contextmanager
 def _explain_errors(subject: str) -> Iterator[None]:
-    """Raise InputError for any exception; for damaged files Pillow raises nearly all classes."""
+    """Turn any exception inside the `with` into an InputError that begins with `subject`.
+
+    Pillow raises exceptions of nearly every class for damaged files.
+    """
     try:
         yield
     except InputError:
@@ -194,10 +210,14 @@ def _explain_errors(subject: str) -> Iterator[None]:
 
 
 def _decoder(data: bytes, subject: str) -> Image.Image:
-    """Return the picture in `data` with its header read and nothing decoded."""
+    """Return the picture in the bytes `data` as a PIL image that has read only the header.
+
+    subject: how error messages call it. Raises InputError for an unknown format and for too many
+    pixels or scans; Pillow's own exceptions for a damaged header.
+    """
     from PIL import Image, UnidentifiedImageError
 
-    # In coded data 0xFF is escaped, so this counts scans, and rarely bytes of a thumbnail.
+    # Compressed data escapes 0xFF, so this counts markers of scans (and rarely a thumbnail's).
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
         raise InputError(f"{subject} is a JPEG of more than {MAX_SCANS} scans; save it anew.")
     kinds = _kinds()
@@ -205,7 +225,7 @@ def _decoder(data: bytes, subject: str) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=kinds)
     except UnidentifiedImageError:
         raise InputError(f"{subject} is no {NAMES} picture, or a damaged one.") from None
-    except Image.DecompressionBombError:  # it does not tell the size, but the plugin does
+    except Image.DecompressionBombError:  # its message lacks the size, so ask the plugin
         for kind in kinds:
             factory, accept = Image.OPEN[kind]
             if accept is None or accept(data[:16]):
@@ -214,7 +234,7 @@ def _decoder(data: bytes, subject: str) -> Image.Image:
 
 
 def _kinds() -> list[str]:
-    """Return those of KINDS that this Pillow can read, and load their plugins alone."""
+    """Import Pillow's plugins for the formats of KINDS; return the formats that it can read."""
     from PIL import features
 
     built = features.get_supported_modules()
@@ -238,7 +258,11 @@ def _check_size(size: tuple[int, int], subject: str) -> None:
 
 
 def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
-    """Convert any PIL image to a Picture."""
+    """Convert a PIL image of any mode to a Picture, see open_picture.
+
+    subject: how sentences call the picture. ground: the colour behind transparent pixels. Raises
+    InputError for a damaged picture, or one that is too large or too small.
+    """
     from PIL import Image
 
     _check_size(image.size, subject)
@@ -254,7 +278,7 @@ def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
         opaque, alpha, warned = _split_alpha(image, subject)
         notes += warned
         rgb = _to_srgb(opaque.convert("L") if grey else opaque, image.info.get("icc_profile"))
-        if alpha is not None and alpha.getextrema()[0] < 255:
+        if alpha is not None and cast(int, alpha.getextrema()[0]) < 255:
             rgb = Image.composite(rgb, Image.new("RGB", rgb.size, ground), alpha)
             notes.append(f"{subject} is transparent in places; they are {ground} now.")
         rgb = rgb.transpose(Image.Transpose[turn]) if turn else rgb.copy()
@@ -269,8 +293,14 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _split_alpha(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
-    """Return `image` at 8 bits a channel, its alpha ("L") or None, and sentences on changes."""
+def _split_alpha(
+    image: Image.Image, subject: str
+) -> tuple[Image.Image, Image.Image | None, list[str]]:
+    """Split a picture into (its colours, its alpha channel or None, sentences for the user).
+
+    The colours have 8 bits per channel and mode L, RGB, CMYK or LAB, the alpha channel mode L. The
+    sentences say what was changed and call the picture `subject`.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _to_8_bits(image, subject)
     if image.has_transparency_data:
@@ -286,11 +316,14 @@ def _split_alpha(image: Image.Image, subject: str) -> tuple[Image.Image, Any, li
     return (image if kept else image.convert("RGB")), None, []
 
 
-def _to_8_bits(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list[str]]:
-    """Convert grey of 16 or 32 bits to 8 bits; return it, its alpha or None, and sentences.
+def _to_8_bits(
+    image: Image.Image, subject: str
+) -> tuple[Image.Image, Image.Image | None, list[str]]:
+    """Convert a grey picture of 16 or 32 bits to 8 bits; return the same as _split_alpha.
 
-    16 bits are divided by 257. Integers up to 255 stay. Floats are taken as 0 to 1 or 0 to 255.
-    Any other range is scaled from its least value, black, to its greatest, white.
+    16-bit values are divided by 257. Integers up to 255 are unchanged. Floats are taken as 0 to 1
+    where they all lie there, else as 0 to 255. Any other range is scaled so that its least value
+    becomes black and its greatest white. Raises InputError for NaN and infinities.
     """
     import numpy as np
     from PIL import Image
@@ -316,7 +349,10 @@ def _to_8_bits(image: Image.Image, subject: str) -> tuple[Image.Image, Any, list
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert "L", "RGB", "CMYK" or "LAB" to sRGB; a broken or unsuitable profile is ignored."""
+    """Convert a picture of mode L, RGB, CMYK or LAB to sRGB, mode RGB.
+
+    profile: the ICC profile in its file, ignored where it is broken or unsuitable; None for sRGB.
+    """
     from PIL import ImageCms
 
     srgb = ImageCms.createProfile("sRGB")
@@ -330,7 +366,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.HIGHRESPRECALC,
         )
-        assert result is not None  # None only where it works in place
+        assert result is not None  # None is only returned with inPlace
         return result
 
     if image.mode == "LAB":
@@ -347,7 +383,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _probe() -> Image.Image:
-    """Return a picture of 6 x 6 x 6 colours, evenly spaced in the RGB cube."""
+    """Return a picture of 6 x 6 x 6 evenly spaced RGB colours, to compare profiles with sRGB."""
     import numpy as np
     from PIL import Image
 
@@ -362,6 +398,7 @@ def _nearly_equal(a: Image.Image, b: Image.Image) -> bool:
     return max(high for _, high in bands) <= 2
 
 
+# Each resizes `image` to width x height with a PIL resampling filter; see fit_image.
 def _crop(image: Image.Image, width: int, height: int, filter: int) -> Image.Image:
     scale = min(image.width / width, image.height / height)
     left = (image.width - width * scale) / 2
@@ -388,4 +425,5 @@ def _pad(image: Image.Image, width: int, height: int, filter: int) -> Image.Imag
     return Image.fromarray(np.pad(pixels, around, mode="edge"))
 
 
+# From the values of fit_image's `how` to the functions.
 FITS = {"crop": _crop, "stretch": _stretch, "pad": _pad}

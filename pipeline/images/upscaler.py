@@ -1,8 +1,8 @@
 """Enlarge pictures: by a Lanczos filter, or by "glass", this project's own small network.
 
-glass doubles a picture: bicubic enlargement plus a residual that a convolutional network predicts
-from the small picture. Pixel shuffle: Shi et al., arXiv 1609.05158. Residual blocks without
-normalisation: EDSR, Lim et al., arXiv 1707.02921. Training: training/upscaler/train.py.
+glass doubles width and height: bicubic enlargement plus a residual that a convolutional network
+predicts from the small picture. Pixel shuffle: Shi et al., arXiv 1609.05158. Residual blocks
+without normalisation: EDSR, Lim et al., arXiv 1707.02921. Training: training/upscaler/train.py.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .open import MAX_PIXELS
 
 FOLDER = Path(__file__).parents[1] / "models" / "upscaler"
 WEIGHTS = "glass.safetensors"
-CHANNELS, BLOCKS = 32, 8
+CHANNELS, BLOCKS = 32, 8  # width and number of residual blocks of the network
 TILE = 192  # side of a tile in pixels of the small picture, without its overlap
-MAX_FACTOR = 8
+MAX_FACTOR = 8  # times that a side is enlarged at most
 
 
 def _conv(inside: int, outside: int) -> nn.Conv2d:
@@ -46,9 +46,11 @@ class _Block(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """Double pictures: (B, 3, H, W) in 0 to 1 becomes (B, 3, 2H, 2W), not clamped.
+    """The network glass, which doubles the size of pictures.
 
-    Convolutions pad with replicated border pixels, so borders do not darken.
+    forward: (B, 3, H, W), RGB in 0 to 1, becomes (B, 3, 2H, 2W), not clamped to 0 to 1. channels:
+    width of the hidden layers. blocks: number of residual blocks. Convolutions pad with replicated
+    border pixels, so that borders do not darken.
     """
 
     def __init__(self, channels: int = CHANNELS, blocks: int = BLOCKS):
@@ -65,7 +67,7 @@ class Upscaler(nn.Module):
 
     @property
     def reach(self) -> int:
-        """The radius of the receptive field in pixels of the small picture (bicubic: 2)."""
+        """Radius of the receptive field, in pixels of the small picture."""
         return 2 * len(self.blocks) + 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -77,9 +79,10 @@ class Upscaler(nn.Module):
 
     @torch.no_grad()
     def double_size(self, image: Image.Image, tile: int = TILE) -> Image.Image:
-        """Return an RGB picture twice as wide and high, computed in tiles of `tile` pixels.
+        """Return an RGB picture at twice its width and height.
 
-        Tiles overlap by the receptive field, so the result does not depend on the tiling.
+        It is computed in tiles of `tile` x `tile` pixels of `image`, which bounds the memory. Tiles
+        overlap by the receptive field, so the result does not depend on their size.
         """
         weight = self.tail.weight
         pixels = as_pixels(image)  # (3, H, W)
@@ -89,26 +92,30 @@ class Upscaler(nn.Module):
             for left in range(0, width, tile):
                 rows, inner_rows = _tile_slices(top, tile, height, self.reach)
                 columns, inner_columns = _tile_slices(left, tile, width, self.reach)
-                seen = pixels[None, :, rows, columns].to(weight.device, weight.dtype) / 255
-                seen = seen.contiguous(memory_format=torch.channels_last)
-                drawn = self(seen)[0, :, inner_rows, inner_columns]
-                drawn = drawn.float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
-                place = (slice(2 * top, 2 * top + tile * 2), slice(2 * left, 2 * left + tile * 2))
-                out[:, place[0], place[1]] = drawn
+                small = pixels[None, :, rows, columns].to(weight.device, weight.dtype) / 255
+                small = small.contiguous(memory_format=torch.channels_last)
+                large = self(small)[0, :, inner_rows, inner_columns]
+                large = large.float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+                out_rows = slice(2 * top, 2 * top + tile * 2)
+                out[:, out_rows, slice(2 * left, 2 * left + tile * 2)] = large
         return Image.fromarray(out.permute(1, 2, 0).contiguous().numpy(), "RGB")
 
     def enlarge(self, image: Image.Image, factor: float) -> Image.Image:
-        """Return an RGB picture `factor` times as wide and high, 1 to 8.
+        """Return `image` as RGB, `factor` times as wide and high.
 
-        It is doubled until large enough, then reduced to the exact size by Lanczos. Raises
-        InputError for another factor.
+        It is doubled until it is large enough, then reduced to the exact size by a Lanczos filter.
+        Raises InputError for a factor outside 1 to 8.
         """
         if not 1 <= factor <= MAX_FACTOR:
             raise InputError(f"A picture is enlarged 1 to {MAX_FACTOR} times, not {factor:g}.")
         return self.fit(image, *(round(side * factor) for side in image.size))
 
     def fit(self, image: Image.Image, width: int, height: int) -> Image.Image:
-        """Return an RGB picture of exactly `width` x `height`; the aspect ratio may change."""
+        """Return `image` as RGB of exactly `width` x `height` pixels.
+
+        It is doubled until it is large enough, then reduced by a Lanczos filter; its aspect ratio
+        may change.
+        """
         image = image.convert("RGB")
         while image.width < width or image.height < height:
             image = self.double_size(image)
@@ -116,13 +123,17 @@ class Upscaler(nn.Module):
 
 
 def as_pixels(image: Image.Image) -> torch.Tensor:
-    """Return an RGB picture as a tensor (3, H, W), uint8."""
+    """Return an RGB picture as a tensor (3, H, W), uint8, 0 to 255."""
     raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return raw.view(image.height, image.width, 3).permute(2, 0, 1)
 
 
 def _tile_slices(start: int, tile: int, length: int, reach: int) -> tuple[slice, slice]:
-    """Return the pixels, of `length`, that a tile needs, and where the tile is in their output."""
+    """Return slices along one axis for the tile that begins at pixel `start`: (input, inner).
+
+    input: the pixels of the small picture, `length` in all, to give the network: the tile and
+    `reach` pixels around it. inner: the part of the network's output that belongs to the tile.
+    """
     end = min(start + tile, length)
     first = max(0, start - reach)
     return slice(first, min(length, end + reach)), slice(2 * (start - first), 2 * (end - first))
@@ -130,7 +141,11 @@ def _tile_slices(start: int, tile: int, length: int, reach: int) -> tuple[slice,
 
 @lru_cache(maxsize=2)
 def load(device: str | torch.device = "cpu", folder: Path = FOLDER) -> Upscaler:
-    """Load the network in `folder` to `device`; InputError where its files do not fit."""
+    """Load the network glass from `folder` to `device`, in fp32 and without gradients.
+
+    Raises InputError where config.json and the weights are missing, damaged or do not fit each
+    other. The last two networks are cached.
+    """
     config = read_json(folder / "config.json")
     sizes: list[Any] = (
         [config.get(k) for k in ("channels", "blocks")] if isinstance(config, dict) else []
@@ -151,7 +166,11 @@ def load(device: str | torch.device = "cpu", folder: Path = FOLDER) -> Upscaler:
 
 @dataclass(frozen=True)
 class PixelUpscaler:
-    """A row of UPSCALERS. draw(image, width, height, device) returns RGB of that size."""
+    """A way to enlarge pictures, one row of the table UPSCALERS.
+
+    label, note: its name and description for users. draw(image, width, height, device): returns the
+    RGB picture `image` resized to exactly width x height.
+    """
 
     label: str
     note: str
@@ -160,9 +179,10 @@ class PixelUpscaler:
     def enlarge(
         self, image: Image.Image, width: int, height: int, device: str | torch.device = "cpu"
     ) -> Image.Image:
-        """Return `image` as RGB of exactly `width` x `height`.
+        """Return `image` as RGB of exactly `width` x `height` pixels; device: where to compute.
 
-        Raises InputError for a size below 1, above 8 times a side or above MAX_PIXELS.
+        Raises InputError for a size below 1 pixel, a side enlarged more than 8 times, and more than
+        MAX_PIXELS in all.
         """
         if width < 1 or height < 1:
             raise InputError(f"A picture of {width}x{height} pixels cannot be made.")

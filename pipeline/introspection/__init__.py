@@ -1,5 +1,9 @@
-"""Recordings of a request: every call of the UNet, with its latents and word maps.
+"""Look inside a running model.
 
-Also what is built on them: branches (drawing again from a recorded step with other options), traces
-(shape and time of every stage), and races (several samplers from the same noise).
+- recordings: every UNet call of a picture, with its latents and attention maps
+- branches: continue a recorded picture from one of its steps with other options
+- traces: output, shape and time of every stage from prompt to picture
+- races: several samplers from the same noise, or several backends on the same picture
+- activations: the output of every UNet block in a call
+- CLIP: compare sentences and pictures in CLIP's embedding space
 """

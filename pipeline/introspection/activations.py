@@ -1,4 +1,4 @@
-"""Record the output of every UNet block in a call: shapes, skip connections, activation maps."""
+"""Record every UNet block in a call: output shape, skip connections and mean activation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of the UNet in one call.
+    """One block of the UNet in one call, for a single sample of the batch.
 
-    name: as in the UNet, such as "down_blocks.1". side: in, down, mid, up or out. shape (C, h, w):
-    of its output. map (h, w): mean of the output's absolute values over the channels. skips: shapes
-    (C, h, w) of the skip connections that leave a down block or enter an up block. attends: shapes
-    (Tq, C) and (Tk, C) of its cross attention's queries and keys; None without cross attention.
-    layers: number of ResNet and of attention layers.
+    name     its path in the UNet module, such as "down_blocks.1"
+    side     "in", "down", "mid", "up" or "out"
+    shape    (C, h, w) of its output
+    map      (h, w) fp32 on the CPU: mean over the channels of the output's absolute values
+    skips    shapes (C, h, w) of the skip connections that leave a down block or enter an up block
+    attends  shapes (Tq, C) and (Tk, C) of the queries and keys of its cross attention; None without
+             cross attention
+    layers   number of ResNet layers and of attention layers
     """
 
     name: str
@@ -34,12 +37,14 @@ class Block:
 
 
 class Activations:
-    """Record the blocks of a UNet with forward hooks, while used as a context manager.
+    """A context manager that records the blocks of a UNet with forward hooks.
 
-    The hooks change no value. Each call replaces what the call before left; of a batch the last
-    sample is kept, which is the conditional one. The caller holds the model's lock, so that no
-    other request's call is recorded. time_proj (W,): the sinusoidal timestep embedding;
-    time_embedding (T,): the output of the two linear layers after it.
+    The hooks change no values. After each UNet call the attributes describe that call, for the last
+    sample of its batch, which is the conditional one. The caller must hold the model's lock, or
+    calls of other requests are recorded.
+
+    time_proj       the sinusoidal timestep embedding (W,); None before the first call
+    time_embedding  the output (T,) of the two linear layers after it; None before the first call
     """
 
     def __init__(self, unet: Any):
@@ -72,7 +77,7 @@ class Activations:
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks, in the order of the forward pass."""
+        """The blocks of the last UNet call, in the order of the forward pass."""
         return list(self._blocks.values())
 
     def _record_attention(self, name: str) -> Callable[..., None]:
@@ -105,7 +110,10 @@ class Activations:
 
 
 def unet_blocks(unet: Any) -> list[tuple[str, str, torch.nn.Module]]:
-    """Return (name, side, module) of each block of a Stable Diffusion UNet, in forward order."""
+    """Return (name, side, module) of each block of a UNet2DConditionModel, in forward order.
+
+    name: the block's path, such as "down_blocks.1". side: "in", "down", "mid", "up" or "out".
+    """
     middle = [] if unet.mid_block is None else [("mid_block", "mid", unet.mid_block)]
     return [
         ("conv_in", "in", unet.conv_in),
@@ -117,7 +125,7 @@ def unet_blocks(unet: Any) -> list[tuple[str, str, torch.nn.Module]]:
 
 
 def _cross_attentions(block: Any) -> list[torch.nn.Module]:
-    """Return the cross attention layers of a block."""
+    """Return the cross attention layers of a UNet block, in order; [] if it has none."""
     return [
         layer.attn2
         for attention in getattr(block, "attentions", None) or ()
@@ -129,9 +137,11 @@ def _cross_attentions(block: Any) -> list[torch.nn.Module]:
 def record_activations(
     models: Models, events: Generator[Step | Result]
 ) -> Generator[tuple[Step | Result, Activations]]:
-    """Yield each event of an engine's stream with the UNet's activations of its call.
+    """Yield each event of an engine's stream together with the activations of its UNet call.
 
-    The model's lock is held during the whole step, so that no other request's call is recorded.
+    The Result, which is the last event, comes with Activations without blocks. The model's lock is
+    held while an event is computed, so that calls of other requests are not recorded. Closing the
+    generator closes `events`.
     """
     try:
         while True:
@@ -145,5 +155,5 @@ def record_activations(
 
 
 def _last(out: torch.Tensor) -> torch.Tensor:
-    """Return the last sample of a batch, the conditional one, on the CPU in float32."""
+    """Return the last sample of a batch (B, ...), the conditional one, on the CPU in fp32."""
     return out[-1].detach().float().cpu()

@@ -1,10 +1,11 @@
-"""Race samplers from one prompt and one noise, or backends on one picture.
+"""Compare samplers from the same prompt and noise, or backends on the same picture, in a race.
 
-All entries take turns, one model call each, so that a busy machine slows them alike. The error of a
-sampler is its `distance` to REFERENCE, the solution of the probability-flow ODE from the same
-noise. REFERENCE was chosen among samplers of 200 calls by its distance to Heun with 400 calls on
-the embedded model: DPM++ 2M and UniPC 0.001, Euler 0.004, and DPM++ 2M Karras, which starts at
-another noise level, 0.012.
+All entries of a race take turns, one model call each, so that a busy machine slows all of them
+equally. A sampler's error is the `distance` of its latents to those of REFERENCE, an almost exact
+solution of the probability-flow ODE from the same noise. REFERENCE was chosen by its distance to
+Heun with 400 calls, on the model that comes with this program. With 200 calls it is 0.001 for
+DPM++ 2M and UniPC, 0.004 for Euler, and 0.012 for DPM++ 2M Karras, which starts at another noise
+level.
 """
 
 from __future__ import annotations
@@ -40,25 +41,31 @@ INTERPRETED = "Triton only interprets it here, which would tell nothing of its s
 
 @dataclass(frozen=True)
 class Entry:
-    """A sampler and a schedule that race, as keys of SAMPLERS and SCHEDULES."""
+    """A sampler and a schedule that take part in a race, as keys of SAMPLERS and SCHEDULES.
+
+    For example "dpmpp_2m" and "karras"; "automatic" is the sampler's default schedule.
+    """
 
     sampler: str
     schedule: str = "automatic"
 
     @property
     def label(self) -> str:
-        """The name in A1111's style: "DPM++ 2M Karras"; "Euler a" with the automatic schedule."""
+        """The name in A1111's style, such as "DPM++ 2M Karras".
+
+        With the automatic schedule it is the sampler's label alone, such as "Euler a".
+        """
         name = SAMPLERS[self.sampler].label
         return name if self.schedule == "automatic" else f"{name} {SCHEDULES[self.schedule].label}"
 
     @property
     def key(self) -> str:
-        """The name for files."""
+        """The name for files and JSON: "dpmpp_2m-karras"; "euler_a" with the automatic schedule."""
         return self.sampler if self.schedule == "automatic" else f"{self.sampler}-{self.schedule}"
 
     @property
     def resolved_schedule(self) -> str:
-        """The schedule that runs: the sampler's own where it is automatic."""
+        """Key of the schedule that is used; it replaces "automatic" by the sampler's default."""
         own = SAMPLERS[self.sampler].automatic
         return own if self.schedule == "automatic" else self.schedule
 
@@ -68,30 +75,37 @@ REFERENCE, REFERENCE_STEPS = Entry("dpmpp_2m", "uniform"), 200
 
 @dataclass(frozen=True)
 class BackendPair:
-    """A backend of attention and one of GroupNorm that race together."""
+    """An attention and a GroupNorm backend, by name, that take part in a race of backends.
+
+    For example "math" and "torch".
+    """
 
     attention: str
     group_norm: str
 
     @property
     def label(self) -> str:
-        """The name for people."""
+        """The name shown to users: "math + torch"."""
         return f"{self.attention} + {self.group_norm}"
 
     @property
     def key(self) -> str:
-        """The name for files."""
+        """The name for files and JSON: "math-torch"."""
         return f"{self.attention}-{self.group_norm}"
 
 
 @dataclass(frozen=True)
 class CallDone:
-    """An entry made one model call.
+    """The event of a race after one model call of one entry.
 
-    entry: its index, None for the reference. calls, seconds: of this entry so far, without
-    decoding. step: 1 to total. distance: of the predicted x0 to the reference, see `distance`; None
-    while the reference is not known. event: the engine's Step, whose `preview` is the picture so
-    far.
+    entry        index of the entry, None for the reference
+    calls        number of model calls that this entry has made
+    step, total  the sampling step, 1 to `total`
+    sigma        the noise level of the call
+    seconds      time of all calls of this entry so far, without decoding
+    distance     `distance` of the predicted clean latents to the reference; None if there is no
+                 reference yet, and in races of backends
+    event        the engine's Step; its `preview` is a coarse picture of the predicted latents
     """
 
     entry: int | None
@@ -106,7 +120,12 @@ class CallDone:
 
 @dataclass(frozen=True)
 class EntryDone:
-    """An entry has its picture, the same as drawn alone. entry: its index, None: the reference."""
+    """The event of a race when an entry has its picture, which equals that drawn without a race.
+
+    entry    index of the entry, None for the reference
+    calls    number of model calls that it has made
+    seconds  time of all its calls, without decoding
+    """
 
     entry: int | None
     calls: int
@@ -116,7 +135,11 @@ class EntryDone:
 
 @dataclass(frozen=True)
 class Reference:
-    """The solution of the ODE from this noise: latents (1, C, h, w) and their picture."""
+    """An almost exact solution of the ODE, with which the samplers of a race are compared.
+
+    It is drawn by REFERENCE, DPM++ 2M with 200 steps. latents: the final latents (1, C, h, w).
+    image: the picture decoded from them.
+    """
 
     latents: torch.Tensor = field(repr=False)
     image: Image.Image = field(repr=False)
@@ -124,7 +147,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Distances:
-    """The distance of an entry to the reference after each call, and of its final latents."""
+    """An event at the end of a race of samplers: how far one entry is from the reference.
+
+    entry      index of the entry
+    distances  `distance` of the predicted clean latents of each model call to the reference's final
+               latents, in order
+    last       `distance` of the entry's final latents
+    """
 
     entry: int
     distances: tuple[float, ...]
@@ -133,7 +162,10 @@ class Distances:
 
 @dataclass(frozen=True)
 class Failed:
-    """A backend failed during the race and is out of it. reason: one sentence."""
+    """The event of a race when a backend fails; the entry takes no more turns.
+
+    entry: index of the entry. reason: one sentence.
+    """
 
     entry: int
     reason: str
@@ -141,10 +173,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class BackendComparison:
-    """The time of a pair of backends, and how its picture differs from that of entry `baseline`.
+    """An event at the end of a race of backends: an entry's speed, and how its picture differs.
 
-    median: seconds a step, without the first, which may compile kernels. pixels: the largest
-    difference of a colour value, 0 to 255. latents: the largest difference of the final latents.
+    entry     index of the entry
+    baseline  index of the entry that it is compared with
+    median    median seconds per model call; the first call is left out, as it may compile kernels
+    pixels    largest difference of a colour value to the baseline's picture, 0 to 255
+    latents   largest absolute difference to the baseline's final latents
     """
 
     entry: int
@@ -155,13 +190,13 @@ class BackendComparison:
 
 
 def parse_entries(names: Iterable[Any]) -> tuple[Entry, ...]:
-    """Return the entries of names such as "DPM++ 2M Karras" or "dpmpp_2m karras".
+    """Parse names such as "DPM++ 2M Karras" or "dpmpp_2m karras" to the entries of a race.
 
-    A name without a schedule gets the automatic one. Raises InputError in one sentence for an
-    unknown sampler, a pair that cannot run here, a repeated entry, and fewer than MIN_ENTRIES or
-    more than MAX_ENTRIES.
+    A name without a schedule gets the automatic schedule. Raises InputError for an unknown sampler,
+    a sampler and schedule that cannot run here, a repeated entry, and a wrong number of entries
+    (MIN_ENTRIES to MAX_ENTRIES).
     """
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for name in names:
         pair = split_name(name) if isinstance(name, str) else None
         if pair is None:
@@ -172,16 +207,17 @@ def parse_entries(names: Iterable[Any]) -> tuple[Entry, ...]:
         reason = reason or unsupported(entry.sampler) or unsupported(entry.resolved_schedule)
         if reason:
             raise InputError(reason)
-        if entry in found:
+        if entry in entries:
             raise InputError(f"{entry.label} is in two lanes; take another sampler or schedule.")
-        found.append(entry)
-    if not MIN_ENTRIES <= len(found) <= MAX_ENTRIES:
-        raise InputError(f"A race has {MIN_ENTRIES} to {MAX_ENTRIES} lanes, not {len(found)}.")
-    return tuple(found)
+        entries.append(entry)
+    if not MIN_ENTRIES <= len(entries) <= MAX_ENTRIES:
+        raise InputError(f"A race has {MIN_ENTRIES} to {MAX_ENTRIES} lanes, not {len(entries)}.")
+    return tuple(entries)
 
 
 def all_entries() -> list[Entry]:
-    """Return all entries that can run here: each sampler alone, then with each schedule."""
+    """Return all entries that can run here: each sampler with the automatic schedule, then all
+    other pairs of sampler and schedule."""
     supported = [key for key in SAMPLERS if not unsupported(key)]
     automatic = [Entry(key) for key in supported]
     return automatic + [
@@ -193,12 +229,19 @@ def all_entries() -> list[Entry]:
 
 
 def resolve_single(models: Models, options: GenerateOptions) -> ResolvedOptions:
-    """Return resolved options of one picture, so that all entries share noise and prompt."""
+    """Return resolved options with count 1 and a fixed seed, so that all entries share the noise.
+
+    "Resolved" means that every None is replaced by the model's default, see Models.resolve.
+    """
     return models.resolve(options.model_copy(update={"count": 1}))
 
 
 def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
-    """Return all that the reference of resolved options depends on, as a key for a cache."""
+    """Return a cache key for the Reference that belongs to resolved options.
+
+    It holds everything that the Reference depends on: the model, its autoencoder, device and dtype,
+    the options except sampler, schedule, steps and count, and the LoRAs and embeddings.
+    """
     from ..prompt import resources
 
     ignored = {"sampler", "schedule", "steps", "count"}
@@ -208,7 +251,10 @@ def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
 
 
 def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> int:
-    """Return the largest number of model calls that a race takes, its reference included."""
+    """Return an upper limit of the model calls of a race, those of the reference included.
+
+    steps: number of sampling steps of each entry.
+    """
     calls, samplers = 0, False
     for entry in entries:
         if isinstance(entry, Entry):
@@ -219,9 +265,9 @@ def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> i
 
 
 def distance(latents: torch.Tensor, reference: torch.Tensor) -> float:
-    """Return RMS(latents - reference) / std(reference).
+    """Return RMS(latents - reference) / std(reference), for two tensors (1, C, h, w).
 
-    0 for the same picture, about 1.4 for an unrelated one.
+    It is 0 for the same picture and about 1.4 for an unrelated one.
     """
     rms = (latents.double() - reference.double()).square().mean().sqrt()
     return float(rms / reference.double().std())
@@ -233,10 +279,17 @@ def race(
     entries: Sequence[Entry],
     reference: Reference | None = None,
 ) -> Iterator[CallDone | EntryDone | Failed | Reference | Distances]:
-    """Race samplers: yield a CallDone of each entry in turn, last the Distances of each.
+    """Race samplers. The entries take turns; each turn is one model call and yields a CallDone.
 
-    reference: known from an earlier race of the same `reference_key`; where it is not, it is drawn
-    after the entries, and the distance of every CallDone is None. Closing the iterator stops all.
+    An entry that is finished yields EntryDone. At the end come, if `reference` is None, the calls
+    of the reference and a Reference, then a Distances for each entry. Closing the iterator stops
+    the work.
+
+    options    prompt, seed, size and steps for all entries; sampler and schedule are ignored
+    reference  the Reference of an earlier race with the same `reference_key`. Without it the
+               `distance` of every CallDone is None
+
+    Raises InputError, before any model call, for a sampler that cannot run with these options.
     """
     options = resolve_single(models, options)
     for entry in entries:
@@ -262,16 +315,17 @@ def race(
 def entry_options(
     options: GenerateOptions, entry: Entry, steps: int | None = None
 ) -> GenerateOptions:
-    """Return the options of one entry of a race. steps: None for the race's own."""
+    """Return `options` with the sampler and the schedule of `entry`, and other `steps` if given."""
     update: dict[str, Any] = {"sampler": entry.sampler, "schedule": entry.schedule}
     return options.model_copy(update=update if steps is None else update | {"steps": steps})
 
 
 def backend_pairs(models: Models) -> tuple[BackendPair, ...]:
-    """Return the pairs of backends that can run here: PLAIN first, the pair of `auto` last.
+    """Return the entries for a race of all backends that can run here.
 
-    Every other attention is paired with the plain GroupNorm and the other way round, so that a
-    difference has one cause.
+    The first is PLAIN, the reference implementations. Then each other attention backend is paired
+    with the plain GroupNorm, and each other GroupNorm backend with the plain attention, so that a
+    difference has one cause. The last is the pair that "auto" selects.
     """
     can = {kind: models.backends.candidates(kind, "auto") for kind in KINDS}
     plain = BackendPair(**PLAIN)
@@ -283,7 +337,10 @@ def backend_pairs(models: Models) -> tuple[BackendPair, ...]:
 
 
 def missing_backends(models: Models) -> list[tuple[str, str, str]]:
-    """Return (kind, name, reason) of each backend that does not race here."""
+    """Return (kind, name, reason) for each backend that cannot take part in a race here.
+
+    kind: "attention" or "group_norm". reason: one sentence.
+    """
     return [
         (kind, name, models.backends.unsupported_reason(kind, name) or INTERPRETED)
         for kind in KINDS
@@ -295,9 +352,11 @@ def missing_backends(models: Models) -> list[tuple[str, str, str]]:
 def race_backends(
     models: Models, options: GenerateOptions, pairs: Sequence[BackendPair]
 ) -> Iterator[CallDone | EntryDone | Failed | BackendComparison]:
-    """Draw the same picture on each pair of backends: yield a CallDone of each in turn.
+    """Race backends: draw the same picture with each pair. The pairs take turns.
 
-    Last comes a BackendComparison for each pair that finished. Closing the iterator stops all.
+    Each turn is one model call and yields a CallDone. A pair that is finished yields EntryDone, one
+    whose backend fails yields Failed. At the end comes a BackendComparison for each finished pair,
+    with the first of these as baseline. Closing the iterator stops the work.
     """
     options = resolve_single(models, options)
     with ExitStack() as stack:
@@ -315,7 +374,10 @@ def race_backends(
 
 
 def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
-    """Return the largest difference of two results' pixels, 0 to 255, and of their latents."""
+    """Return the largest difference of two Results' first pictures, as (pixels, latents).
+
+    pixels: of a colour value, 0 to 255. latents: of the final latents, absolute.
+    """
     import numpy as np
 
     a, b = (np.asarray(result.images[0]).astype(int) for result in (one, other))
@@ -323,7 +385,7 @@ def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
 
 
 def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None:
-    """Raise the InputError that an entry's sampler would raise, before any entry has started."""
+    """Raise InputError if the entry's sampler cannot run with these options; draws nothing."""
     import torch
 
     noise, generator = torch.ones(1, 1, 1, 1), torch.Generator()
@@ -332,7 +394,12 @@ def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None
 
 
 class _Run:
-    """The state of one entry; `stack` closes its events. pair: the backends that it runs on."""
+    """The running state of one entry of a race.
+
+    stack  closes the entry's events when the race ends
+    entry  index of the entry, None for the reference
+    pair   the backends of the entry in a race of backends; None in a race of samplers
+    """
 
     def __init__(
         self,
@@ -350,7 +417,10 @@ class _Run:
         self.result: Result | None = None
 
     def advance(self, reference: Reference | None) -> CallDone | EntryDone:
-        """Make one model call, or after the last one decode the picture."""
+        """Make one model call and return a CallDone; after the last call decode the picture.
+
+        reference: for the `distance` of the CallDone.
+        """
         if self.pair:  # installed before the clock runs
             with self.models.lock:
                 self.models.backends.install(self.pair.attention, self.pair.group_norm)
@@ -377,7 +447,12 @@ class _Run:
 def _round_robin(
     runs: Sequence[_Run], reference: Reference | None = None
 ) -> Iterator[CallDone | EntryDone | Failed]:
-    """Advance all runs in turn until each is done; a backend that fails is out."""
+    """Advance the entries of a race in turns until all are done; yield the events.
+
+    runs: the running state of each entry. reference: for the `distance` of the CallDones. An entry
+    of a race of backends whose backend fails yields Failed and takes no more turns; in a race of
+    samplers InputError is passed on.
+    """
     left = list(runs)
     while left:
         for run in tuple(left):

@@ -1,4 +1,8 @@
-"""Continue a recorded picture from one of its steps with something changed, or draw it again."""
+"""Branches: continue a recorded picture from one of its steps with other options.
+
+Also draws a picture again from its lineage: the options of the first picture, and the changes of
+each branch that led to it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, closest
 from ..events import Result
-from .recording import Recorder, Recording, plain_options
+from .recording import ModelCall, Recorder, Recording, plain_options
 
 if TYPE_CHECKING:
     import torch
@@ -17,27 +21,36 @@ if TYPE_CHECKING:
 
     from ..events import RequestOrigin, Step
     from ..latents.initial_state import InitialState
+    from ..model import Models
     from ..options import ResolvedOptions
 
-# What a branch may change; noise_seed seeds the noise that the sampler adds from the step on.
+# The options that a branch may change. noise_seed: a new seed for the noise that the sampler adds
+# from the branch's step on.
 CHANGES = ("prompt", "negative", "sampler", "schedule", "cfg", "cfg_rescale", "noise_seed")
 
 
 class BranchRun(Recorder):
-    """Draw on from `step` (from 0) of a recording with `changes`, as if it had never stopped.
+    """A branch: an iterator that continues a recorded picture from one of its steps.
 
-    Yields the events from that step on; `recordings` then holds the branch's Recording. With the
-    same sampler and schedule the recorded model outputs are replayed to the sampler first. Another
-    sampler or schedule starts from the latents alone, at its own step of the nearest noise level,
-    and the predicted noise is scaled to that level. limit: see Recorder.
+    It yields the engine's events from that step on; afterwards `recordings` holds the branch's
+    Recording. With the same sampler and schedule, the recorded model outputs of the earlier steps
+    are sent to the sampler again, so that the result is the same as without interruption. With
+    another sampler or schedule, sampling begins from the predicted clean latents of the step, with
+    its predicted noise, at the new sampler's step with the nearest noise level.
 
-    Raises InputError in one sentence for a step that the picture does not have, a sampler that
-    cannot start there, another model or a wrong value.
+    models   the model that drew the picture
+    step     index of the step, from 0
+    changes  {option: new value} for options in CHANGES: prompt, negative, sampler, schedule, cfg,
+             cfg_rescale and noise_seed; None as a value changes nothing
+    limit    `limit` of Recorder, in bytes
+
+    Raises InputError for a step that the picture does not have, a sampler that cannot begin there,
+    another model or a wrong value.
     """
 
     def __init__(
         self,
-        models: Any,
+        models: Models,
         recording: Recording,
         step: int,
         changes: Mapping[str, Any],
@@ -70,7 +83,7 @@ class BranchRun(Recorder):
             )
         super().__init__(models, events, **limit)
 
-    def _check_model(self, models: Any) -> None:
+    def _check_model(self, models: Models) -> None:
         drawn_by, here = self.parent.model, (models.name, models.hash, models.vae_name)
         if here != drawn_by:
             raise InputError(
@@ -78,8 +91,14 @@ class BranchRun(Recorder):
                 f" {' '.join(filter(None, here))}: only its own model can go on."
             )
 
-    def _start(self, models: Any, options: ResolvedOptions, noise_seed: int | None) -> InitialState:
-        """Return the state that the engine starts from, and set `reseeds`."""
+    def _start(
+        self, models: Models, options: ResolvedOptions, noise_seed: int | None
+    ) -> InitialState:
+        """Return the state that the engine begins from; also set `self.reseeds`.
+
+        noise_seed: the new seed of the sampler's noise, None to keep it. Raises InputError for a
+        step from which the picture cannot be continued.
+        """
         parent, step = self.parent, self.step
         call, start = parent.first_call(step), parent.origin.initial_state
         if step < parent.sampler_start:
@@ -103,7 +122,7 @@ class BranchRun(Recorder):
             self.reseeds += ((step, noise_seed),)
         return start
 
-    def _model_call(self, step: Step, offset: int = 0) -> Any:
+    def _model_call(self, step: Step, offset: int = 0) -> ModelCall:
         return super()._model_call(step, self._sampler_start)
 
     @property
@@ -128,15 +147,19 @@ class BranchRun(Recorder):
 
 
 class ReplayRun(Recorder):
-    """Draw a picture again from its lineage: the first picture's options, then each branch's.
+    """An iterator that draws a picture again, with all branches that led to it.
 
-    lineage: see initial_state. Yields the Steps of the first picture and of each branch, then the
-    last Result. key, parent: those that the new Recording shall have; None for new ones.
+    It yields the Steps of the first picture and of each branch, then the Result of the last;
+    afterwards `recordings` holds the new Recording.
+
+    lineage      see InitialState: the first picture's options, then {"at": step, changed options}
+                 of each branch
+    key, parent  the key and the parent's key for the new Recording; None keeps those it gets
     """
 
     def __init__(
         self,
-        models: Any,
+        models: Models,
         lineage: Iterable[Mapping[str, Any]],
         key: str | None = None,
         parent: str | None = None,
@@ -176,10 +199,11 @@ class ReplayRun(Recorder):
 def resolve_changes(
     recording: Recording, changes: Mapping[str, Any]
 ) -> tuple[ResolvedOptions, int | None]:
-    """Return the options of a branch, and the new seed of its noise or None.
+    """Return the resolved options of a branch, and the new seed of the sampler's noise or None.
 
-    A value of None is no change. Raises InputError for an option that a branch cannot change and
-    for a wrong value.
+    changes: {option: new value} for options in CHANGES; None as a value changes nothing. If a new
+    sampler does not accept the recorded schedule, the schedule becomes "automatic". Raises
+    InputError for an option that a branch cannot change and for a wrong value.
     """
     from ..options import MAX_SEED, GenerateOptions, whole_number
     from ..samplers import check_pair
@@ -227,8 +251,14 @@ def _whole_step(step: Any) -> int:
     return int(step)
 
 
-def _nearest_step(models: Any, options: ResolvedOptions, start: InitialState, sigma: float) -> int:
-    """Return the step of the options' sampler whose noise level is nearest to `sigma`, in ratio."""
+def _nearest_step(
+    models: Models, options: ResolvedOptions, start: InitialState, sigma: float
+) -> int:
+    """Return the step, from 0, at which the sampler of `options` has a noise level nearest `sigma`.
+
+    Nearest means by the ratio of the two levels. start: the latents and noise to begin from.
+    Raises InputError for a sampler that cannot begin at a later step.
+    """
     import torch
 
     from ..samplers import SAMPLERS, make_sampler

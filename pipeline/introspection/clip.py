@@ -1,7 +1,8 @@
-"""CLIP's text and image encoder: embed sentences and pictures in one space and compare them.
+"""CLIP: embed sentences and pictures as vectors in one space and compare them.
 
-Every Stable Diffusion folder has the text encoder. The embedded model also has the rest, in the
-folder `clip`: image encoder, text projection and temperature. Radford et al., arXiv 2103.00020.
+Radford et al., arXiv 2103.00020. Every Stable Diffusion folder has CLIP's text encoder. The model
+that comes with this program also has the rest, in its folder `clip`: the image encoder, the text
+projection and the temperature.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ MAX_LOGIT_SCALE = 4.6052  # log 100, as in training
 
 
 def has_clip(folder: Path) -> bool:
-    """Return whether a model's folder has the image encoder and the projection, too."""
+    """Return whether a model's folder has CLIP's image encoder and text projection, in `clip`."""
     return (folder / PROJECTION).is_file() and (folder / "clip" / "image_encoder").is_dir()
 
 
 @dataclass(frozen=True)
 class Clip:
-    """CLIP on the CPU in float32, where it takes milliseconds. Safe to use from several threads.
+    """A CLIP model on the CPU in fp32, where a call takes milliseconds; safe for several threads.
 
-    projection (E, hidden): from the text encoder's pooled state to the shared space. scale: 1 over
-    the temperature; similarities are multiplied by it before the softmax.
+    tokenizer   transformers' CLIPTokenizer
+    text        transformers' CLIPTextModel
+    image       transformers' CLIPVisionModelWithProjection
+    projection  (E, hidden): maps the text encoder's pooled state to the shared space of size E
+    scale       1 / temperature: similarities are multiplied by it before the softmax
     """
 
     tokenizer: Any
@@ -44,7 +48,10 @@ class Clip:
 
     @classmethod
     def load(cls, folder: Path) -> Clip:
-        """Load it from a model's folder in diffusers' format; InputError where it has none."""
+        """Load CLIP from a model's folder in diffusers' format.
+
+        Raises InputError if the folder has no image encoder, see `has_clip`.
+        """
         from safetensors.torch import load_file
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -65,32 +72,38 @@ class Clip:
 
     @property
     def width(self) -> int:
-        """The size E of the shared space."""
+        """The size E of the embedding vectors."""
         return self.projection.shape[0]
 
     def tokens(self, sentence: str) -> list[str]:
-        """Return the tokens of a sentence with start and end, cut to the encoder's length."""
+        """Return the tokens of a sentence as text, with the start and end tokens.
+
+        A longer sentence is cut to the length of the text encoder, 77 tokens.
+        """
         with self._lock:
             ids = self._ids([sentence])[0].tolist()
             return [self.tokenizer.decode([number]).strip() for number in ids]
 
     @torch.no_grad()
     def context(self, sentence: str) -> torch.Tensor:
-        """Return what the UNet attends to, the last hidden states (1, 77, hidden) of a sentence."""
+        """Return the text encoder's last hidden states (1, 77, hidden) of a sentence.
+
+        They are the context that the UNet's cross attention uses.
+        """
         with self._lock:
             ids = self._ids([sentence], padding="max_length")
             return self.text(input_ids=ids).last_hidden_state
 
     @torch.no_grad()
     def embed_texts(self, sentences: list[str]) -> torch.Tensor:
-        """Return unit vectors (N, E) of sentences in English or Chinese."""
+        """Embed N sentences in English or Chinese; return vectors (N, E) of length 1."""
         with self._lock:
             pooled = self.text(input_ids=self._ids(sentences)).pooler_output
         return F.normalize(pooled @ self.projection.T, dim=-1)
 
     @torch.no_grad()
     def embed_pictures(self, images: list[Image.Image]) -> torch.Tensor:
-        """Return unit vectors (M, E) of pictures, each cropped to its central square."""
+        """Embed M pictures, cropped to their central square; return vectors (M, E) of length 1."""
         from ..images.open import fit_image, to_tensor
 
         side = self.image.config.image_size
@@ -109,14 +122,20 @@ class Clip:
 
 
 def probabilities(similarities: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return p(picture j | text i), (N, M): the softmax of each row of scale * similarities."""
+    """Return the probability (N, M) of each of M pictures for each of N texts.
+
+    It is the softmax over each row of scale * similarities. similarities (N, M): dot products of
+    text and picture vectors. scale: Clip.scale.
+    """
     return (scale * similarities).softmax(-1)
 
 
 def contrastive_loss(similarities: torch.Tensor, scale: float) -> float:
-    """Return CLIP's training loss of N pairs, similarities (N, N) with the pairs on the diagonal.
+    """Return CLIP's training loss for a batch of N pairs of text and picture.
 
-    The mean of two cross entropies: finding each text's picture, and each picture's text.
+    It is the mean of two cross entropies: that of finding the picture of each text, and that of
+    finding the text of each picture. similarities (N, N): dot products of the text vectors (rows)
+    and picture vectors (columns), with the pairs on the diagonal. scale: Clip.scale.
     """
     logits, target = scale * similarities, torch.arange(len(similarities))
     return float((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2)

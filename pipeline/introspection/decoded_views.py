@@ -1,8 +1,8 @@
-"""Decode the tensors of a recorded model call to pictures."""
+"""Decode the latents of a recorded model call to pictures, such as the predicted noise."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,29 +14,31 @@ from ..samplers.prediction import predicted_clean
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..model import Models
     from .recording import ModelCall
 
-# clean: the predicted x0; latents: the UNet's input; noise: the predicted noise; cond and uncond:
-# x0 as predicted with the prompt and with the negative prompt alone; guidance: cond minus uncond,
-# mid-grey where they agree.
+# The views that can be decoded. clean: the predicted x0. latents: the UNet's input. noise: the
+# predicted noise. cond, uncond: the x0 predicted with the prompt alone and with the negative prompt
+# alone. guidance: the difference of the pictures cond and uncond, mid-grey where they are equal.
 KINDS = ("clean", "latents", "noise", "cond", "uncond", "guidance")
 
 
 def has_guidance(call: ModelCall) -> bool:
-    """Return whether the call had classifier-free guidance, a conditional and another output."""
+    """Return whether a recorded call has the two outputs of classifier-free guidance."""
     return call.answer.cond is not None and call.answer.uncond is not None
 
 
-def decode_view(models: Any, call: ModelCall, kind: str, prediction: str) -> Image.Image:
-    """Decode one of KINDS by the model's autoencoder; return it at the picture's size.
+def decode_view(models: Models, call: ModelCall, kind: str, prediction: str) -> Image.Image:
+    """Decode one of the views in KINDS with the model's autoencoder, at the picture's size.
 
-    prediction: what the model's output means, see RequestOrigin. Raises InputError for another
-    kind, and for a view of guidance where the call had none.
+    call: a recorded model call. prediction: what the model predicts, "epsilon" or "v_prediction".
+    Raises InputError for an unknown kind, and for "cond", "uncond" and "guidance" of a call without
+    guidance.
     """
     return vae.to_image(_pixels(models, call, kind, prediction))
 
 
-def _pixels(models: Any, call: ModelCall, kind: str, prediction: str) -> torch.Tensor:
+def _pixels(models: Models, call: ModelCall, kind: str, prediction: str) -> torch.Tensor:
     if kind not in KINDS:
         raise InputError(f"There is no view {str(kind)[:40]!r}; there is {', '.join(KINDS)}.")
     if kind in ("cond", "uncond", "guidance") and not has_guidance(call):

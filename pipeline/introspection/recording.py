@@ -1,20 +1,19 @@
-"""Record every model call of a picture, and keep recordings in bounded memory.
+"""Recordings: all model calls of a picture, kept in bounded memory.
 
-`Recorder` makes a Recording of each picture of a request while its events pass through. A branch
-continues a Recording from any step, see branch.py; recording_file.py writes recordings to a file.
+A Recorder passes on the events of a request and makes a Recording of each picture. branch.py
+continues a Recording from any of its steps; recording_file.py writes recordings to a file.
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..events import Result
+from ..lru import LruCache
 from ..samplers.prediction import alpha_beta, to_noise
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..events import RequestOrigin, Step
     from ..latents.initial_state import ReplayedAnswers
+    from ..model import Models
     from ..options import GenerateOptions, ResolvedOptions
     from ..samplers.base import Answer
 
@@ -32,11 +32,17 @@ MAX_BYTES_IN_ALL = 1 << 30  # of all recordings that a server keeps
 
 @dataclass(frozen=True, eq=False)
 class ModelCall:
-    """One call of the UNet.
+    """One recorded call of the UNet.
 
-    step: the user's step, from 0, counted over the whole picture, branches included. latents
-    (1, C, h, w): the UNet's input; clean: the x0 predicted from it. answer: the model output that
-    the sampler received. words, maps, grids: see events.Step.
+    step     index of the sampling step, from 0. In a branch it goes on from the step of the parent
+    t        the timestep that the UNet was given
+    sigma    the noise level of `latents`
+    latents  the UNet's input (1, C, h, w)
+    clean    the clean latents x0 (1, C, h, w) that its output predicts
+    answer   the model output that the sampler received
+    words    the words of the prompt
+    maps     attention maps (words, h', w') fp16, one per word, over all layers; or None
+    grids    attention maps (words, h', w') fp16 for each resolution of the layers, coarsest first
     """
 
     step: int
@@ -51,13 +57,13 @@ class ModelCall:
 
     @property
     def noise(self) -> torch.Tensor:
-        """The predicted noise (1, C, h, w), of unit variance."""
+        """The predicted noise eps (1, C, h, w), of about unit variance."""
         alpha, beta = alpha_beta(self.sigma)
         return to_noise(self.latents, self.clean, alpha, beta, "sample")
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors; one that stands here twice counts once."""
+        """Size of all tensors in bytes; a tensor that two attributes share counts once."""
         tensors = [self.latents, self.clean, self.maps, *self.grids]
         tensors += [self.answer.output, self.answer.cond, self.answer.uncond]
         return sum(t.nbytes for t in {id(t): t for t in tensors if t is not None}.values())
@@ -65,18 +71,20 @@ class ModelCall:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """All model calls of one picture.
+    """All model calls of one picture. It may be a branch of another recorded picture, its parent.
 
-    key            its name in a RecordingStore
-    model          name and hash of the checkpoint, and its autoencoder if that is another one
-    calls          in order; a branch repeats those of its parent that come before its step
+    key            random key of the recording in a RecordingStore
+    model          name and hash of the model, and the name of the autoencoder that replaces its
+                   own, or None
+    origin         the options, seeds and initial state of the picture
+    calls          the model calls in order; a branch begins with the parent's calls before its step
     final          the final latents (1, C, h, w)
     image          the picture, with its parameters text in `info`
-    parent_calls   how many of `calls` are the parent's
-    sampler_start  the step at which its sampler began: 0, or of a branch with another sampler or
-                   schedule the branch's step
-    reseeds        (step, seed) where the generator of the sampler's noise was seeded again
-    parent         the key of the recording that this is a branch of
+    parent_calls   number of `calls` that are the parent's
+    sampler_start  the step at which its sampler began: the branch's step for a branch with another
+                   sampler or schedule, else 0 (or, for a branch, that of its parent)
+    reseeds        (step, seed) for each step at which the sampler's noise got a new seed
+    parent         key of the parent; None for a picture that is no branch
     """
 
     key: str
@@ -102,22 +110,25 @@ class Recording:
 
     @property
     def steps(self) -> int:
-        """The number of the user's steps."""
+        """The number of sampling steps."""
         return self.calls[-1].step + 1
 
     @property
     def change(self) -> Mapping[str, Any]:
-        """Of a branch: {"at": step, name of each changed option: its new value}; else empty."""
+        """The change of a branch: {"at": step, name of each changed option: its new value}.
+
+        {} for a picture that is no branch.
+        """
         lineage = self.origin.initial_state.lineage
         return lineage[-1] if len(lineage) > 1 else {}
 
     @property
     def nbytes(self) -> int:
-        """Bytes that this recording adds to its parent's."""
+        """Size in bytes of its tensors, without the model calls that it shares with its parent."""
         return sum(call.nbytes for call in self.calls[self.parent_calls :]) + self.final.nbytes
 
     def first_call(self, step: int) -> ModelCall:
-        """Return the first model call of a step; InputError where there is no such step."""
+        """Return the first model call of a step (from 0). Raises InputError for an unknown step."""
         for call in self.calls:
             if call.step == step:
                 return call
@@ -126,10 +137,11 @@ class Recording:
         )
 
     def replayed_answers(self, step: int, reseed: int | None = None) -> ReplayedAnswers:
-        """Return what brings a new sampler to `step` without calling the model.
+        """Return the recorded model outputs that bring a new sampler to `step`.
 
-        That is the model outputs that its sampler received before, grouped by the seeds of its
-        noise. reseed: a seed that takes effect at `step`.
+        They are sent to the sampler instead of calling the model; see InitialState for the format.
+        Each item is (model outputs, the seed that the noise gets after them or None). reseed: a
+        new seed for the noise from `step` on.
         """
         seeds = dict(r for r in self.reseeds if r[0] <= step)
         if reseed is not None:
@@ -144,15 +156,16 @@ class Recording:
 
 
 class Recorder:
-    """Pass on the events of a request and record them.
+    """An iterator that passes on the events of a request and records its model calls.
 
-    After the last event `recordings` holds one Recording for each picture, or None for a picture
-    whose calls take more than `limit` bytes. Closing the iterator closes the events.
+    After the last event `recordings` holds a Recording for each picture, or None for a picture
+    whose calls take more than `limit` bytes. Closing the iterator, or calling `close`, closes the
+    events.
     """
 
     def __init__(
         self,
-        models: Any,
+        models: Models,
         events: Generator[Step | Result],
         limit: int = MAX_BYTES_PER_RECORDING,
     ):
@@ -163,7 +176,7 @@ class Recorder:
         self._bytes: dict[RequestOrigin, int] = {}
 
     def close(self) -> None:
-        """Stop the request."""
+        """Close the events, which stops the request."""
         self.events.close()
 
     def __iter__(self) -> Generator[Step | Result]:
@@ -210,51 +223,50 @@ class Recorder:
 
 
 class RecordingStore:
-    """Keep recordings by their keys in at most `limit` bytes; the least recently used are dropped.
+    """Keeps recordings by their keys in at most `limit` bytes; safe to use from several threads.
 
-    The newest one always stays. Safe to use from several threads.
+    The least recently used recordings are dropped. The one that was put last is kept even if it
+    alone exceeds the limit.
     """
 
     def __init__(self, limit: int = MAX_BYTES_IN_ALL):
         self.limit = limit
-        self._recordings: OrderedDict[str, Recording] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recordings: LruCache[str, Recording] = LruCache(limit, lambda r: r.nbytes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all recordings that are kept."""
-        with self._lock:
-            return sum(r.nbytes for r in self._recordings.values())
+        """Size of all recordings in the store, in bytes."""
+        return self._recordings.size
 
     def put(self, recordings: Iterable[Recording | None]) -> list[str | None]:
-        """Keep recordings and return their keys, None for each that is None."""
+        """Store recordings in this order; return their keys, None for each item that is None."""
         keys: list[str | None] = []
-        with self._lock:
-            for recording in recordings:
-                keys.append(None if recording is None else recording.key)
-                if recording is not None:
-                    self._recordings[recording.key] = recording
-            total = sum(r.nbytes for r in self._recordings.values())
-            while total > self.limit and len(self._recordings) > 1:
-                total -= self._recordings.popitem(last=False)[1].nbytes
+        for recording in recordings:
+            if recording is None:
+                keys.append(None)
+            else:
+                self._recordings.put(recording.key, recording)
+                keys.append(recording.key)
         return keys
 
     def get(self, key: Any) -> Recording | None:
-        """Return a recording; None where it was dropped or never there."""
-        with self._lock:
-            if not isinstance(key, str) or key not in self._recordings:
-                return None
-            self._recordings.move_to_end(key)
-            return self._recordings[key]
+        """Return the recording with this key; None if it was dropped or the key is unknown.
+
+        key: as received from the page, so it may be of any type.
+        """
+        return self._recordings.get(key) if isinstance(key, str) else None
 
 
 def new_key() -> str:
-    """Return a random key that nobody can guess."""
+    """Return a random key for a recording, 16 characters that cannot be guessed."""
     return secrets.token_urlsafe(12)
 
 
 def plain_options(options: GenerateOptions) -> dict[str, Any]:
-    """Return the fields of GenerateOptions that are no defaults, as JSON values."""
+    """Return those fields of `options` that differ from the defaults, as values for JSON.
+
+    Fields that only a subclass of GenerateOptions has are left out.
+    """
     from ..options import GenerateOptions
 
     fields = set(GenerateOptions.model_fields)

@@ -1,8 +1,8 @@
-"""Save a tree of recordings as one safetensors file, and open it again.
+"""Save recordings, a picture and its branches, as one safetensors file, and open it again.
 
-The file holds tensors and JSON alone, so that nothing is unpickled. Each recording stores the model
-calls of its own; those before a branch stand with its parent. A file may come from anyone: every
-field is checked before it is used.
+The file contains only tensors and JSON, so nothing is unpickled. A branch stores only its own model
+calls; those before its step are stored with its parent. As a file may come from anyone, every field
+is checked before it is used.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MAX_RECORDINGS, MAX_CALLS, MAX_WORDS = 64, 1000, 2000
 
 
 def save(recordings: Iterable[Recording], path: str | Path) -> Path:
-    """Write recordings, parents before their branches, to `path` and return it.
+    """Write recordings, each parent before its branches, to the file `path`; return the path.
 
-    Raises InputError where the file cannot be written or a parent is missing.
+    Raises InputError if the file cannot be written or the parent of a branch is missing.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -58,7 +58,10 @@ def save(recordings: Iterable[Recording], path: str | Path) -> Path:
 
 
 def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a recording; its tensors go to `tensors`, their names begin with `at`."""
+    """Return the JSON object of a recording and add its tensors to `tensors`.
+
+    at: the prefix of the tensors' names, the index of the recording in the file.
+    """
     from .recording import plain_options
 
     start = recording.origin.initial_state
@@ -107,7 +110,7 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _png(recording: Recording) -> torch.Tensor:
-    """Return the bytes (N,) of the picture as a PNG with its text and receipt."""
+    """Return the picture as a PNG file, a tensor (bytes,) uint8, with parameters and receipt."""
     import torch
     from PIL import PngImagePlugin
 
@@ -121,10 +124,10 @@ def _png(recording: Recording) -> torch.Tensor:
 
 
 def open_tree(path: str | Path) -> list[Recording]:
-    """Return the recordings of a file, parents first.
+    """Read the recordings of a file, each parent before its branches.
 
-    Their keys are new, so that no file can replace another's recording on a server. Raises
-    InputError in one sentence where it is no such file, is damaged or comes from a newer version.
+    They get new keys, so that a file cannot replace a recording that is in memory. Raises
+    InputError if the file is of another kind, damaged, or of a newer version.
     """
     from .recording import new_key
 
@@ -148,7 +151,10 @@ def open_tree(path: str | Path) -> list[Recording]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return the JSON header and the tensors of a file."""
+    """Read a file; return its JSON header and {name: tensor}.
+
+    Raises InputError if the file is too large, cannot be read, or is of another kind or version.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -184,9 +190,15 @@ def _parse_recording(
     keys: dict[str, str],
     found: dict[str, Recording],
 ) -> Recording:
-    """Return the recording of a row; ValueError and the like for one that cannot be.
+    """Return the Recording that `_row` has written.
 
-    keys: new key of each key in the file. found: the recordings of the rows before, by new key.
+    row      the JSON object of the recording
+    at       prefix of its tensors' names
+    tensors  all tensors of the file
+    keys     {key in the file: new key} of this recording and of those before it
+    found    {new key: Recording} of those before it
+
+    Raises ValueError, KeyError, TypeError and the like for wrong contents.
     """
     import torch
     from PIL import Image
@@ -229,10 +241,10 @@ def _parse_recording(
         answer = Answer(
             latents(f"{i}.output"), latents(f"{i}.cond", False), latents(f"{i}.uncond", False)
         )
-        seen = latents(f"{i}.latents"), latents(f"{i}.clean")
+        x_and_clean = latents(f"{i}.latents"), latents(f"{i}.clean")
         levels = _natural(step), float(t), float(sigma)
         grids = tuple(grid for grid in maps[1:] if grid is not None)
-        calls.append(ModelCall(*levels, *seen, answer, words[line], maps[0], grids))
+        calls.append(ModelCall(*levels, *x_and_clean, answer, words[line], maps[0], grids))
     if any(a.step > b.step for a, b in pairwise(calls)):
         raise ValueError("its steps are out of order")
     start = None
@@ -276,14 +288,17 @@ def _parse_model(row: Any) -> tuple[str, str, str | None]:
 
 
 def _unknown_start(lineage: tuple[dict[str, Any], ...]) -> InitialState:
-    """Return the start of a picture that began from another one, which the file does not hold."""
+    """Return the initial state of a picture that began from another one, not stored in the file.
+
+    Its start_step is -1: such a recording can be shown, but not continued.
+    """
     from ..latents.initial_state import InitialState
 
     return InitialState(start_step=-1, lineage=lineage)
 
 
 def _natural(value: Any) -> int:
-    """Return a whole number of 0 or more; ValueError for anything else."""
+    """Return `value` if it is an int from 0 to 2**40 - 1; else raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40:
         raise ValueError(f"{str(value)[:40]!r} is no whole number")
     return value

@@ -1,8 +1,8 @@
-"""Trace one picture through every stage: what each produced, its shape and its seconds.
+"""Trace one picture through every stage, from prompt to PNG text: output, shape and seconds.
 
-The picture is drawn by the engine itself. The engine holds the model's lock only while a network
-runs, so a lock that measures its time measures the networks. Tokens, context and first noise are
-computed once more here with the engine's own functions, because its events do not contain them.
+The engine itself draws the picture. It holds the model's lock only while a network runs, so a lock
+that measures for how long it is held measures the networks. Tokens, context and first noise are not
+part of the engine's events; they are computed again here with the engine's own functions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     import torch
 
     from ..model import Models
+    from ..options import ResolvedOptions
 
 T = TypeVar("T")
 
-STAGES = {  # in order: the file and function of each
+# {key of the stage: (source file, function or class that computes it)}, in order.
+STAGES = {
     "prompt": ("pipeline/prompt/syntax.py", "parse"),
     "tokens": ("pipeline/prompt/chunks.py", "chunks"),
     "context": ("pipeline/prompt/encode.py", "encode_prompts"),
@@ -42,11 +44,14 @@ STAGES = {  # in order: the file and function of each
 
 @dataclass(frozen=True)
 class Stage:
-    """The output of one stage: a "step" for each of the user's steps, one of each other key.
+    """The output of one stage. There is one Stage for each key of STAGES, but one "step" per step.
 
-    output: of prompt and parameters a text; of tokens rows of (id, token); of context (1, K, E); of
-    noise and latents (1, C, h, w); of a step the engine's Step; of the picture a PIL image.
-    shape: of the output. seconds: None where none are measured.
+    key      a key of STAGES
+    output   for "prompt" and "parameters" a text; for "tokens" a list of (id, token) for each chunk
+             of 77; for "context" a tensor (1, K, E); for "noise" and "latents" a tensor
+             (1, C, h, w); for "step" the engine's Step; for "picture" a PIL image
+    shape    shape of the output; of a text its length
+    seconds  the time that it took; None if it is not measured
     """
 
     key: str
@@ -57,7 +62,7 @@ class Stage:
 
 @dataclass
 class TimedLock:
-    """A lock that records for how many seconds it was held each time."""
+    """A context manager around `lock` that appends to `held` for how many seconds it was held."""
 
     lock: Any
     held: list[float] = field(default_factory=list)
@@ -72,10 +77,13 @@ class TimedLock:
 
 
 def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
-    """Yield every Stage of one picture, in order. Closing the iterator stops the work."""
-    options = models.resolve(options.model_copy(update={"count": 1}))
-    request, seconds = _timed(lambda: resources.find_resources(models, options))
-    yield Stage("prompt", options.prompt, (len(options.prompt),), seconds)
+    """Draw the first picture of `options` and yield every Stage of it, in order.
+
+    Closing the generator stops the work. Raises InputError for options that cannot be drawn.
+    """
+    resolved = models.resolve(options.model_copy(update={"count": 1}))
+    request, seconds = _timed(lambda: resources.find_resources(models, resolved))
+    yield Stage("prompt", resolved.prompt, (len(resolved.prompt),), seconds)
 
     tokenizer, segments = models.tokenizer, request.prompt.parts[0].segments
     rows, seconds = _timed(lambda: chunks(tokenizer, segments, request.embeddings))
@@ -83,15 +91,15 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
     tokens = [list(zip(row, tokenizer.convert_ids_to_tokens(row), strict=True)) for row in ids]
     yield Stage("tokens", tokens, (len(rows), window(tokenizer)), seconds)
 
-    (positive, _, _), seconds = _timed(lambda: engine.encode_request(models, options, request))
+    (positive, _, _), seconds = _timed(lambda: engine.encode_request(models, resolved, request))
     context = positive.at(0)[0]
     yield Stage("context", context.float().cpu(), tuple(context.shape), seconds)
 
-    first_noise, seconds = _timed(lambda: _first_noise(models, options))
+    first_noise, seconds = _timed(lambda: _first_noise(models, resolved))
     yield Stage("noise", first_noise, tuple(first_noise.shape), seconds)
 
     result, lock = None, TimedLock(models.lock)
-    with closing(engine.stream(replace(models, lock=lock), options)) as events:
+    with closing(engine.stream(replace(models, lock=lock), resolved)) as events:
         step: Step | None = None
         spent, counted = 0.0, 1  # the lock is held first for the text encoder
         for event in events:
@@ -111,10 +119,9 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
     yield Stage("parameters", text, (len(text),), result.seconds)
 
 
-def _first_noise(models: Models, options: GenerateOptions) -> torch.Tensor:
-    """Return the noise (1, C, h, w) that the engine starts from, drawn again from its seed."""
+def _first_noise(models: Models, options: ResolvedOptions) -> torch.Tensor:
+    """Draw again the noise (1, C, h, w) that the engine begins from, from the options' seed."""
     seed, variation_seed = noise.seeds(options, 0)
-    assert options.width and options.height
     factor = vae.factor(models.vae)
     shape = models.vae.config.latent_channels, options.height // factor, options.width // factor
     variation = variation_seed, options.variation_strength

@@ -1,1 +1,1 @@
-"""Latents: noise to begin from, the autoencoder to and from pixels, previews."""
+"""Latents: draw the first noise, encode and decode pixels, and make previews."""

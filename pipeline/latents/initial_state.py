@@ -1,4 +1,4 @@
-"""How a task sets up the engine: where sampling begins, and hooks on the way."""
+"""InitialState: how a task tells the engine where sampling begins and what to change on the way."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ if TYPE_CHECKING:
 
     from ..model import Models
 
-# For each stretch of the sampling: answers to send to the sampler, then a new seed of its noise.
+# Items (answers to send to the sampler, new seed of its noise after them or None), in order.
 ReplayedAnswers = tuple[tuple[tuple[Answer, ...], int | None], ...]
 X0Hook = Callable[[Query, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class InitialState:
-    """How the engine draws one picture; by default from noise alone.
+    """How the engine draws one picture. By default it begins from noise alone, as text to image.
 
-    clean                 latents (1, C, h, w) to begin from, with the noise of step `start_step`
-    start_step            the first of all steps that is taken
-    x0_hook               x0_hook(query, clean) returns the clean latents to use instead of the
-                          predicted ones
-    inpaint_conditioning  (1, 1 + C, h, w), further input channels of an inpainting UNet
-    postprocess           applied to the decoded picture
-    fields                additions to the parameters text
-    tile                  (side, overlap) in latents: the UNet runs on tiles of a larger picture
-    noise                 (1, C, h, w) in place of the seed's first noise
-    replayed_answers      answers that the sampler is sent first, without a call of the UNet, so
-                          that it continues an earlier run
-    lineage               of a branch: the first picture's options, then each branch's step and
-                          changes
+    clean                 latents (1, C, h, w) to begin from, with noise of the level of
+                          `start_step`; None begins from noise alone
+    start_step            the number of steps to skip, from 0; used with `clean`
+    x0_hook               x0_hook(query, clean) is called after each model call with the predicted
+                          clean latents, and returns those to use in their place
+    inpaint_conditioning  (1, 1 + C, h, w), additional input channels of an inpainting UNet
+    postprocess           function that is applied to the decoded picture
+    fields                additional {name: value} for the parameters text
+    tile                  (side, overlap) of tiles in latents, for pictures larger than the UNet was
+                          trained for; None: no tiles
+    noise                 first noise (1, C, h, w), in place of the noise drawn from the seed
+    replayed_answers      recorded model outputs that the sampler is sent first, in place of UNet
+                          calls, so that it continues an earlier run; see ReplayedAnswers
+    lineage               for a branch (a picture that continues another from one of its steps):
+                          the options of the first picture, then {"at": step, changed options} of
+                          each branch
     """
 
     clean: torch.Tensor | None = None
@@ -54,7 +57,11 @@ class InitialState:
 
 
 def apply_x0_hook(answer: Answer, query: Query, prediction: str, x0_hook: X0Hook) -> Answer:
-    """Return the answer whose predicted clean latents are those that `x0_hook` returns."""
+    """Return a changed Answer, which predicts the clean latents that `x0_hook` returns.
+
+    The hook is applied to the guided and to the unconditional output; `cond` becomes None.
+    prediction: what the model predicts, "epsilon" or "v_prediction".
+    """
 
     def changed(output: torch.Tensor) -> torch.Tensor:
         clean = x0_hook(query, predicted_clean(query, output, prediction))
@@ -67,11 +74,15 @@ def apply_x0_hook(answer: Answer, query: Query, prediction: str, x0_hook: X0Hook
 def inpaint_conditioning(
     models: Models, image: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]
 ) -> torch.Tensor | None:
-    """Return the further input channels (1, 1 + C, h, w) of an inpainting checkpoint's UNet: the
-    mask and the masked picture's latents. None for other UNets.
+    """Return the additional input channels of an inpainting UNet, or None for any other UNet.
 
-    image, mask: of `size` (width, height), the mask 255 where the picture is repainted; None for
-    both repaints everything. Rombach et al., arXiv 2112.10752.
+    They are the mask and the latents of the masked picture, (1, 1 + C, h, w). Rombach et al., arXiv
+    2112.10752.
+
+    image  the picture, RGB, of `size`
+    mask   255 where the picture is to be repainted, of `size`; if image or mask is None, everything
+           is repainted
+    size   (width, height) in pixels
     """
     if models.unet.config.in_channels != 2 * models.vae.config.latent_channels + 1:
         return None

@@ -1,35 +1,39 @@
-"""Noise and seeds: one CPU generator per image, seeded with seed + index.
+"""Noise and seeds: each image has its own CPU generator, seeded with seed + index of the image.
 
-It draws the first noise and every step's noise, so a picture is the same on every device and at
-every place in a batch. A variation moves the first noise alone towards that of another seed, as
-A1111's "variation seed" does.
+The first noise and the noise of all steps are drawn from it, so a picture does not depend on the
+device or on its index in a batch. A variation moves only the first noise, towards that of a second
+seed, like A1111's "variation seed".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-MIN_ROWS = 8  # of a column of latents whose angle is taken by itself
-PARALLEL = 0.9995  # cosine from which two noises are mixed linearly, as in A1111
-ANTIPARALLEL = -0.99  # the least cosine counted: between opposite noises no arc is defined
+if TYPE_CHECKING:
+    from ..options import ResolvedOptions
+
+MIN_ROWS = 8  # `slerp` takes each column of latents by itself if they have at least so many rows
+PARALLEL = 0.9995  # above this cosine two noises are mixed linearly, as in A1111
+ANTIPARALLEL = -0.99  # smaller cosines are raised to this: opposite noises have no unique arc
 
 
 def generator_for(seed: int, index: int = 0) -> torch.Generator:
-    """Return the generator of image `index` of a batch that starts at `seed`."""
+    """Return a new CPU generator for image `index` of a batch, seeded with seed + index."""
     return torch.Generator("cpu").manual_seed(seed + index)
 
 
-def seeds(options: Any, image: int) -> tuple[int, int | None]:
-    """Return seed and variation seed of one image of resolved options, None without variation.
+def seeds(options: ResolvedOptions, image: int) -> tuple[int, int | None]:
+    """Return (seed, variation seed or None) of the image with index `image` in a request.
 
-    As in A1111 the seed counts up from image to image; with a variation it stays and the variation
-    seed counts up.
+    As in A1111, the seed counts up from image to image. With a variation (variation_strength above
+    0) the seed stays the same and the variation seed counts up.
     """
     if not options.variation_strength:
         return options.seed + image, None
+    assert options.variation_seed is not None
     return options.seed, options.variation_seed + image
 
 
@@ -41,10 +45,11 @@ def first_noise(
     *,
     variation: tuple[int | None, float] = (None, 0.0),
 ) -> torch.Tensor:
-    """Draw unit noise (1, channels, height, width), height and width in latents, float32 on CPU.
+    """Draw the first noise (1, channels, height, width), unit variance, fp32 on the CPU.
 
-    variation: another seed, and the share of the noise that is its, 0 to 1; (None, 0) for none.
-    `generator` always gives as many numbers, so the steps' noise is that of its seed.
+    height, width: of the latents. variation: (variation seed, strength from 0 to 1): the noise is
+    interpolated towards that of the variation seed; (None, 0) for none. The same amount of numbers
+    is drawn from `generator` in any case, so a variation does not change the noise of the steps.
     """
     shape = 1, channels, height, width
     noise = torch.randn(shape, generator=generator)
@@ -55,10 +60,11 @@ def first_noise(
 
 
 def slerp(share: float, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Interpolate two noises (1, C, h, w) along the arc, which keeps their variance.
+    """Interpolate two noises (1, C, h, w) spherically, which keeps their variance.
 
-    share 0 is `low` and 1 is `high`, to the bit. Shoemake, SIGGRAPH 1985. Like A1111, it takes the
-    angle of each column of each channel; latents of fewer than 8 rows are taken as one vector.
+    share: position between them; exactly `low` at 0 and exactly `high` at 1. Shoemake, SIGGRAPH
+    1985. As in A1111, each column of each channel is a vector of its own; latents of fewer than 8
+    rows are interpolated as a single vector.
     """
     if share in (0, 1):
         return high if share else low
@@ -74,8 +80,10 @@ def slerp(share: float, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
 
 
 def alphas_cumprod(scheduler_config: Mapping[str, Any]) -> torch.Tensor:
-    """Return abar of each timestep of a scheduler's configuration, (T,): the share of the signal's
-    power in x_t (Ho et al., arXiv 2006.11239)."""
+    """Return alphas_cumprod (T,) fp32 of all trained timesteps for a scheduler configuration.
+
+    It is abar of x_t = sqrt(abar) x0 + sqrt(1 - abar) eps (Ho et al., arXiv 2006.11239).
+    """
     from diffusers import DDIMScheduler
 
     return DDIMScheduler.from_config(dict(scheduler_config)).alphas_cumprod

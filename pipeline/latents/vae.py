@@ -1,6 +1,8 @@
-"""Latents to pixels and back, with the autoencoder's own scaling.
+"""Convert latents to pixels and back with a diffusers AutoencoderKL.
 
-`autoencode.py` does the same with a loaded model, and survives short memory.
+"Scaled" latents are those that the UNet uses: (latents - shift_factor) * scaling_factor, with the
+autoencoder's configuration. autoencode.py does the same with a loaded model, and handles running
+out of memory.
 """
 
 from __future__ import annotations
@@ -14,22 +16,22 @@ from PIL import Image
 
 from ..errors import InputError
 
-LARGE = 1536 * 1536  # pixels
+LARGE = 1536 * 1536  # pixels; larger pictures are encoded and decoded in tiles
 
 
 def factor(vae: Any) -> int:
-    """Return how many pixels a latent stands for along each side."""
+    """Return the autoencoder's downscaling factor: pixels per latent along each side, often 8."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def is_large(width: int, height: int) -> bool:
-    """Return whether a picture of so many pixels is encoded and decoded in tiles at once."""
+    """Return whether a picture of width x height pixels is encoded and decoded in tiles."""
     return width * height > LARGE
 
 
 @contextmanager
 def tiling(vae: Any) -> Iterator[None]:
-    """Make `vae` work in tiles, which need less memory, within a `with` block."""
+    """Return a context manager within which `vae` works in tiles, which needs less memory."""
     before = vae.use_tiling
     vae.enable_tiling()
     try:
@@ -40,10 +42,10 @@ def tiling(vae: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def decode(vae: Any, latents: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
-    """Decode scaled latents (1, C, h, w) to pixels (1, 3, H, W) in 0..1, float32 on the CPU.
+    """Decode scaled latents (1, C, h, w) to pixels (1, 3, H, W) in [0, 1], fp32 on the CPU.
 
-    device: where the autoencoder computes, if that is not where its weights lie. Raises InputError
-    where the result is not finite.
+    device: the device that the autoencoder computes on, if its weights are moved there only during
+    a call; None means the device of its weights. Raises InputError if the result is not finite.
     """
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     unscaled = latents.to(device or vae.device, vae.dtype) / vae.config.scaling_factor + shift
@@ -57,10 +59,10 @@ def decode(vae: Any, latents: torch.Tensor, device: torch.device | None = None) 
 
 @torch.no_grad()
 def encode(vae: Any, pixels: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
-    """Encode pixels (1, 3, H, W) in 0..1 as scaled latents (1, C, h, w), float32 on the CPU.
+    """Encode pixels (1, 3, H, W) in [0, 1] as scaled latents (1, C, h, w), fp32 on the CPU.
 
-    The latents are the posterior's mean. device: where the autoencoder computes, if that is not
-    where its weights lie.
+    The latents are the mean of the autoencoder's posterior. device: the device that the autoencoder
+    computes on, if its weights are moved there only during a call; None means that of its weights.
     """
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     scaled = (pixels * 2 - 1).to(device or vae.device, vae.dtype)
@@ -69,6 +71,6 @@ def encode(vae: Any, pixels: torch.Tensor, device: torch.device | None = None) -
 
 
 def to_image(pixels: torch.Tensor) -> Image.Image:
-    """Convert pixels (1, 3, H, W) in 0..1 to an RGB picture."""
+    """Convert pixels (1, 3, H, W) in [0, 1] on the CPU to an RGB picture."""
     rounded = (pixels[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(rounded.contiguous().numpy(), "RGB")

@@ -1,1 +1,1 @@
-"""From a model's manifest to networks on a device."""
+"""Load a model: find its files by name, build its networks and move them to a device."""

@@ -1,4 +1,4 @@
-"""Which autoencoder a model decodes with: its own, one that was named, or one of ./models."""
+"""Choose the autoencoder of a model: its own, the one that the user named, or one of ./models."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from ..model_files.manifest import Autoencoder, ModelManifest, open_autoencoder
 
 
 def with_vae(manifest: ModelManifest, path: Path | None) -> ModelManifest:
-    """Return `manifest` with the autoencoder of another file, model folder or `vae` folder.
+    """Return `manifest` with the files of the autoencoder that the model will use.
 
-    path None: the model's own, or where it has none one of ./models and a warning that says which.
-    InputError where its latents have another number of channels than the UNet's.
+    path: a .safetensors file, a model folder or the folder `vae` of one. None: the model's own; for
+    a model without one, one of the same family from ./models, and a warning in the manifest names
+    it. Raises InputError where there is none, or its latents have another number of channels than
+    the UNet's.
     """
     warnings, hashed = manifest.warnings, bool(manifest.digests)
     if path is not None:
@@ -42,10 +44,11 @@ def with_vae(manifest: ModelManifest, path: Path | None) -> ModelManifest:
 
 
 def _autoencoder_of_family(family: str, hashed: bool) -> tuple[Autoencoder, str]:
-    """Return an autoencoder of ./models for a checkpoint that has none, and its name.
+    """Return an autoencoder of ./models for a checkpoint that has none, and its name in the list.
 
-    InputError where there is none. Shapes do not tell SD XL's from SD 1.x's, so that of another
-    checkpoint of the family goes before files that are an autoencoder alone.
+    family: "sd1", "sd2" or "xl". hashed: whether to compute its SHA-256. The one in another
+    checkpoint of the family is preferred to a file that is only an autoencoder, because shapes do
+    not tell SD XL's from SD 1.x's. Raises InputError where there is none.
     """
     label = FAMILIES[family]
     checkpoints = library.find_entries("checkpoint").values()

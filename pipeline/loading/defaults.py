@@ -1,4 +1,4 @@
-"""A model's own default settings (generation.json) and vocabulary (vocabulary.json)."""
+"""Read a model's default settings (generation.json) and its vocabulary (vocabulary.json)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 from ..errors import InputError, short
 from ..model_files.manifest import ModelManifest
 
+# The options for which a model has defaults.
 DEFAULTS = ("sampler", "schedule", "steps", "cfg", "width", "height")
 
 
 def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
-    """Return the fields DEFAULTS from generation.json, the others by architecture.
+    """Return a model's default options: sampler, schedule, steps, cfg, width and height.
 
-    predicts: epsilon or v_prediction. InputError where generation.json is wrong.
+    They are those of its generation.json; what that lacks follows from the architecture, such as
+    the size from the UNet. predicts: "epsilon" or "v_prediction". Raises InputError where
+    generation.json has an unknown or invalid option.
     """
     from ..options import GenerateOptions
     from ..samplers import check_pair
@@ -49,7 +52,11 @@ def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
 
 
 def read_vocabulary(manifest: ModelManifest) -> list[dict[str, Any]] | None:
-    """Return vocabulary.json, [{"emoji", "en", "zh", ...}] of short texts; None for no file."""
+    """Return the model's vocabulary.json, or None where it has none.
+
+    It lists the things that the model can draw, each a dict with the texts "emoji", "en" and "zh"
+    (of at most 200 characters) and possibly other fields. Raises InputError for another content.
+    """
     path = manifest.path / "vocabulary.json"
     if "vocabulary.json" not in manifest.extras:
         return None

@@ -1,4 +1,4 @@
-"""Choose the device and the number format of a model, and move its networks onto the device."""
+"""Choose the device and the dtype of a model, and move its networks to the device."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 # latents by 0.004; channels-last is no faster.
 AUTO_DTYPE = {"cpu": "fp32", "cuda": "fp16", "mps": "fp32"}
 VAE_DTYPE = "fp32"  # fp16 overflows in some autoencoders, and decoding is one call of many
-CHANNELS_LAST = {"cpu": False, "cuda": False, "mps": False}  # the memory format of UNet and VAE
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+CHANNELS_LAST = {"cpu": False, "cuda": False, "mps": False}  # memory format of UNet and VAE
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # from option to torch's name
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device that `name` (auto, cpu, cuda, cuda:N, mps) means on this machine."""
+    """Return the device called `name`: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    "auto" is the first that this machine has of cuda, mps and cpu. Raises InputError for another
+    name and for a device that the machine lacks.
+    """
     import torch
 
     there = {
@@ -45,7 +49,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of UNet and text encoders that `name` (auto, fp32, fp16, bf16) means."""
+    """Return the dtype of UNet and text encoders for `name`: "auto", "fp32", "fp16" or "bf16".
+
+    "auto" is fp16 on CUDA and fp32 elsewhere. Raises InputError for another name and for a dtype
+    that the device does not compute in, or only slowly.
+    """
     import torch
 
     if name == "auto":
@@ -63,7 +71,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def place_parts(parts: dict[str, Any], device: torch.device, low_memory: bool) -> None:
-    """Move the networks to `device`, or let them visit it layer by layer (`low_memory`)."""
+    """Move the networks to `device` in place.
+
+    parts: from name ("unet", "vae", "text_encoder", ...) to network. low_memory: keep the weights
+    in main memory and copy each layer's to the device only while it runs, and let the autoencoder
+    work in tiles, one picture at a time.
+    """
     import torch
 
     if low_memory:
@@ -79,7 +92,10 @@ def place_parts(parts: dict[str, Any], device: torch.device, low_memory: bool) -
 
 
 def offload(parts: dict[str, Any], device: torch.device) -> None:
-    """Keep the networks' weights in main memory; each layer's visit `device` while it runs."""
+    """Keep the networks' weights in main memory; copy each layer's to `device` only while it runs.
+
+    parts: from name to network; they are changed in place. Uses accelerate's cpu_offload.
+    """
     from accelerate import cpu_offload  # type: ignore[import-untyped]  # ships no types
 
     for part in parts.values():

@@ -1,4 +1,4 @@
-"""Download a model in diffusers' format from the Hugging Face hub."""
+"""Download a model in diffusers' format from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..model_files import diffusers_folder
 from ..model_files.file_reader import FileReader
 from .silence import silence_libraries
 
-HUB_FILES = [
+HUB_FILES = [  # patterns of the files to download beside the weights
     *("model_index.json", "generation.json", "vocabulary.json", "scheduler/*.json"),
     *("tokenizer/*.json", "tokenizer/*.txt", "unet/config.json", "vae/config.json"),
     *("text_encoder/config.json", "text_encoder_2/config.json"),
@@ -21,7 +21,12 @@ HUB_FILES = [
 
 
 def download(name: str) -> Path:
-    """Return a local copy of the hub model "owner/name": JSON, text, one set of safetensors."""
+    """Download the Hub model `name` ("owner/name") and return its folder in the local cache.
+
+    Fetched are configurations, tokenizers and one variant of the safetensors weights. Without a
+    connection a copy in the cache is returned. Raises InputError where there is no such model, it
+    is of another architecture, needs a login, or the download fails.
+    """
     with silence_libraries():
         from huggingface_hub import HfApi, errors, snapshot_download
 
@@ -33,7 +38,7 @@ def download(name: str) -> Path:
                     f"{name} on the hub is no model in diffusers' format: it has no"
                     " model_index.json."
                 )
-            # The index first: nobody waits for the gigabytes of another architecture.
+            # The index first, so that another architecture is refused before gigabytes arrive.
             first = snapshot_download(name, allow_patterns=["model_index.json"], endpoint=endpoint)
             with FileReader() as reader:
                 diffusers_folder.read_index(Path(first), reader)
@@ -58,7 +63,11 @@ def download(name: str) -> Path:
 
 
 def _hub_weights(files: list[str]) -> list[str]:
-    """Return patterns of the weights to download: plain ones, else fp16, else all."""
+    """Return which weights to download, as names or patterns for snapshot_download.
+
+    files: names of all files of the Hub model. Of each network the full-precision weights are
+    chosen, else fp16, else all safetensors.
+    """
     wanted = []
     for part in (n for n, component in diffusers_folder.COMPONENTS.items() if component.weights):
         base = f"{part}/{diffusers_folder.COMPONENTS[part].weights}"

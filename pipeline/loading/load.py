@@ -1,4 +1,4 @@
-"""Load a model: from a name to networks on a device."""
+"""Load a model by its name or path: find, check, read, move to a device and test it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .tokenizer import load_tokenizer
 if TYPE_CHECKING:
     import torch
 
+# From text encoder to tokenizer, both names of components.
 TOKENIZER_OF = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 # transformers and diffusers change global state while they build a model.
 _LOADING = threading.Lock()
@@ -38,12 +39,14 @@ def load(
     vae: str | os.PathLike | None = None,
     low_memory: bool = False,
 ) -> Models:
-    """Return the model `name` on `device`; InputError says in a sentence what is wrong with it.
+    """Load a model and return it, ready to draw.
 
-    device: auto, cpu, cuda, cuda:N, mps. dtype: auto, fp32, fp16, bf16, of the UNet and the text
-    encoders; the autoencoder stays in fp32. attention, group_norm: names of backends. vae: name
-    or path of another autoencoder. low_memory: weights stay in main memory and visit the GPU layer
-    by layer, and pictures are decoded in tiles.
+    name: a model of this package or in ./models, a path to a diffusers folder or a .safetensors
+    file, or a Hub id "owner/name". device: auto, cpu, cuda, cuda:N or mps. dtype: auto, fp32, fp16
+    or bf16, of the UNet and the text encoders; the autoencoder stays in fp32. attention,
+    group_norm: names of backends (see pipeline.backends), or auto. vae: name or path of another
+    autoencoder. low_memory: keep the weights in main memory, copy each layer's to the GPU while it
+    runs, and decode pictures in tiles. Raises InputError, one sentence, where this fails.
     """
     path = find_model(name)
     torch_device = choose_device(device)
@@ -68,9 +71,10 @@ def _load(
     vae: str | os.PathLike | None,
     low_memory: bool,
 ) -> Models:
+    """Load the model as `load` describes it; path: its file or folder, None to download `name`."""
     vae_path = None if vae is None else find_vae(vae)
     found = with_vae(manifest.open(path or download(str(name))), vae_path)
-    called = str(name) if path is None else model_name(found.path)
+    display_name = str(name) if path is None else model_name(found.path)
     vocabulary = read_vocabulary(found)
     with _LOADING, silence_libraries():
         import torch
@@ -98,14 +102,14 @@ def _load(
             preview, prediction = used.open_session().call(test)
         except torch.OutOfMemoryError:
             raise DeviceOutOfMemory(
-                f"{called} does not fit into the free memory of {device}; free some, load it"
+                f"{display_name} does not fit into the free memory of {device}; free some, load it"
                 " with --low-memory, or with device cpu."
             ) from None
         scheduler = found.scheduler | {"prediction_type": prediction}
         if found.family == "xl":
             scheduler.setdefault("align_your_steps", "sdxl")  # which of NVIDIA's tables
         return Models(
-            name=called,
+            name=display_name,
             path=found.path,
             family=found.family,
             what=found.what,

@@ -1,7 +1,8 @@
-"""Build a model's networks from its manifest: first the plan of every tensor, then the tensors.
+"""Build the networks of a model from its manifest, and read their weights.
 
-Networks are built on the meta device, planned and checked; then each weights file is opened once
-and its tensors are copied, so that the file may be replaced while the model serves.
+Networks are built on PyTorch's meta device, which allocates no memory, and every tensor is located
+in the files and checked. Only then each weights file is opened, once, and its tensors are copied,
+so that the file may be replaced while the loaded model is used.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """A network without weights, and where each of its tensors lies; nothing is read yet."""
+    """A network whose weights are not read yet, and where in its files each of its tensors is.
+
+    module: the network of diffusers or transformers, on the meta device.
+    """
 
     component: ComponentFiles
-    module: Any  # of diffusers or transformers, on the meta device
+    module: Any
     tensors: list[PlannedTensor]
 
 
 def plan_network(component: ComponentFiles) -> PlannedNetwork:
-    """Return the network and its plan; InputError for what its files lack or have wrong."""
+    """Build a network without weights and locate its tensors in its files.
+
+    Raises InputError where its configuration is invalid, or a tensor is missing or does not fit.
+    """
     try:
         module = build_empty(component.name, component.config)
     except Exception as error:  # a configuration has more ways to be wrong than can be listed
@@ -39,7 +46,11 @@ def plan_network(component: ComponentFiles) -> PlannedNetwork:
 
 
 def build_empty(name: str, config: dict[str, Any]) -> Any:
-    """Return the network `name` of this configuration, its parameters on the meta device."""
+    """Return a network without weights: its parameters are on the meta device.
+
+    name: "unet", "vae", "text_encoder" or "text_encoder_2". config: its config.json. Raises what
+    diffusers and transformers raise for an invalid configuration, of any class.
+    """
     from accelerate import init_empty_weights  # type: ignore[import-untyped]  # ships no types
 
     with init_empty_weights():
@@ -56,9 +67,11 @@ def build_empty(name: str, config: dict[str, Any]) -> Any:
 def load_weights(
     networks: dict[str, PlannedNetwork], dtypes: dict[str, torch.dtype]
 ) -> dict[str, Any]:
-    """Return the networks with their weights, on the CPU, in evaluation mode, without gradients.
+    """Read the weights of all networks; return a dict from name to network.
 
-    dtypes: of each network. InputError where a file is not what it was when it was opened.
+    networks, dtypes: by name ("unet", "vae", ...). The returned networks are on the CPU, in
+    evaluation mode and without gradients. Raises InputError where a file was changed since its
+    header was checked, or cannot be read.
     """
     states: dict[str, dict[str, torch.Tensor]] = {name: {} for name in networks}
     files = dict.fromkeys(t.file for n in networks.values() for t in n.tensors)
@@ -82,7 +95,12 @@ def load_weights(
 def _read_tensors(
     file: WeightsFile, wanted: dict[str, list[PlannedTensor]], dtypes: dict[str, torch.dtype]
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Return copies of a file's tensors, by network and name; the file is opened once."""
+    """Read tensors of one weights file; return a dict from network to {tensor name: tensor}.
+
+    wanted: from network name to the tensors to read. dtypes: from network name to the dtype to
+    convert to. The tensors are copies, so the file is closed afterwards. Raises InputError where it
+    was changed since its header was checked, or cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     file.check_unchanged()

@@ -1,7 +1,7 @@
-"""Which folder or file a model's name means.
+"""Find the folder or file of a model by the name that a user gives.
 
-A name is an embedded model, a model in ./models, a path to a folder in diffusers' format or to a
-single .safetensors file, or a hub id "owner/name".
+The name is that of a model of this package or in ./models, a path to a folder in diffusers' format
+or to a single .safetensors file, or a Hugging Face Hub id "owner/name".
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from ..model_files.safetensors_header import PICKLES
 
 
 def find_model(name: str | os.PathLike) -> Path | None:
-    """Return the folder or file that `name` means; None for a hub id, which is to download."""
+    """Return the folder or file of the model `name`; None for a Hub id, which is to be downloaded.
+
+    Raises InputError where there is no such model, or the name is no name, folder, .safetensors
+    file or Hub id.
+    """
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"A model is a name, a folder or a hub id, not {short(repr(name))}.")
@@ -57,6 +61,7 @@ def find_model(name: str | os.PathLike) -> Path | None:
 
 
 def _single_file(path: Path) -> Path:
+    """Return `path`; InputError where it does not exist or is no .safetensors file."""
     if not path.is_file():
         raise InputError(f"There is no file {short(path)}.")
     if path.suffix.lower() != ".safetensors":
@@ -68,7 +73,10 @@ def _single_file(path: Path) -> Path:
 
 
 def find_vae(name: str | os.PathLike) -> Path:
-    """Return the file or folder that `name` means as an autoencoder."""
+    """Return the file or folder of the autoencoder `name`: one in ./models, or a path.
+
+    Raises InputError where there is none.
+    """
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
     entry = library.find_entries("vae").get(text)
     path = entry.path if entry else Path(os.path.expanduser(text))
@@ -79,6 +87,6 @@ def find_vae(name: str | os.PathLike) -> Path:
 
 
 def model_name(path: Path) -> str:
-    """Return the name of a model at `path`."""
+    """Return the name of the model at `path`: the folder's name, or the file's without ending."""
     path = Path(os.path.abspath(path))
     return path.name if path.is_dir() else path.stem

@@ -1,4 +1,4 @@
-"""Keep the messages of libraries off the user's screen while they are imported and load."""
+"""Suppress the messages of diffusers, transformers and the Hub client while a model loads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Within this, transformers, diffusers and the hub print no warnings and no progress bars."""
+    """Import diffusers and transformers silently, and suppress warnings inside the `with`.
+
+    Their logging below errors and their progress bars stay off afterwards, and so do those of
+    huggingface_hub.
+    """
     for name in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
         os.environ.setdefault(f"{name}_VERBOSITY", "error")
     logging.getLogger("xformers").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""One small run of a loaded model, so that what cannot work fails while it is loaded."""
+"""Run a model once on tiny inputs, so that a broken model fails while it is loaded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class SmokeTest:
-    """One call of text encoders, UNet and autoencoder at 64x64 pixels.
+    """A test of a loaded model: text encoders, UNet and autoencoder run once at 64x64 pixels.
 
-    Calling it returns the map from latents to preview pixels, and what the UNet predicts: epsilon
-    or v_prediction. InputError where the model does not run or its output is not finite.
+    Calling it returns the map from latents to preview pixels, and what the UNet predicts,
+    "epsilon" or "v_prediction". The call raises InputError where the model does not run or its
+    output is not finite. device, dtype: of UNet and text encoders.
     """
 
     manifest: ModelManifest
@@ -57,10 +58,10 @@ class SmokeTest:
             raise InputError(f"{place} was loaded but does not run: {reason}") from None
 
     def _guess_prediction(self) -> str:
-        """Return what the UNet of an SD 2.x file predicts that does not say.
+        """Return "epsilon" or "v_prediction" for the UNet of an SD 2.x whose files do not say it.
 
-        At the last timestep a noise prediction is close to its input, a velocity far below a
-        constant one; AUTOMATIC1111 tells them apart in the same way.
+        For a constant input at the last timestep (999), a prediction of the noise is close to the
+        input and a prediction of the velocity far below it. AUTOMATIC1111 does the same.
         """
         import torch
 
@@ -69,6 +70,7 @@ class SmokeTest:
         return "v_prediction" if mean < -1 else "epsilon"
 
     def _predict(self, latents: torch.Tensor, t: int) -> torch.Tensor:
+        """Return the UNet's output (1, C, h, w), float32 on the CPU, for an empty prompt at `t`."""
         import torch
 
         from ..denoising.denoiser import added_cond_kwargs

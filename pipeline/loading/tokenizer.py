@@ -1,4 +1,4 @@
-"""Load a CLIP tokenizer from a manifest's files and hold it against its text encoder."""
+"""Load a CLIP tokenizer from the files in a manifest, and check that it fits its text encoder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from ..model_files.manifest import CLIP
 
 
 def load_tokenizer(files: TokenizerFiles, text_encoder: Any) -> Any:
-    """Return the CLIPTokenizer; InputError where it can give a number the encoder has no row for.
+    """Return transformers' CLIPTokenizer made from `files`.
 
-    text_encoder: the transformers module that gets its tokens.
+    text_encoder: the transformers module that takes its tokens. Raises InputError where the
+    tokenizer cannot be loaded, has a token id beyond the encoder's vocabulary, or lacks a start or
+    end token.
     """
     try:
         tokenizer = _from_contents(files)
@@ -22,7 +24,7 @@ def load_tokenizer(files: TokenizerFiles, text_encoder: Any) -> Any:
         window = text_encoder.config.max_position_embeddings
         tokenizer.model_max_length = min(int(tokenizer.model_max_length), window)
         if files.place == CLIP and text_encoder.config.hidden_act == "gelu":
-            tokenizer.pad_token = "!"  # OpenCLIP fills up with the number 0
+            tokenizer.pad_token = "!"  # token 0, with which OpenCLIP pads
         ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     except Exception as error:
         raise InputError(
@@ -39,7 +41,10 @@ def load_tokenizer(files: TokenizerFiles, text_encoder: Any) -> Any:
 
 
 def _from_contents(files: TokenizerFiles) -> Any:
-    """Return transformers' tokenizer of the bytes that were checked: it reads folders alone."""
+    """Build a CLIPTokenizer from the bytes in `files`, which were checked.
+
+    transformers reads tokenizers only from folders, so the bytes are written to a temporary one.
+    """
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as folder:

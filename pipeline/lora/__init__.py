@@ -1,7 +1,7 @@
 """LoRA (Hu et al., arXiv 2106.09685): low-rank additions to a model's layers, for one request.
 
-`read_lora` reads a file; the model's `pipeline.lora.adapters.Adapters` fits and installs it. No
-torch is imported before a file is read.
+`read_lora` reads a file; the class `pipeline.lora.adapters.Adapters` matches it to a model's layers
+and installs it. Importing this package does not import torch; reading a file does.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """Install LoRAs on a loaded model with forward hooks, and remove them; no weight is changed.
 
 The hook of a layer adds scale * up(mid(down(x))) to its output. Attention and GroupNorm backends
-call those layers as modules, so every backend works with every LoRA.
+call the layers as modules, which runs their hooks, so every backend works with every LoRA.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, short
+from ..lru import LruCache
 from ..model_files import ldm_keys
 from ..model_files.lora_keys import FAMILIES, layer_names
 from .products import Product
 from .reading import LoraFile, LowRankDelta, read_lora
 
-MAX_CACHED_FILES = 4  # files whose matrices stay on the device
+MAX_CACHED_FILES = 4  # LoRA files whose matrices stay on the device
 
 
 @dataclass(frozen=True)
 class DenseDelta:
-    """A weight difference multiplied out, in the shape of the layer's weight."""
+    """The difference that a LoRA adds to a layer's weight, as one full matrix.
+
+    weight: in the shape of the layer's weight, on its device in its dtype. scale: a factor for it.
+    """
 
     weight: Tensor
     scale: float
@@ -40,20 +43,24 @@ Delta = LowRankDelta | DenseDelta
 
 @dataclass(frozen=True, eq=False)
 class LoadedLora:
-    """A LoRA file on a model's device in its dtype: {network: {layer: its part}}."""
+    """A LoRA that is matched to one model's layers, on the model's device in its dtype.
+
+    name: the file's. layers: {network, such as "unet": {layer: what the LoRA adds to it}}.
+    """
 
     name: str
     layers: dict[str, dict[nn.Module, Delta]]
 
 
+# Each LoRA with its weight in the UNet and its weight in the text encoders.
 Active = tuple[tuple[LoadedLora, float, float], ...]
 
 
 class Adapters:
-    """Loads and installs the LoRAs of one model.
+    """Loads LoRA files for one model and installs them on its networks.
 
-    networks: its "unet", "text_encoder", for XL "text_encoder_2". device: where they compute, if
-    that is not where their weights lie.
+    networks: the model's "unet" and "text_encoder", for XL also "text_encoder_2". device: where
+    they compute if their weights are kept elsewhere (low memory); None: where the weights are.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], device: torch.device | None = None):
@@ -70,26 +77,32 @@ class Adapters:
                 self._targets.setdefault(name, (network, paths[path]))
         self._active: Active = ()
         self._hooks: list = []
-        self._files: OrderedDict[tuple, LoadedLora] = OrderedDict()
-        self._reading = threading.Lock()
+        self._files: LruCache[tuple[str, int, int], LoadedLora] = LruCache(MAX_CACHED_FILES)
+        self._reading = threading.Lock()  # two requests for one file read it once
 
     def load(self, path: str | os.PathLike) -> LoadedLora:
-        """Return the file fitted to this model; the last few are cached. InputError as `fit`."""
+        """Read a LoRA file and match it to this model's layers, see `fit`.
+
+        The last MAX_CACHED_FILES are cached. Raises InputError for a file that is missing, is no
+        LoRA, or does not fit.
+        """
         path = Path(path)
         if not path.is_file():
             return self.fit(read_lora(path))  # which says what is wrong with it
-        found = path.stat()
-        key = os.path.abspath(path), found.st_size, found.st_mtime_ns
+        state = path.stat()
+        key = os.path.abspath(path), state.st_size, state.st_mtime_ns
         with self._reading:
-            if key not in self._files:
-                self._files[key] = self.fit(read_lora(path))
-                while len(self._files) > MAX_CACHED_FILES:
-                    self._files.popitem(last=False)
-            self._files.move_to_end(key)
-            return self._files[key]
+            loaded = self._files.get(key)
+            if loaded is None:
+                loaded = self.fit(read_lora(path))
+                self._files.put(key, loaded)
+            return loaded
 
     def fit(self, lora: LoraFile) -> LoadedLora:
-        """Return `lora` on this model's layers; InputError where a part fits none of them."""
+        """Match each of the LoRA's matrices to a layer and move them to the model's device.
+
+        Raises InputError if some fit no layer, or hold values too large for the model's dtype.
+        """
         found: dict[tuple[str, nn.Module], LowRankDelta | Product] = {}
         misfits: list[str] = []
         for name, part in lora.parts.items():
@@ -107,9 +120,10 @@ class Adapters:
         return LoadedLora(lora.path.name, layers)
 
     def install(self, active: Active) -> None:
-        """Install exactly these: (LoRA, weight in the UNet, weight in the text encoders).
+        """Install these LoRAs in place of those installed before.
 
-        () is the bare model. The caller holds the model's lock.
+        active: (LoRA, weight in the UNet, weight in the text encoders) each; () removes all. The
+        caller must hold the model's lock.
         """
         if active == self._active:
             return
@@ -136,7 +150,10 @@ class Adapters:
 
 
 class _Hook:
-    """A forward hook that adds LoRAs to a layer's output. parts: (part, weight times scale)."""
+    """A forward hook that adds LoRAs to a layer's output.
+
+    parts: the matrices of each LoRA for this layer, and the factor by which their output counts.
+    """
 
     def __init__(self, parts: Iterable[tuple[Delta, float]]):
         self.parts = tuple(parts)
@@ -158,7 +175,11 @@ def _linear(x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
 
 
 def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
-    """Add a convolution's delta; the kernel of the layer's size has its stride and padding."""
+    """Return the output `out` of a convolution layer plus a LoRA's output, times `scale`.
+
+    x: the layer's input (B, C, H, W). Of the LoRA's two or three convolutions, the one with the
+    layer's kernel size uses the layer's stride and padding.
+    """
     if isinstance(part, DenseDelta):
         return torch.add(out, layer._conv_forward(x, part.weight, None), alpha=scale)
     if part.mid is None:
@@ -169,7 +190,11 @@ def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Delta, scale: float) -
 
 
 def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Delta, float]]]:
-    """Return {layer: [(part, factor)]}; the weights of a LoRA that is named twice are added."""
+    """Return {layer: [(matrices, factor)]} of the installed LoRAs.
+
+    The factor is the LoRA's weight times its scale. A LoRA that is named twice counts once, with
+    the sum of its weights.
+    """
     sums: dict[LoadedLora, list[float]] = {}
     for fitted, unet, text in active:
         total = sums.setdefault(fitted, [0.0, 0.0])
@@ -186,9 +211,10 @@ def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Delta, float]]]:
 
 
 def _reshape_delta(layer: nn.Module, part: LowRankDelta | Product) -> LowRankDelta | Product | None:
-    """Return `part` in the shapes that the layer takes, or None where it does not fit.
+    """Return a LoRA's matrices in the shapes that `layer` takes, or None if they do not fit it.
 
-    Files have (r, in, 1, 1) for (r, in) and the other way round, as their trainer's UNet had it.
+    Some files have (r, in, 1, 1) for a linear layer, or (r, in) for a 1x1 convolution, because the
+    UNet that they were trained on had the other kind of layer.
     """
     assert isinstance(layer, (nn.Linear, nn.Conv2d))
     if isinstance(part, Product):
@@ -218,7 +244,7 @@ def _reshape_delta(layer: nn.Module, part: LowRankDelta | Product) -> LowRankDel
 
 
 def _bare(shape: Iterable[int]) -> tuple[int, ...]:
-    """Return a shape without a kernel of 1x1."""
+    """Return a weight's shape without a trailing 1x1 kernel."""
     shape = tuple(shape)
     return shape[:2] if shape[2:] == (1, 1) else shape
 
@@ -226,7 +252,11 @@ def _bare(shape: Iterable[int]) -> tuple[int, ...]:
 def _to_device(
     lora: LoraFile, layer: nn.Module, part: LowRankDelta | Product, device: torch.device | None
 ) -> Delta:
-    """Return `part` on the layer's device in its dtype; InputError where values overflow."""
+    """Return a LoRA's matrices on the layer's device in its dtype.
+
+    A LoHa or LoKr product is multiplied out. device: as in Adapters. Raises InputError if a value
+    overflows the dtype.
+    """
     weight = cast(Tensor, layer.weight)
 
     def to_device(tensor: Tensor) -> Tensor:
@@ -245,7 +275,7 @@ def _to_device(
 
 
 def _cross_attention_dim(unet: nn.Module) -> int:
-    """Return the size E of the context (K, E) that the UNet takes."""
+    """Return the size E of the context (1, K, E) that the UNet's cross-attention takes."""
     width = cast(Any, unet.config).cross_attention_dim
     return max(width) if isinstance(width, (list, tuple)) else width
 

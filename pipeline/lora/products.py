@@ -1,8 +1,8 @@
-"""LoHa and LoKr of LyCORIS: weight differences that are products of matrices.
+"""LoHa and LoKr of LyCORIS: LoRAs whose weight differences are products of matrices.
 
 LoHa is an elementwise product of two low-rank matrices (Hyeon-Woo et al., arXiv 2108.06098), LoKr
-a Kronecker product (Yeh et al., arXiv 2309.14859). Shapes are lists or tensors' sizes; t, where
-a convolution has it, is the core (r, r, kh, kw) of a Tucker decomposition.
+a Kronecker product (Yeh et al., arXiv 2309.14859). Matrices go by the names of LyCORIS: w1_a, w1_b,
+t1 and so on. t1 and t2, of convolutions, are cores (r, r, kh, kw) of a Tucker decomposition.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class Size:
-    """Shape of the multiplied-out difference; rank None where alpha is not divided by one."""
+    """Shape (rows, columns) of a product, and the rank by which its alpha is divided.
+
+    rank: None for a Kronecker product of two full matrices, whose scale is 1.
+    """
 
     rows: int
     columns: int
@@ -28,7 +31,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Product:
-    """The weight difference of one layer: `scale` times the product that `kind` names."""
+    """The weight difference of one layer: `scale` times a product of matrices.
+
+    kind: "LoHa" or "LoKr". tensors: the matrices by LyCORIS's names, such as "w1_a".
+    """
 
     kind: str
     tensors: dict[str, Tensor]
@@ -36,21 +42,22 @@ class Product:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(rows, columns) of `matrix`."""
+        """The shape (rows, columns) of the product, without computing it."""
         size = PRODUCTS[self.kind].size({role: t.shape for role, t in self.tensors.items()})
         assert size is not None, "read_lora has checked the shapes"
         return size.rows, size.columns
 
     def matrix(self) -> Tensor:
-        """Return the product, (rows, columns) in fp32."""
+        """Return the product without `scale`: (rows, columns), fp32."""
         return PRODUCTS[self.kind].matrix({role: t.float() for role, t in self.tensors.items()})
 
 
 @dataclass(frozen=True)
 class ProductKind:
-    """How a product is computed, from its matrices by role.
+    """The functions of one kind of product, each given a dict by LyCORIS's names.
 
-    size: of the shapes alone; None where they do not agree or one is missing.
+    size: given the matrices' shapes, returns the product's Size, or None if a matrix is missing or
+    the shapes do not agree. matrix: given the matrices, returns the product (rows, columns).
     """
 
     size: Callable[[Mapping[str, Shape]], Size | None]
@@ -111,7 +118,11 @@ def _lokr(tensors: Mapping[str, Tensor]) -> Tensor:
 def _lokr_factor(
     of: Mapping[str, Any], i: int, full: Callable[..., Any], pair: Callable[..., Any]
 ) -> Any:
-    """Return factor `i`, which a file holds as it is or as two matrices of low rank."""
+    """Return factor `i` (1 or 2) of a Kronecker product, or its shape where `of` holds shapes.
+
+    A file holds a factor as one full matrix w1, passed to `full`, or as two low-rank matrices w1_a
+    and w1_b with an optional core t1, passed to `pair`.
+    """
     if f"w{i}" in of:
         return full(of[f"w{i}"])
     return pair(of[f"w{i}_a"], of[f"w{i}_b"], of.get(f"t{i}"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TENSORS = 20_000  # Stable Diffusion XL has 2,000 layers, each with up to four
-ROLES = ("down", "mid", "up")  # as they follow each other
+ROLES = ("down", "mid", "up")  # matrices of a layer, in the order in which they are applied
 DTYPES = ("F16", "BF16", "F32", "F64")
 ALPHA_DTYPES = (*DTYPES, "I8", "U8", "I16", "I32", "I64")
 PEFT = "lora_adapter_metadata"  # the key under which diffusers writes peft's configuration
@@ -30,10 +30,11 @@ PEFT_NAMES = ("adapter_model.safetensors", "adapter_config.json")  # peft's own 
 
 @dataclass(frozen=True)
 class LowRankDelta:
-    """The addition to one layer's output: `scale` * up(mid(down(x))).
+    """What a LoRA adds to one layer's output for the input x: scale * up(mid(down(x))).
 
-    down (r, in) or (r, in, kh, kw), up (out, r) or (out, r, 1, 1), on the CPU in the file's type;
-    mid (r, r, kh, kw) of a convolution that was taken apart in three, or None.
+    down: (r, in), of a convolution (r, in, kh, kw). up: (out, r) or (out, r, 1, 1). mid: None, or
+    (r, r, kh, kw) of a convolution that is decomposed into three; `down` is then (r, in, 1, 1).
+    Tensors are on the CPU in the file's dtype.
     """
 
     down: Tensor
@@ -44,10 +45,12 @@ class LowRankDelta:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA file: a part for each layer, by the layer's name in the file (lora_keys.split_key).
+    """The contents of a LoRA file, not yet matched to a model.
 
-    family: "SD 1.x", "SD 2.x", "SD XL" or "". cross_attention_dim: of the context that its
-    cross-attention keys take; None where it changes none of them.
+    parts: the matrices of each layer, by the layer's name in the file (lora_keys.split_key).
+    family: "SD 1.x", "SD 2.x" or "SD XL", the models that it was made for; "" if unknown.
+    cross_attention_dim: the context size E that its cross-attention layers take; None if it changes
+    no such layer.
     """
 
     path: Path
@@ -57,9 +60,10 @@ class LoraFile:
 
 
 def read_lora(path: str | os.PathLike) -> LoraFile:
-    """Return the LoRA in a .safetensors file; InputError for anything else.
+    """Read a LoRA from a .safetensors file of kohya, peft, diffusers or LyCORIS.
 
-    A LoRA without alpha counts as one whose alpha is its rank.
+    A LoRA without alpha is scaled by 1, as if its alpha were its rank. Raises InputError for
+    anything else than a LoRA, for a damaged file, and for values that are not finite.
     """
     path = Path(path)
     opened = read_header(path)
@@ -87,7 +91,11 @@ def read_lora(path: str | os.PathLike) -> LoraFile:
 
 
 def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return {layer: {role: tensor name}}; InputError where shapes do not go together."""
+    """Return {layer: {role: the tensor's name in the file}} with all shapes checked.
+
+    Roles are "down", "mid", "up", "alpha", or such as "LoHa w1_a" (lora_keys.split_key). Raises
+    InputError if the file is no LoRA, is incomplete, or has shapes that do not agree.
+    """
     shown = short(path.name)
     if len(header) > MAX_TENSORS:
         raise InputError(
@@ -123,12 +131,15 @@ def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _kind(roles: Iterable[str]) -> str | None:
-    """Return the product that has these roles, None for a plain LoRA."""
+    """Return the key in PRODUCTS ("LoHa", "LoKr") that the roles name, None for a plain LoRA."""
     return next((kind for kind in PRODUCTS if any(r.startswith(f"{kind} ") for r in roles)), None)
 
 
 def _rank(shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """Return what alpha is divided by; None for a Kronecker product of two full matrices."""
+    """Return the rank of a layer's matrices, by which alpha is divided.
+
+    shapes: the matrices' shapes by role. None for a Kronecker product of two full matrices.
+    """
     kind = _kind(shapes)
     if kind is None:
         return shapes["down"][0]
@@ -141,7 +152,7 @@ def _product_size(kind: str, shapes: Mapping[str, Sequence[int]]) -> Size | None
 
 
 def _agree(shapes: Mapping[str, list[int]]) -> bool:
-    """Whether the matrices of a layer, by role, can be multiplied with each other."""
+    """Return whether matrices of these shapes, by role, can be multiplied with each other."""
     shapes = dict(shapes)
     if math.prod(shapes.pop("alpha", [])) != 1 or not all(map(math.prod, shapes.values())):
         return False
@@ -153,7 +164,7 @@ def _agree(shapes: Mapping[str, list[int]]) -> bool:
 
 
 def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return all tensors; InputError where one holds NaN or infinity."""
+    """Read all tensors of the file by name; InputError if one holds NaN or infinity."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -169,10 +180,11 @@ def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _peft_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict]:
-    """Return {network's prefix: peft's configuration}, from the metadata or from peft's own file.
+    """Return peft's configuration of each network by its prefix in layer names, such as "unet.".
 
-    diffusers writes {"unet.lora_alpha": 8, "unet.alpha_pattern": {...}, ...}, for a network that
-    was saved alone without the prefix.
+    It comes from the file's metadata, where diffusers writes {"unet.lora_alpha": 8, ...}, or from
+    adapter_config.json beside a file of peft. The prefix of a network that was saved alone is "".
+    Raises InputError for a damaged configuration and for DoRA.
     """
     shown = short(path.name)
     config: Any = {}
@@ -206,13 +218,17 @@ def _check_peft(shown: str, fields: Mapping[str, Any]) -> None:
 
 
 def _peft_scale(layer: str, rank: int, configs: Mapping[str, dict]) -> float:
-    """Return alpha / rank, or alpha / sqrt(rank) of a rank-stabilised LoRA (arXiv 2312.03732)."""
+    """Return the factor alpha / rank of a layer, with the alpha of peft's configuration.
+
+    For a rank-stabilized LoRA (Kalajdzievski, arXiv 2312.03732) it is alpha / sqrt(rank). Without
+    an alpha it is 1. configs: what _peft_configs returns.
+    """
     prefix = next((p for p in sorted(configs, reverse=True) if layer.startswith(p)), "")
     config = configs.get(prefix, {})
     alpha = config.get("lora_alpha")
     path = layer.removeprefix(prefix)
-    # A pattern is the whole path or its end; peft takes it for a regular expression, which
-    # a stranger's file does not get to run here. "^" anchors it at the start.
+    # A pattern is the whole path or its end; "^" anchors it at the start. peft runs it as a regular
+    # expression, which is not safe with a file from a stranger.
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         plain = pattern.removeprefix("^")
         if path == plain or (plain == pattern and path.endswith("." + plain)):

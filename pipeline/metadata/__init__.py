@@ -1,1 +1,1 @@
-"""What a picture file says about itself: parameters text, receipt, and the files that hold them."""
+"""Write and read the metadata of pictures: A1111's parameters text and this project's receipt."""

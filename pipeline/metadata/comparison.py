@@ -1,4 +1,4 @@
-"""Compare a picture with the one made again: weights, environment, text and pixels."""
+"""Compare a picture with one drawn again from its receipt: weights, environment, text, pixels."""
 
 from __future__ import annotations
 
@@ -11,27 +11,38 @@ from .verdict import Difference, PixelDifference
 if TYPE_CHECKING:
     from PIL import Image
 
-FILES = {"lora": "Lora hashes", "embedding": "TI hashes"}  # fields of the parameters text
-# Fields of the parameters text that are compared by themselves.
+# From a key of verdict.ENVIRONMENT_LABELS to the field of the parameters text with the hashes.
+FILES = {"lora": "Lora hashes", "embedding": "TI hashes"}
+# Fields of the parameters text that texts_agree leaves out, because they are compared elsewhere.
 COMPARED_ELSEWHERE = {"Version", "Model", "Model hash", "VAE", *FILES.values()}
 
 
 def weight_differences(then: dict[str, str], now: dict[str, str]) -> tuple[Difference, ...]:
-    """Return the parts of the model whose weights differ, with 10 digits of their hashes."""
+    """Return the networks whose weights differ, with the first 10 hex digits of their hashes.
+
+    then, now: from network name ("unet") to SHA-256, in the receipt and of the loaded model.
+    """
     names = dict.fromkeys([*then, *now])
     pairs = [(n, then.get(n, "")[:10], now.get(n, "")[:10]) for n in names]
     return tuple(Difference(*p) for p in pairs if then.get(p[0]) != now.get(p[0]))
 
 
 def environment_differences(then: dict[str, str], now: dict[str, str]) -> tuple[Difference, ...]:
-    """Return what differs in device, backends and versions."""
+    """Return the entries that differ between two environments.
+
+    then, now: from the name of a property of the run ("device", "attention", "torch") to its value,
+    in the receipt and on this machine.
+    """
     names = dict.fromkeys([*now, *then])
     rows = (Difference(n[:60], short(then.get(n, "")), now.get(n, "")) for n in names)
     return tuple(row for row in rows if row.then != row.now)
 
 
 def file_differences(then: str, now: str) -> tuple[Difference, ...]:
-    """Return the LoRAs and textual inversions of two parameters texts whose hashes differ."""
+    """Return the differences of two A1111 parameters texts in the hashes of LoRAs and embeddings.
+
+    They are at most two: "lora" for the field "Lora hashes", "embedding" for "TI hashes".
+    """
     old, new = infotext.parse(then), infotext.parse(now)
     rows = (
         Difference(what, short(old.get(name, "")), new.get(name, ""))
@@ -41,9 +52,10 @@ def file_differences(then: str, now: str) -> tuple[Difference, ...]:
 
 
 def texts_agree(then: str, now: str, same_version: bool) -> bool:
-    """Return whether two parameters texts name the same settings.
+    """Return whether two A1111 parameters texts have the same settings.
 
-    Texts of different versions are compared by the fields that both have.
+    Model, autoencoder, version and hashes are not compared. same_version: whether the same version
+    of this program wrote both; if not, only the fields that both texts have are compared.
     """
     old, new = infotext.parse(then), infotext.parse(now)
     if same_version:
@@ -54,7 +66,7 @@ def texts_agree(then: str, now: str, same_version: bool) -> bool:
 
 
 def pixel_difference(then: Image.Image, now: Image.Image) -> PixelDifference | None:
-    """Return how much two pictures differ; None where their sizes differ."""
+    """Return how much the RGB values of two pictures differ; None where their sizes differ."""
     import numpy as np
 
     if then.size != now.size:
@@ -67,9 +79,10 @@ def pixel_difference(then: Image.Image, now: Image.Image) -> PixelDifference | N
 
 
 def difference_image(then: Image.Image, now: Image.Image) -> Image.Image | None:
-    """Return a grey picture of the largest difference of each pixel's colours, scaled to 255.
+    """Return a grey picture (mode L) that shows where two pictures differ.
 
-    None where the sizes differ, or nothing does.
+    Each pixel is the largest difference of its three colours, scaled so that the largest in the
+    picture is 255. None where the pictures are equal or their sizes differ.
     """
     from PIL import ImageChops
 

@@ -17,20 +17,21 @@ from typing import BinaryIO
 from ..errors import InputError
 
 MAX_BYTES = 1_000_000  # of one text in a file, both compressed and decompressed
-MAX_PARTS = 100_000  # chunks of a file, ten times those of the largest pictures
-EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286
+MAX_PARTS = 100_000  # chunks or segments of a file, ten times those of the largest pictures
+EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286  # EXIF tags
 
 
 class DamagedFile(Exception):
-    """The file is truncated, or a part of it violates its format."""
+    """Raised for a file that is truncated or violates its format; the message says how."""
 
 
 def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
-    """Return the texts of a file: a PNG's by keyword, and the EXIF comment as "UserComment".
+    """Return a dict from keyword to text of all texts in a PNG, JPEG or WebP file.
 
-    Reading a PNG stops after its text `wanted`. Of its other texts only the beginning is returned,
-    enough to tell which program wrote the file. Raises InputError in one sentence for a missing or
-    unreadable file, another format, and text beyond MAX_BYTES.
+    Keywords are those of a PNG's text chunks, and "UserComment" for the EXIF comment. wanted: the
+    keyword of the PNG text to read in full, after which reading stops; of the others only the
+    beginning is returned, enough to tell which program wrote the file. Raises InputError for a
+    missing or unreadable file, another format, and a text above 1 MB.
     """
     if "\0" in str(path):
         raise InputError("The path of the picture holds a NUL character.")
@@ -52,7 +53,7 @@ def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
 
 
 def encode_exif(text: str) -> bytes:
-    """Return an EXIF block with `text` as UserComment: UTF-16, big-endian as A1111 writes it."""
+    """Return an EXIF block with `text` as UserComment, in big-endian UTF-16 as A1111 writes it."""
     comment = b"UNICODE\0" + text.encode("utf-16-be")
     first = struct.pack(">HHHLLL", 1, EXIF_POINTER, 4, 1, 26, 0)  # entries; tag, type, count, value
     inner = struct.pack(">HHHLLL", 1, USER_COMMENT, 7, len(comment), 44, 0)
@@ -118,7 +119,8 @@ def _unzip(body: bytes) -> bytes:
     return text
 
 
-# Decoders of what follows the keyword: tEXt and zTXt are Latin-1, iTXt is UTF-8.
+# From the kind of a text chunk to the decoder of what follows its keyword. tEXt and zTXt are in
+# Latin-1, iTXt is in UTF-8.
 PNG_TEXTS = {
     b"tEXt": lambda body: body.decode("latin-1"),
     b"zTXt": lambda body: _unzip(body[1:]).decode("latin-1"),
@@ -164,6 +166,7 @@ def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
     raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
 
 
+# From the first bytes of a file to the function that yields its (keyword, text) pairs.
 FORMATS: dict[bytes, Callable[..., Iterator[tuple[str, str]]]] = {
     b"\x89PNG\r\n\x1a\n": _png,
     b"\xff\xd8\xff": _jpeg,
@@ -181,9 +184,10 @@ def _read_exactly(file: BinaryIO, length: int) -> bytes:
 
 
 def _exif(body: bytes) -> Iterator[tuple[str, str]]:
-    """Yield the UserComment from the EXIF directory, or from the first one, where some put it.
+    """Yield ("UserComment", text) for an EXIF block that has one; nothing for a damaged block.
 
-    The header gives the byte order of the numbers: II is little-endian, MM big-endian.
+    It is looked up in the EXIF directory, then in the first directory, where some programs put it.
+    The header gives the byte order of numbers: II is little-endian, MM big-endian.
     """
     tiff = body.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -205,18 +209,23 @@ def _exif(body: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _read_directory(tiff: bytes, order: str, start: int) -> dict[int, tuple[int, int]]:
-    """Return {tag: (count, value or its offset)}; struct.error for truncated bytes."""
+    """Parse a directory of a TIFF (EXIF) block into a dict: {tag: (count, value or its offset)}.
+
+    order: byte order as in struct, "<" or ">". start: offset of the directory in `tiff`. Raises
+    struct.error where the bytes are truncated.
+    """
     (count,) = struct.unpack_from(f"{order}H", tiff, start)
     entries = (struct.unpack_from(f"{order}HHLL", tiff, start + 2 + 12 * i) for i in range(count))
     return {tag: (length, value) for tag, _, length, value in entries}
 
 
 def _decode_comment(raw: bytes, order: str) -> str:
-    """Decode a UserComment: eight bytes that name its encoding, then the text.
+    """Decode the bytes of a UserComment: eight bytes that name its encoding, then the text.
 
-    UNICODE should mean UTF-16 in the file's byte order, but writers also use the other order or
-    UTF-8. The first encoding, in that order, whose text has "Steps: " wins, else the one with the
-    most ASCII characters.
+    order: the block's byte order, "<" or ">". The name UNICODE should mean UTF-16 in this order,
+    but programs also write the other order or UTF-8. All three are tried, and the first whose text
+    contains "Steps: " is taken, else the one with the most ASCII characters. Raises OverflowError
+    for more than MAX_BYTES.
     """
     if len(raw) > MAX_BYTES:
         raise OverflowError

@@ -1,4 +1,4 @@
-"""What a picture was computed on: the device and the versions of the packages."""
+"""Describe what a picture is computed on: the device and the versions of the packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Return what of the device may change the last bits: name, instructions, threads."""
+    """Return the properties of the device that may change the last bits of a result.
+
+    The dict has "device_name", and for a CPU also "instructions" (its instruction set, such as
+    AVX2) and "threads" (how many PyTorch uses).
+    """
     import torch
 
     if device.type == "cuda":
@@ -38,7 +42,11 @@ def _processor() -> str:
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Return the versions of all packages that may change the last bits."""
+    """Return a dict from package name to version, of the packages that may change the last bits.
+
+    It also has "python", "glassbox" (this program) and "platform"; packages that are not installed
+    are left out.
+    """
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""Fingerprints of latents: enough to tell that two are identical, or how far apart they are."""
+"""Compute fingerprints of latents, which tell whether two are identical or how much they differ."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-SKETCH = 32  # numbers of a sketch: an RMS is estimated to some 12 %
+SKETCH = 32  # numbers in a sketch, with which an RMS is estimated to about 12 %
 
 
 class LatentFingerprint(NamedTuple):
-    """A hash and a random projection of latents.
+    """A hash of latents and a random projection of them ("sketch").
 
-    digest: first 16 hex digits of the SHA-256 of their float32 bytes, little-endian. sketch (32,):
-    see `fingerprint`.
+    digest: the first 16 hex digits of the SHA-256 of the latents as little-endian float32. sketch:
+    (32,) float64, see `fingerprint`. str() returns both as text, for a receipt.
     """
 
     digest: str
     sketch: np.ndarray
 
     def rms_difference(self, other: LatentFingerprint) -> float:
-        """Estimate the root mean square of the latents' difference."""
+        """Estimate the root mean square of the difference of the two latents, from the sketches."""
         return float(((self.sketch - other.sketch) ** 2).sum() ** 0.5)
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class LatentFingerprint(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> LatentFingerprint:
-        """Parse `str(fingerprint)`; ValueError for any other text."""
+        """Return the fingerprint that str() turned into `text`; ValueError for any other text."""
         import numpy as np
 
         digest, _, code = text.partition(":")
@@ -52,9 +52,10 @@ class LatentFingerprint(NamedTuple):
 def fingerprint(latents: torch.Tensor) -> LatentFingerprint:
     """Return the fingerprint of latents (1, C, h, w).
 
-    The sketch is a Count Sketch (Charikar, Chen, Farach-Colton, ICALP 2002): each number, times a
-    random sign, is added to one of 32 sums, which are divided by sqrt(n). The squared distance of
-    two sketches is an unbiased estimate of the latents' mean squared difference.
+    The sketch is a Count Sketch (Charikar, Chen, Farach-Colton, ICALP 2002): each of the latents' n
+    numbers, times a random sign, is added to one of 32 sums, and the sums are divided by sqrt(n).
+    The squared distance of two sketches is an unbiased estimate of the latents' mean squared
+    difference.
     """
     import numpy as np
     import torch
@@ -68,10 +69,11 @@ def fingerprint(latents: torch.Tensor) -> LatentFingerprint:
 
 @lru_cache(maxsize=4)
 def _sketch_buckets(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum that each of `count` numbers is added to, and its sign.
+    """Return the random choices of the Count Sketch for `count` numbers.
 
-    Both are bits of splitmix64 of the number's index, the same on every machine and with every
-    version of NumPy.
+    These are the index of the sum that each number is added to, (count,) int64 in 0 to 31, and its
+    sign, (count,) float32. Both are bits of splitmix64 of the number's index, so that they are the
+    same on every machine and with every version of NumPy.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Turn a parameters text into options: validated values, and a warning for each that is left out.
+"""Convert a parameters text of A1111 and its like into validated options.
 
-Texts are untrusted: each value is validated by itself, and a model is one of the names that the
-caller gives, never a path.
+Texts are untrusted: each value is validated by itself, an invalid one is left out with a warning,
+and a model must be one of the names that the caller gives, never a path.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MAX_SHOWN = 2_000  # characters of a value that is only displayed
 MAX_VALUE = 200  # characters of a number or a name
 HASH_DIGITS = 10
 
-# Names in the text, in lower case without spaces, underscores and hyphens: A1111's and
-# Forge's, Civitai's (cfgScale), Fooocus's (Scheduler). For guidance rescale: SD.Next and A1111's
-# extensions ("CFG rescale", "CFG Rescale φ"), Forge's ("Rescale CFG").
+# From a field's name in the text to the option. Names are in lower case without spaces, underscores
+# and hyphens: those of A1111 and Forge, Civitai (cfgScale) and Fooocus (Scheduler); for guidance
+# rescale those of SD.Next, A1111's extensions ("CFG rescale", "CFG Rescale φ") and Forge.
 NUMBERS = {
     "steps": "steps",
     "cfgscale": "cfg",
@@ -48,7 +48,7 @@ TEXTS = {
     "modelhash": "hash",
 }
 
-# A key of the JSON that other programs write instead, and the program.
+# Other programs write JSON instead. From a key that it has to the program's name.
 JSON_WRITERS = {
     "sui_image_params": "SwarmUI",
     "extraMetadata": "Civitai's generator",
@@ -58,12 +58,13 @@ JSON_WRITERS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a parameters text; an option that is not in it has the model's default.
+    """The settings that were found in a parameters text.
 
-    fields    valid values of GenerateOptions, by field
-    model     a name from the caller's list, or None
-    others    all other values, to display
-    warnings  a sentence for each value that was left out, with the reason
+    fields    from a field of GenerateOptions to its value, validated; fields that are not in the
+              text are left out
+    model     the name of a model from the caller's list, or None
+    others    all other values of the text by their names in it, to display
+    warnings  a sentence for each value that was ignored, with the reason
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -73,10 +74,11 @@ class Settings:
 
 
 def parse_settings(text: str, models: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of a parameters text of this program, A1111, Forge, Civitai or Fooocus.
+    """Parse a parameters text of this program, A1111, Forge, Civitai or Fooocus.
 
-    models: {name: first ten hex digits of its SHA-256} of the models to choose from; a matching
-    hash has priority over the name. Never raises: invalid values are left out with a warning.
+    models: the models to choose from, {name: first ten hex digits of the SHA-256}. A model with the
+    text's hash is preferred to one with its name. Never raises: invalid values are ignored, with a
+    warning for each.
     """
     if len(text) > MAX_TEXT:
         return Settings(
@@ -131,7 +133,12 @@ def _take_sampler(
     fields: dict[str, Any],
     warnings: list[str],
 ) -> None:
-    """Take sampler and schedule; older texts write both as one name, "DPM++ 2M Karras"."""
+    """Add the sampler and the schedule of a text to `fields`, and problems to `warnings`.
+
+    requested: the text's values of "sampler" and "schedule". take(name, value): validates the value
+    and adds it to `fields`, or a sentence to `warnings`. Older texts write both as one name, "DPM++
+    2M Karras".
+    """
     schedule = None
     if "sampler" in requested:
         key, schedule = samplers.split_name(requested["sampler"]) or (requested["sampler"], None)
@@ -152,6 +159,11 @@ def _choose_model(
     others: dict[str, str],
     warnings: list[str],
 ) -> str | None:
+    """Return the name in `models` of the model that a text requests, or None where it is not there.
+
+    requested: the text's values of "model" and "hash". What is not found is added to `others`, and
+    a sentence about it to `warnings`.
+    """
     name, digest = requested.get("model"), requested.get("hash", "").lower()
     short = digest[:HASH_DIGITS]
     if re.fullmatch(rf"[0-9a-f]{{{HASH_DIGITS}}}", short):
@@ -174,6 +186,7 @@ def _choose_model(
 
 
 def _parse_foreign_json(text: str) -> Settings | None:
+    """Return a text that is JSON of another program as `others`; None where it is no JSON."""
     if not text.lstrip().startswith("{"):
         return None
     try:

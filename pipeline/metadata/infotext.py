@@ -6,9 +6,9 @@
 
 A value with a comma, a colon, a quote or a line break is a JSON string. The format is ambiguous: a
 prompt may have a line that begins with "Negative prompt: ", blank lines at its ends, or control
-characters. Where the plain text would not parse to the same prompts, `build` adds them to the line
-of settings as JSON strings, `Exact prompt` and `Exact negative prompt`, which `parse` prefers and
-other programs ignore. So every prompt that GenerateOptions takes survives the round trip.
+characters. Where the text would be parsed to other prompts, `build` adds two fields to the line of
+settings, `Exact prompt` and `Exact negative prompt`, JSON strings that `parse` prefers and other
+programs ignore. So every prompt that GenerateOptions allows survives the round trip.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..errors import InputError
 from . import containers
 
 MAX_TEXT = 1_000_000  # characters
-MAX_FIELDS = 500  # of a line, separated by commas
+MAX_FIELDS = 500  # of the line of settings
 
 _NEGATIVE = "Negative prompt:"
 _EXACT = {"Prompt": "Exact prompt", "Negative prompt": "Exact negative prompt"}
-# A line of settings has at least one of these names. A prompt may have them, too.
+# A line of settings has at least one field of these names. A line of a prompt may have them, too.
 _SIGNS = {"steps", "sampler", "seed", "size", "model", "cfg scale", "cfgscale"}
 _TEMPLATES = ("Template:", "Negative Template:")  # lines that may follow the settings
 
 # Possessive quantifiers (`*+`, `++`) limit backtracking to the length of a key.
 _KEY = re.compile(r"[ \t]*+(\w[\w \-/.()]{0,79}):[ \t]*+")
 _STRING = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t]*+(?=[,\n]|\Z)', re.DOTALL)
-_PLAIN = re.compile(r"[^,\n]*+")  # matches at any place, if only the empty text
+_PLAIN = re.compile(r"[^,\n]*+")  # matches everywhere, possibly the empty text
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _JSON = json.JSONDecoder()
 
-# Metadata of programs that write no parameters text: {keyword: (how it begins, program)}.
+# Programs that write no parameters text: {keyword of their metadata: (its beginning, program)}.
 _FOREIGN = {
     "workflow": ("", "ComfyUI"),
     "prompt": ("{", "ComfyUI"),
@@ -49,10 +49,11 @@ _FOREIGN = {
 
 
 def read(path: str | Path) -> str:
-    """Return the parameters text of a PNG (text chunk), JPEG or WebP (EXIF UserComment) file.
+    """Return A1111's parameters text (prompt and settings) of a picture file.
 
-    No pixels are decoded. Control characters other than line break and tab are removed. Raises
-    InputError in one sentence for a file without a readable text.
+    It is in a text chunk of a PNG, and in the EXIF UserComment of a JPEG or WebP; no pixels are
+    decoded. Control characters other than line break and tab are removed. Raises InputError for a
+    file that cannot be read or has no such text.
     """
     found = containers.read_texts(path)
     text = clean_text(found.get("parameters") or found.get("UserComment") or "")
@@ -68,15 +69,18 @@ def read(path: str | Path) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Remove control characters (not line break and tab), lone surrogates and a byte order mark."""
+    """Return `text` without control characters, lone surrogates and byte order mark.
+
+    Line breaks and tabs are kept.
+    """
     return _CONTROL.sub("", text).lstrip("\ufeff\ufffe")
 
 
 def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
-    """Return the parameters text: prompt, negative prompt and one line of `fields`.
+    """Return A1111's parameters text: prompt, negative prompt and a line of settings.
 
-    Fields keep their order; None values are left out. For `parse` to recognise the line there must
-    be at least three, the first named "Steps".
+    fields: from name ("Steps") to value, in the order to write; None values are left out. `parse`
+    recognises the line only with at least three fields, the first of them "Steps".
     """
     lines = [prompt]
     if negative:
@@ -90,11 +94,13 @@ def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return {"Prompt": ..., "Negative prompt": ..., "Steps": ..., ...}; all values are text.
+    """Parse A1111's parameters text into a dict.
 
-    The settings are the last line, or a line that begins with "Steps:" before lines of a template.
-    They have at least three `Name: value` pairs, one of them of a name in _SIGNS. Never raises; the
-    time is linear in the length of the text.
+    {"Prompt": ..., "Negative prompt": ..., "Steps": ..., "Sampler": ..., and the other settings}.
+    All values are strings. The settings are the last line, or a line that begins with "Steps:" and
+    is followed by lines of a template; they have at least three `Name: value` pairs, one of them
+    with a name in _SIGNS. A text without them is all prompt. Never raises; the time is linear in
+    the length of the text.
     """
     text = text.strip("\n")
     start, found = _find_settings(text)
@@ -112,7 +118,10 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _find_settings(text: str) -> tuple[int, dict[str, str]]:
-    """Return where the settings begin, and the settings; the end of `text` and {} without any."""
+    """Return (index in `text` where the settings begin, settings by name).
+
+    (len(text), {}) where there are none.
+    """
     last = text.rfind("\n") + 1
     usual = [m.start() for m in re.finditer("^Steps:", text, re.MULTILINE)][-10:]
     for start in (*reversed(usual), last):
@@ -128,7 +137,10 @@ def _find_settings(text: str) -> tuple[int, dict[str, str]]:
 
 
 def _parse_fields(text: str, at: int) -> tuple[dict[str, str], int]:
-    """Return the `Name: value` pairs from `at` to the end of their line, and that end."""
+    """Parse the `Name: value` pairs from index `at` on; return them and the index of their end.
+
+    The end is that of the line, except that a quoted value may contain line breaks.
+    """
     found: dict[str, str] = {}
     if not _KEY.match(text, at):
         return found, at
@@ -145,6 +157,7 @@ def _parse_fields(text: str, at: int) -> tuple[dict[str, str], int]:
 
 
 def _parse_value(text: str, at: int) -> tuple[str, int]:
+    """Parse the value that begins at index `at`; return it and the index of its end."""
     string = _STRING.match(text, at)
     if string:
         return _unquote(string[1]), string.end()
@@ -171,13 +184,13 @@ def _quote(value: object) -> str:
 
 
 def _format_number(value: float) -> str:
-    """Format a number as short as possible without changing its value."""
+    """Return a number as a short text from which float() restores exactly the same value."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
 def _json(text: str) -> str:
-    """Return a JSON string without control characters."""
+    """Return `text` as a JSON string, in which control characters are escaped."""
     return re.sub(
         "[\x7f-\x9f]", lambda c: f"\\u{ord(c[0]):04x}", json.dumps(text, ensure_ascii=False)
     )

@@ -1,4 +1,4 @@
-"""What is written down of a picture: its A1111 "parameters" text, and what ran to draw it."""
+"""Compose the metadata of a picture: its A1111 "parameters" text, and what ran to draw it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def parameters_text(
 ) -> str:
     """Return the A1111 "parameters" text of one picture.
 
-    options: resolved. seeds: the picture's seed and its variation seed, None without variation.
-    resources: the prompt's LoRAs and embeddings. task_fields: what a task adds.
+    options: with all defaults filled in. seeds: the picture's seed, and its variation seed or None.
+    resources: the LoRAs and embeddings that its prompt uses. task_fields: further settings of a
+    task, from name in the text ("Denoising strength") to value.
     """
     seed, variation_seed = seeds
     return infotext.build(
@@ -57,7 +58,10 @@ def parameters_text(
 
 
 def describe_run(models: Models, session: BackendSession) -> dict[str, Any]:
-    """Return what ran: model, device, types, backends and versions, for `Result.metadata`."""
+    """Return what ran, for Result.metadata: model, device, dtype, backends and versions.
+
+    session: of the request, whose backends may have changed after failures of kernels.
+    """
     import torch
 
     return {

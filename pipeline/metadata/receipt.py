@@ -1,11 +1,12 @@
-"""Receipts: how a picture was made, and a fingerprint of its latents after each step.
+"""Write and read receipts: how a picture was drawn, with fingerprints of its latents at each step.
 
-A PNG carries one beside its parameters text, as compressed JSON in a chunk `glassbox`: task,
-options, branches, SHA-256 of the weights, versions, device, backends that ran, fingerprints of the
-latents, and SHA-256 of the pixels, of the parameters text and of the receipt itself. verify.py
-makes the picture again and compares.
+A PNG file contains its receipt beside the parameters text, as compressed JSON in a chunk
+`glassbox`: task, options, branches, SHA-256 of the weights, versions, device, backends that ran,
+fingerprints of the latents, and SHA-256 of the pixels, of the parameters text and of the receipt
+itself. verify.py draws the picture again and compares. (A branch continues a drawn picture from one
+of its steps, with changed options.)
 
-There is no secret key: whoever changes a picture can also write a receipt whose hashes fit. The
+There is no secret key: whoever changes a picture can also write a receipt with fitting hashes. The
 fingerprints cannot be invented, because they come out again only if these options, on these
 weights, lead to this picture, and anyone who has the model can try. So a receipt proves how a
 picture can be made, not who made it, nor when.
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from ..model import Models
     from ..options import GenerateOptions
 
-VERSION = 1
-MAX_STEPS = 1_000  # fingerprints of a receipt: 200 steps, two passes, what branches add
+VERSION = 1  # of the format
+MAX_STEPS = 1_000  # fingerprints in a receipt: 200 steps, two passes, and those of branches
 MAX_BRANCHES = 32
-INPUT_PICTURES = ("picture", "mask")  # options that are files
+INPUT_PICTURES = ("picture", "mask")  # options that are picture files
 PNG = b"\x89PNG\r\n\x1a\n"
-# Options that a receipt stores resolved. Width, height and schedule of a task with a picture of its
-# own are stored as they were given, because resolved they may lead to another picture.
+# Options that a receipt stores resolved, that is, with defaults filled in. Width, height and
+# schedule of tasks other than text to image are stored as they were given, because a second run
+# may resolve the resolved ones to other values.
 RESOLVED_FIELDS = ("sampler", "steps", "cfg", "seed", "variation_seed")
 RESOLVED_FIELDS_OF_GENERATE = ("schedule", "width", "height")  # of text to image
 
@@ -50,15 +52,22 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Receipt(BaseModel):
-    """The receipt of one picture.
+    """The receipt of one picture, as its JSON is validated.
 
-    options   of the request, without files; image: the index of this picture in the request
-    words     whether word maps were recorded, which may change the last bits
-    inputs    SHA-256 of the pixels of the input files, by the name of the option
-    branches  {"at": step, changed options} of each branch that led to the picture
-    model     name, hash and autoencoder; weights: SHA-256 of the files of each part
-    ran       device, dtypes, threads and backends; versions: of the packages
-    steps     fingerprints: of the initial latents, then after each step
+    receipt   version of the format
+    task      key of the task ("generate")
+    options   of the request, without picture files
+    image     0-based index of this picture in the request
+    words     whether attention maps of words were recorded, which may change the last bits
+    inputs    from option ("picture", "mask") to the SHA-256 of the pixels of that file
+    branches  for each branch that led to the picture {"at": step, and the changed options}
+    model     "name", "hash" and "vae" (name of another autoencoder, or None)
+    weights   from network name to the SHA-256 of its files
+    ran       device, dtype, threads, backends and so on, by name
+    versions  from package name to version
+    steps     fingerprints as text: of the initial latents, then of those after each step
+    pixels    SHA-256 of the picture, see pixels_digest; text: that of its parameters text
+    digest    SHA-256 of all other fields
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -88,23 +97,31 @@ class Receipt(BaseModel):
 
     @property
     def fingerprints(self) -> list[LatentFingerprint]:
+        """The fingerprints in `steps`, parsed."""
         return [LatentFingerprint.parse(text) for text in self.steps]
 
     @property
     def intact(self) -> bool:
-        """Whether its digest fits, so that nobody changed it without writing a new digest."""
+        """Whether `digest` is that of the other fields; if not, somebody changed one of them.
+
+        It proves nothing against a forger, who can compute a new digest.
+        """
         return self.digest == _digest(self.model_dump())
 
     @property
     def model_label(self) -> str:
-        """The model's name and hash."""
+        """The model's name and hash, separated by a space; "unnamed" for one that is missing."""
         return " ".join(str(self.model.get(key) or "unnamed") for key in ("name", "hash"))
 
 
 def provenance(
     task: str, given: GenerateOptions, resolved: GenerateOptions, image: int, words: bool
 ) -> dict[str, Any]:
-    """Return the fields of a receipt that say what was asked for."""
+    """Return the fields of a receipt that describe the request, for a picture without branches.
+
+    task: key of the task. given, resolved: its options before and after defaults were filled in.
+    image: 0-based index of the picture in the request. words: whether attention maps were recorded.
+    """
     options = given.model_dump(mode="json", exclude={*INPUT_PICTURES, "attention", "group_norm"})
     names = RESOLVED_FIELDS + (RESOLVED_FIELDS_OF_GENERATE if task == "generate" else ())
     options |= {name: getattr(resolved, name) for name in names}
@@ -119,7 +136,11 @@ def provenance(
 
 
 def extend_provenance(parent: Receipt, change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parent's provenance with one more branch."""
+    """Return the same fields as `provenance` for a picture that a branch drew.
+
+    parent: the receipt of the picture from which it branched. change: {"at": step, and the changed
+    options}.
+    """
     provenance = {
         name: getattr(parent, name) for name in ("task", "options", "image", "words", "inputs")
     }
@@ -129,9 +150,10 @@ def extend_provenance(parent: Receipt, change: Mapping[str, Any]) -> dict[str, A
 def write(
     models: Models, result: Result, index: int, provenance: Mapping[str, Any], steps: list[str]
 ) -> str:
-    """Return the receipt of picture `index` of a result, as JSON.
+    """Return the receipt of picture `index` of `result` as JSON.
 
-    provenance: of `provenance` or `extend_provenance`. steps: its fingerprints as text.
+    provenance: what the functions `provenance` or `extend_provenance` returned. steps: fingerprints
+    of the picture's latents as text, the initial ones first.
     """
     from ..oom import DECODED_IN_TILES, GUIDANCE_SPLIT
 
@@ -151,29 +173,33 @@ def write(
     return to_json(fields)
 
 
+# The keys of Result.metadata that go into the receipt's field `ran`.
 RAN_FIELDS = ("device", "dtype", "attention", "vae_attention", "group_norm")
 
 
 def input_digests(options: GenerateOptions) -> dict[str, str]:
-    """Return the SHA-256 of the pixels of the options' files, by the names of the options."""
+    """Return a dict from option ("picture", "mask") to the SHA-256 of that file's pixels.
+
+    Options that are unset or that the task does not have are left out.
+    """
     given = {name: getattr(options, name, None) for name in INPUT_PICTURES}
     images = {name: getattr(value, "image", value) for name, value in given.items() if value}
     return {name: pixels_digest(image) for name, image in images.items()}
 
 
 def pixels_digest(image: Image.Image) -> str:
-    """Return the SHA-256 of a picture's mode, size and pixels."""
+    """Return the SHA-256 (64 hex digits) of a picture's mode, size and pixels."""
     head = f"{image.mode} {image.width}x{image.height} ".encode()
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
 def text_digest(text: str) -> str:
-    """Return the SHA-256 of a parameters text."""
+    """Return the SHA-256 (64 hex digits) of A1111's parameters text, without control characters."""
     return hashlib.sha256(infotext.clean_text(text).encode()).hexdigest()
 
 
 def to_json(fields: dict) -> str:
-    """Return the JSON of a receipt's fields with their digest."""
+    """Return the JSON of a receipt: `fields` and the "digest" that is computed from them."""
     return json.dumps(fields | {"digest": _digest(fields)}, separators=(",", ":"))
 
 
@@ -184,10 +210,10 @@ def _digest(fields: Mapping[str, Any]) -> str:
 
 
 def parse(text: str, where: str = "The picture") -> Receipt:
-    """Return the receipt of a JSON text.
+    """Parse and validate the JSON of a receipt.
 
-    where: names the picture in the sentences. Raises InputError in one sentence for a receipt that
-    is damaged or of a newer version. Its values are checked by verify.py.
+    where: how error messages call the picture. Raises InputError for a receipt that is damaged or
+    of a newer version. Only types and limits are checked; verify.py checks the meaning.
     """
     damaged = f"{where} carries a receipt, but it is damaged"
     try:
@@ -215,7 +241,10 @@ def _reject_constant(name: str) -> float:
 
 
 def read(path: str | Path) -> Receipt:
-    """Return the receipt of a PNG file; InputError in one sentence where none can be read."""
+    """Return the receipt in a PNG file.
+
+    Raises InputError where the file cannot be read, has no receipt or a damaged one, or is no PNG.
+    """
     found = containers.read_texts(path, KEYWORD)
     name = Path(path).name
     if KEYWORD in found:
@@ -239,7 +268,10 @@ def read(path: str | Path) -> Receipt:
 
 
 def from_image(image: Image.Image) -> Receipt | None:
-    """Return the receipt of a picture in memory; None where it has none that can be read."""
+    """Return the receipt of a picture in memory, from its `info["receipt"]`.
+
+    None where it has none, or a damaged one.
+    """
     try:
         return parse(image.info["receipt"])
     except (KeyError, InputError):

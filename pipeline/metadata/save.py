@@ -1,4 +1,7 @@
-"""Where pictures may be written; light, so that a bad path is known before anything is loaded."""
+"""Write pictures with their metadata to PNG, JPEG and WebP files.
+
+Pillow is imported only to write, so that a bad path is refused before anything heavy is loaded.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ from .containers import encode_exif
 if TYPE_CHECKING:
     from PIL import Image
 
-KEYWORD = "glassbox"  # of a PNG's chunk that holds the receipt
-JPEG_EXIF = 65_533  # bytes: a segment of a JPEG counts its length, itself included, in 16 bits
+KEYWORD = "glassbox"  # of the PNG text chunk with the receipt
+JPEG_EXIF = 65_533  # bytes of EXIF in a JPEG at most: the length of a segment has 16 bits
 
 
 def check_writable(path: Path) -> None:
-    """InputError in one sentence where a picture could not be written to `path`."""
+    """Raise InputError where a picture could not be written to `path`.
+
+    That is: its ending is not .png, .jpg, .jpeg or .webp, it is a folder, or its parent folder is
+    missing or not writable.
+    """
     if "\0" in str(path):
         raise InputError("The output path holds a NUL character.")
     if path.suffix.lower() not in WRITERS:
@@ -37,13 +44,13 @@ def check_writable(path: Path) -> None:
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> Path:
-    """Write a PNG, JPEG or WebP file that keeps the picture's text, `info["parameters"]`.
+    """Write a picture with its metadata to a PNG, JPEG or WebP file; return the path.
 
-    As A1111 stores it: in PNG a chunk `parameters`, tEXt where Latin-1 holds it and else iTXt; in
-    JPEG and WebP the EXIF UserComment in big-endian UTF-16. A PNG also keeps its receipt,
-    `info["receipt"]`, as a compressed chunk `glassbox`, see receipt.py. The file is there whole or
-    not at all. Raises InputError where it cannot be written, and for a text that a JPEG has no room
-    for, some 32,000 characters.
+    The parameters text, `info["parameters"]`, is stored as A1111 does: in PNG as a text chunk
+    `parameters` (tEXt, or iTXt where it is not Latin-1), in JPEG and WebP as EXIF UserComment in
+    big-endian UTF-16. A PNG also gets the receipt, `info["receipt"]`, as a compressed chunk
+    `glassbox`, see receipt.py. A failure leaves no partial file. Raises InputError where the file
+    cannot be written, and for a text too long for a JPEG, about 32,000 characters.
     """
     path = Path(path)
     check_writable(path)
@@ -81,8 +88,8 @@ def _exif(info: dict) -> dict:
     return {"exif": encode_exif(info["parameters"])} if info.get("parameters") else {}
 
 
-# By ending, what Pillow calls the format and what it is told. Photographs of 4:2:0 smear the edges
-# of flat colours, so JPEG keeps all of its colour.
+# From a file's ending to Pillow's name of the format and the arguments of Image.save. JPEG's usual
+# chroma subsampling (4:2:0) would smear the edges of flat colours, so it is off.
 WRITERS: dict[str, tuple[str, dict]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),

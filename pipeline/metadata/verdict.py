@@ -1,4 +1,4 @@
-"""The verdict on a picture that was made again: facts, and the sentences that say them."""
+"""The verdict on a picture that was drawn again from its receipt, as values and as sentences."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from PIL import Image
 
-KINDS = {  # of a verdict: its name
+KINDS = {  # from the kind of a verdict to its name for users
     "identical": "Identical",
     "departs": "Departs",
     "tampered": "Tampered with",
     "other": "Another model",
 }
-ENVIRONMENT_LABELS = {  # of what may differ in the environment
+ENVIRONMENT_LABELS = {  # from the key of a Difference to its name for users
     "device": "device",
     "device_name": "device's name",
     "instructions": "instructions",
@@ -29,7 +29,7 @@ ENVIRONMENT_LABELS = {  # of what may differ in the environment
 }
 
 
-SENTENCES = {  # by the keys of Verdict.facts; the page has their translations
+SENTENCES = {  # by the keys of Verdict.facts; the demo's page has translations of them
     "identical": "All {steps} steps and every pixel came out again, bit for bit.",
     "identical_pixels": "Every pixel came out again, bit for bit.",
     "departs_start": "The latents differ before the first of {steps} steps.",
@@ -57,7 +57,7 @@ SENTENCES = {  # by the keys of Verdict.facts; the page has their translations
 
 
 class Difference(NamedTuple):
-    """A part of the environment that changed: its key, then and now; "" where there is none."""
+    """A property in which two runs differ: its key, and its values then and now ("" for none)."""
 
     what: str
     then: str
@@ -65,7 +65,11 @@ class Difference(NamedTuple):
 
 
 class PixelDifference(NamedTuple):
-    """Of two pictures: mean and largest difference, 0 to 255, and the share of differing pixels."""
+    """How much two pictures of one size differ.
+
+    mean, largest: difference of the RGB values (0 to 255), over all pixels and colours. share: how
+    many of the pixels differ at all, 0 to 1.
+    """
 
     mean: float
     largest: int
@@ -76,17 +80,18 @@ class PixelDifference(NamedTuple):
 class Verdict:
     """The result of a verification.
 
-    kind         a key of KINDS
-    same         for the initial latents and each step: whether the latents came out identical
-    step         the first that did not, 0 for the initial latents; `steps` + 1 where only the
-                 decoded picture differs; None where everything is identical
+    kind         "identical", "departs" (steps or pixels differ), "tampered" (the file was changed)
+                 or "other" (another model is loaded, so nothing was drawn)
+    same         whether the latents came out identical: the initial ones, then after each step
+    step         index in `same` of the first that did not (0: the initial latents); `steps` + 1
+                 where only the decoded picture differs; None otherwise
     amount       estimated RMS of the latents' difference at `step`; final: after the last step
-    pixels       exact difference of the pixels; None where nothing was drawn or the sizes differ
-    altered      what does not fit the receipt: "receipt", "pixels", "text"
+    pixels       difference of the pixels; None where nothing was drawn or the sizes differ
+    altered      what was changed after the receipt was written: "receipt", "pixels", "text"
     environment  what differs between the two runs
     model, here  name and hash of the model that drew it, and of the one that was used now
-    image        the picture made again
-    difference   where it differs from the file, brightest where the most; None where nowhere
+    image        the picture drawn again
+    difference   grey picture, bright where `image` differs from the file; None if it does not
     """
 
     kind: str
@@ -104,12 +109,12 @@ class Verdict:
 
     @property
     def steps(self) -> int:
-        """The number of steps."""
+        """The number of denoising steps that were compared; 0 where nothing was drawn."""
         return max(len(self.same) - 1, 0)
 
     @property
     def facts(self) -> list[tuple[str, dict[str, Any]]]:
-        """What the verdict says, in order: a key of SENTENCES and the values of its fields."""
+        """The sentences of the verdict, in order: (key of SENTENCES, values to format it with)."""
         steps: dict[str, Any] = {"steps": self.steps, "step": self.step}
         if self.kind == "other":
             return [("other", {"model": self.model, "here": self.here})]
@@ -136,7 +141,7 @@ class Verdict:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict in English, its kind first, what differs in the environment last."""
+        """The verdict in English: first its kind, last what differs in the environment."""
         first, *rest = (SENTENCES[key].format(**values) for key, values in self.facts)
         return [f"{KINDS[self.kind]}: {first[0].lower()}{first[1:]}", *rest, *self._environment()]
 

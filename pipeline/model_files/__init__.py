@@ -1,1 +1,1 @@
-"""Reading and judging model files; imports no torch at module level."""
+"""Read model files and check that they can be loaded; no module here imports torch at top level."""

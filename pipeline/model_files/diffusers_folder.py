@@ -1,8 +1,8 @@
-"""Read and check a model folder in diffusers' format; loaders get what was found here.
+"""Read and check a model folder in diffusers' format, before anything is loaded from it.
 
-Model files come from strangers. Whatever a loader would answer with a traceback, a crash or by
-running the file's code is found here and becomes an InputError of one sentence. Only JSON files
-and headers are read, so it takes milliseconds for gigabytes; nothing here imports torch.
+Model files come from strangers. A file that would make a loader crash, print a traceback or run
+the file's own code raises an InputError of one sentence here. Only JSON files and the headers of
+weights files are read, so gigabytes of weights take milliseconds; nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ from .safetensors_header import MAX_TENSORS, PICKLES
 
 @dataclass(frozen=True)
 class Component:
-    """A part of a model folder: its classes, its configuration's and its weights' file names."""
+    """What the subfolder of one component (UNet, tokenizer, ...) must hold.
+
+    classes: names of the diffusers or transformers classes that can be loaded; empty for any.
+    config: file name of its configuration. weights: file name of its weights without ending and
+    variant ("model" for model.fp16.safetensors); None for a component without weights.
+    """
 
     classes: tuple[str, ...]
     config: str
     weights: str | None = None
 
 
-COMPONENTS = {
+COMPONENTS = {  # by the name of the subfolder
     "unet": Component(("UNet2DConditionModel",), "config.json", "diffusion_pytorch_model"),
     "vae": Component(("AutoencoderKL",), "config.json", "diffusion_pytorch_model"),
     "text_encoder": Component(("CLIPTextModel",), "config.json", "model"),
@@ -39,8 +44,8 @@ COMPONENTS = {
     "tokenizer_2": Component(("CLIPTokenizer", "CLIPTokenizerFast"), "tokenizer_config.json"),
 }
 PLAIN = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-EXTRAS = ("generation.json", "vocabulary.json")
-PIPELINES = {  # diffusers' pipeline: the components that it has
+EXTRAS = ("generation.json", "vocabulary.json")  # optional files of this project's own models
+PIPELINES = {  # from the class name of diffusers' pipeline to the names of its components
     "StableDiffusionPipeline": PLAIN,
     "StableDiffusionImg2ImgPipeline": PLAIN,
     "StableDiffusionInpaintPipeline": PLAIN,
@@ -56,7 +61,7 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class FolderComponent:
-    """A network's config.json and its weights files, in order."""
+    """The files of one network: its parsed config.json and its weights files, sorted by name."""
 
     config: dict[str, Any]
     weights: tuple[WeightsFile, ...]
@@ -64,7 +69,7 @@ class FolderComponent:
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """A tokenizer's files by name, as they were read from the folder `place`."""
+    """The files of a tokenizer: `contents` maps file names to bytes read from folder `place`."""
 
     place: Path
     contents: dict[str, bytes]
@@ -72,7 +77,12 @@ class TokenizerFiles:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The content of a model folder, checked. extras: those of EXTRAS that are there."""
+    """The checked content of a model folder.
+
+    index, scheduler: the parsed model_index.json and scheduler_config.json. networks, tokenizers:
+    by component name ("unet", "tokenizer_2"). extras: the parsed generation.json and
+    vocabulary.json by file name, where they exist.
+    """
 
     index: dict[str, Any]
     networks: dict[str, FolderComponent]
@@ -82,7 +92,11 @@ class ModelFolder:
 
 
 def read_folder(folder: Path, files: FileReader) -> ModelFolder:
-    """Read a folder of Stable Diffusion 1.x, 2.x or XL; InputError says what is wrong with it."""
+    """Read and check a diffusers folder of Stable Diffusion 1.x, 2.x or XL.
+
+    Raises InputError for another architecture, a missing or damaged file, a link out of the
+    folder, and components that do not fit each other.
+    """
     index = read_index(folder, files)
     networks, tokenizers, scheduler = {}, {}, {}
     for name in PIPELINES[index["_class_name"]]:
@@ -101,7 +115,10 @@ def read_folder(folder: Path, files: FileReader) -> ModelFolder:
 
 
 def read_network(folder: Path, name: str, files: FileReader) -> FolderComponent:
-    """Read the network `name` of a model folder: its configuration and its weights' headers."""
+    """Read the configuration and the weights headers of the network `name` ("unet", "vae", ...).
+
+    Raises InputError for a missing or damaged file, another class, and a link out of `folder`.
+    """
     check_links(folder, folder / name)
     config = _read_config(folder, name, files)
     weights = tuple(files.weights(path) for path in _find_weights(folder, name, files))
@@ -109,7 +126,11 @@ def read_network(folder: Path, name: str, files: FileReader) -> FolderComponent:
 
 
 def read_index(folder: Path, files: FileReader) -> dict[str, Any]:
-    """Return model_index.json of a folder; InputError where it is of another architecture."""
+    """Return the parsed model_index.json of a model folder.
+
+    Raises InputError where it is missing or damaged, or names a pipeline or a component class that
+    cannot be loaded here.
+    """
     if not folder.is_dir():
         raise InputError(f"There is no model folder {short(folder)}.")
     if not os.path.lexists(folder / "model_index.json"):
@@ -142,11 +163,15 @@ def read_index(folder: Path, files: FileReader) -> dict[str, Any]:
 
 
 def _read_config(folder: Path, name: str, files: FileReader) -> dict[str, Any]:
-    """Return the configuration of the component `name`, its numbers within reason."""
+    """Return the parsed configuration file of the component `name`, {} for a tokenizer without one.
+
+    Raises InputError where it is missing or damaged, names another class, or holds a value that
+    check_numbers or check_scheduler refuses.
+    """
     path = folder / name / COMPONENTS[name].config
     if not path.is_file():
         if name.startswith("tokenizer") and path.parent.is_dir():
-            return {}  # CLIP's defaults do
+            return {}  # CLIP's defaults are right
         raise _missing(folder, _tail(path))
     config = files.json(path)
     if not isinstance(config, dict):
@@ -168,7 +193,11 @@ def _read_config(folder: Path, name: str, files: FileReader) -> dict[str, Any]:
 
 
 def _find_weights(folder: Path, name: str, files: FileReader) -> tuple[Path, ...]:
-    """Return the weights files of `name`: plain ones, else the fp16, bf16 or another variant."""
+    """Return the paths of the weights files of the component `name`, several where it is sharded.
+
+    Of several variants the full-precision one is taken, else fp16, else bf16, else the first by
+    name. Raises InputError where there are only pickles, nothing, or two files of one variant.
+    """
     base = re.escape(COMPONENTS[name].weights or "")
     place = folder / name
     entries = sorted(os.listdir(place)) if place.is_dir() else []
@@ -197,7 +226,10 @@ def _find_weights(folder: Path, name: str, files: FileReader) -> tuple[Path, ...
 
 
 def _find_shards(index: Path, files: FileReader) -> tuple[Path, ...]:
-    """Return the files that a sharded index names, in order of name."""
+    """Return the paths of the shards that the file *.safetensors.index.json names, sorted.
+
+    Raises InputError where the index is damaged, or a shard is missing or in another folder.
+    """
     data = files.json(index)
     names = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(names, dict) or not names or not isinstance(data.get("metadata"), dict):
@@ -223,7 +255,11 @@ def _find_shards(index: Path, files: FileReader) -> tuple[Path, ...]:
 
 
 def _read_tokenizer(place: Path, files: FileReader) -> TokenizerFiles:
-    """Return a tokenizer's files, where vocab.json and merges.txt must agree."""
+    """Return the files of the tokenizer in the folder `place`, checked.
+
+    Raises InputError where vocab.json and merges.txt contradict each other, one of them is missing
+    without a tokenizer.json instead, or a JSON file is damaged.
+    """
     for name in ("vocab.json", "merges.txt"):
         if not (place / name).is_file():
             if (place / "tokenizer.json").is_file():
@@ -237,16 +273,16 @@ def _read_tokenizer(place: Path, files: FileReader) -> TokenizerFiles:
 
 
 def read_tokenizer_files(place: Path, files: FileReader) -> TokenizerFiles:
-    """Return the tokenizer's files in the folder `place`, unchecked."""
+    """Read those of TOKENIZER_FILES that exist in the folder `place`, without checking them."""
     there = (name for name in TOKENIZER_FILES if (place / name).is_file())
     return TokenizerFiles(place, {name: files.content(place / name) for name in there})
 
 
 def _allowed_roots(folder: Path) -> tuple[Path, ...]:
-    """Return the folders into which links may lead: the model folder itself.
+    """Return the folders that symbolic links in the model folder `folder` may point into.
 
-    The files of a snapshot in the hub's cache are links to that model's blobs, or to the blobs
-    that all models of the cache share.
+    That is `folder` itself. A snapshot in the Hugging Face cache consists of links, so there it is
+    the model's cache folder and the folder `blobs` that all models of the cache share.
     """
     for place in (Path(os.path.abspath(folder)), Path(os.path.realpath(folder))):
         parts = place.parts
@@ -258,7 +294,11 @@ def _allowed_roots(folder: Path) -> tuple[Path, ...]:
 
 
 def check_links(folder: Path, place: Path) -> None:
-    """Refuse a component's folder that holds a link out of the model or something not a file."""
+    """Raise InputError where the component folder `place` of the model folder is unsafe to read.
+
+    That is: it or an entry of it is a link out of the model folder (see _allowed_roots), cannot be
+    read, or is neither a file nor a folder.
+    """
     roots = _allowed_roots(folder)
     if os.path.lexists(place):
         _check_inside(roots, place)
@@ -271,7 +311,7 @@ def check_links(folder: Path, place: Path) -> None:
 
 
 def _check_inside(roots: tuple[Path, ...], path: Path) -> None:
-    """Refuse a link that leads out of `roots`, and whatever is neither a file nor a folder."""
+    """Raise InputError where `path` leads out of all `roots`, or is neither a file nor a folder."""
     try:
         real = Path(os.path.realpath(path, strict=True))
         mode = os.stat(real).st_mode

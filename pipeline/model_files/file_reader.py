@@ -1,7 +1,7 @@
-"""Read the files of one model, each at most once: JSON files whole, weights files header and hash.
+"""Read the files of one model, each at most once; of weights files only the header and the hash.
 
-What was read is kept while the reader is open, so that every check sees the same bytes. Weights
-files stay open until the reader is closed: the hash goes on where the header ended.
+What was read is cached while the reader is open, so that every check sees the same bytes. Weights
+files stay open until the reader is closed, so that header and hash are of the same file.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from .json_file import parse_json, read_small_file
 from .safetensors_header import SafetensorsHeader, open_safetensors
 
 BLOCK = 1 << 20  # bytes hashed at once
-MAX_DIGESTS = 256
+MAX_DIGESTS = 256  # SHA-256 that are cached
 
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells one state of a file from the next: size, inode and times in nanoseconds."""
+    """The size in bytes, inode number and times of a file, to notice that it was changed."""
 
     size: int
     inode: int
-    modified: int
-    changed: int
+    modified: int  # st_mtime_ns
+    changed: int  # st_ctime_ns
 
     @classmethod
     def of(cls, state: os.stat_result) -> FileStamp:
-        """Return the stamp of a file whose `os.stat` is `state`."""
+        """Return the stamp of the file for which os.stat returned `state`."""
         return cls(state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
 
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """A safetensors file whose header has been checked, and the state it was in."""
+    """A safetensors file with its checked header. stamp: of the file when the header was read."""
 
     path: Path
     stamp: FileStamp
     header: SafetensorsHeader
 
     def check_unchanged(self) -> None:
-        """Raise InputError where the file is no longer the one whose header was read."""
+        """Raise InputError where the file was changed or removed since its header was read."""
         try:
             same = FileStamp.of(os.stat(self.path)) == self.stamp
         except OSError:
@@ -53,12 +53,16 @@ class WeightsFile:
             raise InputError(f"{short(self.path)} was changed while it was loaded; try again.")
 
 
-# SHA-256 by the files' paths and stamps: a second load of the same files hashes nothing.
+# From the paths and stamps of a network's files to their SHA-256, so that a second load of
+# unchanged files hashes nothing.
 _digests: dict[tuple[tuple[Path, FileStamp], ...], str] = {}
 
 
 class FileReader:
-    """Reads each file of a model once. A context manager: it closes the weights files."""
+    """A cache of the files of one model, each of which it reads once.
+
+    Used as a context manager: on exit it closes the weights files.
+    """
 
     def __init__(self) -> None:
         self._contents: dict[Path, bytes] = {}
@@ -74,19 +78,22 @@ class FileReader:
         self._weights.clear()
 
     def content(self, path: Path) -> bytes:
-        """Return the bytes of a small file; InputError for more than 16 MB."""
+        """Return the bytes of a file; InputError for more than 16 MB or an unreadable file."""
         if path not in self._contents:
             self._contents[path] = read_small_file(path)
         return self._contents[path]
 
     def json(self, path: Path) -> Any:
-        """Return the value of a JSON file; InputError where it is damaged."""
+        """Return the parsed JSON file `path`; InputError where it cannot be read or is damaged."""
         if path not in self._values:
             self._values[path] = parse_json(self.content(path), short(path), "")
         return self._values[path]
 
     def weights(self, path: Path) -> WeightsFile:
-        """Return the weights file `path` with its header; InputError where that is damaged."""
+        """Open the safetensors file `path` and return it with its checked header.
+
+        Raises InputError where it cannot be read, is damaged or of another format.
+        """
         if path not in self._weights:
             file, header = open_safetensors(path)
             stamp = FileStamp.of(os.fstat(file.fileno()))
@@ -94,7 +101,11 @@ class FileReader:
         return self._weights[path][0]
 
     def sha256(self, files: tuple[WeightsFile, ...]) -> str:
-        """Return the SHA-256 of the files' bytes, one after the other, in hex digits."""
+        """Return the SHA-256 (64 hex digits) of the concatenated bytes of `files`.
+
+        files: as `weights` of this reader returned them. Raises InputError where one was changed
+        since. The digest is cached for the process, see _digests.
+        """
         key = tuple((Path(os.path.abspath(f.path)), f.stamp) for f in files)
         if key not in _digests:
             digest = hashlib.sha256()

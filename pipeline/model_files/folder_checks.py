@@ -1,4 +1,4 @@
-"""Check that the parts of a model folder are sane by themselves and fit each other."""
+"""Check the configurations of a model folder: each by itself, and whether they fit each other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..errors import InputError, short
 from .file_reader import FileReader
 from .json_file import are_sizes
 
-MAX_NUMBER = 1_000_000  # of a config.json: no size or count of a real model is larger
-MAX_LAYERS = 128
-SCHEDULER = {  # field: the values that the samplers understand
+MAX_NUMBER = 1_000_000  # in a config.json: no size or count of a real model is larger
+MAX_LAYERS = 128  # value of a field whose name has "layers", and length of a list
+SCHEDULER = {  # from a field of scheduler_config.json to the values that the samplers understand
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
     "prediction_type": ("epsilon", "v_prediction"),
     "timestep_spacing": ("linspace", "leading", "trailing"),
@@ -19,7 +19,12 @@ SCHEDULER = {  # field: the values that the samplers understand
 
 
 def check_numbers(value: Any, path: Path, key: str = "") -> None:
-    """Refuse a configuration with a number so large that only an attack would hold it."""
+    """Raise InputError where a parsed config.json holds a number too large for a real model.
+
+    value: the configuration; the function calls itself for each value in it. path: of the file, for
+    the message. key: the name of the field with `value`, "" for the configuration itself. The
+    limits are MAX_NUMBER and MAX_LAYERS; larger numbers could exhaust the memory.
+    """
     if isinstance(value, dict):
         for name, inner in value.items():
             check_numbers(inner, path, name)
@@ -35,7 +40,10 @@ def check_numbers(value: Any, path: Path, key: str = "") -> None:
 
 
 def check_scheduler(config: dict[str, Any], path: Path) -> None:
-    """Refuse a scheduler_config.json that the samplers cannot follow."""
+    """Raise InputError for a scheduler_config.json whose noise schedule the samplers lack.
+
+    config: the parsed file; absent fields are accepted. path: of the file, for the message.
+    """
     for key, allowed in SCHEDULER.items():
         if key in config and config[key] not in allowed:
             raise InputError(
@@ -58,7 +66,10 @@ def check_scheduler(config: dict[str, Any], path: Path) -> None:
 
 
 def check_merges(place: Path, files: FileReader) -> None:
-    """Refuse a tokenizer whose vocab.json and merges.txt do not agree."""
+    """Raise InputError where merges.txt of the tokenizer folder `place` contradicts vocab.json.
+
+    The two halves of each merge and their concatenation must be tokens of the vocabulary.
+    """
     vocabulary = files.json(place / "vocab.json")
     if not isinstance(vocabulary, dict) or not are_sizes(list(vocabulary.values())):
         raise InputError(f"{short(place / 'vocab.json')} must map words to numbers.")
@@ -77,14 +88,16 @@ def check_merges(place: Path, files: FileReader) -> None:
 
 
 def check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
-    """Refuse a model whose parts do not go together, or whose UNet needs other inputs than ours.
+    """Raise InputError where the networks do not fit each other, or the UNet needs unknown inputs.
 
-    configs: of unet, vae, text_encoder and, for Stable Diffusion XL, text_encoder_2.
+    Known inputs are latents (with mask and masked latents for inpainting), timestep, context and,
+    for SD XL, pooled text and sizes. configs: parsed config.json of "unet", "vae", "text_encoder"
+    and, for SD XL, "text_encoder_2".
     """
     xl = "text_encoder_2" in configs
     unet, vae, text = (configs[n] for n in ("unet", "vae", "text_encoder"))
     asks = {k: unet.get(k) for k in ("class_embed_type", "encoder_hid_dim_type")}
-    # "text" pools the words that every UNet gets; it asks for nothing more.
+    # "text" pools the context that every UNet gets, so it needs no further input.
     wanted = ("text_time",) if xl else (None, "text")
     if unet.get("addition_embed_type") not in wanted:
         asks["addition_embed_type"] = unet.get("addition_embed_type")
@@ -120,7 +133,7 @@ def check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
         second = configs["text_encoder_2"]
         if are_sizes([words, second.get("hidden_size", 512)]):
             words += second.get("hidden_size", 512)
-        # pooled words and six sizes, each embedded
+        # the pooled text embedding, and six sizes, each embedded
         pooled, sizes = second.get("projection_dim", 512), unet.get("addition_time_embed_dim")
         room = unet.get("projection_class_embeddings_input_dim")
         if not are_sizes([pooled, sizes, room]) or room != pooled + 6 * int(sizes or 0):

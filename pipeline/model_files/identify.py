@@ -1,4 +1,8 @@
-"""Identify a .safetensors file by its tensors' names and shapes alone: checkpoint, LoRA, ..."""
+"""Identify what a .safetensors file holds by its tensors' names, shapes and metadata.
+
+It can be a checkpoint, LoRA, textual inversion or autoencoder of Stable Diffusion. For some other
+models that people have (Flux, ControlNet, ...) the result says what they are, for an error message.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +27,15 @@ from .lora_keys import FAMILIES as BY_WIDTH
 from .lora_keys import is_lora, lora_family
 from .safetensors_header import SafetensorsHeader, read_header
 
-FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "xl": "SD XL"}
+FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "xl": "SD XL"}  # from a family's key to its label
 BY_LABEL = {label: key for key, label in FAMILIES.items()}
 KINDS = {"checkpoint": "checkpoint", "lora": "LoRA", "embedding": "embedding", "vae": "VAE"}
-CHANNELS = {  # of the UNet's input, where they are not the latents alone
+CHANNELS = {  # from the UNet's number of input channels to the kind of model, none of them loaded
     5: "a depth-to-image model",
     7: "an upscaling model",
     8: "an image-editing model (InstructPix2Pix)",
 }
-OTHERS = (  # what else people have: (a name's beginning or end, what it is)
+OTHERS = (  # other files: (pattern that matches the beginning of a tensor's name, what it is)
     (r"(model\.diffusion_model\.)?(double_blocks|single_blocks)\.", "a Flux model"),
     (r"(model\.diffusion_model\.)?joint_blocks\.", "a Stable Diffusion 3 model"),
     (r"control_model\.|controlnet_|input_hint_block", "a ControlNet"),
@@ -39,7 +43,7 @@ OTHERS = (  # what else people have: (a name's beginning or end, what it is)
     (r"text_model\.encoder\.layers\.", "a text encoder"),
     (r"(encoder|shared)\.(block|weight)", "a T5 text encoder"),
 )
-SCHEDULER = {  # how Stable Diffusion was trained
+SCHEDULER = {  # the scheduler_config.json of Stable Diffusion, as it was trained
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -49,19 +53,24 @@ SCHEDULER = {  # how Stable Diffusion was trained
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
+# From the width of a text encoder's vectors to the family's key.
 WIDTHS = {width: BY_LABEL[label] for width, label in BY_WIDTH.items()}
 
+# From ModelSpec's prediction_type to diffusers'.
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
+# Names of tensors that mark a checkpoint trained with EDM (Karras et al., arXiv 2206.00364).
 EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What a file is: kind is one of KINDS, or "" where nothing can use it; `what` is in words.
+    """What a .safetensors file holds.
 
-    family: a key of FAMILIES, or "". configs: of a checkpoint's parts, as diffusers and
-    transformers have them; no "vae" where the file has none. prediction: epsilon, v_prediction, or
-    None where neither names nor metadata tell.
+    kind: "checkpoint", "lora", "embedding" or "vae"; "" for a file that cannot be used here. what:
+    the same in words ("a ControlNet"). family: "sd1", "sd2", "xl", or "" where it is unknown.
+    configs: of a checkpoint, from component name ("unet", "vae", "scheduler", ...) to its
+    configuration as in a diffusers folder; without "vae" where the file has none. prediction:
+    "epsilon", "v_prediction", or None where neither tensor names nor metadata tell.
     """
 
     kind: str
@@ -72,12 +81,18 @@ class FileIdentity:
 
 
 def inspect_file(path: str | os.PathLike) -> FileIdentity:
-    """Return what a .safetensors file is; InputError for any other or a damaged file."""
+    """Read the header of a .safetensors file and identify it.
+
+    Raises InputError for a file of another format, a damaged file or an incomplete checkpoint.
+    """
     return identify_file(Path(path), read_header(path))
 
 
 def identify_file(path: Path, header: SafetensorsHeader) -> FileIdentity:
-    """Return what the file `path` with this header is; InputError for a damaged checkpoint."""
+    """Identify a file by its header; `path` is only named in errors.
+
+    Raises InputError for a checkpoint that lacks tensors or has them in impossible shapes.
+    """
     try:
         return identify(header.shapes(), header.metadata)
     except DamagedCheckpoint as fault:
@@ -85,7 +100,10 @@ def identify_file(path: Path, header: SafetensorsHeader) -> FileIdentity:
 
 
 def how_to_use(found: FileIdentity) -> str:
-    """Return how a sentence ends that says what a file is where a checkpoint was wanted."""
+    """Return the end of an error about a file that is no checkpoint: what to do with it instead.
+
+    It follows "<path> is <what>; ". For a LoRA: "put it into the folder models and write ...".
+    """
     known = " or ".join([", ".join(list(FAMILIES.values())[:-1]), list(FAMILIES.values())[-1]])
     return {
         "lora": "put it into the folder models and write <lora:its name:1> in the prompt.",
@@ -95,10 +113,11 @@ def how_to_use(found: FileIdentity) -> str:
 
 
 def identify(shapes: Shapes, metadata: Mapping[str, str] = {}) -> FileIdentity:
-    """Return what a file with these tensors is; DamagedCheckpoint where something is missing.
+    """Identify a file by its tensors.
 
-    metadata: the file's own, of which ModelSpec's `modelspec.prediction_type` is read
-    (github.com/Stability-AI/ModelSpec).
+    shapes: from tensor name to shape. metadata: of the file; its `modelspec.prediction_type` is
+    used (github.com/Stability-AI/ModelSpec). Raises DamagedCheckpoint for a checkpoint that lacks
+    tensors or has them in impossible shapes.
     """
     if any(k.startswith("model.diffusion_model.input_blocks.") for k in shapes):
         return _checkpoint(shapes, metadata)
@@ -140,7 +159,7 @@ def _checkpoint(shapes: Shapes, metadata: Mapping[str, str]) -> FileIdentity:
             part = ComponentShapes(shapes, PREFIXES[name][family])
             configs[name] = text_config(part, name, family)
     prediction = PREDICTIONS.get(metadata.get("modelspec.prediction_type", ""))
-    if "v_pred" in shapes:  # a mark that v-prediction checkpoints of SD XL carry
+    if "v_pred" in shapes:  # a tensor that marks v-prediction checkpoints of SD XL
         prediction = "v_prediction"
     elif family != "sd2":
         prediction = prediction or "epsilon"
@@ -161,7 +180,10 @@ def _family(unet: ComponentShapes) -> str:
 
 
 def _embedding(shapes: Shapes) -> FileIdentity | None:
-    """Textual inversion: a few vectors of a text encoder's width and nothing else."""
+    """Return the identity of a textual inversion, or None for any other file.
+
+    A textual inversion holds vectors of a text encoder's width and nothing else.
+    """
     if {"clip_l", "clip_g"} <= shapes.keys():
         return FileIdentity("embedding", "a textual inversion", "xl")
     rows = [s for s in shapes.values() if len(s) in (1, 2) and s]

@@ -1,4 +1,4 @@
-"""Read JSON files from strangers: bounded in size, without duplicate keys, NaN or deep nesting."""
+"""Read JSON files from strangers; large, ambiguous or deeply nested ones raise InputError."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from typing import Any
 
 from ..errors import InputError, reason_of, short
 
-MAX_JSON = 16_000_000  # bytes; the largest honest one, SD's tokenizer.json, has 4 MB
+MAX_JSON = 16_000_000  # bytes; the largest of a real model, SD's tokenizer.json, has 4 MB
 
 
 def read_json(path: Path) -> Any:
-    """Return the value of a JSON file of at most 16 MB, without duplicate keys or NaN."""
+    """Return the parsed JSON file `path`.
+
+    Raises InputError where it cannot be read, has more than 16 MB, or parse_json refuses it.
+    """
     return parse_json(read_small_file(path), short(path), "")
 
 
 def read_small_file(path: Path) -> bytes:
-    """Return the bytes of a file; InputError where it has more than 16 MB or cannot be read."""
+    """Return the bytes of a file.
+
+    Raises InputError where it has more than 16 MB, cannot be read or is no regular file.
+    """
     shown = short(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -32,7 +38,12 @@ def read_small_file(path: Path) -> bytes:
 
 
 def parse_json(raw: bytes, shown: str, of: str) -> Any:
-    """Return the value in `raw`; InputError begins with `of` and `shown` where it is damaged."""
+    """Parse JSON in UTF-8, more strictly than Python's json.
+
+    Raises InputError for invalid JSON, duplicate keys, NaN, infinities, the integer -0, lone
+    surrogates and deep nesting; its message begins with `of` ("The header of ", or "") and `shown`
+    (the file's name).
+    """
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict:
         keys = dict(pairs)
@@ -40,11 +51,11 @@ def parse_json(raw: bytes, shown: str, of: str) -> Any:
             raise ValueError("a name stands in it twice")
         for text in (*keys, *keys.values()):
             if isinstance(text, str):
-                text.encode()  # half a surrogate pair is no text
+                text.encode()  # raises for a lone surrogate
         return keys
 
     def integer(digits: str) -> int:
-        if digits == "-0":  # a float to other readers
+        if digits == "-0":  # other parsers read it as a float
             raise ValueError("-0 is no whole number")
         return int(digits)
 
@@ -67,7 +78,7 @@ def parse_json(raw: bytes, shown: str, of: str) -> Any:
 
 
 def are_sizes(values: Any) -> bool:
-    """Whether it is a list of integers from 0 to below 2**60, more than any file's size."""
+    """Return whether `values` is a list of integers (not bools) from 0 to below 2**60."""
     return isinstance(values, list) and all(
         isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**60 for v in values
     )

@@ -1,8 +1,11 @@
-"""Read a single file's configurations off its tensors' shapes: UNet, autoencoder, text encoders.
+"""Derive the configurations of a single-file checkpoint from the shapes of its tensors.
 
-So a checkpoint needs no configuration beside it, and one of another size than the published ones
-works as well. What shapes do not tell goes by family: SD 1.x has 8 attention heads, SD 2.x and XL
-have heads of 64; CLIP's heads are 64 wide.
+So a checkpoint needs no configuration file, and networks of other sizes than the published ones
+work as well. What shapes do not tell follows from the family: the UNet of SD 1.x has 8 attention
+heads, in SD 2.x, SD XL and CLIP each head has 64 channels.
+
+In this module `family` is "sd1", "sd2" or "xl", and "original layout" means the tensor names of
+CompVis/latent-diffusion and its successors, see ldm_keys.
 """
 
 from __future__ import annotations
@@ -15,25 +18,36 @@ from ..errors import short
 from .folder_checks import MAX_LAYERS
 from .ldm_keys import PREFIXES
 
-SCALING = {"sd1": 0.18215, "sd2": 0.18215, "xl": 0.13025}  # of the latents
-MAX_DEPTH, MAX_PER_LEVEL = 32, 8  # SD XL has 10 transformer blocks in one, and 2 a level
+SCALING = {"sd1": 0.18215, "sd2": 0.18215, "xl": 0.13025}  # scaling_factor of the latents
+# Transformer blocks in one attention block, and ResNet blocks in one level. SD XL has 10 and 2.
+MAX_DEPTH, MAX_PER_LEVEL = 32, 8
 
-Shapes = Mapping[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]  # from tensor name to shape
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint lacks something; the message follows the file's name in a sentence."""
+    """A checkpoint lacks a tensor or has one in an impossible shape.
+
+    The message is a sentence without its subject: "is incomplete: ... is missing".
+    """
 
 
 class ComponentShapes:
-    """The shapes of one network's tensors, by name without its prefix in the file."""
+    """The shapes of one network's tensors in a single file.
+
+    `shapes` maps tensor names without `prefix` (such as "first_stage_model.") to shapes.
+    """
 
     def __init__(self, shapes: Shapes, prefix: str):
         self.prefix = prefix
         self.shapes = {k[len(prefix) :]: v for k, v in shapes.items() if k.startswith(prefix)}
 
     def get(self, name: str, sizes: int) -> tuple[int, ...]:
-        """Return the shape of `name`, which must have `sizes` dimensions and none of them empty."""
+        """Return the shape of the tensor `name`, given without the prefix.
+
+        Raises DamagedCheckpoint where the tensor is missing, has another number of dimensions than
+        `sizes`, or a dimension of size 0.
+        """
         shape = self.shapes.get(name)
         if shape is None:
             raise DamagedCheckpoint(f"is incomplete: {short(self.prefix + name)} is missing")
@@ -44,7 +58,11 @@ class ComponentShapes:
         return tuple(shape)
 
     def count(self, start: str) -> int:
-        """Return how many blocks are numbered 0, 1, ... after `start`."""
+        """Return the number of blocks whose tensor names begin with `start` and a number.
+
+        Raises DamagedCheckpoint where the numbers are not 0, 1, 2, ... without a gap, or there are
+        more than MAX_LAYERS.
+        """
         pattern = re.compile(re.escape(start) + r"(\d{1,4})\.")
         numbers = {int(m[1]) for k in self.shapes if (m := pattern.match(k))}
         missing = min(set(range(len(numbers))) - numbers, default=None)
@@ -55,7 +73,10 @@ class ComponentShapes:
         return len(numbers)
 
     def depths(self) -> dict[str, int]:
-        """Return the number of transformer blocks in each block of the UNet that has some."""
+        """Return a dict from UNet block ("input_blocks.1") to its number of transformer blocks.
+
+        Blocks without attention are not in it.
+        """
         found: dict[str, set[str]] = {}
         for key in self.shapes:
             match = re.match(r"(\w+?(?:\.\d+)?)\.1\.transformer_blocks\.(\d{1,3})\.", key)
@@ -65,7 +86,11 @@ class ComponentShapes:
 
 
 def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
-    """Return the configuration of UNet2DConditionModel that these shapes have."""
+    """Return the configuration of diffusers' UNet2DConditionModel for a UNet of these shapes.
+
+    part: its tensors in CompVis' original layout. family: "sd1", "sd2" or "xl".
+    Raises DamagedCheckpoint where tensors are missing or sizes are impossible.
+    """
     blocks, transformers = part.count("input_blocks."), part.depths()
     widths: list[int] = []
     attends: list[bool] = []
@@ -119,7 +144,11 @@ def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def vae_config(part: ComponentShapes, family: str) -> dict[str, Any]:
-    """Return the configuration of AutoencoderKL from a file in the original layout."""
+    """Return the configuration of diffusers' AutoencoderKL for an autoencoder of these shapes.
+
+    part: its tensors in CompVis' original layout. family: "sd1", "sd2" or "xl".
+    Raises DamagedCheckpoint where tensors are missing.
+    """
     levels = part.count("encoder.down.")
     widths = [part.get(f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
     return {
@@ -136,9 +165,12 @@ def vae_config(part: ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def read_vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
-    """Return (prefix, configuration) of a file that is an autoencoder alone, for `family`.
+    """Return (prefix, configuration) of a file that holds an autoencoder and nothing else.
 
-    prefix: of its names in the original layout; None where they are diffusers' names.
+    prefix: what its tensor names begin with in CompVis' original layout, "" or
+    "first_stage_model."; None where the file has diffusers' tensor names. family: "sd1", "sd2" or
+    "xl", of the model that will use it, because shapes do not tell the latents' scale. Raises
+    DamagedCheckpoint where tensors are missing.
     """
     prefix = PREFIXES["vae"][family]
     for start in (prefix, ""):
@@ -147,7 +179,7 @@ def read_vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, An
     part = ComponentShapes(shapes, "")
     levels = part.count("encoder.down_blocks.")
     names = {f"encoder.down.{i}.block.0.conv1.weight": i for i in range(levels)}
-    alias = {  # what `vae_config` looks at, in the original names
+    alias = {  # the tensors that `vae_config` reads, under their original names
         old: part.get(f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4)
         for old, i in names.items()
     }
@@ -157,7 +189,12 @@ def read_vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, An
 
 
 def text_config(part: ComponentShapes, name: str, family: str) -> dict[str, Any]:
-    """Return the configuration of the text encoder `name`: CLIP ViT-L's kind or OpenCLIP's."""
+    """Return transformers' configuration of a text encoder, in CLIP's or OpenCLIP's layout.
+
+    part: its shapes; a prefix that ends with "text_model." means CLIP's layout. name:
+    "text_encoder" or "text_encoder_2". family: "sd1", "sd2" or "xl". Raises DamagedCheckpoint where
+    tensors are missing.
+    """
     if part.prefix.endswith("text_model."):
         vocabulary, width = part.get("embeddings.token_embedding.weight", 2)
         window = part.get("embeddings.position_embedding.weight", 2)[0]
@@ -171,7 +208,7 @@ def text_config(part: ComponentShapes, name: str, family: str) -> dict[str, Any]
         inner = part.get("transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
         activation, projection = "gelu", width
         if family == "sd2":
-            layers -= 1  # it was trained on the last but one
+            layers -= 1  # SD 2.x uses the last layer but one, and diffusers drops the last
         else:
             projection = part.get("text_projection", 2)[1]
     return {

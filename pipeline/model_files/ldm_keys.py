@@ -1,8 +1,9 @@
 """Map diffusers' tensor names to those of a single .safetensors file in the original layout.
 
-The layout is CompVis/latent-diffusion's and, for SD 2.x and XL, Stability-AI/generative-models'.
-A name here is a module's path without the component's prefix; `plan` goes down to tensors and says
-how each is stored (as it is, as a 1x1 convolution, as rows of a joint matrix, transposed).
+The original layout is that of CompVis/latent-diffusion and, for SD 2.x and XL, of
+Stability-AI/generative-models. The tables below map paths of modules, without the prefix that the
+component has in the file. `plan` maps single tensors and says how each is stored: unchanged, as a
+1x1 convolution, as a third of a joint matrix, or transposed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-RESNET = {  # diffusers: latent-diffusion, inside one block of the UNet
+RESNET = {  # from diffusers' name to latent-diffusion's, inside one ResNet block of the UNet
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -23,7 +24,7 @@ RESNET = {  # diffusers: latent-diffusion, inside one block of the UNet
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-TRANSFORMER = (  # inside one transformer block, named alike in both
+TRANSFORMER = (  # modules of one transformer block, which have the same names in both layouts
     *(f"attn{i}.{m}" for i in (1, 2) for m in ("to_q", "to_k", "to_v", "to_out.0")),
     *("ff.net.0.proj", "ff.net.2", "norm1", "norm2", "norm3"),
 )
@@ -36,14 +37,14 @@ UNET = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
-OPEN_CLIP = {  # transformers: OpenCLIP, inside one layer
+OPEN_CLIP = {  # from transformers' name to OpenCLIP's, inside one layer
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
     "mlp.fc1": "mlp.c_fc",
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
-PREFIXES = {  # component: where it stands in a file of SD 1.x, 2.x or XL
+PREFIXES = {  # from component and family to what its tensor names in a single file begin with
     "unet": dict.fromkeys(("sd1", "sd2", "xl"), "model.diffusion_model."),
     "vae": dict.fromkeys(("sd1", "sd2", "xl"), "first_stage_model."),
     "text_encoder": {
@@ -57,17 +58,17 @@ PREFIXES = {  # component: where it stands in a file of SD 1.x, 2.x or XL
 
 @dataclass(frozen=True)
 class Stored:
-    """How a tensor is stored in a file, under which name.
+    """Under which name and in which form a file stores a tensor of diffusers or transformers.
 
-    how: "" as it is; "conv" as (O, I, 1, 1) where diffusers has (O, I); "rows:i" as the i-th third
-    of the rows of a joint matrix; "T" transposed.
+    how: "" unchanged; "conv": as (O, I, 1, 1) instead of (O, I); "T": transposed; "rows:i": as the
+    third number i (0, 1 or 2) of the rows of a joint query, key and value matrix (3 * O, I).
     """
 
     name: str
     how: str = ""
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape in the file of a tensor that diffusers has in `shape`."""
+        """Return the shape that the file must have for a tensor of `shape` in the network."""
         if self.how == "conv":
             return (*shape, 1, 1)
         if self.how == "T":
@@ -75,7 +76,7 @@ class Stored:
         return (shape[0] * 3, *shape[1:]) if self.how else shape
 
     def take(self, tensor: Tensor) -> Tensor:
-        """Return diffusers' tensor from the file's."""
+        """Return the network's tensor, given the tensor `name` of the file."""
         if self.how == "conv":
             return tensor[..., 0, 0]
         if self.how == "T":
@@ -84,7 +85,10 @@ class Stored:
 
 
 def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return {module path in diffusers' UNet2DConditionModel: path in the file}."""
+    """Return a dict from module path in diffusers' UNet2DConditionModel to that in a single file.
+
+    config: the UNet's config.json. The paths in the file have no prefix ("input_blocks.0.0").
+    """
     names = dict(UNET)
     levels = len(config["block_out_channels"])
     layers = config["layers_per_block"]
@@ -132,7 +136,10 @@ def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return {module path in diffusers' AutoencoderKL: path in the file}."""
+    """Return a dict from module path in diffusers' AutoencoderKL to that in a single file.
+
+    config: the autoencoder's config.json. The paths in the file have no prefix ("encoder.conv_in").
+    """
     names = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
 
@@ -165,10 +172,12 @@ def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
 def plan(
     component: str, prefix: str, config: Mapping[str, Any], keys: Iterable[str]
 ) -> dict[str, Stored]:
-    """Return how each tensor of `keys` (diffusers' names, without `text_model.`) is stored.
+    """Return a dict from each tensor name of `keys` to how a single file stores it.
 
-    component: unet, vae, text_encoder or text_encoder_2; prefix: where it stands in the file, see
-    PREFIXES. KeyError for a tensor that such a file does not hold.
+    component: "unet", "vae", "text_encoder" or "text_encoder_2". prefix: what the component's
+    names in the file begin with, see PREFIXES. config: its config.json. keys: names as in the
+    network's state dict, of text encoders without "text_model.". Raises KeyError for a tensor that
+    CompVis' original layout does not have.
     """
     if component in ("unet", "vae"):
         names = (unet_names if component == "unet" else vae_names)(config)
@@ -194,7 +203,10 @@ def plan(
 
 
 def _open_clip(key: str) -> Stored:
-    """Return how OpenCLIP stores a tensor of transformers' CLIP text model."""
+    """Return how OpenCLIP stores the tensor `key` of transformers' CLIP text model.
+
+    Raises KeyError for a tensor that OpenCLIP does not have.
+    """
     direct = {
         "embeddings.token_embedding.weight": Stored("token_embedding.weight"),
         "embeddings.position_embedding.weight": Stored("positional_embedding"),

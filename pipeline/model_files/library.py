@@ -1,7 +1,8 @@
-"""List the model folders: checkpoints, LoRAs, textual inversions and autoencoders.
+"""List the models on this machine: checkpoints, LoRAs, textual inversions and autoencoders.
 
-The embedded models, and everything under ./models, however it is sorted there: a file is what its
-tensors say, and its name is a file's stem. Only headers are read, once for each state of a file.
+Searched are the models that this package ships and the folder ./models with its subfolders. What a
+file is follows from its tensors, not from the folder it is in; it is called by its file name
+without ending. Only headers are read, and read again only when a file changes.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from . import manifest
 from .identify import FAMILIES, KINDS, how_to_use, inspect_file
 from .safetensors_header import PICKLES
 
-EMBEDDED = Path(__file__).parents[1] / "models"
-UPSCALER = EMBEDDED / "upscaler"  # no diffusion model, see upscaler.py
-OWN = Path("models")
-NO_VAE = ", no autoencoder"
-DEPTH = 4  # folders below ./models
+EMBEDDED = Path(__file__).parents[1] / "models"  # shipped with this package
+UPSCALER = EMBEDDED / "upscaler"  # not listed: no diffusion model, see images/upscaler.py
+OWN = Path("models")  # the user's
+NO_VAE = ", no autoencoder"  # end of the note of a checkpoint without one
+DEPTH = 4  # levels of folders that are searched, ./models included
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder that a request names `name`.
+    """A model file or folder in the list; users and requests refer to it by `name`.
 
-    kind: a key of identify.KINDS; family: "SD 1.x", "SD 2.x", "SD XL", or "" where it is unknown;
-    note: what it is, in words; reason: why it cannot be used, or None.
+    kind: "checkpoint", "lora", "embedding" or "vae". family: "SD 1.x", "SD 2.x", "SD XL", or ""
+    where it is unknown. note: what it is, in a few words. reason: a sentence that says why it
+    cannot be used, or None.
     """
 
     name: str
@@ -41,7 +43,11 @@ class Entry:
 
 
 def scan() -> list[Entry]:
-    """Return all entries, the embedded models first, then by name; names are made unique."""
+    """Return all models, those of this package first, then in order of their folders and names.
+
+    A model whose name is that of an earlier one of the same kind is called "name (folder)"; it is
+    left out where that name is taken, too.
+    """
     entries: list[Entry] = []
     taken: set[tuple[str, str]] = set()
     for place in (EMBEDDED, OWN):
@@ -57,12 +63,18 @@ def scan() -> list[Entry]:
 
 
 def find_entries(kind: str) -> dict[str, Entry]:
-    """Return the entries of `kind` by name."""
+    """Return a dict from name to entry of all models of one kind.
+
+    kind: "checkpoint", "lora", "embedding" or "vae".
+    """
     return {e.name: e for e in scan() if e.kind == kind}
 
 
 def find_checkpoint(name: str) -> Path | None:
-    """Return the path of the checkpoint `name`; no file of another name is opened."""
+    """Return the path of the checkpoint called `name`, or None where there is none.
+
+    Files of other names are opened only where `name` has the form "name (folder)", see `scan`.
+    """
     if "(" not in name:  # else it may be one of the names that `scan` made unique
         for place in (EMBEDDED, OWN):
             for path in _walk(place, DEPTH):
@@ -75,7 +87,11 @@ def find_checkpoint(name: str) -> Path | None:
 
 
 def _walk(place: Path, depth: int) -> Iterator[Path]:
-    """Yield model folders and weights files below `place`, at most `depth` folders down."""
+    """Yield the paths of model folders and weights files in `place` and its subfolders.
+
+    depth: levels of folders to search, `place` included. Hidden entries and those that begin with
+    "_" are skipped, and so is what cannot be read.
+    """
     try:
         paths = sorted(place.iterdir(), key=lambda p: p.name.lower())
     except OSError:

@@ -1,7 +1,8 @@
-"""Tensor names of LoRA files, as kohya, peft and diffusers write them; imports no torch.
+"""Parse the tensor names of LoRA files as kohya, peft and diffusers write them; imports no torch.
 
-A tensor's name is a layer's name and a suffix that says which tensor of that layer it is. The
-suffixes are a table; the layers' names are made from the loaded networks' own module paths.
+A tensor's name is the name of a layer plus a suffix, its role: "lora_unet_mid_block_...", then
+".lora_down.weight". The table ROLES lists the suffixes; the names of layers are derived from the
+module paths of the loaded networks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-ROLES = {  # suffix: which tensor of the layer it is
+ROLES = {  # from a name's suffix to the role: which tensor of the layer it is
     ".lora_down.weight": "down",  # kohya
     ".lora_mid.weight": "mid",
     ".lora_up.weight": "up",
@@ -27,32 +28,33 @@ ROLES = {  # suffix: which tensor of the layer it is
     **{f".hada_{r}": f"LoHa {r}" for r in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},  # LyCORIS
     **{f".lokr_{r}": f"LoKr {r}" for r in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
 }
-OTHERS = {  # what else adapts a model, by the end of its names, and what it is called
+OTHERS = {  # other adapters: from a pattern for the end of a tensor's name to what the file is
     r"\.dora_scale$|\.lora_magnitude_vector": "a DoRA",
     r"\.oft_\w+(?:\.weight)?$": "an OFT",
     r"\.diff(?:_b)?$|\.[wb]_norm$": "a file of full differences",
     r"\.lora_B(?:\.default)?\.bias$": "a LoRA with biases",
 }
 FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SD XL"}  # by cross_attention_dim
-# Names of transformers that are no UNet; and those that only Stable Diffusion XL has: a second text
-# encoder, and more than one transformer block behind each other.
+# NO_UNET matches layers of other architectures (Flux, SD 3). ONLY_XL matches layers that only SD XL
+# has: those of a second text encoder, and a second transformer block in one attention block.
 NO_UNET = r"double_blocks|single_blocks|joint_blocks|lora_transformer_|\btransformer\."
 ONLY_XL = (
     r"^lora_te[12]_|^text_encoder_2\.|"
     r"(?:attentions[._]|_block_|blocks_\d+_)\d+[._]transformer_blocks[._]0*[1-9]"
 )
-TEXT_PREFIXES = {
+TEXT_PREFIXES = {  # kohya's, from a text encoder to what the names of its layers begin with
     "text_encoder": ("lora_te_", "lora_te1_"),
     "text_encoder_2": ("lora_te2_",),
 }
+# From transformers' names of a text encoder's layers to those in older diffusers files.
 OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Return a tensor's name as (layer, role), or None for tensors that no LoRA has.
+    """Split a tensor's name into (layer, role); None for a name that no LoRA has.
 
-    role: down, mid, up, alpha, or as "LoHa w1_a" the kind of product and its matrix. The layer is
-    without what peft and diffusers put around it.
+    layer: without "base_model.model." (peft) and ".processor" (diffusers). role: "down", "mid",
+    "up", "alpha", or LyCORIS' kind of product and the matrix in it ("LoHa w1_a").
     """
     layer, role = key, None
     if key.endswith(".alpha"):
@@ -67,26 +69,36 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 
 def other_kind(names: Iterable[str]) -> str | None:
-    """Return what kind of adapter the file is where it is none of the LoRAs read here, or None."""
+    """Return the kind of an adapter file that is not supported ("a DoRA"), or None for any other.
+
+    names: of the file's tensors.
+    """
     text = "\n".join(names)
     return next((k for end, k in OTHERS.items() if re.search(end, text, re.MULTILINE)), None)
 
 
 def is_lora(header: Mapping[str, Any]) -> bool:
-    """Whether the file with these tensors adapts a model. header: as SafetensorsHeader.tensors.
+    """Return whether a file is a LoRA or another adapter.
 
-    True for DoRA and its like too, which `read_lora` refuses by their names.
+    header: a mapping whose keys are the file's tensor names. True also for the adapters of OTHERS,
+    such as DoRA, which read_lora refuses with a sentence.
     """
     return any(split_key(name) is not None for name in header) or other_kind(header) is not None
 
 
 def cross_attention_dim(header: Mapping[str, Any]) -> int | None:
-    """Return the size of the context that the LoRA's cross-attention keys take, None for none."""
+    """Return the size E of the context that a LoRA's cross-attention layers take.
+
+    None for a LoRA without such layers. header: as SafetensorsHeader.tensors.
+    """
     return _width(header, r"attn2[._](?:processor[._])?to_[kv]\b|attn2\.processor\.to_[kv]_lora")
 
 
 def lora_family(header: Mapping[str, Any]) -> str:
-    """Return the family that a LoRA was made for: "SD 1.x", "SD 2.x", "SD XL" or ""."""
+    """Return the family that a LoRA was made for: "SD 1.x", "SD 2.x", "SD XL" or "" (unknown).
+
+    header: as SafetensorsHeader.tensors.
+    """
     names = "\n".join(header)
     if re.search(NO_UNET, names):
         return ""
@@ -99,7 +111,7 @@ def lora_family(header: Mapping[str, Any]) -> str:
 
 
 def _width(header: Mapping[str, Any], pattern: str) -> int | None:
-    """Return the input size of the first layer whose tensor name matches, or None."""
+    """Return the input size of the first layer whose tensor name matches `pattern`, or None."""
     for name, info in header.items():
         if re.search(pattern, name):
             place = split_key(name)
@@ -108,10 +120,14 @@ def _width(header: Mapping[str, Any], pattern: str) -> int | None:
     return None
 
 
-def layer_names(network: str, paths: Iterable[str], ldm: Mapping[str, str]) -> Iterator[tuple]:
-    """Yield (name in a file, path) for every name that files have for a network's modules.
+def layer_names(
+    network: str, paths: Iterable[str], ldm: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (layer name, module path) for each name that a LoRA file may use for each module.
 
-    network: "unet", "text_encoder" or "text_encoder_2"; ldm: path to LDM path (of a UNet).
+    network: "unet", "text_encoder" or "text_encoder_2". paths: of its modules, as in named_modules.
+    ldm: of a UNet, from module path in diffusers to that in CompVis' original layout, see
+    ldm_keys.unet_names; {} for text encoders.
     """
     for path in paths:
         if network == "unet":
@@ -123,6 +139,7 @@ def layer_names(network: str, paths: Iterable[str], ldm: Mapping[str, str]) -> I
 
 
 def _unet_names(path: str, ldm: str | None) -> Iterator[str]:
+    """Yield the names that LoRA files have for a UNet's module; ldm: its path in a single file."""
     for spelled in {path, re.sub(r"\.to_out\.0$", ".to_out", path)}:
         yield spelled
         yield f"unet.{spelled}"
@@ -132,7 +149,10 @@ def _unet_names(path: str, ldm: str | None) -> Iterator[str]:
 
 
 def _text_names(network: str, path: str) -> Iterator[str]:
-    """`path` is without text_model., which some versions of transformers have and some not."""
+    """Yield the names that LoRA files have for the module `path` of a text encoder.
+
+    path: without "text_model.", which only some versions of transformers put before it.
+    """
     head, _, last = path.rpartition(".")
     for spelled in {path, f"{head}.{OLD_TEXT.get(last, last)}" if head else path}:
         for root in ("", "text_model."):

@@ -1,8 +1,8 @@
-"""Open a model's files, whatever their layout, and tell all that loading needs to know.
+"""Read the manifest of a model: everything that loading needs to know, except the weights.
 
-A model is a folder in diffusers' format or a single .safetensors file in the original layout.
-`open` reads each small file once, and of the weights the headers and the hash; loaders take the
-manifest and read nothing but tensors.
+A model is a folder in diffusers' format or a single .safetensors file in the original layout (that
+of CompVis/latent-diffusion). `open` reads each small file once, and of the weights files the
+headers and the hash; afterwards loaders read nothing but tensors.
 """
 
 from __future__ import annotations
@@ -17,24 +17,29 @@ from .diffusers_folder import ModelFolder, TokenizerFiles
 from .file_reader import FileReader
 from .tensor_plan import ComponentFiles
 
-CLIP = Path(__file__).parents[1] / "clip"  # the tokenizer that single files leave out
+CLIP = Path(__file__).parents[1] / "clip"  # CLIP's tokenizer, which single files do not contain
 
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """What a model's files hold, checked.
+    """The checked content of a model's files, without the weights.
 
-    family: sd1, sd2 or xl. networks: "unet", "vae" (not in every file), "text_encoder", for XL
-    "text_encoder_2". scheduler: its configuration. prediction: epsilon, v_prediction, or None
-    where the files of an SD 2.x do not tell. tokenizers: "tokenizer", for XL "tokenizer_2".
-    zero_empty_negative: an empty negative prompt is all zeros. digests: the SHA-256 of each
-    network's files; empty where no hash was asked for. extras: generation.json and
-    vocabulary.json as they are, where the model has them. warnings: sentences for the user.
+    path                 the model's folder or file
+    family, what         "sd1", "sd2" or "xl"; the same in words ("SD XL, single file")
+    networks             by name: "unet", "vae" (some files have none), "text_encoder", for SD XL
+                         also "text_encoder_2"
+    scheduler            the parsed scheduler_config.json
+    prediction           "epsilon", "v_prediction", or None where an SD 2.x does not say which
+    tokenizers           by name: "tokenizer", for SD XL also "tokenizer_2"
+    zero_empty_negative  whether an empty negative prompt is encoded as zeros
+    digests              from network name to the SHA-256 (hex) of its files; {} if not computed
+    extras               the parsed generation.json and vocabulary.json by file name, if present
+    warnings             sentences for the user
     """
 
     path: Path
     family: str
-    what: str  # in words
+    what: str
     networks: dict[str, ComponentFiles]
     scheduler: dict[str, Any]
     prediction: str | None
@@ -46,36 +51,41 @@ class ModelManifest:
 
     @property
     def hash(self) -> str:
-        """The first 10 hex digits of the SHA-256 of the UNet's files: A1111's "Model hash"."""
+        """A1111's "Model hash": the first 10 hex digits of the SHA-256 of the UNet's files.
+
+        KeyError where the manifest was opened without hashes.
+        """
         return self.digests["unet"][:10]
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """An autoencoder's files, and the SHA-256 of them ("" where no hash was asked for)."""
+    """The files of an autoencoder, and their SHA-256 (hex; "" where it was not computed)."""
 
     files: ComponentFiles
     digest: str
 
 
 def open(path: Path, *, hashed: bool = True) -> ModelManifest:
-    """Return the manifest of a model folder or a .safetensors file; InputError for any other.
+    """Read and check a model folder or a .safetensors checkpoint and return its manifest.
 
-    hashed: whether to compute the SHA-256 of the weights, which reads the whole files. A listing of
-    many models passes False.
+    hashed: whether to compute the SHA-256 of the weights, which reads the whole files; False to
+    list many models. Raises InputError where the model cannot be loaded, and says why.
     """
     with FileReader() as files:
         manifest = _open_folder(path, files) if path.is_dir() else _open_file(path, files)
-        if hashed:  # last: a damaged model gets its sentence at once
+        if hashed:  # last, so that a damaged model raises at once
             digests = {n: files.sha256(part.files) for n, part in manifest.networks.items()}
             manifest = replace(manifest, digests=digests)
         return manifest
 
 
 def open_autoencoder(path: Path, family: str, *, hashed: bool = True) -> Autoencoder:
-    """Return the autoencoder in a .safetensors file of either layout, or in a folder.
+    """Read and check the autoencoder in a file or folder.
 
-    family: of the model that it is for: sd1, sd2 or xl.
+    path: a .safetensors file (an autoencoder, or a checkpoint that has one), a model folder, or the
+    folder `vae` of one. family: "sd1", "sd2" or "xl", of the model that will use it. hashed:
+    whether to compute the SHA-256. Raises InputError where there is no valid autoencoder.
     """
     with FileReader() as files:
         part = _open_autoencoder(path, family, files)

@@ -1,7 +1,7 @@
 """Read and check the header of a .safetensors file; no tensor is read, nothing is unpickled.
 
-Stricter than the format (https://huggingface.co/docs/safetensors): no duplicate names, no unknown
-fields, at most 25 MB of header.
+The check is stricter than the format (https://huggingface.co/docs/safetensors): no duplicate
+names, no unknown fields, at most 25 MB of header.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from ..errors import InputError, reason_of, short
 from .json_file import are_sizes, parse_json
 
 MAX_HEADER = 25_000_000  # bytes; the format allows 100 MB, an SDXL checkpoint has 0.4 MB
 MAX_TENSORS = 100_000
-MAX_PARTS = {  # of a header, by the character that each of them costs
+MAX_PARTS = {  # from a character to what it counts in a header, and the most that are allowed
     b"{": ("objects", 2 * MAX_TENSORS),
     b"[": ("lists", 4 * MAX_TENSORS),
     b",": ("values", 20 * MAX_TENSORS),
 }
-ITEM_BYTES = {
+ITEM_BYTES = {  # from dtype to bytes of one number
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-MAGIC = {  # first bytes of what people rename to .safetensors
+MAGIC = {  # first bytes of other formats that people rename to .safetensors, and what they are
     b"PK\x03\x04": "a zip archive of pickles, as torch.save writes it, and is not loaded",
     b"\x80\x02": "a pickle, which is not loaded",
     b"\x80\x03": "a pickle, which is not loaded",
@@ -46,27 +46,34 @@ MAGIC = {  # first bytes of what people rename to .safetensors
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """tensors: {name: {"dtype", "shape", "data_offsets"}}; metadata: the file's own texts."""
+    """The checked header of a .safetensors file.
 
-    tensors: dict[str, dict]
+    tensors: from tensor name to {"dtype": "F16", "shape": [...], "data_offsets": [start, end]}.
+    metadata: the header's "__metadata__", {} where it has none.
+    """
+
+    tensors: dict[str, dict[str, Any]]
     metadata: dict[str, str]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return each tensor's shape."""
+        """Return a dict from tensor name to shape."""
         return {name: tuple(info["shape"]) for name, info in self.tensors.items()}
 
 
 def read_header(path: str | os.PathLike) -> SafetensorsHeader:
-    """Return the header of a whole, well-formed safetensors file; InputError for any other file."""
+    """Return the checked header of a .safetensors file.
+
+    Raises InputError where the file cannot be read, is truncated, damaged or of another format.
+    """
     file, header = open_safetensors(Path(path))
     file.close()
     return header
 
 
 def open_safetensors(path: Path) -> tuple[BinaryIO, SafetensorsHeader]:
-    """Open a safetensors file and read its header; InputError for any other or a damaged file.
+    """Open a .safetensors file; return the open file, which the caller closes, and its header.
 
-    The caller closes the file.
+    Raises InputError where the file cannot be read, is truncated, damaged or of another format.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -84,7 +91,10 @@ def open_safetensors(path: Path) -> tuple[BinaryIO, SafetensorsHeader]:
 
 
 def _parse_header(file: BinaryIO, path: Path) -> SafetensorsHeader:
-    """Return the header at the beginning of an open file, checked against the file's size."""
+    """Read the header of an open file, from its beginning, and check it against the file's size.
+
+    path: only named in errors. Raises InputError for a truncated, damaged or foreign file.
+    """
     shown = short(path)
     try:
         size = os.fstat(file.fileno()).st_size
@@ -106,7 +116,7 @@ def _parse_header(file: BinaryIO, path: Path) -> SafetensorsHeader:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{shown} cannot be read: {reason_of(error)}.") from None
-    for mark, (parts, most) in MAX_PARTS.items():  # before Python makes objects of them
+    for mark, (parts, most) in MAX_PARTS.items():  # before parsing, which costs far more memory
         if raw.count(mark) > most:
             raise InputError(
                 f"The header of {shown} is damaged: it holds {raw.count(mark):,} {parts}, more than"
@@ -127,7 +137,11 @@ def _parse_header(file: BinaryIO, path: Path) -> SafetensorsHeader:
 
 
 def _check_layout(header: dict, size: int, shown: str) -> None:
-    """Each tensor's bytes must fit its shape, and all must cover the `size` bytes without a gap."""
+    """Raise InputError where the tensors of a parsed header do not exactly fill the file.
+
+    Each tensor's bytes must fit its dtype and shape, and together they must cover the `size` bytes
+    after the header without gap or overlap. shown: the file's name, for the message.
+    """
     spans = []
     for name, info in header.items():
         if not isinstance(info, dict) or set(info) != {"dtype", "shape", "data_offsets"}:
@@ -160,7 +174,10 @@ def _check_layout(header: dict, size: int, shown: str) -> None:
 
 
 def _refuse_other_format(shown: str, head: bytes) -> NoReturn:
-    """Raise InputError that says what a file is whose first bytes are no safetensors header."""
+    """Raise an InputError that names the format of a file that is no .safetensors file.
+
+    shown: the file's name. head: its first bytes, at most 32.
+    """
     for magic, what in MAGIC.items():
         if head.startswith(magic):
             raise InputError(f"{shown} is {what}.")

@@ -1,7 +1,7 @@
-"""Plan where in a component's files each of its tensors lies, and check that all are there.
+"""Find each tensor of a network in its files, by their headers, before any weight is read.
 
-The plan is made from headers alone, before a weight is read: every tensor that the network asks
-for must be in the files, in its shape, so that nothing is ever initialised at random.
+Every tensor of the network must be in the files and have the right shape, so that no weight is left
+at its random initial value.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ComponentFiles:
-    """The files of one network: UNet, autoencoder or a text encoder.
+    """The configuration and weights files of one network.
 
-    place: the path that sentences name. prefix: where the network stands in a file in the original
-    layout (see ldm_keys.PREFIXES); None for files with diffusers' own tensor names.
+    name: "unet", "vae", "text_encoder" or "text_encoder_2". config: its config.json. place: the
+    path that error messages name. files: its weights files, several where they are sharded.
+    prefix: what its tensor names begin with in a single file in CompVis' original layout, see
+    ldm_keys.PREFIXES; None for files with diffusers' tensor names.
     """
 
     name: str
@@ -37,7 +39,12 @@ class ComponentFiles:
     prefix: str | None = None
 
     def locate(self, keys: Iterable[str]) -> dict[str, Stored]:
-        """Return how the tensors `keys` (see `current_name`) are stored; those that are known."""
+        """Return a dict from tensor name to how the files store the tensor.
+
+        keys: names of the network's tensors as `current_name` returns them. For files with
+        diffusers' names the dict has the tensors of the files instead, whatever `keys` are.
+        Raises KeyError for a key that CompVis' original layout does not have.
+        """
         if self.prefix is not None:
             return ldm_keys.plan(self.name, self.prefix, self.config, keys)
         return {
@@ -49,7 +56,10 @@ class ComponentFiles:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor of the network `key`: the file that holds it, and how it is stored there."""
+    """Where one tensor of a network is: the file that holds it, and how it is stored there.
+
+    key: the tensor's name in the network's state dict.
+    """
 
     key: str
     file: WeightsFile
@@ -57,7 +67,11 @@ class PlannedTensor:
 
 
 def current_name(component: str, key: str) -> str:
-    """Return a tensor's name as today's classes have it; older files have older names."""
+    """Return the current name of a tensor that files of older versions name differently.
+
+    component: "unet", "vae", "text_encoder" or "text_encoder_2". For text encoders "text_model." is
+    removed, which only some versions of transformers put before the names.
+    """
     if component in TEXT_ENCODERS:
         return key.removeprefix("text_model.")
     if component == "vae":
@@ -69,9 +83,10 @@ def current_name(component: str, key: str) -> str:
 
 
 def plan_tensors(component: ComponentFiles, shapes: Mapping[str, Shape]) -> list[PlannedTensor]:
-    """Return where each tensor of the network lies; InputError for what is missing or wrong.
+    """Return where each tensor of a network is in the files of `component`.
 
-    shapes: of the network's state dict, by the names that it has there.
+    shapes: from tensor name to shape, of the network's state dict. Raises InputError where tensors
+    are missing, have another shape, or are not stored as floating-point numbers.
     """
     wanted = {current_name(component.name, key): (key, shape) for key, shape in shapes.items()}
     stored = component.locate(wanted)
@@ -94,7 +109,10 @@ def plan_tensors(component: ComponentFiles, shapes: Mapping[str, Shape]) -> list
 def _check_tensor(
     component: ComponentFiles, stored: Stored, file: WeightsFile, shape: Shape
 ) -> None:
-    """Refuse a tensor of another shape than the network's `shape`, or of a quantized type."""
+    """Raise InputError where a stored tensor does not fit `shape` or is no floating-point tensor.
+
+    shape: that of the network's tensor. stored, file: where it is.
+    """
     info, wanted = file.header.tensors[stored.name], stored.shape(shape)
     if tuple(info["shape"]) != wanted:
         by = "its config.json asks" if component.place.is_dir() else "the others ask"

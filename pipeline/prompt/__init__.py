@@ -1,1 +1,5 @@
-"""From a prompt to the UNet's context: `syntax` parses it, `encode` runs the text encoders."""
+"""Turn a prompt into the UNet's cross-attention context.
+
+`syntax` parses the text, `encode` runs the text encoders, `resources` opens the LoRAs and textual
+inversions that the prompt names.
+"""

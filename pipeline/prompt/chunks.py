@@ -1,6 +1,7 @@
-"""Split a prompt's text into rows of CLIP tokens: chunks of 75, to any length.
+"""Split a prompt of any length into chunks of at most 75 CLIP tokens.
 
-The rules are those of modules/sd_hijack_clip.py of AUTOMATIC1111/stable-diffusion-webui.
+The text encoder reads 77 tokens at a time: a chunk between a start and an end token. The rules are
+those of modules/sd_hijack_clip.py of AUTOMATIC1111/stable-diffusion-webui (A1111).
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from .embeddings import Embedding, split_at_names
 from .syntax import BREAK, Break, ParsedPrompt, Segment
 from .text import space_han
 
-WINDOW = 77  # of CLIP: 75 tokens between start and end
-BACKTRACK = 20  # a chunk ends at its last comma if no more tokens than these follow it
+WINDOW = 77  # tokens that CLIP's text encoder reads at once: 75 between start and end token
+BACKTRACK = 20  # a full chunk ends at its last comma if at most this many tokens follow it
 
 
 class PromptToken(NamedTuple):
-    """One position of a chunk: a token, or vector number `vector` of an embedding."""
+    """One position of a chunk: a CLIP token, or one vector of a textual inversion embedding.
+
+    token: CLIP's token id, or 0 as a placeholder for an embedding. weight: what the prompt's
+    brackets say, 1 without any. embedding: the embedding's name, None for a token. vector: the
+    index of the embedding's vector.
+    """
 
     token: int
     weight: float
@@ -25,22 +31,24 @@ class PromptToken(NamedTuple):
     vector: int = 0
 
 
-# What must not be divided: a token, the vectors of an embedding, or BREAK.
+# What a chunk boundary does not split: one token, all vectors of an embedding, or BREAK.
 Unit = list[PromptToken] | Break
+# Each word and the positions of its tokens along K of the text encoder's context (1, K, E).
 WordSpans = tuple[tuple[str, list[int]], ...]
 
 
 def window(tokenizer: Any) -> int:
-    """Return the length of a chunk with its start and end token."""
+    """Return the length of a chunk with its start and end token: 77 for CLIP's tokenizers."""
     return min(tokenizer.model_max_length, WINDOW)
 
 
 def chunks(
     tokenizer: Any, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
 ) -> list[list[PromptToken]]:
-    """Split the text into rows of at most 75 entries; the empty text is one empty row.
+    """Split one text into chunks of at most 75 positions; an empty text gives one empty chunk.
 
-    An embedding that fits into a row is not divided.
+    segments: the text with its weights, from `syntax.parse`; Break ends a chunk. embeddings: the
+    textual inversions by name; one whose vectors fit into a chunk is not split over two.
     """
     body = window(tokenizer) - 2
     comma = tokenizer.convert_tokens_to_ids(",</w>")
@@ -74,9 +82,10 @@ def chunks(
 def count_tokens(
     tokenizer: Any, prompt: ParsedPrompt, embeddings: Mapping[str, Embedding] | None = None
 ) -> tuple[int, int]:
-    """Return (tokens of the prompt's longest text, tokens that its chunks have room for).
+    """Return (tokens used, tokens that fit into the chunks), such as (12, 75), for a counter.
 
-    A chunk that is not the last counts as full, as A1111 counts.
+    Of a prompt whose text changes between steps the longest text counts. Every chunk but the last
+    counts as full, as in A1111.
     """
     body = window(tokenizer) - 2
     most = (0, body)
@@ -87,9 +96,10 @@ def count_tokens(
 
 
 def find_word_spans(tokenizer: Any, rows: list[list[PromptToken]]) -> WordSpans:
-    """Return each word and the positions of its tokens in the text encoder's context (K, E).
+    """Return each word of a text and the positions of its tokens along K of the context (1, K, E).
 
-    CLIP's tokens tell where a word ends. A Han character is a word of its own, an embedding too.
+    rows: the text's chunks, from `chunks`. A word ends at the token that CLIP's vocabulary marks
+    with </w>. A Han character is a word of its own, and so is an embedding.
     """
     spans: list[tuple[str, list[int]]] = []
     tokens: list[int] = []
@@ -124,7 +134,10 @@ def find_word_spans(tokenizer: Any, rows: list[list[PromptToken]]) -> WordSpans:
 def _units(
     tokenizer: Any, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
 ) -> list[Unit]:
-    """Return the text's units in order; all plain texts are tokenized in one call."""
+    """Return the pieces of the text that no chunk boundary splits, in order.
+
+    All text outside embeddings' names is tokenized in one call.
+    """
     pieces: list[tuple[str, float, bool] | Break] = []  # (text, weight, is an embedding's name)
     for segment in segments:
         if isinstance(segment, Break):
@@ -132,7 +145,8 @@ def _units(
         else:
             cut = split_at_names(segment.text, embeddings)
             pieces += [(text, segment.weight, named) for text, named in cut]
-    # Half a surrogate pair is no character; GenerateOptions refuses it, a counter must not.
+    # A lone surrogate cannot be encoded. GenerateOptions refuses it, but the page counts the tokens
+    # of any text, so here it is replaced.
     texts = [
         space_han(piece[0].encode("utf-8", "replace").decode())
         for piece in pieces

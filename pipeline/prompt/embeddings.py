@@ -1,4 +1,4 @@
-"""Textual inversion (arXiv 2208.01618): words whose token vectors come from a file."""
+"""Textual inversion (Gal et al., arXiv 2208.01618): words whose token vectors come from a file."""
 
 from __future__ import annotations
 
@@ -16,31 +16,37 @@ from ..model_files.safetensors_header import read_header
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_VECTORS = 300  # four chunks
-MAX_WIDTH = 8192
-FLOATS = ("F16", "BF16", "F32", "F64")
-XL = ("clip_l", "clip_g")
+MAX_VECTORS = 300  # of one embedding: four chunks of 75
+MAX_WIDTH = 8192  # numbers in one vector
+FLOATS = ("F16", "BF16", "F32", "F64")  # dtypes as safetensors names them
+XL = ("clip_l", "clip_g")  # tensors of a Stable Diffusion XL embedding
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """A word of the prompt and its vectors: (n, E) for each text encoder it was trained for."""
+    """A textual inversion: a word of the prompt, and the vectors that replace its tokens.
+
+    vectors: one tensor (n, E) for each text encoder that it was trained for, fp32 on the CPU.
+    """
 
     name: str
     vectors: tuple[Tensor, ...]
 
     @property
     def count(self) -> int:
-        """The number of vectors, each in the place of one token."""
+        """The number n of vectors, each of which takes the place of one token."""
         return self.vectors[0].shape[0]
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """E of each text encoder that it was trained for."""
+        """The embedding size E of each text encoder that it was trained for."""
         return tuple(v.shape[1] for v in self.vectors)
 
     def fit(self, widths: tuple[int, ...]) -> tuple[Tensor, ...] | None:
-        """Return the vectors for text encoders of these widths, or None where one has none."""
+        """Return one tensor (n, E) for each text encoder of a model, or None if one does not fit.
+
+        widths: the embedding size E of each of the model's text encoders.
+        """
         if self.widths == widths:
             return self.vectors
         of = dict(zip(self.widths, self.vectors, strict=True))
@@ -48,10 +54,10 @@ class Embedding:
 
 
 def read_embedding(path: str | os.PathLike) -> Embedding:
-    """Return the embedding in a safetensors file, named after the file.
+    """Return the embedding in a safetensors file; its name is the file's name without the suffix.
 
-    Formats: A1111's and kohya's `emb_params`, Stable Diffusion XL's `clip_l` and `clip_g`,
-    diffusers' single tensor of any name. InputError for anything else.
+    Formats: a tensor `emb_params` (A1111, kohya), `clip_l` and `clip_g` (Stable Diffusion XL), or
+    a single tensor of any name (diffusers). Raises InputError for anything else.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -86,7 +92,11 @@ def read_embedding(path: str | os.PathLike) -> Embedding:
 
 
 def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
-    """Return (n, E) of a tensor of vectors, from the file's header."""
+    """Return the shape (n, E) of a tensor of vectors; InputError if its header entry is wrong.
+
+    info: {"dtype": "F16", "shape": [...]}, from the safetensors header. shown: the file's name for
+    the error.
+    """
     shape = info["shape"]
     count, width = shape if len(shape) == 2 else (1, *shape) if len(shape) == 1 else (0, 0)
     if info["dtype"] not in FLOATS or not 0 < count <= MAX_VECTORS or not 0 < width <= MAX_WIDTH:
@@ -99,9 +109,10 @@ def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
 
 
 def split_at_names(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
-    """Cut `text` at each word that is one of `names`, into (piece, False) and (name, True).
+    """Split `text` into (name, True) for each of `names` in it and (text, False) between them.
 
-    Case is ignored, longer names go first; a word ends where no letter, digit or _ follows.
+    Case is ignored, and the name is returned as spelled in `names`. A name counts only as a whole
+    word: no letter, digit or _ may stand beside it. Where two names match, the longer one counts.
     """
     ordered = sorted(filter(None, names), key=len, reverse=True)
     if not ordered:
@@ -119,9 +130,10 @@ def split_at_names(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
 def insert_vectors(
     model: Any, ids: Tensor, vectors: list[tuple[int, int, Tensor]]
 ) -> Iterator[None]:
-    """Within this, `model` uses for `ids` (B, T) the vector (E,) at each (row, position, vector).
+    """Make a CLIP text model use given vectors in place of token embeddings, as a context manager.
 
-    Calls of the model with other token tensors are not affected.
+    Inside the `with`, calling `model` with the tensor `ids` (B, T) uses `vector` (E,) at each
+    (batch index, token position, vector) of `vectors`. Calls with other tensors are not affected.
     """
     if not vectors:
         yield

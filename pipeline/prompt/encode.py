@@ -1,7 +1,7 @@
 """Encode parsed prompts with the text encoders: the UNet's cross-attention context at each step.
 
-Chunks, weights and clip skip as AUTOMATIC1111 has them (modules/sd_hijack_clip.py,
-modules/sd_emphasis.py), layers and pooling as diffusers' pipelines.
+Chunks, weights and clip skip work as in AUTOMATIC1111/stable-diffusion-webui (A1111:
+modules/sd_hijack_clip.py, modules/sd_emphasis.py), layers and pooling as in diffusers' pipelines.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["Conditioning", "TextEncoder", "TextEncoders", "count_tokens", "encode_prompts"]
 
 NO_EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType({})
-MIN_MEAN = 0.01  # a mean smaller than this share of the states' size is chance
+MIN_MEAN = 0.01  # a chunk's mean below this share of its mean absolute value counts as zero
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer and its network: CLIPTextModel or CLIPTextModelWithProjection.
+    """A text encoder of a model: transformers' CLIPTokenizer and its network.
 
-    device: where the encoder computes, if that is not where its weights lie.
+    model: a CLIPTextModel or CLIPTextModelWithProjection. device: the torch.device on which the
+    encoder computes if its weights are kept elsewhere (low memory); None: where its weights are.
     """
 
     tokenizer: Any
@@ -40,7 +41,7 @@ class TextEncoder:
 
     @property
     def width(self) -> int:
-        """E, the size of its states."""
+        """The size E of its hidden states."""
         return self.model.get_input_embeddings().weight.shape[1]
 
     @property
@@ -51,11 +52,12 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class TextEncoders:
-    """The text encoders of a model, and which of their states the UNet takes.
+    """The text encoders of a model, and which of their hidden states the UNet takes.
 
-    kind sd1: the last layer after its norm. sd2: the same, of an encoder that was saved without its
-    last layer. xl: the last layer but one without norm, the encoders' states concatenated along E,
-    and the last encoder's pooled state. zero_empty_negative: an empty negative prompt is all zeros.
+    kind: "sd1", the last layer after the final layer norm; "sd2", the same, of an encoder that was
+    saved without its last layer; "xl", the last layer but one without the norm, both encoders'
+    states concatenated along E, and the second encoder's pooled state. zero_empty_negative: whether
+    an empty negative prompt is encoded as zeros.
     """
 
     encoders: tuple[TextEncoder, ...]
@@ -65,10 +67,11 @@ class TextEncoders:
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """A prompt's context for each step: entry i holds up to and including step ends[i], from 1.
+    """An encoded prompt, whose text may change between steps: item i of each field is for one text.
 
-    contexts: (1, K, E). pooled: (1, P), or None where the model has none. word_spans: each word of
-    the text and the positions of its tokens among the K keys.
+    ends: the last step, counted from 1, at which text i applies. contexts: (1, K, E) for the UNet's
+    cross-attention. pooled: (1, P), or None for models other than XL. word_spans: each word of the
+    text and the positions of its tokens along K.
     """
 
     ends: tuple[int, ...]
@@ -77,7 +80,7 @@ class Conditioning:
     word_spans: tuple[WordSpans, ...]
 
     def at(self, step: int) -> tuple[Tensor, Tensor | None, WordSpans]:
-        """Return context, pooled state and word spans at `step`, counted from 0."""
+        """Return (context, pooled state, word spans) for `step`, counted from 0."""
         i = min(bisect_right(self.ends, step), len(self.ends) - 1)
         return self.contexts[i], self.pooled[i], self.word_spans[i]
 
@@ -90,10 +93,12 @@ def encode_prompts(
     clip_skip: int | None = None,
     embeddings: Mapping[str, Embedding] = NO_EMBEDDINGS,
 ) -> tuple[Conditioning, Conditioning, list[str]]:
-    """Return the conditioning of prompt and negative prompt, and warnings about embeddings.
+    """Encode the prompt and the negative prompt; return both and a list of warning sentences.
 
-    All contexts have the same K: the shorter ones are filled up with chunks of the empty text.
-    clip_skip counts from 1, the last layer, as A1111 does. InputError if there is no such layer.
+    All contexts have the same K: shorter texts are padded with empty chunks. clip_skip: the layer
+    whose states are used, counted from the end as in A1111: 1 or None is the last. embeddings:
+    textual inversions by name; a warning says which do not fit this model. Raises InputError if
+    there is no such layer.
     """
     import torch
 
@@ -131,7 +136,10 @@ def _is_empty(parsed: ParsedPrompt) -> bool:
 
 
 def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
-    """Return which layer counted from the end is used; 1 is the last of the loaded encoder."""
+    """Return the layer to use, counted from the end: 1 is the last of the loaded encoder.
+
+    Raises InputError if `clip_skip` exceeds the encoder's layers.
+    """
     skip = 1 if clip_skip is None else clip_skip
     spare = 1 if text.kind == "sd2" else 0
     layers = min(encoder.layers for encoder in text.encoders) + spare
@@ -146,9 +154,10 @@ def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
 def _usable_embeddings(
     text: TextEncoders, prompts: tuple[ParsedPrompt, ...], embeddings: Mapping[str, Embedding]
 ) -> tuple[dict[str, Embedding], list[str]]:
-    """Return the embeddings that fit all encoders, and a sentence for each that does not.
+    """Return the embeddings that fit all text encoders, and a warning for each other one in use.
 
-    One that does not fit is not cut out of the text, or it would hide a shorter name inside.
+    The name of an embedding that does not fit stays ordinary text, in which the shorter name of a
+    fitting one may be recognized.
     """
     widths = tuple(encoder.width for encoder in text.encoders)
     usable = {name: e for name, e in embeddings.items() if e.fit(widths) is not None}
@@ -180,9 +189,10 @@ def _encode_text(
     depth: int,
     embeddings: Mapping[str, Embedding],
 ) -> tuple[Tensor, Tensor | None]:
-    """Return context (1, K, E) and pooled state (1, P) of one text.
+    """Return the context (1, K, E) of one text and its pooled state (1, P), None except for XL.
 
-    rows: for each text encoder the text's chunks, filled up to `count` chunks.
+    rows: the text's chunks for each text encoder, here padded with empty ones to `count` chunks.
+    depth: the layer to use, counted from the end.
     """
     import torch
 
@@ -208,14 +218,18 @@ def _encode_text(
 
 
 def token_ids(tokenizer: Any, row: list[PromptToken]) -> list[int]:
-    """Return the 77 token numbers of a chunk: start, the row, end, padding."""
+    """Return the 77 CLIP token ids of a chunk: start token, the chunk's own, end token, padding."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = [tokenizer.bos_token_id, *(entry.token for entry in row), tokenizer.eos_token_id]
     return ids + [pad] * (window(tokenizer) - len(ids))
 
 
 def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
-    """Return states (n, T, E) of layer `depth` from the end, for XL also the first pooled state."""
+    """Return the hidden states (n, T, E) of n chunks and the first chunk's pooled state (1, P).
+
+    ids: (n, T) token ids. depth: the layer, counted from the end. The pooled state is None for
+    encoders other than XL's second.
+    """
     if kind == "xl":
         out = encoder.model(input_ids=ids, output_hidden_states=True)
         pooled = out.text_embeds[:1] if "text_embeds" in out else None
@@ -228,11 +242,11 @@ def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tens
 
 
 def _apply_weights(states: Tensor, rows: list[list[PromptToken]]) -> Tensor:
-    """Multiply each token's state by its weight, then restore each chunk's mean; (n, T, E).
+    """Multiply each token's state by its weight, then restore the mean of each chunk.
 
-    A1111's emphasis "Original". A chunk without weights is returned bit for bit. Where the mean is
-    near zero, as with encoders whose states are centred, it is not restored: dividing by it would
-    scale the chunk by noise.
+    states: (n, T, E) for n chunks. This is A1111's emphasis "Original". A chunk whose weights are
+    all 1 is returned bit for bit. A mean near zero, as of encoders whose states are centred, is not
+    restored: dividing by it would scale the chunk by noise.
     """
     import torch
 

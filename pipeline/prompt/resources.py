@@ -1,4 +1,4 @@
-"""Find the LoRAs and textual inversions that a request's prompts name."""
+"""Find and open the LoRAs and textual inversions that a request's prompts name."""
 
 from __future__ import annotations
 
@@ -22,25 +22,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptResources:
-    """The parsed prompts, the LoRAs and embeddings that they name, and warnings."""
+    """What the two prompts of a request need: their parsed text, LoRAs and textual inversions.
+
+    adapters: (LoRA, weight in the UNet, weight in the text encoders) each. embeddings: textual
+    inversions by name. used: {"lora": {name: hash of the file's weights}, "embedding": {...}}.
+    warnings: sentences about syntax and about names that were not found.
+    """
 
     prompt: ParsedPrompt
     negative: ParsedPrompt
     adapters: Active
     embeddings: dict[str, Embedding]
-    used: dict[str, dict[str, str]]  # kind: name: hash of the file's weights
+    used: dict[str, dict[str, str]]
     warnings: tuple[str, ...]
 
     def hashes(self, kind: str) -> str | None:
-        """Return `name: hash, name: hash` of the files used, as A1111 writes it; None for none."""
+        """Return "name: hash, name: hash" of the files used, as A1111 writes it; None if none are.
+
+        kind: "lora" or "embedding".
+        """
         rows = [f"{name}: {digest}" for name, digest in self.used[kind].items()]
         return ", ".join(rows) or None
 
 
 def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
-    """Return what the options' prompts name, opened; a name that is not there is a warning.
+    """Parse the prompts and open the LoRAs and textual inversions that they name.
 
-    options: resolved. InputError for a LoRA that does not fit this model.
+    options: resolved, so that `steps` is set. A name that is not in the library gives a warning.
+    Raises InputError for a LoRA that is damaged or does not fit this model.
     """
     assert options.steps is not None, "resolved options have steps"
     parsed = parse(options.prompt, options.steps)
@@ -75,13 +84,17 @@ def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
 
 
 def _find(entries: dict[str, Entry], name: str) -> Entry | None:
-    """Return the entry of this name, else the one whose name differs in case alone."""
+    """Return the library entry of this name, else one whose name differs only in case, or None."""
     low = {n.lower(): e for n, e in entries.items()}
     return entries.get(name) or low.get(name.lower())
 
 
 def content_hash(path: Path) -> str:
-    """Return the first 12 hex digits of the SHA-256 of a safetensors file without its header."""
+    """Return the first 12 hex digits of the SHA-256 of a safetensors file's weights.
+
+    The header is left out, so that editing the metadata keeps the hash. The result is cached until
+    the file's size or modification time changes.
+    """
     state = path.stat()
     return _content_hash(path, state.st_size, state.st_mtime_ns)
 

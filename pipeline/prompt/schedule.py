@@ -1,7 +1,7 @@
 """Prompt editing, text that changes from step to step: [from:to:when], [to:when] and [a|b].
 
-As the wiki of AUTOMATIC1111/stable-diffusion-webui has it under "Prompt editing" and "Alternating
-words", and its doctests.
+The rules are those of the wiki of AUTOMATIC1111/stable-diffusion-webui, "Prompt editing" and
+"Alternating words", and of its doctests.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from decimal import Decimal
 
 from .tokens import NUMBER, OPENER, Hints, Token, quote
 
-Range = tuple[int, int]  # of token numbers, without the end
+Range = tuple[int, int]  # indices into the list of tokens: first, and one past the last
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A bracket of several texts: `ranges[0]` up to step `last`, or in turn where that is None."""
+    """A bracket that stands for one of several texts, depending on the step.
+
+    close: the index of its closing token. ranges: where the tokens of each text are. last: of
+    [from:to:when], the last step that has the first text; None for [a|b], whose texts alternate.
+    """
 
     close: int
     ranges: tuple[Range, ...]
     last: int | None
 
     def at(self, step: int) -> Range:
-        """Return the range of tokens that holds at `step`, counted from 1."""
+        """Return the range of tokens that applies at `step`, counted from 1."""
         if self.last is None:
             return self.ranges[(step - 1) % len(self.ranges)]
         return self.ranges[step > self.last]
@@ -37,11 +41,15 @@ class _Frame:
     kind: str
     colons: list[int] = field(default_factory=list)
     bars: list[int] = field(default_factory=list)
-    crossed: bool = False  # it holds a bracket that is not closed inside
+    crossed: bool = False  # a bracket that opens inside it closes outside, or the reverse
 
 
 def find_choices(tokens: list[Token], steps: int, hints: Hints) -> dict[int, Choice]:
-    """Return each choice by the number of the token that opens its bracket."""
+    """Return the brackets whose text depends on the step, by the index of their opening token.
+
+    steps: the steps of the picture. hints: gets a sentence for each bracket that was probably meant
+    as one but is not.
+    """
     choices: dict[int, Choice] = {}
     frames: list[_Frame] = []
     open_frames = {"(": 0, "[": 0}
@@ -100,9 +108,10 @@ def _choice(
 
 
 def _last_step(when: str, steps: int, hints: Hints) -> int:
-    """Return the last step of the first text; `when` with a point is a share of the steps.
+    """Return the last step, 0 to `steps`, that has the first text of [from:to:when].
 
-    Exact: 0.29 of 100 steps is 29, as documented, where A1111's float product is cut to 28.
+    `when` is a number of steps, or with a decimal point a share of them. The product is exact: 0.29
+    of 100 steps is 29, as A1111 documents it; A1111's own float product is truncated to 28.
     """
     number = Decimal(when) * (steps if "." in when else 1)
     if number < 0:
@@ -118,7 +127,10 @@ def _last_step(when: str, steps: int, hints: Hints) -> int:
 def select_tokens(
     count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
 ) -> list[int]:
-    """Return the numbers of the `count` tokens that remain when each choice is cut to `pick`."""
+    """Return the indices of the tokens that remain when each choice is replaced by some texts.
+
+    count: the number of all tokens. pick: returns the ranges of a choice that remain.
+    """
     out: list[int] = []
     todo = [(0, count)]
     while todo:
@@ -134,9 +146,10 @@ def select_tokens(
 
 
 def step_runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
-    """Yield (last step, representative step) of each run of steps that make the same choices.
+    """Yield (last step, representative step) for each run of steps that have the same text.
 
-    Two runs that make the same choices, as every second of [a|b], have the same representative.
+    Steps count from 1. Runs with the same text, as every second step of [a|b], get the same
+    representative, so that the caller computes each text once.
     """
     lasts = sorted({c.last for c in choices.values() if c.last is not None})
     turns = sorted({len(c.ranges) for c in choices.values() if c.last is None})

@@ -1,14 +1,14 @@
 """Parse AUTOMATIC1111's prompt language: the text of each step, and the weight of each word.
 
-    (word)  ((word))  [word]  (word:1.3)      attention
+    (word)  ((word))  [word]  (word:1.3)      weight of a word
     \\(  \\)  \\[  \\]  \\\\  \\:  \\|               the character itself
     BREAK                                     the rest goes into the next chunk of 75 tokens
     [from:to:when]  [to:when]  [from::when]   another text after step `when`
     [a|b|c]                                   another text at each step
     <lora:name:0.8>                           a LoRA and its strength
 
-Nothing is an error: what cannot be read is taken as_textly, and a hint says so. The time is linear
-in the prompt's length times the number of different texts.
+Nothing is an error: what cannot be parsed is kept as plain text, and a hint says so. The time is
+linear in the prompt's length times the number of different texts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from .schedule import Choice, Range, find_choices, select_tokens, step_runs
 from .tokens import Hints, Token, as_text, quote, tokenize
 from .weights import weigh
 
-MAX_LORA = 100.0
+MAX_LORA = 100.0  # largest absolute strength of a LoRA
 
 
 @dataclass(frozen=True)
 class LoraTag:
-    """A LoRA that the prompt names, and its strength in the UNet and in the text encoders."""
+    """A LoRA that the prompt names, and its strength in the UNet and in the text encoders.
+
+    name: the LoRA's name in the model library. unet, text: strengths, -MAX_LORA to MAX_LORA.
+    """
 
     name: str
     unet: float
@@ -35,7 +38,7 @@ class LoraTag:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text and the weight of its tokens."""
+    """A piece of the prompt's text whose tokens all have one weight."""
 
     text: str
     weight: float
@@ -43,7 +46,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Break:
-    """Where a chunk ends early."""
+    """The word BREAK of a prompt: the text after it begins a new chunk of tokens."""
 
 
 BREAK = Break()
@@ -51,7 +54,10 @@ BREAK = Break()
 
 @dataclass(frozen=True)
 class TimedText:
-    """The text that holds up to and including step `end`, counted from 1."""
+    """The text of a prompt for a range of steps.
+
+    end: the last step of the range, counted from 1. It begins after the `end` of the item before.
+    """
 
     end: int
     segments: tuple[Segment | Break, ...]
@@ -59,7 +65,11 @@ class TimedText:
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """A prompt: its LoRAs, its text for each range of steps, and hints for whoever wrote it."""
+    """A parsed prompt.
+
+    parts: the text for each range of steps, in order. hints: sentences about syntax that was
+    probably meant otherwise, for the user.
+    """
 
     loras: tuple[LoraTag, ...]
     parts: tuple[TimedText, ...]
@@ -68,10 +78,10 @@ class ParsedPrompt:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the prompt as it was typed; all of them in order are the prompt.
+    """A piece of the prompt as it was typed; joined in order, all pieces give the prompt again.
 
-    kind: "text", which has a weight; "syntax", the signs of attention; "schedule", those of
-    [from:to:when] and [a|b]; "lora"; "break".
+    kind: "text"; "syntax", the brackets and numbers of a weight; "schedule", the signs of
+    [from:to:when] and [a|b]; "lora"; "break". weight: the words' weight for kind "text", else None.
     """
 
     text: str
@@ -80,7 +90,10 @@ class Span:
 
 
 def parse(text: str, steps: int) -> ParsedPrompt:
-    """Parse `text` for a picture of `steps` steps. Never raises; the last part ends at `steps`."""
+    """Parse the prompt `text` for a picture that is drawn in `steps` steps; never raises.
+
+    The last text of the result's `parts` ends at `steps`.
+    """
     hints = Hints()
     tokens, loras = _tags(tokenize(text, hints), hints)
     choices = find_choices(tokens, steps, hints)
@@ -101,7 +114,7 @@ def _pick_at(step: int) -> Callable[[Choice], tuple[Range, ...]]:
 
 
 def parse_spans(text: str) -> list[Span]:
-    """Return the prompt as typed, in spans with their weights, for the page to show."""
+    """Split the prompt into pieces by kind and weight, for the page to highlight."""
     hints = Hints()
     tokens, _ = _tags(tokenize(text, hints), hints)
     choices = find_choices(tokens, 1, hints)
@@ -120,10 +133,10 @@ def parse_spans(text: str) -> list[Span]:
 
 
 def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Segment | Break, ...]:
-    """Join neighbours of one weight, without white space around BREAK.
+    """Join neighbouring tokens of equal weight into segments, without white space around BREAK.
 
-    A BREAK inside a bracket breaks too; A1111 multiplies its mark with the weight and then reads it
-    as a word.
+    weighed: (index of a token, its weight). A BREAK inside brackets ends a chunk too; A1111
+    multiplies its internal mark for BREAK by the weight and then takes it for a word.
     """
     out: list[Segment | Break] = []
     texts: list[str] = []
@@ -152,7 +165,10 @@ def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Se
 
 
 def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[LoraTag]]:
-    """Return the tokens and the LoRAs of their tags; a tag that cannot be read becomes text."""
+    """Return the tokens and the LoRAs of the tags among them; an invalid tag becomes text.
+
+    Changes `tokens` in place, and adds a hint for each tag that is not used as written.
+    """
     loras = []
     for i, token in enumerate(tokens):
         if token.kind != "tag":
@@ -176,9 +192,10 @@ def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[LoraTag]
 
 
 def _lora(fields: list[str]) -> LoraTag | None:
-    """Parse name[:text encoder[:UNet]], also te= and unet=; the UNet's defaults to the former.
+    """Parse the fields of <lora:NAME:TEXT_ENCODER:UNET>; None where they are invalid.
 
-    As extensions-builtin/Lora of AUTOMATIC1111/stable-diffusion-webui reads it.
+    The text encoder's strength defaults to 1, the UNet's to the text encoder's; te=NUMBER and
+    unet=NUMBER name them. The rules are those of extensions-builtin/Lora of A1111.
     """
     name, *rest = (f.strip() for f in fields)
     named = dict(f.split("=", 1) for f in rest if "=" in f)

@@ -1,8 +1,8 @@
 """Prepare text for the CLIP tokenizer and for captions: spaces around Han characters, articles.
 
-CLIP's word pattern takes a run of letters for one word, so a whole Chinese sentence would become
-one word and never match a token that was learned. Spaces around each Han character make every
-character a word. The training captions and every prompt go through the same function.
+CLIP's tokenizer takes a run of letters for one word, so a whole Chinese sentence would become one
+word that no training caption contained. With spaces around it, each Han character is a word.
+Training captions and prompts go through the same function.
 """
 
 import re
@@ -11,12 +11,15 @@ _HAN = re.compile(r"([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa
 
 
 def space_han(text: str) -> str:
-    """Return `text` with a space on both sides of each Han character, and no space doubled."""
+    """Return `text` with one space on both sides of each Han character and no double spaces."""
     return re.sub(r" +", " ", _HAN.sub(r" \1 ", text)).strip()
 
 
 def with_article(name: str) -> str:
-    """Return 'an ice skate', 'a red apple', 'grapes', '红苹果': the name as captions have it."""
+    """Return the name with "a" or "an": 'an ice skate', 'a red apple'.
+
+    Plurals and names that do not begin with an ASCII letter are unchanged: 'grapes', '红苹果'.
+    """
     plural = name.endswith("s") and not name.endswith(("us", "ss", "os", "is"))
     if plural or not name[:1].isascii():
         return name

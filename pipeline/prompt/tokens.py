@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from ..errors import short
 
-MAX_DEPTH = 32  # open brackets at once; 1.1**25 is beyond any weight that is of use
-MAX_HINTS = 8
-OPENER = {")": "(", "]": "["}
+MAX_DEPTH = 32  # nested brackets; 1.1**25 already exceeds any useful weight
+MAX_HINTS = 8  # hints that are shown
+OPENER = {")": "(", "]": "["}  # closing bracket: its opening one
 NUMBER = re.compile(r"\s*([+-]?(?:[0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20}))\s*")
 SPECIAL = re.compile(
     r"\\[()\[\]\\:|]"  # an escape
@@ -21,10 +21,11 @@ SPECIAL = re.compile(
 
 
 class Token(NamedTuple):
-    """One stretch of the prompt: all `raw` in order are the prompt.
+    """A token of the prompt syntax.
 
-    kind: "text", "break", "tag" or one of the characters ( ) [ ] : | as syntax.
-    text: what it stands for if it is text: an escape without its backslash.
+    kind: "text", "break", "tag" (<lora:...>) or one of the characters ( ) [ ] : | as syntax. raw:
+    as typed; joined in order, the tokens' `raw` give the prompt again. text: what CLIP reads if the
+    token counts as text: `raw` with the backslashes of escapes removed.
     """
 
     kind: str
@@ -33,24 +34,28 @@ class Token(NamedTuple):
 
 
 class Hints:
-    """Collects sentences about syntax that may have been meant otherwise, none twice."""
+    """Collects sentences for the user about prompt syntax that was probably meant otherwise."""
 
     def __init__(self) -> None:
         self._sentences: dict[str, None] = {}
 
     def add(self, sentence: str) -> None:
-        """Add a sentence that is not there yet."""
+        """Add a sentence unless it was added before."""
         self._sentences[sentence] = None
 
     def sentences(self) -> tuple[str, ...]:
-        """Return at most MAX_HINTS sentences, and one that says how many more there are."""
+        """Return the first MAX_HINTS sentences, then one that counts the rest if there are more."""
         every = list(self._sentences)
         more = len(every) - MAX_HINTS
         return (*every[:MAX_HINTS], *([f"{more:,} more hints are not shown."] * (more > 0)))
 
 
 def tokenize(prompt: str, hints: Hints) -> list[Token]:
-    """Return the prompt's tokens; brackets that cannot be syntax are text already."""
+    """Split the prompt into tokens of its syntax, not of CLIP.
+
+    Closing brackets without an opening one, and brackets nested deeper than MAX_DEPTH, become text,
+    each with a sentence in `hints`.
+    """
     tokens: list[Token] = []
     end = 0
     for match in SPECIAL.finditer(prompt):
@@ -69,12 +74,12 @@ def tokenize(prompt: str, hints: Hints) -> list[Token]:
 
 
 def as_text(token: Token) -> Token:
-    """Return the token taken literally."""
+    """Return the token as text: its characters as they were typed."""
     return Token("text", token.raw, token.raw)
 
 
 def quote(raw: str) -> str:
-    """Return a piece of the prompt for a hint: one short printable line."""
+    """Return a piece of the prompt as one printable line of at most 40 characters, for a hint."""
     return short(raw if len(raw) <= 40 else raw[:37] + "...")
 
 
@@ -85,7 +90,7 @@ def _text(raw: str, hints: Hints) -> Token:
 
 
 def _join(tokens: list[Token]) -> list[Token]:
-    """Join neighbours that are text into one token."""
+    """Join neighbouring text tokens into one token."""
     out = []
     for is_text, group in groupby(tokens, lambda token: token.kind == "text"):
         if is_text:
@@ -97,9 +102,9 @@ def _join(tokens: list[Token]) -> list[Token]:
 
 
 def _balance(tokens: list[Token], hints: Hints) -> list[Token]:
-    """Turn closing brackets that close nothing, and brackets too deep, into text.
+    """Turn unmatched closing brackets, and brackets nested deeper than MAX_DEPTH, into text.
 
-    Round and square brackets are counted apart, because A1111 lets them cross: (a [b) c].
+    Round and square brackets are counted separately, because A1111 lets them cross: (a [b) c].
     """
     opened = {"(": 0, "[": 0}
     skipped = {"(": 0, "[": 0}

@@ -1,7 +1,7 @@
-"""Word weights: (x) is 1.1, [x] is 1/1.1, (x:1.5) is 1.5; brackets inside brackets multiply.
+"""Word weights: (x) weighs 1.1, [x] 1/1.1, (x:1.5) 1.5; nested brackets multiply.
 
-As AUTOMATIC1111's "Attention/emphasis": round and square brackets may cross, and one that is never
-closed weighs all that follows.
+The rules are those of "Attention/emphasis" of AUTOMATIC1111/stable-diffusion-webui: round and
+square brackets may cross, and a bracket that is never closed applies to all text after it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from collections.abc import Iterable
 
 from .tokens import NUMBER, OPENER, Hints, Token, quote
 
-MAX_WEIGHT = 10.0
-FACTOR = {"(": 1.1, "[": 1 / 1.1}
+MAX_WEIGHT = 10.0  # largest absolute weight
+FACTOR = {"(": 1.1, "[": 1 / 1.1}  # weight of a bracket without a number
 
 
 def weigh(tokens: list[Token], numbers: Iterable[int], hints: Hints) -> list[tuple[int, float]]:
-    """Return (number, weight) of each token that is text or BREAK, among those of `numbers`."""
+    """Return (index, weight) of each token that is text or BREAK.
+
+    numbers: the indices of the tokens that count, in order. Weights are limited to -MAX_WEIGHT to
+    MAX_WEIGHT; `hints` gets a sentence for each that was changed or could not be read.
+    """
     out: list[list] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
     for i in numbers:
@@ -46,7 +50,11 @@ def _multiply(out: list[list], start: int, factor: float) -> None:
 
 
 def _own_weight(tokens: list[Token], out: list[list], start: int, hints: Hints) -> float | None:
-    """Remove ":1.5" from the end of a bracket's content and return it; None where there is none."""
+    """Return the weight that a round bracket names at its end, as (...:1.5), or None.
+
+    The colon and the number are removed from the end of `out`; start: where the bracket's content
+    begins in it.
+    """
     if len(out) < start + 2 or tokens[out[-2][0]].kind != ":":
         return None
     last = tokens[out[-1][0]]

@@ -1,7 +1,7 @@
-"""Samplers: how noise becomes a picture, step by step, and how the noise levels are spaced.
+"""Samplers, which turn noise into latents step by step, and schedules, which choose noise levels.
 
-table.py lists them all; base.py has the two messages that a sampler and the model exchange.
-Nothing heavy is imported here.
+table.py lists all samplers and schedules. base.py defines Query and Answer, the two messages that a
+sampler and the model exchange. Importing this package does not import torch or diffusers.
 """
 
 from __future__ import annotations
@@ -47,35 +47,41 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Generator[Query, Answer, torch.Tensor]:
-    """Return a new coroutine that turns `noise` into latents: it yields Queries, is sent Answers.
+    """Return a generator that yields a Query per model call, is sent an Answer, returns latents.
 
-    With `clean`, latents (1, C, h, w), it begins at step `start_step` of `steps` with those and
-    `noise` at that step's noise level; Query.step counts from 0 all the same.
+    See base.py for the loop that drives it. The latents that it returns are (1, C, h, w), with the
+    device and dtype of `noise`.
 
-    noise             (1, C, h, w), unit variance; its device and dtype are the result's
-    steps             what the user asked for, 1 to 200. A sampler of two calls per step calls once
-                      at its last step; one of three calls twice at the last but one and once at the
-                      last; PLMS calls twice at its first
-    scheduler_config  the checkpoint's scheduler_config.json; `"align_your_steps": "sdxl"` in it
-                      chooses SD XL's table for that schedule
-    generator         on the CPU, whatever the device: the noise of the steps is drawn from it, so
-                      draw `noise` from it first
-    seed              of DPM++ SDE's Brownian tree
+    sampler, schedule  names that `sampler_key` and `schedule_key` know, such as "Euler a"
+    scheduler_config   content of the checkpoint's scheduler_config.json. The additional key
+                       `"align_your_steps": "sdxl"` selects SD XL's table for that schedule
+    noise              (1, C, h, w), unit variance: the noise that sampling begins with
+    steps              number of sampling steps, 1 to 200. A sampler with two model calls per step
+                       makes one call at its last step; one with three makes two at its last step
+                       but one and one at its last; PLMS makes two at its first
+    generator          a CPU generator, even if `noise` is on a GPU. Noise that is added during
+                       sampling is drawn from it, so draw `noise` from it before
+    seed               seeds the Brownian tree of DPM++ SDE; other samplers ignore it
+    clean              latents (1, C, h, w) for image to image: sampling begins with them plus
+                       `noise` at the noise level of step `start_step`; None begins with noise alone
+    start_step         number of steps to skip, 0 to steps - 1; ignored without `clean`. Query.step
+                       counts from 0 even so
 
-    Raises InputError with a sentence, here and not at the first `next`: unknown names, a pair that
-    does not go together, a package that is missing, a configuration that the sampler cannot use.
+    Raises InputError immediately, not at the first `next`: for an unknown name, a schedule that the
+    sampler does not accept, a missing package, or a configuration that the sampler cannot use.
     """
-    key, plan = sampler_key(sampler), schedule_key(schedule)
+    key, schedule_name = sampler_key(sampler), schedule_key(schedule)
     if key is None:
         raise InputError(f"There is no sampler {sampler}; there is {closest(sampler, SAMPLERS)}.")
-    if plan is None:
+    if schedule_name is None:
         raise InputError(
             f"There is no schedule {schedule}; there is {closest(schedule, SCHEDULES)}."
         )
     row = SAMPLERS[key]
-    reason = check_pair(key, plan)
-    plan = row.automatic if plan == "automatic" else plan
-    reason = reason or unsupported(key) or unsupported(plan)
+    reason = check_pair(key, schedule_name)
+    if schedule_name == "automatic":
+        schedule_name = row.automatic
+    reason = reason or unsupported(key) or unsupported(schedule_name)
     if reason:
         raise InputError(reason)
     if clean is None:
@@ -83,15 +89,16 @@ def make_sampler(
     elif not 0 <= start_step < steps:
         raise InputError(f"start_step must be from 0 to {steps - 1}, not {start_step}.")
     module = importlib.import_module(f"{__name__}.{row.file}")
-    plan_row = SCHEDULES[plan]
+    schedule_row = SCHEDULES[schedule_name]
     return module.make_sampler(
-        row, plan_row, scheduler_config, noise, steps, generator, seed, start_step, clean
+        row, schedule_row, scheduler_config, noise, steps, generator, seed, start_step, clean
     )
 
 
 def start_step_for(strength: float, steps: int) -> int:
-    """Return the step at which a picture begins of which `strength`, 0 to 1, may change.
+    """Return the step at which image to image begins, for a denoising strength from 0 to 1.
 
-    As in A1111: of 20 steps at 0.75 the last 16 are taken, of any number at least one.
+    As in A1111: with 20 steps and strength 0.75 the last 16 steps are run. At least one step is
+    always run.
     """
     return steps - int(min(strength, 0.999) * steps) - 1

@@ -1,6 +1,6 @@
-"""Query and Answer: the two messages between a sampler's coroutine and the model.
+"""Query and Answer: the messages between a sampler, which is a generator, and the model.
 
-A sampler is a generator. It yields a Query, is sent an Answer, and returns the final latents:
+A sampler yields a Query for each model call, is sent the Answer, and returns the final latents:
 
     query = next(sampler)
     while True:
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """A call of the model that the sampler needs.
+    """The input of one model call that a sampler requests.
 
-    x      the UNet's input (1, C, h, w), always in the variance-preserving scale:
-           x = sqrt(abar) x0 + sqrt(1 - abar) eps, whatever scale the sampler computes in
-    t      the timestep for the UNet, a tensor without dimensions on x's device; whole or not
-    step   the user's step that this call belongs to, 0 to steps - 1; never decreases
+    x      the UNet's input (1, C, h, w), always variance preserving, whatever scale the sampler
+           computes in: x = sqrt(abar) x0 + sqrt(1 - abar) eps, where abar is alphas_cumprod[t]
+    t      the timestep for the UNet, a 0-dimensional tensor on x's device; it may be a fraction
+    step   the sampling step that this call belongs to, from 0; never decreases. Several calls may
+           belong to one step
     sigma  the noise level of x, sqrt((1 - abar) / abar)
     """
 
@@ -38,10 +39,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """The model's output for a Query; tensors of x's shape.
+    """The model's output for a Query; all tensors have the shape (1, C, h, w) of Query.x.
 
-    output        the guided model output, eps or v as the checkpoint's prediction_type says
-    cond, uncond  its conditional and unconditional part, where there are two
+    output  the output after classifier-free guidance: noise eps or velocity v, according to the
+            checkpoint's prediction_type
+    cond    the output for the prompt alone; None if it is not known
+    uncond  the output for the negative prompt alone; None without guidance
     """
 
     output: Tensor

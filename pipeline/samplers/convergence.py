@@ -1,8 +1,8 @@
 """python -m pipeline.samplers.convergence [FOLDER]: measure every sampler and write samplers.md.
 
-The model is exact: the data are a mixture of Gaussians, whose denoiser has a closed form. So a
-deterministic sampler has a true solution of its ODE to converge to, and one that draws noise has
-true moments to reproduce. The tests of the samplers hold what is measured here.
+In place of a UNet it uses the exact denoiser of a mixture of Gaussians, which has a closed form. So
+a deterministic sampler can be compared with the exact solution of its ODE, and a sampler that adds
+noise with the exact moments of the data. The samplers' tests assert the same measurements.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ MIXTURE = GaussianMixture(
 def draw(
     sampler: str, schedule: str, steps: int, size: int, seed: int = 0, **changes: Any
 ) -> tuple[np.ndarray, list[Query]]:
-    """Draw size * size points (N, 2) under CONFIG with `changes`; also return the queries."""
+    """Draw N = size * size points of MIXTURE with a sampler; return them (N, 2) and its queries.
+
+    sampler, schedule: keys of SAMPLERS and SCHEDULES. changes: entries of the scheduler
+    configuration that replace those of CONFIG.
+    """
     config = CONFIG | changes
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, 2, size, size, generator=generator).double()
@@ -38,20 +42,24 @@ def draw(
     return run_sampler(coroutine, lambda query: MIXTURE.answer(query, config["prediction_type"]))
 
 
-COMMON = 99  # a timestep that all counts of samplers bound to timesteps visit
+# A timestep that is visited for every step count in Convergence.counts, by samplers that know only
+# the trained timesteps.
+COMMON = 99
 ORDERS = {key: row.convergence for key, row in SAMPLERS.items() if row.convergence}
 NOISY = {key: row.moment_steps for key, row in SAMPLERS.items() if row.moment_steps}
 
 
 def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
-    """Return the root mean square distance of 64 points to the exact solution, for each count.
+    """Return the error of a deterministic sampler for each number of steps in `counts`.
 
-    It is measured at a noise level that every count visits: the lowest of the schedule, or
-    timestep 99 for samplers bound to timesteps. The step from there to zero is the denoiser's
-    answer for all of them and says nothing about the method.
+    The error is the root mean square distance of 64 points to the exact solution of the ODE. It is
+    measured at a noise level that is visited for every number of steps: the lowest of the
+    schedule, or timestep 99 for samplers that know only the trained timesteps. The last step, to
+    zero noise, is left out: every sampler takes the denoiser's output there. An empty `counts`
+    means the step counts of the sampler's entry in SAMPLERS.
     """
     row = ORDERS[sampler]
-    found = []
+    rms = []
     for steps in counts or row.counts:
         _, queries = draw(sampler, row.schedule, steps, 8)
         if row.schedule == "uniform":
@@ -59,17 +67,20 @@ def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
         else:
             last = next(q for q in queries if q.step == steps - 1)
         exact = MIXTURE.flow(points(queries[0]), queries[0].sigma, last.sigma)
-        found.append(float(np.sqrt(((points(last) - exact) ** 2).mean())))
-    return found
+        rms.append(float(np.sqrt(((points(last) - exact) ** 2).mean())))
+    return rms
 
 
 def slope(counts: Sequence[int], found: Sequence[float]) -> float:
-    """Return the order: minus the slope of log error over log steps, by least squares."""
+    """Return the order of convergence: p of error = c * steps ** -p, fitted by least squares.
+
+    counts: numbers of steps. found: the error for each of them.
+    """
     return -float(np.polyfit(np.log(counts), np.log(found), 1)[0])
 
 
 def truth() -> dict[str, np.ndarray]:
-    """Return mean (2,), covariance (xx, xy, yy) and weights (K,) of the mixture."""
+    """Return the exact "mean" (2,), "covariance" (xx, xy, yy) and "weights" (K,) of MIXTURE."""
     m = MIXTURE
     mean = m.weights @ m.means
     spread = np.einsum("k,ki,kj->ij", m.weights, m.means - mean, m.means - mean)
@@ -78,7 +89,10 @@ def truth() -> dict[str, np.ndarray]:
 
 
 def moments(x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the same of points (N, 2), each with its standard errors."""
+    """Estimate the "mean", "covariance" and "weights" of MIXTURE from samples x (N, 2).
+
+    Each value is a pair of arrays, shaped as in `truth`: the estimates and their standard errors.
+    """
     d = x - x.mean(0)
     samples = {
         "mean": x,
@@ -89,14 +103,17 @@ def moments(x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def deviations(x: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Return each moment's largest deviation from the truth, and the same in standard errors."""
+    """Compare the `moments` of points x (N, 2) with the exact ones of `truth`.
+
+    Each value is a pair: the largest deviation, and the largest one in standard errors.
+    """
     true = truth()
-    far = {k: (np.abs(m - true[k]), e) for k, (m, e) in moments(x).items()}
-    return {k: (float(f.max()), float((f / e).max())) for k, (f, e) in far.items()}
+    off = {k: (np.abs(m - true[k]), e) for k, (m, e) in moments(x).items()}
+    return {k: (float(d.max()), float((d / e).max())) for k, (d, e) in off.items()}
 
 
 def write(folder: Path) -> None:
-    """Measure everything and write samplers.md and its two pictures into the folder."""
+    """Measure all samplers; write samplers.md and its two plots (PNG) into an existing folder."""
     found = {sampler: errors(sampler) for sampler in ORDERS}
     text = [
         "# Samplers and noise schedules",
@@ -263,7 +280,7 @@ NOTES = """## What is particular
 
 
 def main() -> None:
-    """Measure every sampler and write samplers.md with its two plots into the folder."""
+    """Run the command line: measure all samplers and write the report into FOLDER, or docs/."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.samplers.convergence")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"))
     write(parser.parse_args().folder)

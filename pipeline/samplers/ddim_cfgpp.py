@@ -1,7 +1,8 @@
-"""DDIM CFG++, arXiv 2406.08070: x0 from the guided output, renoised with the unconditional one.
+"""DDIM CFG++, arXiv 2406.08070: DDIM that adds the unconditional noise again, not the guided one.
 
-The paper's scale lies between 0 and 1. As in A1111, the usual scale is divided by 12.5: cfg 7 means
-0.56 here. Without guidance (cfg 1: the model is not asked for an unconditional answer) it is DDIM.
+The clean latents x0 are computed from the guided output, as in DDIM. The paper's guidance scale
+lies between 0 and 1; as in A1111 it is the usual scale divided by 12.5, so cfg 7 means 0.56.
+Without guidance (cfg 1, where the model makes no unconditional output) this is plain DDIM.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
-    `samplers.make_sampler`."""
+    """Return the DDIM CFG++ sampler: it yields a Query for each model call and returns latents.
+
+    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
+    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    """
     ddim = diffusers_adapter.build(sampler, schedule, config, steps)
     ddim.timesteps = ddim.timesteps[start_step:]
     x = noise if clean is None else diffusers_adapter.add_first_noise(ddim, noise, clean)[1]

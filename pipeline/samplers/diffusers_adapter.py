@@ -1,31 +1,33 @@
-"""diffusers' schedulers as samplers: one coroutine around any of them, a new instance per image.
+"""Samplers that run a diffusers scheduler: one generator for all classes, a scheduler per image.
 
-diffusers' numbers are kept to the last bit, so every sampler here is diffusers' own with the flags
-of the tables (but PLMS, with a model that predicts v). What that means where diffusers departs
-from k-diffusion or from the papers:
+The results equal diffusers' own to the last bit, with the flags of table.py set (except PLMS with a
+model that predicts v). So these samplers differ from k-diffusion, A1111 and the papers wherever
+diffusers does:
 
-- DPM++ 2M, UniPC and DEIS pass the UNet whole timesteps: rounded for Karras, cut off for
-  Exponential and Beta (so the noise level is exact and the timestep up to one too low). DPM2 and
-  DPM2 a round for Karras. k-diffusion passes the fraction, as Euler, Heun and LMS do here.
-- A configuration without `timestep_spacing`, as Stable Diffusion 1.5's, means each class's own:
-  "leading" for DDPM, DDIM and PLMS, "linspace" for the others.
-- Uniform with a single step is the configuration's too: "leading" and "linspace" then start at the
-  lowest timestep (DPM++ 2M, UniPC and DEIS do not). SGM Uniform starts at the highest.
-- DDIM and PLMS step to t - 1000 // steps, which with "trailing" and a step count that does not
-  divide 1000 is not quite the next timestep.
-- DEIS ends at the lowest noise level of the schedule (with Uniform and SGM Uniform the model's),
-  TCD at the model's, and so do DDIM and PLMS without `set_alpha_to_one`; the others end at zero, if
-  `final_sigmas_type` does not say otherwise.
-- PLMS is given the noise that a velocity means. diffusers' class would take the mean of velocities
-  of several timesteps for one of its own timestep, which makes it a method of first order.
-- DPM2 and DPM2 a use every level. A1111 leaves out the last but one.
-- Beginning in the middle, every sampler's memory is empty. diffusers' LMS would weigh four slopes
-  and have one, its PLMS would take the first step for a second. DEIS with fewer than 15 steps left
-  counts as one with few steps and ends in first order.
+- DPM++ 2M, UniPC and DEIS pass whole timesteps to the UNet: rounded with Karras, rounded down with
+  Exponential and Beta (the noise level is exact, the timestep up to one too low). DPM2 and DPM2 a
+  round with Karras. k-diffusion passes fractions of timesteps, as Euler, Heun and LMS do here.
+- If the configuration has no `timestep_spacing`, as Stable Diffusion 1.5's, each class's default is
+  used: "leading" for DDPM, DDIM and PLMS, "linspace" for the others.
+- The schedule Uniform with a single step also follows `timestep_spacing`: with "leading" and
+  "linspace" it starts at the lowest timestep (except DPM++ 2M, UniPC and DEIS). SGM Uniform starts
+  at the highest.
+- DDIM and PLMS step to timestep t - 1000 // steps. With "trailing" and a number of steps that does
+  not divide 1000, this differs a little from the next timestep.
+- DEIS ends at the lowest noise level of the schedule (with Uniform and SGM Uniform that of the
+  model); TCD ends at the model's lowest level, as do DDIM and PLMS without `set_alpha_to_one`. The
+  others end at zero, unless `final_sigmas_type` says otherwise.
+- With a model that predicts v, PLMS receives the predicted noise instead. diffusers' class would
+  average velocities of several timesteps as if they were of one, which lowers its order to one.
+- DPM2 and DPM2 a use every noise level. A1111 skips the last but one.
+- If sampling begins at a later step (image to image), a multistep sampler starts without history.
+  diffusers' LMS would use weights for four slopes with only one, and its PLMS would treat the first
+  step as the second. DEIS with fewer than 15 remaining steps ends in first order, as it does with
+  few steps in all.
 
-The schedules that diffusers does not have (schedules.py) take the place of its Karras levels, and
-then every sampler passes the UNet a fraction of a timestep. Euler a knows only even timesteps, so
-it is given Euler's levels.
+Schedules that diffusers does not have (schedules.py) replace its Karras levels; then all samplers
+pass fractions of timesteps to the UNet. diffusers' Euler a supports only even timesteps, so it is
+given Euler's noise levels.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ from .table import Sampler, Schedule
 Coroutine = Generator[Query, Answer, torch.Tensor]
 
 EULER = "EulerDiscreteScheduler"
-COUNTING = ("LCMScheduler", "TCDScheduler")  # they know the last step by counting
-# The noise level of a second call between two levels; call i of the sampler.
+COUNTING = ("LCMScheduler", "TCDScheduler")  # they count the steps to recognize the last one
+# For schedulers whose second call of a step is at a noise level between two others: the function
+# (scheduler, index of the call) -> that noise level.
 MIDPOINT: dict[str, Callable[[Any, int], Any]] = {
     "KDPM2DiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i],
     "KDPM2AncestralDiscreteScheduler": lambda scheduler, i: scheduler.sigmas_interpol[i - 1],
@@ -72,8 +75,11 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
-    `samplers.make_sampler`."""
+    """Return a generator that runs diffusers' scheduler: yields Queries, returns latents.
+
+    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
+    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    """
     scheduler = build(sampler, schedule, config, steps)
     if hasattr(scheduler, "noise_sampler_seed"):
         _set_brownian_noise(scheduler, noise, seed, generator)
@@ -86,12 +92,10 @@ def make_sampler(
 
 
 def _skip_steps(scheduler: Any, start_step: int, calls: int) -> None:
-    """Leave out what belongs to the first `start_step` steps, at least one.
+    """Remove the first `start_step` steps (at least one) from the scheduler's lists.
 
-    calls: of the model per step.
-
-    Its own `set_begin_index` would not do: LMS then takes its history to be as long as the index,
-    and PLMS needs its second timestep twice.
+    calls: number of model calls per step. diffusers' `set_begin_index` cannot do this: LMS would
+    then assume that its history is as long as the index, and PLMS needs its second timestep twice.
     """
     if type(scheduler).__name__ == "PNDMScheduler":
         rest = scheduler.timesteps[start_step + 1 :]
@@ -107,8 +111,11 @@ def _skip_steps(scheduler: Any, start_step: int, calls: int) -> None:
 def add_first_noise(
     scheduler: Any, noise: torch.Tensor, clean: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add the noise of the first call to `clean`; return the latents in the scheduler's own scale
-    and as the UNet sees them. Without `init_noise_sigma` the two are the same."""
+    """Add noise of the scheduler's first noise level to the latents `clean` (1, C, h, w).
+
+    Returns the noisy latents twice: in the scheduler's own scale, and in the variance-preserving
+    scale of the UNet's input. For a class without `init_noise_sigma` the two are the same.
+    """
     sigma = sigma_at(scheduler, 0, scheduler.timesteps[0])
     latents = clean.to(noise) + sigma * noise
     x = latents / math.sqrt(1 + sigma**2)
@@ -125,11 +132,17 @@ def _run(
     velocity: bool,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Sample with `scheduler`. trained: the noise levels of all timesteps, where the UNet is given
-    fractions of timesteps. velocity: the model predicts v."""
+    """Run `scheduler` on all its timesteps: yield a Query per call, return the latents.
+
+    steps     number of steps that are taken
+    trained   the noise level of every trained timestep, if the UNet shall be given fractions of
+              timesteps; None: it is given the scheduler's timesteps
+    velocity  whether the model predicts v; else it predicts noise
+    clean     latents to begin from, with noise; None begins with noise alone
+    """
     device, timesteps = noise.device, scheduler.timesteps
-    takes = inspect.signature(scheduler.step).parameters
-    more = {"generator": generator} if "generator" in takes else {}
+    parameters = inspect.signature(scheduler.step).parameters
+    step_arguments = {"generator": generator} if "generator" in parameters else {}
     extra = len(timesteps) - steps  # PLMS calls twice at its first step
     calls = [
         (i, t, i // 2 if calls_per_step == 2 else max(0, i - extra))
@@ -154,13 +167,17 @@ def _run(
         output = answer.output.to(latents.dtype)
         if velocity and scheduler.config.prediction_type == "epsilon":
             output = velocity_to_noise(x, output, sigma)
-        latents = scheduler.step(output, t, latents, return_dict=False, **more)[0]
+        latents = scheduler.step(output, t, latents, return_dict=False, **step_arguments)[0]
     return latents
 
 
 def build(sampler: Sampler, schedule: Schedule, config: Mapping[str, Any], steps: int) -> Any:
-    """Return diffusers' scheduler for the pair, timesteps set, on the CPU (`step` takes any
-    device). Raises InputError in one sentence for a configuration that it cannot use."""
+    """Return a new diffusers scheduler for the sampler and the schedule, with its timesteps set.
+
+    Its tensors are on the CPU; its `step` works with latents on any device. config: the
+    checkpoint's scheduler configuration. Raises InputError for a number of steps or a
+    configuration that the scheduler cannot use.
+    """
     trained = config.get("num_train_timesteps") or 1000
     predicts = config.get("prediction_type") or "epsilon"
     if not 1 <= steps <= trained:
@@ -186,7 +203,7 @@ def build(sampler: Sampler, schedule: Schedule, config: Mapping[str, Any], steps
         if config.get("rescale_betas_zero_snr"):
             if "rescale_betas_zero_snr" not in scheduler.config:
                 scheduler.alphas_cumprod = _prototype(EULER, text, "{}").alphas_cumprod.clone()
-            elif predicts == "epsilon":  # which cannot divide by an abar of 0, as v may
+            elif predicts == "epsilon":  # x0 = (x - beta eps) / alpha would divide by 0; v does not
                 scheduler.alphas_cumprod.clamp_(min=zero_terminal_snr.ABAR)
         if schedule.formula:
             listed = schedules.levels(schedule, steps, trained_sigmas(scheduler), config)
@@ -217,24 +234,25 @@ def build(sampler: Sampler, schedule: Schedule, config: Mapping[str, Any], steps
 
 @functools.lru_cache(maxsize=128)
 def _prototype(name: str, config: str, flags: str) -> Any:
-    """Return a scheduler to copy: making one takes DPM2 and DPM2 a half a second.
+    """Return a cached diffusers scheduler of the class `name`; copy it, do not change it.
 
-    config, flags: JSON. A configuration may hold other classes' keys, of which diffusers would
-    warn: only the known ones are passed on.
+    Cached because DPM2 and DPM2 a take half a second to create. config: the scheduler configuration
+    as JSON. flags: arguments that override it, as JSON. Keys that the class does not know are left
+    out, because diffusers would warn of them.
     """
     cls = getattr(importlib.import_module("diffusers"), name)
     known = {*inspect.signature(cls.__init__).parameters, "_use_default_values"}
-    fields, more = (
+    fields, overrides = (
         {k: v for k, v in json.loads(text).items() if k in known} for text in (config, flags)
     )
-    return cls.from_config(fields, **more)
+    return cls.from_config(fields, **overrides)
 
 
 class _Steps(int):
-    """A number of steps by which dividing gives the next larger float.
+    """A number of steps n for which x / n is rounded up to the next larger float.
 
-    "trailing" counts down from 1000 by 1000 / steps, and for 61, 103, 121 and 122 steps rounding
-    leaves a remainder, so diffusers' list would get one timestep more: -1.
+    It works around a rounding error in diffusers: with "trailing" it counts down from 1000 in steps
+    of 1000 / n, and for 61, 103, 121 and 122 steps it would add a further timestep, -1.
     """
 
     def __rtruediv__(self, other: float) -> float:
@@ -242,7 +260,10 @@ class _Steps(int):
 
 
 def sigma_at(scheduler: Any, i: int, t: Any) -> float:
-    """Return sigma = sqrt((1 - abar) / abar) at call i, as exactly as the scheduler has it."""
+    """Return the noise level sigma = sqrt((1 - abar) / abar) of model call i, at timestep t.
+
+    It is read from the scheduler's `sigmas` if it has them, because t may be rounded.
+    """
     name = type(scheduler).__name__
     if name in MIDPOINT and not scheduler.state_in_first_order:
         return float(MIDPOINT[name](scheduler, i))
@@ -253,27 +274,33 @@ def sigma_at(scheduler: Any, i: int, t: Any) -> float:
 
 
 def trained_sigmas(scheduler: Any) -> np.ndarray:
-    """Return sigma of every trained timestep, rising, float64."""
+    """Return the noise level sigma of every trained timestep, (T,) float64, rising."""
     abar = scheduler.alphas_cumprod.double().clamp(min=zero_terminal_snr.ABAR)
     return ((1 - abar) / abar).sqrt().numpy()
 
 
 def _fix_ancestral_levels(scheduler: Any) -> None:
-    """Set DPM2 a's levels where a step divides sigma by thousands and rounding makes them NaN."""
+    """Replace those of DPM2 a's noise levels that are NaN, in place.
+
+    Rounding makes them NaN where one step divides sigma by thousands.
+    """
     levels, down, middle = (
         x[::2] for x in (scheduler.sigmas, scheduler.sigmas_down, scheduler.sigmas_interpol)
     )
-    lost = ~(down[:-1] > 0) & (levels[1:] > 0)
-    down[:-1][lost] = (levels[1:] ** 2 / levels[:-1])[lost]
-    middle[:-1][lost] = levels[1:][lost]
-    scheduler.timesteps[1::2][lost[:-1]] = scheduler.timesteps[2::2][lost[:-1]]
+    invalid = ~(down[:-1] > 0) & (levels[1:] > 0)
+    down[:-1][invalid] = (levels[1:] ** 2 / levels[:-1])[invalid]
+    middle[:-1][invalid] = levels[1:][invalid]
+    scheduler.timesteps[1::2][invalid[:-1]] = scheduler.timesteps[2::2][invalid[:-1]]
 
 
 def _set_brownian_noise(
     scheduler: Any, noise: torch.Tensor, seed: int, generator: torch.Generator
 ) -> None:
-    """Draw DPM++ SDE's Brownian tree on the CPU, so that a GPU gets the same noise. From where
-    `generator` is seeded anew on, another tree is used."""
+    """Make DPM++ SDE draw its Brownian noise on the CPU, so that every device gets the same noise.
+
+    seed: seeds the Brownian tree. When `generator` is given a new seed during sampling, a new tree
+    with that seed is used from then on.
+    """
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
     levels = scheduler.sigmas[scheduler.sigmas > 0]
@@ -287,10 +314,10 @@ def _set_brownian_noise(
     inner = max(low, round(low, 6)), min(high, round(high, 6))
 
     def between(sigma: Any, sigma_next: Any) -> torch.Tensor:
-        now = generator.initial_seed()
-        if now not in trees:
-            trees[now] = BrownianTreeNoiseSampler(noise.cpu(), low, high, now)
+        current_seed = generator.initial_seed()
+        if current_seed not in trees:
+            trees[current_seed] = BrownianTreeNoiseSampler(noise.cpu(), low, high, current_seed)
         ends = (level.double().clamp(*inner) for level in (sigma, sigma_next))
-        return trees[now](*ends).to(noise)
+        return trees[current_seed](*ends).to(noise)
 
     scheduler.noise_sampler = between

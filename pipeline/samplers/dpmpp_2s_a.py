@@ -1,4 +1,8 @@
-"""DPM++ 2S a: DPM-Solver++(2S), arXiv 2211.01095, in ancestral steps, as k-diffusion has it."""
+"""DPM++ 2S a: DPM-Solver++(2S), arXiv 2211.01095, with ancestral noise, as in k-diffusion.
+
+k-diffusion's function is `sample_dpmpp_2s_ancestral`. Each step makes two model calls; the last
+step, to zero noise, makes one.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,11 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
-    `samplers.make_sampler`."""
+    """Return the DPM++ 2S a sampler: it yields a Query for each model call and returns latents.
+
+    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
+    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    """
     return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
 
 

@@ -1,7 +1,8 @@
-"""DPM++ 3M SDE, as k-diffusion has it: DPM-Solver++(3M), arXiv 2211.01095, for the reverse SDE.
+"""DPM++ 3M SDE: the multistep solver of order 3 of DPM-Solver++, for the reverse SDE.
 
-diffusers' `solver_order=3` departs from it: its weight of the second difference is -1 too low, and
-so does not vanish with the step.
+It is k-diffusion's `sample_dpmpp_3m_sde`; the paper is arXiv 2211.01095. diffusers'
+`solver_order=3` is not used because it differs: its weight of the second difference is too low by
+1, so that this term does not vanish as the steps get smaller.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
-    `samplers.make_sampler`."""
+    """Return the DPM++ 3M SDE sampler: it yields a Query for each model call and returns latents.
+
+    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
+    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    """
     return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
 
 

@@ -1,10 +1,11 @@
-"""A mixture of Gaussians, whose denoiser has a closed form, as data for the real samplers.
+"""A mixture of Gaussians as data distribution: a perfect denoiser for it has a closed form.
 
-So a sampler's path can be compared with the exact solution, and guidance with the density that its
-formula aims at. convergence.py measures every sampler with it; the page's chapter on samplers shows
-it with one number in the place of a picture.
+With that denoiser in place of a UNet, a sampler's result can be compared with the exact solution,
+and classifier-free guidance with the density that its formula aims at. convergence.py measures
+every sampler this way; the web page's chapter on samplers shows it with data of one dimension.
 
-Points are (N, D) in k-diffusion's scale, data plus sigma times noise; `to_points` keeps the UNet's.
+Points are arrays (N, D) in k-diffusion's scale, data plus sigma times noise. The latents
+(1, D, h, w) of a sampler hold one point per pixel, N = h * w.
 """
 
 from __future__ import annotations
@@ -36,59 +37,69 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class GaussianMixture:
-    """K round Gaussians in D dimensions: weights (K,), means (K, D), deviations (K,)."""
+    """A mixture of K isotropic Gaussians in D dimensions.
+
+    weights (K,) add up to 1; means (K, D); deviations (K,) are standard deviations. In the methods
+    x (N, D) are points, and sigma is the standard deviation of the noise that was added to them.
+    """
 
     weights: np.ndarray
     means: np.ndarray
     deviations: np.ndarray
 
     def log_densities(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return the log of each component's weighted density at x (N, D): (N, K)."""
+        """Return log(weight * density) (N, K) of each component, with its noise, at x (N, D)."""
         variance = self.deviations**2 + sigma**2
         distance = ((x[:, None] - self.means) ** 2).sum(-1)
         size = x.shape[1] / 2 * np.log(2 * math.pi * variance)
         return np.log(self.weights) - size - distance / (2 * variance)
 
     def responsibilities(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return the probability of each component at x (N, D): (N, K)."""
+        """Return the probability (N, K) that each component generated the noisy points x (N, D)."""
         log = self.log_densities(x, sigma)
         likely = np.exp(log - log.max(1, keepdims=True))
         return likely / likely.sum(1, keepdims=True)
 
     def density(self, x: np.ndarray, sigma: float = 0.0) -> np.ndarray:
-        """Return the density of data plus sigma times noise at x (N, D): (N,)."""
+        """Return the probability density (N,) of data plus sigma times noise at x (N, D)."""
         return np.exp(self.log_densities(x, sigma)).sum(1)
 
     def score(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return the gradient of the log density, (N, D)."""
+        """Return the score at x (N, D): the gradient (N, D) of the log of `density`."""
         pulls = (self.means - x[:, None]) / (self.deviations**2 + sigma**2)[:, None]
         return (self.responsibilities(x, sigma)[..., None] * pulls).sum(1)
 
     def denoised(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return E[data | x], (N, D): the output of a perfect denoiser."""
+        """Return E[data | x] (N, D) for noisy points x (N, D): a perfect denoiser's output."""
         keep = self.deviations**2 / (self.deviations**2 + sigma**2)
         guesses = self.means + keep[:, None] * (x[:, None] - self.means)
         return (self.responsibilities(x, sigma)[..., None] * guesses).sum(1)
 
     def subset(self, components: list[int]) -> GaussianMixture:
-        """Return the mixture of some of the components: a class."""
+        """Return the mixture of the components with these indices, weights scaled to sum 1."""
         weights = self.weights[components]
         return GaussianMixture(
             weights / weights.sum(), self.means[components], self.deviations[components]
         )
 
     def cdf(self, x: np.ndarray) -> np.ndarray:
-        """Return the cumulative distribution at x (N,), of data of one dimension: (N,)."""
+        """Return the cumulative distribution function (N,) at x (N,). Only for D = 1."""
         normal = NormalDist().cdf
-        far = (x[:, None] - self.means[:, 0]) / self.deviations
-        return np.vectorize(normal)(far) @ self.weights
+        z = (x[:, None] - self.means[:, 0]) / self.deviations
+        return np.vectorize(normal)(z) @ self.weights
 
     def answer(self, query: Query, prediction: str = "epsilon") -> Answer:
-        """Return a perfect model's answer for x (1, D, h, w), where each pixel is a point."""
+        """Return the output of a perfect model for query.x (1, D, h, w), one point per pixel.
+
+        prediction: "epsilon" or "v_prediction".
+        """
         return Answer(_output(query, self.denoised(points(query), query.sigma), prediction))
 
     def flow(self, x: np.ndarray, sigma: float, end: float) -> np.ndarray:
-        """Solve the probability flow ODE from sigma to end, to eleven digits."""
+        """Solve the probability flow ODE from noise level `sigma` to `end`, to eleven digits.
+
+        x: points (N, D) at noise level `sigma`; returns the points (N, D) at noise level `end`.
+        """
         from scipy.integrate import solve_ivp
 
         def slope(log_sigma, flat):  # d x / d log sigma = x - D
@@ -102,16 +113,21 @@ class GaussianMixture:
 
 @dataclass(frozen=True)
 class GuidedMixture:
-    """Two perfect models under classifier-free guidance: of all data, and of one class.
+    """Classifier-free guidance (arXiv 2207.12598) with two perfect models.
 
-    scale: 0 ignores the class, 1 is the class's own model (arXiv 2207.12598)."""
+    uncond: the distribution of all data. cond: the distribution of one class. scale: the guidance
+    scale; 0 ignores the class, 1 uses the model of the class alone.
+    """
 
     uncond: GaussianMixture
     cond: GaussianMixture
     scale: float
 
     def answer(self, query: Query) -> Answer:
-        """Combine the two models' outputs, as pipeline/denoising/denoiser.py does."""
+        """Return the guided noise prediction for a query, as pipeline/denoising/denoiser.py does.
+
+        cond and uncond of the Answer are the outputs of the two models; uncond is None at scale 1.
+        """
         cond = self.cond.answer(query).output
         if self.scale == 1:
             return Answer(cond, cond)
@@ -119,38 +135,43 @@ class GuidedMixture:
         return Answer(uncond + self.scale * (cond - uncond), cond, uncond)
 
     def target_density(self, grid: np.ndarray) -> np.ndarray:
-        """Return the density on an even grid (N,) whose score at sigma 0 is the guided one: that of
-        all data times (class / all data) ** scale. Guided paths end elsewhere (arXiv 2409.13074).
+        """Return the density (N,) whose score is the guided score at sigma 0, for D = 1.
+
+        It is proportional to p(x) * (p(x | class) / p(x)) ** scale. Guided sampling does not end
+        exactly there (arXiv 2409.13074). grid: evenly spaced x (N,) that cover the distribution.
         """
         x = grid[:, None]
-        whole, chosen = (
+        log_uncond, log_cond = (
             np.logaddexp.reduce(m.log_densities(x, 0.0), 1) for m in (self.uncond, self.cond)
         )
-        log = whole + self.scale * (chosen - whole)
+        log = log_uncond + self.scale * (log_cond - log_uncond)
         density = np.exp(log - log.max())
         return density / (density.sum() * (grid[1] - grid[0]))
 
 
 def _output(query: Query, clean: np.ndarray, prediction: str) -> torch.Tensor:
-    """Return the model output that means the clean points (N, D)."""
+    """Return the model output, shaped like query.x, that predicts the clean points (N, D)."""
     output = output_in_sigma_scale(points(query), clean, query.sigma, prediction)
     return torch.from_numpy(output.T.copy()).reshape(query.x.shape).to(query.x.dtype)
 
 
 def to_points(x: torch.Tensor) -> np.ndarray:
-    """Return latents (1, D, h, w) as points (N, D), in the scale that they have."""
+    """Reshape latents (1, D, h, w) to points (N, D) with N = h * w, without rescaling; float64."""
     return x.double().numpy()[0].reshape(x.shape[1], -1).T
 
 
 def points(query: Query) -> np.ndarray:
-    """Return a query's x as points (N, D) in k-diffusion's scale."""
+    """Return query.x as points (N, D) in k-diffusion's scale, data plus sigma times noise."""
     return to_points(query.x) * math.sqrt(1 + query.sigma**2)
 
 
 def run_sampler(
     sampler: Generator[Query, Answer, torch.Tensor], answer: Callable[[Query], Answer]
 ) -> tuple[np.ndarray, list[Query]]:
-    """Run a sampler; return its points (N, D) and the queries on the way."""
+    """Run a sampler to its end, with `answer` as the model.
+
+    Returns the final points (N, D) and all queries, in order.
+    """
     queries = [next(sampler)]
     while True:
         try:
@@ -160,26 +181,33 @@ def run_sampler(
 
 
 def even_noise(count: int) -> torch.Tensor:
-    """Return the quantiles of unit noise at `count` even probabilities, (1, 1, 1, count).
+    """Return the normal distribution's quantiles at (i + 0.5) / count, as latents (1, 1, 1, count).
 
-    From it, the distance of a sampler that draws no noise to the data has no sampling error."""
+    Used as the first noise of a deterministic sampler, they cover the distribution evenly, so the
+    result has no random sampling error.
+    """
     normal = NormalDist()
     values = [normal.inv_cdf((i + 0.5) / count) for i in range(count)]
     return torch.tensor(values, dtype=torch.float64).reshape(1, 1, 1, count)
 
 
 def distance(x: np.ndarray, grid: np.ndarray, cdf: np.ndarray) -> float:
-    """Return Wasserstein's distance of order 1 between numbers x (N,) and a distribution: the area
-    between two cumulative distributions. below (G,): the share of it under each grid (G,),
-    an even grid that holds nearly all of both."""
+    """Return the 1-Wasserstein distance between samples x (N,) and a distribution.
+
+    It is the area between the two cumulative distribution functions. grid (G,): evenly spaced
+    points that cover nearly all of both. cdf (G,): the distribution's values at these points.
+    """
     x = np.sort(x)
-    mine = np.searchsorted(x, grid, side="right") / len(x)
+    x_cdf = np.searchsorted(x, grid, side="right") / len(x)
     outside = np.abs(x - x.clip(grid[0], grid[-1])).mean()
-    return float(np.abs(mine - cdf).sum() * (grid[1] - grid[0]) + outside)
+    return float(np.abs(x_cdf - cdf).sum() * (grid[1] - grid[0]) + outside)
 
 
 def expected_distance(count: int, grid: np.ndarray, cdf: np.ndarray) -> float:
-    """Return the expected distance of `count` numbers drawn from the distribution itself."""
-    cdf = cdf.clip(0, 1)  # rounding may leave 1 and a little
+    """Return the expected `distance` of `count` random samples of the distribution to itself.
+
+    grid (G,), cdf (G,): see `distance`. It is the sampling error that a perfect sampler has.
+    """
+    cdf = cdf.clip(0, 1)  # rounding may give slightly more than 1
     spread = np.sqrt(2 / math.pi * cdf * (1 - cdf) / count)
     return float(spread.sum() * (grid[1] - grid[0]))

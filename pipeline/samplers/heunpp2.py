@@ -1,7 +1,8 @@
-"""HeunPP2: Heun++ of sd-webui-samplers-scheduler (Carzit), as A1111's forks and ComfyUI have it.
+"""HeunPP2: Heun++ of sd-webui-samplers-scheduler (Carzit), as in A1111's forks and ComfyUI.
 
-It evaluates the slope one and two steps ahead and weighs each by its noise level over the highest
-one, so late steps are almost Euler's and it converges in first order only, for all its calls.
+Each step also evaluates the slope one and two noise levels ahead. The weight of such a slope is
+its noise level divided by the highest noise level, so late steps are almost Euler steps. Therefore
+it converges only in first order, although it makes three model calls per step.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
-    `samplers.make_sampler`."""
+    """Return the HeunPP2 sampler: it yields a Query for each model call and returns latents.
+
+    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
+    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    """
     return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
 
 

@@ -1,4 +1,7 @@
-"""Names of samplers and schedules: what A1111 and others call them, and which go together."""
+"""Look up samplers and schedules by the names that A1111 and others use, and check pairs of them.
+
+A key is a key of the dict SAMPLERS ("dpmpp_2m") or SCHEDULES ("karras") in table.py.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +18,39 @@ def _plain(text: str) -> str:
 
 
 def _sampler_keys() -> dict[str, str]:
-    """Return the key in SAMPLERS of every plain name."""
+    """Return {name: key in SAMPLERS} for all keys, labels and aliases, reduced by `_plain`."""
     return {_plain(name): key for key, s in SAMPLERS.items() for name in (key, s.label, *s.aliases)}
 
 
 def _schedule_keys() -> dict[str, str]:
-    """Return the key in SCHEDULES of every plain name."""
+    """Return {name: key in SCHEDULES} for all keys and labels, reduced by `_plain`."""
     return {_plain(name): key for key, s in SCHEDULES.items() for name in (key, s.label)}
 
 
 def sampler_key(text: str) -> str | None:
-    """Return the key in SAMPLERS that `text` means ("Euler a", "euler_a", "DPM++ 2M"), or None."""
+    """Return the key in SAMPLERS of the sampler named `text`, or None if there is none.
+
+    `text` may be a key ("euler_a"), a label ("Euler a") or an alias; case, spaces and punctuation
+    do not matter.
+    """
     return _sampler_keys().get(_plain(text))
 
 
 def schedule_key(text: str) -> str | None:
-    """Return the key in SCHEDULES that `text` means ("SGM Uniform", "sgm_uniform"), or None."""
+    """Return the key in SCHEDULES of the schedule named `text`, or None if there is none.
+
+    `text` may be a key ("sgm_uniform") or a label ("SGM Uniform"); case, spaces and punctuation do
+    not matter.
+    """
     return _schedule_keys().get(_plain(text))
 
 
 def split_name(text: str) -> tuple[str, str | None] | None:
-    """Return the keys of the sampler and the schedule (or None) that an A1111 name means.
+    """Split a sampler name in A1111's or k-diffusion's style into (sampler key, schedule key).
 
-    "DPM++ 2M Karras" is ("dpmpp_2m", "karras"), "Euler a" and "k_euler_a" are ("euler_a", None). A
-    name of no sampler here is None. Whether the two go together is for `check_pair` to say.
+    "DPM++ 2M Karras" gives ("dpmpp_2m", "karras"); "Euler a" and "k_euler_a", which name no
+    schedule, give ("euler_a", None). Returns None if no sampler has the name. It does not check
+    whether the sampler accepts the schedule; `check_pair` does.
     """
     plain, keys = _plain(text), _sampler_keys()
     endings = _schedule_keys() | ENDINGS
@@ -53,7 +65,10 @@ def split_name(text: str) -> tuple[str, str | None] | None:
 
 
 def check_pair(sampler: str, schedule: str) -> str | None:
-    """Return a sentence if this sampler does not take this schedule (both are keys), else None."""
+    """Return None if the sampler accepts the schedule, else a sentence that lists those it does.
+
+    sampler, schedule: keys of SAMPLERS and SCHEDULES, such as "dpmpp_2m" and "karras".
+    """
     row = SAMPLERS[sampler]
     if schedule in row.schedules:
         return None
@@ -63,7 +78,11 @@ def check_pair(sampler: str, schedule: str) -> str | None:
 
 
 def unsupported(name: str) -> str | None:
-    """Return a sentence if the sampler or schedule with this key cannot run here, else None."""
+    """Return None if the packages that a sampler or schedule needs are installed, else a sentence.
+
+    name: a key of SAMPLERS or SCHEDULES. The sentence names the missing packages and how to
+    install them.
+    """
     row = SAMPLERS.get(name) or SCHEDULES[name]
     missing = [p for p in row.needs if importlib.util.find_spec(p) is None]
     if not missing:

@@ -6,8 +6,8 @@ sigma = beta / alpha. k-diffusion's scale is x0 + sigma eps = x_t / alpha. The v
 v = alpha eps - beta x0 (Salimans and Ho, arXiv 2202.00512).
 
 `prediction` is the scheduler's `prediction_type`: "epsilon", "v_prediction" or "sample".
-The formulas of the two scales agree but for rounding, and each caller keeps the one it has.
-Nothing here needs torch: any array type with arithmetic will do.
+Some conversions exist for both scales: their results differ only by rounding, and each caller uses
+the one for the scale that its latents have. All functions work on torch tensors and NumPy arrays.
 """
 
 from __future__ import annotations
@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 
 
 def alpha_beta(sigma: float) -> tuple[float, float]:
-    """Return sqrt(abar) and sqrt(1 - abar) at the noise level `sigma`."""
+    """Return (alpha, beta) = (sqrt(abar), sqrt(1 - abar)) at the noise level sigma = beta / alpha.
+
+    They are the factors of x0 and eps in the UNet's input x_t = alpha x0 + beta eps.
+    """
     alpha = 1 / (1 + sigma**2) ** 0.5
     return alpha, sigma * alpha
 
 
 def to_clean(x: Array, output: Array, alpha: float, beta: float, prediction: str) -> Array:
-    """Return the clean latents x0 that the model's `output` for x_t means."""
+    """Convert the model's `output` for x = x_t to the clean latents x0 that it predicts.
+
+    alpha, beta: see `alpha_beta`. prediction: "epsilon", "v_prediction" or "sample".
+    """
     if prediction == "v_prediction":
         return alpha * x - beta * output
     if prediction == "sample":
@@ -40,7 +46,10 @@ def to_clean(x: Array, output: Array, alpha: float, beta: float, prediction: str
 
 
 def to_noise(x: Array, output: Array, alpha: float, beta: float, prediction: str) -> Array:
-    """Return the noise eps that the model's `output` for x_t means."""
+    """Convert the model's `output` for x = x_t to the noise eps that it predicts.
+
+    alpha, beta: see `alpha_beta`. prediction: "epsilon", "v_prediction" or "sample".
+    """
     if prediction == "v_prediction":
         return alpha * output + beta * x
     if prediction == "sample":
@@ -49,14 +58,14 @@ def to_noise(x: Array, output: Array, alpha: float, beta: float, prediction: str
 
 
 def predicted_clean(query: Query, output: Tensor, prediction: str) -> Tensor:
-    """Return the clean latents (1, C, h, w) that the model's output for `query` means."""
+    """Convert the model's output for `query` to the clean latents x0 (1, C, h, w) it predicts."""
     return to_clean(query.x, output, *alpha_beta(query.sigma), prediction)
 
 
 def output_for(query: Query, clean: Tensor, prediction: str) -> Tensor:
-    """Return the model output for `query` that means these clean latents (1, C, h, w).
+    """Return the model output with which `query` would predict the clean latents `clean`.
 
-    The inverse of `predicted_clean`.
+    The inverse of `predicted_clean`; shapes (1, C, h, w).
     """
     alpha, beta = alpha_beta(query.sigma)
     if prediction == "v_prediction":
@@ -67,9 +76,10 @@ def output_for(query: Query, clean: Tensor, prediction: str) -> Tensor:
 
 
 def denoised(x: Array, x_vp: Array, output: Array, sigma: float, prediction: str) -> Array:
-    """Return k-diffusion's D(x, sigma), the clean latents.
+    """Return k-diffusion's D(x, sigma): the clean latents that the model's `output` predicts.
 
-    x is in k-diffusion's scale, x_vp the same latents as the UNet saw them.
+    x: the latents in k-diffusion's scale, x0 + sigma eps. x_vp: the same latents in the variance-
+    preserving scale, as they were passed to the UNet. prediction: "epsilon" or "v_prediction".
     """
     if prediction == "v_prediction":
         return (x_vp - sigma * output) / math.sqrt(1 + sigma**2)
@@ -77,9 +87,9 @@ def denoised(x: Array, x_vp: Array, output: Array, sigma: float, prediction: str
 
 
 def output_in_sigma_scale(x: Array, clean: Array, sigma: float, prediction: str) -> Array:
-    """Return the model output that means `clean`, for x in k-diffusion's scale.
+    """Return the model output that predicts `clean` for x = x0 + sigma eps, k-diffusion's scale.
 
-    The inverse of `denoised`.
+    The inverse of `denoised`. prediction: "epsilon" or "v_prediction".
     """
     noise = (x - clean) / sigma
     if prediction == "v_prediction":
@@ -88,18 +98,21 @@ def output_in_sigma_scale(x: Array, clean: Array, sigma: float, prediction: str)
 
 
 def velocity_to_noise(x_vp: Array, velocity: Array, sigma: float) -> Array:
-    """Return the noise eps that a velocity means at x_vp, the UNet's input."""
+    """Convert a predicted velocity v to the noise eps; x_vp is the UNet's input."""
     return (sigma * x_vp + velocity) / math.sqrt(1 + sigma**2)
 
 
 def add_noise(clean: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
-    """Return x_t = sqrt(abar) x0 + sqrt(1 - abar) eps.
+    """Return the noisy latents x_t = sqrt(abar) x0 + sqrt(1 - abar) eps.
 
-    abar: a number, or a tensor that broadcasts over the latents.
+    abar: alphas_cumprod[t], a number or a tensor that broadcasts over the latents.
     """
     return abar**0.5 * clean + (1 - abar) ** 0.5 * noise
 
 
 def velocity(clean: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
-    """Return the velocity v = sqrt(abar) eps - sqrt(1 - abar) x0, a training target."""
+    """Return the velocity v = sqrt(abar) eps - sqrt(1 - abar) x0: the target of v-prediction.
+
+    abar: alphas_cumprod[t], a number or a tensor that broadcasts over the latents.
+    """
     return abar**0.5 * noise - (1 - abar) ** 0.5 * clean

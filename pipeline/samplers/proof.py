@@ -1,4 +1,4 @@
-"""An earlier name of `python -m pipeline.samplers.convergence`."""
+"""The former name of pipeline.samplers.convergence, kept so that `python -m` still runs it."""
 
 from .convergence import main
 

@@ -1,9 +1,9 @@
-"""Restart, arXiv 2306.14878: Heun that adds noise again and denoises a second time.
+"""Restart, arXiv 2306.14878: Heun steps that at sigma 0.1 add noise up to sigma 2 and go on there.
 
-As in A1111: below 20 steps there is no restart; from 20 on 9 of the steps, from 36 on twice a
-quarter of them, lead down once more from sigma 2 to sigma 0.1, spaced as Karras has it. So a
-restart costs no calls beyond the steps that the user asked for: the first descent has fewer. Where
-sampling begins at a later step, the steps that are left are counted.
+The number of restarts depends on the number of steps, as in A1111: none below 20 steps; one of 9
+steps from 20 on; two of a quarter of the steps each from 36 on. The steps of a restart have
+Karras's spacing. They are part of the requested number of steps, so the first descent has fewer.
+If sampling begins at a later step (image to image), the remaining steps are counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from . import zero_terminal_snr
 from .sigma import Coroutine, Model
 from .table import Sampler, Schedule
 
-LOW, HIGH = 0.1, 2.0  # a restart leads from the level nearest to LOW up to the one nearest to HIGH
+# A restart adds noise at the level nearest to LOW, up to the level nearest to HIGH.
+LOW, HIGH = 0.1, 2.0
 
 
 def make_sampler(
@@ -33,8 +34,11 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the coroutine for a row of SAMPLERS and one of SCHEDULES; see
-    `samplers.make_sampler`."""
+    """Return the Restart sampler: it yields a Query for each model call and returns latents.
+
+    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
+    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    """
     left = steps - start_step
     length, times = (left // 4, 2) if left >= 36 else (9, 1) if left >= 20 else (0, 0)
 
@@ -47,14 +51,18 @@ def make_sampler(
 
     model = model_with(length * times)
     intervals = _intervals(model.sigmas, length, times)
-    if len(intervals) < left:  # no two levels to go between
+    if len(intervals) < left:  # LOW and HIGH have the same nearest level: no restart is possible
         model = model_with(0)
         intervals = list(pairwise(model.sigmas))
     return _run(model, intervals)
 
 
 def _fewer(sigmas: list[float], less: int) -> list[float]:
-    """Return `less` levels fewer between the same ends, spaced alike: Karras's from Karras's."""
+    """Return falling noise levels that are spaced like `sigmas`, but `less` fewer.
+
+    The first level, the lowest one above zero, and the 0 at the end are kept. The others are
+    interpolated in sigma ** (1 / 7), so levels with Karras's spacing keep this spacing.
+    """
     if not less:
         return sigmas
     roots, index = np.array(sigmas[:-1]) ** (1 / 7), np.arange(len(sigmas) - 1)
@@ -77,7 +85,11 @@ def _run(model: Model, intervals: list[tuple[float, float]]) -> Coroutine:
 
 
 def _intervals(sigmas: list[float], length: int, times: int) -> list[tuple[float, float]]:
-    """Return (from, to) of every Heun step, with restarts where there is room for one."""
+    """Return the noise levels (from, to) of every Heun step, in order, restarts included.
+
+    length: steps of one restart. times: number of restarts. Without two different levels near LOW
+    and HIGH there is no restart.
+    """
     low, high = (int(np.abs(np.array(sigmas) - level).argmin()) for level in (LOW, HIGH))
     again: list[tuple[float, float]] = []
     if low > high:

@@ -1,15 +1,17 @@
-"""Noise levels by formula: A1111's schedules that diffusers does not have.
+"""Formulas for the noise levels of A1111's schedules that diffusers does not have.
 
-Uniform, Karras, Exponential, Beta and SGM Uniform are options of diffusers' schedulers instead; the
-row in table.py names the option, and diffusers_adapter.py sets it.
+Uniform, Karras, Exponential, Beta and SGM Uniform are options of diffusers' schedulers instead:
+table.py lists the options, and diffusers_adapter.py sets them.
 
-Each function takes the number of steps n, the noise levels `trained` (float64, one per trained
-timestep, rising) and the scheduler configuration, and returns n falling levels; the last step, to
-zero, is the sampler's. The formulas are those of A1111's sd_schedulers.py, with two differences:
+Each function takes the number of steps n, the noise level of every trained timestep (`trained`,
+float64, rising, usually 1000) and the scheduler configuration. It returns the n noise levels at
+which the steps begin, falling; the sampler adds the 0 at which the last step ends. The formulas are
+those of A1111's sd_schedulers.py, with two differences:
 
-- One step starts at the highest level; Align Your Steps and DDIM would start at the lowest there.
-- Every schedule has n levels and then zero. A1111's KL Optimal stops at the lowest level instead of
-  zero, and its DDIM takes a step or more beyond n where n does not divide the trained timesteps.
+- With a single step every schedule starts at the highest level. A1111's Align Your Steps and DDIM
+  start at the lowest.
+- Every schedule has n levels and then zero. A1111's KL Optimal ends at the lowest level instead of
+  zero, and its DDIM has more than n steps if n does not divide the number of trained timesteps.
 """
 
 from __future__ import annotations
@@ -30,26 +32,38 @@ ALIGN_YOUR_STEPS = {
 
 
 def timestep(sigma: float, trained: np.ndarray) -> float:
-    """Return the timestep of a noise level, interpolated in log sigma (k-diffusion)."""
+    """Return the timestep, possibly a fraction, at which the noise level is `sigma`.
+
+    Interpolated linearly in log sigma, as in k-diffusion. trained: the noise level of every trained
+    timestep, rising.
+    """
     return float(np.interp(np.log(sigma), np.log(trained), np.arange(len(trained))))
 
 
 def polyexponential(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return k-diffusion's with A1111's rho of 1, which is the exponential schedule."""
+    """Return n noise levels by k-diffusion's polyexponential formula with rho 1, as A1111 sets it.
+
+    With rho 1 they equal the exponential schedule: log sigma falls evenly. trained: the noise level
+    of every trained timestep, rising. `config` is not used.
+    """
     low, high = np.log(trained[[0, -1]])
     return np.exp(low + np.linspace(1, 0, n) * (high - low))
 
 
 def kl_optimal(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return even steps in the arc tangent of sigma; arXiv 2404.14507, theorem 3.1."""
+    """Return n noise levels whose arc tangent falls evenly; arXiv 2404.14507, theorem 3.1.
+
+    trained: the noise level of every trained timestep, rising. `config` is not used.
+    """
     low, high = np.arctan(trained[[0, -1]])
     return np.tan(high + np.arange(n) / n * (low - high))
 
 
 def align_your_steps(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return NVIDIA's optimised levels, arXiv 2404.14507, interpolated in log sigma.
+    """Return NVIDIA's optimised noise levels, arXiv 2404.14507, interpolated to n levels.
 
-    SD XL's table if the configuration says `"align_your_steps": "sdxl"`, else SD 1.5's.
+    Interpolated in log sigma. Uses SD XL's table if the scheduler configuration `config` has
+    `"align_your_steps": "sdxl"`, else that of SD 1.5. `trained` is not used.
     """
     family = "sdxl" if config.get("align_your_steps") == "sdxl" else "sd1"
     table = np.log(ALIGN_YOUR_STEPS[family])
@@ -57,18 +71,29 @@ def align_your_steps(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> 
 
 
 def simple(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return every (1000 / n)th level from the top, at timesteps rounded down."""
+    """Return the noise levels at n even timesteps, whole numbers, from the last timestep down.
+
+    trained: the noise level of every trained timestep, rising. `config` is not used.
+    """
     return trained[-1 - (np.arange(n) * (len(trained) / n)).astype(int)]
 
 
 def normal(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return even timesteps from the last to the first (k-diffusion's get_sigmas)."""
+    """Return the noise levels at n even timesteps from the last to the first, both included.
+
+    Timesteps may be fractions; their levels are interpolated in log sigma. k-diffusion's
+    get_sigmas. trained: the noise level of every trained timestep, rising. `config` is not used.
+    """
     timesteps = np.linspace(len(trained) - 1, 0, n)
     return np.exp(np.interp(timesteps, np.arange(len(trained)), np.log(trained)))
 
 
 def ddim(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return timesteps 1, 1 + k, 1 + 2 k, ... with k = 1000 // n, as the DDIM paper's code."""
+    """Return falling noise levels at the timesteps 1, 1 + k, ..., 1 + (n - 1) k; k = 1000 // n.
+
+    As in the code of the DDIM paper, arXiv 2010.02502. trained: the noise level of every trained
+    timestep (usually 1000), rising. `config` is not used.
+    """
     stride = len(trained) // n
     first = min(1, len(trained) - 1 - (n - 1) * stride)  # 0 where every timestep is a step
     return trained[(first + np.arange(n) * stride)[::-1]]
@@ -77,7 +102,11 @@ def ddim(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
 def levels(
     schedule: Schedule, n: int, trained: np.ndarray, config: Mapping[str, Any]
 ) -> np.ndarray:
-    """Return the n falling noise levels of a row of SCHEDULES that has a formula."""
+    """Return n falling noise levels (n,) of a schedule whose `formula` names a function.
+
+    trained: the noise level of every trained timestep, rising. config: the scheduler configuration.
+    If n is 1, the level is the highest.
+    """
     if n == 1:
         return trained[-1:]
     module = importlib.import_module(f"{__package__}.{schedule.file}")

@@ -1,4 +1,8 @@
-"""What our own samplers share: k-diffusion's scale x = x0 + sigma eps, and the UNet in it."""
+"""Shared code of the samplers that diffusers does not have: the UNet in k-diffusion's scale.
+
+In that scale the latents are x = x0 + sigma eps, and the model is a denoiser D(x, sigma) that
+returns x0.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,16 @@ from .table import Sampler, Schedule
 
 
 class Model:
-    """The UNet as k-diffusion's D(x, sigma), with a sampler's noise levels.
+    """The UNet as k-diffusion's denoiser D(x, sigma), with the noise levels of one run.
 
-    sigmas  a float per step and a last 0, from the scheduler of the sampler's row
-    first   the latents to begin with (1, C, h, w): noise at the highest level, or `clean` with the
-            noise of step `start_step`
+    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are the values
+    of SAMPLERS and SCHEDULES.
+
+    sigmas     the noise level of each step that is taken, falling, and a 0 at the end
+    first      the latents to begin with, x0 + sigma eps (1, C, h, w): noise at the highest level,
+               or `clean` with noise at the level of step `start_step`
+    trained    the noise level of every timestep that the model was trained with, rising
+    generator  the source of the noise that `noise` draws
     """
 
     def __init__(
@@ -43,9 +52,11 @@ class Model:
         self.generator = generator
 
     def denoise(self, x: torch.Tensor, sigma: float, step: int) -> Coroutine:
-        """Ask for the model at x and return D(x, sigma), the clean latents; use `yield from`.
+        """Call the model and return D(x, sigma), the predicted clean latents, in the shape of x.
 
-        The timestep may be a fraction.
+        A generator: use it with `yield from`. It yields one Query, whose timestep may be a
+        fraction, and is sent the Answer. x: latents x0 + sigma eps (1, C, h, w). step: index of
+        the sampling step, see Query.step.
         """
         t = torch.tensor(schedules.timestep(sigma, self.trained), device=x.device)
         query = Query(x / math.sqrt(1 + sigma**2), t, step, sigma)
@@ -53,12 +64,15 @@ class Model:
         return prediction.denoised(x, query.x, output, sigma, self.prediction)
 
     def noise(self, x: torch.Tensor) -> torch.Tensor:
-        """Draw noise of x's shape, on the CPU whatever the device."""
+        """Draw unit noise with the shape, device and dtype of x, from the CPU generator."""
         return torch.randn(x.shape, generator=self.generator).to(x)
 
 
 def ancestral(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """Return (down, up): the level to step down to without noise, and how much noise to add there
-    to reach sigma_next (k-diffusion's get_ancestral_step)."""
+    """Split a step from noise level sigma to sigma_next into a deterministic and a random part.
+
+    Returns (down, up): step to the level `down` without noise, then add noise of standard deviation
+    `up`; together this gives sigma_next. k-diffusion's get_ancestral_step with eta 1.
+    """
     up = min(sigma_next, sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
     return math.sqrt(sigma_next**2 - up**2), up

@@ -1,9 +1,10 @@
-"""SAMPLERS and SCHEDULES: every sampler and every noise schedule, once.
+"""SAMPLERS and SCHEDULES: the tables of all samplers and all noise schedules.
 
-A new sampler is one row here. Where diffusers has no scheduler for it, its file beside this one has
-a `make_sampler` of the adapter's signature, and the row names that file. A new schedule is one row,
-and where diffusers has none of the kind, a function as those of schedules.py. Command line, page,
-web API, grid, arena, docs/samplers.md and tests read these tables. Nothing heavy is imported here.
+To add a sampler, add an entry here. If diffusers has no scheduler for it, also add a module to this
+folder with a `make_sampler` like that of diffusers_adapter.py, and name the module in the entry. To
+add a schedule, add an entry, and if diffusers does not have the schedule, a function like those of
+schedules.py. The command line, the web page and its API, the grid, the race of samplers,
+docs/samplers.md and the tests read these tables. Importing this module does not import torch.
 
 Names are A1111's. The papers: DDPM arXiv 2006.11239, DDIM 2010.02502, PNDM (PLMS) 2202.09778,
 EDM (Euler, Heun, Karras) 2206.00364, DPM-Solver++ 2211.01095, UniPC 2302.04867, DEIS 2204.13902,
@@ -21,12 +22,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Convergence:
-    """The order in which a deterministic sampler converges, and how that is measured.
+    """The order of convergence of a deterministic sampler, and how convergence.py measures it.
 
-    order, source  the order, and why it has this one
-    schedule       the schedule that it is measured with
-    counts         numbers of steps
-    tolerance      how far the measured order may be from `order`
+    order      p, if the error is proportional to steps ** -p
+    source     why it has this order: the rule or the paper
+    schedule   key of the schedule that it is measured with
+    counts     the numbers of steps that it is measured with
+    tolerance  largest difference of the measured order from `order` that the tests accept
     """
 
     order: float
@@ -38,22 +40,25 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A row of SAMPLERS.
+    """One sampler, a value of the dict SAMPLERS: its name, its implementation and its properties.
 
-    label           its name; aliases: other names that it is known by
-    note, note_zh   what it is good for, in English and Chinese
-    scheduler       diffusers' class. With a `file` of its own it only gives the noise levels
-    flags           what is set on top of the checkpoint's scheduler configuration
-    takes           keys of the schedules that it takes; None: all
-    automatic       the schedule that Automatic means here
-    calls           calls of the model per step; the last steps may take fewer, see `make_sampler`
-    needs           packages beyond the usual ones
-    file            its file beside this one
-    fresh_noise     it draws noise at its steps
-    other_guidance  guidance means something else here than in the others
-    distilled       for distilled models, so it does not get more exact with more steps
-    convergence     of a sampler without fresh noise
-    moment_steps    steps after which a sampler with fresh noise has reproduced the data's moments
+    label           its name in A1111's spelling
+    note, note_zh   what it is good for, in English and Chinese, as shown to users
+    scheduler       name of the diffusers class that runs it, or that only supplies the noise levels
+                    if `file` names another module than diffusers_adapter
+    flags           arguments of that class that override the checkpoint's scheduler configuration
+    takes           keys of the schedules that it accepts, see `schedules`; None means all
+    automatic       key of the schedule that "automatic" stands for
+    calls           model calls per step; some steps may make fewer, see `samplers.make_sampler`
+    needs           names of packages that must be installed in addition
+    aliases         other names that it can be selected by
+    file            name of the module in this folder whose `make_sampler` builds it
+    fresh_noise     whether it adds random noise during sampling
+    other_guidance  whether it uses another guidance formula than classifier-free guidance
+    distilled       whether it is made for distilled models; then more steps do not make it exact
+    convergence     the measured order of convergence; None for samplers that have none
+    moment_steps    for a sampler that adds noise: the number of steps with which convergence.py
+                    compares the moments of its samples with those of the data; None: not compared
     """
 
     label: str
@@ -75,20 +80,20 @@ class Sampler:
 
     @property
     def schedules(self) -> tuple[str, ...]:
-        """The keys of the schedules that it takes."""
+        """The keys of all schedules that this sampler accepts, "automatic" included."""
         return tuple(SCHEDULES) if self.takes is None else self.takes
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A row of SCHEDULES.
+    """One noise schedule, a value of the dict SCHEDULES.
 
-    label          its name
-    note, note_zh  what it is good for, in English and Chinese
-    flags          what diffusers' schedulers call it
-    formula        the function that gives its noise levels, where diffusers has none
-    file           the file beside this one that holds `formula`
-    needs          packages beyond the usual ones
+    label          its name in A1111's spelling
+    note, note_zh  what it is good for, in English and Chinese, as shown to users
+    flags          arguments of diffusers' schedulers that select it
+    formula        name of the function that returns its noise levels; None if diffusers has it
+    file           name of the module in this folder that defines `formula`
+    needs          names of packages that must be installed in addition
     """
 
     label: str
@@ -105,9 +110,9 @@ def _sigmas(kind: str | None, spacing: str) -> dict[str, object]:
     return flags | {"use_lu_lambdas": False, "timestep_spacing": spacing}
 
 
-# A formula's levels take the place of Karras's in diffusers' classes, so they carry that flag.
-# "linspace" makes the first and the last noise level the model's own, as k-diffusion has it; with
-# the checkpoint's "leading" or "trailing" some of diffusers' classes would cut the range short.
+# Schedules with a formula set Karras's flag, because diffusers_adapter puts their noise levels in
+# the place of Karras's. With "linspace" the noise levels cover the model's whole range, as in
+# k-diffusion; with the checkpoint's "leading" or "trailing" some of diffusers' classes shorten it.
 SCHEDULES: dict[str, Schedule] = {
     "automatic": Schedule(
         "Automatic",
@@ -188,9 +193,9 @@ SCHEDULES: dict[str, Schedule] = {
     ),
 }
 
-SPACED = ("automatic", "uniform", "sgm_uniform")  # for samplers bound to the trained timesteps
-FIXED = ("automatic", "uniform")
-NO_CLIP = {"clip_sample": False}  # latents are not pixels: nothing holds them within -1 and 1
+SPACED = ("automatic", "uniform", "sgm_uniform")  # for samplers that know only trained timesteps
+FIXED = ("automatic", "uniform")  # for samplers that choose their timesteps themselves
+NO_CLIP = {"clip_sample": False}  # latents are not pixels: they may lie outside of [-1, 1]
 DPMPP_2M = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
 
 TIMED: dict[str, Any] = {"schedule": "uniform", "counts": (10, 20, 40, 50, 100, 200)}

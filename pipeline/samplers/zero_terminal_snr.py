@@ -1,11 +1,12 @@
 """Zero terminal SNR, arXiv 2305.08891: the first step, from a timestep that is noise alone.
 
-With `rescale_betas_zero_snr` abar at the last timestep counts as 2**-24, not 0, as in diffusers'
-Euler, so the highest sigma is 4096 and everything stays finite. Half of diffusers' classes do not
-know the key. They get Euler's abar, and their step from the last timestep is DDIM's: it is exact
-there, while averaging two slopes over that step, as Heun does, multiplies the model's error
-by a hundred. It is for models that predict v; one that predicts noise runs, but at the last
-timestep says nothing about the picture.
+With `rescale_betas_zero_snr` in the scheduler configuration, abar (alphas_cumprod) at the last
+timestep is taken as 2**-24 instead of 0, as in diffusers' Euler. So the highest sigma is 4096, and
+all numbers stay finite. Half of diffusers' schedulers do not know that key. They are given Euler's
+abar, and `leave` takes their step from the last timestep by DDIM's rule. That rule is exact there,
+while a step that averages two slopes, as Heun does, multiplies the model's error by a hundred.
+The key is meant for models that predict v. A model that predicts noise can be run, but its output
+at the last timestep says nothing about the picture.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from .prediction import to_clean, to_noise
 
 ABAR = 2**-24
 SIGMA = math.sqrt((1 - ABAR) / ABAR)
-Call = tuple[int, Any, int]  # index, timestep, the user's step
+Call = tuple[int, Any, int]  # a model call: its index in the scheduler, its timestep, its step
+# Attributes of diffusers' schedulers that hold one number for each model call.
 PER_CALL = ("timesteps", "sigmas", "sigmas_interpol", "sigmas_up", "sigmas_down")
 
 
 def needs_help(scheduler: Any, sigma: float) -> bool:
-    """Return whether diffusers' scheduler begins there, at noise level sigma, and cannot."""
-    made = scheduler.config.get("rescale_betas_zero_snr", False)
-    return not made and sigma > 0.99 * SIGMA
+    """Return whether `leave` must take the first step in place of diffusers' `scheduler`.
+
+    That is so if its first noise level `sigma` is that of pure noise (SIGMA) and its class does not
+    support `rescale_betas_zero_snr`.
+    """
+    supported = scheduler.config.get("rescale_betas_zero_snr", False)
+    return not supported and sigma > 0.99 * SIGMA
 
 
 def leave(
@@ -37,11 +43,17 @@ def leave(
     calls_per_step: int,
     calls: list[Call],
 ) -> tuple[torch.Tensor, list[Call]]:
-    """Take DDIM's step from the last timestep to the next level; return the latents and the calls
-    that are left.
+    """Take the first step, from pure noise to the next noise level, by DDIM's rule.
 
-    `output` is the model's for `noise`, v if `velocity`, else eps. The scheduler then begins with
-    the second step, as its first.
+    Returns the latents (1, C, h, w) after the step, in the scheduler's own scale, and the model
+    calls that remain. It also changes `scheduler`, so that the second step becomes its first.
+
+    scheduler       a diffusers scheduler whose timesteps are set
+    noise           (1, C, h, w), unit variance: the UNet's input at the last timestep
+    output          the model output for it
+    velocity        whether the output is v; else it is eps
+    calls_per_step  model calls per step of the sampler
+    calls           (index in the scheduler, timestep, step) of all model calls, the first included
     """
     alpha, beta = math.sqrt(ABAR), math.sqrt(1 - ABAR)
     prediction = "v_prediction" if velocity else "epsilon"

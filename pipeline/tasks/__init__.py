@@ -1,11 +1,11 @@
-"""Tasks: each is one file of this folder and one row of TASKS.
+"""Tasks such as inpainting: each is one file of this folder and one row of TASKS.
 
 A task's file has
-    Options   the fields of a request, with their limits and help
+    Options   a pydantic model: the fields of a request, with their limits and help
     stream    stream(models, options, *, words) yields the engine's Steps, then its Result
-    cost      optional: cost(options), how many pictures of the options' size it draws
-Command line, web API and page read TASKS and the fields of Options, so nothing heavy is imported
-here, nor where Options are defined.
+    cost      optional: cost(options) returns what one picture costs; text to image costs 1
+Command line, web API and page read TASKS and the fields of Options, so neither this module nor the
+module level of a task's file imports torch or other large packages.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A row of TASKS.
+    """A row of TASKS: properties of a task that command line, web API and page must know.
 
-    label: its name for people. note: what it does, for `--help` and the web API. model_cache:
+    label: its name for users. note: what it does, for `--help` and the web API. model_cache:
     whether its `stream` also takes the ModelCache, to draw with several models. signs: whether its
-    pictures come from `Models.stream`, which gives them their receipts. uses_first_seed: whether
-    each picture of a batch depends on the seed of the first. two_passes: whether the result is the
-    second of two passes, the first of which takes all steps.
+    pictures already carry receipts (metadata/receipt.py), as those of `Models.stream` do.
+    uses_first_seed: whether each picture of a batch depends on the seed of the first. two_passes:
+    whether the result comes from a second pass, after a first pass of all steps.
     """
 
     label: str
@@ -62,19 +62,25 @@ TASKS: dict[str, Task] = {
 
 
 def module(key: str) -> Any:
-    """Return the module of the task `key`; InputError where there is no such task."""
+    """Import and return the module of a task; InputError if there is no such task.
+
+    key: a key of TASKS, such as "inpaint".
+    """
     if key not in TASKS:
         raise InputError(f"There is no task {key[:100]!r}; there is {closest(key[:100], TASKS)}.")
     return importlib.import_module(f"{__name__}.{key}")
 
 
 def options(key: str, **fields: Any) -> GenerateOptions:
-    """Return the checked options of a task; InputError with one sentence for each wrong field."""
+    """Return the Options of the task `key` with these fields.
+
+    Raises InputError with one sentence for each invalid field.
+    """
     return module(key).Options(**fields)
 
 
 def cost(key: str, options: Any) -> float:
-    """Return how many pictures of the options' size one picture of the task costs."""
+    """Return the cost of one picture of the task `key`; 1 is one of text to image at that size."""
     cost = getattr(module(key), "cost", None)
     return 1.0 if cost is None else float(cost(options))
 
@@ -87,10 +93,11 @@ def stream(
     *,
     words: bool = False,
 ) -> Events:
-    """Yield the Steps of a task, then its Result, whose pictures carry their receipts.
+    """Run the task `key`: yield its Steps, then its Result, whose pictures carry receipts.
 
-    options: of `options`. model_cache: for tasks that draw with several models. words: whether the
-    Steps carry word maps, see engine.stream. Closing the iterator stops the work.
+    options: what the function `options` returns. model_cache: models for tasks that use several.
+    words: whether the Steps carry attention maps of the prompt's words. Closing the iterator stops
+    the work.
     """
     task = TASKS.get(key)
     more = {"model_cache": model_cache} if task and task.model_cache else {}

@@ -1,9 +1,9 @@
 """Colorization: give a grey picture colours that follow a prompt, at constant lightness.
 
-DDNM, Wang, Yu and Zhang, arXiv 2212.00490: at each step the predicted x0 is corrected so that its
-luma, by the linear map from latents to RGB of the preview, equals that of the grey picture; the
-null space of that map is left to the model. Only a* and b* of the result are used, see
-images.lab.recolour.
+DDNM (Wang, Yu and Zhang, arXiv 2212.00490): at each step the predicted x0 is corrected so that its
+luma equals that of the grey picture. Luma is computed by the preview's linear map from latents to
+RGB; whatever does not change it is left to the model. Of the result only a* and b* (CIELAB) are
+used, see images.lab.recolour.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ..options import ResolvedOptions
     from ..samplers.base import Query
 
-GUIDANCE = 0.4  # share of the model's default; the full scale oversaturates
-STEPS = 0.5  # share of the model's default; more do not reduce the colour error
+GUIDANCE = 0.4  # times the model's default guidance scale, which oversaturates
+STEPS = 0.5  # times the model's default steps; more do not reduce the colour error
 LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B, ITU-R BT.601
 
 
 class Options(TaskOptions):
-    """A picture whose lightness is kept; colours that it has are ignored."""
+    """Fields of a colorization request: those of GenerateOptions, and the picture to colour."""
 
     picture: RequiredPicture = Field(description="The picture to colour")
     strength: Annotated[float, number(0, 1)] = Field(
@@ -48,14 +48,19 @@ class Options(TaskOptions):
 if TYPE_CHECKING:
 
     class Resolved(Options, ResolvedOptions):
-        """Options in which the model filled every None; for type checkers."""
+        """Options after Models.resolve, which replaces every None; only for type checkers."""
 
         cfg: float
         steps: int
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Colour a picture; the colours are drawn at the model's size, the result has the picture's."""
+    """Colour a picture: yield the Steps, then the Result, of the picture's own size.
+
+    Colours are drawn at the size that common.resolve_size chooses. Those that the picture already
+    has are ignored.
+    words: whether the Steps carry attention maps, see tasks.stream.
+    """
     from .. import engine
     from ..images import lab
     from ..images.open import fit_image
@@ -82,9 +87,10 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
 
 
 def lightness_hook(preview: Preview, grey: torch.Tensor) -> X0Hook:
-    """Return the x0 hook that gives the predicted x0 the luma of `grey`, latents (1, C, h, w).
+    """Return a hook for InitialState that gives the predicted x0 the luma of a grey picture.
 
-    x0 + pinv(A) (A grey - A x0), where A (1, C) is the luma of the preview's linear map.
+    grey: the picture's latents (1, C, h, w). The hook returns x0 + pinv(A) (A grey - A x0), where A
+    (1, C) maps latents to luma.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Helpers that tasks share: size, start from a picture, tiles, several passes, batches."""
+"""Helpers that tasks share: sizes, starting from a picture, tiles, second passes, batches."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from ..latents.initial_state import InitialState
     from ..model import Models
 
-PIXELS = ("glass", "lanczos")  # of UPSCALERS in pipeline/images/upscaler.py
-LATENT = "latent"  # the latents themselves are enlarged
-ENLARGERS = (*PIXELS, LATENT)  # what may enlarge the first pass of hires
+PIXELS = ("glass", "lanczos")  # keys of UPSCALERS in pipeline/images/upscaler.py
+LATENT = "latent"  # enlarges the latents instead of the picture
+ENLARGERS = (*PIXELS, LATENT)  # choices for enlarging the first pass of hires
 MAX_AREA = 32_000_000  # pixels of an enlarged picture
-MAX_SIDE = 8192
-MAX_DEFAULT_TILE = 768  # pixels
+MAX_SIDE = 8192  # pixels of an enlarged picture's width or height
+MAX_DEFAULT_TILE = 768  # pixels of a tile's side where the user names none
 
 
 def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
-    """Return resolved options; width and height are those at which the model draws a picture of
-    `size` (width, height), see images.open.working_size."""
+    """Return the task's options, resolved, with the width and height at which to draw a picture.
+
+    size: (width, height) of the picture in pixels. A side that the user gave is kept; a missing one
+    follows from `size`, see images.open.working_size. The result has the class of `options`.
+    """
     from ..images.open import working_size
     from ..latents import vae
 
@@ -43,9 +46,10 @@ def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
 def start_from_image(
     models: Models, options: Any, image: Image, fields: Mapping[str, Any], **more: Any
 ) -> InitialState:
-    """Return the state for image to image: `image` with noise for `options.strength`.
+    """Return the initial state of image to image: the encoded picture, and the step to begin at.
 
-    image: of the options' width and height. fields: added to the parameters text. more: other
+    options: resolved options with a field `strength` (0 to 1). image: a picture that has the
+    options' width and height. fields: names and values to add to the parameters text. more: other
     fields of InitialState.
     """
     from .. import samplers
@@ -57,9 +61,9 @@ def start_from_image(
 
 
 def detail_schedule(sampler: str) -> str:
-    """Return the default schedule for adding details: Karras where the sampler takes it.
+    """Return the default schedule for adding details: "karras" if the sampler takes it.
 
-    Its noise levels are dense at low noise, while uniform timesteps start at a higher level.
+    Karras noise levels are dense at low noise, where details form. Otherwise "automatic".
     """
     from ..samplers import SAMPLERS
 
@@ -67,9 +71,9 @@ def detail_schedule(sampler: str) -> str:
 
 
 def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Return `size` (width, height) times `scale`, rounded to multiples that the model draws.
+    """Return `size` (width, height) times `scale`, rounded to sizes that the model can draw.
 
-    Raises InputError for more than MAX_SIDE pixels a side or MAX_AREA in all.
+    Raises InputError for a side above MAX_SIDE pixels or an area above MAX_AREA.
     """
     from ..latents import vae
 
@@ -84,9 +88,11 @@ def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[in
 
 
 def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
-    """Return side and overlap of the tiles in latents, from `tile` and `overlap` in pixels.
+    """Return the tiles' side and overlap, both in latent pixels.
 
-    0 stands for the default. Raises InputError for tiles that are too small for their overlap.
+    options: options with fields `tile` and `overlap` in pixels. 0 means the default: a tile of
+    twice the model's training size up to MAX_DEFAULT_TILE, an overlap of half a tile. Raises
+    InputError for tiles that are too small for their overlap.
     """
     from ..latents import vae
 
@@ -105,9 +111,10 @@ def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
 def second_pass(
     models: Models, fine: Any, first: Result, fields: Mapping[str, Any]
 ) -> InitialState:
-    """Return the state that a second pass starts from: the picture of `first`, enlarged.
+    """Return the initial state of a second pass: the first pass's picture or latents, enlarged.
 
-    fine: the options of the second pass, with its size and `upscaler`.
+    fine: resolved options of the second pass, with its width, height, `strength` and `upscaler`.
+    first: the result of the first pass. fields: names and values to add to the parameters text.
     """
     if fine.upscaler != LATENT:
         from ..images.upscaler import UPSCALERS
@@ -130,9 +137,10 @@ def second_pass(
 def renumber(
     events: Iterable[Step | Result], before: int, total: int, seconds: float = 0.0
 ) -> Generator[Step, None, Result]:
-    """Yield the Steps of one pass, numbered from `before` + 1 of `total`; return its Result.
+    """Yield the Steps of one pass, renumbered within a run of several passes; return its Result.
 
-    seconds: the duration of the earlier passes.
+    before: steps of the earlier passes. total: steps of all passes. seconds: time that the earlier
+    passes took.
     """
     for event in events:
         if isinstance(event, Result):
@@ -145,9 +153,9 @@ def renumber(
 
 
 def for_each_image(options: Any, draw: Callable[[Any], Generator[Step, None, Result]]) -> Events:
-    """Yield the Steps of each of `options.count` pictures, then the Result of all.
+    """Draw the `options.count` pictures one after the other: yield their Steps, then one Result.
 
-    draw: called with the options of one picture, yields its Steps and returns its Result.
+    draw: called with the options of one picture; yields its Steps and returns its Result.
     """
     from .. import engine
 
@@ -169,6 +177,9 @@ def for_each_image(options: Any, draw: Callable[[Any], Generator[Step, None, Res
 
 
 def single(options: Any, image: int) -> Any:
-    """Return the options of one picture of a batch: the same picture with a count of 1."""
+    """Return options that draw one picture of a batch alone: count 1 and that picture's seed.
+
+    image: its index in the batch, from 0.
+    """
     counts = "variation_seed" if options.variation_strength else "seed"
     return options.model_copy(update={"count": 1, counts: getattr(options, counts) + image})

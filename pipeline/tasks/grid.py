@@ -1,8 +1,9 @@
 """Grid (A1111's X/Y/Z plot): a picture for each combination of values of up to three options.
 
-X gives the columns of a labelled contact sheet, Y the rows, Z blocks of both; grid_axes.py has the
-syntax of an axis. All options are checked before the first picture is drawn. Each picture is the
-same as when its options are drawn alone.
+The pictures make a labelled contact sheet: the axis X varies from column to column, Y from row to
+row, and Z gives one block of columns and rows for each value. grid_axes.py has the syntax of an
+axis. All options are checked before the first picture is drawn. Each picture is the same as when
+its options are drawn alone.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
     from ..model_cache import ModelCache
     from ..options import ResolvedOptions
 
-MAX_SHEET = 64_000_000  # pixels
-MAX_SIDE = 16_383  # pixels: the limit of WebP, and about that of browsers
+MAX_SHEET = 64_000_000  # pixels of the contact sheet
+MAX_SIDE = 16_383  # pixels of its width or height: the limit of WebP, and about that of browsers
 AXIS_HELP = 'as "cfg: 3, 5, 7" or "steps: 4-20 (+4)"; of a prompt the first value is replaced'
 
 
 class Options(TaskOptions):
-    """The options that all pictures share, and the axes."""
+    """Fields of a grid request: those of GenerateOptions, for all pictures, and the axes."""
 
     x: str = Field("", description=f"What varies from column to column, {AXIS_HELP}")
     y: str = Field("", description="What varies from row to row, written as x")
@@ -73,7 +74,11 @@ class Options(TaskOptions):
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a grid. place: column, row, block. model, vae: None for the caller's."""
+    """One picture of a grid.
+
+    place: (column, row, block), each from 0. model, vae: names of another model or autoencoder to
+    draw with; None: the request's own.
+    """
 
     place: tuple[int, int, int]
     options: GenerateOptions
@@ -82,26 +87,34 @@ class Cell:
 
 
 def parse_axes(options: Options) -> dict[str, Axis]:
-    """Return the axes by letter; a random seed differs at each call."""
-    found = {
+    """Parse the axes that are not empty; return them by their letter, "x", "y" or "z".
+
+    A seed of -1 on an axis becomes another random seed at each call. Raises InputError if there is
+    no axis, an axis is invalid, or two axes set the same option.
+    """
+    axes = {
         letter: parse_axis(letter, text) for letter in "xyz" if (text := getattr(options, letter))
     }
-    if not found:
+    if not axes:
         raise InputError(f"A grid needs an axis; write one {AXIS_HELP}.")
     setters: dict[str, str] = {}
-    for letter, axis in found.items():
+    for letter, axis in axes.items():
         for name in fields_set_by(axis):
             if name in setters:
                 raise InputError(f"The axes {setters[name]} and {letter} both set {name}.")
             setters[name] = letter
-    return found
+    return axes
 
 
-def plan_cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
-    """Return all pictures, columns first; InputError for too many or the first invalid one."""
+def plan_cells(options: Options, axes: dict[str, Axis]) -> list[Cell]:
+    """Return all pictures of the grid, first along a row, then row by row, then block by block.
+
+    axes: what parse_axes returns. Raises InputError for more than MAX_CELLS pictures, for a `count`
+    other than 1, and for the first combination of values that is invalid.
+    """
     if options.count != 1:
         raise InputError(f"A grid draws one picture a cell; count must be 1, not {options.count}.")
-    lengths = [len(found[letter].values) if letter in found else 1 for letter in "xyz"]
+    lengths = [len(axes[letter].values) if letter in axes else 1 for letter in "xyz"]
     total = lengths[0] * lengths[1] * lengths[2]
     if total > MAX_CELLS:
         raise InputError(
@@ -110,8 +123,8 @@ def plan_cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
         )
     common = {name: getattr(options, name) for name in GenerateOptions.model_fields}
     # Prompts last: the text to replace may come from the axis of the negative prompt.
-    order = sorted(found.values(), key=lambda axis: axis.name == "prompt")
-    made = []
+    order = sorted(axes.values(), key=lambda axis: axis.name == "prompt")
+    cells = []
     for block, row, column in product(*(range(n) for n in reversed(lengths))):
         at = dict(zip("xyz", (column, row, block), strict=True))
         fields = dict(common)
@@ -121,51 +134,53 @@ def plan_cells(options: Options, found: dict[str, Axis]) -> list[Cell]:
         try:
             picture = GenerateOptions(**fields)
         except InputError as error:
-            raise _cell_error(found, (column, row, block), error) from None
-        made.append(Cell((column, row, block), picture, model, vae))
-    return made
+            raise _cell_error(axes, (column, row, block), error) from None
+        cells.append(Cell((column, row, block), picture, model, vae))
+    return cells
 
 
 def _cell_error(
-    found: dict[str, Axis], place: tuple[int, int, int], error: InputError
+    axes: dict[str, Axis], place: tuple[int, int, int], error: InputError
 ) -> InputError:
-    """Return the error of one cell, its axes and values named first."""
+    """Return `error` with the cell's axes and values put before its sentence: "At x 3, ..."."""
     at = dict(zip("xyz", place, strict=True))
-    where = [f"{letter} {axis.labels[at[letter]][:60]}" for letter, axis in found.items()]
+    where = [f"{letter} {axis.labels[at[letter]][:60]}" for letter, axis in axes.items()]
     return prefix_error(f"At {' and '.join(where)}", error)
 
 
 def cost(options: Options) -> float:
-    """Return the number of cells."""
+    """Return the number of pictures that the grid draws."""
     return float(len(plan_cells(options, parse_axes(options))))
 
 
 def stream(
     models: Models, options: Options, model_cache: ModelCache | None = None, *, words: bool = False
 ) -> Events:
-    """Yield the Steps of all pictures, then the Result: the contact sheet, then each picture.
+    """Yield the Steps of all pictures, then one Result: the contact sheet, then each picture.
 
-    The `image` of a Step counts all pictures. model_cache: the models to choose from on an axis.
-    Raises InputError for the first picture that cannot be drawn.
+    model_cache: the models that an axis may choose from; None: only `models`. The `image` of a Step
+    is the picture's number in the order of drawing. Raises InputError before the first Step for a
+    picture that cannot be drawn.
+    words: whether the Steps carry attention maps, see tasks.stream.
     """
     from .. import engine
     from ..images import contact_sheet
 
     began = time.perf_counter()
     options = _fix_seeds(options)
-    found = {
+    axes = {
         letter: _resolve_names(axis, model_cache) for letter, axis in parse_axes(options).items()
     }
-    planned = plan_cells(options, found)
-    sizes = _cell_sizes(models, planned, found, model_cache)
+    cells = plan_cells(options, axes)
+    sizes = _cell_sizes(models, cells, axes, model_cache)
     headings = {
-        letter: contact_sheet.Heading(axis.label, axis.labels) for letter, axis in found.items()
+        letter: contact_sheet.Heading(axis.label, axis.labels) for letter, axis in axes.items()
     }
     layout = contact_sheet.lay_out(sizes, **headings)
     _check_size(layout)
     results: dict[Place, Result] = {}
     # Draw all pictures of a model before the next one is loaded.
-    order = sorted(planned, key=lambda cell: (cell.model or "", cell.vae or ""))
+    order = sorted(cells, key=lambda cell: (cell.model or "", cell.vae or ""))
     text, used = "", None
     for number, cell in enumerate(order):
         used = None  # release the model before the next one is loaded
@@ -177,9 +192,9 @@ def stream(
                     yield replace(event, image=number, count=len(order), seconds=spent)
         assert isinstance(event, Result)
         results[cell.place] = event
-        if cell is planned[0]:
-            text = _sheet_text(used, event.options, found)
-    ordered = [results[cell.place] for cell in planned]
+        if cell is cells[0]:
+            text = _sheet_text(used, event.options, axes)
+    ordered = [results[cell.place] for cell in cells]
     whole = layout.draw({place: result.images[0] for place, result in results.items()})
     whole.info["parameters"] = text
     joined = engine.join_results(ordered, models.resolve(options))
@@ -194,21 +209,24 @@ def stream(
     )
 
 
-def _sheet_text(models: Models, options: ResolvedOptions, found: dict[str, Axis]) -> str:
-    """Return the sheet's parameters text: that of its first picture, and the axes as in A1111."""
+def _sheet_text(models: Models, options: ResolvedOptions, axes: dict[str, Axis]) -> str:
+    """Return the sheet's parameters text: its first picture's, with the axes added as in A1111.
+
+    options: the first picture's.
+    """
     from ..latents import noise
     from ..metadata.parameters import parameters_text
     from ..prompt import resources
 
     more = {"Script": "X/Y/Z plot"}
-    for axis in found.values():
+    for axis in axes.values():
         more |= axis.fields
-    asked = resources.find_resources(models, options)
-    return parameters_text(models, options, noise.seeds(options, 0), asked, more)
+    named = resources.find_resources(models, options)
+    return parameters_text(models, options, noise.seeds(options, 0), named, more)
 
 
 def _fix_seeds(options: Options) -> Options:
-    """Return the options with missing seeds drawn once for all pictures."""
+    """Return the options with one random seed for all pictures in place of each missing one."""
     seeds = {
         name: secrets.randbelow(MAX_SEED + 1)
         for name in ("seed", "variation_seed")
@@ -218,7 +236,10 @@ def _fix_seeds(options: Options) -> Options:
 
 
 def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
-    """Return an axis of models or autoencoders with their names as in the model cache."""
+    """Return an axis of models or autoencoders with its values spelled as in the model cache.
+
+    Other axes are unchanged. Raises InputError for a name that is not there or cannot be used.
+    """
     if axis.name not in ("model", "vae"):
         return axis
     if model_cache is None:
@@ -243,11 +264,12 @@ def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
 
 
 def _entries(kind: str, model_cache: ModelCache) -> dict[str, Any]:
+    """Return the library's entries of `kind`, "model" or "vae", by name."""
     return {e.name: e for e in (model_cache.choices() if kind == "model" else model_cache.vaes())}
 
 
 def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> Models:
-    """Return the model that draws a cell; load it where necessary."""
+    """Return the model that draws a cell, loading it if it is not in memory."""
     if cell.model is None and cell.vae is None:
         return models
     assert model_cache is not None
@@ -255,15 +277,16 @@ def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> 
 
 
 def _cell_sizes(
-    models: Models, planned: list[Cell], found: dict[str, Axis], model_cache: ModelCache | None
+    models: Models, cells: list[Cell], axes: dict[str, Axis], model_cache: ModelCache | None
 ) -> dict[Place, tuple[int, int]]:
-    """Return the size of each cell's picture; InputError for the first that cannot be drawn.
+    """Return (width, height) in pixels of each cell's picture, by the cell's place.
 
-    Models that are not in memory are not loaded; only the headers of their files are read.
+    Raises InputError for the first that cannot be drawn. Other models than `models` are not loaded
+    for this; only the headers of their files are read.
     """
     sizes: dict[tuple, tuple] = {}
     usual: dict[tuple, dict] = {}
-    for cell in planned:
+    for cell in cells:
         key = cell.model, cell.vae
         try:
             if key in ((None, None), (models.name, None)):
@@ -273,14 +296,14 @@ def _cell_sizes(
             if key not in usual:
                 usual[key] = _model_defaults(models, cell, model_cache)
         except InputError as error:
-            raise _cell_error(found, cell.place, error) from None
-        asked = {"width": cell.options.width, "height": cell.options.height}
-        sizes[cell.place] = tuple(asked[name] or usual[key][name] for name in asked)
+            raise _cell_error(axes, cell.place, error) from None
+        size = {"width": cell.options.width, "height": cell.options.height}
+        sizes[cell.place] = tuple(size[name] or usual[key][name] for name in size)
     return sizes
 
 
 def _check_cell(models: Models, options: GenerateOptions) -> ResolvedOptions:
-    """Return resolved options; InputError for what the engine would refuse before a step."""
+    """Return the cell's options, resolved; InputError for what the engine would refuse."""
     from ..latents import vae
     from ..prompt import resources
     from ..samplers import unsupported

@@ -4,8 +4,8 @@
     prompt: red, blue       sampler: Euler a, ddim    size: 128x128, 192x128
 
 Values are separated by commas; a value with a comma is quoted. `4-20` is a range with step 1,
-`4-20 (+4)` one with step 4, and `0-1 [5]` is five evenly spaced numbers. The values of a prompt
-replace its first value in the text (search and replace). A seed of -1 is a random one.
+`4-20 (+4)` one with step 4, and `0-1 [5]` is five evenly spaced numbers. On a prompt axis the first
+value is text to search for in the prompt, and each value replaces it. A seed of -1 is random.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..errors import InputError, closest, short_repr
 from ..options import LIMITS, MAX_SEED, GenerateOptions
 from ..samplers import SAMPLERS, SCHEDULES
 
-MAX_CELLS = 100
-OWN_VAE = ("own", "automatic", "none")  # the model's own autoencoder
+MAX_CELLS = 100  # pictures of a grid
+OWN_VAE = ("own", "automatic", "none")  # values that mean the model's own autoencoder
 
-# Axes and their labels, A1111's where it has them. Other fields of GenerateOptions follow in NAMES.
+# Axes and their labels, A1111's where it has them. NAMES adds the other fields of GenerateOptions.
 LABELS = {
     "prompt": "Prompt S/R",
     "negative": "Negative prompt",
@@ -64,7 +64,7 @@ WHOLE_NUMBERS = {
 TABLES: dict[str, Mapping[str, Any]] = {
     "sampler": SAMPLERS,
     "schedule": SCHEDULES,
-}  # keys of options, and their labels
+}  # axes whose values are keys of a table, whose rows have the labels
 
 _NUMBER = r"([+-]?\d{1,12}(?:\.\d{0,12})?)"
 _RANGE = re.compile(
@@ -74,10 +74,11 @@ _RANGE = re.compile(
 
 @dataclass(frozen=True)
 class Axis:
-    """A parsed axis.
+    """A parsed axis of a grid: an option and the values that it takes.
 
-    letter: x, y or z. name: a key of NAMES. values: those of the option, or texts. written: the
-    values as the user wrote them.
+    letter: "x", "y" or "z". name: the option, a key of NAMES. values: the option's values in its
+    type, or texts for "prompt", "size", "model" and "vae". written: the values as the user wrote
+    them.
     """
 
     letter: str
@@ -87,7 +88,7 @@ class Axis:
 
     @property
     def label(self) -> str:
-        """The name for people."""
+        """The option's name for users, such as "CFG Scale"."""
         return NAMES[self.name]
 
     @property
@@ -104,7 +105,7 @@ class Axis:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The axis in the parameters text, as A1111 writes it."""
+        """The axis for the parameters text, as in A1111: {"X Type": ..., "X Values": ...}."""
         letter = self.letter.upper()
         found = {f"{letter} Type": self.label, f"{letter} Values": self.written}
         if self.name.endswith("seed"):
@@ -113,7 +114,10 @@ class Axis:
 
 
 def parse_axis(letter: str, text: str) -> Axis:
-    """Parse "NAME: VALUES"; InputError in one sentence that names the axis and the value."""
+    """Parse the text of an axis, "NAME: VALUES".
+
+    letter: "x", "y" or "z". Raises InputError in one sentence that names the axis and the value.
+    """
     found = re.fullmatch("([^:：]*)([:：]?)(.*)", text, re.DOTALL)
     assert found is not None
     name, colon, written = found.groups()
@@ -135,7 +139,7 @@ def parse_axis(letter: str, text: str) -> Axis:
 
 
 def prefix_error(where: str, error: Exception) -> InputError:
-    """Return the error's sentence with `where` put before it."""
+    """Return an InputError whose sentence is that of `error` after `where` and a comma."""
     sentence = str(error)
     if sentence[1:2].islower():
         sentence = sentence[:1].lower() + sentence[1:]
@@ -143,10 +147,10 @@ def prefix_error(where: str, error: Exception) -> InputError:
 
 
 def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
-    """Return `fields` with one value of an axis.
+    """Return a copy of `fields` in which the axis's option has the value `value`.
 
-    fields: those of GenerateOptions, "model" and "vae". Raises InputError where the prompts do not
-    contain the text to replace.
+    fields: the values of GenerateOptions by name, and "model" and "vae". Raises InputError if the
+    axis is "prompt" and neither prompt contains the text to replace.
     """
     if axis.name == "size":
         width, height = _parse_size(value)
@@ -164,7 +168,7 @@ def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any
 
 
 def fields_set_by(axis: Axis) -> tuple[str, ...]:
-    """Return the options that an axis sets; no two axes may set the same one."""
+    """Return the names of the options that an axis sets; two axes must not set the same one."""
     return {"size": ("width", "height"), "prompt": ()}.get(axis.name, (axis.name,))
 
 
@@ -176,7 +180,11 @@ _KEYS = ALIASES | {_normalize(name): key for key, label in NAMES.items() for nam
 
 
 def _split_values(key: str, written: str) -> list[str]:
-    """Split a text into values and expand its ranges; at most MAX_CELLS values."""
+    """Split the text after "NAME:" into values and expand the ranges of numbers among them.
+
+    key: the option, a key of NAMES. Raises InputError for more than MAX_CELLS values and for
+    unbalanced quotes.
+    """
     try:
         rows = list(csv.reader(io.StringIO(written, ""), skipinitialspace=True, strict=True))
     except csv.Error:
@@ -193,7 +201,10 @@ def _split_values(key: str, written: str) -> list[str]:
 
 
 def _expand_range(text: str, whole: bool) -> list[str]:
-    """Return the numbers of a range as texts; any other text unchanged."""
+    """Return the numbers of a range such as "4-20 (+4)" as texts; any other text as it is.
+
+    whole: whether the option takes whole numbers only.
+    """
     found = _RANGE.fullmatch(text)
     if not found or (whole and "." in text):
         return [text]
@@ -217,7 +228,7 @@ def _expand_range(text: str, whole: bool) -> list[str]:
 
 
 def _parse_value(key: str, text: str) -> Any:
-    """Return the value that GenerateOptions makes of a text; InputError where it is invalid."""
+    """Convert the text of one value to the option's type; InputError if it is invalid."""
     if key == "prompt":
         return text
     if key == "size":

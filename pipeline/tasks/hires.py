@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """The options of text to image, and of the enlargement."""
+    """Fields of a high-resolution request: those of GenerateOptions, and of the second pass."""
 
     scale: Annotated[float, number(1, 4)] = Field(2.0, description="How many times larger, 1 to 4")
     upscaler: Annotated[str, one_of(ENLARGERS)] = Field(
@@ -38,16 +38,20 @@ class Options(TaskOptions):
 if TYPE_CHECKING:
 
     class Resolved(Options, ResolvedOptions):
-        """Options in which the model filled every None; for type checkers."""
+        """Options after Models.resolve, which replaces every None; only for type checkers."""
 
 
 def cost(options: Options) -> float:
-    """Return 1 and the area of the enlarged picture in pictures of the options' size."""
+    """Return the cost: 1 for the first pass, and scale**2 for the second, by its area."""
     return 1 + options.scale**2
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Draw each picture in two passes from the same seed."""
+    """Draw each picture in two passes from the same seed: yield the Steps, then the Result.
+
+    The Steps of both passes are numbered consecutively.
+    words: whether the Steps carry attention maps, see tasks.stream.
+    """
     from .common import for_each_image
 
     chosen = options.schedule

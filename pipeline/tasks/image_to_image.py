@@ -21,7 +21,7 @@ FITS = ("crop", "stretch", "pad")  # see images.open.fit_image
 
 
 class Options(TaskOptions):
-    """The picture to begin from, and how much of it may change."""
+    """Fields of an image-to-image request: those of GenerateOptions, and the picture."""
 
     picture: RequiredPicture = Field(description="The picture to begin from")
     strength: Annotated[float, number(0, 1)] = Field(0.75, description=STRENGTH_HELP)
@@ -33,11 +33,15 @@ class Options(TaskOptions):
 if TYPE_CHECKING:
 
     class Resolved(Options, ResolvedOptions):
-        """Options in which the model filled every None; for type checkers."""
+        """Options after Models.resolve, which replaces every None; only for type checkers."""
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Redraw the picture at the size that common.resolve_size chooses."""
+    """Redraw the picture as the prompt says: yield the Steps, then the Result.
+
+    Its size follows from the options' width and height and the picture's, see common.resolve_size.
+    words: whether the Steps carry attention maps, see tasks.stream.
+    """
     from .. import engine
     from ..images.open import fit_image
     from .common import resolve_size, start_from_image

@@ -16,9 +16,13 @@ from ..errors import InputError
 from .option_types import STRENGTH_HELP, RequiredPicture, TaskOptions, integer, number, one_of
 
 if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
     from ..events import Events
     from ..model import Models
     from ..options import ResolvedOptions
+    from ..samplers.base import Query
 
 AREAS = ("whole", "masked")
 FILLS = ("original", "fill", "noise")  # see masks.fill
@@ -37,7 +41,10 @@ def _mask(value: Any, info) -> Any:
 
 
 class Options(TaskOptions):
-    """A picture, and the part to repaint: a mask, margins around the picture, or both."""
+    """Fields of an inpainting request: those of GenerateOptions, a picture, and what to repaint.
+
+    What to repaint is a mask, margins to add around the picture, or both.
+    """
 
     picture: RequiredPicture = Field(description="The picture to repaint")
     mask: Annotated[Any, BeforeValidator(_mask)] = Field(
@@ -73,18 +80,22 @@ class Options(TaskOptions):
 
     @property
     def margins(self) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom, in pixels."""
+        """Pixels to add to the picture: (left, top, right, bottom)."""
         return tuple(getattr(self, side) for side in SIDES)
 
 
 if TYPE_CHECKING:
 
     class Resolved(Options, ResolvedOptions):
-        """Options in which the model filled every None; for type checkers."""
+        """Options after Models.resolve, which replaces every None; only for type checkers."""
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Repaint the masked part; the result has the picture's size plus its margins."""
+    """Repaint the masked part and the margins: yield the Steps, then the Result.
+
+    The result has the picture's size plus its margins, whatever size the model draws at.
+    words: whether the Steps carry attention maps, see tasks.stream.
+    """
     from PIL.Image import Resampling
 
     from .. import engine
@@ -107,22 +118,22 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     part, hole = picture.crop(box), mask.crop(box)
     options = cast("Resolved", resolve_size(models, options, part.size))
     size = options.width, options.height
-    seen = fit_image(part, *size, "stretch")
-    under = fit_image(masks.fill(part, hole, options.fill, seed), *size, "stretch")
-    kept = encode_picture(models, seen)
-    paint = masks.latent_mask(hole, *size, vae.factor(models.vae))
+    resized = fit_image(part, *size, "stretch")
+    filled = fit_image(masks.fill(part, hole, options.fill, seed), *size, "stretch")
+    original = encode_picture(models, resized)
+    latent_mask = masks.latent_mask(hole, *size, vae.factor(models.vae))
 
-    def x0_hook(query, clean):
-        new, old = paint.to(clean), kept.to(clean)
+    def x0_hook(query: Query, clean: torch.Tensor) -> torch.Tensor:
+        new, old = latent_mask.to(clean), original.to(clean)
         return new * clean + (1 - new) * old
 
     alpha = masks.feather(hole, options.mask_blur)
 
-    def finish(drawn):
+    def paste_back(drawn: Image.Image) -> Image.Image:
         new = masks.composite(part, fit_image(drawn, part.width, part.height, "stretch"), alpha)
-        whole = picture.copy()
-        whole.paste(new, box[:2])
-        return whole
+        result = picture.copy()
+        result.paste(new, box[:2])
+        return result
 
     fields = {
         "Denoising strength": options.strength,
@@ -135,12 +146,12 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     start = start_from_image(
         models,
         options,
-        under,
+        filled,
         fields,
         x0_hook=x0_hook,
-        postprocess=finish,
+        postprocess=paste_back,
         inpaint_conditioning=inpaint_conditioning(
-            models, seen, hole.resize(size, Resampling.NEAREST), size
+            models, resized, hole.resize(size, Resampling.NEAREST), size
         ),
     )
     notes = options.picture.notes

@@ -1,9 +1,9 @@
-"""Pydantic validators of the fields of tasks: numbers, choices, yes or no, pictures.
+"""Pydantic validators for fields of a task's Options: numbers, choices, booleans, pictures.
 
     strength: Annotated[float, number(0, 1)] = Field(0.75, description="...")
 
-Each converts the given value, also from text, or raises ValueError with one sentence that says
-what is allowed.
+A validator converts the given value, which may be text from the command line, or raises ValueError
+with one sentence that says what is allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..options import GenerateOptions, real_number, whole_number
 
 
 class TaskOptions(GenerateOptions):
-    """GenerateOptions with a task's own fields; a field given as None takes its default."""
+    """Base of the Options of tasks: GenerateOptions where None means a field's default."""
 
     @model_validator(mode="before")
     @classmethod
@@ -29,17 +29,17 @@ class TaskOptions(GenerateOptions):
 
 
 def number(low: float, high: float) -> BeforeValidator:
-    """Return the validator of a number from `low` to `high`."""
+    """Return a validator that converts to a float from `low` to `high`, both included."""
     return BeforeValidator(lambda value, info: real_number(info.field_name, value, low, high))
 
 
 def integer(low: int, high: int) -> BeforeValidator:
-    """Return the validator of a whole number from `low` to `high`."""
+    """Return a validator that converts to an int from `low` to `high`, both included."""
     return BeforeValidator(lambda value, info: whole_number(info.field_name, value, low, high))
 
 
 def one_of(names: Iterable[str]) -> BeforeValidator:
-    """Return the validator of a text that is one of `names`."""
+    """Return a validator that accepts only a string of `names`."""
     names = tuple(names)
 
     def check(value: Any, info) -> str:
@@ -54,7 +54,7 @@ def one_of(names: Iterable[str]) -> BeforeValidator:
 
 
 def boolean() -> BeforeValidator:
-    """Return the validator of a boolean, also as text: true, false, yes, no, 1, 0."""
+    """Return a validator that converts to a bool; as text: true, false, yes, no, 1 or 0."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
     def check(value: Any, info) -> bool:
@@ -77,7 +77,7 @@ def _picture(value: Any, info) -> Any:
         raise ValueError(str(error)) from None
 
 
-# A required picture; its value is an images.open.Picture.
+# A picture that must be given: a path or a PIL image, converted to an images.open.Picture.
 RequiredPicture = Annotated[
     Any, BeforeValidator(_picture), Field(default=None, validate_default=True)
 ]

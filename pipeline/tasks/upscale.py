@@ -1,7 +1,7 @@
-"""Enlarge a picture by an upscaler, then draw its details by image to image in tiles.
+"""Enlarge a picture with an upscaler, then draw its details with image to image, tile by tile.
 
-The tiles overlap and are blended at each step, see denoising/tiles.py: there are no seams, and the
-UNet needs the memory of one tile.
+The tiles overlap and are blended at each step (see denoising/tiles.py), so there are no seams, and
+the UNet needs no more memory than for one tile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """The picture to enlarge, the scale, and how much is drawn anew."""
+    """Fields of an enlarging request: those of GenerateOptions, the picture, scale and tiles."""
 
     picture: RequiredPicture = Field(description="The picture to enlarge")
     scale: Annotated[float, number(1, 8)] = Field(2.0, description="How many times larger, 1 to 8")
@@ -44,16 +44,20 @@ class Options(TaskOptions):
 if TYPE_CHECKING:
 
     class Resolved(Options, ResolvedOptions):
-        """Options in which the model filled every None; for type checkers."""
+        """Options after Models.resolve, which replaces every None; only for type checkers."""
 
 
 def cost(options: Options) -> float:
-    """Return 1 and the area of the enlarged picture in pictures of the options' size."""
+    """Return the estimated cost, where one picture of text to image costs 1: 1 + scale**2."""
     return 1 + options.scale**2
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Enlarge the picture by `scale`; draw its details where `redraw` is set."""
+    """Enlarge the picture by `scale`: yield the Steps, then the Result.
+
+    Without `redraw` the model draws nothing and the Result is the upscaler's picture.
+    words: whether the Steps carry attention maps, see tasks.stream.
+    """
     from .. import engine
     from ..images.open import fit_image
     from ..images.upscaler import UPSCALERS

@@ -1,7 +1,7 @@
-"""`python -m pipeline train STAGE`: checks the flags, fetches the data, runs the stage.
+"""`python -m pipeline train STAGE`: check the flags, download the training data, run the stage.
 
-Stages of the embedded model stand in emoji/cli.py, of the pixel upscaler in upscaler/cli.py, and
-the training of a LoRA in lora/cli.py.
+A stage is one command, such as "clip", "unet" or "evaluate". The stages of the embedded emoji model
+are in emoji/cli.py, those of the pixel upscaler in upscaler/cli.py, LoRA training in lora/cli.py.
 """
 
 from __future__ import annotations
@@ -35,14 +35,19 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "evaluate-colorize": emoji.evaluate_colorize,
 }
 
-NEED_LENGTH = ("clip", "vae", "decoder", "unet", "all", "upscaler")  # --minutes or --steps
+# Stages that need --minutes or --steps.
+NEED_LENGTH = ("clip", "vae", "decoder", "unet", "all", "upscaler")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the stage `args.stage`. Raises InputError in one sentence for bad input."""
+    """Run the stage named `args.stage`, a key of STAGES, with the parsed command line `args`.
+
+    Fills in the default folders in `args` and downloads missing training data. Raises InputError
+    with a one-sentence message for bad flags, missing files and failed downloads.
+    """
     check_flags(args)
     try:
-        if args.stage != "lora":  # which trains on the user's own pictures, on any model
+        if args.stage != "lora":  # a LoRA is trained on the user's own pictures, on any model
             args.data = args.data or Path("runs/data")
             name = "upscaler" if args.stage.endswith("upscaler") else "emoji"
             args.folder = args.folder or Path("runs") / name
@@ -59,7 +64,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise InputError for a number out of range, and where a training has no length."""
+    """Raise InputError if a number in `args` is out of range.
+
+    Also raises it if a training stage has neither --minutes nor --steps.
+    """
     for name in ("minutes", "rate"):
         value = getattr(args, name)
         if value is not None and not (math.isfinite(value) and value > 0):

@@ -1,11 +1,11 @@
-"""Number types and backends that a device trains well with."""
+"""Choose dtypes and attention and GroupNorm backends that train well on a device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 from ..backends import (
@@ -23,9 +23,10 @@ from ..errors import InputError
 
 
 def bf16_is_fast(device: str) -> bool:
-    """Return whether `device` multiplies bfloat16 in hardware.
+    """Return whether `device` ("cpu", "cuda:0") multiplies bfloat16 in hardware.
 
-    A processor that emulates it takes five times as long as in float32.
+    True for every device but a CPU. A CPU that emulates bfloat16 is five times slower than in
+    float32.
     """
     if torch.device(device).type != "cpu":
         return True
@@ -33,23 +34,26 @@ def bf16_is_fast(device: str) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
-def install_backends(network: Any, device: str, attention: str, group_norm: str) -> None:
-    """Put backends into a UNet or autoencoder that run forward and backward.
+def install_backends(
+    network: UNet2DConditionModel | AutoencoderKL, device: str, attention: str, group_norm: str
+) -> None:
+    """Install an attention and a GroupNorm backend with a backward pass in `network`.
 
-    "auto" takes what pictures are drawn with, except attention on a CPU: the backward pass of
-    PyTorch's fused attention is slow there (57 pictures/s instead of 70). Raises InputError for a
-    backend that cannot run on `device`.
+    attention, group_norm: name of a backend, or "auto" for the first that works, in the same order
+    as for drawing pictures. The exception is attention on a CPU, where "auto" means "math", because
+    the backward pass of PyTorch's fused attention is slow there (57 pictures/s instead of 70).
+    Raises InputError if the named backend cannot train on `device`.
     """
-    where = torch.device(device)
-    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    target = torch.device(device)
+    dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
     heads = head_sizes(network)
-    if attention == "auto" and where.type == "cpu":
+    if attention == "auto" and target.type == "cpu":
         attention = "math"
-    name = find_trainable("attention", attention, where, dtype, heads, _try_attention)
+    name = find_trainable("attention", attention, target, dtype, heads, _try_attention)
     if heads:
         network.set_attn_processor(AttentionProcessor(name))
     swap_group_norm(
-        network, find_trainable("group_norm", group_norm, where, dtype, None, _try_norm)
+        network, find_trainable("group_norm", group_norm, target, dtype, None, _try_norm)
     )
 
 
@@ -61,10 +65,11 @@ def find_trainable(
     heads: frozenset[int] | None,
     attempt: Callable[[str, torch.Tensor], torch.Tensor],
 ) -> str:
-    """Return the first backend of `kind` that also completes a small backward pass.
+    """Return the name of the first backend that completes a small forward and backward pass.
 
-    name: a backend or "auto"; heads: head sizes that attention must support; attempt(backend, x):
-    calls the backend. Raises InputError where none does.
+    kind: "attention" or "group_norm"; name: a backend of that kind, or "auto" to try all; heads:
+    head sizes that attention must support; attempt(backend, x): run `backend` on x (2, 8, 4, 8).
+    Raises InputError if no backend succeeds.
     """
     last: KernelFailed | None = None
     for backend in candidates(kind, name, device, dtype, heads or frozenset()):
@@ -80,7 +85,7 @@ def find_trainable(
 
 
 def _try_attention(name: str, x: torch.Tensor) -> torch.Tensor:
-    return ATTENTION[name].run(x, x, x)  # a head of 8 channels
+    return ATTENTION[name].run(x, x, x)  # 4 heads of 8 channels
 
 
 def _try_norm(name: str, x: torch.Tensor) -> torch.Tensor:
@@ -90,5 +95,5 @@ def _try_norm(name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def restore_group_norm(network: nn.Module) -> None:
-    """Put PyTorch's own GroupNorm back, so that the network runs on any device."""
+    """Replace the GroupNorm kernels in `network` by PyTorch's, so that it runs on any device."""
     swap_group_norm(network, "torch")

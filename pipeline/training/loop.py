@@ -1,11 +1,12 @@
-"""The training loop that every stage uses: progress, log, EMA, checkpoints, exact resume.
+"""The training loop of all networks: progress bar, CSV log, EMA, checkpoints, exact resume.
 
-All randomness of step n comes from one generator seeded by (seed, n). A resumed run therefore needs
-no stored random state, and ends with the same weights as an unbroken one.
+All random numbers of step n come from one generator seeded by (seed, n). A resumed run therefore
+needs no stored random state and ends with the same weights as an uninterrupted one.
 
 A checkpoint is one safetensors file: weights `model.*`, EMA weights `ema.*`, optimizer state
 `optimizer.INDEX.*`, and in its header `step`, `seconds` and `config`. It is written under a
-temporary name, flushed to disk and renamed, so that a kill at any moment leaves the previous one.
+temporary name, flushed to disk and renamed, so if the process is killed at any moment, the previous
+checkpoint is still intact.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ from tqdm import tqdm
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """Return the CPU generator of training step `step`, distinct for each (seed, step)."""
+    """Return a CPU random generator for training step `step`, seeded by (`seed`, `step`)."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
 
 
 def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that `path` is either the old or the new one, never a part."""
+    """Write `tensors` and `metadata` to the safetensors file `path`, replacing it atomically.
+
+    If the process is killed meanwhile, `path` is the complete old file or the complete new one.
+    """
     part = path.with_name(f".{path.name}.part")
     save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata)
     with open(part, "rb") as handle:
@@ -44,8 +48,8 @@ def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict
 class Ema:
     """Exponential moving average of a module's parameters, in float32.
 
-    The decay of step n is min(decay, (1 + n) / (10 + n)), so that the first weights do not dominate
-    a short run.
+    The decay at step n is min(decay, (1 + n) / (10 + n)), so that the initial weights do not
+    dominate a short run. `shadow` is a dict from parameter name to average.
     """
 
     def __init__(self, module: torch.nn.Module, decay: float = 0.9995):
@@ -54,24 +58,30 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module, step: int) -> None:
-        """Move the averages towards the parameters after step `step`."""
+        """Move the averages towards the parameters of `module`.
+
+        step: number of training steps done, which sets the decay.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
         names, live = zip(*module.named_parameters(), strict=True)
         torch._foreach_lerp_([self.shadow[n] for n in names], [p.detach() for p in live], 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: torch.nn.Module) -> None:
-        """Set the parameters to their averages."""
+        """Overwrite the parameters of `module` with their averages."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.shadow[name])
 
 
 class Trainer:
-    """Minimizes the "loss" that `step_fn(generator, step)` returns.
+    """Trains `module` with `optimizer`; checkpoints and log.csv go into `folder`.
 
-    step_fn: its other entries are only logged. config: stored in the checkpoint; a run with another
-    config cannot be resumed. batch: pictures per step, for the images/s figure. clip: the largest
-    norm of the gradients. sample_fn(step): called every `sample_seconds` and at the end.
+    step_fn(generator, step) returns a dict of scalar losses: "loss" is minimized, the others are
+    only logged. config: JSON values stored in the checkpoint; only a run with an equal config can
+    resume from it, and its "seed" seeds every step. batch: pictures per step, for the images/s
+    figure. warmup: steps over which the learning rate rises linearly. clip: maximal gradient norm.
+    checkpoint_steps: steps between checkpoints; None saves every `checkpoint_seconds` instead.
+    sample_fn(step) draws samples; called every `sample_seconds` and at the end.
     """
 
     def __init__(
@@ -110,7 +120,7 @@ class Trainer:
         return tensors
 
     def save(self) -> Path:
-        """Write a checkpoint, remove all but the newest two, and return its path."""
+        """Write a checkpoint, delete all but the newest two, and return the path of the new one."""
         path = self.folder / f"checkpoint-{self.step:08d}.safetensors"
         header = {"step": str(self.step), "seconds": str(self.seconds)}
         header["config"] = json.dumps(self.config)
@@ -120,9 +130,10 @@ class Trainer:
         return path
 
     def resume(self) -> bool:
-        """Load the newest checkpoint; return False where there is none.
+        """Load the newest checkpoint of the folder; return False if there is none.
 
-        Raises ValueError, naming the settings that differ, where `config` is another.
+        Raises ValueError, naming the settings that differ, if the checkpoint was trained with
+        another `config`.
         """
         path = newest_checkpoint(self.folder)
         if path is None:
@@ -157,9 +168,10 @@ class Trainer:
     # ---- the loop -----------------------------------------------------------------------------
 
     def train(self, *, minutes: float | None = None, steps: int | None = None) -> None:
-        """Train for `minutes` more, or up to step `steps` in all.
+        """Train for `minutes` from now or until step `steps`, whichever comes first.
 
-        SIGINT and SIGTERM stop it after the step at hand, with a checkpoint.
+        `steps` includes the steps done before a resume. SIGINT and SIGTERM finish the current step,
+        save a checkpoint and return; with neither limit only they end the training.
         """
         stop = {"now": False}
 
@@ -209,7 +221,7 @@ class Trainer:
             self.sample_fn(self.step)
 
     def run_step(self) -> dict[str, float]:
-        """Do one step and return what `step_fn` gave, as numbers."""
+        """Do one optimizer step and return the losses of `step_fn` as floats."""
         warm = min(1.0, (self.step + 1) / self.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * warm
@@ -225,7 +237,11 @@ class Trainer:
 
 
 class CsvLog:
-    """The CSV log beside the checkpoints. A resumed run drops rows after its step and appends."""
+    """Writes the CSV file `path`, the log of a training run.
+
+    step: the step that the run resumes from; later rows of an old log are dropped, the others stay.
+    With step 0 the log starts empty.
+    """
 
     def __init__(self, path: Path, step: int):
         self.path = path
@@ -242,7 +258,10 @@ class CsvLog:
         self.writer: csv.DictWriter[str] | None = None
 
     def write(self, step: int, seconds: float, speed: float, losses: dict[str, float]) -> None:
-        """Append a row; speed is in images per second. The first row gives the columns."""
+        """Append a row; `speed` is in images per second, `losses` maps a column name to its value.
+
+        The first row written defines the columns.
+        """
         row: dict[str, float] = {
             "step": step,
             "seconds": round(seconds, 1),
@@ -257,17 +276,17 @@ class CsvLog:
         self.file.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the log file."""
         self.file.close()
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in `folder`, oldest first."""
+    """Return the paths of the checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("checkpoint-*.safetensors"))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that can be read; None where there is none."""
+    """Return the path of the newest readable checkpoint in `folder`, None if there is none."""
     for path in reversed(checkpoints(folder)):
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
             if "step" in (file.metadata() or {}):
@@ -276,9 +295,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_ema(module: torch.nn.Module, folder: Path) -> int:
-    """Load the newest checkpoint's EMA weights into `module` and return its step.
+    """Load the EMA weights of the newest checkpoint in `folder` into `module`; return its step.
 
-    Raises FileNotFoundError in one sentence where there is none, or one of another network.
+    Raises FileNotFoundError if there is no checkpoint, or if it is of another network and lacks
+    parameters of `module`.
     """
     path = newest_checkpoint(folder)
     if path is None:

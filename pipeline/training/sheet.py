@@ -1,4 +1,4 @@
-"""Sheets of samples: many pictures as one PNG."""
+"""Write sample sheets: many pictures arranged in a grid in one PNG file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from PIL import Image
 
 
 def save_sheet(pictures: torch.Tensor, path: Path, *, columns: int) -> None:
-    """Save (N, 3, H, W) in -1..1 as a PNG, row by row; unused cells of the last row are white."""
+    """Save pictures (N, 3, H, W) in [-1, 1] to the PNG file `path`, `columns` in a row.
+
+    Unused cells of the last row are white.
+    """
     n, _, height, width = pictures.shape
     rows = -(-n // columns)
     cells = torch.ones(rows * columns, 3, height, width)

@@ -1,4 +1,7 @@
-"""What the stages of `python -m pipeline train` share: loop options, resuming, and messages."""
+"""Functions shared by the stages of `python -m pipeline train`: flags, resuming, messages.
+
+A stage trains one network, such as "clip", "vae" or "unet".
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,19 @@ from .loop import Trainer, newest_checkpoint
 
 
 def loop_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags that are arguments of every `make_trainer`, without those not given."""
+    """Return the keyword arguments for a `make_trainer` function that the command line sets.
+
+    "batch" and "rate" only if given, "seed" and "checkpoint_steps" always.
+    """
     given = {k: getattr(args, k) for k in ("batch", "rate") if getattr(args, k) is not None}
     return given | {"seed": args.seed, "checkpoint_steps": args.checkpoint_steps}
 
 
 def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> None:
-    """Train for `minutes` or up to `args.steps`, from the newest checkpoint with --resume.
+    """Run `trainer` for `minutes` or until step `args.steps`; with --resume from the checkpoint.
 
-    Raises InputError where the folder holds a run that is not resumed, where the run was begun with
-    other settings, and where a kernel fails.
+    Raises InputError if the folder holds a run and --resume is missing, if that run has other
+    settings, and if an attention or GroupNorm kernel fails.
     """
     if args.resume:
         print(
@@ -43,7 +49,10 @@ def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | Non
 
 
 def resume(trainer: Trainer) -> bool:
-    """Resume `trainer`; return False without a checkpoint. InputError for other settings."""
+    """Load the newest checkpoint into `trainer`; return False if there is none.
+
+    Raises InputError if the checkpoint was trained with other settings.
+    """
     try:
         return trainer.resume()
     except ValueError as error:

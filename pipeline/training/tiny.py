@@ -1,10 +1,10 @@
 """A tiny diffusion model that trains in a minute: 16x16 pixels, four shapes, 100,000 parameters.
 
-`python -m pipeline.training.tiny --seconds 60` trains it and writes a line of JSON per snapshot.
+`python -m pipeline.training.tiny --seconds 60` trains it and prints one line of JSON per snapshot.
 Picture x0 and noise eps are mixed at an angle, x = cos(angle) x0 + sin(angle) eps, as in Salimans
 and Ho, arXiv 2202.00512: angle 0 is the picture, 90 degrees the noise. The network predicts x0 from
-x, the angle and the shape's number. After a minute it draws shapes where a network that predicts
-the velocity still leaves speckles.
+x, the angle and the index of the shape. After a minute it draws clean shapes; a network that
+predicts the velocity still leaves speckles then.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ SNAPSHOT_SECONDS = 2.0
 
 
 def draw_shapes(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return a training picture for each of `shapes` (B,), (B, 3, 16, 16) in -1..1.
+    """Return random training pictures (B, 3, 16, 16) in [-1, 1], one for each of `shapes`.
 
-    Colour, size and position are random, on a plain background of another brightness.
+    shapes: indices into SHAPES, (B,). Each shape has a random colour, size and position on a plain
+    background of clearly different brightness.
     """
     count = len(shapes)
 
@@ -70,7 +71,10 @@ def draw_shapes(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with a shortcut; the embedding of angle and shape is added between them."""
+    """Two 3x3 convolutions with a skip connection.
+
+    The embedding of noise level and shape is projected and added between them.
+    """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -87,15 +91,19 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """x (B, C, H, W), embedding (B, EMBEDDING)."""
+        """Return features (B, out_channels, H, W).
+
+        x: (B, in_channels, H, W); embedding: encodes noise level and shape, (B, EMBEDDING).
+        """
         h = self.norm(self.first(x)) + self.project(embedding)[:, :, None, None]
         return self.shortcut(x) + self.second(F.silu(h))
 
 
 class TinyUNet(nn.Module):
-    """A UNet of two levels, 8x8 and 4x4, that predicts x0 (B, 3, 16, 16).
+    """A UNet with two resolutions, 8x8 and 4x4, that predicts the clean picture x0.
 
-    2x2 pixels enter and leave as one position of 12 channels, which is a quarter of the work.
+    Each block of 2x2 RGB pixels enters and leaves as one position of 12 channels (pixel unshuffle),
+    which needs a quarter of the computation.
     """
 
     def __init__(self) -> None:
@@ -112,7 +120,11 @@ class TinyUNet(nn.Module):
         self.conv_out = nn.Conv2d(WIDTH, 12, 3, padding=1)
 
     def forward(self, x: torch.Tensor, angle: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
-        """x (B, 3, 16, 16), angle (B,) in radians, shape (B,) indices of SHAPES."""
+        """Return the predicted clean pictures (B, 3, 16, 16).
+
+        x: noisy pictures (B, 3, 16, 16); angle: noise level in radians (B,), from 0 (clean) to pi/2
+        (noise); shape: indices into SHAPES (B,).
+        """
         embedding = F.silu(self.time(embed_angle(angle)) + self.shape(shape))
         high = self.down(self.conv_in(F.pixel_unshuffle(x, 2)), embedding)
         low = self.middle(self.downsample(high), embedding)
@@ -122,13 +134,17 @@ class TinyUNet(nn.Module):
 
 
 def embed_angle(angle: torch.Tensor) -> torch.Tensor:
-    """Return sines and cosines of growing frequency of the angle (B,), (B, EMBEDDING)."""
+    """Return a sinusoidal embedding (B, EMBEDDING) of the noise level `angle` (B,) in radians."""
     phases = angle[:, None] * torch.exp(torch.linspace(0, math.log(60), EMBEDDING // 2))
     return torch.cat([phases.sin(), phases.cos()], 1)
 
 
 def add_noise(x0: torch.Tensor, eps: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """Return the mixture x of pictures and noise (B, 3, 16, 16) at angle (B,)."""
+    """Return the noisy pictures cos(angle) x0 + sin(angle) eps, (B, 3, 16, 16).
+
+    x0: clean pictures, eps: Gaussian noise, both (B, 3, 16, 16); angle: noise level in radians,
+    (B,).
+    """
     return angle.cos().view(-1, 1, 1, 1) * x0 + angle.sin().view(-1, 1, 1, 1) * eps
 
 
@@ -138,9 +154,10 @@ def sample(
     shapes: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Draw `shapes` (B,) by DDIM in SAMPLE_STEPS steps, (B, 3, 16, 16) in -1..1.
+    """Return pictures (B, 3, 16, 16) in [-1, 1], drawn from noise in SAMPLE_STEPS DDIM steps.
 
-    net(x, angle, shape) predicts x0.
+    net(x, angle, shape): the network, see TinyUNet.forward; shapes: indices into SHAPES (B,);
+    generator: draws the initial noise.
     """
     x = torch.randn(len(shapes), 3, SIDE, SIDE, generator=generator)
     angles = torch.linspace(math.pi / 2, 0, SAMPLE_STEPS + 1)
@@ -152,10 +169,11 @@ def sample(
 
 
 def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the energy distance of two sets of pictures (N, ...) and (M, ...); equal ones have 0.
+    """Return the energy distance of two sets of pictures, a (N, ...) and b (M, ...).
 
-    2 E|a - b| - E|a - a'| - E|b - b'| over independent pairs, divided by the square root of the
-    number of values per picture. Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
+    It is 2 E|a - b| - E|a - a'| - E|b - b'| with a, a' different pictures of the first set and b,
+    b' of the second, divided by the square root of the number of values per picture. It is about 0
+    if both sets have the same distribution. Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
     """
     a, b = a.flatten(1), b.flatten(1)
 
@@ -168,10 +186,11 @@ def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of the training after `step` steps.
+    """The state of the training after `step` steps and `seconds` seconds.
 
-    losses: means over 20 steps each; samples: (24, 3, 16, 16), SAMPLES_PER_SHAPE of each shape;
-    distance: `energy_distance` of the samples to held-out pictures.
+    losses: all losses so far, averaged over chunks of 20 steps; samples: pictures drawn with the
+    averaged weights, (24, 3, 16, 16) in [-1, 1], SAMPLES_PER_SHAPE per shape in SHAPES' order;
+    distance: `energy_distance` between the samples and held-out pictures.
     """
 
     step: int
@@ -188,10 +207,11 @@ def train(
     seed: int = 0,
     every: int | None = None,
 ) -> Iterator[Snapshot]:
-    """Train for `steps` steps or `seconds`; yield a snapshot before the first step and at the end.
+    """Train for `steps` steps or `seconds` seconds, whichever ends first, and yield snapshots.
 
-    Between them one every `every` steps, None is every SNAPSHOT_SECONDS. The same seed and number
-    of steps give the same result.
+    Yields one before the first step, one at the end, and between them one every `every` steps
+    (None: every SNAPSHOT_SECONDS). With neither limit it trains until it is closed. The same seed
+    and number of steps give the same weights.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -243,7 +263,10 @@ def _chunk(values: list[float], size: int) -> list[list[float]]:
 
 
 def make_sheet(samples: torch.Tensor, columns: int = SAMPLES_PER_SHAPE) -> Image.Image:
-    """Return samples (N, 3, 16, 16) in -1..1 as one picture with a row for each shape."""
+    """Return one picture that shows samples (N, 3, 16, 16) in [-1, 1] in a grid.
+
+    With the default `columns`, the samples of a Snapshot give one row for each shape.
+    """
     rows = len(samples) // columns
     grid = samples.view(rows, columns, 3, SIDE, SIDE).permute(0, 3, 1, 4, 2)
     pixels = ((grid + 1) * 127.5).round().to(torch.uint8)
@@ -251,7 +274,7 @@ def make_sheet(samples: torch.Tensor, columns: int = SAMPLES_PER_SHAPE) -> Image
 
 
 def main() -> None:
-    """Train, and write every snapshot as a line of JSON, its samples as a PNG in base64."""
+    """Train and print every snapshot as a line of JSON; "sheet" is a base64 PNG of its samples."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.training.tiny", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)

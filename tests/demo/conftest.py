@@ -1,4 +1,4 @@
-"""A model that draws at once, and a real server with the tiny model."""
+"""For tests of the page: a fake model that draws at once, a real server, and a real browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORDS = [
 
 
 def fake_step(image, count, index, total, seconds, picture):
-    """A Step whose preview is the PIL picture."""
+    """Return an engine's Step whose preview is the PIL image `picture`."""
     latents = torch.zeros(1, 4, 8, 8)
     preview = SimpleNamespace(image=lambda clean, width, height: picture)
     return Step(
@@ -46,7 +46,7 @@ def fake_step(image, count, index, total, seconds, picture):
 
 
 def fake_result(images, parameters, seeds, options, seconds):
-    """A Result with one warning."""
+    """Return an engine's Result with one warning, which contains HTML to be escaped."""
     return Result(
         images=images, parameters=parameters, seeds=seeds, options=options, seconds=seconds,
         metadata={"device": "cpu", "dtype": "float32"}, latents=[],
@@ -55,17 +55,23 @@ def fake_result(images, parameters, seeds, options, seconds):
 
 
 class FakeBackends:
-    """The interface of pipeline's Backends: our kernels can't run here."""
+    """A stand-in for pipeline's Backends on a machine where our Triton kernels cannot run."""
 
     def unsupported_reason(self, kind, name):
+        """Return why a backend cannot run, or None; the sentence contains HTML to be escaped."""
         return "There is <no> GPU here." if name == "triton" else None
 
     def candidates(self, kind, name):
+        """Return the names of the backends that can run, for `kind` "attention" or "group_norm"."""
         return ("sdpa", "math") if kind == "attention" else ("torch",)
 
 
 class FakeModels:
-    """The interface of pipeline's Models. Counts what was opened and closed."""
+    """A stand-in for pipeline's Models that draws plain colours.
+
+    seconds_a_step: how long each step takes. fails: raised in place of drawing. active: streams
+    that are open now; most_active: the most at once; steps_done: steps of all streams.
+    """
 
     backends = FakeBackends()
     name, hash, device, vocabulary = "fake", "0123456789", "cpu", WORDS
@@ -80,6 +86,7 @@ class FakeModels:
         self.active = self.most_active = self.steps_done = 0
 
     def resolve(self, options):
+        """Return the options with the fake's defaults and a random seed for each None."""
         given = options.model_dump()
         filled = {k: v for k, v in self.defaults.items() if given[k] is None}
         if given["seed"] is None:
@@ -87,6 +94,7 @@ class FakeModels:
         return GenerateOptions(**(given | filled))
 
     def stream(self, options, words=False):
+        """Yield Steps and a Result of plain colours; InputError above a width of 1024 pixels."""
         options = self.resolve(options)
         if options.width > 1024:
             raise InputError("The fake draws at most 1024 pixels.")
@@ -120,12 +128,17 @@ class FakeModels:
 
 @pytest.fixture
 def fake_models():
+    """Return the class FakeModels."""
     return FakeModels
 
 
 @pytest.fixture
 def fake_model_cache(monkeypatch):
-    """fake_model_cache(models, more) holds the fakes `models` and, by their names, `more`."""
+    """fake_model_cache(models, more) returns a ModelCache of fakes.
+
+    models: the FakeModels that is loaded at first. more: others to choose from; they are in the
+    library too.
+    """
 
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
@@ -144,7 +157,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """`python app.py` in a process and a working folder of its own."""
+    """`python app.py` in a process of its own, on a free port.
+
+    model: the model's folder. place: the working folder. flags: more arguments of app.py.
+    """
 
     def __init__(self, model: Path, place: Path, *flags: str):
         with socket.socket() as probe:
@@ -152,7 +168,7 @@ class Server:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
         self._log = place / "log.txt"
-        self.read = 0  # characters of the log that earlier tests answer for
+        self.read = 0  # characters of the log that are from before the current test
         app = [sys.executable, str(ROOT / "app.py")]
         with self._log.open("w") as out:
             self.process = subprocess.Popen(
@@ -164,17 +180,18 @@ class Server:
             )
 
     def log(self) -> str:
-        """What it printed since this test began."""
+        """Return what the server printed since the current test began."""
         return self._log.read_text(encoding="utf-8")[self.read :]
 
     def wait(self) -> Server:
-        """Until it has printed its address."""
+        """Wait until the server has printed its address; return the server."""
         while self.url not in self.log():
             assert self.process.poll() is None, f"the server ended:\n{self.log()}"
             time.sleep(0.1)
         return self
 
     def stop(self) -> None:
+        """End the process, by force after 20 seconds."""
         self.process.terminate()
         try:
             self.process.wait(20)
@@ -185,7 +202,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server_of():
-    """server_of(model, place, *flags) starts a server of its own."""
+    """Return the class Server: server_of(model, place, *flags) starts one more server."""
     return Server
 
 
@@ -193,7 +210,7 @@ OTHER = {"sampler": "dpmpp_2m", "schedule": "karras", "steps": 3, "cfg": 2.5, "w
 
 
 def fill_models(folder: Path, tiny_model: Path) -> None:
-    """./models of the server: another model, one that is damaged, a LoRA, an embedding."""
+    """Fill the server's ./models: another model, a damaged file, a LoRA, a textual inversion."""
     import torch
     from safetensors.torch import save_file
 
@@ -208,7 +225,7 @@ def fill_models(folder: Path, tiny_model: Path) -> None:
 
 @pytest.fixture(scope="session")
 def server(tiny_model, tmp_path_factory):
-    """One server for all tests of the page; serves the tiny model, and has some files beside it."""
+    """Yield one server of the tiny model for all tests; fill_models fills its ./models."""
     place = tmp_path_factory.mktemp("server")
     fill_models(place / "models", tiny_model)
     running = Server(tiny_model, place)
@@ -220,7 +237,7 @@ def server(tiny_model, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_traceback(request):
-    """Each test answers for what the server printed while it ran."""
+    """Fail a test that uses the shared server if the server printed a traceback meanwhile."""
     if "server" not in request.fixturenames:
         yield
         return
@@ -239,10 +256,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 60_000  # milliseconds before a wait counts as in vain
+PATIENCE = 60_000  # milliseconds before a wait of the browser fails
 LOCALES = {"en": "en-US", "zh": "zh-CN"}
 
-# Notes every preview and every status that the page shows.
+# JavaScript that collects every preview and every status line of the page in `window.seen`.
 WATCH = """() => {
   window.seen = {previews: new Set(), steps: new Set()};
   new MutationObserver(() => {
@@ -257,6 +274,7 @@ WATCH = """() => {
 
 @pytest.fixture(scope="session")
 def browser():
+    """Yield a headless Chromium; skip without playwright or Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
@@ -268,7 +286,11 @@ def browser():
 
 @pytest.fixture
 def visit(browser, server):
-    """visit(language, ...) opens the page as a new visitor."""
+    """visit(language, **options) opens the page as a new visitor; it returns playwright's page.
+
+    language: "en" or "zh". options: of the browser's context. `page.foreign` lists the requests
+    that went to other hosts.
+    """
     contexts = []
 
     def home(url):

@@ -1,4 +1,4 @@
-"""What the kernels' tests share: a judge in higher precision, NaN in fresh memory."""
+"""What the kernels' tests share: a check against fp64, NaN in fresh memory, a fake kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kernels.shapes import AttentionShape
 
 @pytest.fixture(autouse=True)
 def poisoned():
-    """torch.empty gives NaN, so a value that a kernel leaves out shows."""
+    """Make torch.empty return NaN, so that an output that a kernel does not write is noticed."""
     filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -26,7 +26,10 @@ def poisoned():
 
 
 def _interpreter_fails() -> bool:
-    """Triton 3.6's interpreter counts loops by a conversion that NumPy 2.4 no longer does."""
+    """Return whether Triton's interpreter fails at a loop.
+
+    Triton 3.6 converts arrays to loop bounds in a way that NumPy 2.4 no longer allows.
+    """
     import triton
     import triton.language as tl
 
@@ -46,6 +49,7 @@ def _interpreter_fails() -> bool:
 
 
 def pytest_collection_modifyitems(items):
+    """Skip the kernels' tests if Triton's interpreter does not work with this NumPy."""
     try:
         from kernels.launch import INTERPRETED
     except ImportError:  # no triton
@@ -60,9 +64,11 @@ def pytest_collection_modifyitems(items):
 def _judge(
     ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, what: str, size=0.1
 ) -> None:
-    """Ours may be off by twice PyTorch's own error in the same type, plus a floor.
+    """Fail if our result's error exceeds twice PyTorch's own error in the same dtype, plus a floor.
 
-    `size`: of the terms that are summed, where they may cancel to nothing.
+    ours, theirs: our kernel's and PyTorch's result. exact: the result in fp64. what: for the
+    message. size: the smallest magnitude that the floor is relative to, for sums whose terms may
+    cancel.
     """
     assert ours.shape == exact.shape, what
     if not exact.numel():
@@ -75,6 +81,7 @@ def _judge(
 
 @pytest.fixture(scope="session")
 def judge():
+    """judge(ours, theirs, exact, what) fails if `ours` is too far from `exact`, see _judge."""
     return _judge
 
 
@@ -134,7 +141,10 @@ def rows(device, dtype, modes, seconds):
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A row for a kernel in a file of its own, not yet in the registry."""
+    """Return a row of KERNELS for a fake kernel whose source is FAKE; it is not in KERNELS yet.
+
+    FAKE is written to the importable module fake_kernel.
+    """
     (tmp_path / "fake_kernel.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fake_kernel", raising=False)

@@ -1,4 +1,9 @@
-"""Checkpoints of every architecture in both layouts, by a writer that shares no code with ours."""
+"""Models and pictures for the tests of the pipeline.
+
+Models are tiny checkpoints of every family ("sd1", "sd2", "xl"), as diffusers' folder and as a
+single file with the tensor names of the original repositories (LDM). The conversion here shares no
+code with pipeline/model_files/ldm_keys.py, which it tests.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from pipeline import GenerateOptions, load, tasks
+from pipeline.metadata import receipt
+from pipeline.metadata.save import save_picture
 
 CLIP = Path(__file__).parents[2] / "pipeline" / "clip"
-PREFIX = {  # component: where it stands in a single file
+PREFIX = {  # family: {component: prefix of its tensors in a single file}
     "sd1": {"text_encoder": "cond_stage_model.transformer."},
     "sd2": {"text_encoder": "cond_stage_model.model."},
     "xl": {
@@ -34,7 +45,7 @@ INDEX_XL = {
 
 @dataclass(frozen=True)
 class Pair:
-    """The same model twice."""
+    """One tiny model in both formats: a folder of diffusers and a single .safetensors file."""
 
     family: str
     folder: Path
@@ -42,8 +53,12 @@ class Pair:
 
 
 def unet_to_ldm(state: dict, levels: int, layers: int) -> dict:
-    """By the blocks' arithmetic: input block 0 is conv_in, each level has `layers` and a
-    downsampler, but the last; output blocks have one layer more and an upsampler at their end."""
+    """Rename a UNet's tensors from diffusers' names to LDM's.
+
+    LDM numbers the blocks consecutively. Input block 0 is conv_in; each of the `levels` has
+    `layers` blocks and, except the last, a downsampler. On the way up a level has one block more
+    and an upsampler at its end.
+    """
     resnet = {
         "norm1": "in_layers.0",
         "conv1": "in_layers.2",
@@ -85,6 +100,7 @@ def unet_to_ldm(state: dict, levels: int, layers: int) -> dict:
 
 
 def vae_to_ldm(state: dict, levels: int) -> dict:
+    """Rename a VAE's tensors from diffusers' names to LDM's; matrices become 1x1 kernels."""
     out = {}
     for key, value in state.items():
         new = re.sub(r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2", key)
@@ -106,13 +122,17 @@ def vae_to_ldm(state: dict, levels: int) -> dict:
 
 
 def clip_to_ldm(state: dict, prefix: str) -> dict:
-    """CLIP ViT-L's names in a file are those of transformers before version 5."""
+    """Rename CLIP ViT-L's tensors to those in a single file, the names of transformers before 5."""
     bare = {k.removeprefix("text_model."): v for k, v in state.items()}
     return {f"{prefix}text_model.{k}": v for k, v in bare.items()}
 
 
 def open_clip_to_ldm(state: dict, prefix: str, penultimate: bool) -> dict:
-    """OpenCLIP: one matrix for q, k and v; SD 2.x's file has the last layer that nobody uses."""
+    """Rename a text encoder's tensors from transformers' names to OpenCLIP's.
+
+    OpenCLIP has one matrix for q, k and v. penultimate: add a last layer of zeros, because a file
+    of SD 2.x holds the last layer, which the UNet does not use and diffusers leaves out.
+    """
     import torch
 
     out = {}
@@ -145,7 +165,11 @@ def open_clip_to_ldm(state: dict, prefix: str, penultimate: bool) -> dict:
 
 
 def to_ldm(family: str, parts: dict) -> dict:
-    """The single file's tensors of diffusers' and transformers' modules by component."""
+    """Return the tensors of a single file by LDM's names.
+
+    parts: the modules of diffusers and transformers by component: "unet", "vae", "text_encoder",
+    for XL "text_encoder_2".
+    """
     unet, vae = parts["unet"], parts["vae"]
     out = unet_to_ldm(
         unet.state_dict(), len(unet.config.block_out_channels), unet.config.layers_per_block
@@ -161,7 +185,11 @@ def to_ldm(family: str, parts: dict) -> dict:
 
 
 def tiny_parts(family: str) -> dict:
-    """Seeded, untrained modules, small, in the proportions that each family keeps."""
+    """Return small untrained modules by component, with random weights of a fixed seed.
+
+    They keep the features by which a family is recognized. Weights are fp32 values that fp16 holds
+    exactly.
+    """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -217,7 +245,7 @@ def tiny_parts(family: str) -> dict:
 
 
 def write_pair(family: str, root: Path) -> Pair:
-    """The tiny model of `family` as a folder and as a single file, its weights in fp16."""
+    """Write the tiny model of `family` in both formats under `root`, with fp16 weights."""
     from safetensors.torch import save_file
     from transformers import CLIPTokenizer
 
@@ -259,7 +287,7 @@ def write_pair(family: str, root: Path) -> Pair:
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory):
-    """pairs("sd1"), pairs("sd2"), pairs("xl"): the tiny model in both layouts; read only."""
+    """pairs(family) returns the tiny model of a family as a Pair, which tests must not change."""
     root, made = tmp_path_factory.mktemp("pairs"), {}
 
     def pair(family: str) -> Pair:
@@ -272,13 +300,16 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ldm_writer():
-    """to_ldm(family, parts): the names and tensors of a single file."""
+    """Return the function to_ldm."""
     return to_ldm
 
 
 @pytest.fixture
 def library_folder(tmp_path, monkeypatch, pairs):
-    """A working directory whose ./models holds one file of each kind, oddly sorted."""
+    """Change to a working directory whose ./models has a file of each kind; return that folder.
+
+    Files stand in subfolders, a hidden folder too, and some are damaged or of unknown kinds.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -309,3 +340,81 @@ def library_folder(tmp_path, monkeypatch, pairs):
     (place / "broken.safetensors").write_bytes(bytes(20))
     (place / "notes.txt").write_text("no model")
     return place
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model):
+    """The tiny model on the CPU in fp32."""
+    return load(str(tiny_model), device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="session")
+def request_options():
+    """The options of `drawn`, as a dict that tests merge others into."""
+    return {
+        "prompt": "a red apple, 红苹果",
+        "seed": 5,
+        "steps": 4,
+        "cfg": 3.0,
+        "sampler": "euler_a",
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(models, request_options):
+    """(Result, its Steps) of text to image with `request_options`; read only."""
+    *steps, result = models.stream(GenerateOptions(**request_options))
+    return result, steps
+
+
+@pytest.fixture(scope="session")
+def draw(request_options):
+    """draw(models, folder, key, **fields): run the task `key` with `request_options` and `fields`;
+    return the paths of the saved PNGs."""
+
+    def draw(models, folder, key="generate", **fields):
+        *_, result = tasks.stream(models, key, tasks.options(key, **(request_options | fields)))
+        return result.save(folder / f"{key}.png")
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def rewritten():
+    """rewritten(path, change, digest, image, text): write the PNG `path` again with another
+    receipt, picture or parameters text; return its path.
+
+    change(about) edits the receipt's dict in place. digest: whether the receipt gets a digest that
+    fits its new content.
+    """
+
+    def rewritten(path, change=None, digest=True, image=None, text=None):
+        with Image.open(path) as opened:
+            opened.load()
+        about = json.loads(opened.info["glassbox"])
+        if change:
+            change(about)
+        picture = image or opened.convert("RGB")
+        picture.info["parameters"] = text or opened.info["parameters"]
+        picture.info["receipt"] = receipt.to_json(about) if digest else json.dumps(about)
+        return save_picture(picture, path)
+
+    return rewritten
+
+
+@pytest.fixture
+def signed_png(drawn, tmp_path):
+    """The path of the picture of `drawn`, a PNG with its receipt."""
+    (saved,) = drawn[0].save(tmp_path / "picture.png")
+    return saved
+
+
+@pytest.fixture
+def input_files(tmp_path):
+    """The paths of a picture and of a mask for it, both 64x64 PNGs."""
+    field = np.random.default_rng(1).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    Image.fromarray(field).resize((64, 64), Image.Resampling.BICUBIC).save(tmp_path / "in.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (10, 10, 40, 50))
+    mask.save(tmp_path / "mask.png")
+    return tmp_path / "in.png", tmp_path / "mask.png"

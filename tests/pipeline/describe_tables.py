@@ -1,4 +1,7 @@
-"""Writes what shows of the tables to a file, as JSON; test_one_row.py runs it in a copy."""
+"""Write what the program shows of its tables' rows, as JSON, to the path in $REPORT.
+
+test_one_row.py runs this as a test in a copy of the code (fake_row.describe).
+"""
 
 import json
 import os
@@ -17,7 +20,7 @@ from pipeline.introspection import arena
 
 
 def choices(page, elem_id):
-    """The values of a dropdown."""
+    """Return the values that the dropdown `elem_id` of a page offers."""
     boxes = [b for b in page.blocks.values() if getattr(b, "elem_id", None) == elem_id]
     return [value for box in boxes for _, value in box.choices]
 

@@ -1,20 +1,14 @@
 """A new sampler, schedule, backend or task is one file and one row of a table.
 
-Fakes are added to a copy of the code and show in the listings, the page, the web API and the
-benchmark, in both languages, without a change anywhere else.
+One fake of each is added to a copy of the code. They show in the listings, the page, the web API
+and the benchmark, in both languages, without a change anywhere else.
 """
 
-import ast
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import fake_row
 
 SAMPLER = '''
 """Sleepy: Euler."""
@@ -93,31 +87,11 @@ def cost(options):
 TASK_ROW = 'Task("Doodle", "draw with a shaky hand", signs=True)'
 
 
-def add_row(path: Path, table: str, key: str, value: str) -> None:
-    """Add a row at the end of a table in a file."""
-    source = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(source)):
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        if isinstance(node, ast.Assign | ast.AnnAssign) and targets[0].id == table:
-            last = node.end_lineno
-    lines = source.splitlines()
-    lines.insert(last - 1, f'    "{key}": {value},')
-    path.unlink()  # a link to the real one
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
-    """What describe_tables.py finds in a copy of the code with four rows more."""
-    place = tmp_path_factory.mktemp("copy")
-    for name in ("demo", "kernels", "pipeline"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, place / name, copy_function=os.symlink, ignore=ignore)
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/demo/conftest.py"):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, place / name)
-    script = Path(__file__).with_name("describe_tables.py")
-    shutil.copy(script, place / "tests/demo/test_tables.py")
+    """Return what describe_tables.py writes in a copy of the code with these four rows added."""
+    folder = tmp_path_factory.mktemp("copy")
+    fake_row.copy_code(folder)
     files = {
         "pipeline/samplers/sleepy.py": SAMPLER,
         "pipeline/samplers/drowsy.py": SCHEDULE,
@@ -125,21 +99,12 @@ def described(tmp_path_factory):
         "pipeline/tasks/doodle.py": TASK,
     }
     for name, source in files.items():
-        (place / name).write_text(source, encoding="utf-8")
-    add_row(place / "pipeline/samplers/table.py", "SAMPLERS", "sleepy", SAMPLER_ROW)
-    add_row(place / "pipeline/samplers/table.py", "SCHEDULES", "drowsy", SCHEDULE_ROW)
-    add_row(place / "pipeline/backends/table.py", "ATTENTION", "lazy", BACKEND_ROW)
-    add_row(place / "pipeline/tasks/__init__.py", "TASKS", "doodle", TASK_ROW)
-    report = place / "report.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "tests"],
-        cwd=place,
-        env=os.environ | {"REPORT": str(report)},
-        capture_output=True,
-        text=True,
-    )
-    assert report.exists(), done.stdout + done.stderr
-    return json.loads(report.read_text(encoding="utf-8"))
+        (folder / name).write_text(source, encoding="utf-8")
+    fake_row.add_row(folder / "pipeline/samplers/table.py", "SAMPLERS", "sleepy", SAMPLER_ROW)
+    fake_row.add_row(folder / "pipeline/samplers/table.py", "SCHEDULES", "drowsy", SCHEDULE_ROW)
+    fake_row.add_row(folder / "pipeline/backends/table.py", "ATTENTION", "lazy", BACKEND_ROW)
+    fake_row.add_row(folder / "pipeline/tasks/__init__.py", "TASKS", "doodle", TASK_ROW)
+    return fake_row.describe(folder, Path(__file__).with_name("describe_tables.py"))
 
 
 def test_the_listings_name_them(described):

@@ -1,6 +1,7 @@
-// A slider over frames: HTML once, and for each place of the slider what changes in it.
-// props.value: {html, label, at, frames: [{key: text, or a picture's source}]} as JSON; in the HTML,
-// what has data-is="key" shows it. --at is the place, 0 to 1.
+// A slider over frames. props.value is JSON: {html, label, at, frames: [{key: value, ..., place}]}.
+// html: what is always shown; in it, elements with data-is="key" show the current frame's value for
+// that key: a text, or the source of an <img>. label: the slider's; at: index of the frame to begin
+// with; place: the text beside the slider. The CSS variable --at is the slider's position, 0 to 1.
 const stage = element.querySelector('div'), row = element.querySelector('label');
 const slider = row.querySelector('input'), output = row.querySelector('output');
 let frames = [];

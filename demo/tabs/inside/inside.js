@@ -1,6 +1,6 @@
-// A recorded picture, step by step: what the server describes is shown, frames and word maps are
-// fetched as they are needed and kept. `data` is inside.py's description.
-const FRAMES = 400;  // that are kept
+// Look inside: shows a recorded picture step by step. `data` is the description that view.py's
+// `describe_picture` returns; frames and attention maps are fetched when they are needed, and kept.
+const FRAMES = 400;  // how many frames are kept, and how many calls' attention maps
 const root = element.querySelector('.gbi');
 const frames = new Map(), maps = new Map();
 const wanted = [];  // frames to fetch, the most urgent first
@@ -18,7 +18,7 @@ function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-// ---- what is fetched --------------------------------------------------------------------------
+// ---- fetching frames and attention maps from the server -----------------------------------------
 
 async function work() {
   if (busy) return;
@@ -48,7 +48,7 @@ async function wantMaps() {
   if (maps.has(name)) return maps.get(name);
   maps.set(name, null);
   let got = {grids: []};
-  try { got = await server.maps({key: data.key, call: at}); } catch (lost) { /* none then */ }
+  try { got = await server.maps({key: data.key, call: at}); } catch (lost) { /* shown without maps */ }
   maps.set(name, (got.grids || []).map(g => ({...g, bytes: Uint8Array.from(atob(g.data), c => c.charCodeAt(0))})));
   while (maps.size > FRAMES) maps.delete(maps.keys().next().value);
   paint();
@@ -60,7 +60,7 @@ function currentMaps() {
   return found && found.length ? found[grid < 0 ? found.length - 1 : Math.min(grid, found.length - 1)] : null;
 }
 
-// ---- the parts of the page, made once a picture --------------------------------------------------
+// ---- the elements of the page, made when a picture is opened ------------------------------------
 
 let parts = {};
 
@@ -149,7 +149,7 @@ function tree() {
   parts.tree.replaceChildren(branch(null));
 }
 
-// ---- what is seen now ---------------------------------------------------------------------------
+// ---- showing the current step -------------------------------------------------------------------
 
 function go(to) {
   const before = data.calls[call][3];
@@ -181,7 +181,7 @@ function play() {
 
 function stop() { clearInterval(timer); timer = null; }
 
-// Tells the server which step the slider is at, for a branch from there.
+// Tells the server the slider's step, from which a branch would start.
 function tell() {
   const step = data.calls[call][0];
   if (step !== told) { told = step; trigger('moved', {step: step + 1}); }
@@ -229,7 +229,7 @@ function paint() {
     parts.tagA.textContent = step + 1;
     parts.tagB.textContent = data.calls[other][0] + 1;
   }
-  // words
+  // attention maps
   wantMaps();
   veil();
   // side by side
@@ -240,7 +240,7 @@ function paint() {
   if (!timer && got) ahead();
 }
 
-// Once the step at hand is there: the rest of this kind, so that playing is smooth.
+// Once the current frame is loaded, fetches the other frames of its kind, for smooth playing.
 function ahead() {
   if (wanted.length) return;
   for (let by = 1; by < data.calls.length; by++)
@@ -261,7 +261,7 @@ function sides() {
   }));
 }
 
-// ---- where words look ---------------------------------------------------------------------------
+// ---- attention maps of the words ----------------------------------------------------------------
 
 function veil() {
   const found = currentMaps(), canvas = parts.veil, chips = [...parts.words.querySelectorAll('.gbi-word')];
@@ -274,7 +274,7 @@ function veil() {
   canvas.width = canvas.height = 0;
   if (!found || other !== null) return;
   const [h, w] = found.size, cells = h * w;
-  if (held) {  // a place lights its words: how much more each looks here than elsewhere
+  if (held) {  // the pointer is at `held`: highlight each word by its attention here, relative to its mean
     const at = Math.min(h - 1, Math.floor(held[1] * h)) * w + Math.min(w - 1, Math.floor(held[0] * w));
     const here = chips.map((_, i) => {
       let total = 0;
@@ -307,12 +307,12 @@ function look(event) {
   veil();
 }
 
-// ---- what the server opens ----------------------------------------------------------------------
+// ---- opening a picture that the server sends ----------------------------------------------------
 
 function open() {
   stop();
   let read = null;
-  try { read = JSON.parse(props.value || 'null'); } catch (damaged) { /* nothing is open */ }
+  try { read = JSON.parse(props.value || 'null'); } catch (damaged) { /* no picture is open */ }
   if (!read) { data = null; parts = {}; root.replaceChildren(); return; }
   const same = data && data.key === read.key;
   data = read;

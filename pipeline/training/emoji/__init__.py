@@ -1,1 +1,1 @@
-"""Training and evaluation of the embedded emoji model: CLIP, autoencoder, UNet."""
+"""Training and evaluation of the embedded emoji model: tokenizer, CLIP, autoencoder, UNet."""

@@ -1,9 +1,9 @@
-"""A second loss of the UNet: the cross attention to an object's name falls on the object.
+"""A second loss for the UNet: cross attention to an object's name shall fall on the object.
 
-A UNet trained with the denoising loss alone may put the meaning of a name into any of the prompt's
-keys, because CLIP's text tower mixes the whole sentence into each of them. Its word maps then say
-little, and two objects are easily mistaken for each other. The loss is the token loss of Wang et
-al., "TokenCompose", arXiv 2312.03626, with the objects' squares instead of segmentation masks.
+CLIP's text tower mixes the whole sentence into every token. A UNet trained with the denoising loss
+alone may therefore read the meaning of a name from any token of the prompt: its attention maps say
+little, and it confuses the two objects of a scene. This loss is the token loss of Wang et al.,
+"TokenCompose", arXiv 2312.03626, with the squares of the objects instead of segmentation masks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ MAX_OBJECTS = 2  # per scene
 
 
 class AttentionLoss:
-    """Collects the cross-attention maps of one forward pass and computes the loss from them.
+    """Collects the cross-attention maps of one forward pass and computes a loss from them.
 
-    An instance is the attention hook of the UNet's processors, see backends.AttentionProcessor.
+    Set an instance as `attention_hook` of the UNet's attention processors, run the UNet, then call
+    `compute`. tokenizer: the one that encodes the captions.
     """
 
     def __init__(self, tokenizer: CLIPTokenizer):
@@ -32,20 +33,21 @@ class AttentionLoss:
         self.maps: list[torch.Tensor] = []
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Keep the maps (B, Tq, Tk) of one layer."""
+        """Store the maps of one cross-attention layer, (B, Tq latent positions, Tk text tokens)."""
         self.maps.append(maps)
 
     def token_ids(self, name: str) -> list[int]:
-        """Return the token ids of `name`, without start and end."""
+        """Return the token ids of an object's name, without start and end token."""
         if name not in self.name_ids:
             encoded = self.tokenizer(space_han(name), add_special_tokens=False)
             self.name_ids[name] = encoded.input_ids
         return self.name_ids[name]
 
     def name_mask(self, ids: torch.Tensor, names: list[tuple[str, ...]]) -> torch.Tensor:
-        """Return which keys belong to an object's name, (B, MAX_OBJECTS, Tk) of 0 and 1.
+        """Return a mask of 0 and 1, (B, MAX_OBJECTS, Tk): which tokens spell which object's name.
 
-        ids: (B, Tk) of the captions. A row is all 0 where a name is not in the caption.
+        ids: token ids of the captions (B, Tk); names: for each caption the names of its objects.
+        All values of an object are 0 if the caption does not contain its name.
         """
         out = torch.zeros(len(names), MAX_OBJECTS, ids.shape[1])
         for row, (sentence, named) in enumerate(zip(ids.tolist(), names, strict=True)):
@@ -58,10 +60,11 @@ class AttentionLoss:
     def compute(
         self, ids: torch.Tensor, names: list[tuple[str, ...]], scenes: list[Scene]
     ) -> torch.Tensor:
-        """Return the mean over layers and names of (1 - share of the map on the object)^2.
+        """Return the loss, a scalar: the mean over layers and names of (1 - s)^2.
 
-        Drops the collected maps. ids: (B, Tk) of the captions; names: of each scene's objects, ()
-        for an empty caption.
+        s is the share (0 to 1) of a name's attention map that lies on the square of its object.
+        ids: token ids of the captions (B, Tk); names: for each caption the names of its objects, ()
+        for an empty one; scenes: the B scenes. Clears the stored maps.
         """
         layers, self.maps = self.maps, []
         device = layers[0].device
@@ -82,7 +85,7 @@ class AttentionLoss:
 
 
 def find_sublist(values: list[int], wanted: list[int]) -> int | None:
-    """Return the first index at which `wanted` stands in `values`; None where it does not."""
+    """Return the index in `values` at which the sublist `wanted` begins; None if there is none."""
     for i in range(len(values) - len(wanted) + 1):
         if values[i : i + len(wanted)] == wanted:
             return i

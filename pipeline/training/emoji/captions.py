@@ -1,4 +1,4 @@
-"""Captions of scenes in English and Chinese."""
+"""Write captions of scenes in English and Chinese."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from .vocabulary import COLOURS, OPPOSITE, RELATIONS, Vocabulary
 
 T = TypeVar("T")
 
+# Templates, chosen at random. {n} is a name, {a} and {b} are names too (with article in English),
+# {c} is the background colour, {r} the relation ("left of"). PLAIN ones omit the background.
 EN_SINGLE = (
     "{a} on a {c} background",
     "{a} on a {c} background",
@@ -49,9 +51,10 @@ def caption(
     language: str,
     generator: torch.Generator | None = None,
 ) -> str:
-    """Return a caption of `scene` in "en" or "zh".
+    """Return a caption of `scene`; language: "en" or "zh".
 
-    Without a generator it is the first phrasing and the full names; with one, any.
+    With a generator, phrasing and names are random: the caption may use keywords instead of names,
+    swap the two objects, or omit the background. Without one it is the standard caption.
     """
     return caption_with_names(scene, vocabulary, language, generator)[0]
 
@@ -62,7 +65,10 @@ def caption_with_names(
     language: str,
     generator: torch.Generator | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """Return a caption, see `caption`, and the name it uses for each of the scene's objects."""
+    """Return (caption, names): names has the word used for each object, in the scene's order.
+
+    The arguments and the caption are those of `caption`.
+    """
 
     def pick(options: Sequence[T]) -> T:
         return options[0] if generator is None else choose(options, generator)

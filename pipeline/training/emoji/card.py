@@ -1,4 +1,4 @@
-"""The model card: how the model was trained, and its measured figures."""
+"""Write the model card of the embedded model, and keep the training history that it shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .vocabulary import COLOURS, OBJECTS
 
 
 def machine() -> str:
-    """Return the name of the GPU, or of the processor with its number of cores."""
+    """Return the GPU's name, or without a GPU the number of cores and the name of the CPU."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
@@ -29,9 +29,11 @@ def machine() -> str:
 
 
 def record_base(run: Path, stage: str, base: Path | None) -> None:
-    """Write the training history of the weights that a stage starts from, as `base.json`.
+    """Copy the training history of a stage from the base model into the run, as `base.json`.
 
-    A stage that has a checkpoint keeps the history that it has.
+    run: folder of the training run; stage: "clip", "vae", "decoder" or "unet"; base: model folder
+    that the training starts from. Does nothing if `base` is None or has no history of the stage, or
+    if the stage already has a checkpoint.
     """
     source = base / "training.json" if base else None
     if source is None or not source.exists() or newest_checkpoint(run / stage):
@@ -43,9 +45,11 @@ def record_base(run: Path, stage: str, base: Path | None) -> None:
 
 
 def training_history(run: Path, before: dict[str, Any] | None) -> dict[str, Any]:
-    """Return steps, pictures and minutes of each stage of `run`, those of its base included.
+    """Return the training history of the run's stages, for training.json.
 
-    before: the history of the exported model, kept for stages that this run does not have.
+    It is {"stages": {stage: {"steps", "pictures", "minutes", "machine"}}}; the numbers include the
+    training of the base weights. before: the history of the exported model or None; its values are
+    kept for stages that this run does not have.
     """
     stages = dict((before or {}).get("stages", {}))
     for stage in ("clip", "vae", "decoder", "unet"):
@@ -67,7 +71,10 @@ def training_history(run: Path, before: dict[str, Any] | None) -> dict[str, Any]
 
 
 def write(folder: Path) -> None:
-    """Write `folder`/README.md from training.json and, where there is one, evaluation.json."""
+    """Write the model card `folder`/README.md from training.json and evaluation.json.
+
+    Without evaluation.json the card says that the model is not measured yet.
+    """
     trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     evaluation = folder / "evaluation.json"
     rows = "\n".join(

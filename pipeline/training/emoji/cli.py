@@ -1,7 +1,8 @@
-"""The stages of `python -m pipeline train` that make and measure the embedded model.
+"""Commands of `python -m pipeline train` that train, export and evaluate the embedded emoji model.
 
-clip, vae, decoder, unet, all, compare, export, evaluate, evaluate-colorize. Each function takes the
-parsed flags; `minutes` replaces --minutes where `train all` shares them out.
+They are clip, vae, decoder, unet, all, compare, export, evaluate and evaluate-colorize. Each is a
+function of the parsed command line `args`. An argument `minutes` of a function replaces --minutes;
+`train all` uses it to divide its minutes among the stages.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from .latent_pool import LatentCache, LatentPool
 from .run_folder import RunFolder, encoder_digest
 from .scenes import SIZE, Composer
 
-# Stage, side of the UNet's pictures in pixels, share of the minutes of `train all`. A step on small
-# pictures teaches the words at a quarter of the cost; see docs/training.md.
+# Stage, side of the UNet's pictures in pixels, share (0 to 1) of the minutes of `train all`. A step
+# on small pictures teaches the words at a quarter of the cost; see docs/training.md.
 SHARES = (
     ("clip", None, 0.2),
     ("vae", None, 0.25),
@@ -34,7 +35,10 @@ SHARES = (
 
 
 def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
-    """Train the tokenizer, where the run has none, and both CLIP towers."""
+    """Train CLIP's text and image tower; first train or copy the tokenizer if the run has none.
+
+    With --base, tokenizer and initial CLIP weights come from that model folder.
+    """
     run = RunFolder(args)
     folder = args.folder / "tokenizer"
     if not (folder / "vocab.json").exists():
@@ -56,7 +60,10 @@ def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
 
 
 def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
-    """Train the autoencoder and write it with normalised latents to `vae/final`."""
+    """Train the autoencoder (VAE) and write it to `vae/final` in the run's folder.
+
+    The written one has latents of mean 0 and deviation 1 in each channel, see vae.normalise.
+    """
     run = RunFolder(args)
     torch.manual_seed(args.seed)
     model = vae.build()
@@ -91,7 +98,7 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
 
 
 def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> None:
-    """Train the decoder further on the frozen encoder."""
+    """Train only the decoder of the autoencoder further; the encoder and so the latents stay."""
     run = RunFolder(args)
     pictures = vae.PictureSource(args.data, run.vocabulary)
     held_out = pictures(16, torch.Generator().manual_seed(2**40))
@@ -120,7 +127,11 @@ def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> Non
 def train_unet(
     args: argparse.Namespace, minutes: float | None = None, side: int | None = None
 ) -> None:
-    """Train the UNet; `side` replaces --side."""
+    """Train the UNet on the latents and text embeddings of the finished autoencoder and CLIP.
+
+    side: width and height of the training pictures in pixels; None takes --side. Raises InputError
+    if --pairs is not in [0, 1] or an earlier stage is missing.
+    """
     pairs = unet.PAIRS if args.pairs is None else args.pairs
     if not 0 <= pairs <= 1:
         raise InputError(f"--pairs must be from 0 to 1, not {pairs}.")
@@ -159,7 +170,10 @@ def train_unet(
 
 
 def train_all(args: argparse.Namespace) -> None:
-    """Train every stage, pictures of 64 pixels before those of 128, and export the model."""
+    """Train CLIP, the autoencoder and the UNet (on 64-pixel, then 128-pixel pictures) and export.
+
+    --minutes are divided by SHARES; --steps is the number of steps of each network.
+    """
     for stage, side, share in SHARES:
         print(f"Stage {stage}" + (f" at {side} pixels" if side else ""))
         stage_args = argparse.Namespace(**vars(args))
@@ -178,7 +192,11 @@ def train_all(args: argparse.Namespace) -> None:
 
 
 def compare_choices(args: argparse.Namespace) -> None:
-    """Print the table of short trainings of the UNet that differ in one choice."""
+    """Train the variants of the UNet in compare.CHOICES for --minutes each and print their results.
+
+    --only limits it to some variants, names joined by commas. Raises InputError for an unknown name
+    and without --minutes.
+    """
     names = args.only.split(",") if args.only else list(compare.CHOICES)
     for name in names:
         if name not in compare.CHOICES:
@@ -203,7 +221,10 @@ def compare_choices(args: argparse.Namespace) -> None:
 
 
 def export_model(args: argparse.Namespace) -> None:
-    """Write the run's networks as a model folder, with its training history and model card."""
+    """Write the networks of the run `args.folder` as the model folder `args.model`.
+
+    Also writes training.json (steps, pictures and minutes of each stage) and the model card.
+    """
     run = RunFolder(args)
     history_file = args.model / "training.json"
     before = None
@@ -226,7 +247,11 @@ def export_model(args: argparse.Namespace) -> None:
 
 
 def evaluate_model(args: argparse.Namespace) -> None:
-    """Measure the model, save evaluation.json, and write the model card anew."""
+    """Measure the model in `args.model`, write evaluation.json and the card, print the results.
+
+    `args.count` captions of one object are drawn in each language; `args.sheet` is the PNG file for
+    example pictures.
+    """
     table = evaluate.evaluate(args.model, args.data, count=args.count, sheet=args.sheet)
     evaluate.save(table, args.model / "evaluation.json")
     if (args.model / "training.json").exists():
@@ -235,7 +260,7 @@ def evaluate_model(args: argparse.Namespace) -> None:
 
 
 def evaluate_colorize(args: argparse.Namespace) -> None:
-    """Print the table of colour errors of the task colorize."""
+    """Measure and print the colour errors of the task "colorize" on scenes of known colours."""
     from ...loading.load import load
     from . import evaluate_colorize as measure
 

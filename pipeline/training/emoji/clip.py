@@ -1,9 +1,10 @@
-"""CLIP from zero: a text tower and an image tower with a common embedding space.
+"""Training of CLIP from zero: a text tower and an image tower with a common embedding space.
 
-Symmetric contrastive loss with a learned temperature (Radford et al., arXiv 2103.00020). A batch
-holds hard negatives (the same two objects swapped, the same object on another background), so that
-the text tower learns relations and colours too, not names alone. The text tower is then frozen, and
-the UNet reads its last hidden states. The image tower measures what the UNet draws.
+The loss is the symmetric contrastive loss with a learned temperature (Radford et al., arXiv
+2103.00020). A batch has hard negatives (the same two objects swapped, the same object on another
+background), so that the text tower learns relations and colours too, not names alone. Afterwards
+the text tower is frozen and the UNet is conditioned on its last hidden states; the image tower
+classifies the pictures of the UNet in the evaluation.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from .captions import caption
 from .scenes import PAIR_SIDE, SIZE, Composer, Scene, pair_scene, single_scene
 from .vocabulary import COLOURS, OPPOSITE, RELATIONS, Vocabulary
 
-WIDTH = 128  # of the common embedding space
+WIDTH = 128  # dimension of the common embedding space
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Return new towers and projections, 3.8 M parameters."""
+    """Return a new, untrained CLIP model of 3.8 M parameters for the vocabulary of `tokenizer`."""
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         projection_dim=WIDTH,
@@ -55,9 +56,10 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str], *, full: bool = False) -> torch.Tensor:
-    """Return token ids (B, T): T is 77 where `full`, else the longest of the batch.
+    """Return the token ids of `texts`, (B, T) int64, longer texts truncated at 77.
 
-    The tower is causal and pools at the end token, so the padding left out has no influence.
+    T is 77 if `full`, else the length of the longest text. For text embeddings both are equivalent,
+    because the text tower is causal and pools at the end token, before the padding.
     """
     encoded = tokenizer(
         [space_han(t) for t in texts],
@@ -70,15 +72,20 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str], *, full: bool = False) 
 
 
 class PairSource:
-    """Batches of pictures with their captions, hard negatives included."""
+    """Source of training batches: call it to get random pictures with captions.
+
+    Batches include hard negatives, see `scenes`. data: folder of the training data (packages.py).
+    """
 
     def __init__(self, data: Path, vocabulary: Vocabulary):
         self.vocabulary, self.composer = vocabulary, Composer(data, vocabulary)
 
     def scenes(self, batch: int, generator: torch.Generator) -> list[Scene]:
-        """Return `batch` scenes, a multiple of 4: half of one object, half of two.
+        """Return `batch` random scenes, half with one object, then half with two.
 
-        Neighbours 2i and 2i + 1 differ in one respect, background or order.
+        Scenes 2i and 2i + 1 are hard negatives of each other: the same two objects swapped; or the
+        same object on another background, in half of the cases with another object. batch: a
+        multiple of 4.
         """
         quarter = batch // 4
         out: list[Scene] = []
@@ -102,7 +109,10 @@ class PairSource:
         return out
 
     def __call__(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
-        """Return augmented pictures (B, 3, 128, 128) and captions in either language."""
+        """Return augmented pictures (B, 3, 128, 128), about [-1, 1], and their captions.
+
+        Each caption is English or Chinese at random. batch: a multiple of 4.
+        """
         scenes = self.scenes(batch, generator)
         pictures = augment(self.composer.draw(scenes), scenes, self.composer, generator)
         texts = [
@@ -115,17 +125,21 @@ class PairSource:
 
 
 def resize(pictures: torch.Tensor) -> torch.Tensor:
-    """Scale (B, 3, h, w) bilinearly to the image tower's input, (B, 3, 128, 128)."""
+    """Return `pictures` (B, 3, h, w) scaled bilinearly to the input size of the image tower.
+
+    The result is (B, 3, 128, 128).
+    """
     return F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
 def augment(
     pictures: torch.Tensor, scenes: list[Scene], composer: Composer, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return degraded pictures, so that the image tower becomes robust.
+    """Return randomly degraded `pictures` (B, 3, 128, 128), so that the image tower is robust.
 
-    Half of them are scaled down and up again, a third of the single objects are scaled up from the
-    size of an object in a pair, and all get noise of deviation 0.03.
+    Half of them are scaled down and up again (blurred); a third of those with one object show it
+    scaled up from its size in scenes of two; all get Gaussian noise of deviation 0.03.
+    scenes: what the pictures show; composer: the one that drew them.
     """
     out = pictures.clone()
     for i, scene in enumerate(scenes):
@@ -143,9 +157,10 @@ def augment(
 
 
 def contrastive_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return the symmetric cross entropy of matching pairs.
+    """Return CLIP's symmetric contrastive loss of B picture-caption pairs, a scalar.
 
-    image, text: unit vectors (B, E); scale: logarithm of the inverse temperature.
+    image, text: their embeddings, unit vectors (B, E); scale: logarithm of the inverse temperature,
+    limited to log(100).
     """
     logits = scale.clamp(max=4.6052).exp() * image @ text.T
     target = torch.arange(len(logits), device=logits.device)
@@ -153,13 +168,13 @@ def contrastive_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tenso
 
 
 def embed_images(model: CLIPModel, pictures: torch.Tensor) -> torch.Tensor:
-    """Return unit vectors (B, E) of pictures (B, 3, 128, 128) in -1..1."""
+    """Return the embeddings of pictures (B, 3, 128, 128) in [-1, 1] as unit vectors (B, E)."""
     pooled = model.vision_model(pictures).pooler_output
     return F.normalize(model.visual_projection(pooled), dim=-1)
 
 
 def embed_texts(model: CLIPModel, ids: torch.Tensor) -> torch.Tensor:
-    """Return unit vectors (B, E) of token ids (B, T)."""
+    """Return the embeddings of texts, given as token ids (B, T), as unit vectors (B, E)."""
     pooled = model.text_model(input_ids=ids).pooler_output
     return F.normalize(model.text_projection(pooled), dim=-1)
 
@@ -176,9 +191,10 @@ def make_trainer(
     device: str = "cpu",
     **loop: Any,
 ) -> Trainer:
-    """Return the trainer of both towers; its checkpoints go into `folder`.
+    """Return a Trainer for both towers of `model`; its checkpoints go into `folder`.
 
-    loop: further arguments of Trainer.
+    pairs: source of the training batches; batch: pictures per step, a multiple of 4; rate: learning
+    rate; loop: further keyword arguments of Trainer.
     """
     model.to(device).train()
     # On a CPU: 228 pictures/s in bf16 with plain attention, 120 in fp32 with the fused one.

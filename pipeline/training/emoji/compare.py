@@ -1,12 +1,13 @@
-"""`python -m pipeline train compare`: variants of the UNet's training at equal budgets of time.
+"""`python -m pipeline train compare`: compare variants of the UNet's training at equal time.
 
-Every variant trains on the same latents, text tower and seed for the same minutes, and its averaged
+Every variant trains for the same minutes with the same latents, text embeddings and seed. Its EMA
 weights are then measured on the same held-out scenes:
 
 - x0 error: mean squared error of the predicted clean latents at five noise levels. Latents have
-  unit variance, so 1 is the error of predicting nothing. Noise and velocity prediction compare
-  fairly by it.
-- top-1, top-5: 63 drawn objects, classified by the nearest real latents of all objects and corners.
+  unit variance, so always predicting 0 has error 1. The measure is fair to noise prediction and
+  velocity prediction alike.
+- top-1, top-5 accuracy: 63 objects are drawn by their captions; a drawing counts as the object that
+  has the nearest latents among real pictures of all objects.
 """
 
 from __future__ import annotations
@@ -29,13 +30,20 @@ from .latent_pool import LatentCache
 from .scenes import SINGLE_OFFSETS, Composer, Scene, single_scene
 from .vocabulary import Vocabulary
 
-LEVELS = (300, 600, 800, 900, 980)
-COLOUR = "blue"
+LEVELS = (300, 600, 800, 900, 980)  # timesteps at which the x0 error is measured
+COLOUR = "blue"  # background of the drawn objects
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One variant: what differs from the first of CHOICES."""
+    """One variant of the UNet's training; the defaults are those of CHOICES["velocity"].
+
+    label: its name in the printed table; rate: learning rate; shift: how far the random timesteps
+    move to high noise, see unet.sample_timesteps; prediction: what the UNet predicts,
+    "v_prediction" or "epsilon"; channels: number of channels at each level of the UNet; first_half:
+    what the first half of the time is spent on, "small" (64-pixel pictures), "singles" (scenes of
+    one object) or None; from_base: start from the UNet of the base model instead of new weights.
+    """
 
     label: str
     batch: int = 64
@@ -43,8 +51,8 @@ class Choice:
     shift: float = 1.0
     prediction: str = "v_prediction"
     channels: tuple[int, ...] = unet.CHANNELS
-    first_half: str | None = None  # what the first half of the time trains on: "small", "singles"
-    from_base: bool = False  # start from the base's weights
+    first_half: str | None = None
+    from_base: bool = False
 
 
 CHOICES = {
@@ -65,17 +73,21 @@ CHOICES = {
     ),
 }
 
-HELD_OUT = 256  # scenes that no training sees
-DRAW_EVERY = 4  # one object in so many is drawn
+HELD_OUT = 256  # number of scenes that no variant trains on
+DRAW_EVERY = 4  # every fourth object of the vocabulary is drawn
 
 
 @dataclass
 class Evaluator:
-    """The held-out scenes, and the table of real latents that drawn ones are compared with."""
+    """Measures a trained UNet: the error on held-out scenes, and whether its drawings are right.
+
+    held_out: the scenes and their latents; captions: their English captions; table: flattened
+    latents of pictures of each object at each position, (objects * positions, 4 * 16 * 16).
+    """
 
     held_out: LatentCache
     captions: list[str]
-    table: torch.Tensor  # (objects * corners, 4 * 16 * 16)
+    table: torch.Tensor
     vocabulary: Vocabulary
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
@@ -90,7 +102,7 @@ class Evaluator:
         tokenizer: CLIPTokenizer,
         text_encoder: CLIPTextModel,
     ) -> Evaluator:
-        """Encode the held-out scenes, and every object at every corner for the table."""
+        """Return an Evaluator, after encoding the held-out scenes and pictures of all objects."""
         held_out = LatentCache(composer, vae, HELD_OUT, unet.PAIRS)
         held_out.fill(2**33)
         rgb = single_scene(0, COLOUR, torch.Generator().manual_seed(0)).rgb
@@ -110,13 +122,16 @@ class Evaluator:
 
     @torch.no_grad()
     def context(self, texts: list[str]) -> torch.Tensor:
-        """Return the text tower's hidden states, (B, 77, E)."""
+        """Return the text tower's last hidden states (B, 77, E) of `texts`, float32."""
         ids = tokenize(self.tokenizer, texts, full=True)
         return self.text_encoder(input_ids=ids).last_hidden_state.float()
 
     @torch.no_grad()
     def x0_errors(self, model: UNet2DConditionModel, prediction: str) -> list[float]:
-        """Return the mean squared error of the predicted clean latents at each of LEVELS."""
+        """Return the mean squared error of the predicted clean latents, one for each of LEVELS.
+
+        prediction: what `model` predicts, "v_prediction" or "epsilon".
+        """
         alphas = unet.make_scheduler(prediction).alphas_cumprod
         clean, means = self.held_out.latents.float(), []
         context = self.context(self.captions)
@@ -135,9 +150,11 @@ class Evaluator:
 
     @torch.no_grad()
     def accuracies(self, model: UNet2DConditionModel, prediction: str) -> tuple[float, float]:
-        """Return top-1 and top-5 accuracy of what `model` draws, judged by the CLIP image tower.
+        """Return the top-1 and top-5 accuracy (0 to 1) of objects that `model` draws.
 
-        One picture for every DRAW_EVERY-th object of the vocabulary, 12 steps of DDIM, guidance 3.
+        Draws every DRAW_EVERY-th object of the vocabulary with 12 DDIM steps and guidance 3, and
+        ranks all objects by the distance of their real latents (`table`) to the drawn ones.
+        prediction: what `model` predicts, "v_prediction" or "epsilon".
         """
         wanted = list(range(0, len(self.vocabulary), DRAW_EVERY))
         corners = len(SINGLE_OFFSETS) ** 2
@@ -162,7 +179,13 @@ def train_variant(
     minutes: float,
     base: UNet2DConditionModel | None,
 ) -> dict[str, Any]:
-    """Train one variant for `minutes` and return its figures."""
+    """Train one variant for `minutes`, then measure its EMA weights.
+
+    pool: the training scenes at 128 pixels; small: the same number at 64 pixels, needed if
+    `choice.first_half` is "small"; base: needed if `choice.from_base`; folder: where the
+    checkpoints go. Returns a dict with "pictures" (number trained on), "x0" (errors at LEVELS),
+    "top1" and "top5" (0 to 1), and "parameters" (number of weights).
+    """
     torch.manual_seed(0)
     model = unet.build(evaluator.text_encoder.config.hidden_size, choice.channels)
     if choice.from_base:
@@ -212,10 +235,10 @@ def compare(
     minutes: float,
     base: UNet2DConditionModel | None,
 ) -> str:
-    """Train the choices `names` and return their table in Markdown; print each row when it is done.
+    """Train the variants `names`, keys of CHOICES, and return a Markdown table of their results.
 
-    small: the scenes of `pool` at 64 pixels, for choices that begin with those; base: the UNet that
-    some choices start from.
+    Prints each row of the table as soon as its variant is measured. The other arguments are those
+    of `train_variant`; minutes: training time of each variant.
     """
     levels = " | ".join(f"t = {t}" for t in LEVELS)
     rows = [f"| choice | pictures | {levels} | top-1 | top-5 |"]

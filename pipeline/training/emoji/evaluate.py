@@ -1,14 +1,17 @@
-"""`python -m pipeline train evaluate`: whether the model draws what its captions say.
+"""`python -m pipeline train evaluate`: measure whether the model draws what its captions say.
 
-The classifier is the model's own CLIP image tower: a picture is the object whose mean image
-embedding, over real scenes, is nearest.
+The classifier is the model's own CLIP image tower: a picture is classified as the object with the
+most similar mean image embedding; the means are computed from real (composed) scenes.
 
-(a) top-1, top-5: random captions of one object, classified among the whole vocabulary; beside them
-    the same figures for real pictures, which are the classifier's own ceiling;
-(b) background: the named colour nearest to the median of the picture's border is the caption's;
-(c) two objects: each object of the caption is among the five nearest of its half;
-(d) words: the cross-attention map of an object's name, averaged over tokens, layers and steps, has
-    its centre of mass in the half of the object, over both objects of the scenes of (c).
+Each result is a share (0 to 1):
+
+(a) top-1, top-5: accuracy for pictures drawn from captions of one object, classified among the
+    whole vocabulary; the accuracy for real pictures is the highest that can be expected;
+(b) background: pictures whose border has the background colour that the caption names;
+(c) two objects: pictures of two objects in which the classifier, given the half of the picture
+    where an object belongs, ranks it among the top five, for both objects;
+(d) words: names of objects whose cross-attention map (averaged over tokens, layers and steps) has
+    its centre of mass in the half of the picture where the object belongs, for the captions of (c).
 
 English and Chinese are measured separately. Captions and noise come from one fixed seed.
 """
@@ -40,15 +43,16 @@ from .vocabulary import COLOURS, Vocabulary
 if TYPE_CHECKING:
     from ...model import Models
 
-SEED = 20_261
-STEPS = 20
+SEED = 20_261  # of the evaluated scenes
+STEPS = 20  # sampling steps per picture
 
 
 @dataclass
 class ObjectClassifier:
-    """The CLIP image tower, and each object's mean embedding (N, E).
+    """Classifies pictures with CLIP's image tower by the most similar mean embedding.
 
-    single_means: of scenes that hold the object alone; half_means: of one half of a scene of two.
+    single_means: each object's mean embedding over scenes with that object alone, (N, E);
+    half_means: the same over halves of scenes with two objects, (N, E). All are unit vectors.
     """
 
     tower: CLIPVisionModelWithProjection
@@ -57,7 +61,10 @@ class ObjectClassifier:
 
     @classmethod
     def build(cls, folder: Path, composer: Composer) -> ObjectClassifier:
-        """Load the image tower of the model in `folder` and embed six scenes of each object."""
+        """Return the classifier of the model in `folder`.
+
+        The means are computed over six scenes of each object, drawn by `composer`.
+        """
         tower = CLIPVisionModelWithProjection.from_pretrained(
             folder / "clip" / "image_encoder", local_files_only=True, dtype=torch.float32
         ).eval()
@@ -78,19 +85,28 @@ class ObjectClassifier:
 
     @torch.no_grad()
     def embed(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (B, E) of pictures (B, 3, 128, 128) in -1..1."""
+        """Return the image embeddings (B, E) of pictures (B, 3, 128, 128) in [-1, 1].
+
+        They are unit vectors.
+        """
         return torch.nn.functional.normalize(self.tower(pictures).image_embeds, dim=-1)
 
     def ranks(self, pictures: torch.Tensor, wanted: list[int], means: torch.Tensor) -> list[int]:
-        """Return each wanted object's rank: 0 where it is the nearest, 1 the second, ..."""
+        """Return the rank of the correct object for each picture; 0 if it is the most similar.
+
+        pictures: (B, 3, 128, 128) in [-1, 1]; wanted: index of the correct object, one per picture;
+        means: `single_means` or `half_means`.
+        """
         order = (self.embed(pictures) @ means.T).argsort(1, descending=True)
         return [int((row == w).nonzero()) for row, w in zip(order, wanted, strict=True)]
 
 
 def crop_halves(pictures: torch.Tensor, relation: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the square in the middle of the first and of the second object's half, at full size.
+    """Cut out the halves of two-object pictures: return (first object's, second object's) half.
 
-    pictures: (B, 3, 128, 128); relation: of the first object to the second.
+    pictures: (B, 3, 128, 128); relation: "left" if the first object is left of the second, or
+    "right", "above", "below". From each half a 64x64 square in its middle is cut and scaled up to
+    (B, 3, 128, 128).
     """
     low = (SIZE - PAIR_SIDE) // 2
     near, far = slice(0, PAIR_SIDE), slice(SIZE - PAIR_SIDE, SIZE)
@@ -104,7 +120,10 @@ def crop_halves(pictures: torch.Tensor, relation: str | None) -> tuple[torch.Ten
 
 
 def border_colour(picture: torch.Tensor) -> str:
-    """Return the named colour nearest to the median of the outermost 4 pixels of (3, H, W)."""
+    """Return the key of COLOURS ("red") that is nearest to the median colour of the border.
+
+    picture: (3, H, W) in [-1, 1]; its border is 4 pixels wide.
+    """
     edge = torch.cat(
         [
             picture[:, :4].flatten(1),
@@ -119,7 +138,10 @@ def border_colour(picture: torch.Tensor) -> str:
 
 
 def evaluation_scenes(count: int, objects: int) -> tuple[list[Scene], list[Scene]]:
-    """Return fixed scenes over `objects` objects: `count` of one object, `count` // 2 of two."""
+    """Return (`count` scenes of one object, `count` // 2 scenes of two), always the same ones.
+
+    objects: number of objects in the vocabulary.
+    """
     generator = torch.Generator().manual_seed(SEED)
 
     def below(n: int) -> int:
@@ -143,10 +165,11 @@ def evaluation_scenes(count: int, objects: int) -> tuple[list[Scene], list[Scene
 def draw_batched(
     models: Models, prompts: list[str], seeds: list[int], *, progress: bool = True
 ) -> torch.Tensor:
-    """Return what `models` draws with its default sampler, (N, 3, 128, 128) in -1..1.
+    """Draw a picture for each of `prompts` with the default sampler of `models`, in batches of 16.
 
-    16 pictures share each UNet call, which is several times faster than one after the other and
-    changes only their last bits.
+    Returns (N, 3, 128, 128) in [-1, 1]. seeds: one per prompt, for its initial noise; progress:
+    show a progress bar. Batches are several times faster than single pictures; the pictures differ
+    from those drawn one by one only by rounding.
     """
     options = models.resolve(GenerateOptions(steps=STEPS))
     sampler, schedule = options.sampler, options.schedule
@@ -187,10 +210,14 @@ def draw_batched(
 def evaluate(
     folder: Path, data: Path, *, count: int = 200, progress: bool = True, sheet: Path | None = None
 ) -> dict[str, Any]:
-    """Return the figures of the model in `folder`, shares in 0..1.
+    """Measure the model in `folder` and return its results, the shares that this module explains.
 
-    data: folder of the npm packages; count: captions of one object; sheet: where to save the first
-    pictures drawn from English captions, 24 of one object and 8 of two, none left out.
+    data: folder of the training data (packages.py); count: number of captions of one object (half
+    as many of two); sheet: PNG file for the first pictures drawn from English captions, 24 of one
+    object and 8 of two, None for none. Keys: "en" and "zh", each a dict with "top1", "top5",
+    "background", "two_objects", "two_objects_swapped" (both objects drawn, but in each other's
+    half) and "words"; for real pictures "real" and "real_through_vae" (dicts with "top1" and
+    "top5"), "real_two_objects" and "vae_psnr" (dB); and the numbers "count", "steps" and "objects".
     """
     from ...loading.load import load
 
@@ -259,10 +286,10 @@ def evaluate(
 
 
 def find_name(words: tuple[str, ...], name: str) -> slice | None:
-    """Return the slice of `words` that spells the object's name; None if no run of words does.
+    """Return the slice of consecutive `words` that together spell `name`, None if there is none.
 
-    words: a prompt's words, as word maps name them. Case and spaces are ignored, because the
-    tokenizer may split a name differently.
+    words: the words of a prompt, see Step.words. Case and spaces are ignored, because the tokenizer
+    may split a name differently.
     """
     wanted = name.replace(" ", "").lower()
     for begin in range(len(words)):
@@ -277,9 +304,11 @@ def find_name(words: tuple[str, ...], name: str) -> slice | None:
 
 
 def is_in_right_half(word_map: torch.Tensor, relation: str | None, first: bool) -> bool:
-    """Return whether the centre of mass of a map (h, w) lies in the object's half.
+    """Return whether the centre of mass of `word_map` (h, w) lies in the object's half.
 
-    first: whether the map is of the first object of the relation.
+    relation: "left" if the scene's first object is left of the second, or "right", "above",
+    "below"; first: True for the map of the first object, False for the second. "right" in the name
+    means correct.
     """
     along = word_map.sum(0 if relation in ("left", "right") else 1)
     positions = (torch.arange(len(along)) + 0.5) / len(along)
@@ -295,7 +324,11 @@ def word_map_accuracy(
     *,
     progress: bool = True,
 ) -> float:
-    """Return the share of the names in captions of `pairs` whose maps lie in the right half."""
+    """Return the share (0 to 1) of object names whose attention map lies on the object's half.
+
+    Draws every scene of `pairs` (two objects each) from its caption. language: "en" or "zh";
+    progress: show a progress bar. A name that is not found in the prompt counts as wrong.
+    """
     right = []
     for seed, scene in enumerate(tqdm(pairs, desc="words", disable=not progress)):
         options = GenerateOptions(
@@ -328,7 +361,7 @@ def _real_pair_accuracy(
 
 
 def to_markdown(table: dict[str, Any]) -> str:
-    """Return the figures as a Markdown table."""
+    """Return the table of `evaluate` in Markdown."""
 
     def percent(x: float) -> str:
         return f"{100 * x:.1f}%"
@@ -354,7 +387,7 @@ def to_markdown(table: dict[str, Any]) -> str:
 
 
 def report(table: dict[str, Any]) -> str:
-    """Return the table with the sentences that explain it, for the model card."""
+    """Return the table of `evaluate` in Markdown with explaining sentences, for the model card."""
     n, steps = table["count"], table["steps"]
     return (
         f"{n} captions of one object and {n // 2} of two, drawn at random with a fixed seed, "
@@ -366,5 +399,5 @@ def report(table: dict[str, Any]) -> str:
 
 
 def save(table: dict[str, Any], path: Path) -> None:
-    """Write the figures as JSON."""
+    """Write the table of `evaluate` to the JSON file `path`."""
     path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
-"""`python -m pipeline train evaluate-colorize`: the colour error of the task colorize.
+"""`python -m pipeline train evaluate-colorize`: measure the colour errors of the task "colorize".
 
-The scenes are those of `evaluate`, which no training sees. Each is reduced to its lightness and
-colorized with its caption as the prompt, in English, in Chinese, or with an empty prompt. Errors
-are means over all pixels in CIEDE2000 and CIE 1976, beside those of the grey picture.
+The scenes are those of evaluate.py, with a seed that training does not use. Each picture is reduced
+to its lightness and colorized with its caption as the prompt, in English, in Chinese, or with an
+empty prompt. The errors are colour differences CIEDE2000 and CIE 1976 to the true picture, averaged
+over all pixels; the same errors of the grey picture are given for comparison.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 ERRORS = {"ciede2000": lab.delta_e2000, "cie76": lab.delta_e76}
 PROMPTS = {"en": "English", "zh": "Chinese", "none": "nothing"}
-SHEET_SCENES = 8  # of one object, and as many of two
+SHEET_SCENES = 8  # shown on the sheet: so many scenes of one object and of two
 
 
 def evaluate(
@@ -43,12 +44,14 @@ def evaluate(
     sheet: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Return the errors over `count` scenes of one object and half as many of two.
+    """Colorize `count` scenes of one object and half as many of two; return a table of errors.
 
-    table["one"]["en"]["ciede2000"] is the mean error of the colorized pictures with English
-    prompts, "grey_ciede2000" that of the grey ones, "closer" the share of scenes where the first
-    is less. sheet: where to save the first scenes, each as grey, colorized (English) and true;
-    options: of the task, instead of its defaults.
+    table["one"]["en"] is a dict for scenes of one object ("two": two) with English prompts ("zh":
+    Chinese, "none": empty). In it "ciede2000" and "cie76" are mean errors of the colorized
+    pictures, "grey_ciede2000" and "grey_cie76" those of the grey ones, "closer" the share (0 to 1)
+    of scenes whose colorized picture has the smaller CIEDE2000, "scenes" their number. data: folder
+    of the training data (packages.py); sheet: PNG file for the first scenes (grey, colorized with
+    the English prompt, true), None for none; options: further options of the task "colorize".
     """
     vocabulary = Vocabulary.from_packages(data)
     composer = Composer(data, vocabulary)
@@ -74,7 +77,10 @@ def evaluate(
 
 
 def errors(true: Image.Image, other: Image.Image, prefix: str = "") -> dict[str, float]:
-    """Return the mean of each of ERRORS over the pixels of two pictures of one size."""
+    """Return the mean colour differences between two pictures of the same size.
+
+    The keys are `prefix` + "ciede2000" and `prefix` + "cie76".
+    """
     a, b = lab.to_lab(true), lab.to_lab(other)
     return {prefix + name: float(error(a, b).mean()) for name, error in ERRORS.items()}
 
@@ -95,7 +101,7 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def to_markdown(table: dict[str, Any]) -> str:
-    """Return the figures as a Markdown table."""
+    """Return the table of `evaluate` in Markdown."""
     lines = [
         "| scenes | told in | CIEDE2000, left grey | coloured | CIE76, left grey | coloured |"
         " closer than grey |",

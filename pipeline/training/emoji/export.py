@@ -1,4 +1,4 @@
-"""Write the trained networks as a model folder in diffusers' format, fp16 safetensors."""
+"""Write the trained networks as a model folder in diffusers' format, in fp16 safetensors files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ GENERATION = {
 
 
 def split_towers(model: CLIPModel) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:
-    """Return the text tower as the pipeline loads it, and the image tower with its projection."""
+    """Return copies of CLIP's text tower and of its image tower with projection, as two models.
+
+    The text tower has no projection, like the `text_encoder` of Stable Diffusion.
+    """
     text = CLIPTextModel(model.config.text_config)
     text.load_state_dict(model.text_model.state_dict())
     image = CLIPVisionModelWithProjection(model.config.vision_config)
@@ -45,10 +48,11 @@ def write_model(
     vocabulary: Vocabulary,
     prediction: str = "v_prediction",
 ) -> None:
-    """Write everything but the model card into `folder`.
+    """Write networks, tokenizer, scheduler, vocabulary and defaults as the model folder `folder`.
 
-    The files are complete in a folder beside it before they replace the old ones, so the networks
-    may have been read from `folder` itself.
+    The model card is not written. prediction: what the UNet predicts, "v_prediction" or "epsilon".
+    All files are first written to a temporary folder and then replace the old ones, so the networks
+    may have been loaded from `folder` itself.
     """
     target, folder = folder, folder.with_name(f".{folder.name}.part")
     shutil.rmtree(folder, ignore_errors=True)

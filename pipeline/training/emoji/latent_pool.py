@@ -1,4 +1,4 @@
-"""Pools of random scenes whose latents are computed once and then sampled from for many steps."""
+"""Pools of random scenes whose latents are encoded once and then used for many training steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from .scenes import SIZE, Composer, Scene, random_scene
 
 
 class LatentPool:
-    """`count` random scenes and their latents.
+    """`count` random scenes and their latents; empty until `fill` is called.
 
-    pairs: share of scenes with two objects; side: of the pictures in pixels (at 64 a step costs a
-    quarter of one at 128). `latents` is (count, 4, side / 8, side / 8) float16, scaled to unit
-    deviation, once `fill` was called.
+    composer: draws the scenes; pairs: share (0 to 1) of scenes with two objects; side: width and
+    height of the pictures in pixels (a training step at 64 costs a quarter of one at 128). After
+    `fill`, `scenes` is the list of scenes and `latents` (count, 4, side / 8, side / 8) float16 on
+    the CPU, multiplied by the VAE's scaling factor.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class LatentPool:
 
     @torch.no_grad()
     def fill(self, seed: int) -> None:
-        """Replace the scenes by those of `seed` and encode them."""
+        """Replace the scenes by random ones from `seed` and encode them."""
         generator = torch.Generator().manual_seed(seed)
         self.scenes = [random_scene(self.objects, generator, self.pairs) for _ in range(self.count)]
         parts = []
@@ -45,15 +46,15 @@ class LatentPool:
 
 
 class LatentCache(LatentPool):
-    """A pool that is filled once, whatever seed is asked for later, so that trainings share it."""
+    """A pool that keeps its scenes once filled, so that several trainings can use the same."""
 
     def fill(self, seed: int) -> None:
-        """Fill the pool from `seed` where it is empty."""
+        """Fill the pool with scenes from `seed` if it is empty; otherwise do nothing."""
         if not self.scenes:
             super().fill(seed)
 
     def subset(self, condition: Callable[[Scene], bool]) -> LatentCache:
-        """Return a pool of the scenes for which `condition` is true."""
+        """Return a new pool with only the scenes for which `condition(scene)` is true."""
         out = LatentCache(self.composer, self.vae, 0, self.pairs)
         index = [i for i, s in enumerate(self.scenes) if condition(s)]
         out.scenes, out.latents = [self.scenes[i] for i in index], self.latents[index]

@@ -1,4 +1,4 @@
-"""The npm packages that hold the training data: download, and reading of single members.
+"""Download the npm packages with the training data, and read files in their archives.
 
 `npm pack` writes one .tgz archive per package. The archives are never unpacked.
 """
@@ -18,9 +18,9 @@ PACKAGES = {
 
 
 def fetch(folder: Path) -> None:
-    """Download the packages that `folder` lacks with `npm pack`.
+    """Download all packages that are missing in `folder`, with `npm pack`.
 
-    Raises RuntimeError in one sentence where npm is missing or fails.
+    Raises RuntimeError if npm is not installed or fails.
     """
     missing = [name for name in PACKAGES.values() if not find_archives(folder, name)]
     if not missing:
@@ -41,15 +41,16 @@ def fetch(folder: Path) -> None:
 
 
 def find_archives(folder: Path, package: str) -> list[Path]:
-    """Return the archives of `package` in `folder`, sorted by name."""
+    """Return the .tgz archives of the npm package `package` in `folder`, sorted by name."""
     stem = package.lstrip("@").replace("/", "-")
     return sorted(p for p in folder.glob(f"{stem}-*.tgz") if p.name[len(stem) + 1].isdigit())
 
 
 class NpmPackage:
-    """A read-only view of the newest archive of `package` in `folder`.
+    """An npm package, read from its last archive (by file name) in `folder`; close it after use.
 
-    `members` maps a path inside the archive, without `package/`, to its entry.
+    `members` is a dict from each file's path in the package to its TarInfo. Raises RuntimeError if
+    there is no archive.
     """
 
     def __init__(self, folder: Path, package: str):
@@ -62,7 +63,7 @@ class NpmPackage:
         }
 
     def read(self, path: str) -> bytes:
-        """Return the content of the file `path`."""
+        """Return the content of the file `path` in the package; KeyError if there is none."""
         file = self._tar.extractfile(self.members[path])
         assert file is not None  # `members` holds regular files alone
         return file.read()
@@ -73,5 +74,5 @@ class NpmPackage:
 
 
 def strip_variation_selector(emoji: str) -> str:
-    """Remove U+FE0F, which some sources write after an emoji and others do not."""
+    """Return `emoji` without U+FE0F, which some sources write after an emoji and others do not."""
     return emoji.replace("\ufe0f", "")

@@ -1,7 +1,9 @@
-"""A run's folder: the tokenizer, one sub-folder of checkpoints per stage, and `vae/final`.
+"""Load the networks of a training run from its folder.
 
-`vae/final` is the autoencoder with normalised latents that the UNet is trained on. What a run lacks
-is read from `--base`, a model folder, so that a UNet can be trained further from exported weights.
+The folder holds `tokenizer`, one subfolder of checkpoints per stage ("clip", "vae", "decoder",
+"unet"), and `vae/final`, the autoencoder with normalised latents that the UNet is trained on.
+Whatever a run lacks is read from the model folder --base, so that exported weights can be trained
+further.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from .vocabulary import Vocabulary
 
 
 class RunFolder:
-    """The networks of a run, each read when its method is called."""
+    """The folder of a training run; its methods load the networks.
+
+    args: the parsed command line, of which `folder`, `base`, `data` and `device` are used.
+    """
 
     def __init__(self, args: argparse.Namespace):
         self.folder: Path = args.folder
@@ -39,11 +44,17 @@ class RunFolder:
         raise InputError(f"{own} is not there: train that stage first, or pass --base FOLDER.")
 
     def tokenizer_folder(self) -> Path:
-        """Return the folder of the tokenizer."""
+        """Return the tokenizer's folder, in the run or in --base.
+
+        Raises InputError if neither has one.
+        """
         return self._find(self.folder / "tokenizer", "tokenizer")
 
     def load_clip(self) -> CLIPModel:
-        """Load both towers and their projections."""
+        """Return CLIP (both towers and projections) from the newest checkpoint, else from --base.
+
+        Raises InputError if there is neither.
+        """
         model = clip.build(tokenizer.load(self.tokenizer_folder()))
         if newest_checkpoint(self.folder / "clip"):
             load_ema(model, self.folder / "clip")
@@ -63,9 +74,10 @@ class RunFolder:
         return model
 
     def load_vae(self, *, decoder: bool = True) -> AutoencoderKL:
-        """Load the autoencoder with normalised latents.
+        """Return the autoencoder with normalised latents, from `vae/final`, else from --base.
 
-        decoder: with the weights of the stage `decoder`, where that was trained.
+        decoder: if the stage "decoder" was trained, use its decoder. Raises InputError if there is
+        no autoencoder.
         """
         folder = self._find(self.folder / "vae" / "final", "vae")
         model = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
@@ -74,7 +86,10 @@ class RunFolder:
         return model.eval()
 
     def load_unet(self) -> UNet2DConditionModel:
-        """Load the UNet."""
+        """Return the UNet, from the EMA weights of the newest checkpoint, else from --base.
+
+        Raises InputError if there is neither.
+        """
         if newest_checkpoint(self.folder / "unet"):
             model = unet.build()
             load_ema(model, self.folder / "unet")
@@ -85,7 +100,10 @@ class RunFolder:
 
 
 def encoder_digest(model: AutoencoderKL) -> str:
-    """Return a digest of the encoder, on whose latents a UNet depends, without the decoder."""
+    """Return 10 hex digits of the SHA-256 of the encoder's weights, rounded to fp16.
+
+    A UNet is trained on the latents of one encoder; the digest tells whether it is the same one.
+    """
     digest = hashlib.sha256()
     for part in (model.encoder, model.quant_conv):
         for tensor in part.state_dict().values():

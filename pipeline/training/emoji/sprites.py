@@ -1,4 +1,4 @@
-"""The emoji pictures as RGBA tensors.
+"""Load the pictures of emoji as RGBA tensors.
 
 Source: Microsoft's Fluent 3D emoji (npm package `@lobehub/fluent-emoji-3d`, MIT).
 """
@@ -19,13 +19,19 @@ SKIN_TONES = frozenset(("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"))
 
 
 def file_key(path: str) -> str:
-    """Return the code points in a member's file name, joined by "-", without U+FE0F."""
+    """Return the Unicode code points of an emoji from the path of its picture in the package.
+
+    "assets/2764-fe0f.webp" gives "2764": hexadecimal, joined by "-", without U+FE0F.
+    """
     codes = path.removeprefix("assets/").removesuffix(".webp").split("-")
     return "-".join(c for c in codes if c != "fe0f")
 
 
 def list_keys(folder: Path) -> list[str]:
-    """Return the sorted `file_key` of every picture in the package."""
+    """Return the code points (see `file_key`) of all emoji with a picture, sorted.
+
+    folder: where the training data is (packages.py).
+    """
     package = NpmPackage(folder, PACKAGES["emoji"])
     keys = sorted(file_key(p) for p in package.members if p.endswith(".webp"))
     package.close()
@@ -33,9 +39,11 @@ def list_keys(folder: Path) -> list[str]:
 
 
 def load_sprites(folder: Path, emojis: list[str] | None, side: int) -> torch.Tensor:
-    """Load the pictures of `emojis` as premultiplied RGBA, (N, 4, side, side) float32 in 0..1.
+    """Load the pictures of `emojis` as premultiplied RGBA, (N, 4, side, side) float32 in [0, 1].
 
-    None means every picture in the package but those with a skin tone, which would be half of all.
+    folder: where the training data is (packages.py); emojis: their characters, None for all in the
+    package except those with a skin tone, which would be half of them. Raises KeyError for an emoji
+    without a picture.
     """
     package = NpmPackage(folder, PACKAGES["emoji"])
     by_key = {file_key(p): p for p in sorted(package.members) if p.endswith(".webp")}

@@ -1,7 +1,7 @@
 """A small byte-level BPE tokenizer in the format that `transformers.CLIPTokenizer` loads.
 
-The alphabet is CLIP's: 256 bytes and their 256 end-of-word forms, so every script can be encoded.
-Each Han character is a word of its own (see pipeline.prompt.text).
+The base alphabet is CLIP's: 256 bytes and their 256 end-of-word forms, so text in every script can
+be encoded. Each Han (Chinese) character counts as one word (see pipeline.prompt.text).
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 def train(
     vocabulary: Vocabulary, folder: Path, *, size: int = 3000, captions: int = 20_000
 ) -> None:
-    """Train on `captions` captions in each language and write the tokenizer's files to `folder`."""
+    """Train a tokenizer on random captions and write its files to `folder`.
+
+    size: number of tokens, at most; captions: number of training captions in each language (English
+    and Chinese). `folder` is written completely or not at all.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def texts() -> Iterator[str]:
@@ -74,5 +78,5 @@ def train(
 
 
 def load(folder: Path) -> CLIPTokenizer:
-    """Load the tokenizer from `folder`."""
+    """Load the CLIP tokenizer whose files are in `folder`."""
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

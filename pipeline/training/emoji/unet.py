@@ -1,11 +1,11 @@
-"""The denoiser: UNet2DConditionModel trained on frozen latents and a frozen text tower.
+"""Training of the denoiser, a UNet2DConditionModel; the autoencoder and text tower are frozen.
 
-The latents of a pool of scenes are encoded once and sampled from for many steps, because encoding
-in every step would take longer than the step itself. Every `refresh` steps the pool is made anew.
-One caption in ten is empty, for classifier-free guidance (arXiv 2207.12598).
+The latents of a pool of scenes are encoded once and used for many steps, because encoding in every
+step would take longer than the step itself. Every `refresh` steps the pool is filled with new
+scenes. One caption in ten is empty, for classifier-free guidance (arXiv 2207.12598).
 
-Default: velocity prediction (arXiv 2202.00512). At high noise its error is the error of the clean
-picture, which teaches a small model structure; noise prediction gives that little weight.
+By default the UNet predicts the velocity (arXiv 2202.00512). At high noise its error is that of the
+clean picture, from which a small model learns structure; noise prediction gives this little weight.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .scenes import SIZE, random_scene
 from .vocabulary import Vocabulary
 
 CHANNELS = (96, 128, 160)
-EMPTY_CAPTIONS = 0.1  # share of captions left empty
-PAIRS = 0.5  # share of scenes with two objects
+EMPTY_CAPTIONS = 0.1  # share (0 to 1) of captions left empty
+PAIRS = 0.5  # share (0 to 1) of scenes with two objects
 SHIFT = 3.0  # moves t towards high noise, see `sample_timesteps`
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -46,11 +46,12 @@ SCHEDULER = {
 
 
 def build(context: int = 192, channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
-    """Return a new UNet of 9.7 M parameters for latents (4, 16, 16).
+    """Return a new UNet for latents (4, 16, 16); with the default channels 9.7 M parameters.
 
-    context: width E of the text tower's hidden states, which enter by cross attention at 8x8 and
-    4x4 and, pooled, with the time embedding; the latter makes names much faster to learn.
-    diffusers' `attention_head_dim` is the number of heads, here of 32 channels each.
+    context: width E of the text tower's hidden states; channels: numbers of channels at 16x16, 8x8
+    and 4x4. The text enters by cross attention at 8x8 and 4x4 and, pooled, with the time embedding;
+    the latter makes names much faster to learn. diffusers' argument `attention_head_dim` is in fact
+    the number of heads, here of 32 channels each.
     """
     return UNet2DConditionModel(
         sample_size=SIZE // 8,
@@ -67,18 +68,22 @@ def build(context: int = 192, channels: tuple[int, ...] = CHANNELS) -> UNet2DCon
 
 
 def make_scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
-    """Return the noise schedule; prediction: "v_prediction" or "epsilon"."""
+    """Return a DDIM scheduler with the model's noise schedule.
+
+    prediction: what the UNet predicts, "v_prediction" or "epsilon".
+    """
     return DDIMScheduler(**SCHEDULER, prediction_type=prediction)
 
 
 def sample_timesteps(
     count: int, steps: int, generator: torch.Generator, shift: float = SHIFT
 ) -> torch.Tensor:
-    """Return `count` random timesteps in 0..steps - 1; `shift` above 1 favours high noise.
+    """Return `count` random timesteps in 0..steps - 1, (count,) int64.
 
-    u -> shift u / (1 + (shift - 1) u), arXiv 2403.03206. Up to t = 800, where the noise has about
-    a hundred times their power, 1024 noisy values still show which of a few hundred objects they
-    hold, and the network need not read the words; above that it learns what the words mean.
+    A uniform u is mapped to shift u / (1 + (shift - 1) u), Esser et al., arXiv 2403.03206; a shift
+    above 1 favours high noise. Up to t = 800, where the noise has about 100 times the power of the
+    latents, the noisy latents still show which of a few hundred objects they hold, so the network
+    need not read the caption; only above that does it learn what the words mean.
     """
     u = torch.rand(count, generator=generator)
     return (shift * u / (1 + (shift - 1) * u) * steps).long().clamp(max=steps - 1)
@@ -95,10 +100,12 @@ def denoising_loss(
     shift: float = SHIFT,
     autocast: bool = False,
 ) -> torch.Tensor:
-    """Return the mean squared error of the model's output at random noise levels.
+    """Return the mean squared error of the UNet's output at random noise levels, a scalar.
 
-    latents: clean, (B, 4, h, w); context: (B, K, E); alphas: the scheduler's `alphas_cumprod` (T,).
-    Noise prediction is weighted by min-SNR-5 (arXiv 2303.09556), velocity is not.
+    unet: a UNet2DConditionModel or a function with its arguments; latents: clean, (B, C, h, w);
+    context: text embeddings (B, K, E); alphas: the scheduler's `alphas_cumprod` (T,); prediction:
+    "v_prediction" or "epsilon"; shift: see `sample_timesteps`; autocast: run the UNet in bfloat16.
+    The loss of noise prediction is weighted by min-SNR-5 (arXiv 2303.09556).
     """
     device = latents.device
     t = sample_timesteps(len(latents), len(alphas), generator, shift)
@@ -137,11 +144,14 @@ def make_trainer(
     attention_weight: float = WEIGHT,
     **loop: Any,
 ) -> Trainer:
-    """Return the trainer of the UNet; its checkpoints go into `folder`.
+    """Return a Trainer for `unet`; its checkpoints go into `folder`.
 
-    refresh: steps after which the pool is filled anew; latents: a digest that names the encoder, so
-    that a run is not resumed on other latents; attention_weight: of the second loss, see
-    attention_loss.py; loop: further arguments of Trainer.
+    pool: the scenes and latents to train on; text_encoder: CLIP's text tower, frozen; rate:
+    learning rate; refresh: steps after which the pool is filled with new scenes; prediction, shift:
+    see `denoising_loss`; attention, group_norm: see hardware.install_backends; compiled: use
+    torch.compile; latents: digest of the VAE's encoder, so that a run cannot be resumed with other
+    latents; attention_weight: weight of AttentionLoss, 0 for none; loop: further keyword arguments
+    of Trainer.
     """
     unet.to(device, memory_format=torch.channels_last).train()
     hardware.install_backends(unet, device, attention, group_norm)
@@ -209,7 +219,7 @@ def make_trainer(
 
 
 def sample_captions(vocabulary: Vocabulary) -> list[str]:
-    """Return the 32 fixed captions of the sample sheet, English and Chinese in turn."""
+    """Return the 32 captions of the sample sheet, always the same, alternating English, Chinese."""
     generator = torch.Generator().manual_seed(7)
     scenes = [random_scene(len(vocabulary), generator, 0.25) for _ in range(32)]
     return [caption(s, vocabulary, ("en", "zh")[i % 2]) for i, s in enumerate(scenes)]
@@ -226,7 +236,11 @@ def draw_samples(
     steps: int = 20,
     cfg: float = 3.0,
 ) -> torch.Tensor:
-    """Return what the averaged weights draw by DDIM from fixed noise, (N, 3, 128, 128) in -1..1."""
+    """Return pictures of `captions` drawn with the EMA weights, (N, 3, 128, 128), about [-1, 1].
+
+    trainer: the Trainer of the UNet; the UNet's training weights are restored afterwards. steps:
+    number of DDIM steps; cfg: classifier-free guidance scale. The initial noise is always the same.
+    """
     unet = trainer.module
     device = next(unet.parameters()).device
     live = {k: p.detach().clone() for k, p in unet.named_parameters()}
@@ -252,9 +266,10 @@ def sample_latents(
     steps: int,
     cfg: float,
 ) -> torch.Tensor:
-    """Return latents (N, 4, h, w) from `noise` by DDIM with guidance `cfg`.
+    """Return latents (N, 4, h, w), denoised from `noise` of that shape in `steps` DDIM steps.
 
-    context: (2N, K, E), the captions' rows before those of the empty caption.
+    context: text embeddings (2N, K, E), first the N captions, then N empty captions; prediction:
+    what `unet` predicts, "v_prediction" or "epsilon"; cfg: classifier-free guidance scale.
     """
     scheduler = make_scheduler(prediction)
     scheduler.set_timesteps(steps)

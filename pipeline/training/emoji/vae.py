@@ -1,17 +1,18 @@
-"""The autoencoder: AutoencoderKL, 8 pixels per latent, 4 channels, trained on scenes from zero.
+"""Training of the autoencoder (VAE), diffusers' AutoencoderKL: 4 channels per 8x8 pixels.
 
-Loss: L1 + L1 of the differences along x and y (edges) + squared error of the picture at one value
-per latent (finds colours sooner than L1 alone) + a small KL term. The posterior starts narrow (bias
-of the log-variance half at -5): at 0 its noise would be larger than the latents.
+The loss is the sum of: L1 of the pixels; L1 of the differences of neighbouring pixels (edges);
+squared error of the picture reduced to one value per 8x8 pixels, which teaches colours sooner than
+L1 alone; and a small KL term. The posterior starts with a small variance (bias of the log-variance
+at -5), because with a variance of 1 its noise would be larger than the latents.
 
-A further term pulls three of the four channels to the cell's mean colour, with weight 1 at first
-and HINT_WEIGHT after HINT_STEPS. Without it all channels soon held the same thing, and after 15,000
-pictures pink was still white; where its weight fell to 0 the channels entangled, and a green turtle
-was reconstructed blue. It also makes the latents easier for the UNet and for the linear map that
-previews use.
+A further loss, the hint, pulls three of the four latent channels to the mean colour of their 8x8
+pixels, with weight 1 at first and HINT_WEIGHT after HINT_STEPS. Without it all channels soon became
+copies of each other, and after 15,000 pictures pink was still drawn white; when its weight fell to
+0, a green turtle was reconstructed blue. It also makes the latents easier for the UNet and for the
+linear map from latents to preview pictures.
 
-A good encoder can be frozen (`decoder_only`) and the decoder trained further: the latents, and the
-UNet trained on them, stay as they are.
+With `decoder_only` the encoder is frozen and the decoder trained further: the latents, and a UNet
+trained on them, remain valid.
 
 Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.10752.
 """
@@ -32,7 +33,7 @@ from .scenes import SIZE, Composer, random_scene
 from .sprites import load_sprites
 from .vocabulary import Vocabulary
 
-KL_WEIGHT = 1e-2  # on the mean over the picture's values
+KL_WEIGHT = 1e-2  # of the KL divergence divided by the number of values of a picture
 EDGE_WEIGHT = 1.0
 COARSE_WEIGHT = 4.0
 HINT_WEIGHT = 0.1  # after HINT_STEPS; 1 at first
@@ -40,9 +41,10 @@ HINT_STEPS = 1000
 
 
 def build() -> AutoencoderKL:
-    """Return a new autoencoder of 1.6 M parameters.
+    """Return a new autoencoder of 1.6 M parameters for pictures of 128x128 pixels.
 
-    Few, wide GroupNorm groups keep the mean colour.
+    It has only 2 groups in each GroupNorm, because many narrow groups would normalize the mean
+    colour away.
     """
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -61,21 +63,28 @@ def build() -> AutoencoderKL:
 
 
 class PictureSource:
-    """Training pictures: three quarters scenes, one quarter any emoji at any size and angle."""
+    """Source of training pictures: call it to get a random batch.
+
+    Three quarters are scenes of the vocabulary's objects, one quarter show any emoji of the package
+    at a random size and angle. data: folder of the training data (packages.py).
+    """
 
     def __init__(self, data: Path, vocabulary: Vocabulary):
         self.composer, self.count = Composer(data, vocabulary), len(vocabulary)
         self.all_sprites = load_sprites(data, None, SIZE)
 
     def __call__(self, batch: int, generator: torch.Generator) -> torch.Tensor:
-        """Return `batch` pictures, (B, 3, 128, 128) in -1..1."""
+        """Return `batch` random pictures, (B, 3, 128, 128) in [-1, 1]."""
         free = batch // 4
         scenes = [random_scene(self.count, generator) for _ in range(batch - free)]
         composed = self.composer.draw(scenes)
         return torch.cat([composed, self._transform(free, generator)]) if free else composed
 
     def _transform(self, batch: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw one object rotated, scaled and shifted at random on a gradient of two colours."""
+        """Return `batch` pictures of one emoji each, rotated, scaled and shifted at random.
+
+        The background is a gradient of two random colours; (B, 3, 128, 128) in [-1, 1].
+        """
 
         def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
             return torch.rand(*shape, generator=generator) * (high - low) + low
@@ -93,16 +102,20 @@ class PictureSource:
 
 
 def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the differences of neighbouring pixels along x and along y."""
+    """Return the differences of neighbouring pixels of x (B, C, H, W).
+
+    They are (B, C, H, W - 1) along x and (B, C, H - 1, W) along y.
+    """
     return x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
 def loss_terms(
     vae: AutoencoderKL, pictures: torch.Tensor, generator: torch.Generator, hint_weight: float = 0.0
 ) -> dict[str, torch.Tensor]:
-    """Return the losses of one batch of pictures (B, 3, H, W) in -1..1; "loss" is their sum.
+    """Return the losses of one batch of pictures (B, 3, H, W) in [-1, 1] as scalar tensors.
 
-    hint_weight: of the term that pulls three channels to the mean colour.
+    The keys are the terms "l1", "edge", "coarse", "hint" and "kl", unweighted, and "loss", their
+    weighted sum; the module's docstring explains them. hint_weight: weight of "hint".
     """
     mean, log_variance = vae.quant_conv(vae.encoder(pictures)).chunk(2, dim=1)
     log_variance = log_variance.clamp(-30, 20)
@@ -132,9 +145,9 @@ def loss_terms(
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of the reconstruction from the posterior mean.
+    """Return the PSNR in dB of the VAE's reconstructions of `pictures` (B, 3, H, W) in [-1, 1].
 
-    pictures: (B, 3, H, W) in -1..1.
+    They are decoded from the mean of the posterior, without noise.
     """
     decoded = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
     return 10 * math.log10(4 / F.mse_loss(decoded, pictures).item())
@@ -142,11 +155,11 @@ def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
 
 @torch.no_grad()
 def normalise(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
-    """Give every latent channel mean 0 and deviation 1 over `pictures`, in place.
+    """Change the weights of `vae` so that its latents have mean 0 and deviation 1 per channel.
 
-    Folds the old mean and deviation into the 1x1 convolutions before and after the latents, so
-    reconstructions stay the same. Sets `scaling_factor` to the reciprocal of the deviation over all
-    channels.
+    Mean and deviation are measured over `pictures` (N, 3, H, W) in [-1, 1] and folded into the 1x1
+    convolutions before and after the latents, so reconstructions stay the same. Sets
+    `scaling_factor` to 1 / the deviation over all channels afterwards, about 1.
     """
     latents = torch.cat([vae.encode(p).latent_dist.mode() for p in pictures.split(16)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -174,9 +187,11 @@ def make_trainer(
     group_norm: str = "auto",
     **loop: Any,
 ) -> Trainer:
-    """Return the trainer of the autoencoder; its checkpoints go into `folder`.
+    """Return a Trainer for the autoencoder `vae`; its checkpoints go into `folder`.
 
-    decoder_only: freeze the encoder; loop: further arguments of Trainer.
+    pictures: source of the training batches; rate: learning rate; decoder_only: freeze the encoder;
+    attention, group_norm: names of backends, see hardware.install_backends; loop: further keyword
+    arguments of Trainer.
     """
     hardware.install_backends(vae, device, attention, group_norm)
     vae.to(device, memory_format=torch.channels_last)
@@ -199,7 +214,10 @@ def make_trainer(
 
 @torch.no_grad()
 def pair_with_reconstructions(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """Return each picture followed by its reconstruction, (2N, 3, H, W) in -1..1."""
+    """Return each of `pictures` (N, 3, H, W) followed by its reconstruction: (2N, 3, H, W).
+
+    Values are in [-1, 1]; reconstructions may slightly exceed that.
+    """
     device = next(vae.parameters()).device
     decoded = vae.decode(vae.encode(pictures.to(device)).latent_dist.mode()).sample.cpu()
     return torch.stack([pictures, decoded.float()], 1).flatten(0, 1)

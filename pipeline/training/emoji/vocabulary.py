@@ -1,4 +1,4 @@
-"""The objects and colours that the embedded model learns, with their English and Chinese words.
+"""The objects, colours and relations of the embedded model, with English and Chinese words.
 
 Names and keywords come from Unicode's CLDR (npm packages `cldr-annotations-full` and
 `cldr-annotations-derived-full`, Unicode licence).
@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .packages import PACKAGES, NpmPackage, strip_variation_selector
 
@@ -40,7 +39,7 @@ COLOURS = {
     "brown": ("棕色", (136, 94, 66)),
 }
 
-# CLDR's keywords that a person would use for that object and for no other one here.
+# Keywords of CLDR that people would use for one object of OBJECTS and for no other.
 KEYWORDS = frozenset(
     [
         "puppy",
@@ -203,9 +202,17 @@ RELATIONS = {
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
+# What CLDR has for one emoji: "tts" is a list with its name, "default" the list of its keywords.
+Annotation = dict[str, list[str]]
+
+
 @dataclass(frozen=True)
 class EmojiObject:
-    """One object of the vocabulary: its names, and the keywords that mean no other object."""
+    """One object of the vocabulary.
+
+    emoji: its character; group: a key of OBJECTS; en, zh: its English and Chinese name;
+    keywords_en, keywords_zh: other words for it that mean no other object.
+    """
 
     emoji: str
     group: str
@@ -215,14 +222,18 @@ class EmojiObject:
     keywords_zh: tuple[str, ...]
 
 
-def read_annotations(package: NpmPackage, kind: str, language: str) -> dict[str, dict[str, Any]]:
-    """Return CLDR's annotations by emoji: "tts" is the name, "default" the keywords."""
+def read_annotations(package: NpmPackage, kind: str, language: str) -> dict[str, Annotation]:
+    """Read Unicode CLDR's names and keywords of emoji; return a dict from emoji to Annotation.
+
+    kind: "annotations" for the package cldr-annotations-full, "annotationsDerived" for
+    cldr-annotations-derived-full; language: "en" or "zh".
+    """
     content = json.loads(package.read(f"{kind}/{language}/annotations.json"))
     return {strip_variation_selector(k): v for k, v in content[kind]["annotations"].items()}
 
 
-def short_name(annotation: dict[str, Any]) -> str:
-    """Return CLDR's name, shortened from 'cat face' to 'cat' where CLDR has that keyword."""
+def short_name(annotation: Annotation) -> str:
+    """Return the name of an emoji, shortened from 'cat face' to 'cat' if 'cat' is a keyword of it."""
     name = annotation["tts"][0].replace("’", "'")
     for suffix in (" face", "脸", "头"):
         short = name.removesuffix(suffix)
@@ -232,7 +243,7 @@ def short_name(annotation: dict[str, Any]) -> str:
 
 
 class Vocabulary:
-    """The objects that the model learns, in the order of OBJECTS."""
+    """The list of objects that the embedded model knows; an object's index is its number there."""
 
     def __init__(self, objects: list[EmojiObject]):
         self.objects = objects
@@ -242,8 +253,12 @@ class Vocabulary:
 
     @classmethod
     def from_packages(cls, folder: Path) -> Vocabulary:
-        """Read the names and keywords of OBJECTS from the CLDR archives in `folder`."""
-        annotations: dict[str, dict[str, dict[str, Any]]] = {}
+        """Return the vocabulary of OBJECTS, with the words that Unicode CLDR has for them.
+
+        folder: where the training data is (packages.py); raises RuntimeError if an archive is
+        missing.
+        """
+        annotations: dict[str, dict[str, Annotation]] = {}
         names = NpmPackage(folder, PACKAGES["names"])
         derived = NpmPackage(folder, PACKAGES["derived"])
         for language in ("en", "zh"):
@@ -267,7 +282,7 @@ class Vocabulary:
             for word in {w.lower() for a in (en, zh) for w in a.get("default", ())}
         )
 
-        def unique_keywords(annotation: dict[str, Any], taken: set[str]) -> tuple[str, ...]:
+        def unique_keywords(annotation: Annotation, taken: set[str]) -> tuple[str, ...]:
             words = dict.fromkeys(w.lower() for w in annotation.get("default", ()))
             return tuple(w for w in words if w in KEYWORDS and w not in taken and uses[w] == 1)
 
@@ -286,7 +301,7 @@ class Vocabulary:
         )
 
     def save(self, path: Path) -> None:
-        """Write `vocabulary.json`: a list of {"emoji", "en", "zh", "group"}."""
+        """Write the vocabulary to the JSON file `path`: a list of {"emoji", "en", "zh", "group"}."""
         rows = [{"emoji": o.emoji, "en": o.en, "zh": o.zh, "group": o.group} for o in self.objects]
         lines = ",\n ".join(json.dumps(r, ensure_ascii=False) for r in rows)
         path.write_text(f"[{lines}]\n", encoding="utf-8")

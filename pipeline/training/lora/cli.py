@@ -1,6 +1,6 @@
-"""`python -m pipeline train lora`: flags to LoraOptions, events to a progress bar.
+"""`python -m pipeline train lora`: train a LoRA from command-line flags, with a progress bar.
 
-SIGINT and SIGTERM stop the training after the step at hand, with a checkpoint.
+SIGINT and SIGTERM stop the training after the current step and save a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from tqdm import tqdm
 from ...errors import InputError
 from .data import pictures_in
 
-OPTION_FLAGS = (  # flags that are fields of LoraOptions of the same name
+OPTION_FLAGS = (  # flags that set the field of the same name in LoraOptions
     *("steps", "minutes", "rank", "alpha", "rate", "batch", "layers", "size", "prior_prompt"),
     *("prior_count", "flip", "seed", "previews", "preview_prompt", "naming", "resume"),
 )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train a LoRA and print where its files are. InputError for bad input."""
+    """Train a LoRA with the parsed command line `args` and print the paths of its files.
+
+    Raises InputError if --images, --name or --prompt is missing, and for values that cannot be
+    used.
+    """
     for flag, what in (
         ("images", "the folder of the pictures"),
         ("name", "what <lora:name:1> shall be called"),
@@ -31,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     ):
         if getattr(args, flag) is None:
             raise InputError(f"Training a LoRA needs --{flag}, {what}.")
-    images = pictures_in(args.images)  # before seconds of loading
+    images = pictures_in(args.images)  # fail before the model is loaded, which takes seconds
     from ...loading.load import load
     from .train import LoraOptions, Progress, Trained, train
 
@@ -73,7 +77,10 @@ def run(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Yield a list that gets the number of each SIGINT or SIGTERM, which do nothing else."""
+    """Yield a list to which the number of every SIGINT and SIGTERM is appended.
+
+    Within the `with` block the signals do nothing else; afterwards the old handlers are restored.
+    """
     arrived: list[int] = []
 
     def arrive(signum: int, frame: object) -> None:

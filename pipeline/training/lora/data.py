@@ -1,4 +1,4 @@
-"""The training data of a LoRA: pictures and captions, as latents and text embeddings."""
+"""Read the pictures and captions that a LoRA is trained on and encode them before training."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...denoising.denoiser import added_cond_kwargs
+from ...denoising.denoiser import AddedCond, added_cond_kwargs
 from ...errors import InputError, short
 from ...images.open import fit_image, open_picture, to_tensor
 from ...latents import vae
 from ...options import GenerateOptions
 from ...prompt import resources
 from ...prompt.encode import encode_prompts
-from ...prompt.syntax import parse
+from ...prompt.resources import PromptResources
+from ...prompt.syntax import ParsedPrompt, parse
 from ..emoji.vocabulary import COLOURS
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ ONE_PICTURE = (
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
-    """Return the picture files of `folder`, sorted by name. InputError where there is none."""
+    """Return the picture files in `folder`, sorted by name; subfolders are not searched.
+
+    Raises InputError if `folder` is missing, cannot be read or holds no picture.
+    """
     folder = Path(folder)
     try:
         if not folder.is_dir():
@@ -54,36 +58,39 @@ def pictures_in(folder: str | Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture of the training size and its caption."""
+    """One training example: an RGB picture, scaled to the training size, and its caption."""
 
     picture: Image.Image
     caption: str
 
 
-def read_examples(images: Sequence[Any], prompt: str, size: int) -> tuple[list[Example], list[str]]:
-    """Return the pictures that can be opened, and a sentence for each that cannot.
+def read_examples(
+    images: Sequence[str | Path | Image.Image], prompt: str, size: int
+) -> tuple[list[Example], list[str]]:
+    """Open `images` and return (examples, notes): `size` x `size` pixels each, with captions.
 
-    images: paths or PIL pictures. A text file beside a picture, `zog.txt` for `zog.png`, is its
-    caption instead of `prompt`. InputError where none can be opened.
+    images: paths or PIL pictures. The caption is `prompt`, or the content of a text file beside the
+    picture (`zog.txt` for `zog.png`). notes: a sentence for each picture that cannot be opened, and
+    other warnings. Raises InputError if no picture can be opened.
     """
-    found: list[Example] = []
+    examples: list[Example] = []
     notes: list[str] = []
     for i, value in enumerate(images, 1):
         path = Path(value) if isinstance(value, (str, Path)) else None
         try:
             opened = open_picture(value, what="The picture" if path else f"Picture {i}")
-            found.append(
+            examples.append(
                 Example(fit_image(opened.image, size, size), _read_caption(path) or prompt)
             )
             notes += opened.notes
         except InputError as error:
             notes.append(f"{error} It is left out.")
-    if not found:
+    if not examples:
         reason = f": {notes[0].removesuffix(' It is left out.')}" if notes else "."
         raise InputError(f"There is no picture to learn from{reason}")
-    if len(found) == 1:
+    if len(examples) == 1:
         notes.append(ONE_PICTURE)
-    return found, notes
+    return examples, notes
 
 
 def _read_caption(path: Path | None) -> str:
@@ -96,16 +103,17 @@ def _read_caption(path: Path | None) -> str:
     return " ".join(text.split())
 
 
-def add_backgrounds(found: Iterable[Example], prompt: str) -> list[Example]:
-    """Add the colour of the background to each caption that is `prompt` alone.
+def add_backgrounds(examples: Iterable[Example], prompt: str) -> list[Example]:
+    """Return the examples with " on a COLOUR background" added to captions equal to `prompt`.
 
-    For a model whose captions all named that colour: it would learn a colour that the caption does
-    not name as a part of the character.
+    COLOUR is the named colour of the picture's border; a caption stays as it is if the border has
+    many colours or `prompt` mentions a background. For the embedded model, whose training captions
+    name the background: it would learn an unnamed colour as a part of the character.
     """
     if "background" in prompt.lower():
-        return list(found)
+        return list(examples)
     named = []
-    for example in found:
+    for example in examples:
         colour = _background_colour(example.picture) if example.caption == prompt else None
         caption = f"{prompt} on a {colour} background" if colour else example.caption
         named.append(Example(example.picture, caption))
@@ -113,7 +121,11 @@ def add_backgrounds(found: Iterable[Example], prompt: str) -> list[Example]:
 
 
 def _background_colour(picture: Image.Image) -> str | None:
-    """Return the named colour of the outermost 4 pixels; None where they have many colours."""
+    """Return the key of COLOURS nearest to the picture's 4-pixel border; None for mixed colours.
+
+    Mixed: fewer than 80% of the border pixels are within 48 of their median (RGB 0..255,
+    Euclidean).
+    """
     pixels = np.asarray(picture, dtype=np.float32)
     inner = np.zeros(pixels.shape[:2], dtype=bool)
     inner[4:-4, 4:-4] = True
@@ -124,21 +136,23 @@ def _background_colour(picture: Image.Image) -> str | None:
     return min(COLOURS, key=lambda c: float(np.linalg.norm(median - np.array(COLOURS[c][1]))))
 
 
-def digest(found: Iterable[Example]) -> str:
-    """Return a digest of the pictures and captions, whatever their files are called."""
+def digest(examples: Iterable[Example]) -> str:
+    """Return 10 hex digits of the SHA-256 of all pixels and captions; file names do not count."""
     total = hashlib.sha256()
-    for example in found:
+    for example in examples:
         total.update(example.picture.tobytes() + example.caption.encode("utf-8", "replace"))
     return total.hexdigest()[:10]
 
 
 @dataclass(frozen=True)
 class LoraDataset:
-    """The encoded training data.
+    """The encoded training data: N pictures with captions, as tensors on the CPU.
 
-    latents: (N, C, h, w), scaled; contexts: (N, K, E); pooled: (N, P) for SD XL, else None; size:
-    side of the pictures in pixels; classes: how many of the last rows are pictures of the class,
-    for prior preservation; empty: context (1, K, E) and pooled (1, P) of the empty caption.
+    latents: (N, C, h, w), multiplied by the scaling factor; contexts: text embeddings (N, K, E);
+    pooled: pooled text embeddings (N, P) for SD XL, else None; size: side of the pictures in
+    pixels; classes: the last `classes` of the N pictures show the class (any dog) instead of the
+    character (my dog), for prior preservation; empty: (context (1, K, E), pooled (1, P) or None) of
+    the empty caption.
     """
 
     latents: Tensor
@@ -154,12 +168,13 @@ class LoraDataset:
         generator: torch.Generator,
         device: torch.device,
         empty_share: float = 0.0,
-    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Return latents, contexts and SD XL's further arguments of the UNet, on `device`.
+    ) -> tuple[Tensor, Tensor, AddedCond]:
+        """Return a random batch (latents, contexts, further UNet keyword arguments) on `device`.
 
-        count: pictures of the character, and as many of the class where there are any; empty_share:
-        of the captions left empty, for classifier-free guidance. float32, because bfloat16 would
-        round SD XL's sizes.
+        count: pictures of the character; if the dataset has class pictures, as many of these are
+        added. empty_share: share (0 to 1) of captions replaced by the empty one, for
+        classifier-free guidance. The further arguments are {} except for SD XL; they are float32,
+        because bfloat16 would round SD XL's picture sizes.
         """
         own = len(self.latents) - self.classes
         rows = torch.randint(own, (count,), generator=generator)
@@ -182,9 +197,10 @@ class LoraDataset:
 def encode_dataset(
     models: Models, own: Sequence[Example], classes: Sequence[Example], size: int, flip: bool
 ) -> LoraDataset:
-    """Encode the pictures with the autoencoder and the captions with the text encoders of `models`.
+    """Encode pictures with the VAE and captions with the text encoders of `models`.
 
-    own: of the character; classes: of its class; flip: add each picture mirrored.
+    own: examples of the character; classes: examples of its class, may be empty; size: their side
+    in pixels; flip: also add a mirrored copy of each picture.
     """
     groups = [list(own), list(classes)]
     if flip:
@@ -204,13 +220,13 @@ def encode_dataset(
 def encode_captions(
     models: Models, captions: Iterable[str]
 ) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Return (context (1, K, E), pooled (1, P) or None) of each caption, float32 on the CPU.
+    """Return a dict from caption to its text embeddings (context, pooled), float32 on the CPU.
 
-    K is the same for all: shorter captions are padded to the longest.
+    context: (1, K, E), padded to the same K for all captions; pooled: (1, P) for SD XL, else None.
     """
     requests = {c: _resolve_caption(models, c) for c in sorted(captions)}
 
-    def encode_one(caption: str, padded_to: Any) -> tuple[Tensor, Tensor | None]:
+    def encode_one(caption: str, padded_to: ParsedPrompt) -> tuple[Tensor, Tensor | None]:
         request = requests[caption]
         with models.lock:
             models.adapters.install(())
@@ -229,8 +245,11 @@ def encode_captions(
     }
 
 
-def _resolve_caption(models: Models, caption: str) -> Any:
-    """Parse a caption as a prompt of `models`. InputError where it asks for a LoRA."""
+def _resolve_caption(models: Models, caption: str) -> PromptResources:
+    """Parse a caption as a prompt and load the textual inversions that it names.
+
+    Raises InputError if it contains <lora:...>.
+    """
     request = resources.find_resources(
         models, models.resolve(GenerateOptions(prompt=caption, steps=1, seed=0))
     )

@@ -1,7 +1,7 @@
-"""LoRA files: the learned matrices under peft's names (diffusers) or kohya's.
+"""Write a trained LoRA to a safetensors file, with tensor names as in peft or in kohya's scripts.
 
-AUTOMATIC1111 and ComfyUI read kohya's names, diffusers peft's. Both hold the same tensors, so
-either file gives the same picture.
+AUTOMATIC1111 and ComfyUI read kohya's names, diffusers reads peft's. Both files hold the same
+matrices, so either gives the same picture.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ...model_files import ldm_keys
 if TYPE_CHECKING:
     from ...model import Models
 
-Matrices = Mapping[str, tuple[Tensor, Tensor]]  # (down, up) by the layer's path
+Matrices = Mapping[str, tuple[Tensor, Tensor]]  # module path in the UNet -> (down, up)
 FileContent = tuple[dict[str, Tensor], dict[str, str]]  # tensors, metadata
-# kohya's and modelspec's names of the architectures (kohya-ss/sd-scripts, Stability-AI/ModelSpec).
+# Model family -> its name in kohya-ss/sd-scripts, its name in Stability-AI/ModelSpec.
 FAMILIES = {
     "sd1": ("sd_v1", "stable-diffusion-v1/lora"),
     "sd2": ("sd_v2", "stable-diffusion-v2/lora"),
@@ -35,7 +35,10 @@ FAMILIES = {
 
 
 def to_peft(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> FileContent:
-    """Return tensors and metadata as diffusers' `save_lora_weights` writes them."""
+    """Return (tensors, metadata) of a LoRA file as diffusers' `save_lora_weights` writes it.
+
+    config: the UNet's config, not used here; `to_kohya` needs it.
+    """
     tensors = {}
     for path, (down, up) in matrices.items():
         tensors[f"unet.{path}.lora_A.weight"] = down
@@ -47,9 +50,10 @@ def to_peft(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> File
 
 
 def to_kohya(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> FileContent:
-    """Return tensors and metadata as kohya-ss/sd-scripts writes them.
+    """Return (tensors, metadata) of a LoRA file as kohya-ss/sd-scripts writes it.
 
-    A UNet of SD XL has the names of the original repository there.
+    config: the UNet's config. For SD XL kohya's files use the layer names of Stability AI's
+    original repository ("input_blocks..."), for other models diffusers' names.
     """
     old = ldm_keys.unet_names(config) if config.get("addition_embed_type") == "text_time" else {}
     tensors = {}
@@ -75,9 +79,11 @@ def write(
     naming: str,
     metadata: Mapping[str, str],
 ) -> Path:
-    """Write the matrices in fp16 to `path`, completely or not at all, and return `path`.
+    """Write the LoRA's matrices in fp16 to the file `path`, atomically, and return `path`.
 
-    naming: a key of NAMINGS; config: the UNet's. InputError where it cannot be written.
+    config: the UNet's config; naming: "peft" or "kohya", a key of NAMINGS; metadata: further header
+    fields, see `build_metadata`. Raises InputError if the file cannot be written; an old file at
+    `path` then stays.
     """
     half = {p: (down.half(), up.half()) for p, (down, up) in matrices.items()}
     tensors, more = NAMINGS[naming](half, alpha, config)
@@ -96,7 +102,7 @@ def write(
 
 
 def remove_quietly(path: Path) -> None:
-    """Remove a file; do nothing where it is not there or cannot be removed."""
+    """Delete the file `path`; do nothing if it does not exist or cannot be deleted."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -104,14 +110,15 @@ def remove_quietly(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return the system's reason why a file could not be written, without a full stop."""
+    """Return why writing a file failed, such as "No space left on device", without a full stop."""
     return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
 
 
 def build_metadata(models: Models, **facts: Any) -> dict[str, str]:
-    """Return the metadata of a file, under the keys that AUTOMATIC1111 and ComfyUI show.
+    """Return the header metadata of a LoRA file, with the keys that AUTOMATIC1111 and ComfyUI show.
 
-    facts: name, prompt, rank, alpha, steps, rate, batch, size, pictures, seed.
+    models: the base model. facts, all required: name, prompt, rank, alpha, steps, rate (learning
+    rate), batch, size (pixels), pictures (their number), seed.
     """
     version, architecture = FAMILIES[models.family]
     if models.vocabulary is not None:  # a small model, whatever architecture it resembles

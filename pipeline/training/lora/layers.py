@@ -1,6 +1,7 @@
-"""The layers of a UNet that a LoRA trains, and their low-rank matrices.
+"""Trainable low-rank matrices for the layers of a UNet: LoRA, Hu et al., arXiv 2106.09685.
 
-Hu et al., arXiv 2106.09685. They are installed with the hooks that also draw with a LoRA file.
+They are installed in the UNet with the same hooks that apply a finished LoRA file
+(lora/adapters.py).
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ...lora.adapters import Adapters, LoadedLora
+from ...lora.adapters import Adapters, Delta, LoadedLora
 from ...lora.products import Product
 from ...lora.reading import LoraFile, LowRankDelta
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
-LAYERS = {  # values of --layers: a pattern of the layers' paths
+LAYERS = {  # value of --layers -> regular expression searched in the paths of the layers
     "attention": ATTENTION,
     "blocks": rf"{ATTENTION}|\.ff\.net\.\d+(\.proj)?$|attentions\.\d+\.proj_(in|out)$",
     "all": "",
@@ -27,9 +28,10 @@ LAYERS = {  # values of --layers: a pattern of the layers' paths
 
 
 class LowRankPair(nn.Module):
-    """down (r, in) or (r, in, kh, kw) and up (out, r) or (out, r, 1, 1) of a layer, in fp32.
+    """The two trainable matrices of one layer, in fp32; the LoRA adds up(down(x)) to its output.
 
-    up begins at zero, so that the layer's output is unchanged at first.
+    Linear layer: down (r, in), up (out, r). Convolution: down (r, in, kh, kw), up (out, r, 1, 1).
+    `up` is initialized to zero, so that the layer's output is unchanged at first.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, rank: int, generator: torch.Generator):
@@ -42,26 +44,32 @@ class LowRankPair(nn.Module):
 
 
 class LoraLayers(nn.Module):
-    """A LowRankPair for each layer of `unet` that `layers` (a key of LAYERS) selects, installed."""
+    """The trainable LowRankPairs of a LoRA, created and installed in `unet` by the constructor.
+
+    layers: which linear and convolution layers get a pair, a key of LAYERS; alpha: the LoRA's
+    output is multiplied by alpha / rank; seed: for the random initial `down` matrices.
+    """
 
     def __init__(self, unet: nn.Module, layers: str, rank: int, alpha: float, seed: int):
         super().__init__()
-        found: dict[str, nn.Linear | nn.Conv2d] = {
+        candidates: dict[str, nn.Linear | nn.Conv2d] = {
             path: layer
             for path, layer in unet.named_modules()
             if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
         }
-        self.paths = tuple(path for path in found if re.search(LAYERS[layers], path))
+        self.paths = tuple(path for path in candidates if re.search(LAYERS[layers], path))
         generator = torch.Generator().manual_seed(seed)
         self.pairs = nn.ModuleList(
-            [LowRankPair(found[path], rank, generator) for path in self.paths]
+            [LowRankPair(candidates[path], rank, generator) for path in self.paths]
         )
         self.rank, self.alpha = rank, alpha
-        installed: dict[nn.Module, Any] = {found[p]: part for p, part in self.parts().items()}
+        installed: dict[nn.Module, Delta] = {
+            candidates[path]: delta for path, delta in self.parts().items()
+        }
         Adapters({"unet": unet}).install(((LoadedLora("training", {"unet": installed}), 1.0, 1.0),))
 
     def parts(self) -> dict[str, LowRankDelta]:
-        """Return the trained matrices by the layer's path, with alpha / rank as their scale."""
+        """Return a dict from layer path to its LowRankDelta, which shares the trained matrices."""
         scale = self.alpha / self.rank
         pairs = cast(Iterable[LowRankPair], self.pairs)
         return {
@@ -70,14 +78,17 @@ class LoraLayers(nn.Module):
         }
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return (down, up) by the layer's path, copied to the CPU."""
+        """Return a dict from layer path to copies of its matrices (down, up) on the CPU."""
         return {
             path: (part.down.detach().cpu().clone(), part.up.detach().cpu().clone())
             for path, part in self.parts().items()
         }
 
     def as_file(self, path: Path) -> LoraFile:
-        """Return what a file with these matrices would hold."""
+        """Return what reading a LoRA file with the current matrices would return.
+
+        path: stored in the result, and the LoRA is named after it; no file is written.
+        """
         scale = self.alpha / self.rank
         parts: dict[str, LowRankDelta | Product] = {
             f"unet.{name}": LowRankDelta(down, up, None, scale)

@@ -1,4 +1,4 @@
-"""LoraOptions: the options of a LoRA's training, their defaults and limits."""
+"""The options of LoRA training, their defaults for each kind of model, and their limits."""
 
 from __future__ import annotations
 
@@ -41,15 +41,19 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """Defaults for a model of a size; see docs/training.md for how they were found."""
+    """Default training options for one kind of model; docs/training.md tells how they were chosen.
+
+    rate: learning rate; layers: a key of LAYERS; shift: moves the random timesteps towards high
+    noise if above 1, see unet.sample_timesteps; empty: share (0 to 1) of captions left empty.
+    """
 
     steps: int
     rank: int
     rate: float
     batch: int
     layers: str
-    shift: float  # of the timesteps towards noise, see unet.sample_timesteps
-    empty: float  # share of captions left empty
+    shift: float
+    empty: float
 
 
 SMALL = Defaults(steps=200, rank=8, rate=2e-3, batch=4, layers="all", shift=3.0, empty=0.1)
@@ -57,19 +61,31 @@ LARGE = Defaults(steps=800, rank=8, rate=1e-4, batch=1, layers="attention", shif
 
 
 def defaults(models: Models) -> Defaults:
-    """Return the defaults for these models: small for one with a vocabulary file, else large."""
+    """Return SMALL for the embedded emoji model and others with a vocabulary file, else LARGE."""
     return SMALL if models.vocabulary is not None else LARGE
 
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """What to train on and how. None is the model's default, see Defaults.
+    """What to train a LoRA on and how. None means the default for the model, see Defaults.
 
-    images: paths or PIL pictures; prompt: the caption, with a word for the character that the model
-    does not know; steps: in all; minutes: stop earlier when they are over; alpha: as in the file,
-    None is the rank; layers: a key of LAYERS; prior_prompt: the character's class, of which the
-    model draws prior_count pictures first ("" is no prior preservation); previews: pictures drawn
-    during the training; run: folder of checkpoints, previews and log; out: folder of the file.
+    images: paths or PIL pictures of the character
+    name: what the LoRA is called, as in <lora:name:1>
+    prompt: the caption of the pictures, with a made-up word for the character
+    steps: number of steps in all, including those before a resume
+    minutes: stop earlier, after so many minutes; None never does
+    rate: learning rate
+    alpha: the LoRA's output is multiplied by alpha / rank; None means the rank
+    layers: which layers are trained, a key of LAYERS
+    size: width and height of the training pictures in pixels
+    prior_prompt: the class of the character ("a dog") for prior preservation; "" for none
+    prior_count: number of pictures of the class that the model draws and is trained on too
+    flip: train on mirrored pictures too
+    previews: number of pictures drawn during training, from preview_prompt or else prompt
+    naming: "peft" or "kohya", a key of NAMINGS
+    resume: go on from the newest checkpoint
+    run: folder of checkpoints, previews and log; None means runs/lora/NAME
+    out: folder of the LoRA file; None means models/lora
     """
 
     images: Sequence[str | Path | Image.Image]
@@ -97,18 +113,18 @@ class LoraOptions:
 
     @property
     def folder(self) -> Path:
-        """The folder of checkpoints, previews and log."""
+        """The folder of the run's checkpoints, previews and log."""
         return self.run or RUNS / self.name
 
     @property
     def path(self) -> Path:
-        """The LoRA file."""
+        """The path of the LoRA file that the training writes."""
         return (self.out or library.OWN / "lora") / f"{self.name}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(LoraOptions):
-    """LoraOptions with every default filled in."""
+    """LoraOptions with every default filled in; made by `resolve_options`."""
 
     steps: int
     rank: int
@@ -120,9 +136,9 @@ class ResolvedOptions(LoraOptions):
 
 
 def resolve_options(models: Models, options: LoraOptions) -> ResolvedOptions:
-    """Return `options` with the model's defaults filled in.
+    """Return `options` with the defaults for `models` filled in.
 
-    InputError for a value out of its limits, and for a model that cannot be trained.
+    Raises InputError if a value is out of range (see LIMITS) or the model cannot be trained.
     """
     _check_model(models)
     base = defaults(models)
@@ -183,7 +199,10 @@ def _check_model(models: Models) -> None:
 
 
 def check_name(options: LoraOptions) -> None:
-    """Raise InputError where the name is taken, unless by a run that is resumed."""
+    """Raise InputError if a run or a LoRA file with the name `options.name` exists.
+
+    With `options.resume`, a run that has a checkpoint is allowed.
+    """
     checkpoint = newest_checkpoint(options.folder)
     if options.resume and checkpoint:
         return

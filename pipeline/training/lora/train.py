@@ -1,12 +1,13 @@
-"""Training of a LoRA on a few pictures of one character.
+"""Train a LoRA on a few pictures of one character.
 
-The pictures and their captions are learned as in DreamBooth (Ruiz et al., arXiv 2208.12242), with
-optional prior preservation: pictures that the model itself drew of the class are learned beside
-them, so that the class does not change. Only the low-rank matrices are trained, on a copy of the
-UNet, so a model that is drawing meanwhile is not touched.
+The method is DreamBooth (Ruiz et al., arXiv 2208.12242) with optional prior preservation: the UNet
+is also trained on pictures of the character's class ("a dog") that the model itself drew, so that
+the class keeps its looks. Only low-rank matrices are trained, on a copy of the UNet, so the model
+can draw at the same time.
 
-`train` is a generator of events. Closing it stops after the step at hand and leaves a checkpoint,
-from which `resume` continues to the same weights as an unbroken run.
+`train` is a generator of events. Closing it stops after the current step and saves a checkpoint;
+with the option `resume` the training goes on from there, to the same weights as an uninterrupted
+run.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ LOG_EVERY = 10  # steps between two rows of the log
 
 @dataclass(frozen=True)
 class Progress:
-    """A step is done, or a picture of the class was drawn before the first one.
+    """Event: a training step is done, or (step 0) a class picture for prior preservation is drawn.
 
-    step: 1..total; loss: of this step, None while pictures of the class are drawn; mean: of the
-    last steps; seconds: of training in all; preview: what the LoRA draws now, where one was due, or
-    the picture of the class.
+    step: 1..total; loss: the loss of this step, None at step 0; mean: moving average of the loss,
+    None at step 0; seconds: training time so far, resumed runs included; preview: the class
+    picture, or what the LoRA draws after this step if a preview was due; notes: warnings, one
+    sentence each.
     """
 
     step: int
@@ -71,10 +73,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """The training is done.
+    """Last event: the training is done and the LoRA is written.
 
-    path: the file that <lora:name:1> uses; other: the same matrices under the other naming; notes:
-    sentences, such as which pictures were left out.
+    path: the file that <lora:name:1> loads; other: a file with the same matrices in the other
+    naming ("kohya" or "peft"); steps, seconds: how long the LoRA was trained in all; loss: moving
+    average at the end, None if no step was left to do; notes: warnings, such as which pictures were
+    left out, one sentence each.
     """
 
     name: str
@@ -87,10 +91,10 @@ class Trained:
 
 
 class StepTrainer(Trainer):
-    """A Trainer that its caller drives step by step; a failed save keeps the checkpoint before.
+    """A Trainer that is driven step by step with `train_step`, instead of with `train`.
 
-    The rate falls to zero along a cosine (arXiv 1608.03983) until step `total`. Without that, so
-    short a training ends with noisy weights.
+    total: the step at which the learning rate reaches zero, along a cosine (Loshchilov and Hutter,
+    arXiv 1608.03983). Without that decay so short a training ends with noisy weights.
     """
 
     def __init__(self, *args: Any, total: int, **more: Any):
@@ -98,16 +102,19 @@ class StepTrainer(Trainer):
         self.peaks, self.total = self.rates, total
 
     def train_step(self) -> float:
-        """Do one step and return its loss."""
+        """Do one optimizer step and return its loss."""
         begin = time.monotonic()
-        share = (1 + math.cos(math.pi * min(self.step / self.total, 1))) / 2
-        self.rates = [peak * share for peak in self.peaks]
+        decay = (1 + math.cos(math.pi * min(self.step / self.total, 1))) / 2
+        self.rates = [peak * decay for peak in self.peaks]
         loss = self.run_step()["loss"]
         self.seconds += time.monotonic() - begin
         return loss
 
     def save(self) -> Path:
-        """Write a checkpoint. InputError in one sentence where that fails."""
+        """Write a checkpoint and return its path.
+
+        Raises InputError if it cannot be written (disk full); the previous checkpoint then stays.
+        """
         try:
             return super().save()
         except (OSError, SafetensorError) as error:
@@ -121,9 +128,11 @@ class StepTrainer(Trainer):
 
 
 def train(models: Models, options: LoraOptions) -> Generator[Progress | Trained, None, None]:
-    """Yield Progress after each step, and Trained at the end. InputError for bad input.
+    """Train a LoRA for `models`; yield Progress events, then one Trained event at the end.
 
-    models: what pipeline.load returns; it is not changed.
+    models: the base model, as returned by pipeline.load; it is not changed. Raises InputError for
+    options that cannot be used, a taken name, a loss that is not finite, a full disk, and too
+    little memory.
     """
     options = resolve_options(models, options)
     own, notes = read_examples(options.images, options.prompt, options.size)
@@ -152,7 +161,11 @@ def train(models: Models, options: LoraOptions) -> Generator[Progress | Trained,
 
 
 def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[Example]:
-    """Yield the model's own pictures of the class, drawn once and kept in the run's folder."""
+    """Yield `prior_count` pictures of the class for prior preservation, drawn by `models` itself.
+
+    They are kept in the run's folder, so that a resumed run draws none again. Yields nothing if
+    `prior_prompt` is empty.
+    """
     if not options.prior_prompt.strip():
         return
     folder = options.folder / "class"
@@ -177,7 +190,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _copy_unet(models: Models) -> Any:
-    """Return a frozen copy of the UNet on backends that run backward, in bf16 on GPUs with it."""
+    """Return a copy of the UNet with frozen weights and with backends that have a backward pass.
+
+    Its dtype is bfloat16 on GPUs that support it in hardware, else float32.
+    """
     with models.lock:
         models.adapters.install(())
         unet = copy.deepcopy(models.unet)
@@ -196,9 +212,10 @@ def _copy_unet(models: Models) -> Any:
 def make_trainer(
     models: Models, options: ResolvedOptions, dataset: LoraDataset, pictures: str
 ) -> tuple[StepTrainer, LoraLayers]:
-    """Return the trainer, resumed where the options say so, and the layers that it trains.
+    """Return the trainer, after loading the checkpoint if `options.resume`, and its LoRA layers.
 
-    pictures: digest of the training data, so that a run is not resumed on other pictures.
+    pictures: digest of the training data. Raises InputError if the checkpoint was trained with
+    other settings or other pictures.
     """
     unet = _copy_unet(models)
     layers = LoraLayers(unet, options.layers, options.rank, options.alpha, options.seed)
@@ -240,7 +257,7 @@ def make_trainer(
         total=options.steps,
         batch=options.batch,
         warmup=20,
-        ema_decay=0.0,  # so few steps need no average
+        ema_decay=0.0,  # no averaging: the EMA weights equal the weights
     )
     if options.resume:
         try:
@@ -258,7 +275,10 @@ def _run_steps(
     notes: list[str],
     pictures: int,
 ) -> Iterator[Progress | Trained]:
-    """Do the remaining steps, then write the files."""
+    """Do the remaining steps, yielding Progress, then write both LoRA files and yield Trained.
+
+    notes: warnings for the events; pictures: number of pictures of the character, for the metadata.
+    """
     due = {round(options.steps * (i + 1) / options.previews) for i in range(options.previews)}
     end = None if options.minutes is None else time.monotonic() + options.minutes * 60
     log = _open_log(options.folder, trainer.step)
@@ -290,7 +310,7 @@ def _run_steps(
     finally:
         log.close()
         with models.lock:
-            models.adapters.install(())  # those of a preview are removed
+            models.adapters.install(())  # remove the LoRAs that a preview installed
     if saved != trainer.step or not newest_checkpoint(options.folder):
         trainer.save()
     facts = {k: getattr(options, k) for k in ("name", "prompt", "rank", "alpha", "rate", "batch")}
@@ -325,21 +345,30 @@ def _write_row(log: CsvLog, trainer: StepTrainer, loss: float, mean: float) -> N
 
 
 class WithLora:
-    """The model's adapters that always install the LoRA in training too."""
+    """A stand-in for a model's `adapters` that always installs the LoRA `fitted` as well.
+
+    Previews are drawn with it. fitted: the LoRA in training, fitted to the model.
+    """
 
     def __init__(self, adapters: Adapters, fitted: LoadedLora):
         self.adapters, self.fitted = adapters, fitted
         self.load = adapters.load
 
     def install(self, active: Iterable[tuple[LoadedLora, float, float]]) -> None:
-        """Install the adapters `active` and the LoRA at weight 1."""
+        """Install the LoRAs `active` and the LoRA in training, at weight 1.
+
+        active: (LoRA, weight in the UNet, weight in the text encoders) for each LoRA of the prompt.
+        """
         self.adapters.install((*active, (self.fitted, 1.0, 1.0)))
 
 
 def _draw_preview(
     models: Models, options: ResolvedOptions, layers: LoraLayers, trainer: StepTrainer
 ) -> Image.Image:
-    """Return what the LoRA draws now, always from the same noise; saved as preview-STEP.png."""
+    """Draw a picture with the current LoRA, save it as preview-STEP.png and return it.
+
+    All previews of a run start from the same noise (`options.seed`).
+    """
     fitted = models.adapters.fit(layers.as_file(Path(options.name)))
     with_lora = replace(models, adapters=cast("Adapters", WithLora(models.adapters, fitted)))
     request = GenerateOptions(

@@ -1,1 +1,1 @@
-"""Training and evaluation of the pixel upscaler."""
+"""Training and evaluation of "glass", the pixel upscaler that doubles pictures."""

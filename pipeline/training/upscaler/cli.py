@@ -1,4 +1,4 @@
-"""The stages of `python -m pipeline train` that make and measure the pixel upscaler."""
+"""Commands of `python -m pipeline train` that train, export and evaluate the pixel upscaler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from .train import make_trainer
 
 
 def train_upscaler(args: argparse.Namespace) -> None:
-    """Train the upscaler. --base: the model folder whose autoencoder degrades some pictures."""
+    """Train the pixel upscaler; checkpoints go into `args.folder`/upscaler.
+
+    Some training inputs pass through the autoencoder of the model folder `args.base` (None: the
+    embedded emoji model).
+    """
     base = args.base or EMBEDDED / "emoji"
     autoencoder = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).eval()
     training_emojis, _ = split_emojis(args.data)
@@ -34,12 +38,15 @@ def train_upscaler(args: argparse.Namespace) -> None:
 
 
 def export_upscaler(args: argparse.Namespace) -> None:
-    """Write the averaged weights as a model folder and measure them."""
+    """Write the EMA weights of the run `args.folder` to `args.model`, then evaluate them."""
     evaluate.export(args.model, args.folder)
     evaluate_upscaler(args)
 
 
 def evaluate_upscaler(args: argparse.Namespace) -> None:
-    """Measure the upscaler, save evaluation.json, and write the model card anew."""
+    """Measure the upscaler in `args.model`, rewrite its model card, print the results.
+
+    PSNR is measured on `args.count` scenes; `args.sheet` is the PNG file for example pictures.
+    """
     base = args.base or EMBEDDED / "emoji"
     print(evaluate.measure(args.model, args.data, base, count=args.count, sheet=args.sheet))

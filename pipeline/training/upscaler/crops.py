@@ -1,12 +1,12 @@
-"""Training pictures of the pixel upscaler: crops of 48 pixels and their originals of 96.
+"""Training data of the pixel upscaler: pairs of a 48x48 input crop and its 96x96 target crop.
 
-The original is a scene composed at 256x256 of emoji that are 256 pixels large themselves, never
-enlarged. The input is that scene reduced to 128x128 by Pillow's antialiased bicubic filter; some
-inputs also pass through the embedded autoencoder, whose blurred pictures are what the upscaler will
-get, and some have noise or JPEG artifacts.
+The target is cut from a scene composed at 256x256 from emoji of 256x256 pixels, which are never
+enlarged. The input is that scene reduced to 128x128 by Pillow's antialiased bicubic filter. Some
+inputs also pass through the embedded model's autoencoder, because the upscaler will be used on its
+slightly blurred output, and some get noise or JPEG artifacts.
 
-Every tenth emoji is held out. All that begin with the same code point count as one, so that a
-fireman and a judge, both men to Unicode, are on the same side of the split.
+Every tenth emoji is held out for the evaluation. Emoji that begin with the same code point are held
+out together, because they look alike: the man as fireman and the man as judge, for instance.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ HOLD_OUT_EVERY = 10  # one emoji in so many is held out
 CROP = 48  # side of a crop of the small picture, in pixels
 CROPS_PER_SCENE = 2
 TRIES = 3  # positions per crop, of which the one with the largest variance is taken
-FREE = 0.4  # share of pictures with objects of any size, anywhere, on a gradient
-AUTOENCODED, DEGRADED = 0.15, 0.1  # shares of the inputs
+FREE = 0.4  # share of scenes with objects of any size, anywhere, on a gradient
+AUTOENCODED, DEGRADED = 0.15, 0.1  # shares of inputs through the VAE, with noise or JPEG
 
 
 def split_emojis(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the package's emoji without skin tones: those to train on, and those held out."""
+    """Return (training emoji, held-out emoji), without those with a skin tone.
+
+    folder: where the training data is, see emoji/packages.py.
+    """
     codes = [k.split("-") for k in list_keys(folder)]
     # Three flags have names of another form, with "_".
     codes = [c for c in codes if not SKIN_TONES & set(c) and "_" not in "".join(c)]
@@ -45,12 +48,18 @@ def split_emojis(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def load_sprites_8bit(folder: Path, emojis: list[str]) -> torch.Tensor:
-    """Load premultiplied RGBA at the package's own size, (N, 4, 256, 256) uint8."""
+    """Load pictures of `emojis` as premultiplied RGBA, (N, 4, 256, 256) uint8.
+
+    folder: where the training data is (packages.py), in their original size.
+    """
     return load_sprites(folder, emojis, SIDE).mul_(255).round_().to(torch.uint8)
 
 
 def scale_down(sprite: torch.Tensor, side: int) -> torch.Tensor:
-    """Scale a sprite (4, 256, 256) uint8 to (4, side, side) in 0..1; side is at most 256."""
+    """Return a premultiplied RGBA sprite (4, 256, 256) uint8 as floats (4, side, side) in [0, 1].
+
+    side: width and height of the result in pixels, at most 256.
+    """
     full = sprite[None].float() / 255
     if side == SIDE:
         return full[0]
@@ -60,7 +69,11 @@ def scale_down(sprite: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def paste(canvas: torch.Tensor, sprite: torch.Tensor, x: int, y: int) -> None:
-    """Draw a sprite (4, s, s) on a canvas (3, H, W) in place; what lies outside is cut off."""
+    """Draw a premultiplied RGBA sprite (4, s, s) on `canvas` (3, H, W) in place, both in [0, 1].
+
+    x, y: pixel of the canvas for the sprite's top left corner; may be negative. Parts outside the
+    canvas are cut off.
+    """
     side, (_, height, width) = sprite.shape[-1], canvas.shape
     left, top = max(0, -x), max(0, -y)
     right, bottom = min(side, width - x), min(side, height - y)
@@ -70,16 +83,16 @@ def paste(canvas: torch.Tensor, sprite: torch.Tensor, x: int, y: int) -> None:
 
 
 class SceneRenderer:
-    """Draws originals, (3, 256, 256) in 0..1, rounded to 8 bits.
+    """Draws full-size scenes (3, 256, 256) in [0, 1], rounded to multiples of 1 / 255.
 
-    sprites: premultiplied RGBA, (N, 4, 256, 256) uint8.
+    sprites: the emoji as premultiplied RGBA, (N, 4, 256, 256) uint8.
     """
 
     def __init__(self, sprites: torch.Tensor):
         self.sprites = sprites
 
     def draw(self, scene: Scene) -> torch.Tensor:
-        """Draw a scene of the embedded model's kind at twice its size."""
+        """Return the picture of `scene`, a scene of the embedded model, at twice its size."""
         rgb = torch.tensor(scene.rgb, dtype=torch.float32) / 255
         canvas = rgb[:, None, None].expand(3, SIDE, SIDE).clone()
         side = 2 * (SINGLE_SIDE if len(scene.objects) == 1 else PAIR_SIDE)
@@ -88,11 +101,11 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def draw_known(self, generator: torch.Generator) -> torch.Tensor:
-        """Draw a random scene of the embedded model's kind."""
+        """Return a random scene as the embedded model draws: emoji on a plain background."""
         return self.draw(random_scene(len(self.sprites), generator))
 
     def draw_free(self, generator: torch.Generator) -> torch.Tensor:
-        """Draw one to three objects of any size, anywhere, on a gradient of two colours."""
+        """Return a random scene: one to three emoji of any size, anywhere, on a colour gradient."""
         first, last = torch.rand(2, 3, 1, 1, generator=generator)
         ramp = torch.linspace(0, 1, SIDE)
         canvas = torch.lerp(first, last, ramp.expand(SIDE, SIDE).clone())
@@ -105,7 +118,7 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def __call__(self, generator: torch.Generator) -> torch.Tensor:
-        """Draw a random original of either kind."""
+        """Return a random scene: with probability FREE by `draw_free`, else by `draw_known`."""
         free = float(torch.rand((), generator=generator)) < FREE
         return self.draw_free(generator) if free else self.draw_known(generator)
 
@@ -116,31 +129,40 @@ def random_below(count: int, generator: torch.Generator) -> int:
 
 
 def to_image(picture: torch.Tensor) -> Image.Image:
-    """Convert (3, H, W) in 0..1 to an RGB picture."""
+    """Convert a tensor (3, H, W) in [0, 1] to an RGB picture."""
     pixels = picture.mul(255).round().clamp(0, 255).to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy(), "RGB")
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """Convert an RGB picture to (3, H, W) in 0..1."""
+    """Convert an RGB picture to a float tensor (3, H, W) in [0, 1]."""
     return as_pixels(image).float() / 255
 
 
 def downscale(picture: torch.Tensor) -> torch.Tensor:
-    """Reduce (3, H, W) to half its size by Pillow's antialiased bicubic filter, in 8 bits."""
+    """Return `picture` (3, H, W) in [0, 1] at half its size, rounded to multiples of 1 / 255.
+
+    Uses Pillow's antialiased bicubic filter.
+    """
     image = to_image(picture)
     return to_tensor(image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC))
 
 
 @torch.no_grad()
 def autoencode(small: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
-    """Return the autoencoder's reconstruction of (3, 128, 128), in 8 bits."""
+    """Return the VAE's reconstruction of `small` (3, 128, 128) in [0, 1].
+
+    It is rounded to multiples of 1 / 255.
+    """
     decoded = vae.decode(vae.encode(small[None] * 2 - 1).latent_dist.mode()).sample[0]
     return (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().div(255)
 
 
 def degrade(small: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Add noise of deviation up to 4 / 255, or the artifacts of JPEG at quality 70 to 95."""
+    """Return `small` (3, H, W) in [0, 1] with noise or with JPEG artifacts, one of them at random.
+
+    The noise is Gaussian with a standard deviation of up to 4 / 255; the JPEG quality is 70 to 95.
+    """
     if random_below(2, generator):
         strength = float(torch.rand((), generator=generator)) * 4 / 255
         noise = torch.randn(small.shape, generator=generator) * strength
@@ -151,16 +173,17 @@ def degrade(small: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class CropSource:
-    """Batches of crops: small (B, 3, 48, 48) and original (B, 3, 96, 96), in 0..1.
+    """Source of training batches: call it to get random crops, input and target.
 
-    vae: may be None where AUTOENCODED is 0.
+    renderer: draws the scenes; vae: reconstructs a share AUTOENCODED of the inputs, may be None
+    only if AUTOENCODED is 0.
     """
 
     def __init__(self, renderer: SceneRenderer, vae: AutoencoderKL | None):
         self.renderer, self.vae = renderer, vae
 
     def __call__(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `batch` small crops and their originals."""
+        """Return `batch` inputs (B, 3, 48, 48) and their targets (B, 3, 96, 96), in [0, 1]."""
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         while len(pairs) < batch:
             pairs += self._crop_scene(generator)
@@ -181,7 +204,12 @@ class CropSource:
 def crop_pair(
     small: torch.Tensor, truth: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut the same region of both, rotated, mirrored and with its channels permuted at random."""
+    """Return a random crop (3, 48, 48) of `small` and the same region (3, 96, 96) of `truth`.
+
+    small: (3, 128, 128), truth: (3, 256, 256). Both crops are rotated, mirrored and their colour
+    channels permuted in the same random way. Of TRIES positions the one with the largest variance
+    is taken.
+    """
     corners = [[random_below(SIZE - CROP + 1, generator) for _ in range(2)] for _ in range(TRIES)]
     y, x = max(corners, key=lambda c: float(_crop_original(truth, *c).var((1, 2)).sum()))
     symmetry, channels = random_below(8, generator), torch.randperm(3, generator=generator)
@@ -194,6 +222,6 @@ def _crop_original(truth: torch.Tensor, y: int, x: int) -> torch.Tensor:
 
 
 def _transform(picture: torch.Tensor, symmetry: int) -> torch.Tensor:
-    """Apply one of the eight symmetries of the square."""
+    """Return `picture` (3, s, s) rotated and mirrored in one of 8 ways, `symmetry` 0..7."""
     picture = torch.rot90(picture, symmetry % 4, (1, 2))
     return picture.flip(2) if symmetry >= 4 else picture

@@ -1,7 +1,7 @@
-"""PSNR of the pixel upscaler beside Lanczos and bicubic, and its model card.
+"""Export the pixel upscaler, compare its PSNR with Lanczos and bicubic, and write its model card.
 
-Measured on held-out emoji in scenes of held-out seeds, on 8-bit pictures as in use. PSNR is in dB
-over RGB 0..255, the mean over scenes.
+The test scenes show emoji and use random seeds that training never uses, as 8-bit pictures. All
+PSNR values are in dB over RGB, averaged over scenes.
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ from .crops import (
     to_tensor,
 )
 
-SEED = 2**31  # the seeds of training are below
+SEED = 2**31  # larger than every seed of training
 TIMED_SIDES = (128, 512)  # sides of the pictures whose doubling is timed
-MARGIN = 4  # pixels around an object that count as its own
+MARGIN = 4  # pixels around an object that count as part of it
 Methods = dict[str, Callable[[Image.Image, int, int], Image.Image]]
 
 
 def export(folder: Path, run: Path) -> None:
-    """Write the averaged weights of `run`'s newest checkpoint into `folder`, in fp16."""
+    """Write the upscaler's EMA weights in fp16, config.json and training.json into `folder`.
+
+    run: folder of the training run, whose newest checkpoint in `run`/upscaler is taken. Deletes the
+    outdated evaluation.json. Raises FileNotFoundError if there is no checkpoint.
+    """
     model = upscaler.Upscaler()
     load_ema(model, run / "upscaler")
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +77,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) -> float:
-    """Return the PSNR in dB, at most 100, of two pictures (3, H, W) in 0..1.
+    """Return the peak signal-to-noise ratio of two pictures (3, H, W) in [0, 1], in dB, up to 100.
 
-    where: (H, W), the pixels that count; None is all.
+    where: boolean mask (H, W) of the pixels to compare; None compares all.
     """
     error = (a.double() - b.double()).square().mean(0)
     error = error.mean() if where is None else error[where].mean()
@@ -83,7 +87,11 @@ def psnr(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) ->
 
 
 def object_mask(truth: torch.Tensor) -> torch.Tensor:
-    """Return where (3, H, W) differs from its top left pixel, widened by MARGIN: (H, W) bool."""
+    """Return a boolean mask (H, W) of the objects in `truth` (3, H, W) in [0, 1].
+
+    Objects are the pixels that differ from the top left pixel, that is from the plain background,
+    and the MARGIN pixels around them.
+    """
     objects = (truth - truth[:, :1, :1]).abs().amax(0) > 1.5 / 255
     return F.max_pool2d(objects[None].float(), 2 * MARGIN + 1, 1, MARGIN)[0] > 0
 
@@ -95,10 +103,14 @@ def _resize_bicubic(image: Image.Image, width: int, height: int) -> Image.Image:
 def evaluate(
     folder: Path, data: Path, base: Path, *, count: int = 200, sheet: Path | None = None
 ) -> dict[str, Any]:
-    """Return the figures of the upscaler in `folder` on `count` scenes of held-out emoji.
+    """Measure the upscaler in `folder` on `count` scenes of held-out emoji; return the table.
 
-    data: folder of the npm packages; base: a model folder, for its autoencoder; sheet: where to
-    save eight pictures, each as the input, by Lanczos, by glass, and the original.
+    data: folder of the training data (packages.py); base: model folder whose VAE is used; sheet:
+    PNG file for eight rows of examples (input, Lanczos, the upscaler "glass", original), None for
+    none. The table has "scenes", "held_out_emoji", "machine", "seconds" (dict from side in pixels
+    to the CPU seconds of doubling) and "rows": dict from kind of scene to a dict with the mean PSNR
+    of "glass", "lanczos" and "bicubic", the mean "gain" of glass over Lanczos in dB, and "better",
+    the share (0 to 1) of scenes in which glass beats Lanczos.
     """
     torch.manual_seed(0)
     upscaler.load.cache_clear()  # the file may have changed
@@ -159,7 +171,10 @@ def _summarize(figures: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _time_doubling(model: upscaler.Upscaler, side: int) -> float:
-    """Return the seconds of one processor core, the better of two runs."""
+    """Return the CPU seconds on one core for doubling a picture of `side` x `side` pixels.
+
+    It is the faster of two runs.
+    """
     image = Image.effect_noise((side, side), 60).convert("RGB")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -175,7 +190,7 @@ def _time_doubling(model: upscaler.Upscaler, side: int) -> float:
 
 
 def report(table: dict[str, Any]) -> str:
-    """Return the figures as a Markdown table, with a sentence that says what was measured."""
+    """Return the table of `evaluate` in Markdown, with a sentence on what was measured."""
     lines = [
         f"PSNR in dB, the mean of {table['scenes']} scenes each, of {table['held_out_emoji']}"
         " held-out emoji, 128x128 to 256x256, Pillow's filters beside it:",
@@ -193,7 +208,10 @@ def report(table: dict[str, Any]) -> str:
 
 
 def write_card(folder: Path) -> None:
-    """Write `folder`/README.md from training.json and, where there is one, evaluation.json."""
+    """Write the model card `folder`/README.md from training.json, config.json and evaluation.json.
+
+    Without evaluation.json the card says that the model is not measured yet.
+    """
     run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = sum(p.numel() for p in upscaler.Upscaler(**config).parameters())
@@ -244,7 +262,10 @@ with it all that begin with the same Unicode character. The weights are Apache-2
 def measure(
     folder: Path, data: Path, base: Path, *, count: int = 200, sheet: Path | None = None
 ) -> str:
-    """Evaluate `folder`, write evaluation.json and the card there, and return the report."""
+    """Evaluate the upscaler in `folder`, write evaluation.json and README.md there.
+
+    Returns the results as Markdown. The arguments are those of `evaluate`.
+    """
     table = evaluate(folder, data, base, count=count, sheet=sheet)
     _write_json(folder / "evaluation.json", table)
     write_card(folder)

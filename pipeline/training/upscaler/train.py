@@ -1,6 +1,7 @@
-"""The training of the pixel upscaler, 128 to 256 pixels; see crops.py for what it trains on.
+"""The training of the pixel upscaler, which doubles pictures; crops.py makes its training data.
 
-L1 on crops, so that sharp edges count and outliers do not dominate; Adam; averaged weights.
+The loss is L1 on crops, which keeps edges sharp and is robust to outliers. The optimizer is Adam;
+the EMA of the weights is exported.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ...images.upscaler import Upscaler
 from ..loop import Trainer
 from .crops import CropSource
 
-RATE_DECAY_STEPS = 1000  # the rate falls with (1 + step / RATE_DECAY_STEPS)^-0.5
+RATE_DECAY_STEPS = 1000  # learning rate = rate * (1 + step / RATE_DECAY_STEPS)^-0.5
 
 
 def make_trainer(
@@ -29,16 +30,17 @@ def make_trainer(
     device: str = "cpu",
     **loop: Any,
 ) -> Trainer:
-    """Return the trainer of the upscaler; its checkpoints go into `folder`.
+    """Return a Trainer for `model` with L1 loss; its checkpoints go into `folder`.
 
-    loop: further arguments of Trainer.
+    crops: source of the training batches; batch: crops per step; rate: initial learning rate; loop:
+    further keyword arguments of Trainer.
     """
     # mypy knows no overload of `to` with a device and a memory format.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.99))
 
     def step(generator: torch.Generator, number: int) -> dict[str, torch.Tensor]:
-        for group in optimizer.param_groups:  # the loop has just set the rate
+        for group in optimizer.param_groups:  # the loop has just reset it
             group["lr"] *= (1 + number / RATE_DECAY_STEPS) ** -0.5
         small, truth = (
             x.to(device, memory_format=torch.channels_last) for x in crops(batch, generator)

@@ -1,4 +1,7 @@
-"""Writes what is on the page to a file, as JSON; test_one_row.py runs it in a copy of the code."""
+"""Write what is on the page as JSON to the path in the environment variable REPORT.
+
+test_one_row.py runs this as a test in a copy of the code (fake_row.describe).
+"""
 
 import json
 import os
@@ -18,4 +21,4 @@ def test_describe(fake_models, fake_model_cache):
         "css": theme.CSS + layout.css(tabs.TABS),
         "endpoints": [fn.api_name for fn in page.fns.values() if fn.api_name],
     }
-    Path(os.environ["PAGE_REPORT"]).write_text(json.dumps(found), encoding="utf-8")
+    Path(os.environ["REPORT"]).write_text(json.dumps(found), encoding="utf-8")

@@ -1,16 +1,10 @@
-"""A new tab is one file and one row: a fake one, added to a copy of the code, shows on the page."""
+"""A new tab is one file and one row: fake ones, added to a copy of the code, show on the page."""
 
-import ast
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests import fake_row
 
 TAB = '''
 """The tab Postcard."""
@@ -70,37 +64,11 @@ TAB = TaskTab(
 '''
 
 
-def add_row(path: Path, table: str, like: str, key: str, value: str | None = None) -> None:
-    """Add a row to a table, behind that of `like`; without a value with that row's own."""
-    source = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(source)):
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        if isinstance(node, ast.Assign | ast.AnnAssign) and targets[0].id == table:
-            rows = node.value
-            break
-    row = next(v for k, v in zip(rows.keys, rows.values, strict=True) if k.value == like)
-    lines = source.splitlines()
-    value = value or ast.get_source_segment(source, row)
-    lines.insert(row.end_lineno, f'    "{key}": {value},')
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
-    """What describe_page.py finds on the page of a copy of the code with a tab and a task more."""
-    place = tmp_path_factory.mktemp("copy")
-    for name in ("demo", "kernels", "pipeline"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, place / name, copy_function=os.symlink, ignore=ignore)
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/demo/conftest.py"):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, place / name)
-    shutil.copy(Path(__file__).with_name("describe_page.py"), place / "tests/demo/test_page.py")
-    tables = place / "demo/tabs/__init__.py", place / "pipeline/tasks/__init__.py"
-    for table in tables:
-        source = table.read_text(encoding="utf-8")
-        table.unlink()  # a link to the real one
-        table.write_text(source, encoding="utf-8")
+    """Return what describe_page.py writes in a copy of the code with a tab and a task added."""
+    folder = tmp_path_factory.mktemp("copy")
+    fake_row.copy_code(folder)
     files = {
         "demo/tabs/postcard.py": TAB,
         "demo/tabs/postcard.css": STYLE,
@@ -108,24 +76,15 @@ def described(tmp_path_factory):
         "pipeline/tasks/mirror.py": TASK,
     }
     for name, source in files.items():
-        (place / name).write_text(source, encoding="utf-8")
-    add_row(tables[1], "TASKS", "hires", "mirror")
+        (folder / name).write_text(source, encoding="utf-8")
+    fake_row.add_row(folder / "pipeline/tasks/__init__.py", "TASKS", "mirror", after="hires")
+    table = folder / "demo/tabs/__init__.py"
     for key in ("postcard", "mirror"):
-        add_row(tables[0], "TABS", "kernels", key, f"{key}.TAB")
-        source = tables[0].read_text(encoding="utf-8")
-        tables[0].write_text(
-            source.replace("    kernels,\n", f"    kernels,\n    {key},\n"), "utf-8"
-        )
-    report = place / "page.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "tests"],
-        cwd=place,
-        env=os.environ | {"PAGE_REPORT": str(report)},
-        capture_output=True,
-        text=True,
-    )
-    assert report.exists(), done.stdout + done.stderr
-    return json.loads(report.read_text(encoding="utf-8"))
+        fake_row.add_row(table, "TABS", key, f"{key}.TAB", after="kernels")
+        source = table.read_text(encoding="utf-8")
+        source = source.replace("    kernels,\n", f"    kernels,\n    {key},\n")  # its import
+        table.write_text(source, encoding="utf-8")
+    return fake_row.describe(folder, Path(__file__).with_name("describe_page.py"))
 
 
 def test_a_tab_shows_in_both_languages_with_its_components_and_styles(described):

@@ -1,7 +1,9 @@
 """The whole way of a picture, stage by stage, against the engine's own pieces."""
 
+import ast
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from pipeline.introspection import trace
 from pipeline.latents import noise
 from pipeline.prompt import resources
 
+ROOT = Path(__file__).parents[3]
 PROMPT = "a red apple on a (blue:1.3) apple"
 
 
@@ -24,6 +27,16 @@ def run(models, **fields):
     given = {"prompt": PROMPT, "seed": 5, "steps": 4, "width": 64, "height": 128} | fields
     options = GenerateOptions(**given)
     return options, list(trace.stages(models, options))
+
+
+def test_every_stage_names_code_that_exists():
+    """The page shows this code: a name that was changed elsewhere would stop it being built."""
+    for path, name in trace.STAGES.values():
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        definitions = [
+            node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        ]
+        assert name in definitions, f"{path} has no {name}"
 
 
 def test_every_stage_comes_once_and_every_step(models):

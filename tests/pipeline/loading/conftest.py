@@ -1,4 +1,4 @@
-"""Fixtures of the tests of loading."""
+"""What the tests of loading share: a loaded model, an empty library, a check of errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pipeline.model_files import library
 
 @pytest.fixture(scope="session")
 def sentence() -> Callable[..., str]:
-    """sentence(call, ...): the text of its InputError, one printable line, no chain of errors."""
+    """sentence(call, ...) calls `call`, which must raise InputError, and returns its sentence.
+
+    Fails unless the sentence is one printable line without a chained exception.
+    """
 
     def refused(call, *arguments, **options) -> str:
         with pytest.raises(InputError) as caught:
@@ -29,12 +32,16 @@ def sentence() -> Callable[..., str]:
 
 @pytest.fixture(scope="module")
 def models(tiny_model):
+    """Return the tiny model, loaded on the CPU in fp32."""
     return load(tiny_model, device="cpu", dtype="fp32")
 
 
 @pytest.fixture
 def model_folder(tmp_path, monkeypatch):
-    """An empty folder in the place of pipeline/models, and an empty working directory."""
+    """Return an empty folder that is used in place of pipeline/models, the embedded models.
+
+    The working directory is empty too.
+    """
     monkeypatch.setattr(library, "EMBEDDED", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
     (tmp_path / "work").mkdir()

@@ -1,4 +1,4 @@
-"""LoRA files of every spelling, made for whatever network they are asked for."""
+"""LoRA files in every format that is read, made for given networks with random matrices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from pipeline.model_files import ldm_keys
 
 @dataclass
 class Change:
-    """One layer's matrices, and their merged difference as the reference."""
+    """The LoRA matrices of one layer, and the weight difference that they mean.
+
+    down: (r, in, ...); up: (out, r, ...); mid: (r, r, kh, kw) of a convolution in three, or None.
+    """
 
     down: Tensor
     up: Tensor
@@ -28,7 +31,7 @@ class Change:
 
     @property
     def merged(self) -> Tensor:
-        """alpha / rank * up @ mid @ down, in fp64, in the shape of the layer's weight."""
+        """The weight difference alpha / rank * up @ mid @ down in fp64, of the weight's shape."""
         down, up = self.down.double(), self.up.double().flatten(1)
         if self.mid is not None:
             out = torch.einsum("or,rskl,si->oikl", up, self.mid.double(), down.flatten(1))
@@ -41,9 +44,10 @@ Changes = dict[tuple[str, str], Change]  # by (network, module path)
 
 
 def changes(networks: dict[str, nn.Module], *, middles: bool = False, only: str = "") -> Changes:
-    """Random differences for every linear and convolution layer, of ranks 1 to 4.
+    """Return random LoRA matrices of ranks 1 to 4 for every linear and convolution layer.
 
-    middles: convolutions of 3x3 are taken apart in three; only: a piece of the paths wanted.
+    middles: whether 3x3 convolutions are decomposed into three (LyCORIS's LoCon with `mid`). only:
+    a text that a layer's path must contain.
     """
     out = {}
     for network, module in networks.items():
@@ -65,6 +69,10 @@ def _scaled(change: Change) -> Tensor:
 
 
 def kohya(changes: Changes, names=None) -> tuple[dict, dict]:
+    """Return (tensors, metadata) as kohya's sd-scripts writes them.
+
+    names: other module paths for the UNet, by diffusers' paths.
+    """
     prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     tensors = {}
     for (network, path), change in changes.items():
@@ -79,7 +87,7 @@ def kohya(changes: Changes, names=None) -> tuple[dict, dict]:
 
 
 def peft(changes: Changes) -> tuple[dict, dict]:
-    """As diffusers' save_lora_weights writes it today: alphas in the metadata."""
+    """Return (tensors, metadata) as diffusers writes them with peft: alphas are in the metadata."""
     tensors, config = {}, {}
     for (network, path), change in changes.items():
         root = "text_model." if network == "text_encoder" else ""
@@ -91,7 +99,7 @@ def peft(changes: Changes) -> tuple[dict, dict]:
 
 
 def diffusers(changes: Changes) -> tuple[dict, dict]:
-    """As diffusers wrote it before peft: no alpha at all."""
+    """Return (tensors, metadata) as diffusers wrote them before peft: `up` is scaled, no alphas."""
     tensors = {}
     for (network, path), change in changes.items():
         middle = "lora" if network == "unet" else "lora_linear_layer"
@@ -101,7 +109,10 @@ def diffusers(changes: Changes) -> tuple[dict, dict]:
 
 
 def processors(changes: Changes) -> tuple[dict, dict]:
-    """diffusers' first way, of attention layers alone: `attn1.processor.to_out_lora`."""
+    """Return (tensors, metadata) in diffusers' first format, for attention layers only.
+
+    Their names are as `attn1.processor.to_out_lora`.
+    """
     old = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
     tensors = {}
     for (network, path), change in changes.items():
@@ -113,7 +124,7 @@ def processors(changes: Changes) -> tuple[dict, dict]:
 
 
 class Files:
-    """Writes LoRA files into a test's folder."""
+    """Writes LoRA files into a test's folder. formats: the functions that make their contents."""
 
     changes = staticmethod(changes)
     formats = MappingProxyType(
@@ -124,10 +135,11 @@ class Files:
         self.folder = folder
 
     def __call__(self, form: str, changes: Changes, name: str = "detail", **more) -> Path:
-        """A file in the given form, see `formats`."""
+        """Write a file in the format `form`, a key of `formats`; return its path."""
         return self.raw(*self.formats[form](changes, **more), name=name)
 
     def raw(self, tensors: dict, metadata: dict | None = None, name: str = "detail") -> Path:
+        """Write a safetensors file of these tensors; return its path."""
         path = self.folder / f"{name}.safetensors"
         save_file(
             {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
@@ -139,12 +151,13 @@ class Files:
 
 @pytest.fixture
 def files(tmp_path) -> Files:
+    """Return a writer of LoRA files: files(form, changes) writes one into tmp_path."""
     return Files(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def models(tiny_model) -> SimpleNamespace:
-    """The tiny model's networks and their backends."""
+    """Return the tiny model's UNet and text encoder, and their Backends, on the CPU in fp32."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
@@ -159,12 +172,13 @@ def models(tiny_model) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def networks(models) -> dict[str, nn.Module]:
+    """Return the tiny model's networks by the names that Adapters takes."""
     return {"unet": models.unet, "text_encoder": models.text_encoder}
 
 
 @pytest.fixture
 def adapters(networks):
-    """The tiny model's, which it leaves bare."""
+    """Yield the tiny model's Adapters; at the end, remove all LoRAs from the model."""
     adapters = Adapters(networks)
     yield adapters
     adapters.install(())
@@ -172,12 +186,16 @@ def adapters(networks):
 
 @pytest.fixture(scope="session")
 def ldm_names(models) -> dict[str, str]:
+    """Return LDM's module paths of the tiny model's UNet by diffusers' paths."""
     return ldm_keys.unet_names(models.unet.config)
 
 
 @pytest.fixture(scope="session")
 def xl() -> dict[str, nn.Module]:
-    """The networks of a Stable Diffusion XL, its structure and its words' size, but narrow."""
+    """Return networks of Stable Diffusion XL, untrained: its structure and context size (2048).
+
+    All other layers are narrow.
+    """
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 

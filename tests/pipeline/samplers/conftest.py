@@ -1,4 +1,4 @@
-"""Checkpoints' scheduler configurations, a model with a known answer, and the engine's loop."""
+"""What the samplers' tests share: scheduler configurations, an exact denoiser, a sampling loop."""
 
 from types import SimpleNamespace
 
@@ -19,13 +19,13 @@ SCALED = {
     "trained_betas": None,
 }
 CONFIGS = {
-    "epsilon": {  # Stable Diffusion 1.5's file: no timestep_spacing, so every class its own
+    "epsilon": {  # Stable Diffusion 1.5's: without timestep_spacing, whose default differs by class
         "_class_name": "PNDMScheduler",
         "_diffusers_version": "0.6.0",
         **SCALED,
     },
     "leading": {**SCALED, "prediction_type": "epsilon", "timestep_spacing": "leading"},
-    "v_prediction": {  # the embedded model's kind
+    "v_prediction": {  # like the embedded model's
         "_class_name": "EulerDiscreteScheduler",
         "_diffusers_version": "0.42.1",
         **SCALED,
@@ -38,16 +38,21 @@ CONFIGS = {
 
 @pytest.fixture(scope="session")
 def configs():
-    """scheduler_config.json of three checkpoints; two go by what they predict."""
+    """Return the scheduler_config.json of three checkpoints as dicts.
+
+    The keys are "epsilon" and "v_prediction", the prediction types, and "leading", the timestep
+    spacing.
+    """
     return CONFIGS
 
 
 @pytest.fixture(scope="session")
 def gaussian():
-    """Data whose every number is normal, mean 0.3, deviation 1.5: the exact denoiser is known.
+    """Return the exact denoiser of independent normal data, with its mean 0.3 and deviation 1.5.
 
-    `denoised(x, sigma)` is E[x0 | x] in k-diffusion's scale (x = x0 + sigma eps) and
-    `model(prediction_type)` the same as a model that answers a Query.
+    denoised(x, sigma) is E[x0 | x] where x = x0 + sigma eps (k-diffusion's scale).
+    model(prediction) returns a function from a sampler's Query to the Answer of a perfect model of
+    that prediction type.
     """
     mean, deviation = 0.3, 1.5
 
@@ -70,9 +75,10 @@ def gaussian():
 
 @pytest.fixture(scope="session")
 def begin(configs):
-    """begin(sampler, schedule, prediction, steps, seed) -> (coroutine, its first noise).
+    """begin(sampler, ...) returns a sampler's coroutine and its first noise (1, 4, size, size).
 
-    `first` is the step to begin at and the clean latents to begin from.
+    prediction: a key of the fixture `configs`. first: (step to start at, clean latents to start
+    from or None).
     """
 
     def function(
@@ -97,7 +103,10 @@ def begin(configs):
 
 @pytest.fixture(scope="session")
 def drive():
-    """drive(coroutine, model) -> (final latents, the queries)."""
+    """drive(coroutine, model) runs a sampler; it returns (final latents, list of its Queries).
+
+    model: a function from a Query to an Answer.
+    """
 
     def function(sampler, model):
         queries = [next(sampler)]
@@ -112,7 +121,7 @@ def drive():
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Tensors this small only lose by being shared between threads."""
+    """Run torch with one thread, which is faster for tensors as small as these."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Models and pictures for the tests of tasks."""
+"""What the tests of tasks share: loaded models, random pictures, and a check with CLIP."""
 
 import numpy as np
 import pytest
@@ -9,19 +9,19 @@ from pipeline import load
 
 @pytest.fixture(scope="session")
 def models(tiny_model):
-    """The tiny model: untrained, 64x64 pixels."""
+    """Return the tiny model, loaded on the CPU: untrained, 64x64 pixels."""
     return load(tiny_model, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def emoji():
-    """The embedded model."""
+    """Return the embedded model "emoji", loaded on the CPU."""
     return load("emoji", device="cpu")
 
 
 @pytest.fixture
 def colours():
-    """colours(width, height, seed): a smooth picture of random colours."""
+    """colours(width, height, seed) returns a smooth PIL image of random colours."""
 
     def draw(width, height, seed=0):
         field = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
@@ -32,8 +32,11 @@ def colours():
 
 @pytest.fixture(scope="session")
 def rank(emoji):
-    """rank(picture, name, background): how many of the 252 things the embedded CLIP's two towers
-    take for likelier than `name` in the picture."""
+    """rank(picture, name, background) returns how well a picture shows a thing: 0 is best.
+
+    It is the number of the model's 252 things whose caption, "a THING on a BACKGROUND background",
+    is closer to the picture than that of `name`, by the embedded model's CLIP.
+    """
     import torch
     from safetensors.torch import load_file
     from transformers import CLIPVisionModelWithProjection
@@ -41,8 +44,9 @@ def rank(emoji):
     from pipeline.images.open import to_tensor
 
     folder = emoji.path / "clip"
-    place = folder / "image_encoder"
-    tower = CLIPVisionModelWithProjection.from_pretrained(place, dtype=torch.float32)
+    image_encoder = CLIPVisionModelWithProjection.from_pretrained(
+        folder / "image_encoder", dtype=torch.float32
+    )
     projection = load_file(folder / "text_projection.safetensors")["text_projection.weight"]
     things = [row["en"] for row in emoji.vocabulary]
 
@@ -53,11 +57,11 @@ def rank(emoji):
         return torch.nn.functional.normalize(pooled.float() @ projection.float().T, dim=-1)
 
     @torch.no_grad()
-    def judge(picture, name, background):
+    def count_closer(picture, name, background):
         texts = embed_texts([f"a {thing} on a {background} background" for thing in things])
         pixels = to_tensor(picture.resize((128, 128), Image.Resampling.LANCZOS)) * 2 - 1
-        seen = torch.nn.functional.normalize(tower(pixels).image_embeds, dim=-1)
-        near = (seen @ texts.T)[0]
-        return int((near > near[things.index(name)]).sum())
+        image = torch.nn.functional.normalize(image_encoder(pixels).image_embeds, dim=-1)
+        similarity = (image @ texts.T)[0]
+        return int((similarity > similarity[things.index(name)]).sum())
 
-    return judge
+    return count_closer

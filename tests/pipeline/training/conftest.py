@@ -1,4 +1,4 @@
-"""Training data in the packages' own form, made here: coloured discs instead of emoji."""
+"""Training data in the format of the npm packages, with coloured discs instead of emoji."""
 
 import io
 import json
@@ -9,6 +9,7 @@ import pytest
 
 
 def _archive(path: Path, members: dict[str, bytes]) -> None:
+    """Write an npm archive (.tgz) with these files by path."""
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         for name, content in members.items():
             entry = tarfile.TarInfo(f"package/{name}")
@@ -17,6 +18,7 @@ def _archive(path: Path, members: dict[str, bytes]) -> None:
 
 
 def _disc(index: int) -> bytes:
+    """Return a WebP file of 32x32 pixels: a disc whose colour and height depend on `index`."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGBA", (32, 32))
@@ -29,7 +31,7 @@ def _disc(index: int) -> bytes:
 
 @pytest.fixture(scope="session", autouse=True)
 def cached_sprites():
-    """The pictures of an archive are decoded once, not anew for each stage of each run."""
+    """Decode the pictures of an archive once, not again for each stage of each run."""
     from pipeline.training.emoji import scenes, vae
     from pipeline.training.upscaler import crops
 
@@ -49,7 +51,7 @@ def cached_sprites():
 
 @pytest.fixture
 def few_objects(monkeypatch):
-    """A vocabulary of four objects a group, for what looks at each of them many times."""
+    """Reduce the vocabulary to four objects a group, for tests that process each one many times."""
     from pipeline.training.emoji import vocabulary
 
     objects = {group: emojis[:4] for group, emojis in vocabulary.OBJECTS.items()}
@@ -58,7 +60,10 @@ def few_objects(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
-    """A folder with the three archives, holding a disc and names for every object."""
+    """Return a folder with the three npm archives that training reads.
+
+    They hold a disc, an English name and a Chinese name for every object of the vocabulary.
+    """
     from pipeline.training.emoji.vocabulary import OBJECTS
 
     folder = tmp_path_factory.mktemp("data")
@@ -85,6 +90,7 @@ def tiny_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def vocabulary(tiny_data):
+    """Return the Vocabulary of tiny_data."""
     from pipeline.training.emoji.vocabulary import Vocabulary
 
     return Vocabulary.from_packages(tiny_data)
@@ -92,6 +98,7 @@ def vocabulary(tiny_data):
 
 @pytest.fixture(scope="session")
 def composer(tiny_data, vocabulary):
+    """Return a Composer, which makes training pictures of tiny_data's discs."""
     from pipeline.training.emoji.scenes import Composer
 
     return Composer(tiny_data, vocabulary)
@@ -99,7 +106,7 @@ def composer(tiny_data, vocabulary):
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory, vocabulary):
-    """The folder of a tokenizer that was trained on few captions."""
+    """Return the folder of a tokenizer that was trained on 500 captions of the vocabulary."""
     from pipeline.training.emoji import tokenizer
 
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
