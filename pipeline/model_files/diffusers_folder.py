@@ -264,7 +264,7 @@ def _read_tokenizer(place: Path, files: FileReader) -> TokenizerFiles:
         if not (place / name).is_file():
             if (place / "tokenizer.json").is_file():
                 break
-            raise _missing(place.parent, f"tokenizer/{name}")
+            raise _missing(place.parent, _tail(place / name))
     else:
         folder_checks.check_merges(place, files)
     for entry in sorted(place.glob("*.json")):
