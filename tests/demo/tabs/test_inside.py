@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,9 +111,7 @@ def test_the_eye_gives_frames_once_decoded_and_sentences(models, recording, monk
     assert frames.maps({"key": "other", "call": 0}) == {"evicted": "yes"}
     for nonsense in (None, {}, {"key": recording.key, "call": "x", "kind": 1}, [1]):
         assert "error" in frames.frame(nonsense) and "error" in frames.maps(nonsense)
-    frames.recordings._recordings[recording.key] = type(recording)(
-        **(vars(recording) | {"model": ("tiny", "0000000000", None)})
-    )
+    frames.recordings.put([replace(recording, model=("tiny", "0000000000", None))])
     assert "0000000000" in frames.frame(asked | {"call": 2})["error"]
 
 
