@@ -1,8 +1,9 @@
-"""The table of tabs, in the page's order.
+"""The table of the page's tabs, in the order in which the page shows them.
 
-A new tab is one file (or folder) here that defines TAB, and one row in TABS. A TaskTab runs a task
-of `pipeline.tasks` and has the task's key; a Tab fills its panel itself. Styles stand in *.css
-files beside the tab and are found by their ending.
+A new tab is one file (or folder) here that defines TAB, and one row in TABS. A TaskTab shows the
+shared settings and runs the task of the same key in `pipeline.tasks.TASKS`; a Tab builds all of its
+components itself. The styles of a tab are the *.css files in this folder or its own; the page finds
+them by their ending.
 """
 
 from .. import texts
@@ -23,7 +24,7 @@ from . import (
     upscale,
 )
 
-TABS: dict[str, Tab | TaskTab] = {
+TABS: dict[str, Tab | TaskTab] = {  # by key, which is also the id of the tab on the page
     "generate": generate.TAB,
     "image_to_image": image_to_image.TAB,
     "inpaint": inpaint.TAB,

@@ -1,4 +1,4 @@
-"""The tab Colorize: a grey picture gets the colours that a prompt asks for."""
+"""The tab Colorize: give a grey picture the colours that a prompt describes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,30 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Build the picture, the strength and a guidance scale of the task's own."""
-    made: dict[str, Any] = {
+    """Add the inputs of the task `key` to the page; return a dict from option to component.
+
+    They are the picture, the denoising strength, and a guidance scale that takes the place of the
+    shared one.
+    """
+    components: dict[str, Any] = {
         "picture": picture(page, key),
         "strength": share(page, key, "strength"),
     }
-    # The shared guidance scale suits drawing, not colouring. A text box, so that it may stay empty.
-    made["cfg"] = gr.Textbox(
+    # The shared guidance scale is too strong for colouring. A text box, so that it may stay empty.
+    components["cfg"] = gr.Textbox(
         label=page.i18n("cfg"),
         placeholder=page.i18n("cfg_half"),
         max_lines=1,
         elem_id=f"{key}-cfg",
     )
-    return made
+    return components
 
 
 def fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the task's options; an empty guidance scale is None, the task's default."""
+    """Turn the values of the `inputs` into the task's options.
+
+    An empty guidance scale becomes None, for which the task takes half of the model's default.
+    """
     return values | {"cfg": (values["cfg"] or "").strip() or None}
 
 

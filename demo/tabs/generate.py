@@ -1,4 +1,4 @@
-"""The tab Generate: a prompt becomes a picture, with the shared settings alone."""
+"""The tab Generate: text to image, with the shared settings alone."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from ..texts import say
 from ..ui.fields import translated_menu
 from ..ui.tab import TaskTab
 
-AXES = ("x", "y", "z")
-INITIAL = {"x": "cfg"}  # the option of each axis when the page opens
-EXAMPLES = {  # values shown as the placeholder, by option
+AXES = ("x", "y", "z")  # columns, rows, blocks of rows
+INITIAL = {"x": "cfg"}  # the option that an axis varies when the page opens; others vary nothing
+EXAMPLES = {  # by option: the placeholder of the text box for its values
     "prompt": "apple, cat, rocket",
     "negative": "rain, fog",
     "sampler": ", ".join(SAMPLERS[k].label for k in ("euler_a", "dpmpp_2m", "heun")),
@@ -52,8 +52,11 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Build an option and its values for each axis."""
-    made: dict[str, Any] = {}
+    """Add the inputs of the task `key` to the page: for each axis a menu of options and its values.
+
+    Returns {"x_name": menu of axis x, "x": text box with its values, ...}, which `fields` reads.
+    """
+    components: dict[str, Any] = {}
     for axis in AXES:
         initial = INITIAL.get(axis, "")
         with gr.Row():
@@ -81,20 +84,26 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
             api_visibility="private",
             show_progress="hidden",
         )
-        made |= {f"{axis}_name": name, axis: values}
+        components |= {f"{axis}_name": name, axis: values}
     gr.HTML(f'<p class="gb-note gb-not">{page.i18n("grid_hint")}</p>', apply_default_css=False)
-    return made
+    return components
 
 
 def axis_options(language: str) -> list[tuple[str, str]]:
-    """Return (label, option) of what an axis can vary; the first, "", varies nothing."""
+    """Return the menu of an axis as (label, option) pairs: the options that it can vary.
+
+    The option of the first pair is "": the axis varies nothing.
+    """
     keys = {name: f"axis_{name}" if f"axis_{name}" in texts.TEXTS else name for name in LABELS}
     rows = [(say(key, language), name) for name, key in keys.items()]
     return [(say("axis_none", language), ""), *rows]
 
 
 def fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Return {axis: "option: values"}; "" for an axis without an option."""
+    """Turn the values of the `inputs` into the task's options x, y and z.
+
+    Each is "option: values", such as "cfg: 2, 4, 8"; "" for an axis that varies nothing.
+    """
     names = {axis: values[f"{axis}_name"] for axis in AXES}
     return {axis: f"{name}: {values[axis]}" if name else "" for axis, name in names.items()}
 

@@ -1,4 +1,4 @@
-"""The tab High-res fix: a prompt is drawn small, enlarged and drawn again."""
+"""The tab High-res fix: draw a small picture, enlarge it, and redraw it in a second pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Build the scale, the upscaler, and strength and steps of the second pass."""
+    """Add the inputs of the task `key` to the page; return a dict from option to component.
+
+    They are the scale, the upscaler, and the strength and number of steps of the second pass.
+    """
     with gr.Row():
         scale = number(page, key, "scale", step=0.5)
         upscaler = choice(page, key, "upscaler", ENLARGERS)

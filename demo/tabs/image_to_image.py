@@ -1,4 +1,4 @@
-"""The tab Image to image: a picture is drawn anew as a prompt says."""
+"""The tab Image to image: redraw a picture as a prompt describes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Build the picture, the strength and what happens where the aspect ratios differ."""
+    """Add the inputs of the task `key` to the page; return a dict from option to component.
+
+    They are the picture, the denoising strength, and how the picture is fitted to the chosen size
+    where the aspect ratios differ.
+    """
     return {
         "picture": picture(page, key),
         "strength": share(page, key, "strength"),

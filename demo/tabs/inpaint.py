@@ -1,4 +1,4 @@
-"""The tab Inpaint: a masked part of a picture is repainted, or the picture is extended."""
+"""The tab Inpaint: repaint the masked area of a picture, or extend the picture (outpainting)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Build the picture, the mask to paint or upload, and how the masked area is repainted."""
+    """Add the inputs of the task `key` to the page; return a dict from name to component.
+
+    They are the picture, an editor to paint the mask ("painted"), a mask file, how the masked area
+    is repainted, and by how many pixels each side is extended. `fields` makes options of them.
+    """
     i18n = page.i18n
     box = picture(page, key)
     painted = upload.MaskEditor(
@@ -48,12 +52,16 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
     other = gr.Button(i18n("picture_other"), size="sm", visible=False, elem_id=f"{key}-other")
 
     def follow(path: str | None, image: Image | None) -> dict[Any, Any]:
-        """Show the mask editor in place of the picture's box, or the box where there is none."""
-        there = image is not None
+        """Return updates that show the picture in the mask editor, which hides the upload box.
+
+        path: the picture's file; image: its pixels. If both are None, the empty upload box is
+        shown.
+        """
+        has_picture = image is not None
         return {
             painted: gr.update(**upload.canvas(image)),
-            other: gr.update(visible=there),
-            box: gr.update(value=path, visible="hidden" if there else True),
+            other: gr.update(visible=has_picture),
+            box: gr.update(value=path, visible="hidden" if has_picture else True),
         }
 
     page.boxes[key].follow = follow
@@ -64,9 +72,9 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
         [painted, other, box],
         **UNQUEUED,
     )
-    made: dict[str, Any] = {"picture": box, "painted": painted}
+    components: dict[str, Any] = {"picture": box, "painted": painted}
     with gr.Accordion(i18n("mask_file"), open=False):
-        made["mask"] = upload.PictureBox(
+        components["mask"] = upload.PictureBox(
             label=i18n("mask"),
             placeholder=i18n("picture_drop"),
             sources=["upload", "clipboard"],
@@ -75,20 +83,24 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
             elem_id=f"{key}-mask",
             elem_classes="gb-picture",
         )
-    made["strength"] = share(page, key, "strength")
+    components["strength"] = share(page, key, "strength")
     with gr.Row():
-        made["area"] = choice(page, key, "area", AREAS)
-        made["fill"] = choice(page, key, "fill", FILLS)
+        components["area"] = choice(page, key, "area", AREAS)
+        components["fill"] = choice(page, key, "fill", FILLS)
     with gr.Row():
-        made["padding"] = number(page, key, "padding", step=8)
-        made["mask_blur"] = number(page, key, "mask_blur")
+        components["padding"] = number(page, key, "padding", step=8)
+        components["mask_blur"] = number(page, key, "mask_blur")
     with gr.Accordion(i18n("paint_on"), open=False, elem_id=f"{key}-sides"), gr.Row():
-        made |= {side: number(page, key, side, step=8) for side in SIDES}
-    return made
+        components |= {side: number(page, key, side, step=8) for side in SIDES}
+    return components
 
 
 def fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Merge the painted strokes into the mask; the picture is opened once for both."""
+    """Turn the values of the `inputs` into the task's options.
+
+    The mask becomes the union of the painted strokes and the mask file, at the picture's size; None
+    where both are empty. Raises InputError for a file that is no picture.
+    """
     values = dict(values)
     painted = values.pop("painted")
     if values["picture"]:
@@ -98,7 +110,10 @@ def fields(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def before(values: dict[str, Any]) -> str | None:
-    """Return the picture's path; None with margins, which move the picture inside the result."""
+    """Return the path of the picture to compare the result with; None where there is none.
+
+    An extended picture is not compared: its content lies elsewhere in the result.
+    """
     return None if any(values[side] for side in SIDES) else values["picture"]
 
 

@@ -1,4 +1,4 @@
-"""The tab Enlarge: a picture is enlarged, and its details are drawn tile by tile."""
+"""The tab Enlarge: enlarge a picture and let the model redraw its details tile by tile."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Build the picture, scale and upscaler, and how the details are redrawn."""
-    made: dict[str, Any] = {"picture": picture(page, key)}
+    """Add the inputs of the task `key` to the page; return a dict from option to component.
+
+    They are the picture, the scale, the upscaler, whether the model redraws the details, with which
+    denoising strength, and side and overlap of its tiles in pixels.
+    """
+    components: dict[str, Any] = {"picture": picture(page, key)}
     with gr.Row():
-        made["scale"] = number(page, key, "scale", step=0.5)
-        made["upscaler"] = choice(page, key, "upscaler", PIXELS)
-    made["redraw"] = switch(page, key, "redraw")
-    made["strength"] = share(page, key, "strength")
+        components["scale"] = number(page, key, "scale", step=0.5)
+        components["upscaler"] = choice(page, key, "upscaler", PIXELS)
+    components["redraw"] = switch(page, key, "redraw")
+    components["strength"] = share(page, key, "strength")
     with gr.Row():
-        made["tile"] = number(page, key, "tile", step=8)
-        made["overlap"] = number(page, key, "overlap", step=8)
-    return made
+        components["tile"] = number(page, key, "tile", step=8)
+        components["overlap"] = number(page, key, "overlap", step=8)
+    return components
 
 
 TAB = TaskTab(

@@ -1,4 +1,8 @@
-"""The tab Arena: samplers or backends draw the same picture side by side."""
+"""The tab Arena: samplers, or backends, draw the same picture side by side and are compared.
+
+Samplers start from one noise and are compared by their distance to an exact solution (see
+pipeline/introspection/arena.py); backends are compared by speed and by how much pixels differ.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +34,11 @@ PROMPT, SEED = "a red apple on a blue background", "1"
 PRESS = "() => document.querySelector('#arena-go').click()"
 FIELDS = ("prompt", "negative", "steps", "cfg", "seed")
 SHOW_EVERY, PLOT_EVERY = 0.1, 0.3  # seconds between two updates of the pictures, and of the curves
-EMPTY_STEPS = 20  # of the empty plots
+EMPTY_STEPS = 20  # how many steps the axes of the empty plots show
 
 
 def build(page: Page) -> None:
-    """Build the tab inside the page and wire it."""
+    """Add the tab's components to the page that is being built, and attach their listeners."""
     i18n = page.i18n
     races = Races(page.model_cache, page.runner)
 
@@ -93,7 +97,11 @@ def build(page: Page) -> None:
         vae: str,
         *values: str,
     ) -> Updates:
-        """Stream a race between the entries that `entries_of(models)` returns."""
+        """Run a race between the entries that `entries_of(models)` returns; yield updates.
+
+        model, vae: their names in the model cache. values: what the visitor typed into the text
+        boxes of FIELDS, in that order.
+        """
         yield {status: status_line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
         names, models, options = races.resolve(fields)
@@ -150,12 +158,15 @@ def build(page: Page) -> None:
 
 
 def stopped_line(race: RaceView | None, language: str) -> str:
-    """Return the status line of a race that was stopped. race: None before its first step."""
+    """Return the status line of a stopped race. race: its last state; None before any."""
     return status_line("stopped", say("arena_stopped" if race else "stopped_early", language))
 
 
 def _field(i18n: gr.I18n, name: str) -> gr.Textbox:
-    """Build a text box, for numbers too: an empty number field would be sent as 0."""
+    """Add the text box of a field of FIELDS and return it.
+
+    Numbers have one too, because Gradio sends an empty number field as 0.
+    """
     value = {"prompt": PROMPT, "seed": SEED}.get(name, "")
     hints = {"seed": "seed_hint", "steps": "auto_takes", "cfg": "auto_takes"}
     return gr.Textbox(

@@ -17,12 +17,13 @@ from ...ui.failures import hide_internal_errors, raise_client_errors
 from ...ui.listeners import GPU
 from .races import Races
 
-SAMPLERS = ("Euler a", "DDIM", "DPM++ 2M", "UniPC")  # that race unless others are chosen
-YIELD_EVERY = 0.1  # seconds between two empty answers, which let a lost client stop the race
+SAMPLERS = ("Euler a", "DDIM", "DPM++ 2M", "UniPC")  # the default competitors
+# Seconds between two empty answers: only while answering does Gradio notice that a client has left.
+YIELD_EVERY = 0.1
 
 
 def add_endpoint(races: Races) -> None:
-    """Add `/race` to the page that is being built; its components are never shown."""
+    """Add the endpoint `/race` of the web API, with hidden components, to the page being built."""
 
     def race(
         prompt: str,
@@ -36,23 +37,26 @@ def add_endpoint(races: Races) -> None:
         model: str | None = None,
         vae: str | None = None,
     ) -> Iterator[tuple[list[str], Any]]:
-        """Let samplers race from one noise, each against a reference of 200 steps.
+        """Draw one picture with several samplers from the same noise, and compare the samplers.
+
+        Each is compared with a reference of 200 steps that starts from the same noise.
 
         Args:
-            prompt: What the pictures show; may be empty.
-            lanes: Two to six samplers, each with a schedule or without: Euler a, DPM++ 2M Karras.
-            negative: What they shall not show.
-            steps: Steps of each sampler; left out: what suits the model.
-            cfg: Guidance scale; left out: what suits the model.
-            seed: The seed that all have in common; left out: a random one.
-            width: Pixels; left out: what suits the model.
-            height: Pixels; left out: what suits the model.
-            model: A name of the page's models; the first one if left out.
-            vae: A name of the page's autoencoders; the model's own if left out.
+            prompt: What the picture shows; may be empty.
+            lanes: Two to six samplers, separated by commas, each with or without a noise schedule,
+                such as: Euler a, DPM++ 2M Karras.
+            negative: What the picture must not show.
+            steps: Steps of each sampler; default: the model's own.
+            cfg: Guidance scale; default: the model's own.
+            seed: The seed of all pictures; default: a random one.
+            width: Width in pixels; default: the model's own.
+            height: Height in pixels; default: the model's own.
+            model: The name of a model that this server offers; default: the first one.
+            vae: The name of an autoencoder that this server offers; default: the model's own.
 
         Returns:
-            The pictures as PNG files that hold their parameters; and for each lane its noise
-            levels, and after each model call its distance to the reference.
+            The pictures as PNG files that hold their parameters; and for each sampler the noise
+            level of each step, and the distance to the reference after each model call.
         """
         fields = dict(prompt=prompt, negative=negative, steps=steps, cfg=cfg, seed=seed)
         fields |= dict(width=width, height=height, model=model, vae=vae)

@@ -1,4 +1,4 @@
-"""Curves, tables and explanations of the tab Arena, as HTML."""
+"""Render the curves, tables and explanations of the tab Arena as HTML."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from ...texts import say
 from ...ui.plots import Curve, Frame, plot, swatch
 from .race_events import LaneState
 
-SIGMA_RANGE, DISTANCE_RANGE = (0.02, 20.0), (0.001, 2.0)  # that the plots show at least
+SIGMA_RANGE, DISTANCE_RANGE = (0.02, 20.0), (0.001, 2.0)  # the least that the vertical axes show
 
 
 def render_curves(
     lanes: Sequence[LaneState], samplers: Sequence[str], steps: int, language: str
 ) -> str:
-    """Return the plots of noise level over steps and of distance over model calls.
+    """Return two plots as HTML: noise level over steps, and distance over model calls.
 
-    Without lanes they have axes alone.
+    lanes: the state of each sampler's lane; without lanes the plots show only their axes. samplers:
+    the key in SAMPLERS of each lane's sampler. steps: the number of steps of each sampler.
     """
     calls = max((SAMPLERS[s].calls * steps for s in samplers), default=steps)
     names = ", ".join(lane.label for lane in lanes)
@@ -47,7 +48,11 @@ def render_curves(
 
 
 def explain_samplers(language: str) -> str:
-    """Return what reference and distance are, and which samplers do not follow the ODE."""
+    """Return a text that explains the reference and the distance to it, as HTML.
+
+    It also lists the samplers that do not solve the probability flow ODE: their distance is no
+    measure of their error.
+    """
     name, steps = arena.REFERENCE.label, arena.REFERENCE_STEPS
     fresh, other = (
         ", ".join(SAMPLERS[key].label for key in SAMPLERS if key in keys)
@@ -60,7 +65,10 @@ def explain_samplers(language: str) -> str:
 
 
 def explain_backends(models: Models, language: str) -> str:
-    """Return what the differences of backends are, and which cannot race here, and why."""
+    """Return a text that explains how backends are compared, as HTML.
+
+    It also lists the backends that cannot run on this server, each with the reason.
+    """
     base = arena.BackendPair(**arena.PLAIN).label
     about = _notes(say("arena_backends_about", language, base=base))
     rows = "".join(
@@ -78,12 +86,12 @@ def _notes(*sentences: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """Return three digits, with an exponent only below 0.0001."""
+    """Return a number with three significant digits, in scientific notation only below 0.0001."""
     return f"{value:.3g}" if value == 0 or value >= 1e-4 else f"{value:.1e}"
 
 
 def render_table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    """Return a table of these heads, as text, and of rows from `render_row`."""
+    """Return an HTML table. heads: column titles, plain text. rows: HTML from `render_row`."""
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     body = "".join(rows)
     return (
@@ -93,5 +101,5 @@ def render_table(heads: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def render_row(first: str, cells: Sequence[object]) -> str:
-    """Return a row of a table. first, cells: HTML."""
+    """Return a table row as HTML. first: its heading, HTML; cells: the other cells, HTML."""
     return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'

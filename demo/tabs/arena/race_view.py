@@ -1,4 +1,4 @@
-"""A race as HTML: the status line, the lanes with their pictures, the curves and tables."""
+"""Render a race as HTML: the status line, a tile for each lane, the curves and tables."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ from ...ui.status import status_line, warning_list
 from .charts import format_number, render_curves, render_row, render_table
 from .race_events import PICTURE_SIDE, Entries, LaneState, RaceEvent
 
-REFERENCE = -1  # its index among the lanes
+REFERENCE = -1  # the index of the reference's tile; the lanes of the entries count from 0
 
 
 class RaceView:
-    """Collects the RaceEvents of one race and renders them in a language.
+    """The state of one race, updated by RaceEvents, and its HTML in one language.
 
-    entries: samplers or, where backends race, pairs of backends. size: (width, height) in pixels.
+    entries          the samplers or pairs of backends that race
+    steps            the number of sampling steps of each entry
+    size             (width, height) of the pictures in pixels
+    of_backends      whether pairs of backends race, not samplers
+    lanes            the state of each entry's lane, in the order of `entries`
+    reference        the state of the reference solution's lane; only a race of samplers shows it
+    knows_reference  whether the reference has been drawn, so that distances can be measured
+    warnings         the warnings of all pictures, each once: a dict as an ordered set
+    finished         whether the race is over
     """
 
     def __init__(self, entries: Entries, steps: int, size: tuple[int, int], language: str):
@@ -36,12 +44,12 @@ class RaceView:
         self.knows_reference = self.finished = False
 
     def set_reference(self, reference: arena.Reference) -> None:
-        """Show a reference that is known from an earlier race."""
+        """Show the picture of a reference that an earlier race has drawn."""
         self.knows_reference = True
         self.reference.picture = data_url(reference.image, PICTURE_SIDE)
 
     def apply(self, race_event: RaceEvent) -> None:
-        """Update the lane that an event is about."""
+        """Update the lane that the event belongs to, and collect the event's warnings."""
         event = race_event.event
         if isinstance(event, arena.Reference):
             lane, self.knows_reference = self.reference, True
@@ -53,11 +61,15 @@ class RaceView:
         self.warnings |= dict.fromkeys(race_event.warnings)
 
     def files(self) -> list[str]:
-        """Return the PNG files of the pictures that are finished."""
+        """Return the paths of the PNG files of all finished pictures."""
         return [lane.file for lane in self.lanes if lane.file]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return all numbers of a race of samplers, for clients of the web API."""
+        """Return the numbers of a race of samplers for the web API, a dict for each lane.
+
+        "seconds" is the drawing time, "sigmas" the noise level of each step, "distances" the
+        distance to the reference after each model call, "distance" that of the final latents.
+        """
         entries = cast(Sequence[arena.Entry], self.entries)
         return [
             {
@@ -76,7 +88,7 @@ class RaceView:
     # ---- the status line ----------------------------------------------------------------------
 
     def progress_line(self) -> str:
-        """Return the status line while the race runs."""
+        """Return the status line of the running race: model calls, seconds and progress."""
         right = say("seconds", self.language, seconds=time.monotonic() - self.began)
         lane = self.reference
         if lane.calls and not self.knows_reference:
@@ -86,7 +98,7 @@ class RaceView:
         return status_line("running", self._calls("arena_on"), right, share)
 
     def done_line(self) -> str:
-        """Return the status line after the race, with the warnings of all pictures."""
+        """Return the status line of the finished race, with the warnings of all pictures."""
         right = say("seconds", self.language, seconds=time.monotonic() - self.began)
         warnings = warning_list(self.warnings)
         return status_line("done", self._calls("arena_done"), right, 1.0, warnings)
@@ -98,7 +110,7 @@ class RaceView:
     # ---- the lanes ----------------------------------------------------------------------------
 
     def render_lanes(self) -> str:
-        """Return a tile for each lane; in a race of samplers the reference comes last."""
+        """Return the lanes as HTML tiles; in a race of samplers the reference is the last one."""
         tiles = [self._tile(lane, i) for i, lane in enumerate(self.lanes)]
         if not self.of_backends:
             tiles.append(self._tile(self.reference, REFERENCE))
@@ -120,7 +132,11 @@ class RaceView:
         )
 
     def _progress(self, lane: LaneState, index: int) -> str:
-        """Return step, calls and distance of a lane, or why it is out of the race."""
+        """Return the text under a lane's picture as HTML.
+
+        It is the step, the model calls, and the distance of a sampler or the seconds of a pair of
+        backends; or why the pair is out of the race. index: the lane's index, or REFERENCE.
+        """
         if lane.failure:
             return escape(lane.failure)
         if index == REFERENCE and self.knows_reference and not lane.calls:
@@ -139,7 +155,7 @@ class RaceView:
     # ---- the report ---------------------------------------------------------------------------
 
     def render_report(self) -> str:
-        """Return curves and table of samplers, or the comparison of backends."""
+        """Return the report as HTML: curves and a table of samplers, or a table of backends."""
         if self.of_backends:
             return self._backend_table(cast(Sequence[arena.BackendPair], self.entries))
         entries = cast(Sequence[arena.Entry], self.entries)

@@ -1,4 +1,4 @@
-"""Races on the device: from the page's fields to a RaceView that is updated event by event."""
+"""Run races on the server's device: from the fields of a request to a stream of RaceViews."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from ...server.runner import MODEL_FIELDS, Runner
 from .race_events import Entries, RaceEvent, to_race_events
 from .race_view import RaceView
 
-MAX_REFERENCES = 32  # of earlier races, which later ones need not draw again
-Names = tuple[str | None, ...]  # of the model and of the autoencoder; None: the default
+MAX_REFERENCES = 32  # reference solutions that are cached, so that the next race need not draw them
+Names = tuple[
+    str | None, ...
+]  # (model, autoencoder) by their names in the model cache; None: default
 
 
 class Races:
-    """Runs races, and keeps the references of the last ones."""
+    """Runs races of samplers and of backends, and caches the reference solutions of the last ones.
+
+    references: a cache of them; the keys are those of `arena.reference_key`, made of all that a
+    reference depends on, such as model, prompt, seed and size.
+    """
 
     def __init__(self, model_cache: ModelCache, runner: Runner):
         self.model_cache = model_cache
@@ -38,7 +44,12 @@ class Races:
         entries: Entries,
         reference: arena.Reference | None,
     ) -> Iterator[RaceEvent]:
-        """Run a race; the arguments are those that server/zerogpu.py estimates seconds from."""
+        """Run a race and yield its RaceEvents; the PNG files are saved to `folder`.
+
+        The first five arguments are those from which server/zerogpu.py estimates the GPU's seconds.
+        reference: that of an earlier race with the same key; if None, it is drawn after the
+        entries.
+        """
         models = self.model_cache.get(*names)
         events: Iterator[Any]
         if isinstance(entries[0], arena.BackendPair):
@@ -50,13 +61,18 @@ class Races:
         yield from to_race_events(cast("Generator[Any, None, None]", events), folder, entries)
 
     def resolve(self, fields: dict[str, Any]) -> tuple[Names, Models, GenerateOptions]:
-        """Return the model's names, the model and resolved options; empty fields are its own."""
-        given = {}
+        """Return the names of model and autoencoder, the loaded model, and the resolved options.
+
+        fields: options of GenerateOptions by name, and "model" and "vae", names of the model cache;
+        None or "" takes the default. Raises InputError for a wrong value and for a model that
+        cannot be loaded.
+        """
+        options_given = {}
         for name, value in fields.items():
             value = value.strip() if isinstance(value, str) else value
             if name not in MODEL_FIELDS and value not in (None, ""):
-                given[name] = value
-        options = GenerateOptions(**given)
+                options_given[name] = value
+        options = GenerateOptions(**options_given)
         names = tuple(fields.get(name) or None for name in MODEL_FIELDS)
         models = self.model_cache.get(*names)
         return names, models, arena.resolve_single(models, options)
@@ -69,10 +85,10 @@ class Races:
         entries: Entries,
         language: str,
     ) -> Generator[RaceView, None, None]:
-        """Yield one RaceView at the start, after each event and, `finished`, at the end.
+        """Yield the RaceView at the start, after each event, and at the end with `finished` set.
 
-        names, models, options: from `resolve`. The pictures' files exist until the generator is
-        closed; closing it stops the race.
+        It is the same object each time, updated in place. names, models, options: from `resolve`.
+        Closing the generator stops the race and deletes the PNG files of its pictures.
         """
         width, height, steps = options.width, options.height, options.steps
         assert width and height and steps  # resolved

@@ -1,4 +1,4 @@
-"""The tab Character: a LoRA is trained on a handful of pictures, then used in the prompt."""
+"""The tab Character: train a LoRA on a few pictures of one character, and use it in a prompt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PREVIEW_SIDE = 256  # pixels
 
 
 def build(page: Page) -> None:
-    """Build the tab inside the page and wire it."""
+    """Add the tab's components to the page that is being built, and attach their listeners."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-character", min_width=0):
         with gr.Column(elem_classes="gb-card", min_width=0):
@@ -67,7 +67,7 @@ def build(page: Page) -> None:
                 apply_default_css=False,
                 elem_id="character-status",
             )
-            with gr.Column(visible=False, min_width=0) as made:
+            with gr.Column(visible=False, min_width=0) as result:
                 files = gr.File(
                     label=i18n("character_files"),
                     file_count="multiple",
@@ -75,8 +75,8 @@ def build(page: Page) -> None:
                     elem_id="character-files",
                 )
                 use = gr.Button(i18n("character_use"), variant="primary", elem_id="character-use")
-    learned = gr.State("")  # what to write into the prompt
-    box = page.form
+    lora_prompt = gr.State("")  # a prompt that draws the trained character
+    shared = page.form
 
     def train_lora(
         run: Run,
@@ -84,26 +84,31 @@ def build(page: Page) -> None:
         model: str,
         vae: str,
         pictures: list[str],
-        again: bool,
+        continue_run: bool,
         *values: str,
     ) -> Updates:
-        """Yield the updates of a training: status line, loss, previews, at last the files."""
+        """Train a LoRA; yield updates of status, loss and previews, and at the end the files.
+
+        model, vae: their names in the model cache. pictures: paths of the uploaded files.
+        continue_run: whether to continue a stopped training of the same name. values: what the
+        visitor typed into the text boxes of `form`, in that order.
+        """
         from pipeline.training.lora.train import Trained
 
-        losses, shown = list[float](), 0.0
+        losses, last_update = list[float](), 0.0
         yield {status: status_line("running", say("starting", language))}
-        given: dict[str, Any] = {
+        fields: dict[str, Any] = {
             name: (value or "").strip() for name, value in zip(form, values, strict=True)
         }
-        given |= {"images": pictures, "resume": again, "model": model, "vae": vae}
-        for event in train(page.model_cache, given):
+        fields |= {"images": pictures, "resume": continue_run, "model": model, "vae": vae}
+        for event in train(page.model_cache, fields):
             if isinstance(event, Trained):
                 yield Final(
                     {
                         status: done_line(event, language, losses),
                         files: [str(event.path), str(event.other)],
-                        made: gr.update(visible=True),
-                        learned: f"{given['prompt']} {lora_tag(event.name)}",
+                        result: gr.update(visible=True),
+                        lora_prompt: f"{fields['prompt']} {lora_tag(event.name)}",
                     }
                 )
                 return
@@ -113,30 +118,33 @@ def build(page: Page) -> None:
             updates: Update = {}
             if event.preview is not None:
                 updates[view] = _preview(event.preview, language)
-            if not updates and time.monotonic() - shown < SHOW_EVERY:
+            if not updates and time.monotonic() - last_update < SHOW_EVERY:
                 yield None
                 continue
-            shown = time.monotonic()
+            last_update = time.monotonic()
             yield updates | {status: progress_line(event, language, losses)}
 
     StopButton(page.runs, "character", stop, status, stopped_line).add(
         go.click,
         train_lora,
-        [box["model"], box["vae"], images, resume, *form.values()],
-        [view, files, made, learned],
+        [shared["model"], shared["vae"], images, resume, *form.values()],
+        [view, files, result, lora_prompt],
         **TRAIN,
     )
     use.click(
         lambda words: (words, gr.Tabs(selected="generate")),
-        learned,
-        [box["prompt"], page.tabs],
+        lora_prompt,
+        [shared["prompt"], page.tabs],
         **UNQUEUED,
     )
     add_endpoint(page.model_cache)
 
 
 def _text(i18n: gr.I18n, name: str, placeholder: str | None = None) -> gr.Textbox:
-    """Build a text box, for numbers too: an empty number field would be sent as 0."""
+    """Add the text box of the option `name` and return it. placeholder: the key of its text.
+
+    Numbers have one too, because Gradio sends an empty number field as 0.
+    """
     return gr.Textbox(
         label=i18n(f"character_{name}"),
         info=i18n(f"character_{name}_hint"),

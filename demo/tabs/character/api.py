@@ -1,4 +1,4 @@
-"""The web API's endpoint that trains a character."""
+"""The web API's endpoint that trains a LoRA of a character."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .view import lora_tag
 
 
 def add_endpoint(model_cache: ModelCache) -> None:
-    """Add `/train_lora` to the page that is being built; its components are never shown."""
+    """Add the endpoint `/train_lora` of the web API, with hidden components, to the page."""
 
     def train_lora(
         images: list[str],
@@ -32,19 +32,23 @@ def add_endpoint(model_cache: ModelCache) -> None:
 
         Args:
             images: Pictures that show the character, two or more.
-            name: What the LoRA is called; then <lora:name:0.8> in a prompt draws the character.
-            prompt: How the character is asked for, a word that the model does not know in it.
-            steps: Training steps; left out: what suits the model.
-            rank: Rank of the matrices; left out: what suits the model.
-            prior_prompt: What the character is one of, for prior preservation; may be empty.
-            prior_count: Pictures of that class which the model draws first.
-            resume: Whether to go on with a run of this name that was stopped.
-            model: A name of the page's models; the first one if left out.
+            name: The name of the LoRA; <lora:name:0.8> in a prompt then draws the character.
+            prompt: The words that ask for the character, with a word that the model does not know,
+                such as: zog the striped creature.
+            steps: Training steps; default: the model's own.
+            rank: Rank of the low-rank matrices; default: the model's own.
+            prior_prompt: The class of the character, such as: a creature. The model draws pictures
+                of it and learns them too, so that the class does not change (prior preservation).
+                May be empty.
+            prior_count: How many pictures of the class the model draws.
+            resume: Whether to continue a stopped training of this name.
+            model: The name of a model that this server offers; default: the first one.
 
         Returns:
-            The files, in peft's names and in those of A1111 and ComfyUI, and how to use them.
+            The LoRA as two files, one with peft's names of the matrices and one with those of A1111
+            and ComfyUI; and a prompt that draws the character.
         """
-        given = {
+        fields = {
             "images": images,
             "name": name,
             "prompt": prompt,
@@ -58,7 +62,7 @@ def add_endpoint(model_cache: ModelCache) -> None:
         from pipeline.training.lora.train import Trained
 
         with raise_client_errors():
-            for event in train(model_cache, given):
+            for event in train(model_cache, fields):
                 if isinstance(event, Trained):
                     text = f"{prompt} {lora_tag(event.name)}"
                     yield [str(event.path), str(event.other)], text

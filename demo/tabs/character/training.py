@@ -1,4 +1,4 @@
-"""The training of a character, as the page and the web API ask for it."""
+"""Train a LoRA of one character for the page and the web API, with limits for a shared server."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ if TYPE_CHECKING:
     from pipeline.training.lora.train import Progress, Trained
 
 TRAIN: dict[str, Any] = {"concurrency_id": "train", "concurrency_limit": 1}  # one at a time
-MAX_STEPS, MAX_PICTURES = 2000, 50  # a server has other visitors, too
-PREVIEWS = 4  # drawn during a training
+MAX_STEPS, MAX_PICTURES = 2000, 50  # other visitors wait meanwhile
+PREVIEWS = 4  # pictures that are drawn during a training to show its progress
+# Fields of LoraOptions that visitors may fill in: whole numbers and texts.
 NUMBERS = ("steps", "rank", "prior_count")
 TEXTS = ("name", "prompt", "prior_prompt")
-WANTED = {
+WANTED = {  # by required field: the end of the sentence "There is no FIELD: ..."
     "name": "say what the character's file shall be called, such as zog",
     "prompt": "say how the character is asked for, such as 'zog the striped creature'",
 }
 
 
-def train(model_cache: ModelCache, given: dict[str, Any]) -> Iterator[Progress | Trained]:
-    """Train a LoRA: yield a Progress for each step, then a Trained. Closing it stops the training.
+def train(model_cache: ModelCache, request: dict[str, Any]) -> Iterator[Progress | Trained]:
+    """Train a LoRA: yield a Progress for each step, then a Trained with the files.
 
-    given: fields of LoraOptions by name, "model" and "vae" as names of the model cache; an empty
-    field takes the default. Raises InputError for what the user can correct, else Broken.
+    request: fields of LoraOptions by name, see `read_fields`, and "model" and "vae", names of the
+    model cache; None or "" takes the default. Closing the iterator stops the training. Raises
+    InputError for what the user can correct, and Broken for an internal error.
     """
-    fields = read_fields(given)
+    fields = read_fields(request)
     if ON_ZERO_GPU:
         raise InputError(
             "This server has a GPU for seconds at a time only; train on a machine of your own."
@@ -39,7 +41,7 @@ def train(model_cache: ModelCache, given: dict[str, Any]) -> Iterator[Progress |
     with hide_internal_errors():
         from pipeline.training.lora import train as lora
 
-        models = model_cache.get(given.get("model") or None, given.get("vae") or None)
+        models = model_cache.get(request.get("model") or None, request.get("vae") or None)
         events = lora.train(models, lora.LoraOptions(previews=PREVIEWS, **fields))
         try:
             yield from events
@@ -47,18 +49,24 @@ def train(model_cache: ModelCache, given: dict[str, Any]) -> Iterator[Progress |
             events.close()
 
 
-def read_fields(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of LoraOptions that were filled in; InputError where one is wrong."""
-    fields: dict[str, Any] = {name: given[name] for name in TEXTS if given.get(name)}
+def read_fields(request: dict[str, Any]) -> dict[str, Any]:
+    """Check a request and return the fields of LoraOptions that are not empty.
+
+    request: a dict with the options TEXTS (str), NUMBERS (int or text), "images" (paths of files)
+    and "resume" (bool); any may be missing or empty. Raises InputError for a missing name, prompt
+    or picture, for text that is no whole number, and for more than MAX_STEPS steps or MAX_PICTURES
+    pictures.
+    """
+    fields: dict[str, Any] = {name: request[name] for name in TEXTS if request.get(name)}
     for name in NUMBERS:
-        value = given.get(name)
+        value = request.get(name)
         if value in (None, ""):
             continue
         try:
             fields[name] = int(str(value))
         except ValueError:
             raise InputError(f"{name} must be a whole number, not {str(value)[:60]!r}.") from None
-    images = [str(path) for path in given.get("images") or ()]
+    images = [str(path) for path in request.get("images") or ()]
     for name, wanted in WANTED.items():
         if not fields.get(name):
             raise InputError(f"There is no {name}: {wanted}.")
@@ -71,4 +79,4 @@ def read_fields(given: dict[str, Any]) -> dict[str, Any]:
             f"{fields['steps']} steps are too many for this page, at most {MAX_STEPS}; the"
             " command line takes more."
         )
-    return fields | {"images": images, "resume": bool(given.get("resume"))}
+    return fields | {"images": images, "resume": bool(request.get("resume"))}

@@ -1,4 +1,4 @@
-"""The progress of a character's training, as HTML."""
+"""Render the progress of a LoRA training as HTML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def progress_line(event: Progress, language: str, losses: Sequence[float]) -> str:
-    """Return the status line during a training with the curve of the loss below it."""
+    """Return the status line of a running training, with the loss curve and warnings below it.
+
+    losses: the running mean of the loss, one value after each step.
+    """
     if event.loss is None:
         what = say("character_class", language)
     else:
@@ -26,7 +29,10 @@ def progress_line(event: Progress, language: str, losses: Sequence[float]) -> st
 
 
 def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
-    """Return the status line after a training, which says what to write into a prompt."""
+    """Return the status line of a finished training, with the tag that a prompt needs.
+
+    losses: see `progress_line`.
+    """
     what = say("character_done", language, tag=escape(lora_tag(event.name)))
     right = say("seconds", language, seconds=event.seconds)
     below = loss_curve(losses, language) + warning_list(event.notes)
@@ -34,12 +40,12 @@ def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
 
 
 def stopped_line(event: Progress | None, language: str) -> str:
-    """Return the status line of a stopped training. event: its last step, None before the first."""
+    """Return the status line of a stopped training. event: its last step; None if it had none."""
     if event is None:
         return status_line("stopped", say("stopped_early", language))
     return status_line("stopped", say("character_stopped", language, step=event.step))
 
 
 def lora_tag(name: str) -> str:
-    """Return the tag that applies the LoRA when it stands in a prompt."""
+    """Return the tag that applies the LoRA `name` with weight 0.8 when it stands in a prompt."""
     return f"<lora:{name}:0.8>"

@@ -1,6 +1,7 @@
-"""From zero: how Stable Diffusion works, in five chapters with something to try in each.
+"""The tab From zero: how Stable Diffusion works, in five chapters with something to try in each.
 
-The chapters are tabs in a tab: gr.Walkthrough locks every step that has not been reached yet.
+The chapters are tabs inside the tab. gr.Walkthrough would not do: it locks every chapter that the
+reader has not reached yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TO_TOP = "() => { document.querySelector('#gb-zero').scrollIntoView({behavior: '
 
 
 def build(page: Page) -> None:
-    """Build the tab inside the page and wire it."""
+    """Add the tab's components to the page that is being built, and attach their listeners."""
     i18n, keys = page.i18n, list(CHAPTERS)
     with gr.Column(elem_id="gb-zero", min_width=0):
         chapter_parts.prose(i18n, "zero_lead")
@@ -27,11 +28,11 @@ def build(page: Page) -> None:
                 with gr.Tab(i18n(f"zero_{key}_title"), id=key, elem_id=f"zero-{key}"):
                     CHAPTERS[key].build(page)
                     if following:
-                        _go_on(i18n, chapters, following)
+                        _add_next_button(i18n, chapters, following)
 
 
-def _go_on(i18n, chapters: gr.Tabs, key: str) -> None:
-    """The button to the next chapter."""
+def _add_next_button(i18n: gr.I18n, chapters: gr.Tabs, key: str) -> None:
+    """Add the button that opens the next chapter, whose key in CHAPTERS is `key`."""
     button = gr.Button(
         i18n(f"zero_{key}_title"), elem_id=f"zero-to-{key}", elem_classes="gb-onward"
     )

@@ -1,4 +1,4 @@
-"""HTML that several chapters show: figures, inline pictures, status lines, excerpts of code."""
+"""Render the HTML that several chapters show: figures, status lines, excerpts of source code."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ from PIL.PngImagePlugin import PngInfo
 from ...texts import say
 from ...ui.status import status_line
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[3]  # of this repository
 
 
 def frames_json(html: str, label: str, frames: list[dict[str, str]], at: int = 0) -> str:
-    """Return the value of a `frame_slider`.
+    """Return the value of a `frame_slider` component, as JSON.
 
-    frames: what changes at each place of the slider, by its data-is attribute; "place" stands
-    beside the slider. at: the place at first.
+    html: what is shown above the slider. label: the slider's name. frames: one dict for each
+    position of the slider, from the data-is attribute of an element in `html` to that element's
+    text (of an <img>: its source); its item "place" is shown beside the slider. at: the initial
+    position, from 0.
     """
     return json.dumps({"html": html, "label": label, "frames": frames, "at": at})
 
 
 def ready_line(language: str) -> str:
-    """Return the status line before anything was drawn."""
+    """Return the status line that says that the chapter is ready, with nothing running."""
     return status_line("ready", say("ready", language))
 
 
 def done_line(language: str, seconds: float) -> str:
-    """Return the status line after the work."""
+    """Return the status line of finished work. seconds: how long it took."""
     right = say("seconds", language, seconds=seconds)
     return status_line("done", say("done", language), right, 1.0)
 
 
 def png_url(image: Image.Image) -> str:
-    """Return a picture as a lossless data URL, with its parameters text where it has one."""
+    """Return a picture as a PNG data URL, with its parameters text if it has one."""
     chunks, data = PngInfo(), io.BytesIO()
     if "parameters" in image.info:
         chunks.add_text("parameters", image.info["parameters"])
@@ -55,9 +57,9 @@ def png_url(image: Image.Image) -> str:
 def to_grey(
     values: torch.Tensor, low: float | None = None, high: float | None = None
 ) -> Image.Image:
-    """Return a tensor (h, w) as a grey picture.
+    """Return a tensor (h, w) as a greyscale picture of w x h pixels.
 
-    low, high: the values that become black and white; None for the smallest and the largest.
+    low, high: the values that become black and white; None takes the tensor's smallest and largest.
     """
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
@@ -66,7 +68,11 @@ def to_grey(
 
 
 def render_figure(source: str, alt: str, caption: str = "", key: str = "", kind: str = "") -> str:
-    """Return a picture with a caption. key: of the frames of a `frame_slider` that change it."""
+    """Return a picture with a caption as HTML.
+
+    source: a data URL. alt: plain text. caption: HTML. key: the name by which the frames of a
+    `frame_slider` change the picture's source; "" for a fixed picture. kind: a CSS class.
+    """
     changes = f' data-is="{key}"' if key else ""
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
     return (
@@ -76,17 +82,21 @@ def render_figure(source: str, alt: str, caption: str = "", key: str = "", kind:
 
 
 def locate(*objects: Callable[..., Any]) -> list[tuple[str, str]]:
-    """Return (file, qualified name) of functions and classes of this repository."""
-    files = [Path(sys.modules[one.__module__].__file__ or "") for one in objects]
+    """Return (path in this repository, qualified name) of each given function or class."""
+    files = [Path(sys.modules[obj.__module__].__file__ or "") for obj in objects]
     return [
-        (file.relative_to(ROOT).as_posix(), one.__qualname__)
-        for file, one in zip(files, objects, strict=True)
+        (file.relative_to(ROOT).as_posix(), obj.__qualname__)
+        for file, obj in zip(files, objects, strict=True)
     ]
 
 
 @lru_cache
 def read_source(path: str, name: str) -> tuple[int, str]:
-    """Return (first line, code) of a function, class or `Class.method` of a file."""
+    """Return (line number, source code) of a function or class, decorators included.
+
+    path: the file's path in this repository. name: a qualified name such as "encode" or
+    "Clip.embed_texts".
+    """
     text = (ROOT / path).read_text(encoding="utf-8")
     node: Any = ast.parse(text)
     for part in name.split("."):
@@ -96,7 +106,10 @@ def read_source(path: str, name: str) -> tuple[int, str]:
 
 
 def render_excerpt(path: str, name: str) -> str:
-    """Return the code of a function or class, to unfold."""
+    """Return the source code of a function or class as HTML that the reader can unfold.
+
+    path, name: see `read_source`.
+    """
     line, code = read_source(path, name)
     return (
         f"<details><summary><code>{path}:{line}</code> <b>{escape(name)}</b></summary>"

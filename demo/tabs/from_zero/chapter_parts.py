@@ -1,4 +1,4 @@
-"""Components and listeners that several chapters have."""
+"""Gradio components and event listeners that several chapters use."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ SLIDER_SCRIPT = Path(__file__).with_name("frame_slider.js").read_text(encoding="
 
 
 def prose(i18n: gr.I18n, *keys: str) -> None:
-    """Add paragraphs; a key that ends in `_title` is a heading.
+    """Add a column of paragraphs and headings.
 
-    Each is a component of its own: the browser translates one text in a component.
+    keys: the keys of their texts; the text of a key that ends in "_title" becomes a heading.
+    Each paragraph is a component of its own, because Gradio translates one text per component.
     """
     with gr.Column(elem_classes="gb-prose", min_width=0):
         for key in keys:
@@ -33,24 +34,30 @@ def prose(i18n: gr.I18n, *keys: str) -> None:
 
 
 def html(value: str = "", **more: Any) -> gr.HTML:
-    """Add HTML without Gradio's own styles."""
+    """Add an HTML component without Gradio's own styles. more: arguments of gr.HTML."""
     return gr.HTML(value, apply_default_css=False, **more)
 
 
 def code_excerpts(i18n: gr.I18n, *rows: tuple[str, str]) -> gr.HTML:
-    """Add the code that a chapter is about, to unfold. rows: (file, function or class)."""
+    """Add a list of source code that the reader can unfold.
+
+    rows: (path of a file in this repository, name of a function or class in it), see `locate`.
+    """
     items = "".join(render_excerpt(*row) for row in rows)
     title = f'<h3 class="gb-title">{i18n("zero_places")}</h3>'
     return html(title + items, elem_classes="gb-places")
 
 
 def status(i18n: gr.I18n, elem_id: str) -> gr.HTML:
-    """Add a status line."""
+    """Add a status line that says that the chapter is ready."""
     return html(status_line("ready", i18n("ready")), elem_id=elem_id, elem_classes="gb-zero-status")
 
 
 def frame_slider(elem_id: str) -> gr.HTML:
-    """Add a slider that shows one of several frames; see `frames_json` and frame_slider.js."""
+    """Add an empty slider that shows one of several frames, such as one for each sampling step.
+
+    Its value comes from `frames_json`; frame_slider.js draws it.
+    """
     return gr.HTML(
         "",
         html_template='<div class="gb-book"></div><label class="gb-turn"><span></span>'
@@ -68,10 +75,10 @@ def on_device(
     outputs: list[Component],
     status: gr.HTML,
 ) -> Dependency:
-    """Let an event such as `button.click` run work on the device; return the listener.
+    """Let an event such as `button.click` start work on the device; return Gradio's listener.
 
-    work(language, *values of inputs) yields updates of `outputs` and `status`; an error becomes one
-    sentence in `status`.
+    work(language, *values of inputs) yields updates {component: new value} of `outputs` and
+    `status`. An InputError or an internal error becomes one sentence in `status`.
     """
 
     def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
@@ -89,9 +96,13 @@ def on_device(
 def draw(
     page: Page, fields: dict[str, Any], folder: str, language: str, status: gr.HTML
 ) -> Generator[dict[Any, Any], None, Finished]:
-    """Draw as the tab Generate does: yield updates of `status` and return the Finished."""
-    given = {name: value for name, value in fields.items() if value is not None}
-    for event in page.runner.stream(given, folder):
+    """Draw a picture as the tab Generate does, yield updates of `status`, and return the Finished.
+
+    fields: options of the task "generate" by name, see Runner.stream; None takes the default.
+    folder: where the PNG file is saved.
+    """
+    options = {name: value for name, value in fields.items() if value is not None}
+    for event in page.runner.stream(options, folder):
         if isinstance(event, Finished):
             return event
         yield {status: progress_line(event, language)}

@@ -1,7 +1,7 @@
-"""The table of the chapters of the tab From zero, in their order: one file each, one row here.
+"""The table of the chapters of the tab From zero, in their order.
 
-`build(page)` fills the chapter's panel with components and wires them; chapter_parts.py has what
-all of them use. `texts` holds the chapter's own texts.
+A chapter is one file beside this one, a file with its texts in texts/, and one row of CHAPTERS.
+chapter_parts.py and chapter_html.py hold what several chapters use.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ from .texts import words as words_texts
 
 @dataclass(frozen=True)
 class Chapter:
-    """A row of CHAPTERS."""
+    """One chapter of the tab From zero.
+
+    title  what stands on the chapter's tab, in English and Chinese
+    build  build(page) adds the chapter's components to the page and attaches their listeners
+    texts  the chapter's own texts by key, in English and Chinese
+    """
 
     title: Text
     build: Callable[[Page], None]
     texts: dict[str, Text]
 
 
-CHAPTERS = {
+CHAPTERS = {  # by key, which is part of the ids of the chapter's elements
     "latents": Chapter(("Latents and noise", "潜变量与噪声"), latents.build, latents_texts.TEXTS),
     "words": Chapter(("Words", "文字"), words.build, words_texts.TEXTS),
     "unet": Chapter(("UNet and training", "UNet 与训练"), unet.build, unet_texts.TEXTS),
@@ -40,7 +45,7 @@ CHAPTERS = {
 
 
 def chapter_texts() -> dict[str, Text]:
-    """Return the texts of all chapters by key; the title of a chapter is `zero_KEY_title`."""
+    """Return the texts of all chapters by key; the key of a chapter's title is "zero_KEY_title"."""
     rows: dict[str, Text] = {}
     for key, chapter in CHAPTERS.items():
         rows |= {f"zero_{key}_title": chapter.title} | chapter.texts

@@ -1,9 +1,11 @@
-"""Chapter i: a picture as few numbers, and noise on them."""
+"""Chapter i: how the VAE encodes a picture as latents, and how noise is added to them."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -19,15 +21,21 @@ from ...ui.upload import PictureBox
 from . import chapter_parts as parts
 from .chapter_html import done_line, frames_json, locate, png_url, render_figure, to_grey
 
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from pipeline.model import Models
+
 PROMPT = "a red apple on a blue background"
-PLACES = 21  # of the slider
-FAMOUS = 512  # pixels of a side of Stable Diffusion 1
-HEAVY = 256 * 256  # pixels of a picture that a CPU cannot decode PLACES times while one waits
+POSITIONS = 21  # timesteps that the slider shows
+SD1_SIDE = 512  # pixels: the side of Stable Diffusion 1's pictures
+MAX_CPU_PIXELS = 256 * 256  # of larger pictures a CPU shows quick previews: decoding takes too long
 SEED = 0  # of the noise
 
 
 def build(page: Page) -> None:
-    """Build the chapter's components and wire them."""
+    """Add the chapter's components to the page that is being built, and attach their listeners."""
     from pipeline.training.emoji import vae as emoji_vae
 
     i18n = page.i18n
@@ -48,7 +56,7 @@ def build(page: Page) -> None:
                 )
                 draw = gr.Button(i18n("zero_draw"), variant="primary", elem_id="zero-draw")
         status = parts.status(i18n, "zero-latents-status")
-        shown = parts.html(elem_id="zero-latents-view")
+        view = parts.html(elem_id="zero-latents-view")
     with gr.Column(elem_classes="gb-card", min_width=0):
         parts.prose(i18n, "zero_noise_title", "zero_noise_spoiled", "zero_noise_drag")
         noise = parts.frame_slider("zero-noise")
@@ -59,45 +67,67 @@ def build(page: Page) -> None:
     model = [form[name] for name in ("model", "vae", "width", "height")]
 
     @page.runner.on_device
-    def encoded(language: str, name, vae, width, height, path):
-        yield from _looks(page.model_cache.get(name, vae), path, (width, height), language)
+    def encode_on_device(
+        language: str, name: str, vae_name: str, width: Any, height: Any, path: str
+    ) -> Iterator[tuple[str | None, str | None]]:
+        models = page.model_cache.get(name, vae_name)
+        yield from _render_views(models, path, (width, height), language)
 
-    def show_own(language: str, *values):
+    def show_file(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
         began = time.monotonic()
-        for html, book in encoded(language, *values):
-            yield {shown: html} if book is None else {noise: book}
+        for html, frames in encode_on_device(language, *values):
+            yield {view: html} if frames is None else {noise: frames}
         yield {status: done_line(language, time.monotonic() - began)}
 
-    def show_drawn(language: str, name, vae, width, height, words):
+    def draw_and_show(
+        language: str, name: str, vae_name: str, width: Any, height: Any, text: str
+    ) -> Iterator[dict[Any, Any]]:
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-            fields = dict(model=name, vae=vae, width=width, height=height, prompt=words)
-            made = yield from parts.draw(page, fields, folder, language, status)
-            yield from show_own(language, name, vae, width, height, made.files[0])
+            fields = dict(model=name, vae=vae_name, width=width, height=height, prompt=text)
+            finished = yield from parts.draw(page, fields, folder, language, status)
+            yield from show_file(language, name, vae_name, width, height, finished.files[0])
 
-    parts.on_device(draw.click, show_drawn, [*model, prompt], [shown, noise], status)
-    parts.on_device(box.upload, show_own, [*model, box], [shown, noise], status)
+    parts.on_device(draw.click, draw_and_show, [*model, prompt], [view, noise], status)
+    parts.on_device(box.upload, show_file, [*model, box], [view, noise], status)
 
 
-def _looks(models, path: str, size: tuple, language: str):
-    """What the chapter shows of the picture at `path`: (HTML, None), then (None, book)."""
+def _render_views(
+    models: Models, path: str, size: tuple[Any, Any], language: str
+) -> Iterator[tuple[str | None, str | None]]:
+    """Encode the picture at `path`; yield what the chapter shows of it.
+
+    First (HTML of picture, latents and decoded picture, None), then (None, frames of the slider).
+    size: (width, height) in pixels from the page's form; None takes the model's default.
+    """
     from pipeline.images.open import fit_image, open_picture, to_tensor
     from pipeline.latents.autoencode import decode_picture, encode_picture
     from pipeline.latents.vae import factor
     from pipeline.options import GenerateOptions
 
-    asked = models.resolve(GenerateOptions(prompt="", width=size[0], height=size[1]))
-    grain = factor(models.vae)
-    width, height = (side // grain * grain for side in (asked.width, asked.height))
+    options = models.resolve(GenerateOptions(prompt="", width=size[0], height=size[1]))
+    scale = factor(models.vae)
+    width, height = (side // scale * scale for side in (options.width, options.height))
     image = fit_image(open_picture(path).image, width, height)
     latents = encode_picture(models, image)
-    back = decode_picture(models, latents)
-    error = float((to_tensor(image) - to_tensor(back)).abs().mean()) * 255
-    yield _encoded(image, latents, back, grain, error, language), None
-    yield None, _noisy(models, latents, language)
+    decoded = decode_picture(models, latents)
+    error = float((to_tensor(image) - to_tensor(decoded)).abs().mean()) * 255
+    yield _render_encoding(image, latents, decoded, scale, error, language), None
+    yield None, _noise_frames(models, latents, language)
 
 
-def _encoded(image, latents, back, factor: int, error: float, language: str) -> str:
-    """Picture, latents, picture again, and how many numbers each is."""
+def _render_encoding(
+    image: Image.Image,
+    latents: torch.Tensor,
+    decoded: Image.Image,
+    factor: int,
+    error: float,
+    language: str,
+) -> str:
+    """Return a picture, its latents and the decoded picture as HTML, and how many numbers each has.
+
+    latents: (1, C, h, w). factor: pixels of the picture per latent, along each side. error: the
+    mean absolute difference of the two pictures, 0 to 255.
+    """
     channels, height, width = latents.shape[1:]
     names = [say("zero_channel", language, number=i + 1) for i in range(channels)]
     small = "".join(
@@ -109,17 +139,17 @@ def _encoded(image, latents, back, factor: int, error: float, language: str) -> 
         for plane, name in zip(latents[0], names, strict=True)
     )
     pixels, numbers = 3 * image.width * image.height, latents.numel()
-    famous = 3 * FAMOUS**2, channels * (FAMOUS // factor) ** 2
-    told = say(
+    sd1_pixels, sd1_numbers = 3 * SD1_SIDE**2, channels * (SD1_SIDE // factor) ** 2
+    counts = say(
         "zero_counted",
         language,
         pixels=pixels,
         numbers=numbers,
         times=pixels / numbers,
-        side=FAMOUS,
-        famous_pixels=famous[0],
-        famous_numbers=famous[1],
-        famous_times=famous[0] / famous[1],
+        side=SD1_SIDE,
+        famous_pixels=sd1_pixels,
+        famous_numbers=sd1_numbers,
+        famous_times=sd1_pixels / sd1_numbers,
     )
     before = say("zero_before", language, width=image.width, height=image.height, count=pixels)
     after = say("zero_after", language, error=error)
@@ -127,13 +157,17 @@ def _encoded(image, latents, back, factor: int, error: float, language: str) -> 
     return (
         f'<div class="gb-chain">{render_figure(data_url(image, SMALL), before, before)}'
         f'<i aria-hidden="true">→</i><div><div class="gb-planes">{small}</div><p>{middle}</p></div>'
-        f'<i aria-hidden="true">→</i>{render_figure(data_url(back, SMALL), after, after)}</div>'
-        f'<p class="gb-note gb-told" id="zero-counted">{told}</p>'
+        f'<i aria-hidden="true">→</i>{render_figure(data_url(decoded, SMALL), after, after)}</div>'
+        f'<p class="gb-note gb-told" id="zero-counted">{counts}</p>'
     )
 
 
-def _noisy(models, latents, language: str) -> str:
-    """The book of x_t: pictures at PLACES timesteps, each with its two numbers."""
+def _noise_frames(models: Models, latents: torch.Tensor, language: str) -> str:
+    """Return the value of a `frame_slider` that shows x_t at POSITIONS timesteps t, as JSON.
+
+    latents: the clean x_0 (1, C, h, w). Each frame has the decoded picture of x_t and the factors
+    of x_0 and of the noise.
+    """
     import torch
 
     from pipeline.latents.autoencode import decode_picture
@@ -143,18 +177,18 @@ def _noisy(models, latents, language: str) -> str:
 
     height, width = latents.shape[-2:]
     pixels = height * width * factor(models.vae) ** 2
-    quick = models.device.type == "cpu" and pixels > HEAVY
+    quick = models.device.type == "cpu" and pixels > MAX_CPU_PIXELS
 
-    def picture(x):
-        seen = models.preview.image(x, SMALL, SMALL * height // width) if quick else None
-        return data_url(seen or decode_picture(models, x), SMALL)
+    def picture(x: torch.Tensor) -> str:
+        preview = models.preview.image(x, SMALL, SMALL * height // width) if quick else None
+        return data_url(preview or decode_picture(models, x), SMALL)
 
-    shares = alphas_cumprod(models.scheduler_config)
+    alphas = alphas_cumprod(models.scheduler_config)
     eps = first_noise(generator_for(SEED), *latents.shape[1:])
-    frames, whole, pure = [], picture(latents), picture(eps)
-    for t in torch.linspace(0, len(shares) - 1, PLACES).round().long().tolist():
-        share = float(shares[t])
-        a, b = share**0.5, (1 - share) ** 0.5
+    frames, clean, noise = [], picture(latents), picture(eps)
+    for t in torch.linspace(0, len(alphas) - 1, POSITIONS).round().long().tolist():
+        alpha = float(alphas[t])
+        a, b = alpha**0.5, (1 - alpha) ** 0.5
         frames.append(
             {
                 "place": f"t = {t}",
@@ -162,20 +196,20 @@ def _noisy(models, latents, language: str) -> str:
                 "a": f"{a:.4f}",
                 "b": f"{b:.4f}",
                 "sum": f"{a * a + b * b:.4f}",
-                "share": f"{share:.4f}",
-                "x": picture(add_noise(latents, eps, share)),
+                "share": f"{alpha:.4f}",
+                "x": picture(add_noise(latents, eps, alpha)),
             }
         )
-    at = PLACES // 3
+    at = POSITIONS // 3
     now = frames[at]
-    marked = [say(f"zero_{key}", language) for key in ("clean", "pure", "mixed")]
+    labels = [say(f"zero_{key}", language) for key in ("clean", "pure", "mixed")]
     x_t, x_0 = "x<sub>t</sub>", "x<sub>0</sub>"
     number = '<b data-is="{0}"></b>'.format
     html = (
         '<div class="gb-mix">'
-        f"{number('a')}<i>×</i>{render_figure(whole, marked[0], f'{x_0} {marked[0]}')}<i>+</i>"
-        f"{number('b')}<i>×</i>{render_figure(pure, marked[1], f'ε {marked[1]}')}<i>=</i>"
-        f"{render_figure(now['x'], marked[2], f'{x_t} {marked[2]}', 'x')}</div>"
+        f"{number('a')}<i>×</i>{render_figure(clean, labels[0], f'{x_0} {labels[0]}')}<i>+</i>"
+        f"{number('b')}<i>×</i>{render_figure(noise, labels[1], f'ε {labels[1]}')}<i>=</i>"
+        f"{render_figure(now['x'], labels[2], f'{x_t} {labels[2]}', 'x')}</div>"
         f'<p class="gb-formula">{x_t} = √<span class="gb-bar-over">α</span><sub>t</sub> · {x_0}'
         ' + √(1 − <span class="gb-bar-over">α</span><sub>t</sub>) · ε</p>'
         f'<p class="gb-formula gb-filled">x<sub>{number("t")}</sub> = {number("a")} · {x_0} + '
@@ -187,8 +221,11 @@ def _noisy(models, latents, language: str) -> str:
     return frames_json(html, say("zero_drag", language), frames, at)
 
 
-def _curves(frames: list[dict], language: str) -> str:
-    """Both numbers over t, and a line where the slider is."""
+def _curves(frames: list[dict[str, str]], language: str) -> str:
+    """Return a plot of both factors over t as SVG, with a line at the slider's position.
+
+    frames: those of `_noise_frames`; "a" is the factor of x_0, "b" that of the noise.
+    """
     last = len(frames) - 1
 
     def line(key: str) -> str:

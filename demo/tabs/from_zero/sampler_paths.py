@@ -1,7 +1,8 @@
-"""Paths of a sampler from noise to one-dimensional data, as SVG.
+"""Run samplers on one-dimensional data and draw their paths from noise to data as SVG.
 
-The data are a mixture of three Gaussians, so the exact model is known (gaussian_mixture.py); the
-samplers are those that draw pictures, run on COUNT numbers at once.
+A picture is a single number here, and the data are a mixture of three Gaussians, so the exact
+denoiser is known (pipeline/samplers/gaussian_mixture.py). The samplers are the ones that draw
+pictures; each runs on COUNT numbers at once.
 """
 
 from __future__ import annotations
@@ -37,27 +38,38 @@ DATA = GaussianMixture(
     np.array([0.25, 0.2, 0.18]),
 )
 CLASSES = {"left": [0], "right": [1, 2]}  # components of DATA
-COUNT, SHOWN = 3000, 60  # numbers in all, and those whose path is drawn
-GRID = np.linspace(-6, 6, 2401)
+COUNT, SHOWN = 3000, 60  # paths that are computed, and those that are drawn
+GRID = np.linspace(-6, 6, 2401)  # where densities are evaluated
 EDGE = 3.1  # the plot shows numbers from -EDGE to EDGE
-WIDE, HIGH = 1000, 500  # of the plot, in its own units, which the page stretches
-LEFT, RIGHT = 90, 800  # where paths begin and end; the distributions stand beside them
-TAIL = 45  # from the lowest noise level that is trained to none at all
-TOP, BOTTOM = 14.6146, 0.0292  # the noise levels of NOISE, highest and lowest
-TICKS = (10, 3, 1, 0.3, 0.1)
-INKS = ("#b4562f", "#d2992f", "#4f9d69", "#3a7fc4", "#7b57b8")  # of paths, by where they begin
-BINS = 62
-COUNTS = (2, 3, 5, 8, 12, 20, 32, 50)  # steps of which the distances make a curve
-LINES = (("#b4562f", ""), ("#3a7fc4", ""), ("#d2992f", "7 6"), ("#3a8c77", ""))  # ink and dashes
-MOST_CALLS, FARTHEST, NEAREST = 150, 2.0, 0.001  # of the plot of curves
+WIDE, HIGH = 1000, 500  # size of the plot in SVG units, which the page stretches
+LEFT, RIGHT = 90, 800  # horizontal range of the paths; the distributions stand beside them
+TAIL = 45  # width of the last part, from sigma BOTTOM to sigma 0
+TOP, BOTTOM = 14.6146, 0.0292  # highest and lowest sigma of SCHEDULER_CONFIG
+TICKS = (10, 3, 1, 0.3, 0.1)  # sigmas that the axis shows
+INKS = (
+    "#b4562f",
+    "#d2992f",
+    "#4f9d69",
+    "#3a7fc4",
+    "#7b57b8",
+)  # colours of paths, by their first number
+BINS = 62  # of the histogram
+COUNTS = (2, 3, 5, 8, 12, 20, 32, 50)  # numbers of steps at which a curve has its points
+# Colour and dashes of the curve of each of the four samplers.
+LINES = (("#b4562f", ""), ("#3a7fc4", ""), ("#d2992f", "7 6"), ("#3a8c77", ""))
+MOST_CALLS, FARTHEST, NEAREST = 150, 2.0, 0.001  # limits of the axes of the plot of curves
 
 
 @dataclass(frozen=True)
 class Run:
-    """The result of a sampler.
+    """The result of one sampler run.
 
-    sigmas: the noise level of each step, and a last 0. paths (steps + 1, SHOWN): the numbers there,
-    in the UNet's scale. ends (COUNT,). calls: of the model.
+    sampler, schedule  keys of SAMPLERS and SCHEDULES; the schedule is the one that ran
+    sigmas             the noise level at each step, and a last 0
+    paths              (steps + 1, SHOWN): the numbers of the drawn paths at each of `sigmas`,
+                       divided by sqrt(1 + sigma**2), which is the UNet's scale
+    ends               (COUNT,): the numbers at which all paths end
+    calls              how often the model was called
     """
 
     sampler: str
@@ -69,17 +81,20 @@ class Run:
 
     @cached_property
     def distance(self) -> float:
-        """The Wasserstein distance from the ends to DATA."""
+        """The Wasserstein distance of order 1 between the ends of all paths and DATA."""
         return distance(self.ends, GRID, DATA.cdf(GRID))
 
     def inside(self, name: str) -> float:
-        """Return the share of the ends that most likely belong to a class."""
+        """Return the share (0 to 1) of paths that end in the class `name` of CLASSES.
+
+        A path belongs to the class that is the more likely one at its end.
+        """
         classes = DATA.responsibilities(self.ends[:, None], 0.0)
         return float((classes[:, CLASSES[name]].sum(1) > 0.5).mean())
 
 
 def resolve_schedule(sampler: str, schedule: str) -> str:
-    """Return the schedule, or "automatic" where the sampler does not support it."""
+    """Return `schedule`, or "automatic" if the sampler does not support it."""
     return "automatic" if check_pair(sampler, schedule) else schedule
 
 
@@ -87,36 +102,42 @@ def resolve_schedule(sampler: str, schedule: str) -> str:
 def run_paths(
     sampler: str, schedule: str, steps: int, seed: int = 0, name: str = "", scale: float = 0.0
 ) -> Run:
-    """Run a sampler on COUNT numbers; the first noise is always the same.
+    """Run a sampler on COUNT numbers at once, always from the same initial noise.
 
-    seed: of the noise that the sampler adds. name, scale: of a class and of the guidance to it.
+    seed: the seed of the noise that the sampler adds on the way. name: the class of CLASSES to
+    which guidance with scale `scale` leads; "" for no guidance. Raises InputError if the sampler
+    cannot run with that many steps, or not at all.
     """
     model = guided_model(name, scale) if name else DATA
-    plan, generator = resolve_schedule(sampler, schedule), torch.Generator().manual_seed(seed)
+    schedule, generator = resolve_schedule(sampler, schedule), torch.Generator().manual_seed(seed)
     noise = even_noise(COUNT)
     ends, queries = run_sampler(
-        make_sampler(sampler, plan, SCHEDULER_CONFIG, noise, steps, generator, seed), model.answer
+        make_sampler(sampler, schedule, SCHEDULER_CONFIG, noise, steps, generator, seed),
+        model.answer,
     )
-    firsts = {query.step: query for query in reversed(queries)}
-    on_way = [firsts[step] for step in sorted(firsts)]
+    by_step = {query.step: query for query in reversed(queries)}  # the first query of each step
+    first_queries = [by_step[step] for step in sorted(by_step)]
     every = slice(COUNT // SHOWN // 2, None, COUNT // SHOWN)
-    paths = np.stack([*(to_points(query.x)[every, 0] for query in on_way), ends[every, 0]])
-    sigmas = (*(query.sigma for query in on_way), 0.0)
-    return Run(sampler, plan, sigmas, paths, ends[:, 0], len(queries))
+    paths = np.stack([*(to_points(query.x)[every, 0] for query in first_queries), ends[every, 0]])
+    sigmas = (*(query.sigma for query in first_queries), 0.0)
+    return Run(sampler, schedule, sigmas, paths, ends[:, 0], len(queries))
 
 
 def guided_model(name: str, scale: float) -> GuidedMixture:
-    """Return the exact model of DATA with guidance to a class."""
+    """Return the exact model of DATA under classifier-free guidance to the class `name`."""
     return GuidedMixture(DATA, DATA.subset(CLASSES[name]), scale)
 
 
 def sampling_error() -> float:
-    """Return the expected distance of COUNT numbers that are drawn from DATA itself."""
+    """Return the expected distance between DATA and COUNT numbers drawn from DATA itself."""
     return expected_distance(COUNT, GRID, DATA.cdf(GRID))
 
 
 def to_x(sigma: float) -> float:
-    """Return the horizontal position of a noise level: logarithmic, 0 at the right end."""
+    """Return the horizontal position of a noise level in the plot, in SVG units.
+
+    The axis is logarithmic, from TOP at the left down to BOTTOM; 0 stands at the right end.
+    """
     if sigma <= 0:
         return RIGHT
     share = math.log(TOP / min(sigma, TOP)) / math.log(TOP / BOTTOM)
@@ -124,35 +145,40 @@ def to_x(sigma: float) -> float:
 
 
 def to_y(x: Any) -> Any:
-    """Return the vertical position of a number, or of an array of them, in the plot."""
+    """Return the vertical position of a data value, or of each value of an array, in SVG units."""
     return HIGH / 2 * (1 - np.clip(x, -9, 9) / EDGE)
 
 
 def render_paths(
-    done: Run, language: str, curves: tuple = (), marked: int | None = None, at: int = 0
+    run: Run,
+    language: str,
+    curves: tuple[tuple[str, np.ndarray], ...] = (),
+    marked: int | None = None,
+    at: int = 0,
 ) -> str:
-    """Return the paths over the density of noised data, and the histogram of their ends.
+    """Return a plot as HTML: the paths over the density of noised data, and where they end.
 
-    curves: (class of the line, density over GRID), DATA's own if none. marked: a path that stands
-    out, with a dot at its step `at`.
+    A histogram at the right shows the ends, with density curves over it. curves: (CSS class of the
+    curve, density at each point of GRID); by default the curve of DATA. marked: the index of a path
+    to emphasise, with a dot at its step `at`, from 0; None for no path.
     """
-    xs = [to_x(sigma) for sigma in done.sigmas]
+    xs = [to_x(sigma) for sigma in run.sigmas]
     lines = [
         f'<polyline points="{_points(xs, path)}" stroke="{_ink(i)}"/>'
-        for i, path in enumerate(done.paths.T)
+        for i, path in enumerate(run.paths.T)
     ]
     curves = curves or (("data", DATA.density(GRID[:, None])),)
     tallest = max(density.max() for _, density in curves)
     label = say(
-        "zero_plot_alt", language, count=SHOWN, distance=f"{done.distance:.3f}", calls=done.calls
+        "zero_plot_alt", language, count=SHOWN, distance=f"{run.distance:.3f}", calls=run.calls
     )
     extra = ""
     if marked is not None:
         path = " ".join(
-            f"{x:.0f},{y:.0f}" for x, y in zip(xs, to_y(done.paths[:, marked]), strict=True)
+            f"{x:.0f},{y:.0f}" for x, y in zip(xs, to_y(run.paths[:, marked]), strict=True)
         )
-        here = f"M{xs[at]:.0f} {to_y(done.paths[at, marked]):.0f}h0"
-        extra = f'<polyline class="gb-marked" points="{path}"/><path class="gb-dot" d="{here}"/>'
+        dot = f"M{xs[at]:.0f} {to_y(run.paths[at, marked]):.0f}h0"
+        extra = f'<polyline class="gb-marked" points="{path}"/><path class="gb-dot" d="{dot}"/>'
     ticks = "".join(f'<path class="gb-tick" d="M{to_x(s):.0f} 0V{HIGH}"/>' for s in TICKS)
     return (
         f'<div class="gb-paths"><svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" '
@@ -161,7 +187,7 @@ def render_paths(
         f'preserveAspectRatio="none"/>{ticks}'
         f'<path class="gb-first" d="{_area(_unit_noise(), LEFT - 12, -LEFT + 24)}"/>'
         f'<g class="gb-ways">{"".join(lines)}</g>{extra}'
-        f'<path class="gb-bars" d="{_bars(done.ends, tallest)}"/>'
+        f'<path class="gb-bars" d="{_bars(run.ends, tallest)}"/>'
         + "".join(
             f'<path class="gb-target gb-target-{name}" d="{_line(density / tallest)}"/>'
             for name, density in curves
@@ -171,25 +197,33 @@ def render_paths(
 
 
 def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
-    """Return (model calls, Wasserstein distance of the samples to the data) for each of COUNTS."""
+    """Run a sampler with each number of steps in COUNTS; return (model calls, distance) of each.
+
+    The distance is that between the paths' ends and DATA, see Run.distance.
+    """
     runs = (run_paths(sampler, schedule, steps) for steps in COUNTS)
-    return [(done.calls, done.distance) for done in runs]
+    return [(run.calls, run.distance) for run in runs]
 
 
 def render_curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
-    """Return the distance over model calls, both logarithmic, and the sampling error as a line."""
+    """Return a plot as HTML: the distance to DATA over model calls, a curve for each sampler.
+
+    Both axes are logarithmic. A horizontal line marks `sampling_error`. samplers: four keys of
+    SAMPLERS.
+    """
 
     def x(calls: float) -> float:
         return WIDE * math.log(calls / COUNTS[0]) / math.log(MOST_CALLS / COUNTS[0])
 
-    def y(far: float) -> float:
-        share = math.log(min(max(far, NEAREST), FARTHEST) / NEAREST)
+    def y(error: float) -> float:
+        share = math.log(min(max(error, NEAREST), FARTHEST) / NEAREST)
         return HIGH * (1 - share / math.log(FARTHEST / NEAREST))
 
     lines, keys = [], []
     for sampler, (ink, dashes) in zip(samplers, LINES, strict=True):
         points = " ".join(
-            f"{x(calls):.0f},{y(far):.0f}" for calls, far in measure_distances(sampler, schedule)
+            f"{x(calls):.0f},{y(error):.0f}"
+            for calls, error in measure_distances(sampler, schedule)
         )
         look = f'stroke="{ink}" stroke-dasharray="{dashes}"'
         lines.append(f'<polyline points="{points}" {look}/>')
@@ -197,18 +231,22 @@ def render_curves(samplers: tuple[str, ...], schedule: str, language: str) -> st
             f'<li><svg viewBox="0 0 26 4" aria-hidden="true"><path d="M0 2H26" {look}/></svg>'
             f"{SAMPLERS[sampler].label}</li>"
         )
-    across_, up_ = (5, 10, 20, 50, 100), (1, 0.1, 0.01)
-    ticks = "".join(f'<path class="gb-tick" d="M{x(n):.0f} 0V{HIGH}"/>' for n in across_)
-    ticks += "".join(f'<path class="gb-tick" d="M0 {y(far):.0f}H{WIDE}"/>' for far in up_)
-    lucky = f'<path class="gb-lucky" d="M0 {y(sampling_error()):.0f}H{WIDE}"/>'
-    words = "".join(f'<span style="left:{x(n) / WIDE:.1%}">{n}</span>' for n in across_)
-    heights = "".join(f'<span style="top:{y(far) / HIGH:.1%}">{far:g}</span>' for far in up_)
-    luck_ = f'<em style="top:{y(sampling_error()) / HIGH:.1%}">{say("zero_luck", language)}</em>'
+    x_ticks, y_ticks = (5, 10, 20, 50, 100), (1, 0.1, 0.01)
+    ticks = "".join(f'<path class="gb-tick" d="M{x(n):.0f} 0V{HIGH}"/>' for n in x_ticks)
+    ticks += "".join(f'<path class="gb-tick" d="M0 {y(error):.0f}H{WIDE}"/>' for error in y_ticks)
+    error_line = f'<path class="gb-lucky" d="M0 {y(sampling_error()):.0f}H{WIDE}"/>'
+    x_labels = "".join(f'<span style="left:{x(n) / WIDE:.1%}">{n}</span>' for n in x_ticks)
+    y_labels = "".join(
+        f'<span style="top:{y(error) / HIGH:.1%}">{error:g}</span>' for error in y_ticks
+    )
+    error_label = (
+        f'<em style="top:{y(sampling_error()) / HIGH:.1%}">{say("zero_luck", language)}</em>'
+    )
     return (
         f'<div class="gb-falling"><svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" '
-        f'role="img" aria-label="{say("zero_curves_alt", language)}">{ticks}{lucky}'
-        f'<g class="gb-ways">{"".join(lines)}</g></svg>{heights}{luck_}</div>'
-        f'<div class="gb-axis" aria-hidden="true">{words}</div>'
+        f'role="img" aria-label="{say("zero_curves_alt", language)}">{ticks}{error_line}'
+        f'<g class="gb-ways">{"".join(lines)}</g></svg>{y_labels}{error_label}</div>'
+        f'<div class="gb-axis" aria-hidden="true">{x_labels}</div>'
         f'<p class="gb-axis-name">{say("zero_calls", language)}</p>'
         f'<ul class="gb-keys">{"".join(keys)}</ul>'
     )
@@ -231,36 +269,42 @@ def _points(xs: list[float], path: np.ndarray) -> str:
 
 
 def _ink(i: int) -> str:
-    place = i / (SHOWN - 1) * (len(INKS) - 1)
-    low = min(int(place), len(INKS) - 2)
+    position = i / (SHOWN - 1) * (len(INKS) - 1)
+    low = min(int(position), len(INKS) - 2)
     pair = [[int(ink[k : k + 2], 16) for k in (1, 3, 5)] for ink in INKS[low : low + 2]]
-    mixed = (round(a + (b - a) * (place - low)) for a, b in zip(*pair, strict=True))
+    mixed = (round(a + (b - a) * (position - low)) for a, b in zip(*pair, strict=True))
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
 def _unit_noise() -> np.ndarray:
-    """Return the density of unit noise over GRID, 1 at its peak."""
+    """Return the density of the unit Gaussian at each point of GRID, scaled to a peak of 1."""
     return np.exp(-(GRID**2) / 2)
 
 
 def _line(heights: np.ndarray) -> str:
-    """Return a density over GRID, 1 at its peak, as an SVG path beside the plot."""
-    shown = slice(None, None, 8)
-    points = zip(GRID[shown], heights[shown], strict=True)
+    """Return the SVG path of a density curve to the right of the plot.
+
+    heights: at each point of GRID, scaled to a peak of 1.
+    """
+    every_8th = slice(None, None, 8)
+    points = zip(GRID[every_8th], heights[every_8th], strict=True)
     room = WIDE - RIGHT - 30
     ends = (f"{RIGHT + 20 + room * h:.0f} {to_y(x):.0f}" for x, h in points if abs(x) <= EDGE)
     return "M" + "L".join(ends)
 
 
 def _area(heights: np.ndarray, foot: float, room: float) -> str:
-    shown = slice(None, None, 8)
-    points = zip(GRID[shown], heights[shown], strict=True)
+    every_8th = slice(None, None, 8)
+    points = zip(GRID[every_8th], heights[every_8th], strict=True)
     edge = "L".join(f"{foot + room * h:.0f} {to_y(x):.0f}" for x, h in points if abs(x) <= EDGE)
     return f"M{foot} {HIGH}L{edge}L{foot} 0Z"
 
 
 def _bars(ends: np.ndarray, tallest: float) -> str:
-    """Return a histogram of the ends as an SVG path, in the scale of a density."""
+    """Return the SVG path of a histogram of the numbers at which the paths end.
+
+    ends: (COUNT,). tallest: the density that the plot draws at full width.
+    """
     counts, edges = np.histogram(ends, BINS, (-EDGE, EDGE))
     heights = counts / len(ends) / (edges[1] - edges[0]) / tallest
     foot, room = RIGHT + 20, WIDE - RIGHT - 30
@@ -273,7 +317,10 @@ def _bars(ends: np.ndarray, tallest: float) -> str:
 
 @lru_cache
 def backdrop(columns: int = 120, rows: int = 125) -> str:
-    """Return the density of noised data over noise level as a transparent PNG data URL."""
+    """Return the background of the plot as a PNG data URL: the density of noised data, as opacity.
+
+    columns: how many noise levels are evaluated; rows: how many numbers from EDGE to -EDGE.
+    """
     tail = round(columns * TAIL / (RIGHT - LEFT))
     sigmas = [*np.geomspace(TOP, BOTTOM, columns - tail), *[BOTTOM] * tail]
     y = np.linspace(EDGE, -EDGE, rows)

@@ -1,4 +1,7 @@
-"""Chapter iv: samplers and guidance on one-dimensional data, where the exact model is known."""
+"""Chapter iv: samplers and guidance on one-dimensional data, whose exact denoiser is known.
+
+The data and the paths are those of sampler_paths.py.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +32,17 @@ from .chapter_html import locate
 
 QUIET = UNQUEUED | {"trigger_mode": "always_last"}
 SAMPLERS_AT_FIRST = ("ddpm", "ddim", "euler_a", "dpmpp_2m")
-STEPS = (2, 50)
-SCALES = (0.0, 15.0)
-INITIAL: dict[str, Any] = {
+STEPS = (2, 50)  # range of the sliders for sampling steps
+SCALES = (0.0, 15.0)  # range of the slider for the guidance scale
+INITIAL: dict[str, Any] = {  # values of the guidance controls when the page opens
     "class": "right",
     "scale": 3.0,
     "sampler": "dpmpp_2m",
     "steps": 25,
     "look": 12,
 }
-FOLLOWED = sampler_paths.SHOWN // 2  # the index of the path whose numbers are shown
-CODE = (
+FOLLOWED = sampler_paths.SHOWN // 2  # the index of the path whose numbers the formula shows
+CODE = (  # whose source the chapter shows
     make_sampler,
     diffusers_adapter._run,
     sigma.ancestral,
@@ -51,7 +54,7 @@ CODE = (
 
 
 def build(page: Page) -> None:
-    """Build the chapter's components and wire them."""
+    """Add the chapter's components to the page that is being built, and attach their listeners."""
     i18n = page.i18n
     _samplers(i18n)
     _guidance(i18n)
@@ -59,9 +62,9 @@ def build(page: Page) -> None:
 
 
 def _samplers(i18n: gr.I18n) -> None:
-    """Build four samplers side by side, and their distances over model calls."""
-    able = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
-    plans = [(row.label, key) for key, row in SCHEDULES.items() if not unsupported(key)]
+    """Add plots of four samplers' paths, and of their distance to the data over model calls."""
+    choices = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
+    schedules = [(row.label, key) for key, row in SCHEDULES.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(
             i18n, "zero_sampling_head_title", "zero_sampling_lead", "zero_sampling_try"
@@ -71,7 +74,7 @@ def _samplers(i18n: gr.I18n) -> None:
                 *STEPS, value=12, step=1, label=i18n("steps"), elem_id="zero-steps", min_width=200
             )
             schedule = gr.Dropdown(
-                plans,
+                schedules,
                 value="automatic",
                 label=i18n("schedule"),
                 elem_id="zero-schedule",
@@ -84,7 +87,7 @@ def _samplers(i18n: gr.I18n) -> None:
             with gr.Column(elem_classes="gb-card", min_width=0):
                 boxes.append(
                     gr.Dropdown(
-                        able,
+                        choices,
                         value=key,
                         label=i18n("sampler"),
                         elem_id=f"zero-sampler-{i}",
@@ -94,36 +97,38 @@ def _samplers(i18n: gr.I18n) -> None:
                 views.append(chapter_parts.html(elem_id=f"zero-paths-{i}", elem_classes="gb-panel"))
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_curves_title", "zero_curves_lead")
-        falling = chapter_parts.html(elem_id="zero-curves", elem_classes="gb-curves-panel")
-        fortune = chapter_parts.html(elem_id="zero-fortune")
+        curves = chapter_parts.html(elem_id="zero-curves", elem_classes="gb-curves-panel")
+        note = chapter_parts.html(elem_id="zero-fortune")
     seed = gr.State(0)
 
-    def show(request: gr.Request, steps, schedule, seed, *samplers):
+    def show_paths(
+        request: gr.Request, steps: Any, schedule: str, seed: int, *samplers: str
+    ) -> tuple[str, ...]:
         language = request_language(request)
         count = clamp(steps, STEPS)
-        drawn = [render_sampler(sampler, schedule, count, seed, language) for sampler in samplers]
-        lucky = say(
+        panels = [render_sampler(sampler, schedule, count, seed, language) for sampler in samplers]
+        text = say(
             "zero_fortune",
             language,
             count=sampler_paths.COUNT,
             distance=f"{sampler_paths.sampling_error():.3f}",
         )
-        return *drawn, f'<p class="gb-note gb-not">{lucky}</p>'
+        return *panels, f'<p class="gb-note gb-not">{text}</p>'
 
-    def fall(request: gr.Request, schedule, *samplers):
+    def show_curves(request: gr.Request, schedule: str, *samplers: str) -> str:
         return sampler_paths.render_curves(samplers, schedule, request_language(request))
 
-    gr.on(None, fall, [schedule, *boxes], falling, **QUIET)
-    inputs, outputs = [steps, schedule, seed, *boxes], [*views, fortune]
-    gr.on(None, show, inputs, outputs, **QUIET)
+    gr.on(None, show_curves, [schedule, *boxes], curves, **QUIET)
+    inputs, outputs = [steps, schedule, seed, *boxes], [*views, note]
+    gr.on(None, show_paths, inputs, outputs, **QUIET)
     again.click(lambda seed: seed + 1, seed, seed, **UNQUEUED).then(
-        show, inputs, outputs, **UNQUEUED
+        show_paths, inputs, outputs, **UNQUEUED
     )
 
 
 def _guidance(i18n: gr.I18n) -> None:
-    """Build the guided paths, and the guidance formula with the numbers of one step."""
-    able = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
+    """Add a plot of paths under classifier-free guidance, and its formula with numbers."""
+    choices = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_guidance_title", "zero_guidance_lead", "zero_guidance_try")
         with gr.Row(elem_classes="gb-tries"):
@@ -143,7 +148,7 @@ def _guidance(i18n: gr.I18n) -> None:
                 min_width=220,
             )
             sampler = gr.Dropdown(
-                able,
+                choices,
                 value=INITIAL["sampler"],
                 label=i18n("sampler"),
                 elem_id="zero-guided-sampler",
@@ -157,7 +162,7 @@ def _guidance(i18n: gr.I18n) -> None:
                 elem_id="zero-guided-steps",
                 min_width=150,
             )
-    name.preprocess = str  # type: ignore[method-assign, assignment]  # `show` judges it: Gradio's refusal would be a traceback in the log
+    name.preprocess = str  # type: ignore[method-assign, assignment]  # `show` checks the value: Gradio's own check would log a traceback
     with gr.Row(elem_classes="gb-guided"):
         with gr.Column(elem_classes="gb-card", min_width=0):
             view = chapter_parts.html(elem_id="zero-guided", elem_classes="gb-panel")
@@ -170,20 +175,25 @@ def _guidance(i18n: gr.I18n) -> None:
                 label=i18n("zero_look"),
                 elem_id="zero-look",
             )
-            told = chapter_parts.html(elem_id="zero-formula")
+            formula = chapter_parts.html(elem_id="zero-formula")
 
-    def show(request: gr.Request, name, scale, sampler, steps, look):
+    def show(
+        request: gr.Request, name: str, scale: Any, sampler: str, steps: Any, look: Any
+    ) -> tuple[str, str]:
         language = request_language(request)
         chosen = name if name in sampler_paths.CLASSES else INITIAL["class"]
         scale, count = clamp(scale, SCALES), clamp(steps, STEPS)
         at = min(clamp(look, (1, STEPS[1])), count) - 1
         return render_guidance(chosen, scale, sampler, count, at, language)
 
-    gr.on(None, show, [name, scale, sampler, steps, look], [view, told], **QUIET)
+    gr.on(None, show, [name, scale, sampler, steps, look], [view, formula], **QUIET)
 
 
 def clamp(value: Any, limits: tuple[Any, Any]) -> Any:
-    """Return a slider's value within limits and of their type; the lower one for no number."""
+    """Return a slider's value as a number of the limits' type, clipped to (low, high).
+
+    A value that is no number gives `low`: it comes from the browser and may be anything.
+    """
     low, high = limits
     try:
         number = type(low)(value)
@@ -194,20 +204,24 @@ def clamp(value: Any, limits: tuple[Any, Any]) -> Any:
 
 @lru_cache(256)
 def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language: str) -> str:
-    """Return a sampler's paths, and how far from the data they end."""
+    """Return a plot of a sampler's paths as HTML, with its distance to the data and model calls.
+
+    sampler, schedule: keys of SAMPLERS and SCHEDULES. seed: the seed of the noise that the
+    sampler adds. If the sampler cannot run, the HTML is an error sentence.
+    """
     try:
-        done = sampler_paths.run_paths(sampler, schedule, steps, seed)
+        run = sampler_paths.run_paths(sampler, schedule, steps, seed)
     except InputError as error:
         return error_paragraph(str(error))
-    plan = SCHEDULES[done.schedule].label
-    if done.schedule != schedule:
-        plan = say("zero_not_taken", language, plan=plan, schedule=SCHEDULES[schedule].label)
+    label = SCHEDULES[run.schedule].label
+    if run.schedule != schedule:
+        label = say("zero_not_taken", language, plan=label, schedule=SCHEDULES[schedule].label)
     return (
-        f"{sampler_paths.render_paths(done, language)}"
+        f"{sampler_paths.render_paths(run, language)}"
         '<dl class="gb-figures">'
-        f"{_figure('zero_distance', f'{done.distance:.4f}', language, 'distance')}"
-        f"{_figure('zero_calls', str(done.calls), language, 'calls')}"
-        f"{_figure('schedule', plan, language, 'schedule')}</dl>"
+        f"{_figure('zero_distance', f'{run.distance:.4f}', language, 'distance')}"
+        f"{_figure('zero_calls', str(run.calls), language, 'calls')}"
+        f"{_figure('schedule', label, language, 'schedule')}</dl>"
     )
 
 
@@ -215,50 +229,58 @@ def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language:
 def render_guidance(
     name: str, scale: float, sampler: str, steps: int, at: int, language: str
 ) -> tuple[str, str]:
-    """Return the guided paths with their figures, and the formula with numbers of step `at`."""
+    """Return (plot of the paths under guidance with statistics, guidance formula), both as HTML.
+
+    name: the class, a key of CLASSES. scale: the guidance scale. at: the step, from 0, whose
+    numbers the formula shows. If the sampler cannot run, it returns (an error sentence, "").
+    """
     try:
-        done = sampler_paths.run_paths(sampler, "automatic", steps, 0, name, scale)
+        run = sampler_paths.run_paths(sampler, "automatic", steps, 0, name, scale)
     except InputError as error:
         return error_paragraph(str(error)), ""
-    at = min(at, len(done.sigmas) - 2)
+    at = min(at, len(run.sigmas) - 2)
     model, grid = sampler_paths.guided_model(name, scale), sampler_paths.GRID
-    promised, own = model.target_density(grid), model.cond.density(grid[:, None])
+    target, of_class = model.target_density(grid), model.cond.density(grid[:, None])
     step = grid[1] - grid[0]
     figures = {
-        "inside": f"{done.inside(name):.1%}",
-        "mean": f"{done.ends.mean():.2f} ({_mean(model.cond):.2f})",
-        "spread": f"{done.ends.std():.2f} ({_spread(model.cond):.2f})",
-        "to_class": f"{distance(done.ends, grid, model.cond.cdf(grid)):.3f}",
-        "to_promise": f"{distance(done.ends, grid, promised.cumsum() * step):.3f}",
+        "inside": f"{run.inside(name):.1%}",
+        "mean": f"{run.ends.mean():.2f} ({_mean(model.cond):.2f})",
+        "spread": f"{run.ends.std():.2f} ({_spread(model.cond):.2f})",
+        "to_class": f"{distance(run.ends, grid, model.cond.cdf(grid)):.3f}",
+        "to_promise": f"{distance(run.ends, grid, target.cumsum() * step):.3f}",
     }
     rows = "".join(_figure(f"zero_{key}", text, language, key) for key, text in figures.items())
-    curves = (("class", own), ("promise", promised))
+    curves = (("class", of_class), ("promise", target))
     legend = "".join(
         f'<li class="gb-target-{key}"><i></i>{say(f"zero_curve_{key}", language)}</li>'
         for key, _ in curves
     )
-    drawn = sampler_paths.render_paths(done, language, curves, FOLLOWED, at)
-    seen = f'{drawn}<ul class="gb-keys">{legend}</ul><dl class="gb-figures">{rows}</dl>'
-    return seen, render_formula(done, name, scale, at, language)
+    plot = sampler_paths.render_paths(run, language, curves, FOLLOWED, at)
+    html = f'{plot}<ul class="gb-keys">{legend}</ul><dl class="gb-figures">{rows}</dl>'
+    return html, render_formula(run, name, scale, at, language)
 
 
-def render_formula(done: sampler_paths.Run, name: str, scale: float, at: int, language: str) -> str:
-    """Return score = all + w (class - all) with the numbers of step `at` of path FOLLOWED."""
-    model, sigma = sampler_paths.guided_model(name, scale), done.sigmas[at]
-    x = np.array([[done.paths[at, FOLLOWED] * np.hypot(1, sigma)]])
-    whole, own = (float(m.score(x, sigma)[0, 0]) for m in (model.uncond, model.cond))
-    both = whole + scale * (own - whole)
-    place = say(
-        "zero_at_step", language, step=at + 1, steps=len(done.sigmas) - 1,
+def render_formula(run: sampler_paths.Run, name: str, scale: float, at: int, language: str) -> str:
+    """Return the guidance formula s = s_uncond + w (s_cond - s_uncond) as HTML, with its numbers.
+
+    s is the score (gradient of the log density), w is `scale`. The numbers are those of path
+    FOLLOWED at step `at`, from 0; a table adds the noise and the predicted clean number.
+    """
+    model, sigma = sampler_paths.guided_model(name, scale), run.sigmas[at]
+    x = np.array([[run.paths[at, FOLLOWED] * np.hypot(1, sigma)]])
+    uncond, cond = (float(m.score(x, sigma)[0, 0]) for m in (model.uncond, model.cond))
+    guided = uncond + scale * (cond - uncond)
+    position = say(
+        "zero_at_step", language, step=at + 1, steps=len(run.sigmas) - 1,
         sigma=f"{sigma:.3f}", x=f"{x[0, 0]:.3f}",
     )  # fmt: skip
     heads = "".join(
         f"<th>{say(f'zero_of_{key}', language)}</th>" for key in ("all", "class", "both")
     )
     rows = {
-        "score": (whole, own, both),
-        "eps": tuple(-sigma * s for s in (whole, own, both)),
-        "clean": tuple(x[0, 0] + sigma**2 * s for s in (whole, own, both)),
+        "score": (uncond, cond, guided),
+        "eps": tuple(-sigma * s for s in (uncond, cond, guided)),
+        "clean": tuple(x[0, 0] + sigma**2 * s for s in (uncond, cond, guided)),
     }
     body = "".join(
         f'<tr data-row="{key}"><th>{say(f"zero_row_{key}", language)}</th>'
@@ -267,11 +289,11 @@ def render_formula(done: sampler_paths.Run, name: str, scale: float, at: int, la
         for key, numbers in rows.items()
     )
     return (
-        f'<p class="gb-note">{place}</p>'
+        f'<p class="gb-note">{position}</p>'
         '<p class="gb-guidance"><i>s</i> = <i>s</i><sub>∅</sub> + <i>w</i> '
         "(<i>s</i><sub>c</sub> − <i>s</i><sub>∅</sub>)<br>"
-        f"<span>= {_minus(whole)} + {scale:g} · ({_minus(own)} − {_bracket(whole)}) "
-        f"= <b>{_minus(both)}</b></span></p>"
+        f"<span>= {_minus(uncond)} + {scale:g} · ({_minus(cond)} − {_bracket(uncond)}) "
+        f"= <b>{_minus(guided)}</b></span></p>"
         f'<table class="gb-scores"><thead><tr><td></td>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
         f'<p class="gb-note gb-not">{say("zero_formula_note", language)}</p>'

@@ -1,4 +1,7 @@
-"""Chapter v: every stage of the visitor's own picture, with its shape and its time."""
+"""Chapter v: draw a picture and show what each stage of the pipeline produced, its shape and time.
+
+The stages come from pipeline/introspection/trace.py.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +32,25 @@ from . import chapter_parts
 from .chapter_html import png_url
 
 INITIAL = {"prompt": "a red apple on a blue background", "seed": "1"}
-# The page's settings that are used.
+# The shared settings of the page that this chapter uses, too.
 SHARED = ("sampler", "schedule", "steps", "cfg", "width", "height", *MODEL_FIELDS)
-STEPS = 5  # at most this many are shown
-PREVIEW_SIDE = 96  # pixels of a predicted picture
-MAX_CHANNELS = 128  # of the context that are shown
-LOW, ZERO, HIGH = (58, 110, 165), (244, 241, 236), (200, 110, 43)  # of numbers, as colours
+STEPS = 5  # sampling steps that are shown at most
+PREVIEW_SIDE = 96  # pixels: the longer side of a preview of x0
+MAX_CHANNELS = 128  # channels of the context that are shown
+LOW, ZERO, HIGH = (58, 110, 165), (244, 241, 236), (200, 110, 43)  # RGB of values in a heat map
 
 
 @dataclass(frozen=True)
 class Card:
-    """A Stage as the page shows it: nothing in it lies on the device or needs a language.
+    """What the page shows of one trace.Stage, without tensors and without translated text.
 
-    pictures: data URLs. text: the prompt, or the parameters. rows: of tokens. step: (index, total,
-    sigma).
+    key       the stage's key in trace.STAGES, such as "context" or "step"
+    shape     the shape of the stage's output; (number of characters,) for a text
+    seconds   how long the stage took; None if that was not measured
+    pictures  the output as pictures, data URLs
+    text      the prompt or the parameters text
+    rows      lists of (token id, token), each as long as the text encoder's input
+    step      (index from 1, number of steps, sigma) of a sampling step
     """
 
     key: str
@@ -50,12 +58,12 @@ class Card:
     seconds: float | None
     pictures: tuple[str, ...] = ()
     text: str = ""
-    rows: tuple = ()
-    step: tuple = ()
+    rows: tuple[list[tuple[int, str]], ...] = ()
+    step: tuple[Any, ...] = ()
 
 
 def build(page: Page) -> None:
-    """Build the chapter's components and wire them."""
+    """Add the chapter's components to the page that is being built, and attach their listeners."""
     i18n, form = page.i18n, page.form
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_whole_head_title", "zero_whole_lead", "zero_whole_try")
@@ -83,77 +91,94 @@ def build(page: Page) -> None:
                 i18n("stop"), variant="stop", elem_id="whole-stop", scale=0, min_width=80
             )
         status = chapter_parts.status(i18n, "whole-status")
-    row = chapter_parts.html(elem_id="whole-row")
+    stages_view = chapter_parts.html(elem_id="whole-row")
     chapter_parts.code_excerpts(i18n, *trace.STAGES.values())
 
     @page.runner.on_device
-    def look(task: str, options: Any, names: tuple, folder: str) -> Iterator[Card]:
-        """Draw a picture; the arguments are those that server/zerogpu.py needs."""
-        for done in trace.stages(page.model_cache.get(*names), options):
-            yield make_card(done)
+    def stream_cards(task: str, options: Any, names: tuple, folder: str) -> Iterator[Card]:
+        """Draw a picture and yield a Card for each stage.
 
-    def draw(run: Run, language: str, text: str, number: str, *values: Any) -> Updates:
-        """Draw a picture and show each stage as soon as it is done."""
+        names: (model, autoencoder) by their names in the model cache. server/zerogpu.py estimates
+        the seconds of GPU time from these four arguments; task and folder have no other use.
+        """
+        for stage in trace.stages(page.model_cache.get(*names), options):
+            yield make_card(stage)
+
+    def draw(run: Run, language: str, text: str, seed_text: str, *values: Any) -> Updates:
+        """Draw a picture and yield updates that show each stage as soon as it is done.
+
+        text: the prompt. seed_text: the seed, "" for a random one. values: those of the settings
+        SHARED, in that order.
+        """
         yield {status: status_line("running", say("zero_working", language))}
         fields = dict(zip(SHARED, values, strict=True))
         names = tuple(fields.pop(key) for key in MODEL_FIELDS)
-        seed = (number or "").strip() or None
+        seed = (seed_text or "").strip() or None
         options = GenerateOptions(prompt=text or "", seed=seed, **fields)
         page.model_cache.get(*names)  # opening a model need not hold the device
         cards: list[Card] = []
-        shown = 0.0
-        work = cast("Generator[Card]", look("generate", options, names, ""))
+        last_update = 0.0
+        work = cast("Generator[Card]", stream_cards("generate", options, names, ""))
         with closing(work) as events:
-            for done in events:
-                cards.append(done)
-                run.progress = done
-                if done.key == "step" and time.monotonic() - shown < PREVIEW_EVERY:
+            for card in events:
+                cards.append(card)
+                run.progress = card
+                if card.key == "step" and time.monotonic() - last_update < PREVIEW_EVERY:
                     yield None
                     continue
-                shown = time.monotonic()
-                updates = {row: render_row(cards, language), status: _how_far(cards, language)}
-                yield Final(updates) if done.key == "parameters" else updates
+                last_update = time.monotonic()
+                updates = {
+                    stages_view: render_row(cards, language),
+                    status: _progress_line(cards, language),
+                }
+                yield Final(updates) if card.key == "parameters" else updates
 
     def empty(request: gr.Request) -> str:
         return render_row([], request_language(request))
 
-    gr.on(None, empty, None, row, **UNQUEUED)
+    gr.on(None, empty, None, stages_view, **UNQUEUED)
     stopping = StopButton(page.runs, "trace", stop, status, stopped_line)
     inputs = [prompt, seed, *(form[name] for name in SHARED)]
     for event in (go.click, prompt.submit, seed.submit):
-        stopping.add(event, draw, inputs, [row], **GPU)
+        stopping.add(event, draw, inputs, [stages_view], **GPU)
 
 
 def stopped_line(card: Card | None, language: str) -> str:
-    """Return the status line of a stopped run. card: its last stage, None before the first."""
+    """Return the status line of a stopped run. card: its last stage; None before the first."""
     return status_line("stopped", say("zero_stopped" if card else "stopped_early", language))
 
 
-def make_card(done: trace.Stage) -> Card:
-    """Return what the page shows of a stage."""
-    made, given = done.output, (done.key, done.shape, done.seconds)
-    if done.key in ("prompt", "parameters"):
-        return Card(*given, text=made)
-    if done.key == "tokens":
-        return Card(*given, rows=tuple(made))
-    if done.key == "context":
-        return Card(*given, pictures=(heat_map(_centred(made[0].numpy())),))
-    if done.key == "step":
-        seen = made.latents[0].float().cpu().numpy()
-        pictures = heat_map(seen[0]), data_url(made.preview, PREVIEW_SIDE)
-        return Card(*given, pictures, step=(made.index, made.total, made.sigma))
-    if done.key == "picture":
-        return Card(*given, pictures=(png_url(made),))
-    return Card(*given, pictures=tuple(heat_map(channel) for channel in made[0].numpy()))
+def make_card(stage: trace.Stage) -> Card:
+    """Return what the page shows of a stage: tensors become heat maps, pictures data URLs."""
+    output, common = stage.output, (stage.key, stage.shape, stage.seconds)
+    if stage.key in ("prompt", "parameters"):
+        return Card(*common, text=output)
+    if stage.key == "tokens":
+        return Card(*common, rows=tuple(output))
+    if stage.key == "context":
+        return Card(*common, pictures=(heat_map(_centred(output[0].numpy())),))
+    if stage.key == "step":
+        channels = output.latents[0].float().cpu().numpy()
+        pictures = heat_map(channels[0]), data_url(output.preview, PREVIEW_SIDE)
+        return Card(*common, pictures, step=(output.index, output.total, output.sigma))
+    if stage.key == "picture":
+        return Card(*common, pictures=(png_url(output),))
+    return Card(*common, pictures=tuple(heat_map(channel) for channel in output[0].numpy()))
 
 
 def _centred(context: np.ndarray) -> np.ndarray:
-    """Return a context (K, E) without the mean of its tokens, which hides their differences."""
+    """Return a context (K, E) minus the mean over its K tokens, which hides their differences.
+
+    Only the first MAX_CHANNELS of the E channels are kept.
+    """
     return (context - context.mean(0))[:, :MAX_CHANNELS]
 
 
 def heat_map(numbers: np.ndarray) -> str:
-    """Return values (h, w) as a PNG: blue below 0, orange above, full at 2.5 times their RMS."""
+    """Return values (h, w) as a PNG data URL of w x h pixels: blue below 0, orange above 0.
+
+    The colours saturate at 2.5 times the root mean square of the values.
+    """
     size = 2.5 * float(np.sqrt((numbers**2).mean())) or 1.0
     share = (numbers / size).clip(-1, 1)[..., None]
     low, zero, high = (np.array(colour, float) for colour in (LOW, ZERO, HIGH))
@@ -162,58 +187,73 @@ def heat_map(numbers: np.ndarray) -> str:
 
 
 def render_row(cards: list[Card], language: str) -> str:
-    """Return the row of stages; a stage that is not done yet is empty, so that nothing moves."""
-    done = {card.key: card for card in cards}
+    """Return all stages in a row as HTML; a stage without a card is an empty box of its size.
+
+    cards: of the stages that are done, among them one card for each sampling step.
+    """
+    by_key = {card.key: card for card in cards}
     steps = [card for card in cards if card.key == "step"]
     items = []
     for key, (path, _) in trace.STAGES.items():
-        here = done.get(key)
-        made = select_steps(steps) if key == "step" else here
-        body = BODIES[key](made, language) if here else ""
-        items.append(_item(key, path, here, body, cards, language))
+        card = by_key.get(key)
+        content = select_steps(steps) if key == "step" else card
+        body = BODIES[key](content, language) if card else ""
+        items.append(_item(key, path, card, body, cards, language))
     return f'<ol class="gb-whole" tabindex="0">{"".join(items)}</ol>'
 
 
 def select_steps(steps: list[Card]) -> list[Card]:
-    """Return at most STEPS cards: the first step, the last, and evenly spaced ones between."""
+    """Return the cards of at most STEPS steps: the first, the last, and evenly spaced ones between.
+
+    steps: the cards of all steps so far, in order.
+    """
     if not steps:
         return []
     total = steps[0].step[1]
-    picked = {round(place) for place in np.linspace(1, total, min(STEPS, total))}
-    return [card for card in steps if card.step[0] in picked]
+    selected = {round(index) for index in np.linspace(1, total, min(STEPS, total))}
+    return [card for card in steps if card.step[0] in selected]
 
 
-def _item(key: str, path: str, here, body: str, cards: list[Card], language: str) -> str:
-    shape, took = "", ""
-    if here:
-        shape = say("zero_characters", language, count=here.shape[0])
-        if here.key not in ("prompt", "parameters"):
-            shape = " × ".join(map(str, here.shape))
-        took = _seconds(here.seconds, language)
-    if key == "step" and here:
-        spent = sum(card.seconds or 0.0 for card in cards if card.key == "step")
-        took = say(
-            "zero_steps_took", language, count=here.step[1], seconds=_seconds(spent, language)
+def _item(
+    key: str, path: str, card: Card | None, body: str, cards: list[Card], language: str
+) -> str:
+    """Return one stage as an HTML list item.
+
+    path: the file of its code. card: None while it is not done. body: its output as HTML.
+    """
+    shape, duration = "", ""
+    if card:
+        shape = say("zero_characters", language, count=card.shape[0])
+        if card.key not in ("prompt", "parameters"):
+            shape = " × ".join(map(str, card.shape))
+        duration = _seconds(card.seconds, language)
+    if key == "step" and card:
+        total_seconds = sum(c.seconds or 0.0 for c in cards if c.key == "step")
+        duration = say(
+            "zero_steps_took",
+            language,
+            count=card.step[1],
+            seconds=_seconds(total_seconds, language),
         )
-    if key == "parameters" and here:
-        took = say("zero_all_took", language, seconds=_seconds(here.seconds, language))
+    if key == "parameters" and card:
+        duration = say("zero_all_took", language, seconds=_seconds(card.seconds, language))
     code = escape(path).replace("/", "/<wbr>")
-    state = "gb-made" if here else "gb-open"
+    state = "gb-made" if card else "gb-open"
     return (
         f'<li class="{state}" data-stage="{key}"><h4>{say(f"zero_stage_{key}", language)}</h4>'
         f'<div class="gb-body">{body}</div>'
-        f'<p class="gb-shape">{shape}</p><p class="gb-took">{took}</p><code>{code}</code></li>'
+        f'<p class="gb-shape">{shape}</p><p class="gb-took">{duration}</p><code>{code}</code></li>'
     )
 
 
-def _text(here: Card, language: str) -> str:
-    return f'<p class="gb-said">{escape(here.text)}</p>'
+def _text(card: Card, language: str) -> str:
+    return f'<p class="gb-said">{escape(card.text)}</p>'
 
 
-def _tokens(here: Card, language: str) -> str:
-    """Return the ids and names of the text's tokens, and the number of paddings."""
+def _tokens(card: Card, language: str) -> str:
+    """Return the prompt's tokens with their ids as HTML, and the number of padding tokens."""
     lines = []
-    for row in here.rows:
+    for row in card.rows:
         last = row[-1][0]
         real = next((i for i, (token, _) in enumerate(row) if i and token == last), len(row) - 1)
         lines += [
@@ -226,37 +266,40 @@ def _tokens(here: Card, language: str) -> str:
     return f'<ul class="gb-ids">{"".join(lines)}</ul>'
 
 
-def _heat(here: Card, language: str) -> str:
+def _heat(card: Card, language: str) -> str:
     alt = say("zero_whole_context_alt", language)
-    return f'<img class="gb-heat" src="{here.pictures[0]}" alt="{alt}">'
+    return f'<img class="gb-heat" src="{card.pictures[0]}" alt="{alt}">'
 
 
-def _channels(here: Card, language: str) -> str:
+def _channels(card: Card, language: str) -> str:
     return '<div class="gb-channels">' + "".join(
         f'<img src="{url}" alt="{say("zero_channel", language, number=i)}">'
-        for i, url in enumerate(here.pictures, 1)
+        for i, url in enumerate(card.pictures, 1)
     ) + "</div>"  # fmt: skip
 
 
-def _picture(here: Card, language: str) -> str:
+def _picture(card: Card, language: str) -> str:
     return (
-        f'<img class="gb-final" src="{here.pictures[0]}" alt="{say("zero_picture_alt", language)}">'
+        f'<img class="gb-final" src="{card.pictures[0]}" alt="{say("zero_picture_alt", language)}">'
     )
 
 
 def _steps(steps: list[Card], language: str) -> str:
-    """Return each step's noise level, the first channel of its input, and the predicted x0."""
-    alts: dict[str, list[str]] = {"seen": [], "believed": []}
-    for i, name in enumerate(alts):
-        for here in steps:
-            alt = say(f"zero_{name}_alt", language, step=here.step[0])
-            alts[name].append(f'<img class="gb-{name}" src="{here.pictures[i]}" alt="{alt}">')
-    heads = "".join(f"<b>{here.step[0]}<span>σ {here.step[2]:.2f}</span></b>" for here in steps)
-    times = "".join(f"<small>{_seconds(here.seconds, language)}</small>" for here in steps)
-    rows = "".join(f"<p>{say(f'zero_{name}', language)}</p>{''.join(alts[name])}" for name in alts)
+    """Return the steps as HTML: noise level, first channel of the latents, predicted x0, time."""
+    images: dict[str, list[str]] = {"seen": [], "believed": []}
+    for i, name in enumerate(images):
+        for card in steps:
+            alt = say(f"zero_{name}_alt", language, step=card.step[0])
+            images[name].append(f'<img class="gb-{name}" src="{card.pictures[i]}" alt="{alt}">')
+    heads = "".join(f"<b>{card.step[0]}<span>σ {card.step[2]:.2f}</span></b>" for card in steps)
+    times = "".join(f"<small>{_seconds(card.seconds, language)}</small>" for card in steps)
+    rows = "".join(
+        f"<p>{say(f'zero_{name}', language)}</p>{''.join(images[name])}" for name in images
+    )
     return f'<div class="gb-steps" style="--many:{len(steps)}">{heads}{rows}{times}</div>'
 
 
+# By key of the stage: the function that renders its Card (of "step": a list of Cards) as HTML.
 BODIES: dict[str, Callable[[Any, str], str]] = {
     "prompt": _text,
     "tokens": _tokens,
@@ -277,7 +320,7 @@ def _seconds(seconds: float | None, language: str) -> str:
     return say("zero_seconds", language, count=f"{seconds:.2f}")
 
 
-def _how_far(cards: list[Card], language: str) -> str:
+def _progress_line(cards: list[Card], language: str) -> str:
     last = cards[-1]
     if last.key == "parameters":
         return status_line("done", say("done", language), _seconds(last.seconds, language), 1.0)

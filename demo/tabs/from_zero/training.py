@@ -1,7 +1,7 @@
-"""A tiny diffusion model that is trained while the visitor watches, one visitor at a time.
+"""Train a tiny diffusion model while the visitor watches, for one visitor at a time.
 
-It runs in a process of its own with one thread, so that pictures are drawn beside it, and so that
-it stops at once.
+The training runs in a process of its own, on one thread. So the server can go on drawing pictures,
+and the training can be stopped at once by killing the process.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ...ui.stop import Final, StopButton, Updates
 from . import chapter_parts
 from .chapter_html import ROOT, render_figure
 
-SECONDS = 60
+SECONDS = 60  # how long a training lasts
 _busy = threading.Lock()  # one training at a time on this server
-NOTHING = {"step": 0, "seconds": 0.0}  # in place of the first report
+NOTHING = {"step": 0, "seconds": 0.0}  # stands for the report before the first one arrives
 
 
 def build_card(page: Page) -> None:
-    """Build the last card of chapter iii and wire it."""
+    """Add the training to the end of chapter iii, and attach its listeners."""
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_train_title", "zero_train_game", "zero_train_tiny")
@@ -46,7 +46,10 @@ def build_card(page: Page) -> None:
         view = chapter_parts.html(elem_id="zero-train-view")
 
     def train(run: Run, language: str) -> Updates:
-        """Yield the updates of a training. It ends at once where another visitor trains."""
+        """Train a model; after each report yield updates of the status line and the samples.
+
+        Raises InputError while another visitor's training runs.
+        """
         if not _busy.acquire(blocking=False):
             raise InputError(say("zero_train_busy", language))
         training: Training | None = None
@@ -72,12 +75,15 @@ def build_card(page: Page) -> None:
 
 
 def stopped_line(report: dict[str, Any] | None, language: str) -> str:
-    """Return the status line of a stopped training. report: the last one that was shown."""
+    """Return the status line of a stopped training. report: its last one; None before the first."""
     return _line("stopped", report or NOTHING, language)
 
 
 class Training:
-    """The process of one training, see pipeline.training.tiny."""
+    """A running process `python -m pipeline.training.tiny`, which trains for `seconds`.
+
+    seed: the training's random seed; None for a random one. stopped: whether `stop` was called.
+    """
 
     def __init__(self, seconds: float, seed: int | None = None):
         seed = int.from_bytes(os.urandom(3)) if seed is None else seed
@@ -97,7 +103,12 @@ class Training:
         )
 
     def reports(self) -> Iterator[dict[str, Any]]:
-        """Yield what the training prints as it learns, until its time is over or it is stopped."""
+        """Yield the training's reports until its time is over or it is stopped.
+
+        A report has "step", "seconds", "losses" (means over 20 steps each), "distance" (of the
+        samples to the data) and "sheet" (a PNG of the samples, in base64). Raises RuntimeError if
+        the process fails.
+        """
         assert self.process.stdout is not None  # a pipe
         for line in self.process.stdout:
             if line.endswith("\n"):  # not cut off by being stopped
@@ -106,29 +117,32 @@ class Training:
             raise RuntimeError("the training of the tiny model ended before its time")
 
     def stop(self) -> None:
-        """End the process at once."""
+        """Kill the process and wait until it has ended."""
         self.stopped = True
         self.process.kill()
         self.process.wait()
 
 
 def _line(kind: str, report: dict[str, Any], language: str) -> str:
-    """Return the status line with the steps that were trained and the seconds."""
+    """Return the status line of a report: its steps and seconds. kind: running, done or stopped."""
     what = say(f"zero_train_{kind}", language, step=report["step"])
     right = say("seconds", language, seconds=report["seconds"])
     return status_line(kind, what, right, min(report["seconds"] / SECONDS, 1))
 
 
 def render_training(first: dict[str, Any], report: dict[str, Any], language: str) -> str:
-    """Return samples before and now with their distances to the data, and the loss."""
+    """Return the samples of two reports, their distances to the data, and the loss curve as HTML.
+
+    first, report: the report before the training and the latest one, see Training.reports.
+    """
     names = "".join(
         f"<span>{name}</span>" for name in say("zero_train_shapes", language).split("|")
     )
     sheets = ""
-    for when, one in (("first", first), ("now", report)):
-        words = say(f"zero_train_{when}", language, distance=one["distance"])
-        source = f"data:image/png;base64,{one['sheet']}"
-        sheets += render_figure(source, words, words)
+    for key, entry in (("first", first), ("now", report)):
+        caption = say(f"zero_train_{key}", language, distance=entry["distance"])
+        source = f"data:image/png;base64,{entry['sheet']}"
+        sheets += render_figure(source, caption, caption)
     curve = loss_curve(report["losses"], language) or '<div class="gb-loss"></div>'
     return (
         f'<div class="gb-sheets"><div class="gb-rows" aria-hidden="true">{names}</div>{sheets}'

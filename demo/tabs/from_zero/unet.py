@@ -1,4 +1,4 @@
-"""Chapter iii: the UNet, block by block, and a tiny one that learns."""
+"""Chapter iii: the UNet block by block while it draws a picture, and the training of a tiny one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 
 from pipeline.denoising.denoiser import Denoiser
-from pipeline.introspection.activations import Activations
+from pipeline.events import Step
+from pipeline.introspection.activations import Activations, Block
+from pipeline.latents.preview import Preview
+from pipeline.model import Models
 
 from ...page import Page
 from ...texts import say
@@ -22,13 +25,13 @@ from . import chapter_parts, training
 from .chapter_html import done_line, frames_json, locate, png_url, render_figure, to_grey
 
 PROMPT = "a red apple on a blue background"
-SIDE = 160  # pixels of a preview
-CELL = 96  # pixels of a block's map: any number of its own becomes so many
-ROWS = 4  # of the bars that show a vector
+SIDE = 160  # pixels: the longer side of the previews
+CELL = 96  # pixels: the side to which a block's activation map is enlarged, about
+ROWS = 4  # pixels: the height of the picture of a vector
 
 
 def build(page: Page) -> None:
-    """Build the chapter's components and wire them."""
+    """Add the chapter's components to the page that is being built, and attach their listeners."""
     from pipeline.training import tiny
     from pipeline.training.emoji.unet import denoising_loss
 
@@ -48,7 +51,7 @@ def build(page: Page) -> None:
                 i18n("zero_u_draw"), variant="primary", elem_id="zero-u-draw", min_width=120
             )
         status = chapter_parts.status(i18n, "zero-u-status")
-        book = chapter_parts.frame_slider("zero-u")
+        slider = chapter_parts.frame_slider("zero-u")
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(
             i18n, "zero_enter_title", "zero_enter_time", "zero_enter_words", "zero_enter_skip"
@@ -61,63 +64,81 @@ def build(page: Page) -> None:
 
     @page.runner.on_device
     def stream_frames(
-        language: str, name: str, vae: str, count: Any, width: Any, height: Any, words: str
+        language: str, name: str, vae: str, steps: Any, width: Any, height: Any, text: str
     ) -> Iterator[tuple[str, str, Any]]:
-        """Yield (status line, HTML, frame) of each step, then ("", "", the finished picture)."""
+        """Draw a picture: yield (status line, drawing of the UNet, frame) after each model call.
+
+        The drawing is HTML, the frame a dict for `frames_json`. Last comes ("", "", data URL of the
+        finished picture).
+        """
         from pipeline.events import Result
         from pipeline.introspection.activations import record_activations
         from pipeline.options import GenerateOptions
 
         models, html = page.model_cache.get(name, vae), ""
-        options = GenerateOptions(prompt=words, steps=count, width=width, height=height)
-        steps = cast("Generator[Any]", models.stream(options))
-        events = cast("Generator[Any]", record_activations(models, steps))
+        options = GenerateOptions(prompt=text, steps=steps, width=width, height=height)
+        stream = cast("Generator[Any]", models.stream(options))
+        events = cast("Generator[Any]", record_activations(models, stream))
         try:
-            for event, seen in events:
+            for event, activations in events:
                 if isinstance(event, Result):
                     yield "", "", data_url(event.images[0], SIDE)
                     continue
-                html = html or _u(seen, models, language)
+                html = html or _render_unet(activations, models, language)
                 right = say("seconds", language, seconds=event.seconds)
                 what = say("step", language, index=event.index, total=event.total)
                 line = status_line("running", what, right, event.index / event.total)
-                yield line, html, _frame(event, seen, models.preview, language)
+                yield line, html, _frame(event, activations, models.preview, language)
         finally:
             events.close()
 
     def draw(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
-        """Draw a picture and show the UNet at each step."""
-        began, label, whole = time.monotonic(), say("zero_u_step", language), ""
+        """Draw a picture; yield updates that show the UNet at each step, then all steps."""
+        began, label, drawing = time.monotonic(), say("zero_u_step", language), ""
         frames: list[dict[str, str]] = []
         for line, html, frame in stream_frames(language, *values):
             if line:
-                whole = html
+                drawing = html
                 frames.append(frame)
-                yield {status: line, book: frames_json(html, label, [frame])}
+                yield {status: line, slider: frames_json(html, label, [frame])}
             else:
                 frames[-1]["picture"] = frame
         yield {
             status: done_line(language, time.monotonic() - began),
-            book: frames_json(whole, label, frames, len(frames) - 1),
+            slider: frames_json(drawing, label, frames, len(frames) - 1),
         }
 
-    chapter_parts.on_device(go.click, draw, [*inputs, prompt], [book], status)
+    chapter_parts.on_device(go.click, draw, [*inputs, prompt], [slider], status)
 
 
-def _frame(event, seen, preview, language: str) -> dict[str, str]:
-    """Return what changes in the drawing of the UNet from step to step."""
+def _frame(
+    event: Step, activations: Activations, preview: Preview, language: str
+) -> dict[str, str]:
+    """Return what the drawing of the UNet shows after one step, as a frame for `frames_json`.
+
+    It holds the latents, the predicted x0, the timestep's two vectors, and for each block's name
+    its activation map, all as data URLs; "place" is the step's number as text.
+    """
     frame = {
         "place": say("step", language, index=event.index, total=event.total),
         "picture": data_url(event.preview, SIDE),
         "latents": data_url(preview.image(event.latents, event.width, event.height), SIDE),
-        "waves": _bars(seen.time_proj),
-        "time": _bars(seen.time_embedding),
     }
-    return frame | {block.name: _map(block.map) for block in seen.blocks}
+    frame |= {key: _bars(vector) for key, vector in _time_vectors(activations).items()}
+    return frame | {block.name: _map(block.map) for block in activations.blocks}
+
+
+def _time_vectors(activations: Activations) -> dict[str, torch.Tensor]:
+    """Return the timestep's sinusoidal embedding ("waves") and the vector made of it ("time")."""
+    assert activations.time_proj is not None and activations.time_embedding is not None
+    return {"waves": activations.time_proj, "time": activations.time_embedding}
 
 
 def _map(values: torch.Tensor) -> str:
-    """Return a map (h, w) of a block's activity, each value enlarged to a square."""
+    """Return a block's activation map (h, w) as a greyscale PNG data URL, about CELL pixels a side.
+
+    Each value becomes a square; the smallest value is black, the largest white.
+    """
     image = to_grey(values)
     scale = max(1, CELL // max(image.size))
     return png_url(
@@ -126,15 +147,18 @@ def _map(values: torch.Tensor) -> str:
 
 
 def _bars(vector: torch.Tensor) -> str:
-    """Return a vector as one row of greys, 0 in the middle."""
+    """Return a vector (N,) as a greyscale PNG data URL of N x ROWS pixels; 0 is mid-grey."""
     limit = float(vector.abs().max()) or 1.0
     return png_url(to_grey(vector.repeat(ROWS, 1), -limit, limit))
 
 
-def _u(seen, models, language: str) -> str:
-    """Return the drawing of the UNet with its shapes: down blocks on the left, up blocks on the
-    right, the timestep's embedding above."""
-    blocks = {side: [b for b in seen.blocks if b.side == side] for side in _SIDES}
+def _render_unet(activations: Activations, models: Models, language: str) -> str:
+    """Return a drawing of the UNet as HTML, with the shape of each block's output.
+
+    Down blocks stand on the left, up blocks on the right, the middle block below, the timestep's
+    embedding above. The pictures in it are empty: `_frame` fills them for each step.
+    """
+    blocks = {side: [b for b in activations.blocks if b.side == side] for side in _SIDES}
     down = [*blocks["in"], *blocks["down"]]
     up = [*blocks["up"], *blocks["out"]][::-1]
     rows = ""
@@ -151,29 +175,35 @@ def _u(seen, models, language: str) -> str:
         render_figure(_BLANK, say(f"zero_u_{key}", language), say(f"zero_u_{key}", language), key)
         for key in ("latents", "picture")
     ]
-    vectors = {"waves": seen.time_proj, "time": seen.time_embedding}
-    words = {k: say(f"zero_u_{k}", language, count=len(vector)) for k, vector in vectors.items()}
-    moment = "".join(
-        f"<i>→</i>{render_figure(_BLANK, said, said, key)}" for key, said in words.items()
+    captions = {
+        key: say(f"zero_u_{key}", language, count=len(vector))
+        for key, vector in _time_vectors(activations).items()
+    }
+    embedding = "".join(
+        f"<i>→</i>{render_figure(_BLANK, caption, caption, key)}"
+        for key, caption in captions.items()
     )
     size = sum(p.numel() for p in models.unet.parameters())
-    told = say("zero_u_size", language, count=size)
+    note = say("zero_u_size", language, count=size)
     return (
-        f'<p class="gb-note gb-told" id="zero-u-size">{told}</p>'
-        f'<div class="gb-moment"><b>t</b>{moment}</div>'
+        f'<p class="gb-note gb-told" id="zero-u-size">{note}</p>'
+        f'<div class="gb-moment"><b>t</b>{embedding}</div>'
         f'<div class="gb-u">{ends[0]}<i></i>{ends[1]}{rows}<div class="gb-mid">{middle}</div></div>'
     )
 
 
-def _block(block, language: str, level: int = 0) -> str:
-    """Return a block: its name, the shape of its output, its inputs, a map of its activity."""
+def _block(block: Block, language: str, level: int = 0) -> str:
+    """Return one block as HTML: its name, output shape, inputs, and an empty activation map.
+
+    level: the block's row in the drawing, from 0 at the top.
+    """
     tags = ""
     if block.side in ("down", "mid", "up"):
         tags += f'<span class="gb-tag-t">{say("zero_u_hears_time", language)}</span>'
     if block.attends:
-        (places, wide), (keys, _) = block.attends
-        heard = say("zero_u_hears_words", language, places=places, wide=wide, keys=keys)
-        tags += f'<span class="gb-tag-w">{heard}</span>'
+        (queries, width), (keys, _) = block.attends
+        shapes = say("zero_u_hears_words", language, places=queries, wide=width, keys=keys)
+        tags += f'<span class="gb-tag-w">{shapes}</span>'
     alt = say("zero_u_active", language, name=block.name)
     return (
         f'<div class="gb-block gb-{block.side}" style="--level:{level}">'
@@ -186,5 +216,6 @@ def _shape(sizes: Any) -> str:
     return " × ".join(map(str, sizes))
 
 
-_SIDES = ("in", "down", "mid", "up", "out")
+_SIDES = ("in", "down", "mid", "up", "out")  # values of Block.side, in the order of the UNet
+# A transparent GIF of one pixel.
 _BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="

@@ -1,4 +1,4 @@
-"""Chapter ii: what a sentence is to a network, and how it came to mean a picture."""
+"""Chapter ii: how CLIP compares sentences with pictures, and the context that the UNet gets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
@@ -17,6 +18,8 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.introspection.clip import Clip, contrastive_loss, has_clip, probabilities
+from pipeline.model import Models
+from pipeline.model_cache import ModelCache
 from pipeline.prompt.encode import encode_prompts
 
 from ...page import Page
@@ -34,34 +37,41 @@ SENTENCES = (
     "a penguin on a yellow background",
     "白色背景上的猫",
 )
-EMBEDDED = "emoji"  # the model whose image tower ships with it
-MOST, MOST_LETTERS = 6, 300  # sentences, and letters of one
-STEPS = 10  # enough to see what it is
-SIDE = 128  # pixels of a picture that is shown as it is
+EMBEDDED = "emoji"  # the model that comes with this repository; it has CLIP's image encoder, too
+MAX_SENTENCES, MAX_LETTERS = 6, 300  # letters: of each sentence
+STEPS = 10  # of each picture: enough to recognise it
+SIDE = 128  # pixels: a square picture up to this side is shown without loss
 _loading = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Pictures in the table: their vectors (M, E) and sources for the page.
+class Pictures:
+    """The pictures that are compared with the sentences, one for each column of the table.
 
-    folder: the model whose towers saw them. heard: the width of the loaded model's context. drawn:
-    how many were drawn from the sentences, in their order; the visitor's own comes last.
+    folder         the folder of the model whose CLIP computed `vectors`
+    context_width  the last dimension of the chosen model's context
+    sources        the pictures as data URLs
+    drawn          how many were drawn from the sentences, in the order of these; a picture of the
+                   visitor's own comes last
+    vectors        the CLIP embeddings (M, E) of M pictures, unit vectors; None without pictures
     """
 
     folder: str
-    heard: int
+    context_width: int
     sources: tuple[str, ...] = ()
     drawn: int = 0
-    vectors: Any = None
+    vectors: torch.Tensor | None = None
 
-    def with_picture(self, path: str, *, own: bool = False) -> Seen:
-        """One more, from a file."""
+    def with_picture(self, path: str, *, own: bool = False) -> Pictures:
+        """Embed the picture at `path` and return a copy with it as the last column.
+
+        own: whether it is the visitor's own picture, not one drawn from a sentence.
+        """
         from pipeline.images.open import fit_image, open_picture
 
         image = open_picture(path).image
         side = min(*image.size, SIDE)
-        vector = _towers(self.folder).embed_pictures([image])
+        vector = _clip(self.folder).embed_pictures([image])
         vectors = vector if self.vectors is None else torch.cat([self.vectors, vector])
         small = image.size == (side, side)
         source = png_url(image) if small else data_url(fit_image(image, side, side), side)
@@ -70,7 +80,7 @@ class Seen:
 
 
 def build(page: Page) -> None:
-    """Build the chapter's components and wire them."""
+    """Add the chapter's components to the page that is being built, and attach their listeners."""
     from pipeline.training.emoji.clip import make_trainer
 
     i18n = page.i18n
@@ -82,7 +92,7 @@ def build(page: Page) -> None:
                 label=i18n("zero_sentences"),
                 info=i18n("zero_sentences_hint"),
                 lines=5,
-                max_lines=MOST,
+                max_lines=MAX_SENTENCES,
                 elem_id="zero-sentences",
                 scale=2,
             )
@@ -106,54 +116,66 @@ def build(page: Page) -> None:
         context = parts.html(elem_id="zero-context")
         parts.prose(i18n, "zero_context_next")
     parts.code_excerpts(i18n, *locate(Clip, contrastive_loss, make_trainer, encode_prompts))
-    known, views = gr.State(None), [table, loss, context]
+    current, views = gr.State(None), [table, loss, context]
     model = [page.form["model"], page.form["vae"]]
 
-    def shown(seen: Seen, lines: list[str], language: str) -> dict:
-        towers = _towers(seen.folder)
-        similar = towers.embed_texts(lines) @ seen.vectors.T
-        made = (
-            _flow(towers, lines[0], language)
-            + _table(seen, lines, similar, towers.scale, language),
-            _loss(seen, similar, towers.scale, language),
-            _context(towers, lines[0], seen.heard, language),
+    def render_views(pictures: Pictures, lines: list[str], language: str) -> dict[Any, Any]:
+        clip = _clip(pictures.folder)
+        assert pictures.vectors is not None  # there is a picture
+        similarities = clip.embed_texts(lines) @ pictures.vectors.T
+        values = (
+            _render_towers(clip, lines[0], language)
+            + _render_table(pictures, lines, similarities, clip.scale, language),
+            _render_loss(pictures, similarities, clip.scale, language),
+            _render_context(clip, lines[0], pictures.context_width, language),
         )
-        return dict(zip(views, made, strict=True))
+        return dict(zip(views, values, strict=True))
 
-    def draw_all(language: str, name, vae, words, path):
-        began, lines = time.monotonic(), sentences(words, language)
+    def draw_all(
+        language: str, name: str | None, vae: str | None, text: str, path: str | None
+    ) -> Iterator[dict[Any, Any]]:
+        """Draw a picture of each sentence and yield updates of the table after each.
+
+        path: the visitor's own picture, which becomes the last column; None without one.
+        """
+        began, lines = time.monotonic(), sentences(text, language)
         loaded = page.model_cache.get(name, vae)
-        name, models = with_towers(page.model_cache, name)
-        heard = sum(tower.width for tower in loaded.text.encoders)
-        seen = Seen(str(models.path), heard)
+        name, models = model_with_clip(page.model_cache, name)
+        width = sum(encoder.width for encoder in loaded.text.encoders)
+        pictures = Pictures(str(models.path), width)
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
             for line in lines:
                 fields = {"model": name, "prompt": line, "steps": STEPS}
-                made = yield from parts.draw(page, fields, folder, language, status)
-                seen = seen.with_picture(made.files[0])
-                yield {known: seen, **shown(seen, lines, language)}
+                finished = yield from parts.draw(page, fields, folder, language, status)
+                pictures = pictures.with_picture(finished.files[0])
+                yield {current: pictures, **render_views(pictures, lines, language)}
         if path:
-            seen = seen.with_picture(path, own=True)
-            yield {known: seen, **shown(seen, lines, language)}
+            pictures = pictures.with_picture(path, own=True)
+            yield {current: pictures, **render_views(pictures, lines, language)}
         yield {status: done_line(language, time.monotonic() - began)}
 
-    def type_on(seen: Seen | None, words: str, request: gr.Request):
-        """The same pictures, other sentences."""
+    def compare_again(pictures: Pictures | None, text: str, request: gr.Request) -> dict[Any, Any]:
+        """Return updates that compare the existing pictures with the edited sentences."""
         language = request_language(request)
-        if seen is None:
+        if pictures is None:
             return {status: ready_line(language)}
         try:
-            lines = sentences(words, language)
+            lines = sentences(text, language)
         except InputError as error:
             return {status: error_line(str(error))}
-        return {status: ready_line(language), **shown(seen, lines, language)}
+        return {status: ready_line(language), **render_views(pictures, lines, language)}
 
-    parts.on_device(draw.click, draw_all, [*model, box, own], [known, *views], status)
-    box.change(type_on, [known, box], [status, *views], trigger_mode="always_last", **UNQUEUED)
+    parts.on_device(draw.click, draw_all, [*model, box, own], [current, *views], status)
+    box.change(
+        compare_again, [current, box], [status, *views], trigger_mode="always_last", **UNQUEUED
+    )
 
 
-def with_towers(model_cache, name) -> tuple[str, Any]:
-    """(name, models) of the chosen model where it has both towers, else of the embedded one."""
+def model_with_clip(model_cache: ModelCache, name: str | None) -> tuple[str | None, Models]:
+    """Return (name, model) of a model that has CLIP's image encoder.
+
+    It is the model `name` (None: the first one) if that has one, else the embedded model.
+    """
     models = model_cache.get(name, None)
     if has_clip(models.path):
         return name, models
@@ -165,29 +187,36 @@ def _loaded(folder: str) -> Clip:
     return Clip.load(Path(folder))
 
 
-def _towers(folder: str) -> Clip:
+def _clip(folder: str) -> Clip:
     with _loading:
         return _loaded(folder)
 
 
-def sentences(words: str, language: str) -> list[str]:
-    """The lines that say something; InputError where they are too many or too long."""
-    lines = [line.strip() for line in (words or "").splitlines() if line.strip()]
-    if not 2 <= len(lines) <= MOST or max(map(len, lines)) > MOST_LETTERS:
-        raise InputError(say("zero_most", language, most=MOST, letters=MOST_LETTERS))
+def sentences(text: str, language: str) -> list[str]:
+    """Return the lines of a text that are not empty.
+
+    Raises InputError for fewer than 2 or more than MAX_SENTENCES of them, and for one of more than
+    MAX_LETTERS letters.
+    """
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    if not 2 <= len(lines) <= MAX_SENTENCES or max(map(len, lines)) > MAX_LETTERS:
+        raise InputError(say("zero_most", language, most=MAX_SENTENCES, letters=MAX_LETTERS))
     return lines
 
 
-def _flow(towers: Clip, line: str, language: str) -> str:
-    """The two towers: what enters each, how high it is, and what leaves it."""
-    text, image = towers.text.config, towers.image.config
-    ways = (
+def _render_towers(clip: Clip, line: str, language: str) -> str:
+    """Return CLIP's two encoders as HTML: the input, number of layers and output width of each.
+
+    line: the sentence whose tokens are counted.
+    """
+    text, image = clip.text.config, clip.image.config
+    towers = (
         say(
             "zero_text_tower",
             language,
-            tokens=len(towers.tokens(line)),
+            tokens=len(clip.tokens(line)),
             layers=text.num_hidden_layers,
-            width=towers.width,
+            width=clip.width,
         ),
         say(
             "zero_image_tower",
@@ -195,28 +224,38 @@ def _flow(towers: Clip, line: str, language: str) -> str:
             patches=(image.image_size // image.patch_size) ** 2,
             side=image.patch_size,
             layers=image.num_hidden_layers,
-            width=towers.width,
+            width=clip.width,
         ),
     )
     rows = ""
-    for way in ways:
-        stages = "<i>→</i>".join(f"<span>{part}</span>" for part in way.split(" → "))
+    for tower in towers:
+        stages = "<i>→</i>".join(f"<span>{part}</span>" for part in tower.split(" → "))
         rows += f'<p class="gb-tower">{stages}</p>'
     return f'<div class="gb-towers">{rows}</div>'
 
 
-def _table(seen: Seen, lines: list[str], similar, scale: float, language: str) -> str:
-    """Rows are sentences, columns pictures; how alike they are, and which picture it would be."""
-    chances = probabilities(similar, scale)
+def _render_table(
+    pictures: Pictures,
+    lines: list[str],
+    similarities: torch.Tensor,
+    scale: float,
+    language: str,
+) -> str:
+    """Return a table of sentences (rows) and pictures (columns) as HTML.
+
+    Each cell has their cosine similarity, and the probability that the picture is the sentence's
+    own. similarities (N, M): N sentences, M pictures. scale: 1 over CLIP's temperature.
+    """
+    chances = probabilities(similarities, scale)
     heads = "".join(
-        f'<th scope="col"><img src="{source}" alt="{escape(_called(seen, i, language))}"></th>'
-        for i, source in enumerate(seen.sources)
+        f'<th scope="col"><img src="{source}" alt="{_picture_label(pictures, i, language)}"></th>'
+        for i, source in enumerate(pictures.sources)
     )
     rows = ""
     for i, line in enumerate(lines):
         cells = ""
         for j, (value, chance) in enumerate(
-            zip(similar[i].tolist(), chances[i].tolist(), strict=True)
+            zip(similarities[i].tolist(), chances[i].tolist(), strict=True)
         ):
             best = ' class="gb-best"' if j == int(chances[i].argmax()) else ""
             cells += (
@@ -231,20 +270,26 @@ def _table(seen: Seen, lines: list[str], similar, scale: float, language: str) -
     )
 
 
-def _called(seen: Seen, number: int, language: str) -> str:
-    """The words for a column's picture."""
-    if number >= seen.drawn:
-        return say("zero_own_column", language)
-    return say("zero_drawn_column", language, number=number + 1)
+def _picture_label(pictures: Pictures, number: int, language: str) -> str:
+    """Return the alternative text, as HTML, of the picture in column `number`, from 0."""
+    if number >= pictures.drawn:
+        return escape(say("zero_own_column", language))
+    return escape(say("zero_drawn_column", language, number=number + 1))
 
 
-def _loss(seen: Seen, similar, scale: float, language: str) -> str:
-    """The loss of the pairs that stand on the diagonal, once every sentence has its picture."""
-    count = seen.drawn
-    if count < 2 or len(similar) != count:
+def _render_loss(
+    pictures: Pictures, similarities: torch.Tensor, scale: float, language: str
+) -> str:
+    """Return CLIP's contrastive loss of the sentences and their drawn pictures as HTML.
+
+    similarities, scale: see `_render_table`. If a sentence has no picture of its own yet, the HTML
+    is a hint to draw the pictures.
+    """
+    count = pictures.drawn
+    if count < 2 or len(similarities) != count:
         return f'<p class="gb-note gb-told">{say("zero_no_loss", language)}</p>'
-    pairs = similar[:, :count]
-    told = say(
+    pairs = similarities[:, :count]
+    text = say(
         "zero_loss_now",
         language,
         loss=contrastive_loss(pairs, scale),
@@ -257,19 +302,23 @@ def _loss(seen: Seen, similar, scale: float, language: str) -> str:
         '<p class="gb-formula">p(picture<sub>j</sub> | text<sub>i</sub>) = exp(τ s<sub>ij</sub>) / '
         f"Σ<sub>k</sub> exp(τ s<sub>ik</sub>), &nbsp; τ = {scale:.2f}</p>"
     )
-    return f'{formula}<p class="gb-note gb-told" id="zero-loss-now">{told}</p>'
+    return f'{formula}<p class="gb-note gb-told" id="zero-loss-now">{text}</p>'
 
 
-def _context(towers: Clip, line: str, heard: int, language: str) -> str:
-    """The pieces of a sentence, and all numbers that the UNet hears of it, as a picture."""
-    states = towers.context(line)
+def _render_context(clip: Clip, line: str, width: int, language: str) -> str:
+    """Return a sentence's tokens and its context, which the UNet attends to, as HTML.
+
+    The context (1, 77, hidden) is shown as a grey picture. width: the last dimension of the chosen
+    model's context, which may be another model than that of `clip`.
+    """
+    states = clip.context(line)
     limit = float(states.abs().max())
     picture = png_url(to_grey(states[0], -limit, limit))
-    pieces = "".join(f"<li>{escape(piece)}</li>" for piece in towers.tokens(line))
+    pieces = "".join(f"<li>{escape(piece)}</li>" for piece in clip.tokens(line))
     shape = "1 × {} × {}".format(*states.shape[1:])
-    told = say("zero_context_shape", language, shape=shape, count=states.numel(), heard=heard)
+    text = say("zero_context_shape", language, shape=shape, count=states.numel(), width=width)
     alt = say("zero_context_alt", language, line=line)
     return (
         f'<ol class="gb-pieces">{pieces}</ol>{render_figure(picture, alt, kind="gb-context")}'
-        f'<p class="gb-note gb-told" id="zero-context-shape">{told}</p>'
+        f'<p class="gb-note gb-told" id="zero-context-shape">{text}</p>'
     )

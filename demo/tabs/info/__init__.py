@@ -1,8 +1,13 @@
-"""What a picture was made with: a dropped file or a pasted text is read, and fills the form."""
+"""The tab PNG info: show the settings that a picture was drawn with.
+
+They are read from a dropped picture file or a pasted text, and a button copies them into the form
+of the tab Generate. A file with a receipt can be verified, see verify.py.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -20,7 +25,7 @@ from . import texts, verify
 
 
 def build(page: Page) -> None:
-    """Build the tab inside the page and wire it."""
+    """Add the tab's components to the page that is being built, and attach their listeners."""
     i18n = page.i18n
     run = verify.make_verifier(page.model_cache, page.runner.on_device)
     verify.add_endpoint(run)
@@ -43,57 +48,64 @@ def build(page: Page) -> None:
                 senders = send_to.build_buttons(page, "info")
             with gr.Column(visible=False, min_width=0) as usable:
                 fill_form.build_buttons(page, pasted, "info", tab="generate")
-            file = gr.State()  # the path of the picture that is shown
+            file = gr.State()  # the path of the opened picture file; None for a pasted text
             panel = verify.build_panel(page, file, run)
 
-    known = gr.State("")  # the text that is shown
-    outputs = [known, file, picture, view, usable, sendable, *panel.outputs]
+    current_text = gr.State("")  # the parameters text whose settings are shown
+    outputs = [current_text, file, picture, view, usable, sendable, *panel.outputs]
 
     no_picture = {file: None, picture: "", sendable: gr.update(visible=False)}
     no_picture |= panel.show_receipt(None, "en")
 
-    def open_file(path: str, request: gr.Request):
-        """The file's text also goes into the box, to be read and copied.
+    def open_file(path: str, request: gr.Request) -> dict[Any, Any]:
+        """Return updates that show a dropped file, its settings and its receipt.
 
-        A file without any changes nothing else. The place to drop one is free again.
+        Its parameters text is put into the text box; the drop area is emptied for the next file. A
+        file without a parameters text gives an error sentence, and all else stays as it was.
         """
         try:
             text = infotext.read(path)
         except InputError as error:
-            # where it lies on the server is nobody's business
+            # The visitor sees the file's name, not its path on the server.
             sentence = str(error).replace(str(path), Path(path).name)
             return {dropped: None, picture: error_paragraph(sentence)}
         language = request_language(request)
-        filled = {dropped: None, pasted: text} | something(text, language)
-        shown = {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
-        return filled | shown | panel.show_receipt(path, language)
+        updates = {dropped: None, pasted: text} | show_settings(text, language)
+        updates |= {file: path, picture: _image(path, language), sendable: gr.update(visible=True)}
+        return updates | panel.show_receipt(path, language)
 
-    def show(text: str, shown: str, request: gr.Request):
-        """A text that was pasted; not the one that `open_file` has just put there."""
-        if text == shown:
-            return {known: shown}
-        return something(text, request_language(request)) if text.strip() else nothing()
+    def show_pasted(text: str, current: str, request: gr.Request) -> dict[Any, Any]:
+        """Return updates that show the settings in a pasted text, without a picture.
 
-    def something(text: str, language: str) -> dict:
-        seen = fill_form.render_settings(
-            fill_form.read_parameters(text, page.model_cache), language
-        )
-        return {known: text, view: seen, usable: gr.update(visible=True), **no_picture}
+        current: the text whose settings are shown. When `open_file` has filled the text box, the
+        text is the current one already, and nothing changes.
+        """
+        if text == current:
+            return {current_text: current}
+        return show_settings(text, request_language(request)) if text.strip() else clear_settings()
 
-    def nothing() -> dict:
-        return {known: "", view: _nothing(i18n), usable: gr.update(visible=False), **no_picture}
+    def show_settings(text: str, language: str) -> dict[Any, Any]:
+        settings = fill_form.read_parameters(text, page.model_cache)
+        html = fill_form.render_settings(settings, language)
+        return {current_text: text, view: html, usable: gr.update(visible=True), **no_picture}
+
+    def clear_settings() -> dict[Any, Any]:
+        hidden = gr.update(visible=False)
+        return {current_text: "", view: _nothing(i18n), usable: hidden, **no_picture}
 
     dropped.upload(open_file, dropped, [dropped, pasted, *outputs], **UNQUEUED)
     send_to.wire_buttons(page, senders, [file], lambda path: path)
-    pasted.change(show, [pasted, known], outputs, trigger_mode="always_last", **UNQUEUED)
+    pasted.change(
+        show_pasted, [pasted, current_text], outputs, trigger_mode="always_last", **UNQUEUED
+    )
 
 
-def _nothing(i18n) -> str:
+def _nothing(i18n: gr.I18n) -> str:
     return f'<p class="gb-note gb-not">{i18n("info_none")}</p>'
 
 
 def _image(path: str, language: str) -> str:
-    """The visitor's own file, shown by the browser as it is."""
+    """Return an <img> that shows the visitor's own file, served by Gradio without decoding it."""
     alt = say("info_alt", language)
     return f'<img class="gb-dropped" src="gradio_api/file={quote(path)}" alt="{alt}">'
 

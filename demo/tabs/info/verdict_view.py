@@ -1,4 +1,4 @@
-"""The verdict on a picture and the progress towards it, as HTML."""
+"""Render the verdict on a verified picture, and the progress until then, as HTML."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from ...texts import TEXTS, say
 from ...ui.images import data_url
 from ...ui.status import status_line
 
-PICTURE_SIDE = 384  # pixels: of the pictures in a verdict
+PICTURE_SIDE = 384  # pixels: the longer side of the pictures in a verdict
+# By kind of verdict, see pipeline/metadata/verdict.py.
 MARKS = {"identical": "✓", "departs": "≠", "tampered": "✕", "other": "?"}
 
 
 def render_progress(event: StepChecked, same: Sequence[bool], language: str) -> str:
-    """Return the status line during a verification, and a cell for each step."""
+    """Return the status line of a running verification, and a mark for each step.
+
+    same: whether the latents came out identical, initially and after each step so far.
+    """
     words = say(
         "verify_same" if event.same else "verify_apart",
         language,
@@ -29,31 +33,39 @@ def render_progress(event: StepChecked, same: Sequence[bool], language: str) -> 
 
 
 def render_verdict(verdict: Verdict, language: str) -> str:
-    """Return the verdict: its word, its sentences, the steps, and how the environment differs."""
+    """Return a verdict as HTML.
+
+    It has its name and sentences, a mark for each step, the picture drawn again, the difference
+    image, and a table of what has changed in the environment.
+    """
     space = "" if language == "zh" else " "
-    said = space.join(escape(sentence) for sentence in verdict_sentences(verdict, language))
+    sentences = space.join(escape(sentence) for sentence in verdict_sentences(verdict, language))
     return (
         f'<div class="gb-verdict gb-verdict-{verdict.kind}" role="status">'
         f'<p class="gb-verdict-word"><span aria-hidden="true">{MARKS[verdict.kind]}</span> '
         f"{say(f'verdict_{verdict.kind}', language)}</p>"
-        f'<p class="gb-verdict-said">{said}</p>'
+        f'<p class="gb-verdict-said">{sentences}</p>'
         f"{_cells(verdict.same, len(verdict.same), language)}{_pictures(verdict, language)}"
         f"{_environment(verdict, language)}</div>"
     )
 
 
 def verdict_sentences(verdict: Verdict, language: str) -> list[str]:
-    """Return the sentences of a verdict in the visitor's language."""
+    """Return the sentences that state the facts of a verdict in a language, "en" or "zh"."""
     return [say(f"said_{key}", language, **values) for key, values in verdict.facts]
 
 
 def render_note(words: str) -> str:
-    """Return a quiet paragraph. words: HTML."""
+    """Return a paragraph in the style of a note. words: its content, HTML."""
     return f'<p class="gb-note gb-not">{words}</p>'
 
 
 def _cells(same: Sequence[bool], count: int, language: str) -> str:
-    """Return a cell for the initial latents, 0, and for each step."""
+    """Return a list with a mark for the initial latents (number 0) and for each step.
+
+    same: whether the latents at each came out identical, as far as they are checked yet. count: the
+    number of marks.
+    """
     if not count:
         return ""
     cells = []
@@ -66,20 +78,20 @@ def _cells(same: Sequence[bool], count: int, language: str) -> str:
 
 
 def _pictures(verdict: Verdict, language: str) -> str:
-    """Return the picture made again and the difference image; "" where nothing differs."""
+    """Return the picture drawn again and the difference image as HTML; "" if they are missing."""
     if verdict.image is None or verdict.difference is None:
         return ""
-    shown = {"verify_again": verdict.image, "verify_difference": verdict.difference}
+    images = {"verify_again": verdict.image, "verify_difference": verdict.difference}
     figures = "".join(
         f'<figure><img src="{data_url(image, PICTURE_SIDE)}" alt="{say(key, language)}">'
         f"<figcaption>{say(key, language)}</figcaption></figure>"
-        for key, image in shown.items()
+        for key, image in images.items()
     )
     return f'<div class="gb-remade">{figures}</div>'
 
 
 def _environment(verdict: Verdict, language: str) -> str:
-    """Return how device, backends, versions and files differ from the receipt's."""
+    """Return a table of what differs from the receipt: device, backends, versions, files."""
     if not verdict.environment:
         return render_note(say("around_same", language)) if verdict.same else ""
     rows = "".join(
@@ -95,6 +107,6 @@ def _environment(verdict: Verdict, language: str) -> str:
 
 
 def _label(what: str, language: str) -> str:
-    """Return the name of a row of the environment; a file's own name as it is."""
+    """Return the translated name of a part of the environment; a file name stays as it is."""
     key = f"around_{what}"
     return say(key, language) if key in TEXTS else escape(what)

@@ -1,5 +1,8 @@
-"""Verify: a picture is made again as its receipt says, and the verdict is shown; see
-pipeline/verify.py."""
+"""Verify a picture on the page and through the web API.
+
+A picture's receipt says how it was drawn. The server draws it again and compares it step by step,
+see pipeline/verify.py; this file shows the progress and the verdict.
+"""
 
 from __future__ import annotations
 
@@ -32,90 +35,115 @@ from ...ui.upload import PictureBox
 from .verdict_view import render_note, render_progress, render_verdict
 
 SHOW_EVERY = 0.05  # seconds between two updates of the progress
+# (path, picture=None, mask=None): see `make_verifier`.
 Verifier = Callable[..., Iterator[StepChecked | Verdict]]
 
 
 def make_verifier(
     model_cache: ModelCache, on_device: Callable[..., Callable[..., Iterator[Any]]]
 ) -> Verifier:
-    """Return `run(path, picture=..., mask=...)`, which yields the progress, then the Verdict.
+    """Return the function that verifies the picture at a path.
 
-    on_device: the runner's. The iterator raises InputError for what the user can
-    mend, and Broken for the rest.
+    run(path, picture=None, mask=None) yields a StepChecked for each step that was drawn again, then
+    the Verdict. picture, mask: the files that the picture began from, if its receipt names any. It
+    raises InputError for what the user can correct, and Broken for an internal error.
+    on_device: Runner.on_device.
     """
 
     @on_device
-    def work(task: str, asked, names: tuple, case) -> Iterator[StepChecked | Verdict]:
+    def check_on_device(
+        task: str, options: Any, names: tuple[str, str | None], case: verify.VerificationInput
+    ) -> Iterator[StepChecked | Verdict]:
+        """Verify a picture on the device; yields as `verify.check` does.
+
+        server/zerogpu.py estimates the GPU seconds from task and options.
+        """
         yield from verify.check(model_cache.get(*names), case)
 
-    def run(path: str, **given: Any) -> Iterator[StepChecked | Verdict]:
+    def run(path: str, **inputs: Any) -> Iterator[StepChecked | Verdict]:
         with hide_internal_errors():
-            case = verify.open_input(path, **given)
-            then = case.receipt
-            if not then.intact:
+            case = verify.open_input(path, **inputs)
+            if not case.receipt.intact:
                 yield from verify.check(None, case)
                 return
-            there = [e.name for e in model_cache.choices()], [e.name for e in model_cache.vaes()]
-            names = verify.choose_model(then, *there, model_cache.hashes())
+            models = [entry.name for entry in model_cache.choices()]
+            vaes = [entry.name for entry in model_cache.vaes()]
+            names = verify.choose_model(case.receipt, models, vaes, model_cache.hashes())
             model_cache.get(*names)
-        yield from work(then.task, case.options, names, case)
+        yield from check_on_device(case.receipt.task, case.options, names, case)
 
     return run
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The receipt's part of the tab PNG info."""
+    """The components of the tab PNG info that show a picture's receipt and verify it.
 
-    column: Any
-    about: Any
-    given: dict[str, Any]  # by option, where the pictures go that it began from
-    button: Any
-    verdict: Any
+    column   holds all others; hidden while no file is open
+    about    what the receipt says, or that there is none
+    inputs   "picture" and "mask": where the visitor gives the files that the picture began from
+    button   starts the verification
+    verdict  the progress, then the verdict
+    """
+
+    column: gr.Column
+    about: gr.HTML
+    inputs: dict[str, PictureBox]
+    button: gr.Button
+    verdict: gr.HTML
 
     @property
     def outputs(self) -> list[Any]:
-        """All components that the panel updates."""
-        return [self.column, self.about, *self.given.values(), self.button, self.verdict]
+        """All components that `show_receipt` may update."""
+        return [self.column, self.about, *self.inputs.values(), self.button, self.verdict]
 
     def show_receipt(self, path: str | None, language: str) -> dict[Any, Any]:
-        """Return updates that show the receipt of a file; None: no file."""
+        """Return updates that show the receipt of the picture at `path`; None hides the panel.
+
+        For a file without a receipt, or with a damaged one, they show a sentence that says so.
+        """
         hidden = gr.update(visible=False)
-        updates = {self.column: gr.update(visible=path is not None), self.verdict: ""}
-        updates |= {self.button: hidden} | dict.fromkeys(self.given.values(), hidden)
+        updates: dict[Any, Any] = {
+            self.column: gr.update(visible=path is not None),
+            self.verdict: "",
+        }
+        updates |= {self.button: hidden} | dict.fromkeys(self.inputs.values(), hidden)
         if path is None:
             return updates
         try:
-            then = receipt.read(path)
+            stored = receipt.read(path)
         except InputError as error:
             damaged = receipt.KEYWORD in containers.read_texts(path, receipt.KEYWORD)
-            said = (
+            about = (
                 error_paragraph(str(error))
                 if damaged
                 else render_note(say("verify_none", language))
             )
-            return updates | {self.about: said}
-        steps = max(len(then.steps) - 1, 0)
-        said = render_note(
-            say("verify_offer", language, model=escape(then.model_label), steps=steps)
+            return updates | {self.about: about}
+        steps = max(len(stored.steps) - 1, 0)
+        about = render_note(
+            say("verify_offer", language, model=escape(stored.model_label), steps=steps)
         )
-        if then.inputs:
-            said += render_note(say("verify_needs", language))
-        wanted = {
-            box: gr.update(value=None, visible=name in then.inputs)
-            for name, box in self.given.items()
+        if stored.inputs:
+            about += render_note(say("verify_needs", language))
+        boxes = {
+            box: gr.update(value=None, visible=name in stored.inputs)
+            for name, box in self.inputs.items()
         }
-        return updates | {self.about: said, self.button: gr.update(visible=True)} | wanted
+        return updates | {self.about: about, self.button: gr.update(visible=True)} | boxes
 
 
 def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
-    """Build the receipt's part of the tab and wire its button. file: holds the picture's path."""
+    """Add the components that show and verify a receipt, and attach the button's listener.
+
+    file: holds the path of the picture to verify. verify: from `make_verifier`.
+    """
     i18n = page.i18n
     with gr.Column(visible=False, min_width=0, elem_id="info-receipt") as column:
         gr.HTML(f'<h2 class="gb-title">{i18n("verify_title")}</h2>', apply_default_css=False)
         about = gr.HTML(apply_default_css=False, elem_id="info-receipt-about")
         with gr.Row():
-            given = {
+            inputs = {
                 name: PictureBox(
                     label=i18n(f"verify_{name}"),
                     sources=["upload", "clipboard"],
@@ -134,51 +162,55 @@ def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
         return status_line("running", say("waiting", request_language(request)))
 
     def run(request: gr.Request, path: str, *pictures: str | None) -> Iterator[str]:
-        """Verify the picture and stream the progress, then the verdict."""
-        language, shown = request_language(request), 0.0
+        """Verify the picture at `path`: yield the progress as HTML, then the verdict.
+
+        pictures: the files of `inputs`, in that order; None where the visitor gave none.
+        """
+        language, last_update = request_language(request), 0.0
         same: list[bool] = []
         try:
-            for event in verify(path, **dict(zip(given, pictures, strict=True))):
+            for event in verify(path, **dict(zip(inputs, pictures, strict=True))):
                 if isinstance(event, Verdict):
                     yield render_verdict(event, language)
                     continue
                 same += [event.same] * (event.step + 1 - len(same))
-                if time.monotonic() - shown >= SHOW_EVERY:
-                    shown = time.monotonic()
+                if time.monotonic() - last_update >= SHOW_EVERY:
+                    last_update = time.monotonic()
                     yield render_progress(event, same, language)
         except FAILURES as error:
             yield error_paragraph(error_sentence(error, language, upload=path))
 
     button.click(wait, None, verdict, trigger_mode="once", **UNQUEUED).then(
-        run, [file, *given.values()], verdict, **PRIVATE, **GPU
+        run, [file, *inputs.values()], verdict, **PRIVATE, **GPU
     )
-    return Panel(column, about, given, button, verdict)
+    return Panel(column, about, inputs, button, verdict)
 
 
-def add_endpoint(verifying: Verifier) -> None:
-    """Add `/verify` to the page that is being built; its components are never shown."""
+def add_endpoint(run: Verifier) -> None:
+    """Add the endpoint `/verify` of the web API, with hidden components, to the page."""
 
     def verify(file: Any, picture: Any = None, mask: Any = None) -> Iterator[str]:
-        """Make a picture again as its receipt says, and compare it step by step.
+        """Draw a picture again as its receipt says, and compare the two step by step.
 
         Args:
-            file: A PNG with its receipt, as it was saved.
-            picture: The picture that it began from, if it did.
-            mask: The mask that it was repainted with, if it was.
+            file: The PNG file to verify, as it was saved here, with its receipt.
+            picture: The input picture that it was made from, if there was one.
+            mask: The mask that it was inpainted with, if there was one.
 
         Returns:
-            The verdict: identical; or where it departs, by how much, and what is not as it was.
+            The verdict: that they are identical; or from which step they differ, by how much, and
+            what has changed in the environment since.
         """
         with raise_client_errors(upload=file):
             if not file:
                 raise InputError("Give a PNG file with its receipt.")
-            for event in verifying(file, picture=picture, mask=mask):
+            for event in run(file, picture=picture, mask=mask):
                 yield "\n".join(event.sentences) if isinstance(event, Verdict) else ""
 
     with gr.Row(visible=False):
-        given = [
+        inputs = [
             gr.File(label="file"),
             *(PictureBox(label=name) for name in receipt.INPUT_PICTURES),
         ]
-        said = gr.Textbox(label="verdict")
-        gr.Button().click(verify, given, said, api_name="verify", **GPU)
+        output = gr.Textbox(label="verdict")
+        gr.Button().click(verify, inputs, output, api_name="verify", **GPU)

@@ -1,4 +1,9 @@
-"""The tab Look inside: the steps of a picture, the maps of its words, its branches."""
+"""The tab Look inside: replay how a picture was drawn, and branch off from any of its steps.
+
+It shows each model call of a recorded picture and the cross-attention maps of the prompt's words. A
+branch is the picture drawn again from one of its steps on with other options; a picture, its
+branches and their branches are a tree. The viewer itself is inside.js.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ SCRIPT = Path(__file__).with_name("inside.js").read_text(encoding="utf-8")
 
 
 def build(page: Page) -> None:
-    """Build the tab inside the page and wire it."""
+    """Add the tab's components to the page that is being built, and attach their listeners."""
     i18n = page.i18n
     with gr.Column(elem_id="gb-inside", min_width=0):
         with gr.Column(elem_id="inside-see", elem_classes="gb-card", min_width=0):
@@ -41,15 +46,19 @@ def build(page: Page) -> None:
                 export, load, exported = _files(i18n)
     handlers = InsideHandlers(page, empty, viewer, status, again, exported, form)
     tree, opened, outputs = handlers.tree, handlers.opened, handlers.outputs
-    shown = [page.result.records, page.result.chosen, tree]
-    page.inside_button.click(handlers.open_selected, shown, [page.tabs, *outputs], **UNQUEUED)
-    page.panels["inside"].select(handlers.open_newest, [*shown, opened], outputs, **UNQUEUED)
+    gallery_state = [page.result.records, page.result.chosen, tree]
+    page.inside_button.click(
+        handlers.open_selected, gallery_state, [page.tabs, *outputs], **UNQUEUED
+    )
+    page.panels["inside"].select(
+        handlers.open_newest, [*gallery_state, opened], outputs, **UNQUEUED
+    )
     viewer.select(handlers.open_node, tree, outputs, **UNQUEUED)
     viewer.gone(handlers.show_evicted, tree, outputs, **UNQUEUED)
     viewer.moved(handlers.set_step, None, form["at"], **UNQUEUED)
     changes = [form[name] for name in CHANGES]
     stopping = StopButton(page.runs, "inside", stop, status, stopped_line)
-    outputs_of_runs = [one for one in outputs if one is not status]
+    outputs_of_runs = [component for component in outputs if component is not status]
     for event, draw, inputs in (
         (go.click, handlers.draw_branch, [tree, opened, form["at"], *changes]),
         (again.click, handlers.redraw, [tree, opened]),
@@ -61,7 +70,11 @@ def build(page: Page) -> None:
 
 
 def _view(page: Page) -> tuple[gr.Column, gr.Button, gr.HTML]:
-    """Build what is shown without a picture, its button, and the viewer."""
+    """Add the viewer and what stands in its place before a picture is open.
+
+    Returns the column that is shown without a picture, its button that draws an example, and the
+    viewer.
+    """
     i18n, frames = page.i18n, FrameServer(page.model_cache, page.runner.recordings)
 
     def frame(query: Any) -> dict[str, str]:
@@ -89,7 +102,7 @@ def _view(page: Page) -> tuple[gr.Column, gr.Button, gr.HTML]:
 
 
 def _branch(i18n: gr.I18n) -> tuple[dict[str, Any], gr.Button, gr.Button]:
-    """Build the form of a branch, and the buttons that draw and stop it."""
+    """Add the card that draws a branch; return its inputs by name, its button, and its Stop."""
     for tag, name in (("h2", "inside_branch"), ("p", "inside_branch_hint")):
         kind = "gb-title" if tag == "h2" else "gb-note gb-not"
         gr.HTML(f'<{tag} class="{kind}">{i18n(name)}</{tag}>', apply_default_css=False)
@@ -101,7 +114,7 @@ def _branch(i18n: gr.I18n) -> tuple[dict[str, Any], gr.Button, gr.Button]:
 
 
 def _files(i18n: gr.I18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
-    """Build the buttons that export and import a tree, and the exported file."""
+    """Add the buttons that export and import a tree, and the field with the exported file."""
     with gr.Row():
         export = gr.Button(i18n("inside_export"), size="sm", elem_id="inside-export", min_width=120)
         load = gr.UploadButton(
@@ -118,7 +131,10 @@ def _files(i18n: gr.I18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
 
 
 def _form(i18n: gr.I18n) -> dict[str, Any]:
-    """Build the form of a branch without limits: GenerateOptions checks the values."""
+    """Add the inputs of a branch and return them by name: its first step ("at") and CHANGES.
+
+    The components set no limits, because GenerateOptions checks the values.
+    """
     form: dict[str, Any] = {
         "at": gr.Number(label=i18n("inside_at"), precision=0, elem_id="inside-at", min_width=90),
         "prompt": gr.Textbox(

@@ -1,7 +1,7 @@
-"""Decoded frames and word maps of recordings, for inside.js.
+"""Serve decoded frames and word maps of recorded pictures to inside.js.
 
-The browser gets a description of the open picture (view.py) and asks for frames and word maps as
-it needs them, so that opening costs nothing and a second play needs no server.
+The browser gets a description of the open picture (view.py) and asks for each frame and word map
+when it first shows it. So opening a picture is cheap, and replaying it needs no server.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.introspection import decoded_views
 from pipeline.introspection.recording import Recording, RecordingStore
+from pipeline.introspection.word_maps import average_word_maps
 from pipeline.lru import LruCache
 from pipeline.model import Models
 from pipeline.model_cache import ModelCache
@@ -26,16 +27,18 @@ from ...texts import say
 from ...ui.failures import hide_internal_errors
 from .view import MAX_WORDS
 
-LOSSLESS_PIXELS = 160 * 160  # of a frame up to which it is sent without loss
+LOSSLESS_PIXELS = (
+    160 * 160
+)  # a frame of at most so many pixels is sent as PNG, a larger one as JPEG
 FRAME_SIDE = 512  # pixels: the longer side of a frame
-CACHE_CHARACTERS = 64 << 20  # of data URLs that a server keeps
+CACHE_CHARACTERS = 64 << 20  # total length of the data URLs that the server caches
 
 
 class FrameServer:
-    """Answers inside.js: decoded frames and word maps of recordings.
+    """Returns decoded frames and word maps of recordings to inside.js, and caches the frames.
 
-    Decoded frames are cached. Nothing here waits in the queue; a lock lets one decoding run at a
-    time beside a picture that is being drawn.
+    Its methods are called outside Gradio's queue, so they also answer while a picture is drawn; a
+    lock lets only one frame be decoded at a time.
     """
 
     def __init__(self, model_cache: ModelCache, recordings: RecordingStore):
@@ -44,9 +47,12 @@ class FrameServer:
         self._decoding = threading.Lock()
 
     def frame(self, query: Any) -> dict[str, str]:
-        """Return {"url": data URL} of a frame, {"evicted": ...} or {"error": sentence}.
+        """Decode one frame and return {"url": its data URL}.
 
-        query: {"key": of the recording, "call": index of the model call, "kind": of KINDS}.
+        query: {"key": key of the recording, "call": index of the model call, from 0, "kind": one
+        of decoded_views.KINDS, such as "clean"}; it comes from the browser and is checked.
+        Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error": sentence}
+        for a wrong query and for an internal error.
         """
         try:
             key, call, kind = query["key"], int(query["call"]), str(query["kind"])
@@ -79,10 +85,13 @@ class FrameServer:
         return models
 
     def maps(self, query: Any) -> dict[str, Any]:
-        """Return {"grids": packed word maps}, {"evicted": ...} or {"error": sentence}.
+        """Return {"grids": [...]}, the cross-attention maps of the prompt's words.
 
-        query: {"key": of the recording, "call": index of the model call, -1: mean of all calls}.
-        Grids: one for each resolution, then one of all layers; see `pack_maps`.
+        Each grid is packed by `pack_maps`: one for each resolution of the UNet's layers, and last
+        the mean over all layers. At most MAX_WORDS words have a map. query: {"key": key of the
+        recording, "call": index of the model call, from 0, or -1 for the mean over all calls}.
+        Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error": sentence}
+        for a wrong query.
         """
         try:
             recording, call = self.recordings.get(query["key"]), int(query["call"])
@@ -92,11 +101,15 @@ class FrameServer:
             return {"evicted": "yes"}
         if not -1 <= call < len(recording.calls):
             return {"error": f"There is no call {call}."}
-        return {"grids": [pack_maps(m[:MAX_WORDS]) for m in word_maps(recording, call)]}
+        maps = average_word_maps(recording, call)
+        return {"grids": [pack_maps(m[:MAX_WORDS]) for m in maps]}
 
 
 def encode_frame(image: Image.Image) -> str:
-    """Return a data URL: small pictures lossless, large ones scaled down and as JPEG."""
+    """Return a picture as a data URL, scaled down to at most FRAME_SIDE pixels a side.
+
+    Up to LOSSLESS_PIXELS it is a PNG, above that a JPEG of quality 90.
+    """
     small = image.copy()
     small.thumbnail((FRAME_SIDE, FRAME_SIDE))
     exact = small.width * small.height <= LOSSLESS_PIXELS
@@ -106,26 +119,10 @@ def encode_frame(image: Image.Image) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def word_maps(recording: Recording, call: int) -> list[torch.Tensor]:
-    """Return maps (words, h, w) at each resolution and, last, over all layers.
-
-    call: index of the model call; -1: the mean of all calls with the same words as the last.
-    """
-    model_calls = recording.calls
-    if call >= 0:
-        model_calls = model_calls[call : call + 1]
-    last = model_calls[-1]
-    if last.maps is None:
-        return []
-    same = [m for m in model_calls if m.words == last.words]
-    rows = [[*m.grids, m.maps] for m in same]
-    return [torch.stack([r.float() for r in column]).mean(0) for column in zip(*rows, strict=True)]
-
-
 def pack_maps(maps: torch.Tensor) -> dict[str, Any]:
-    """Return maps (words, h, w) as {"size": [h, w], "peak": largest value, "data": base64}.
+    """Return word maps (words, h, w) as {"size": [h, w], "peak": largest value, "data": base64}.
 
-    The data are uint8 (words, h, w): shares of the peak, 0 to 255.
+    The data are uint8 values (words, h, w), in row-major order: 255 stands for the peak.
     """
     peak = float(maps.max()) if maps.numel() else 0.0
     shares = (maps / max(peak, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,9 @@
-"""The event handlers of the tab Look inside: open, branch, draw again, export and import."""
+"""The event handlers of the tab Look inside: open, branch, draw again, export and import.
+
+They return updates as Gradio expects them: a dict from component to its new value. A branch is a
+picture drawn again from one of its steps on with other options. A recording (all model calls of one
+picture) is evicted when the server needs its memory.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +34,26 @@ from ...workspace.fill_form import TEXT_NUMBERS
 from .tree import Tree, add_picture, make_node
 from .view import describe_picture
 
-EXAMPLE = "a cat to the left of a rocket on a white background"  # where no prompt was typed
+# The prompt of the example where the form has none.
+EXAMPLE = "a cat to the left of a rocket on a white background"
+# What a branch may change: options of GenerateOptions, and the seed of the noise that samplers add.
 CHANGES = ("prompt", "negative", "sampler", "cfg", "noise_seed")
 
 
 @dataclass
 class InsideHandlers:
-    """The tab's event handlers with the components that they update.
+    """The tab's event handlers, with the components that they update.
 
-    form    what a branch may change, and "at": its first step, from 1
-    tree    the state that holds the visitor's Tree
-    opened  the state that holds the key of the open recording
+    empty       what is shown while no picture is open
+    viewer      the component of inside.js that shows the open picture
+    status      the status line
+    again       the button that draws an evicted picture again
+    exported    the field that offers the exported file
+    form        the inputs of a branch by name: CHANGES, and "at", its first step, from 1
+    tree        the state that holds the visitor's Tree
+    opened      the state that holds the key of the open recording
+    recordings  the server's store of recorded pictures
+    field_names the options of the task "generate" that the page's form has
     """
 
     page: Page
@@ -58,14 +72,17 @@ class InsideHandlers:
 
     @property
     def outputs(self) -> list[Any]:
-        """All components that a handler may update."""
-        shown = [self.empty, self.viewer, self.tree, self.opened, self.status, self.again]
-        return [*shown, self.exported, *self.form.values()]
+        """All components that the handlers may update."""
+        views = [self.empty, self.viewer, self.tree, self.opened, self.status, self.again]
+        return [*views, self.exported, *self.form.values()]
 
     def _show(
         self, recording: Recording, tree: Tree, language: str, message: str = ""
     ) -> dict[Any, Any]:
-        """Return updates that show a recording of the tree."""
+        """Return updates that open a recording of the tree and fill the form of a branch with it.
+
+        message: the text of the status line; "" for the usual one.
+        """
         form, options = self.form, recording.options
         return {
             self.empty: gr.update(visible=False),
@@ -84,32 +101,39 @@ class InsideHandlers:
         return {self.status: error_line(sentence)}
 
     def _show_evicted(self, key: str, tree: Tree, language: str) -> dict[Any, Any]:
-        """Return updates that say that a recording was evicted, and offer to draw it again."""
+        """Return updates that say that a recording was evicted.
+
+        They offer to draw the picture again if its node in the tree has a lineage.
+        """
         node = tree.get(key)
-        can = bool(node and node.lineage)
-        sentence = say("inside_evicted" if can else "inside_evicted_task", language)
-        return self._error(sentence) | {self.again: gr.update(visible=can), self.opened: key}
+        drawable = bool(node and node.lineage)
+        sentence = say("inside_evicted" if drawable else "inside_evicted_task", language)
+        return self._error(sentence) | {self.again: gr.update(visible=drawable), self.opened: key}
 
     # ---- open ---------------------------------------------------------------------------------
 
     def open_selected(
         self, keys: list[str | None], index: int, tree: Tree, request: gr.Request
     ) -> dict[Any, Any]:
-        """Open the selected picture of the gallery."""
+        """Select this tab and open the gallery's selected picture.
+
+        keys: the key of each gallery picture's recording; None for a picture without one. index:
+        the index of the selected picture.
+        """
         language = request_language(request)
         key = keys[min(index, len(keys) - 1)] if keys else None
-        there = {self.page.tabs: gr.Tabs(selected="inside")}
+        select_tab = {self.page.tabs: gr.Tabs(selected="inside")}
         if ON_ZERO_GPU:
-            return there | self._error(say("inside_zero_gpu", language))
+            return select_tab | self._error(say("inside_zero_gpu", language))
         if key is None:
-            return there | self._error(
+            return select_tab | self._error(
                 say("inside_not_recorded" if keys else "inside_none", language)
             )
-        found = self.recordings.get(key)
-        if found is None:
-            return there | self._show_evicted(key, tree, language)
-        tree = tree if key in tree else add_picture({}, found)
-        return there | self._show(found, tree, language)
+        recording = self.recordings.get(key)
+        if recording is None:
+            return select_tab | self._show_evicted(key, tree, language)
+        tree = tree if key in tree else add_picture({}, recording)
+        return select_tab | self._show(recording, tree, language)
 
     def open_newest(
         self,
@@ -119,28 +143,35 @@ class InsideHandlers:
         key: str | None,
         request: gr.Request,
     ) -> dict[Any, Any]:
-        """Open the newest picture when the tab is selected, unless its tree is open already."""
+        """Open the gallery's picture when the tab is selected, unless the open tree has it already.
+
+        keys, index: see `open_selected`. key: the key of the open recording, which stays open if
+        the gallery's picture is not opened.
+        """
         newest = keys[min(index, len(keys) - 1)] if keys else None
-        if newest is None or newest in tree or (found := self.recordings.get(newest)) is None:
+        if newest is None or newest in tree:
             return {self.opened: key}
-        return self._show(found, add_picture({}, found), request_language(request))
+        recording = self.recordings.get(newest)
+        if recording is None:
+            return {self.opened: key}
+        return self._show(recording, add_picture({}, recording), request_language(request))
 
     def open_node(self, event: gr.EventData, tree: Tree, request: gr.Request) -> dict[Any, Any]:
-        """Open another picture of the tree."""
+        """Open the picture of the tree that the visitor clicked. event.key: its recording."""
         key, language = str(event.key), request_language(request)
         if key not in tree:
             return {self.opened: None}
-        found = self.recordings.get(key)
-        if found is None:
+        recording = self.recordings.get(key)
+        if recording is None:
             return self._show_evicted(key, tree, language)
-        return self._show(found, tree, language)
+        return self._show(recording, tree, language)
 
     def show_evicted(self, event: gr.EventData, tree: Tree, request: gr.Request) -> dict[Any, Any]:
-        """Show that a recording of which the browser wanted a frame was evicted."""
+        """Return updates that say that the recording `event.key` was evicted."""
         return self._show_evicted(str(event.key), tree, request_language(request))
 
     def set_step(self, event: gr.EventData) -> int:
-        """Set the first step of a branch to the one that the slider shows."""
+        """Return the step that the viewer's slider shows, from 1, for the form of a branch."""
         return event.step
 
     # ---- draw ---------------------------------------------------------------------------------
@@ -152,9 +183,11 @@ class InsideHandlers:
         language: str,
         show: Callable[[Recording], dict[Any, Any]],
     ) -> Updates:
-        """Draw on the device: yield the updates of a run, then a Final of `show(recording)`.
+        """Draw one picture on the server's device and open its recording.
 
-        events_of(folder): a generator of Progress and Finished, see `report_events`.
+        Yields updates of the status line, then a Final with the updates of `show(recording)`.
+        events_of(folder): returns a generator of Progress and Finished, see `report_events`, which
+        saves the picture to `folder`. Raises InputError if the picture was not recorded.
         """
         yield {self.status: status_line("running", say("starting", language))}
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -171,22 +204,26 @@ class InsideHandlers:
     def draw_branch(
         self, run: Run, language: str, tree: Tree, key: str | None, at: Any, *values: Any
     ) -> Updates:
-        """Draw a branch of the open picture. at: its first step, from 1; values: of CHANGES."""
+        """Draw a branch of the open picture, yield progress, and open the branch.
+
+        key: the key of the open recording. at: the branch's first step, from 1. values: the new
+        values of CHANGES, in that order; None keeps the old one. Raises InputError for wrong ones.
+        """
         parent = self.recordings.get(key)
         if parent is None:
             none = self._error(say("inside_none", language))
             yield Final(self._show_evicted(key, tree, language) if key else none)
             return
-        given = dict(zip(CHANGES, values, strict=True))
-        given["noise_seed"] = (given["noise_seed"] or "").strip() or None
+        fields = dict(zip(CHANGES, values, strict=True))
+        fields["noise_seed"] = (fields["noise_seed"] or "").strip() or None
         step = at - 1 if isinstance(at, (int, float)) else at  # BranchRun refuses what is no number
-        # The steps before another sampler took over are the parent's: branch off that one.
+        # Steps before a change of the sampler belong to the parent: branch off the parent instead.
         while parent.parent and isinstance(step, (int, float)) and 0 <= step < parent.sampler_start:
-            before = self.recordings.get(parent.parent)
-            if before is None:
+            grandparent = self.recordings.get(parent.parent)
+            if grandparent is None:
                 break
-            parent = before
-        changes = {name: value for name, value in given.items() if value is not None}
+            parent = grandparent
+        changes = {name: value for name, value in fields.items() if value is not None}
         branched = parent
 
         def events(folder: str) -> Iterator[Any]:
@@ -201,7 +238,10 @@ class InsideHandlers:
         yield from self._draw(run, events, language, show)
 
     def redraw(self, run: Run, language: str, tree: Tree, key: str) -> Updates:
-        """Draw a picture again whose recording was evicted, from its lineage."""
+        """Draw a picture whose recording was evicted again, yield progress, and open it.
+
+        key: the key of the evicted recording, whose node in the tree holds how to draw it.
+        """
         node = tree.get(key)
         if node is None or not node.lineage:
             yield Final(self._error(say("inside_none", language)))
@@ -218,7 +258,10 @@ class InsideHandlers:
         yield from self._draw(run, events, language, show)
 
     def draw_example(self, run: Run, language: str, *values: Any) -> Updates:
-        """Draw a picture with the settings of the tab Generate. values: of `field_names`."""
+        """Draw a picture with the settings of the tab Generate, yield progress, and open it.
+
+        values: the settings of `field_names`, in that order. An empty prompt becomes EXAMPLE.
+        """
         fields = dict(zip(self.field_names, values, strict=True)) | {"count": 1}
         for name in TEXT_NUMBERS:
             fields[name] = (fields[name] or "").strip() or None
@@ -239,12 +282,15 @@ class InsideHandlers:
     # ---- export -------------------------------------------------------------------------------
 
     def export_tree(self, tree: Tree, request: gr.Request) -> Iterator[Any]:
-        """Save all recordings of the tree to one file and offer it."""
+        """Save all recordings of the tree to one file, and yield the update that offers it.
+
+        Raises gr.Error, which the page shows as a toast, if the tree is empty, a recording was
+        evicted, or the file cannot be written.
+        """
         language = request_language(request)
-        found = [self.recordings.get(key) for key in tree]
-        recordings = [recording for recording in found if recording is not None]
-        if not found or len(recordings) < len(found):
-            raise error_toast(say("inside_evicted" if found else "inside_none", language), language)
+        recordings = [r for r in map(self.recordings.get, tree) if r is not None]
+        if not tree or len(recordings) < len(tree):
+            raise error_toast(say("inside_evicted" if tree else "inside_none", language), language)
         try:
             with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
                 path = recording_file.save(recordings, Path(folder) / "glassbox-tree.safetensors")
@@ -253,7 +299,7 @@ class InsideHandlers:
             raise error_toast(str(error), language) from None
 
     def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
-        """Open the recordings of an exported tree and show the last one."""
+        """Open the recordings of an exported file and show the last one, or show an error."""
         language = request_language(request)
         try:
             with hide_internal_errors():

@@ -1,4 +1,7 @@
-"""The tree of a visitor's pictures: a picture and its branches."""
+"""The tree of pictures that a visitor explores: a picture, its branches, and their branches.
+
+A branch is a picture drawn again from one of its steps on with other options.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,19 @@ THUMBNAIL_SIDE = 128  # pixels
 
 @dataclass(frozen=True)
 class Node:
-    """A picture of a tree, kept with the visitor.
+    """A picture of a tree, small enough to stay in the visitor's session.
 
-    It is enough to draw the picture again where its recording was evicted. at: the step from which
-    it branches off its parent, from 0. change: what the branch changed. thumb: a data URL.
-    lineage: see InitialState; () for a picture that began from another picture.
+    It suffices to draw the picture again after the server has evicted its recording from memory.
+
+    key      the key of the recording in the RecordingStore
+    parent   the key of the picture that this one branches off; None for the root
+    at       the step, from 0, from which it branches off; None for the root
+    change   the options that the branch changed, and their new values
+    thumb    a thumbnail as a data URL
+    steps    the number of sampling steps
+    model    name and hash of the checkpoint, and name of its autoencoder (None: its own)
+    lineage  the options of the root and the changes of each branch since, see InitialState; () for
+             a picture that cannot be drawn again from them, such as one made from another picture
     """
 
     key: str
@@ -34,17 +45,17 @@ class Node:
     lineage: tuple[dict[str, Any], ...]
 
 
-Tree = dict[str, Node]  # by the keys of the recordings
+Tree = dict[str, Node]  # by the key of each recording
 
 
 def make_node(recording: Recording) -> Node:
-    """Return the node of a recorded picture."""
+    """Return the tree node of a recorded picture."""
     start = recording.origin.initial_state
     lineage = start.lineage
     if not lineage and start.clean is None and start.start_step == 0 and not start.tile:
         first, second = recording.origin.seeds
-        alone = {"count": 1, "seed": first, "variation_seed": second}
-        lineage = (plain_options(recording.options.model_copy(update=alone)),)
+        single = {"count": 1, "seed": first, "variation_seed": second}
+        lineage = (plain_options(recording.options.model_copy(update=single)),)
     plain = start.start_step >= 0 and not (start.x0_hook or start.postprocess or start.tile)
     change = dict(recording.change)
     return Node(
@@ -61,7 +72,10 @@ def make_node(recording: Recording) -> Node:
 
 
 def add_picture(tree: Tree, recording: Recording) -> Tree:
-    """Return the tree with one more picture, or a new tree where its parent is not in this one."""
+    """Return a copy of the tree with one more picture.
+
+    A picture without a parent starts a new tree, and so does one whose parent is not in this tree.
+    """
     node = make_node(recording)
     if node.parent is None:
         return {node.key: node}
@@ -69,13 +83,16 @@ def add_picture(tree: Tree, recording: Recording) -> Tree:
 
 
 def describe_change(change: dict[str, Any], language: str) -> str:
-    """Return what a branch changed, such as "Sampler: Heun, Guidance: 6.5"."""
+    """Return what a branch changed as plain text, such as "Sampler: Heun, Guidance: 6.5".
+
+    change: the changed options by name, with their new values.
+    """
     if not change:
         return say("inside_nothing", language)
     tables: dict[str, Any] = {"sampler": SAMPLERS, "schedule": SCHEDULES}
     parts = []
     for name, value in change.items():
-        shown = tables[name][value].label if name in tables else value
-        shown = f"{shown:g}" if isinstance(shown, float) else str(shown)
-        parts.append(f"{say(f'inside_{name}', language)}: {shown}")
+        label = tables[name][value].label if name in tables else value
+        label = f"{label:g}" if isinstance(label, float) else str(label)
+        parts.append(f"{say(f'inside_{name}', language)}: {label}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""What inside.js shows at first: the open picture, its model calls, its tree, and all labels."""
+"""The data that inside.js needs to open a picture: its model calls, its tree, and all labels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pipeline.introspection.recording import Recording
 from ...texts import say
 from .tree import Tree, describe_change
 
-MAX_WORDS = 120  # of a prompt that are shown
-LABELS = (
+MAX_WORDS = 120  # words of a prompt that are shown
+LABELS = (  # the texts that inside.js shows, by key without "inside_"
     *("kind", "step", "play", "pause", "words", "words_hint", "every", "this", "all_layers"),
     *("compare", "divider", "tree", "side", "loading", "sigma", "time", "layers", "no_words"),
     *(f"kind_{kind}" for kind in decoded_views.KINDS),
@@ -20,14 +20,24 @@ LABELS = (
 
 
 def describe_picture(recording: Recording, tree: Tree, language: str) -> str:
-    """Return the open picture and its tree for inside.js, as JSON."""
+    """Return the open picture and its tree as JSON for inside.js.
+
+    The only images in it are the tree's thumbnails: inside.js asks FrameServer for frames and word
+    maps as it needs them. Its less obvious items:
+    calls   [step, timestep t, sigma, index into "words"] of each model call
+    words   the lists of prompt words, each once: the prompt may change from step to step
+    before  how many of the calls, at the beginning, belong to the picture's parent
+    grids   [h, w] of the word maps at each resolution of the UNet's layers
+    kinds   the views that can be decoded, of decoded_views.KINDS
+    nodes   the pictures of the tree
+    """
     words: list[list[str]] = []
     calls = []
     for call in recording.calls:
-        shown = list(call.words[:MAX_WORDS])
-        if shown not in words:
-            words.append(shown)
-        calls.append([call.step, round(call.t, 2), call.sigma, words.index(shown)])
+        call_words = list(call.words[:MAX_WORDS])
+        if call_words not in words:
+            words.append(call_words)
+        calls.append([call.step, round(call.t, 2), call.sigma, words.index(call_words)])
     nodes = [
         {
             "key": n.key,

@@ -1,4 +1,7 @@
-"""What can run attention and GroupNorm here, and how fast each was where it was measured."""
+"""The tab Kernels: which backends of attention and GroupNorm this server can run, and benchmarks.
+
+The benchmarks are the committed results of `python -m kernels.bench`, of this and other machines.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ from ...ui.tab import Tab
 from ...workspace import backend_menu
 from . import texts
 
-DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
-INK = "#123456"  # in plots; becomes the page's own text colour
+DRAWING = threading.Lock()  # matplotlib's settings belong to the process, not to a thread
+INK = "#123456"  # of matplotlib's plots; replaced by the page's own text colour
 MODES = [(kernel.name, mode) for kernel in KERNELS.values() for mode in kernel.modes]
 
 
 def build(page: Page) -> None:
-    """Build the tab inside the page and wire it."""
+    """Add the tab's components to the page that is being built, and attach their listeners."""
     i18n = page.i18n
     measured = results.load_results()
     with gr.Column(elem_id="gb-here", elem_classes="gb-card", min_width=0):
         _heading(i18n("kernels_here"), i18n("kernels_here_hint"))
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
 
-        def can_run(request: gr.Request):
+        def can_run(request: gr.Request) -> str:
             return backend_menu.render_table(page.model_cache.first, request_language(request))
 
         gr.on(None, can_run, None, here, **UNQUEUED)
@@ -59,28 +62,32 @@ def build(page: Page) -> None:
             )
         view = gr.HTML(apply_default_css=False, elem_id="bench")
 
-    def show(name: str, chosen: str, request: gr.Request):
-        return drawn(name, *chosen.split("/"), request_language(request))
+    def show(name: str, chosen: str, request: gr.Request) -> str:
+        return render_results(name, *chosen.split("/"), request_language(request))
 
-    # without triggers: when the page opens, and when a choice changes
+    # Without triggers, Gradio calls `show` when the page opens and when a choice changes.
     gr.on(None, show, [machine, operation], view, **UNQUEUED)
 
 
 @lru_cache(64)
-def drawn(name: str, kernel: str, mode: str, language: str) -> str:
-    """The plots of one file of results."""
+def render_results(name: str, kernel: str, mode: str, language: str) -> str:
+    """Return the bar charts of one kernel and the roofline of all kernels as HTML.
+
+    name: the name of a results file in kernels/bench/results, without ".json". kernel: a key of
+    KERNELS. mode: one of its modes, such as "forward".
+    """
     rows = results.load_results()[name]
     here = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
     return bars(here, language) + roofline(rows, mode)
 
 
-def _heading(title, hint) -> None:
-    """Two components: Gradio translates one text in each."""
+def _heading(title: object, hint: object) -> None:
+    """Add a heading and a hint: two components, because Gradio translates one text in each."""
     gr.HTML(f'<h2 class="gb-title">{title}</h2>', apply_default_css=False)
     gr.HTML(f'<p class="gb-note gb-not">{hint}</p>', apply_default_css=False)
 
 
-def _machine(rows: list[dict]) -> str:
+def _machine(rows: list[dict[str, Any]]) -> str:
     if rows[0].get("gpu"):
         return rows[0]["gpu"]
     name = re.sub(r"\((R|TM)\)| (CPU|Processor)\b", "", rows[0]["cpu"])
@@ -92,13 +99,17 @@ def _operation(kernel: str, mode: str) -> str:
     return f"{label[0].upper()}{label[1:]} · {mode}"
 
 
-def bars(rows: list[dict], language: str) -> str:
-    """A block a shape: each provider's bar, rate, and speed against the best peer. Providers that
-    have no time anywhere are named once, with their reason."""
+def bars(rows: list[dict[str, Any]], language: str) -> str:
+    """Return a bar chart for each shape as HTML: a bar for each provider, with its rate and speed.
+
+    rows: the results of one kernel in one mode, see kernels.bench.measure.Row. A provider is an
+    implementation, such as "ours" or "xformers". Its speed is relative to the fastest one that is
+    not ours. Providers without a time at any shape are listed below the charts, with the reason.
+    """
     timed = [r for r in rows if r["p50"]]
     if not timed:
         return f'<p class="gb-note">{say("bench_none", language)}</p>'
-    shapes: dict[str, list[dict]] = {}
+    shapes: dict[str, list[dict[str, Any]]] = {}
     for r in timed:
         shapes.setdefault(r["shape"], []).append(r)
     ceiling = timed[0]["ceilings"][timed[0]["metric"]]
@@ -111,8 +122,7 @@ def bars(rows: list[dict], language: str) -> str:
             f'<table class="gb-bench"><caption>{escape(shape)}</caption>'
             f'<tbody style="--ceiling:{ceiling / top:.1%}">{lines}</tbody></table>'
         )
-    around = timed[0]["versions"]
-    versions = ", ".join(f"{k} {v}" for k, v in around.items() if v)
+    versions = ", ".join(f"{k} {v}" for k, v in timed[0]["versions"].items() if v)
     legend = say(
         "bench_legend", language, metric=timed[0]["metric"], ceiling=f"{ceiling:.3g}",
         dtype=timed[0]["dtype"], versions=versions,
@@ -131,7 +141,7 @@ def bars(rows: list[dict], language: str) -> str:
     return f'{legend}<div class="gb-benches">{"".join(blocks)}</div>{missing}'
 
 
-def _bar(row: dict, top: float, best: float | None) -> str:
+def _bar(row: dict[str, Any], top: float, best: float | None) -> str:
     ours = " gb-ours" if row["provider"].startswith("ours") else ""
     ratio = f"{best / row['p50']:.2f}×" if best else ""
     return (
@@ -141,8 +151,11 @@ def _bar(row: dict, top: float, best: float | None) -> str:
     )
 
 
-def roofline(rows: list[dict], mode: str) -> str:
-    """The roofline as a drawing in the page's own colours."""
+def roofline(rows: list[dict[str, Any]], mode: str) -> str:
+    """Return the roofline plot of all kernels in one mode as inline SVG; "" without results.
+
+    The text takes the page's own colour. rows: the results of one machine.
+    """
     import matplotlib
 
     from kernels.bench import plot

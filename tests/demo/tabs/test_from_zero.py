@@ -21,7 +21,7 @@ from pipeline.model_files.library import EMBEDDED
 
 @pytest.fixture
 def chapter(visit):
-    """chapter(key, language) opens the page at a chapter."""
+    """A function chapter(key, language) that opens the page at a chapter and returns the page."""
 
     def open_chapter(key, language="en"):
         page = visit(language)
@@ -48,8 +48,8 @@ def test_every_chapter_ends_with_its_code(chapter):
         page.wait_for_selector(f"#zero-{key} .gb-prose:visible")
     page.click("#zero-latents-button")
     page.click("#zero-latents summary >> nth=0")
-    shown = page.inner_text("#zero-latents .gb-places pre >> nth=0")
-    assert "def encode(vae: Any, pixels" in shown and "latent_dist.mode()" in shown
+    code = page.inner_text("#zero-latents .gb-places pre >> nth=0")
+    assert "def encode(vae: Any, pixels" in code and "latent_dist.mode()" in code
     page.click("#zero-to-words")
     page.wait_for_selector("#zero-words:visible")
     assert page.foreign == []
@@ -70,16 +70,16 @@ def test_a_picture_becomes_48_times_fewer_numbers(chapter, tiny_model):
     page = chapter("latents")
     page.click("#zero-draw")
     page.wait_for_selector("#zero-latents-status .gb-done")
-    told = page.inner_text("#zero-counted").replace("Stable Diffusion 1,", "")
-    pixels, few, times, side, other, famous, famous_few, famous_times = numbers(told)
+    text = page.inner_text("#zero-counted").replace("Stable Diffusion 1,", "")
+    pixels, count, times, side, other, sd1_pixels, sd1_count, sd1_times = numbers(text)
     depth, high, wide, product = numbers(
         re.search(r"Latents: (.+?)\. ", page.inner_text("#zero-latents-view"))[1]
     )
-    assert few == product == depth * high * wide
+    assert count == product == depth * high * wide
     assert pixels == 3 * 8 * high * 8 * wide
-    assert times == famous_times == pixels / few == 48
+    assert times == sd1_times == pixels / count == 48
     assert side == other == 512
-    assert (famous, famous_few) == (3 * 512 * 512, 4 * 64 * 64)
+    assert (sd1_pixels, sd1_count) == (3 * 512 * 512, 4 * 64 * 64)
     planes = page.locator("#zero-latents-view .gb-planes img")
     assert planes.count() == depth
     first = picture(planes.first.get_attribute("src"))
@@ -87,7 +87,7 @@ def test_a_picture_becomes_48_times_fewer_numbers(chapter, tiny_model):
 
     # The formula's numbers are the model's own, wherever the slider is.
     config = json.loads((tiny_model / "scheduler" / "scheduler_config.json").read_text())
-    shares, seen = alphas_cumprod(config), []
+    alphas, positions = alphas_cumprod(config), []
     slider = page.locator("#zero-noise input[type=range]")
     slider.focus()
     for key in ("Home", "ArrowRight", "PageUp", "End"):
@@ -97,11 +97,11 @@ def test_a_picture_becomes_48_times_fewer_numbers(chapter, tiny_model):
             for name in ("t", "a", "b")
         )
         assert f"t = {t:.0f}" == page.inner_text("#zero-noise output")
-        assert a == pytest.approx(float(shares[int(t)]) ** 0.5, abs=6e-5)
+        assert a == pytest.approx(float(alphas[int(t)]) ** 0.5, abs=6e-5)
         assert a * a + b * b == pytest.approx(1, abs=2e-4)
-        seen.append((t, page.get_attribute("#zero-noise img[data-is=x]", "src")))
-    assert seen[0][0] == 0 and seen[-1][0] == len(shares) - 1
-    assert len(set(seen)) == len(seen)
+        positions.append((t, page.get_attribute("#zero-noise img[data-is=x]", "src")))
+    assert positions[0][0] == 0 and positions[-1][0] == len(alphas) - 1
+    assert len(set(positions)) == len(positions)
 
 
 def test_an_own_picture_is_encoded_and_what_is_none_is_refused(chapter, tmp_path):
@@ -109,8 +109,8 @@ def test_an_own_picture_is_encoded_and_what_is_none_is_refused(chapter, tmp_path
     Image.linear_gradient("L").convert("RGB").save(tmp_path / "own.png")
     page.set_input_files("#zero-picture input[type=file]", str(tmp_path / "own.png"))
     page.wait_for_selector("#zero-latents-status .gb-done")
-    shown = picture(page.get_attribute("#zero-latents-view img >> nth=0", "src")).convert("L")
-    top, bottom = (shown.crop((0, y, shown.width, y + 1)).resize((1, 1)) for y in (0, 63))
+    first = picture(page.get_attribute("#zero-latents-view img >> nth=0", "src")).convert("L")
+    top, bottom = (first.crop((0, y, first.width, y + 1)).resize((1, 1)) for y in (0, 63))
     assert top.getpixel((0, 0)) < 20 < 230 < bottom.getpixel((0, 0))
     (tmp_path / "none.png").write_text("no picture")
     page = chapter("latents")
@@ -129,23 +129,23 @@ def table(page) -> torch.Tensor:
 
 
 def test_the_table_of_texts_and_pictures_is_what_the_towers_say(chapter, server):
-    """Also with a model that has no image tower: the embedded one has."""
+    """The loaded model has no image encoder, so the chapter uses the embedded model's CLIP."""
     page = chapter("words")
     lines = ["a red apple", "蓝色背景上的猫"]
     page.fill("#zero-sentences textarea", "\n".join(lines))
     page.click("#zero-draw-all")
     page.wait_for_selector("#zero-words-status .gb-done")
-    towers = Clip.load(EMBEDDED / "emoji")
-    seen = [
+    clip = Clip.load(EMBEDDED / "emoji")
+    columns = [
         picture(image.get_attribute("src"))
         for image in page.query_selector_all("#zero-similar thead img")
     ]
-    vectors = towers.embed_pictures(seen)
-    expected = towers.embed_texts(lines) @ vectors.T
+    vectors = clip.embed_pictures(columns)
+    expected = clip.embed_texts(lines) @ vectors.T
     assert table(page).shape == (2, 2)
     torch.testing.assert_close(table(page), expected, atol=6e-4, rtol=0)
     loss, guess = numbers(page.inner_text("#zero-loss-now"))[1:]
-    assert loss == pytest.approx(contrastive_loss(expected, towers.scale), abs=6e-4)
+    assert loss == pytest.approx(contrastive_loss(expected, clip.scale), abs=6e-4)
     assert guess == pytest.approx(math.log(2), abs=6e-4)
     shape = page.inner_text("#zero-context-shape")
     assert "1 × 77 × 192 = 14,784" in shape and "1 × 77 × 32" in shape
@@ -155,9 +155,7 @@ def test_the_table_of_texts_and_pictures_is_what_the_towers_say(chapter, server)
     lines = ["红苹果", "a rocket", "a cat on a blue background"]
     page.fill("#zero-sentences textarea", "\n".join(lines))
     page.wait_for_selector("#zero-similar tbody th:has-text('a rocket')")
-    torch.testing.assert_close(
-        table(page), towers.embed_texts(lines) @ vectors.T, atol=6e-4, rtol=0
-    )
+    torch.testing.assert_close(table(page), clip.embed_texts(lines) @ vectors.T, atol=6e-4, rtol=0)
     page.wait_for_selector("#zero-loss:has-text('draw them again')")
     page.fill("#zero-sentences textarea", "alone")
     page.wait_for_selector("#zero-words-status .gb-error:has-text('two to 6')")
@@ -194,8 +192,8 @@ def test_one_visitor_trains_at_a_time_and_may_stop(chapter, server):
     second.click("#zero-train-stop")  # it is not the second's
     first.wait_for_function(
         """() => {
-          const said = document.querySelector('#zero-train-view .gb-loss figcaption');
-          const [from, to] = (said?.textContent.match(/\\d+\\.\\d+/g) || []).map(Number);
+          const caption = document.querySelector('#zero-train-view .gb-loss figcaption');
+          const [from, to] = (caption?.textContent.match(/\\d+\\.\\d+/g) || []).map(Number);
           return to < 0.8 * from;
         }"""
     )

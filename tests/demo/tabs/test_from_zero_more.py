@@ -18,7 +18,7 @@ from pipeline.samplers.gaussian_mixture import distance
 PROMPT = "a red apple on blue"
 
 
-def opened(page, chapter, language=0):
+def open_chapter(page, chapter, language=0):
     page.get_by_role("tab", name=TEXTS["tab_zero"][language], exact=True).click()
     page.get_by_role("tab", name=TEXTS[f"zero_{chapter}_title"][language], exact=True).click()
     return page
@@ -28,7 +28,7 @@ def figure(page, view, kind):
     return page.inner_text(f"#{view} [data-figure={kind}] dd")
 
 
-def becomes(page, view, kind, wanted):
+def wait_for_figure(page, view, kind, wanted):
     page.wait_for_function(
         "([view, kind, wanted]) => document.querySelector("
         "`#${view} [data-figure=${kind}] dd`)?.textContent === wanted",
@@ -46,51 +46,53 @@ def choose(page, name, label):
     page.get_by_role("option", name=label, exact=True).click()
 
 
-def far(sampler, steps, schedule="automatic", seed=0):
+def distance_text(sampler, steps, schedule="automatic", seed=0):
     return f"{sampler_paths.run_paths(sampler, schedule, steps, seed).distance:.4f}"
 
 
 def test_the_page_says_how_far_the_samplers_end(visit):
-    page = opened(visit(), "sampling")
+    page = open_chapter(visit(), "sampling")
     for steps in (4, 30):
         slide(page, "zero-steps", steps)
         for i, sampler in enumerate(sampling.SAMPLERS_AT_FIRST):
-            becomes(page, f"zero-paths-{i}", "distance", far(sampler, steps))
+            wait_for_figure(page, f"zero-paths-{i}", "distance", distance_text(sampler, steps))
             assert figure(page, f"zero-paths-{i}", "calls") == str(steps)
             lines = page.locator(f"#zero-paths-{i} .gb-ways polyline")
             assert lines.count() == sampler_paths.SHOWN
             assert len(lines.first.get_attribute("points").split()) == steps + 1
     last = float(figure(page, "zero-paths-3", "distance"))
-    assert last < 0.1 * float(far("dpmpp_2m", 4)) and last < sampler_paths.sampling_error()
-    said = page.inner_text("#zero-fortune")
-    assert f"{sampler_paths.sampling_error():.3f}" in said and "3000" in said
+    assert (
+        last < 0.1 * float(distance_text("dpmpp_2m", 4)) and last < sampler_paths.sampling_error()
+    )
+    note = page.inner_text("#zero-fortune")
+    assert f"{sampler_paths.sampling_error():.3f}" in note and "3000" in note
     assert page.locator("#zero-curves polyline").count() == 4
 
     page.click("#zero-again")  # other noise on the way
-    becomes(page, "zero-paths-0", "distance", far("ddpm", 30, seed=1))
-    assert figure(page, "zero-paths-1", "distance") == far("ddim", 30)
-    assert far("ddpm", 30, seed=1) != far("ddpm", 30)
+    wait_for_figure(page, "zero-paths-0", "distance", distance_text("ddpm", 30, seed=1))
+    assert figure(page, "zero-paths-1", "distance") == distance_text("ddim", 30)
+    assert distance_text("ddpm", 30, seed=1) != distance_text("ddpm", 30)
 
     choose(page, "zero-sampler-1", "Heun")
-    becomes(page, "zero-paths-1", "calls", "59")
+    wait_for_figure(page, "zero-paths-1", "calls", "59")
     choose(page, "zero-schedule", "Karras")
-    becomes(page, "zero-paths-1", "distance", far("heun", 30, "karras", 1))
+    wait_for_figure(page, "zero-paths-1", "distance", distance_text("heun", 30, "karras", 1))
     assert "does not take Karras" in figure(page, "zero-paths-0", "schedule")
     assert page.foreign == []
 
 
 def test_guidance_moves_paths_into_the_class_and_beyond(visit):
-    page = opened(visit(), "sampling")
-    found = {}
+    page = open_chapter(visit(), "sampling")
+    figures = {}
     for scale in (0, 1, 8):
         slide(page, "zero-scale", scale)
         done = sampler_paths.run_paths("dpmpp_2m", "automatic", 25, 0, "right", float(scale))
-        becomes(page, "zero-guided", "mean", f"{done.ends.mean():.2f} (0.86)")
+        wait_for_figure(page, "zero-guided", "mean", f"{done.ends.mean():.2f} (0.86)")
         kinds = ("inside", "spread", "to_class", "to_promise")
-        found[scale] = [
+        figures[scale] = [
             float(re.match(r"[\d.]+", figure(page, "zero-guided", k))[0]) for k in kinds
         ]
-    inside, spread, to_class, to_promise = zip(*(found[s] for s in (0, 1, 8)), strict=True)
+    inside, spread, to_class, to_promise = zip(*(figures[s] for s in (0, 1, 8)), strict=True)
     assert inside[0] < 60 and inside[1] > 99 and inside[2] == 100
     assert spread[2] < 0.3 * spread[1]  # one heap of two is left
     assert to_class[1] < 0.05 and to_promise[0] < 0.02
@@ -98,11 +100,11 @@ def test_guidance_moves_paths_into_the_class_and_beyond(visit):
     choose_left = page.locator("#zero-class label").first
     choose_left.click()
     done = sampler_paths.run_paths("dpmpp_2m", "automatic", 25, 0, "left", 8.0)
-    becomes(page, "zero-guided", "inside", f"{done.inside('left'):.1%}")
+    wait_for_figure(page, "zero-guided", "inside", f"{done.inside('left'):.1%}")
 
 
 def test_the_formula_has_the_numbers_of_the_step(visit):
-    page = opened(visit("zh"), "sampling", 1)
+    page = open_chapter(visit("zh"), "sampling", 1)
     slide(page, "zero-scale", 4)
     slide(page, "zero-look", 9)
     page.wait_for_function(
@@ -116,10 +118,10 @@ def test_the_formula_has_the_numbers_of_the_step(visit):
         ]
         for key in ("score", "eps", "clean")
     }
-    said = page.inner_text("#zero-formula p").replace("−", "-")
-    sigma, x = (float(n) for n in re.findall(r"-?\d+\.\d+", said))
-    whole_, own, both = rows["score"]
-    assert both == pytest.approx(whole_ + 4 * (own - whole_), abs=5e-3)
+    text = page.inner_text("#zero-formula p").replace("−", "-")
+    sigma, x = (float(n) for n in re.findall(r"-?\d+\.\d+", text))
+    uncond, cond, guided = rows["score"]
+    assert guided == pytest.approx(uncond + 4 * (cond - uncond), abs=5e-3)
     assert rows["eps"] == pytest.approx([-sigma * s for s in rows["score"]], abs=5e-3)
     assert rows["clean"] == pytest.approx(
         [x + sigma**2 * s for s in rows["score"]], abs=1e-3 * (1 + sigma**2)
@@ -127,7 +129,7 @@ def test_the_formula_has_the_numbers_of_the_step(visit):
     small = 1e-4  # the score is the slope of the log density under noise
     ends = np.array([[x - small], [x + small]])
     below, above = np.log(sampler_paths.DATA.density(ends, sigma))
-    assert whole_ == pytest.approx((above - below) / (2 * small), abs=2e-3)
+    assert uncond == pytest.approx((above - below) / (2 * small), abs=2e-3)
 
 
 @pytest.mark.parametrize("sampler", [key for key in SAMPLERS if not unsupported(key)])
@@ -151,18 +153,18 @@ def test_without_new_noise_paths_keep_their_order():
 
 
 def test_curves_stand_where_the_distances_are():
-    """A logarithm on both axes, in the order of the samplers; without noise they fall for good."""
+    """Both axes are logarithmic; the curves of samplers that add no noise fall steadily."""
     html = sampler_paths.render_curves(sampling.SAMPLERS_AT_FIRST, "automatic", "en")
     lines = re.findall(r'<polyline points="([^"]+)"', html)
     for sampler, line in zip(sampling.SAMPLERS_AT_FIRST, lines, strict=True):
-        found = [tuple(map(float, point.split(","))) for point in line.split()]
-        wanted = sampler_paths.measure_distances(sampler, "automatic")
-        assert [calls for calls, _ in wanted] == list(sampler_paths.COUNTS)
-        for (x, y), (calls, far) in zip(found, wanted, strict=True):
+        points = [tuple(map(float, point.split(","))) for point in line.split()]
+        expected = sampler_paths.measure_distances(sampler, "automatic")
+        assert [calls for calls, _ in expected] == list(sampler_paths.COUNTS)
+        for (x, y), (calls, error) in zip(points, expected, strict=True):
             assert 2 * (150 / 2) ** (x / sampler_paths.WIDE) == pytest.approx(calls, rel=0.01)
-            assert 2 * (0.001 / 2) ** (y / sampler_paths.HIGH) == pytest.approx(far, rel=0.02)
+            assert 2 * (0.001 / 2) ** (y / sampler_paths.HIGH) == pytest.approx(error, rel=0.02)
     for sampler in ("ddim", "dpmpp_2m"):
-        falling = [far for _, far in sampler_paths.measure_distances(sampler, "automatic")]
+        falling = [error for _, error in sampler_paths.measure_distances(sampler, "automatic")]
         assert falling == sorted(falling, reverse=True)
     heun = [calls for calls, _ in sampler_paths.measure_distances("heun", "automatic")]
     assert heun == [2 * steps - 1 for steps in sampler_paths.COUNTS]
@@ -191,7 +193,7 @@ def stage_text(page, key, part):
 
 
 def test_the_whole_row_is_the_picture_that_generate_gives(visit, client):
-    page = opened(visit(), "whole")
+    page = open_chapter(visit(), "whole")
     assert page.locator(".gb-whole > li.gb-open").count() == 8
     ask(page, PROMPT, "17")
     page.wait_for_selector("#whole-status .gb-done")
@@ -210,11 +212,11 @@ def test_the_whole_row_is_the_picture_that_generate_gives(visit, client):
         assert re.search(r"\d m?s$", stage_text(page, key, "took")), key
 
     pictures, text = client.predict(prompt=PROMPT, seed=17, api_name="/generate")
-    made = Image.open(pictures[0]["image"])
+    expected = Image.open(pictures[0]["image"])
     source = page.get_attribute("[data-stage=picture] img", "src")
-    shown = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
-    assert shown.convert("RGB").tobytes() == made.convert("RGB").tobytes()
-    assert shown.info["parameters"] == text == stage_text(page, "parameters", "body").strip()
+    on_page = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
+    assert on_page.convert("RGB").tobytes() == expected.convert("RGB").tobytes()
+    assert on_page.info["parameters"] == text == stage_text(page, "parameters", "body").strip()
 
     before = page.get_attribute("[data-stage=noise] img", "src")
     context = page.get_attribute("[data-stage=context] img", "src")
@@ -228,7 +230,7 @@ def test_the_whole_row_is_the_picture_that_generate_gives(visit, client):
 
 
 def test_what_is_wrong_is_one_sentence(visit, server):
-    page = opened(visit("zh", viewport={"width": 390, "height": 800}), "whole", 1)
+    page = open_chapter(visit("zh", viewport={"width": 390, "height": 800}), "whole", 1)
     ask(page, PROMPT, "many")
     page.wait_for_selector("#whole-status .gb-error")
     assert page.inner_text("#whole-status").startswith("Seed must be a whole number")
@@ -243,7 +245,7 @@ def test_stopped_on_the_way_and_drawn_again(visit):
     page = visit()
     page.fill("#steps input", "200")
     page.fill("#width input", "1024")  # long enough to be stopped on a busy machine
-    opened(page, "whole")
+    open_chapter(page, "whole")
     ask(page, PROMPT, "4")
     page.wait_for_selector("[data-stage=step].gb-made")
     page.click("#whole-stop")
@@ -254,7 +256,7 @@ def test_stopped_on_the_way_and_drawn_again(visit):
     page.get_by_role("tab", name="Generate", exact=True).click()
     page.fill("#steps input", "3")
     page.fill("#width input", "128")
-    opened(page, "whole")
+    open_chapter(page, "whole")
     page.press("#whole-seed :is(input, textarea)", "Enter")
     page.wait_for_selector("#whole-status .gb-done")
     assert page.locator("[data-stage=step] .gb-believed").count() == 3

@@ -1,5 +1,7 @@
-"""Texts of the tab From zero in English and Chinese: here those of several chapters, beside it one
-file for each chapter."""
+"""Texts of the tab From zero that several chapters use, in English and Chinese.
+
+The texts of one chapter are in a file of its own beside this one.
+"""
 
 TEXTS = {  # key: (English, Chinese)
     "zero_lead": (

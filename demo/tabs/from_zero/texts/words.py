@@ -83,9 +83,9 @@ TEXTS = {  # key: (English, Chinese)
     ),
     "zero_context_shape": (
         "The context of the first sentence: {shape} = {count:,} numbers, drawn above as grey, a "
-        "row for each of the 77 places. The loaded model hears 1 × 77 × {heard:,}.",
+        "row for each of the 77 places. The loaded model hears 1 × 77 × {width:,}.",
         "第一句的上下文：{shape} = {count:,} 个数，上图以灰度画出，77 个位置各占一行。"
-        "载入的模型听到的是 1 × 77 × {heard:,}。",
+        "载入的模型听到的是 1 × 77 × {width:,}。",
     ),
     "zero_context_alt": ("The context of: {line}", "上下文：{line}"),
     "zero_context_next": (
