@@ -44,14 +44,18 @@ def evaluate(
     sheet: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Colorize `count` scenes of one object and half as many of two; return a table of errors.
+    """Measure how well a model colours grey pictures (the task "colorize"); return the errors.
 
-    table["one"]["en"] is a dict for scenes of one object ("two": two) with English prompts ("zh":
-    Chinese, "none": empty). In it "ciede2000" and "cie76" are mean errors of the colorized
+    The pictures are composed of emoji: `count` of one, half as many of two. data: folder of the npm
+    packages with the emoji's pictures and names; progress: show progress bars; sheet: PNG file for
+    the first pictures (grey, colorized with the English prompt, true), or None; options: further
+    options of the task.
+
+    table[emoji][prompt], with emoji "one" or "two" and prompt "en" (English), "zh" (Chinese) or
+    "none" (empty), is a dict: "ciede2000" and "cie76" are mean colour errors of the colorized
     pictures, "grey_ciede2000" and "grey_cie76" those of the grey ones, "closer" the share (0 to 1)
-    of scenes whose colorized picture has the smaller CIEDE2000, "scenes" their number. data: folder
-    of the training data (packages.py); sheet: PNG file for the first scenes (grey, colorized with
-    the English prompt, true), None for none; options: further options of the task "colorize".
+    of pictures whose CIEDE2000 is smaller colorized than grey, "scenes" the number of pictures.
+    "count" and "options" repeat the arguments.
     """
     vocabulary = Vocabulary.from_packages(data)
     composer = Composer(data, vocabulary)
@@ -77,9 +81,10 @@ def evaluate(
 
 
 def errors(true: Image.Image, other: Image.Image, prefix: str = "") -> dict[str, float]:
-    """Return the mean colour differences between two pictures of the same size.
+    """Return how far the colours of a picture are from the true ones, averaged over all pixels.
 
-    The keys are `prefix` + "ciede2000" and `prefix` + "cie76".
+    true, other: pictures of the same size. The result is a dict with the keys `prefix` +
+    "ciede2000" and `prefix` + "cie76", two measures of colour difference.
     """
     a, b = lab.to_lab(true), lab.to_lab(other)
     return {prefix + name: float(error(a, b).mean()) for name, error in ERRORS.items()}
@@ -101,7 +106,10 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def to_markdown(table: dict[str, Any]) -> str:
-    """Return the table of `evaluate` in Markdown."""
+    """Return the measured colour errors of colorized pictures as a Markdown table.
+
+    table: the errors that `evaluate` returns, as a dict.
+    """
     lines = [
         "| scenes | told in | CIEDE2000, left grey | coloured | CIE76, left grey | coloured |"
         " closer than grey |",
