@@ -34,7 +34,7 @@ class AttentionLoss:
         self.maps: list[torch.Tensor] = []
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Store the cross-attention maps of one UNet layer until `compute` makes the loss of them.
+        """Store the cross-attention maps of one UNet layer, from which `compute` makes the loss.
 
         maps: (B, Tq latent positions, Tk text tokens). The attention processors call this in each
         layer.

@@ -105,7 +105,7 @@ class ObjectClassifier:
 
 
 def crop_halves(pictures: torch.Tensor, relation: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut each picture of two emoji in two, to classify them: return (first's, second's) half.
+    """Cut pictures of two emoji in two, to classify each: return (first's half, second's half).
 
     pictures: (B, 3, 128, 128); relation: where the first emoji stands as seen from the second,
     "left", "right", "above" or "below". Of each half the 64x64 square in the middle is taken and
@@ -221,8 +221,8 @@ def evaluate(
     of one emoji (half as many of two); progress: show a progress bar; sheet: PNG file for the first
     pictures drawn from English captions, or None. The result is a dict:
 
-    "en", "zh": for English and Chinese captions a dict of shares (0 to 1): "top1", "top5" (the emoji
-        asked for is the most similar, or among the five most similar), "background" (colour right),
+    "en", "zh": for English and Chinese captions a dict of shares (0 to 1): "top1", "top5" (the
+        emoji asked for is the most similar, or among the five), "background" (its colour is right),
         "two_objects" (both emoji right), "two_objects_swapped" (both drawn, but in each other's
         half) and "words" (a name's attention map lies in the half of its emoji)
     "real": "top1" and "top5" for pictures like those of the training, not drawn by the model, as an
@@ -376,7 +376,8 @@ def _real_pair_accuracy(
 def to_markdown(table: dict[str, Any]) -> str:
     """Return a Markdown table of the measured shares of emoji, backgrounds and words drawn right.
 
-    table: the results that `evaluate` returns, as a dict.
+    table: a dict that `evaluate` returns, with shares (0 to 1) for English ("en") and Chinese
+    ("zh") captions and for training pictures ("real", ...).
     """
 
     def percent(x: float) -> str:
@@ -403,9 +404,11 @@ def to_markdown(table: dict[str, Any]) -> str:
 
 
 def report(table: dict[str, Any]) -> str:
-    """Return the evaluation's results as Markdown for the model card: sentences and a table.
+    """Return the emoji model's measured results as Markdown for its model card: sentences, a table.
 
-    table: the results that `evaluate` returns, as a dict.
+    table: a dict that `evaluate` returns, with shares (0 to 1) drawn right for English ("en") and
+    Chinese ("zh") captions and for training pictures ("real", ...), PSNR, and the number of
+    captions.
     """
     n, steps = table["count"], table["steps"]
     return (
@@ -418,5 +421,8 @@ def report(table: dict[str, Any]) -> str:
 
 
 def save(table: dict[str, Any], path: Path) -> None:
-    """Write the evaluation's results, the dict that `evaluate` returns, to the JSON file `path`."""
+    """Write `table`, the measured results that `evaluate` returns, as JSON to `path`.
+
+    The file becomes the model's evaluation.json, of which the model card is made.
+    """
     path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

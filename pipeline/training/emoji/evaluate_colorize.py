@@ -51,11 +51,12 @@ def evaluate(
     the first pictures (grey, colorized with the English prompt, true), or None; options: further
     options of the task.
 
-    table[emoji][prompt], with emoji "one" or "two" and prompt "en" (English), "zh" (Chinese) or
-    "none" (empty), is a dict: "ciede2000" and "cie76" are mean colour errors of the colorized
-    pictures, "grey_ciede2000" and "grey_cie76" those of the grey ones, "closer" the share (0 to 1)
-    of pictures whose CIEDE2000 is smaller colorized than grey, "scenes" the number of pictures.
-    "count" and "options" repeat the arguments.
+    The result has, in result["one"] for pictures of one emoji and result["two"] for two, a dict for
+    each kind of prompt: "en" (English), "zh" (Chinese), "none" (empty). In it "ciede2000" and
+    "cie76" are mean colour errors of the colorized pictures, "grey_ciede2000" and "grey_cie76"
+    those of the grey ones, "closer" the share (0 to 1) of pictures whose CIEDE2000 is smaller
+    colorized than grey, "scenes" the number of pictures. result["count"] and result["options"] are
+    the arguments.
     """
     vocabulary = Vocabulary.from_packages(data)
     composer = Composer(data, vocabulary)
@@ -108,7 +109,8 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 def to_markdown(table: dict[str, Any]) -> str:
     """Return the measured colour errors of colorized pictures as a Markdown table.
 
-    table: the errors that `evaluate` returns, as a dict.
+    table: a dict that `evaluate` returns; table["one"]["en"] has the mean errors for pictures of
+    one emoji with English prompts, "two" those of two, "zh" and "none" those with other prompts.
     """
     lines = [
         "| scenes | told in | CIEDE2000, left grey | coloured | CIE76, left grey | coloured |"

@@ -215,9 +215,9 @@ def make_trainer(
 ) -> tuple[StepTrainer, LoraLayers]:
     """Return (training loop of a LoRA, its trainable layers), ready for the next step.
 
-    models: the model to train for; options.resume: first load the newest checkpoint; pictures:
-    digest of the training pictures, stored in the run. Raises InputError if the checkpoint was
-    trained with other settings or other pictures.
+    If `options.resume`, the newest checkpoint is loaded first. models: the model to train for;
+    dataset: the encoded pictures and captions; pictures: their digest, stored in the run. Raises
+    InputError if the checkpoint was trained with other settings or other pictures.
     """
     unet = _copy_unet(models)
     layers = LoraLayers(unet, options.layers, options.rank, options.alpha, options.seed)
@@ -348,7 +348,7 @@ def _write_row(log: CsvLog, trainer: StepTrainer, loss: float, mean: float) -> N
 
 
 class WithLora:
-    """Stands in for a model's `adapters`, to draw previews with a LoRA that is still in training.
+    """Stands in for a model's `adapters`, which installs LoRAs, to draw previews during a training.
 
     It installs the LoRAs of a prompt as `adapters` does, and the LoRA `fitted` as well. fitted: the
     LoRA in training, matched to the model's layers.

@@ -33,7 +33,7 @@ AUTOENCODED, DEGRADED = 0.15, 0.1  # shares of inputs through the VAE, with nois
 
 
 def split_emojis(folder: Path) -> tuple[list[str], list[str]]:
-    """Divide all emoji for the upscaler into (those to train on, those held out to measure it).
+    """Divide all emoji into (those to train the upscaler on, those held out to measure it).
 
     Both are lists of characters, without emoji with a skin tone. folder: of the npm package with
     the emoji's pictures.
@@ -71,10 +71,11 @@ def scale_down(sprite: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def paste(canvas: torch.Tensor, sprite: torch.Tensor, x: int, y: int) -> None:
-    """Draw an emoji's picture on a canvas, in place.
+    """Draw an emoji's picture on a canvas, in place, to compose a training picture.
 
-    canvas: RGB (3, H, W) in [0, 1]; sprite: premultiplied RGBA (4, s, s) in [0, 1]; x, y: pixel of
-    the canvas for its top left corner, may be negative. Parts outside the canvas are cut off.
+    canvas: RGB (3, H, W) in [0, 1]; sprite: the emoji as premultiplied RGBA (4, s, s) in [0, 1]; x,
+    y: pixel of the canvas for the sprite's top left corner, may be negative. Parts outside the
+    canvas are cut off.
     """
     side, (_, height, width) = sprite.shape[-1], canvas.shape
     left, top = max(0, -x), max(0, -y)
@@ -182,8 +183,8 @@ def degrade(small: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 class CropSource:
     """Source of the upscaler's training batches: call it to get pairs of small and doubled crops.
 
-    renderer: draws the pictures; vae: reconstructs a share AUTOENCODED of the small ones, may be
-    None only if AUTOENCODED is 0.
+    renderer: draws the pictures; vae: reconstructs a share AUTOENCODED of the small ones, so that
+    the upscaler learns slightly blurred ones too; may be None only if AUTOENCODED is 0.
     """
 
     def __init__(self, renderer: SceneRenderer, vae: AutoencoderKL | None):

@@ -111,9 +111,9 @@ def evaluate(
     PNG file for eight rows of examples (input, Lanczos, glass, original), or None. The result is a
     dict:
 
-    "rows": dict from kind of picture, such as "any size, on a gradient", to a dict: mean PSNR in dB of
-        "glass", "lanczos" and "bicubic", the mean "gain" of glass over Lanczos in dB, and "better",
-        the share (0 to 1) of pictures in which glass beats Lanczos
+    "rows": dict from kind of picture, such as "any size, on a gradient", to a dict: mean PSNR in
+        dB of "glass", "lanczos" and "bicubic", mean "gain" of glass over Lanczos in dB, and
+        "better", the share (0 to 1) of pictures in which glass beats Lanczos
     "seconds": dict from a side in pixels ("128") to the CPU seconds of doubling such a picture
     "machine": the name of the computer's GPU or CPU
     "scenes", "held_out_emoji": the numbers of scenes and of emoji
@@ -198,7 +198,8 @@ def _time_doubling(model: upscaler.Upscaler, side: int) -> float:
 def report(table: dict[str, Any]) -> str:
     """Return the upscaler's measured results as Markdown for its model card: a table and sentences.
 
-    table: the results that `evaluate` returns, as a dict.
+    table: a dict that `evaluate` returns, with PSNR values by kind of picture ("rows"), CPU times
+    ("seconds") and the numbers of pictures and emoji.
     """
     lines = [
         f"PSNR in dB, the mean of {table['scenes']} scenes each, of {table['held_out_emoji']}"
