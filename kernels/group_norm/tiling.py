@@ -12,7 +12,16 @@ from ..launch import dtype_name, multiprocessors, tuned_config
 
 TILE = 4096  # values of a tile, of all its groups together
 LANES = 64  # partials merged at once
-MAX_FUSED = 16  # most partials of a group that one program computes by itself
+# Most partials of a group that one program normalizes by itself, in one launch instead of three. On
+# an H200 in fp16 (times in microseconds, one launch and three, of CUDA-graph replays, from
+# kernels/bench/results/candidates/nvidia-h200.json):
+#   contiguous     3 partials 5.6, 6.6    5 partials 8.0, 7.9    8 partials 12.1, 8.9
+#                  10 partials 12.9, 10.6    16 partials 19.4, 8.8
+#   channels last  1 partial 2.4, 5.3    2 partials 8.6, 8.2    4 partials 11.4, 7.1
+#                  16 partials 43.2, 13.6
+# Where the times are alike one launch is taken: it costs the host a third of the time.
+MAX_FUSED = 5
+MAX_FUSED_CHANNELS_LAST = 2
 MAX_SPATIAL = 2**31 - 2 * TILE  # spatial offsets are 32 bit
 MAX_CHANNELS = 1 << 16  # of a group: bwd_merge_kernel holds them all
 
@@ -45,6 +54,7 @@ class Tiles:
       channel_blocks   tiles side by side that cover a group's channels
       spatial_blocks   tiles side by side that cover all positions
       warps            warps of a program
+      channels_last    whether the channels of a position lie side by side in memory
 
     Each tile gives one partial of each of its groups: the mean of its values and the sum of their
     squared deviations from it.
@@ -56,6 +66,7 @@ class Tiles:
     channel_blocks: int
     spatial_blocks: int
     warps: int
+    channels_last: bool
 
     @property
     def partials(self) -> int:
@@ -87,15 +98,18 @@ def choose_tiles(
         triton.cdiv(group_size, channels),
         triton.cdiv(spatial, block),
         8 if block * channels * together >= 4096 else 4,
+        channels_last,
     )
 
 
 def fits_one_launch(tiles: Tiles) -> bool:
     """Return whether one program should normalize a whole group, in one launch instead of three.
 
-    With few partials, two more launches would cost more time than splitting a group saves.
+    With few partials, two more launches would cost more time than splitting a group saves. In
+    channels-last memory the split pays earlier, as measured (see MAX_FUSED).
     """
-    return tiles.partials <= MAX_FUSED
+    most = MAX_FUSED_CHANNELS_LAST if tiles.channels_last else MAX_FUSED
+    return tiles.partials <= most
 
 
 def partials_per_program(tiles: Tiles, programs: int, processors: int) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...lora.adapters import Adapters, Delta, LoadedLora
-from ...lora.products import Product
+from ...lora.lycoris import Product
 from ...lora.reading import LoraFile, LowRankDelta
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
