@@ -21,7 +21,7 @@ from ..errors import InputError, short
 from ..lru import LruCache
 from ..model_files import ldm_keys
 from ..model_files.lora_keys import FAMILIES, layer_names
-from .products import Product
+from .lycoris import Product
 from .reading import LoraFile, LowRankDelta, read_lora
 
 MAX_CACHED_FILES = 4  # LoRA files whose matrices stay on the device

@@ -15,7 +15,7 @@ from ..errors import InputError, short
 from ..model_files import lora_keys
 from ..model_files.json_file import read_json
 from ..model_files.safetensors_header import read_header
-from .products import PRODUCTS, Product, Size
+from .lycoris import PRODUCTS, Product, Size
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.introspection import decoded_views
 from pipeline.introspection.recording import Recording, RecordingStore
+from pipeline.introspection.word_maps import average_word_maps
 from pipeline.lru import LruCache
 from pipeline.model import Models
 from pipeline.model_cache import ModelCache
@@ -102,7 +103,8 @@ class FrameServer:
             return {"evicted": "yes"}
         if not -1 <= call < len(recording.calls):
             return {"error": f"There is no call {call}."}
-        return {"grids": [pack_maps(m[:MAX_WORDS]) for m in word_maps(recording, call)]}
+        maps = average_word_maps(recording, call)
+        return {"grids": [pack_maps(m[:MAX_WORDS]) for m in maps]}
 
 
 def encode_frame(image: Image.Image) -> str:
@@ -117,24 +119,6 @@ def encode_frame(image: Image.Image) -> str:
     small.save(data, "PNG" if exact else "JPEG", quality=90, subsampling=0)
     kind = "png" if exact else "jpeg"
     return f"data:image/{kind};base64," + base64.b64encode(data.getvalue()).decode()
-
-
-def word_maps(recording: Recording, call: int) -> list[torch.Tensor]:
-    """Return recorded cross-attention maps of the prompt's words, a tensor (words, h, w) each.
-
-    There is one for each resolution of the UNet's layers, and last the mean over all layers; the
-    list is empty if no maps were recorded. call: index of the model call, from 0; -1 for the mean
-    over all calls that had the same words as the last call.
-    """
-    model_calls = recording.calls
-    if call >= 0:
-        model_calls = model_calls[call : call + 1]
-    last = model_calls[-1]
-    if last.maps is None:
-        return []
-    same = [m for m in model_calls if m.words == last.words]
-    rows = [[*m.grids, m.maps] for m in same]
-    return [torch.stack([r.float() for r in column]).mean(0) for column in zip(*rows, strict=True)]
 
 
 def pack_maps(maps: torch.Tensor) -> dict[str, Any]:
