@@ -105,8 +105,9 @@ class StopButton:
 
         make_updates: a generator function, called with (run, language, *values of `inputs`). It
             yields updates of `outputs` and the status line, or None after a step without one, and
-            at the end a Final; it sets run.progress, from which the status line of a stopped run is
-            made. The generator is closed when the run is stopped or its visitor leaves.
+            at the end a Final, the updates that show the result. It sets run.progress, from which
+            the status line of a stopped run is made. The generator is closed when the run is
+            stopped or its visitor leaves.
         listener: further arguments of Gradio's event listener, such as `concurrency_id`.
         """
 
@@ -214,10 +215,11 @@ class StopButton:
             yield {self.status: self.stopped_line(run.progress, language)}
 
     def _script(self, template: str, button: int = 0) -> str:
-        """Fill the values of this Stop button into a JavaScript template.
+        """Fill the names and ids that belong to this Stop button into a JavaScript template.
 
-        They are GROUP (its name), BUTTON (the button with the index `button` that starts runs),
-        STATUS (CSS selector of the status line) and MAX_STOPPED.
+        They replace GROUP (the button's `group`), BUTTON (the name of the button with the index
+        `button` among those that start runs), STATUS (CSS selector of the status line) and
+        MAX_STOPPED.
         """
         values = {"GROUP": self.group, "BUTTON": f"{self.group} {button}"}
         values["STATUS"] = f"#{self.status.elem_id}"

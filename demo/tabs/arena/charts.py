@@ -50,7 +50,7 @@ def render_curves(
 
 
 def explain_samplers(language: str) -> str:
-    """Return an HTML text that explains how a race compares samplers.
+    """Return an HTML text that explains how a race compares samplers, which draw one picture.
 
     It explains the reference (an almost exact solution of the probability flow ODE) and the
     distance to it, and lists the samplers that do not solve this ODE: their distance is no measure

@@ -77,10 +77,10 @@ class RaceView:
     def to_json(self) -> list[dict[str, Any]]:
         """Return the results of a race of samplers for the web API, a dict for each sampler.
 
-        Keys: "sampler" and "schedule" (keys of their tables), "steps", "calls" (of the model),
-        "seconds" (drawing time), "sigmas" (noise level of each step), "distances" (to the
-        reference, after each model call) and "distance" (that of the final latents; None if
-        unknown).
+        Keys: "sampler" and "schedule" (as in SAMPLERS and SCHEDULES), "steps", "calls" (of the
+        model), "seconds" (drawing time), "sigmas" (noise level of each step), "distances" (to the
+        almost exact solution, after each model call) and "distance" (that of the final latents;
+        None if unknown).
         """
         entries = cast(Sequence[arena.Entry], self.entries)
         return [

@@ -89,11 +89,12 @@ class Races:
         entries: Entries,
         language: str,
     ) -> Generator[RaceView, None, None]:
-        """Run a race: yield its RaceView (state and HTML) first, after each event, and at the end.
+        """Run a race, in which samplers or backends draw the same picture; yield its state.
 
-        It is the same object each time, updated in place; at the end its `finished` is true.
-        entries: the samplers or pairs of backends that race. names, models, options: from
-        `resolve`. Closing the generator stops the race and deletes the PNG files of its pictures.
+        This is the RaceView (state and HTML), the same object each time, updated in place: first,
+        after each event, and at the end, when its `finished` is true. entries: the samplers or
+        pairs of backends that race. names, models, options: from `resolve`. Closing the generator
+        stops the race and deletes the PNG files of its pictures.
         """
         width, height, steps = options.width, options.height, options.steps
         assert width and height and steps  # resolved

@@ -40,7 +40,10 @@ def ready_line(language: str) -> str:
 
 
 def done_line(language: str, seconds: float) -> str:
-    """Return the HTML status line of a chapter whose work, such as drawing, took `seconds`."""
+    """Return the HTML status line that says that a chapter's work, such as drawing, is done.
+
+    seconds: how long it took.
+    """
     right = say("seconds", language, seconds=seconds)
     return status_line("done", say("done", language), right, 1.0)
 

@@ -120,9 +120,9 @@ def _environment(verdict: Verdict, language: str) -> str:
 
 
 def _label(what: str, language: str) -> str:
-    """Return the translated name of an item of the environment, such as "Device" for "device".
+    """Return the translated name of something that verification compares: "Device" for "device".
 
-    what: the item's key, or the name of a file, which is returned as HTML as it is.
+    what: its key, such as "dtype", or the name of a file, which is returned as HTML as it is.
     """
     key = f"around_{what}"
     return say(key, language) if key in TEXTS else escape(what)

@@ -73,10 +73,10 @@ def build(page: Page) -> None:
 
 
 def _view(page: Page) -> tuple[gr.Column, gr.Button, gr.HTML]:
-    """Add the viewer that replays how a picture was drawn, and the hint that stands there before.
+    """Add the viewer that replays how a picture was drawn, and a hint for while none is open.
 
-    Returns (column with the hint, shown while no picture is open; its button that draws an example;
-    the viewer).
+    Returns (column with the hint, hidden once a picture is open; the button in it that draws an
+    example; the viewer).
     """
     i18n, frames = page.i18n, FrameServer(page.model_cache, page.runner.recordings)
 

@@ -107,8 +107,8 @@ class InsideHandlers:
     def _show_evicted(self, key: str, tree: Tree, language: str) -> dict[Any, Any]:
         """Return updates that say that a picture's recording is no longer in the server's memory.
 
-        They offer to draw the picture again if the tree's node of it tells how. key: the
-        recording's key.
+        If the picture's node in `tree` holds the options to draw it again, a button that does so is
+        shown. key: the recording's key.
         """
         node = tree.get(key)
         drawable = bool(node and node.lineage)
