@@ -35,7 +35,7 @@ class PictureBox(gr.Image, metaclass=NoStubFiles):
         super().__init__(**fixed | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration for the browser, which shows this component as a gr.Image."""
+        """Return the configuration for the browser, which shows this as a gr.Image."""
         return super().get_config(gr.Image)
 
     def preprocess(self, payload: Any) -> str | None:
@@ -61,7 +61,7 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
         super().__init__(**fixed | {"sources": (), "transforms": ()} | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration of gr.ImageEditor, as which the browser shows this component."""
+        """Return the configuration for the browser, which shows this as a gr.ImageEditor."""
         return super().get_config(gr.ImageEditor)
 
     def preprocess(self, payload: Any) -> list[str]:  # type: ignore[override]  # files, no pixels

@@ -19,7 +19,7 @@ SIGMA_RANGE, DISTANCE_RANGE = (0.02, 20.0), (0.001, 2.0)  # the least that the v
 def render_curves(
     lanes: Sequence[LaneState], samplers: Sequence[str], steps: int, language: str
 ) -> str:
-    """Return the two plots of a race of samplers as HTML.
+    """Return the two plots of a race, in which samplers draw the same picture, as HTML.
 
     They show the noise level over the steps, and over the model calls the distance of each
     sampler's latents to a reference, an almost exact solution of the ODE. lanes: the state of each
@@ -68,9 +68,10 @@ def explain_samplers(language: str) -> str:
 
 
 def explain_backends(models: Models, language: str) -> str:
-    """Return an HTML text that explains how a race compares attention and GroupNorm backends.
+    """Return an HTML text that explains how attention and GroupNorm backends are compared.
 
-    It also lists the backends that cannot run on this server, each with the reason.
+    In the tab Arena they draw the same picture side by side. The text also lists the backends that
+    cannot run on this server, each with the reason.
     """
     base = arena.BackendPair(**arena.PLAIN).label
     about = _notes(say("arena_backends_about", language, base=base))

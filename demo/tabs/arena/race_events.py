@@ -48,9 +48,10 @@ def to_race_events(
 ) -> Iterator[RaceEvent]:
     """Yield a RaceEvent for each event of a race; save each finished picture as a PNG file.
 
-    events: from `race` or `race_backends` of pipeline.introspection.arena. folder: where the files
-    are written. entries: the samplers or pairs of backends that race, whose keys become part of the
-    file names. Closing the iterator stops the race.
+    In a race, samplers or backends draw the same picture. events: from `race` or `race_backends` of
+    pipeline.introspection.arena. folder: where the files are written. entries: the samplers or
+    pairs of backends that race, whose keys become part of the file names. Closing the iterator
+    stops the race.
     """
     last_sent: dict[int | None, float] = {}  # by index of the entry: time of its last preview
     try:
@@ -95,9 +96,10 @@ def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) ->
 
 @dataclass
 class LaneState:
-    """What the page shows of one sampler or pair of backends in a race, or of the race's reference.
+    """What the page shows of one competitor of a race, or of the race's reference.
 
-    The reference is an almost exact solution of the ODE, with which samplers are compared.
+    In a race, samplers or pairs of backends draw the same picture. The reference is an almost exact
+    solution of the ODE, with which samplers are compared.
 
     label       the name that is shown
     picture     the latest picture, as a data URL

@@ -47,7 +47,7 @@ class RaceView:
         self.knows_reference = self.finished = False
 
     def set_reference(self, reference: arena.Reference) -> None:
-        """Show the picture of a reference from the cache, which then need not be drawn again.
+        """Show the picture of a reference that an earlier race has drawn, so it is not drawn again.
 
         The reference is the almost exact solution with which the race compares samplers.
         """
@@ -170,10 +170,10 @@ class RaceView:
     # ---- the report ---------------------------------------------------------------------------
 
     def render_report(self) -> str:
-        """Return what stands below the pictures of a race as HTML.
+        """Return what stands below the pictures of a race of samplers or of backends, as HTML.
 
-        It is plots, a table of samplers and their parameters texts; or a table of pairs of
-        backends.
+        For samplers it is plots, a table and their parameters texts (infotext), for pairs of
+        backends a table.
         """
         if self.of_backends:
             return self._backend_table(cast(Sequence[arena.BackendPair], self.entries))

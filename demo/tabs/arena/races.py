@@ -45,12 +45,13 @@ class Races:
         entries: Entries,
         reference: arena.Reference | None,
     ) -> Iterator[RaceEvent]:
-        """Run a race on the device and yield its RaceEvents; the PNG files are saved to `folder`.
+        """Run a race, in which samplers or backends draw the same picture; yield its RaceEvents.
 
-        entries: the samplers or pairs of backends that race. names: (model, autoencoder) by their
-        names in the model cache. reference: the solution with which samplers are compared, from an
-        earlier race with the same options; None has it drawn after the samplers. task is "arena":
-        from the first five arguments server/zerogpu.py estimates the GPU seconds.
+        The PNG files are saved to `folder`. entries: the samplers or pairs of backends. names:
+        (model, autoencoder) by their names in the model cache. reference: the almost exact solution
+        with which samplers are compared, from an earlier race with the same options; None has it
+        drawn after the samplers. task is "arena": from the first five arguments server/zerogpu.py
+        estimates the GPU seconds.
         """
         models = self.model_cache.get(*names)
         events: Iterator[Any]

@@ -138,7 +138,8 @@ def guided_model(name: str, scale: float) -> GuidedMixture:
 def sampling_error() -> float:
     """Return the Wasserstein-1 distance to expect between DATA and COUNT random draws from DATA.
 
-    Plots show it for comparison: it is the error of a perfect sampler with random noise.
+    Plots of samplers' distances to the data show it for comparison: a perfect sampler that starts
+    from random noise has this error.
     """
     return expected_distance(COUNT, GRID, DATA.cdf(GRID))
 

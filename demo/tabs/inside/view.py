@@ -28,7 +28,7 @@ def describe_picture(recording: Recording, tree: Tree, language: str) -> str:
     words   the lists of prompt words, each once: the prompt may change from step to step
     before  how many of the calls, at the beginning, were made for the picture that it branches off
     grids   [h, w] of the attention maps at each resolution of the UNet's layers
-    kinds   the views that can be decoded, of decoded_views.KINDS
+    kinds   the views of a call that can be decoded, such as "latents", see decoded_views.KINDS
     nodes   the pictures of the tree
     """
     words: list[list[str]] = []
