@@ -66,10 +66,11 @@ def render_note(words: str) -> str:
 
 
 def _cells(same: Sequence[bool], count: int, language: str) -> str:
-    """Return the marks of a verification as an HTML list: whether each step's latents are the same.
+    """Return an HTML list with a mark for each step of a picture that is drawn again to verify it.
 
-    Number 0 stands for the initial latents. same: the results so far, from number 0. count: the
-    number of marks; those without a result yet are shown as open.
+    A mark says whether the latents are the same as in the first drawing; number 0 stands for the
+    initial latents. same: the results so far, from number 0. count: the number of marks; those
+    without a result yet are shown as open.
     """
     if not count:
         return ""
