@@ -24,7 +24,10 @@ MAX_LOGIT_SCALE = 4.6052  # log 100, as in training
 
 
 def has_clip(folder: Path) -> bool:
-    """Return whether a model's folder has CLIP's image encoder and text projection, in `clip`."""
+    """Return whether a model's folder has CLIP's image encoder and text projection.
+
+    These are in its subfolder `clip`. They are needed to compare pictures with sentences.
+    """
     return (folder / PROJECTION).is_file() and (folder / "clip" / "image_encoder").is_dir()
 
 
@@ -50,7 +53,7 @@ class Clip:
     def load(cls, folder: Path) -> Clip:
         """Load CLIP from a model's folder in diffusers' format.
 
-        Raises InputError if the folder has no image encoder, see `has_clip`.
+        Raises InputError if the folder has no image encoder in its subfolder `clip`.
         """
         from safetensors.torch import load_file
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection

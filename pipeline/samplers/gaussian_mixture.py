@@ -39,9 +39,9 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 class GaussianMixture:
     """A mixture of K isotropic Gaussians in D dimensions, whose perfect denoiser has a closed form.
 
-    Tests and demonstrations of samplers use it for data and UNet. weights (K,) add up to 1; means (K, D);
-    deviations (K,) are standard deviations. In the methods x (N, D) are points, and sigma is the
-    standard deviation of the noise that was added to them.
+    Tests and demonstrations of samplers use it in place of data and UNet. weights (K,) add up to 1;
+    means (K, D); deviations (K,) are standard deviations. In the methods x (N, D) are points, and
+    sigma is the standard deviation of the noise that was added to them.
     """
 
     weights: np.ndarray
