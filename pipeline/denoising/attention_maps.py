@@ -13,12 +13,12 @@ Spans = list[list[int]]
 
 
 class WordMaps:
-    """Collects the cross attention maps of one UNet call: pass it to Denoiser as `attention_hook`.
+    """Collects a UNet call's cross attention maps: where the picture attends to each prompt word.
 
-    Only the maps of the conditional sample are collected. Layers have different resolutions:
-    `by_resolution` averages the layers of each resolution. `average` resamples all layers to one
-    resolution, that of the finest layer whose smaller side is at most 16 (16x16 for Stable
-    Diffusion at 512x512).
+    Pass it to Denoiser as `attention_hook`. Only the maps of the conditional sample are collected.
+    Layers have different resolutions: `by_resolution` averages the layers of each resolution.
+    `average` resamples all layers to one resolution, that of the finest layer whose smaller side is
+    at most 16 (16x16 for Stable Diffusion at 512x512).
     """
 
     last = True  # only the maps of the batch's last sample, see backends.AttentionProcessor
@@ -34,9 +34,10 @@ class WordMaps:
         self.layers.append(maps[-1])
 
     def _layers(self, spans: Spans) -> list[torch.Tensor]:
-        """Return the word maps (words, h, w) fp32 of each layer, in the order of the calls.
+        """Return the word maps (words, h, w) fp32 of each collected layer, in the order of calls.
 
-        A word's map is the sum of the attention weights of its tokens.
+        A word's map is the sum of the attention weights of its tokens. spans: for each word the
+        positions of its tokens among the text encoder's outputs.
         """
         if self._cached is not None and self._cached[0] is spans:
             return self._cached[1]
@@ -72,7 +73,11 @@ class WordMaps:
 
 
 def _key_mask(spans: Spans, keys: int) -> torch.Tensor:
-    """Return a matrix (words, keys) that is 1 where the key is a token of the word, else 0."""
+    """Return a matrix (words, keys) that sums the attention weights of each word's tokens.
+
+    It is 1 where the key is a token of the word, else 0. spans: for each word the positions of its
+    tokens. keys: number of keys of the cross attention.
+    """
     rows = [[0.0] * keys for _ in spans]
     for row, span in zip(rows, spans, strict=True):
         for key in span:

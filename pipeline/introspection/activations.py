@@ -79,8 +79,7 @@ class Activations:
 
     @property
     def blocks(self) -> list[Block]:
-        """The outputs of all UNet blocks in the last UNet call, in the order of the forward pass.
-        """
+        """The outputs of the UNet's blocks in its last call, in the order of the forward pass."""
         return list(self._blocks.values())
 
     def _record_attention(self, name: str) -> Callable[..., None]:

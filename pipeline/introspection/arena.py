@@ -69,8 +69,7 @@ class Entry:
 
     @property
     def resolved_schedule(self) -> str:
-        """Key of the noise schedule to sample with: the sampler's default in place of "automatic".
-        """
+        """Key of the noise schedule that is used: the sampler's default in place of "automatic"."""
         own = SAMPLERS[self.sampler].automatic
         return own if self.schedule == "automatic" else self.schedule
 
@@ -410,8 +409,7 @@ def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
 
 
 def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None:
-    """Raise InputError if a sampler that shall race cannot run with these options; draws nothing.
-    """
+    """Raise InputError if a sampler of a race cannot run with these options; draws nothing."""
     import torch
 
     noise, generator = torch.ones(1, 1, 1, 1), torch.Generator()
