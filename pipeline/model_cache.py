@@ -71,8 +71,7 @@ class ModelCache:
         return {e.name: known.get(e.name, "") for e in self.choices()}
 
     def vaes(self) -> list[Entry]:
-        """List the autoencoders that may replace a model's own, an Entry (name, path, ...) for each.
-        """
+        """List the autoencoders that may replace a model's own: an Entry (name, path, ...) each."""
         return list(library.find_entries("vae").values())
 
     def get(self, name: str | None = None, vae: str | None = None) -> Models:

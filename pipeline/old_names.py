@@ -108,7 +108,7 @@ class _Loader(Loader):
         module.__dict__["__getattr__"] = find
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return code that runs the module's new version, for `python -m FORMER_NAME` (runpy)."""
+        """Return code that runs a renamed module, for `python -m FORMER_NAME`."""
         new = MOVED[fullname][0][0]
         source = f"import runpy; runpy.run_module({new!r}, run_name='__main__', alter_sys=True)"
         return compile(source, fullname, "exec")

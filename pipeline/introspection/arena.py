@@ -243,16 +243,16 @@ def all_entries() -> list[Entry]:
 
 
 def resolve_single(models: Models, options: GenerateOptions) -> ResolvedOptions:
-    """Return the options that all entries of a race share: for one picture, with a fixed seed.
+    """Return the options that all samplers or backends of a race share: one picture, a fixed seed.
 
     The model's defaults are filled in for options that are None, and a random seed if there is
-    none, so that all entries begin from the same noise.
+    none, so that all of them begin from the same noise.
     """
     return models.resolve(options.model_copy(update={"count": 1}))
 
 
 def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
-    """Return a cache key for the Reference, the almost exact picture that a race compares with.
+    """Return a cache key for the Reference, the almost exact picture that samplers are compared to.
 
     It holds everything that this picture depends on: the model, its autoencoder, device and dtype,
     the options except sampler, schedule, steps and count, and the LoRAs and embeddings. options:
@@ -442,10 +442,10 @@ class _Run:
         self.result: Result | None = None
 
     def advance(self, reference: Reference | None) -> CallDone | EntryDone:
-        """Make one model call and return a CallDone; after the last call return an EntryDone.
+        """Make this entry's next model call and return a CallDone.
 
-        The latter call decodes the picture. reference: the almost exact picture whose distance the
-        CallDone tells; None for no distance.
+        If it has no call left, decode the picture instead and return an EntryDone. reference: the
+        almost exact picture to which the CallDone tells the distance; None for no distance.
         """
         if self.pair:  # installed before the clock runs
             with self.models.lock:

@@ -259,10 +259,11 @@ def _whole_step(step: Any) -> int:
 def _nearest_step(
     models: Models, options: ResolvedOptions, start: InitialState, sigma: float
 ) -> int:
-    """Return the step, from 0, at which the sampler of `options` has a noise level nearest `sigma`.
+    """Return the step at which another sampler's noise level is nearest `sigma`, to continue there.
 
-    Nearest means by the ratio of the two levels. start: the latents and noise to begin from.
-    Raises InputError for a sampler that cannot begin at a later step.
+    The step counts from 0; the sampler is that of `options`. Nearest means by the ratio of the two
+    levels. start: the latents and noise to begin from. Raises InputError for a sampler that cannot
+    begin at a later step.
     """
     import torch
 

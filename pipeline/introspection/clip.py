@@ -125,10 +125,10 @@ class Clip:
 
 
 def probabilities(similarities: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return the probability (N, M) of each of M pictures for each of N texts.
+    """Return the probability (N, M) of each of M pictures for each of N texts, as CLIP sees it.
 
     It is the softmax over each row of scale * similarities. similarities (N, M): dot products of
-    text and picture vectors. scale: Clip.scale.
+    text and picture vectors. scale: 1 / temperature.
     """
     return (scale * similarities).softmax(-1)
 
@@ -138,7 +138,8 @@ def contrastive_loss(similarities: torch.Tensor, scale: float) -> float:
 
     It is the mean of two cross entropies: that of finding the picture of each text, and that of
     finding the text of each picture. similarities (N, N): dot products of the text vectors (rows)
-    and picture vectors (columns), with the pairs on the diagonal. scale: Clip.scale.
+    and picture vectors (columns), with the pairs on the diagonal. scale: 1 / temperature, by which
+    they are multiplied.
     """
     logits, target = scale * similarities, torch.arange(len(similarities))
     return float((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2)

@@ -26,10 +26,11 @@ PER_CALL = ("timesteps", "sigmas", "sigmas_interpol", "sigmas_up", "sigmas_down"
 
 
 def needs_help(scheduler: Any, sigma: float) -> bool:
-    """Return whether a diffusers scheduler cannot take the first step of zero terminal SNR itself.
+    """Return whether a diffusers scheduler is unable to start from pure noise (zero terminal SNR).
 
-    Then the function `leave` takes it by DDIM's rule. It cannot if its first noise level `sigma` is
-    that of pure noise (SIGMA, 4096) and its class does not support `rescale_betas_zero_snr`.
+    If so, `leave` must take the first step in its place. This is the case if its first noise level
+    `sigma` is that of pure noise (SIGMA, 4096) and its class does not support
+    `rescale_betas_zero_snr`.
     """
     supported = scheduler.config.get("rescale_betas_zero_snr", False)
     return not supported and sigma > 0.99 * SIGMA
