@@ -76,7 +76,7 @@ class VerificationInput:
 
     @property
     def total(self) -> int:
-        """The number of sampling steps that the receipt has fingerprints of."""
+        """The number of sampling steps that the picture's receipt has fingerprints of."""
         return max(len(self.receipt.steps) - 1, 0)
 
 
@@ -139,7 +139,7 @@ def choose_model(
 
     They are those that drew it; the autoencoder's name is None for the model's own.
 
-    original  the picture's receipt, which names them
+    original  the picture's receipt (JSON in its file that says how it was drawn)
     names     names of the available models
     vaes      names of the available autoencoders
     hashes    {name: hash} of those models whose hash is known; used if no model has the name
@@ -173,12 +173,13 @@ def verify(
     mask: Any = None,
     **backends: str | None,
 ) -> Verdict:
-    """Draw the picture in the file `path` again from its receipt and return the Verdict.
+    """Draw the picture in the file `path` again, as its receipt says, and return the Verdict.
 
-    The Verdict says whether it came out the same, and if not, from which step on and how much it
-    differs. models: the model that its receipt names. picture, mask: the pictures that it was made
-    from, if any. backends: `attention` and `group_norm`, names of the backends to use, by default
-    those in the receipt. Raises InputError for a picture that cannot be verified.
+    The receipt is JSON in the file: options, model, and a fingerprint of the latents of each step.
+    The Verdict says whether the picture came out the same, and if not, from which step on and how
+    much it differs. models: the model that its receipt names. picture, mask: the pictures that it
+    was made from, if any. backends: `attention` and `group_norm`, names of the backends to use, by
+    default those in the receipt. Raises InputError for a picture that cannot be verified.
     """
     *_, verdict = check(models, open_input(path, picture=picture, mask=mask), **backends)
     assert isinstance(verdict, Verdict)
@@ -194,8 +195,9 @@ def check(
 ) -> Iterator[StepChecked | Verdict]:
     """Verify a picture: draw it again, yield a StepChecked for each model call, then the Verdict.
 
-    Nothing is drawn if the receipt was changed or if `models` is another model than the receipt's:
-    then only the Verdict is yielded. Closing the generator stops the work.
+    It is drawn from its receipt (JSON in its file: options, model, and a fingerprint of the latents
+    of each step). Nothing is drawn if the receipt was changed or if `models` is another model than
+    the receipt's: then only the Verdict is yielded. Closing the generator stops the work.
 
     models                 the model; may be None if the receipt was changed (receipt.intact false)
     case                   the picture and its receipt
@@ -280,10 +282,11 @@ def _replay(
 ) -> Generator[tuple[int, LatentFingerprint] | Image.Image | None, None, None]:
     """Draw the picture of a receipt again, to compare it, with all branches that led to it.
 
-    A branch continues a picture from one of its steps with other options. Yields one item for each
-    model call: (index, fingerprint of the latents) at the first call of each step that the receipt
-    lists, None at other calls. Then come such a pair for the final latents and, as the last item,
-    the picture. attention, group_norm: names of backends; None means those in the receipt.
+    A receipt is JSON in the picture's file that says how it was drawn. A branch continues a picture
+    from one of its steps with other options. Yields one item for each model call: (index,
+    fingerprint of the latents) at the first call of each step that the receipt lists, None at other
+    calls. Then come such a pair for the final latents and, as the last item, the picture.
+    attention, group_norm: names of backends; None means those in the receipt.
     """
     from . import tasks
     from .introspection.branch import BranchRun
@@ -342,8 +345,9 @@ def _branch_step(branch: dict[str, Any]) -> int:
 def _choose_backend(models: Models, original: Receipt, kind: str, name: str | None) -> str | None:
     """Return the name of the backend to verify a picture with: `name`, or if None the receipt's.
 
-    original: the picture's receipt. kind: "attention" or "group_norm". Returns None, the default
-    backend, if the receipt names none or if its backend cannot run here.
+    original: the picture's receipt (JSON in its file that says how it was drawn). kind: "attention"
+    or "group_norm". Returns None, the default backend, if the receipt names none or if its backend
+    cannot run here.
     """
     ran = original.ran.get(kind)
     if name is not None or ran is None:
@@ -358,8 +362,9 @@ def _choose_backend(models: Models, original: Receipt, kind: str, name: str | No
 def nearest_device(original: Receipt) -> dict[str, str]:
     """Return the device and dtype to load a model with, to verify a picture as it was drawn.
 
-    It is {"device": ..., "dtype": ...}, arguments of `load` as in the picture's receipt `original`;
-    each is "auto" if that device or dtype is not available here.
+    It is {"device": ..., "dtype": ...}, arguments of `load`, as in the picture's receipt `original`
+    (JSON in its file that says how it was drawn). Each is "auto" if that device or dtype is not
+    available here.
     """
     from .loading.device import DTYPES, choose_device, choose_dtype
 

@@ -101,7 +101,9 @@ class BackendPair:
 
 @dataclass(frozen=True)
 class CallDone:
-    """Event of a race: one of its samplers or backend pairs has made one more model call.
+    """Event of a race, which draws one picture with several samplers or pairs of backends.
+
+    One of them has made one more model call.
 
     entry        index of the sampler or pair in the race; None for the reference, the almost exact
                  picture that samplers are compared with
@@ -126,9 +128,9 @@ class CallDone:
 
 @dataclass(frozen=True)
 class EntryDone:
-    """Event of a race: one of its samplers or backend pairs has finished its picture.
+    """Event of a race, which draws one picture with several samplers or pairs of backends.
 
-    The picture is the same as if it were drawn alone.
+    One of them has finished its picture, which is the same as if it were drawn alone.
 
     entry    index of the sampler or pair in the race; None for the reference, the almost exact
              picture that samplers are compared with
@@ -145,7 +147,7 @@ class EntryDone:
 
 @dataclass(frozen=True)
 class Reference:
-    """The almost exact picture that a race compares its samplers with.
+    """The almost exact picture that a race of samplers, which all draw the same, compares them with.
 
     It solves the probability flow ODE from the same noise: DPM++ 2M with 200 steps. latents: the
     final latents (1, C, h, w). image: the picture decoded from them.
@@ -157,7 +159,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Distances:
-    """Event at the end of a race of samplers: how far one sampler is from the exact solution.
+    """Event at the end of a race of samplers, which all draw one picture: how exact one of them is.
 
     Distances are to the final latents of the reference, DPM++ 2M with 200 steps: RMS difference
     divided by the reference's standard deviation, 0 if equal, about 1.4 if unrelated.
@@ -174,9 +176,9 @@ class Distances:
 
 @dataclass(frozen=True)
 class Failed:
-    """Event of a race of backends: one pair of backends has failed and makes no more model calls.
+    """Event of a race of backends, which all draw one picture: a pair of backends has failed.
 
-    entry: index of the pair in the race. reason: one sentence.
+    It makes no more model calls. entry: index of the pair in the race. reason: one sentence.
     """
 
     entry: int
@@ -185,7 +187,9 @@ class Failed:
 
 @dataclass(frozen=True)
 class BackendComparison:
-    """Event at the end of a race of backends: the speed of one pair, and how its picture differs.
+    """Event at the end of a race of backends, which all draw one picture: how one pair did.
+
+    It has the pair's speed, and how its picture differs.
 
     entry     index of the pair of backends in the race
     baseline  index of the pair that it is compared with
@@ -202,11 +206,12 @@ class BackendComparison:
 
 
 def parse_entries(names: Iterable[Any]) -> tuple[Entry, ...]:
-    """Parse names such as "DPM++ 2M Karras" or "dpmpp_2m karras", of samplers that shall race.
+    """Parse names such as "DPM++ 2M Karras" or "dpmpp_2m karras" of samplers to compare in a race.
 
-    Returns an Entry (sampler and schedule) for each; a name without a schedule gets the automatic
-    schedule. Raises InputError for an unknown sampler, a sampler and schedule that cannot run here,
-    a repeated name, and fewer than MIN_ENTRIES or more than MAX_ENTRIES names.
+    A race draws one picture with each. Returns an Entry (sampler and schedule) for each name; one
+    without a schedule gets the automatic schedule. Raises InputError for an unknown sampler, a
+    sampler and schedule that cannot run here, a repeated name, and fewer than MIN_ENTRIES or more
+    than MAX_ENTRIES names.
     """
     entries: list[Entry] = []
     for name in names:
@@ -228,7 +233,7 @@ def parse_entries(names: Iterable[Any]) -> tuple[Entry, ...]:
 
 
 def all_entries() -> list[Entry]:
-    """Return all samplers with all their schedules that can run here, to choose a race's entries.
+    """Return all samplers with all their schedules that can run here, to choose some to compare.
 
     First each sampler with the automatic schedule, then all other pairs of sampler and schedule.
     """
@@ -243,10 +248,11 @@ def all_entries() -> list[Entry]:
 
 
 def resolve_single(models: Models, options: GenerateOptions) -> ResolvedOptions:
-    """Return the options that all samplers or backends of a race share: one picture, a fixed seed.
+    """Return the options that all entries of a race share: for one picture, with a fixed seed.
 
-    The model's defaults are filled in for options that are None, and a random seed if there is
-    none, so that all of them begin from the same noise.
+    A race draws the same picture with several samplers or backends, its entries. The model's
+    defaults are filled in for options that are None, and a random seed if there is none, so that
+    all entries begin from the same noise.
     """
     return models.resolve(options.model_copy(update={"count": 1}))
 
@@ -269,8 +275,9 @@ def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
 def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> int:
     """Return an upper limit of the model calls of a race, to reserve enough time for it.
 
-    entries: the samplers or backend pairs that race. steps: number of sampling steps of each. A
-    race of samplers includes the 200 calls of the reference that they are compared with.
+    A race draws the same picture with several samplers or pairs of backends, `entries`, each with
+    `steps` sampling steps. A race of samplers includes the 200 calls of the reference that they are
+    compared with.
     """
     calls, samplers = 0, False
     for entry in entries:
@@ -343,7 +350,7 @@ def entry_options(
 
 
 def backend_pairs(models: Models) -> tuple[BackendPair, ...]:
-    """Return the pairs of backends for a race that compares all backends that can run here.
+    """Return the pairs of backends for a race of all that can run here, which draws one picture.
 
     The first is PLAIN, the reference implementations. Then each other attention backend is paired
     with the plain GroupNorm, and each other GroupNorm backend with the plain attention, so that a
@@ -409,7 +416,7 @@ def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
 
 
 def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None:
-    """Raise InputError if a sampler of a race cannot run with these options; draws nothing."""
+    """Raise InputError if a sampler to be compared cannot run with these options; draws nothing."""
     import torch
 
     noise, generator = torch.ones(1, 1, 1, 1), torch.Generator()
@@ -418,7 +425,7 @@ def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None
 
 
 class _Run:
-    """The running state of one sampler or backend pair in a race: its events and measurements.
+    """State of one sampler or pair of backends in a race, which draws one picture with several.
 
     stack  closes the run's events when the race ends
     entry  index of the sampler or pair in the race, None for the reference (the almost exact
@@ -442,7 +449,7 @@ class _Run:
         self.result: Result | None = None
 
     def advance(self, reference: Reference | None) -> CallDone | EntryDone:
-        """Make this entry's next model call and return a CallDone.
+        """Make the next model call of this sampler or pair of backends and return a CallDone.
 
         If it has no call left, decode the picture instead and return an EntryDone. reference: the
         almost exact picture to which the CallDone tells the distance; None for no distance.
@@ -473,11 +480,11 @@ class _Run:
 def _round_robin(
     runs: Sequence[_Run], reference: Reference | None = None
 ) -> Iterator[CallDone | EntryDone | Failed]:
-    """Run a race: let each sampler or backend pair make one model call in turn until all are done.
+    """Let several samplers or pairs of backends make one model call in turn until all are done.
 
-    Yields their events. runs: the running state of each. reference: the almost exact picture whose
-    distance each CallDone tells; None for no distance. A pair whose backend fails yields Failed and
-    takes no more turns; in a race of samplers InputError is passed on.
+    Each draws the same picture. Yields their events. runs: the state of each. reference: the almost
+    exact picture to which each CallDone tells the distance; None for no distance. A pair whose
+    backend fails yields Failed and takes no more turns; a failing sampler raises InputError.
     """
     left = list(runs)
     while left:

@@ -38,7 +38,7 @@ def decode_view(models: Models, call: ModelCall, kind: str, prediction: str) -> 
     predicted noise; "cond", "uncond": the x0 predicted with the prompt and with the negative prompt
     alone; "guidance": the difference of the pictures of these two, mid-grey where equal.
     prediction: what the model predicts, "epsilon" or "v_prediction". Raises InputError for an
-    unknown kind, and for the last three if the call was without guidance.
+    unknown kind, and for "cond", "uncond" and "guidance" if the call was without guidance.
     """
     return vae.to_image(_pixels(models, call, kind, prediction))
 
