@@ -147,7 +147,7 @@ class EntryDone:
 
 @dataclass(frozen=True)
 class Reference:
-    """The almost exact picture that a race of samplers, which all draw the same, compares them with.
+    """The almost exact picture of a prompt with which a race compares the samplers' pictures.
 
     It solves the probability flow ODE from the same noise: DPM++ 2M with 200 steps. latents: the
     final latents (1, C, h, w). image: the picture decoded from them.

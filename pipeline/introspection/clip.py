@@ -75,7 +75,7 @@ class Clip:
 
     @property
     def width(self) -> int:
-        """The size E of the embedding vectors."""
+        """The size E of the vectors that sentences and pictures are embedded as."""
         return self.projection.shape[0]
 
     def tokens(self, sentence: str) -> list[str]:
