@@ -228,9 +228,9 @@ def check(
 
 
 def _judge(case: VerificationInput, image: Image.Image) -> Verdict:
-    """Compare `image`, the picture drawn again, with the original; return the Verdict.
+    """Compare `image`, a verified picture drawn again, with the original; return the Verdict.
 
-    Its fields for the names of the two models, that of the receipt and the one here, stay empty.
+    The Verdict's fields for the names of the two models (`model`, `here`) stay empty.
     """
     original, redrawn = case.receipt, receipt.from_image(image)
     assert redrawn is not None

@@ -39,11 +39,11 @@ class Block:
 
 
 class Activations:
-    """A context manager that records the blocks of a UNet with forward hooks.
+    """A context manager that records the outputs of a UNet's blocks in its last call, to show them.
 
-    The hooks change no values. After each UNet call the attributes describe that call, for the last
-    sample of its batch, which is the conditional one. The caller must hold the model's lock, or
-    calls of other requests are recorded.
+    It uses forward hooks, which change no values. After each UNet call the attributes describe that
+    call, for the last sample of its batch, which is the conditional one. The caller must hold the
+    model's lock, or calls of other requests are recorded.
 
     time_proj       the sinusoidal timestep embedding (W,); None before the first call
     time_embedding  the output (T,) of the two linear layers after it; None before the first call
