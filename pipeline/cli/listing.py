@@ -45,7 +45,7 @@ def print_samplers(args: argparse.Namespace) -> None:
 
 
 def print_backends(args: argparse.Namespace) -> None:
-    """Print the backends of attention and GroupNorm.
+    """Print the backends (implementations) of attention and GroupNorm that can be chosen.
 
     For one that cannot run on --device in --dtype it prints the reason.
     """

@@ -139,7 +139,7 @@ def parse_axis(letter: str, text: str) -> Axis:
 
 
 def prefix_error(where: str, error: Exception) -> InputError:
-    """Return `error` as an InputError that says where it is: "`where`, sentence of the error"."""
+    """Return `error` with its sentence after `where` and a comma: "On the axis x, there is no ..."."""
     sentence = str(error)
     if sentence[1:2].islower():
         sentence = sentence[:1].lower() + sentence[1:]
