@@ -17,8 +17,8 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from ..errors import InputError, closest
-from .attention_processor import AttentionProcessor
 from . import trust
+from .attention_processor import AttentionProcessor
 from .failures import BLACKLIST, KernelFailed, blacklist, wrap_kernel_errors
 from .group_norm import swap_group_norm
 from .order import order

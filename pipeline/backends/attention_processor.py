@@ -33,7 +33,7 @@ def run_with_maps(
     if (
         own
         and k.shape[1] <= backend.code.MAX_KEYS
-        and backend.code.maps_supported(q)
+        and getattr(backend.code, "maps_supported", lambda q: True)(q)
         and not (torch.is_grad_enabled() and q.requires_grad)
     ):
         out, maps = own(q, k, v)

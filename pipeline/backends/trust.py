@@ -133,19 +133,34 @@ def _run(argv: list[str], progress: Callable[[int], None]) -> str | None:
     return f"the check of our kernels failed: {lines[-1] if lines else 'it printed nothing'}"
 
 
-def state(device: torch.device, dtype: torch.dtype) -> str:
+def state(device: torch.device, dtype: torch.dtype) -> str | None:
     """Return the state of our kernels on a GPU: "checked", "checking", "failed" or "unchecked".
 
-    "failed" means that the check itself gave no verdict.
+    "failed" means that the check itself gave no verdict. None for a device that is no GPU and
+    where triton is not installed.
     """
-    from kernels import verdict
+    try:
+        from kernels import verdict
+    except ImportError:
+        return None
+    if device.type != "cuda":
+        return None
 
     check = _checks.get((str(device), str(dtype)))
     if check and not check.done.is_set():
         return "checking"
-    if verdict.problem(device, [f"*/{str(dtype).removeprefix('torch.')}"]) is None:
-        return "checked"
+    name = str(dtype).removeprefix("torch.")
+    if not verdict.is_unchecked(verdict.problem(device, [f"*/{name}"])):
+        return "checked"  # what failed is refused by name
     return "failed" if check and check.problem else "unchecked"
+
+
+STATES = {
+    "checked": "checked on this GPU",
+    "checking": "being checked on this GPU now; PyTorch's are used until then",
+    "failed": "not checked on this GPU, because the check itself failed; PyTorch's are used",
+    "unchecked": "not checked on this GPU yet; PyTorch's are used until then",
+}
 
 
 def notice(device: torch.device, dtype: torch.dtype, heads: Iterable[int]) -> None:
