@@ -115,12 +115,12 @@ class Verdict:
 
     @property
     def steps(self) -> int:
-        """How many denoising steps were compared with those of the receipt; 0: nothing was drawn."""
+        """How many denoising steps were compared with the receipt's; 0 where nothing was drawn."""
         return max(len(self.same) - 1, 0)
 
     @property
     def facts(self) -> list[tuple[str, dict[str, Any]]]:
-        """What was found by drawing the picture again, for sentences: (key of SENTENCES, its values).
+        """What was found by drawing the picture again: (key of SENTENCES, values for the sentence).
 
         In the order to tell them. The demo translates the sentences by these keys. What differs in
         the environment (device, packages, ...) is not among them.
