@@ -220,9 +220,8 @@ def problem(device: torch.device, places: Iterable[str]) -> str | None:
     """
     if device.type != "cuda" or INTERPRETED:
         return None
-    index = device_index(device)
     for place in places:
-        right = _right(index, place)
+        right = _right_configurations(device, place)
         if right is None:
             return f"{UNCHECKED} ({place}): `{_command_for(place)}` does it."
         if not right:
@@ -261,6 +260,14 @@ def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
     )
 
 
+def _right_configurations(device: torch.device, place: str) -> tuple[frozenset, ...] | None:
+    """Return `_right` for a CUDA device; None, not kept, where no GPU can be asked for its name."""
+    try:
+        return _right(device_index(device), place)
+    except (RuntimeError, AssertionError):  # on ZeroGPU a GPU comes with the request
+        return None
+
+
 _forced: dict[str, Config] = {}
 
 
@@ -287,7 +294,7 @@ def choose(
     """
     if place in _forced:
         return _forced[place]
-    right = _right(device_index(device), place) if device.type == "cuda" else None
+    right = _right_configurations(device, place) if device.type == "cuda" else None
     for candidate in candidates:
         config = candidate() if callable(candidate) else candidate
         if config is not None and (right is None or frozenset(config.items()) in right):

@@ -12,8 +12,8 @@ A new backend is one file beside this one and one row here; the command line, th
 
 An attention file may also define `run_with_maps(q, k, v)`, which returns the output and the softmax
 weights averaged over heads, (B, Tq, Tk) fp32, MAX_KEYS, the largest Tk that it takes, and
-`maps_supported(q) -> bool`. `backward_unsupported(device, dtype, head_size)` says, as `unsupported`,
-why a backend that can draw cannot train.
+`maps_supported(q) -> bool`. A file may define `backward_unsupported`, with the arguments and the
+result of `unsupported`: why a backend that can draw cannot train.
 """
 
 from __future__ import annotations

@@ -176,6 +176,9 @@ def test_a_check_that_finds_faults_dies_or_hangs_refuses_the_name(
 
 
 def test_on_zerogpu_only_shipped_verdicts_count(card, monkeypatch, capsys):
+    import kernels.attention
+
+    monkeypatch.setattr(kernels.attention, "attention", lambda *_: pytest.fail("it was tried out"))
     monkeypatch.setattr(trust, "ON_ZERO_GPU", True)
     monkeypatch.setattr(trust, "command", lambda *_: 1 / 0)
     monkeypatch.setattr(trust, "check_in_background", True)
