@@ -1,4 +1,4 @@
-"""Every configuration that can be chosen is right, interpreted: blocks of all sizes, cut at ends."""
+"""Every configuration that can be chosen is right, interpreted: blocks of all sizes, ends cut."""
 
 import pytest
 import torch
