@@ -17,6 +17,7 @@ from ..backends import (
     candidates,
     head_sizes,
     swap_group_norm,
+    unsupported_reason,
     wrap_kernel_errors,
 )
 from ..errors import InputError
@@ -40,8 +41,9 @@ def install_backends(
     """Install an attention and a GroupNorm backend with a backward pass in `network`.
 
     attention, group_norm: name of a backend, or "auto" for the first that works, in the same order
-    as for drawing pictures. The exception is attention on a CPU, where "auto" means "math", because
-    the backward pass of PyTorch's fused attention is slow there (57 pictures/s instead of 70).
+    as for drawing pictures, but not "per_shape", whose choices are for the forward pass. On a CPU
+    "auto" means "math" for attention, because the backward pass of PyTorch's fused attention is
+    slow there (57 pictures/s instead of 70).
     Raises InputError if the named backend cannot train on `device`.
     """
     target = torch.device(device)
@@ -73,14 +75,18 @@ def find_trainable(
     """
     last: KernelFailed | None = None
     for backend in candidates(kind, name, device, dtype, heads or frozenset()):
-        x = torch.randn((2, 8, 4, 8), device=device, dtype=dtype, requires_grad=True)
-        try:
-            with wrap_kernel_errors(KINDS[kind].name, backend, x):
-                attempt(backend, x).sum().backward()
-            return backend
-        except KernelFailed as failure:
-            blacklist(failure)
-            last = failure
+        if name == "auto" and KINDS[kind].table[backend].combines:
+            continue
+        # Again and again where it calls others, such as "per_shape", and one of these fails.
+        while not unsupported_reason(kind, backend, device, dtype, heads or frozenset()):
+            x = torch.randn((2, 8, 4, 8), device=device, dtype=dtype, requires_grad=True)
+            try:
+                with wrap_kernel_errors(KINDS[kind].name, backend, x):
+                    attempt(backend, x).sum().backward()
+                return backend
+            except KernelFailed as failure:
+                blacklist(failure)
+                last = failure
     raise InputError(f"{last}.")
 
 
