@@ -12,7 +12,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line; argv None: sys.argv. Exits with status 2 if it is wrong."""
+    """Parse the command line of the demo. argv: None takes sys.argv.
+
+    Exits with status 2 if the command line is wrong.
+    """
     parser = argparse.ArgumentParser(prog="app.py", description="Serves Glassbox Diffusion.")
     parser.add_argument(
         "--model",
@@ -36,7 +39,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Load the model and serve the page until the process is interrupted.
 
-    Returns the exit status: 0, or 2 after an error whose sentence was printed to stderr.
+    argv: the command line, None takes sys.argv. Returns the exit status: 0, or 2 after an error
+    whose sentence was printed to stderr.
     """
     args = arguments(argv)
     if args.port is not None:

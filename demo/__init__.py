@@ -38,8 +38,8 @@ def build(
 ) -> api.Blocks:
     """Build the page and the web API that draw with the models of `model_cache`.
 
-    wrap_gpu_work: decorates each generator function that uses the device, for servers on which a
-    GPU must be requested for each call; see demo/server/zerogpu.py.
+    wrap_gpu_work: decorates each generator function that uses the device, for servers on which each
+    call must request a GPU; for ZeroGPU it is demo.server.zerogpu.wrap_gpu_work.
     """
     i18n = texts.translations()
     runner = Runner(model_cache, wrap_gpu_work)
@@ -66,10 +66,11 @@ def build(
 
 
 def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
-    """Start the server in a background thread; return its app, local URL and public URL.
+    """Start the page's server in a background thread; return (FastAPI app, local URL, public URL).
 
     where: further arguments of `gr.Blocks.launch`, such as server_name, server_port and share.
-    The public URL is None without share=True. Raises OSError if it cannot listen there.
+    The public URL is None without share=True. Raises OSError if the server cannot listen on that
+    address and port.
     """
     return page.launch(
         prevent_thread_lock=True,

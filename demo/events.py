@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 
 class Broken(Exception):
-    """An internal error: the user cannot correct it, and its cause is in the server's log."""
+    """Raised in place of an unexpected exception, whose traceback is in the server's log.
+
+    The user cannot correct the cause and is only told that the server failed.
+    """
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The event after one sampling step.
+    """The event that a request for pictures yields after each sampling step, to show its progress.
 
     image, count: number of the picture, from 1, and how many pictures the request draws
     index, total: number of the step, from 1, and how many steps the picture takes
@@ -34,11 +37,13 @@ class Finished:
     files: paths of the PNG files, one for each picture
     thumbnails: each picture as a small JPEG data URL, for the browser's history
     texts: each picture's parameters text (infotext), which its PNG file holds too
-    seed: of the first picture; seconds: of the whole request
+    seed: seed of the first picture
+    seconds: duration of the whole request
     ran_on: device, dtype and backends in one string, as the status line shows them
     warnings: sentences on settings that were not applied as requested
-    records: for each picture its key in the server's RecordingStore, None for a picture without a
-        recording; empty if nothing was recorded
+    records: for each picture the key of its recording (all model calls, which the tab Look inside
+        shows) in the server's RecordingStore; None for a picture without one; () if the request was
+        not recorded
     """
 
     files: list[str]
@@ -52,5 +57,5 @@ class Finished:
 
     @property
     def parameters(self) -> str:
-        """The parameters texts of all pictures, joined by empty lines."""
+        """The parameters texts (infotext) of all pictures, joined by empty lines."""
         return "\n\n".join(self.texts)

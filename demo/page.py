@@ -37,14 +37,17 @@ class Page:
     form: a dict from field name of GenerateOptions (such as "steps"), "model" or "vae" to the
         component that sets it
     own_size: checkbox, whether the result's width and height come from the input picture
-    boxes: a dict from task key to that task's input picture
-    translated: a dict from dropdown to the function that returns its choices in a language
+    boxes: a dict from task key (such as "inpaint") to the component of its input picture
+    translated: a dict from dropdown to the function that returns its (label, value) choices in a
+        language
     result: the components that show pictures, status line and history
-    inside_button: the button that opens the gallery's selected picture in the tab Look inside
-    fill: fill(button, text, vary, tab) makes a button fill the form, see workspace/fill_form.py
+    inside_button: the button that opens the gallery's selected picture in the tab Look inside,
+        which replays how it was drawn
+    fill: fill(button, text, vary, tab) makes `button` copy the parameters text of the component
+        `text` into the form, see workspace/fill_form.py
     tokenizers: a dict from model name to the tokenizer of each model that a visitor has chosen
     embeddings: a dict from name to file of the textual inversion embeddings
-    runs: the runs that visitors have started, with their states
+    runs: the states of all runs; a run is one press of a button that draws or trains
     """
 
     model_cache: ModelCache

@@ -1,33 +1,46 @@
 """Compare every kernel with plain PyTorch in fp64 on new random inputs: `python -m kernels.check`.
 
-The kernels of `kernels.registry` run at Stable Diffusion's shapes, or at small shapes if Triton
-interprets them. Each kernel is checked in a process of its own: one that crashes (an illegal memory
-access) is reported as failed, and the next one is still checked. How large an error may be depends
-on the error that PyTorch makes in the same dtype, see `allowed_error`.
+The kernels of `kernels.registry` run at Stable Diffusion's shapes with every configuration that can
+be chosen there, or at small shapes if Triton interprets them. Each kernel, mode and dtype has a
+process of its own: a case that crashes it (an illegal memory access) or takes longer than the limit
+has failed, and the rest goes on in a new process. Fresh memory is filled with NaN, so that values
+that a kernel leaves out show, and each case runs twice and must give the same bits. How large an
+error may be depends on the error that PyTorch makes in the same dtype, see `allowed_error`. The
+results on a GPU are written as its verdict (`kernels.verdict`), which decides what `auto` may use.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import math
 import multiprocessing
+import os
+import queue
 import secrets
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from . import verdict
 from .launch import DTYPES, INTERPRETED, device_problem, dtype_name
 from .registry import KERNELS, Kernel, load
-from .shapes import Shape
+from .shapes import AttentionShape, Shape
+from .verdict import Config, Result
 
 # Rounding error of a dtype, relative to the largest value of the result.
 FLOOR = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-HEAD = ("kernel", "shape", "type", "mode", "error", "allowed", "")
-WIDTHS = (14, 32, 9, 9, 9, 9, 0)
+HEAD = ("place", "shape", "configuration", "error", "allowed", "")
+WIDTHS = (34, 34, 28, 8, 8, 0)
+LIMIT = 120.0  # seconds that one case may take, compilation included
 
 
 def allowed_error(theirs: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> float:
@@ -70,69 +83,134 @@ def run(name: str, inputs: dict[str, Any], mode: str, seed: int) -> list[torch.T
     return list(torch.autograd.grad(out, tensors, gradient))
 
 
-def check_once(kernel: Kernel, inputs: dict[str, Any], mode: str, seed: int) -> tuple[float, float]:
-    """Return (error, allowed error) of one call, for the output with the worst ratio of the two.
+@dataclass(frozen=True)
+class Case:
+    """One check: a kernel at a shape with one configuration.
 
-    inputs: keyword arguments of the kernel's function. In the mode "backward" the gradients of the
-    inputs are compared instead of outputs.
+    place, config   what the result is stored for, see `kernels.verdict`
+    forced          configurations to use, by place
     """
-    inputs64 = {
-        k: v.double().contiguous() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()
-    }
-    ours = run(kernel.function, inputs, mode, seed)
-    theirs = run(kernel.reference, inputs, mode, seed)
-    exact = run(kernel.reference, inputs64, mode, seed)
-    pairs = [
-        (max_error(a, c).item(), allowed_error(b, c.double(), a.dtype))
-        for a, b, c in zip(ours, theirs, exact, strict=True)
-    ]
-    return worst(pairs)
+
+    kernel: Kernel
+    shape: Shape
+    dtype: torch.dtype
+    mode: str
+    place: str
+    config: Config
+    forced: dict[str, Config]
+
+
+@contextmanager
+def nan_in_fresh_memory() -> Iterator[None]:
+    """Make torch.empty fill memory with NaN, so that values that a kernel does not write show."""
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    settings.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        settings.fill_uninitialized_memory = filled
+
+
+def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors of one dtype have the same bits; NaN is equal to NaN."""
+    integer = {2: torch.int16, 4: torch.int32}[a.element_size()]
+    return torch.equal(a.contiguous().view(integer), b.contiguous().view(integer))
+
+
+class Checker:
+    """Checks cases one after another, keeping the reference results of the last shape and mode."""
+
+    def __init__(self, device: str, seed: int):
+        self.device, self.seed = device, seed
+        self._kept: tuple[Any, list[Any]] = (None, [])
+
+    def references(self, case: Case) -> list[Any]:
+        """Return (inputs, results of PyTorch in the dtype, in fp64) for each call at the shape."""
+        what = case.kernel.name, case.shape, case.dtype, case.mode
+        if self._kept[0] != what:
+            calls = load(case.kernel.make_inputs)(case.shape, case.dtype, self.device, self.seed)
+            out = []
+            for inputs in calls:
+                inputs64 = {
+                    k: v.double().contiguous() if isinstance(v, torch.Tensor) else v
+                    for k, v in inputs.items()
+                }
+                theirs = run(case.kernel.reference, inputs, case.mode, self.seed)
+                out.append(
+                    (inputs, theirs, run(case.kernel.reference, inputs64, case.mode, self.seed))
+                )
+            self._kept = what, out
+        return self._kept[1]
+
+    def check(self, case: Case) -> Result:
+        """Run a case twice and compare it; never raises."""
+        error = allowed = math.nan
+        try:
+            pairs, equal = [], True
+            for inputs, theirs, exact in self.references(case):
+                with verdict.force(case.forced), nan_in_fresh_memory():
+                    ours = run(case.kernel.function, inputs, case.mode, self.seed)
+                    again = run(case.kernel.function, inputs, case.mode, self.seed)
+                equal = equal and all(map(equal_bits, ours, again))
+                pairs += [
+                    (max_error(a, c).item(), allowed_error(b, c.double(), a.dtype))
+                    for a, b, c in zip(ours, theirs, exact, strict=True)
+                ]
+            error, allowed = worst(pairs)
+            note = "WRONG" if not error <= allowed else "ok" if equal else "UNEQUAL"
+        except Exception as problem:
+            note = f"FAILED: {first_line(problem)}"
+        return Result(case.place, case.config, case.shape.full_title, error, allowed, note)
 
 
 def worst(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return the (error, allowed error) with the largest ratio; a NaN error counts as largest."""
+    """Return the pair (error, allowed error) with the largest ratio; NaN counts as the largest."""
     return max(pairs, key=lambda p: math.inf if math.isnan(p[0]) else p[0] / max(p[1], 1e-30))
 
 
-def cases(kernel: Kernel, device: str, quick: bool) -> Iterator[tuple[Shape, torch.dtype, str]]:
-    """Yield each (shape, dtype, mode) at which `kernel` is to be checked on `device`.
+def cases(
+    kernel: Kernel, device: str, quick: bool, dtypes: Iterable[torch.dtype] | None = None
+) -> Iterator[Case]:
+    """Yield what is to be checked of a kernel on `device`.
 
-    The shapes are from `kernels.shapes`. quick: fp16 at the shapes that are marked `quick` only.
+    quick: only the forward pass at the shapes marked `quick`, each configuration once; in fp16
+    unless `dtypes` says otherwise.
     """
-    shapes = kernel.small_shapes if INTERPRETED else kernel.shapes
-    for shape in shapes:
-        if quick and not (INTERPRETED or shape.quick):
+    target, listed = torch.device(device), set()
+    wanted = tuple(dtypes or ((torch.float16,) if quick else DTYPES))
+    modes = kernel.modes[:1] if quick else kernel.modes
+    for dtype in wanted:
+        if device_problem(target, dtype) is not None:
             continue
-        for dtype in (torch.float16,) if quick else DTYPES:
-            if device_problem(torch.device(device), dtype) is None:
-                yield from ((shape, dtype, mode) for mode in kernel.modes)
+        for mode in modes:
+            for shape in kernel.small_shapes if INTERPRETED else kernel.shapes:
+                if not INTERPRETED and ((quick and not shape.quick) or _too_large(shape, mode)):
+                    continue
+                find = load(kernel.check_configurations)
+                for place, config, forced in find(shape, dtype, mode, target, not quick):
+                    once = place, frozenset(config.items())
+                    if quick and once in listed:
+                        continue
+                    listed.add(once)
+                    yield Case(kernel, shape, dtype, mode, place, config, forced)
 
 
-def check_kernel(kernel: Kernel, device: str, quick: bool, seed: int) -> bool:
-    """Check one kernel at all its cases; print a table row for each; return whether all passed."""
-    right = True
-    if torch.device(device).type == "cuda":
-        torch.cuda.set_device(device)
-    for shape, dtype, mode in cases(kernel, device, quick):
-        error = allowed = math.nan
-        try:
-            calls = load(kernel.make_inputs)(shape, dtype, device, seed)
-            error, allowed = worst([check_once(kernel, inputs, mode, seed) for inputs in calls])
-            note = "ok" if error <= allowed else "WRONG"
-        except Exception as problem:
-            note = f"FAILED: {first_line(problem)}"
-        right = right and note == "ok"
-        print_row(kernel.name, shape.full_title, dtype_name(dtype), mode, error, allowed, note)
-        if note.startswith("FAILED") and not usable(device):
-            print(f"{kernel.name}: the GPU's context is broken; its other cases are left out.")
-            return False
-    return right
+def _too_large(shape: Shape, mode: str) -> bool:
+    """Return whether the fp64 gradients at this shape would not fit beside a model's weights."""
+    if mode == "forward" or not isinstance(shape, AttentionShape):
+        return False
+    return shape.batch * shape.queries * shape.keys > 1 << 26
 
 
 def usable(device: str) -> bool:
     """Return whether this process can still compute on `device`.
 
-    After an illegal memory access CUDA refuses every further call of the process.
+    After an illegal memory access a process can no longer use the GPU.
     """
     try:
         return torch.ones(2, device=device).sum().item() == 2
@@ -141,32 +219,137 @@ def usable(device: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters.
-
-    If the message is empty, return the name of the error's type.
-    """
+    """Return the first line of an exception's message, at most 200 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def print_row(
-    name: str, shape: str, dtype: str, mode: str, error: float, allowed: float, note: str
-) -> None:
-    """Print one row of the table that compares errors; error and allowed are absolute."""
-    cells = name, shape, dtype, mode, f"{error:.1e}", f"{allowed:.1e}", note
+def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
+    """Check the cases in this process: send True before each and its Result after it."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(device)
+    checker = Checker(device, seed)
+    for case in group:
+        pipe.send(True)
+        result = checker.check(case)
+        pipe.send(result)
+        if result.note.startswith("FAILED") and not usable(device):
+            return  # the rest needs a new process
+
+
+def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iterator[Result]:
+    """Yield the result of each case; they run in a process that is replaced where it dies.
+
+    limit: seconds that one case may take.
+    """
+    rest = list(group)
+    context = multiprocessing.get_context("spawn")
+    while rest:
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(there, rest, device, seed), daemon=True)
+        process.start()
+        there.close()
+        note, begun = "", False
+        try:
+            while rest and not note:
+                # a new process imports torch before its first case
+                if not here.poll(limit if begun else max(limit, 60.0)):
+                    note = f"HUNG: no answer in {limit:g} s"
+                    break
+                message = here.recv()
+                begun = message is True
+                if isinstance(message, Result):
+                    rest.pop(0)
+                    yield message
+        except EOFError:
+            note = "CRASHED: its process ended" if begun else ""
+        process.kill() if note else None
+        process.join()
+        if rest and not note and not begun and process.exitcode != 0:
+            note = "CRASHED: its process did not start"
+        if note and rest:
+            case = rest.pop(0)
+            yield Result(case.place, case.config, case.shape.full_title, math.nan, math.nan, note)
+
+
+def check_all(
+    groups: list[list[Case]], device: str, seed: int, limit: float, jobs: int
+) -> Iterator[Result]:
+    """Yield the results of all groups as they come; `jobs` groups are checked at a time."""
+    waiting: queue.Queue[list[Case]] = queue.Queue()
+    for group in groups:
+        waiting.put(group)
+    done: queue.Queue[Result | None] = queue.Queue()
+
+    def work() -> None:
+        try:
+            while True:
+                for result in check_group(waiting.get_nowait(), device, seed, limit):
+                    done.put(result)
+        except queue.Empty:
+            done.put(None)
+
+    running = min(jobs, len(groups))
+    for _ in range(running):
+        threading.Thread(target=work, daemon=True).start()
+    while running:
+        result = done.get()
+        if result is None:
+            running -= 1
+        else:
+            yield result
+
+
+def describe_configuration(config: Config) -> str:
+    """Return a configuration in a few characters: "M128 N64 w4 s3"."""
+    short = {"num_warps": "w", "num_stages": "s", "SPLIT": "split ", "one_launch": "one launch "}
+    return " ".join(
+        f"{short.get(k, k)}{('no', 'yes')[v] if isinstance(v, bool) else v}"
+        for k, v in config.items()
+    )
+
+
+def print_row(result: Result) -> None:
+    """Print a row of the table."""
+    cells = (
+        result.place,
+        result.shape,
+        describe_configuration(result.config),
+        f"{result.error:.1e}",
+        f"{result.allowed:.1e}",
+        result.note,
+    )
     print(" ".join(c.ljust(w) for c, w in zip(cells, WIDTHS, strict=True)).rstrip(), flush=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return 0 if all kernels are right, 1 if not, 2 for bad arguments."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = argparse.ArgumentParser(
         "python -m kernels.check", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--quick", action="store_true", help="fp16 at a few shapes")
+    names = [dtype_name(d) for d in DTYPES]
+    parser.add_argument(
+        "--quick", action="store_true", help="only what drawing in fp16 needs: about ten seconds"
+    )
     parser.add_argument("--device", default="auto", help="auto, cuda or cuda:N; cpu interpreted")
     parser.add_argument("--only", metavar="NAME", help=f"of {', '.join(KERNELS)}; default: all")
-    args = parser.parse_args(argv)
+    parser.add_argument("--dtype", action="append", choices=names, help="default: all, quick fp16")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a case may take")
+    parser.add_argument("--jobs", type=int, help="processes at a time; default: 4 at most")
+    parser.add_argument(
+        "--verdict", type=Path, metavar="FOLDER",
+        help="where to write the GPU's verdict; default: the user's cache",
+    )  # fmt: skip
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return 0 if all is right, 1 if something is not, 2 for bad arguments."""
+    args = build_parser().parse_args(argv)
     if args.only not in (None, *KERNELS):
         print(f"There is no kernel {args.only!r}; there is {', '.join(KERNELS)}.", file=sys.stderr)
+        return 2
+    if not (math.isfinite(args.limit) and args.limit > 0) or (args.jobs or 1) < 1:
+        print("--limit and --jobs must be above 0.", file=sys.stderr)
         return 2
     device = args.device
     if device == "auto":
@@ -179,27 +362,56 @@ def main(argv: list[str] | None = None) -> int:
     if problem:
         print(f"The kernels can't be checked on {device}: {problem}", file=sys.stderr)
         return 2
-    seed = secrets.randbelow(2**31)
+    seed, begin = secrets.randbelow(2**31), time.monotonic()
+    dtypes = [getattr(torch, name) for name in args.dtype] if args.dtype else None
+    groups: dict[tuple[str, str, torch.dtype], list[Case]] = {}
+    for kernel in KERNELS.values():
+        if args.only in (None, kernel.name):
+            for case in cases(kernel, device, args.quick, dtypes):
+                groups.setdefault((kernel.name, case.mode, case.dtype), []).append(case)
     print(f"{'Interpreted on' if INTERPRETED else 'On'} {device}, seed {seed}.")
     print(" ".join(c.ljust(w) for c, w in zip(HEAD, WIDTHS, strict=True)).rstrip(), flush=True)
-    wrong = []
-    for kernel in KERNELS.values():
-        if args.only in (None, kernel.name) and not _in_own_process(
-            kernel, device, args.quick, seed
-        ):
-            wrong.append(kernel.name)
-    print(f"Wrong: {', '.join(wrong)}." if wrong else "All are right.")
+    results = []
+    jobs = args.jobs or max(1, min(4, (os.cpu_count() or 1) // 2))
+    for result in check_all(list(groups.values()), device, seed, args.limit, jobs):
+        print_row(result)
+        results.append(result)
+    seconds = time.monotonic() - begin
+    wrong = sorted({r.place for r in results if not r.right})
+    print(
+        f"{len(results)} cases in {seconds:.0f} s. "
+        + (f"Wrong: {', '.join(wrong)}." if wrong else "All are right.")
+    )
+    if torch.device(device).type == "cuda" and not INTERPRETED:
+        recorded = describe_check(device, args.quick, seconds)
+        try:
+            print(write_verdict(torch.device(device), results, recorded, args.verdict))
+        except OSError as error:
+            print(f"The verdict can't be written: {error}", file=sys.stderr)
+            return 2
     return 1 if wrong else 0
 
 
-def _in_own_process(kernel: Kernel, device: str, quick: bool, seed: int) -> bool:
-    """Return what `check_kernel` returns in a new process, or False if that process dies."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(check_kernel, kernel, device, quick, seed).result()
-        except BrokenProcessPool:
-            print_row(kernel.name, "", "", "", math.nan, math.nan, "CRASHED: its process ended.")
-            return False
+def describe_check(device: str, quick: bool, seconds: float) -> dict[str, Any]:
+    """Return what a verdict records beside its results: driver, torch, date and length."""
+    from .bench.measure import environment
+
+    about = environment(device)
+    return {
+        "driver": about.get("driver"),
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+        "quick": quick,
+        "seconds": round(seconds, 1),
+    }
+
+
+def write_verdict(
+    device: torch.device, results: list[Result], recorded: dict[str, Any], folder: Path | None
+) -> Path:
+    """Write the verdict for `device`; return its path. folder: None is the user's."""
+    made = verdict.Verdict(verdict.machine_of(device), tuple(results), recorded)
+    return verdict.write(made, folder or verdict.user_folder())
 
 
 if __name__ == "__main__":

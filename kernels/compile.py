@@ -186,7 +186,7 @@ def rows(target: str, dtype: str, only: str = "") -> list[Row]:
     for case in cases():
         if only not in f"{case.op} {case.title}":
             continue
-        with recording() as log:
+        with recording(target) as log:
             case.run(DTYPES[dtype])
         for launch in log:
             same = launch.kernel.__name__, str(specialise(launch, target)), str(launch.options)

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,28 @@ def gpu_name(index: int) -> str:
 def capability(index: int) -> tuple[int, int]:
     """Return the compute capability (major, minor) of CUDA device number `index`; cached."""
     return torch.cuda.get_device_capability(index)
+
+
+_assumed_capability = [(9, 0)]  # of tensors without a GPU
+
+
+def compute_capability(device: torch.device) -> tuple[int, int]:
+    """Return the compute capability (major, minor) of a CUDA device.
+
+    For any other device return that of `assume_capability`, by default (9, 0), so that launches can
+    be computed without a GPU.
+    """
+    return capability(device_index(device)) if device.type == "cuda" else _assumed_capability[-1]
+
+
+@contextlib.contextmanager
+def assume_capability(major: int, minor: int) -> Iterator[None]:
+    """Compute launches of tensors without a GPU as for a GPU of this compute capability."""
+    _assumed_capability.append((major, minor))
+    try:
+        yield
+    finally:
+        _assumed_capability.pop()
 
 
 @lru_cache

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .launch import assume_capability
 from .registry import KERNELS, Kernel, load
 from .shapes import Shape
 
@@ -82,10 +83,11 @@ def is_kernel(name: str, value: object) -> bool:
 
 
 @contextmanager
-def recording() -> Iterator[list[Launch]]:
+def recording(target: str = "sm_90") -> Iterator[list[Launch]]:
     """Yield a list that collects the launches of the registry's kernels, which then do not run.
 
-    Inside the context the kernels in their modules are replaced by recorders.
+    Inside the context the kernels in their modules are replaced by recorders, and configurations
+    are chosen as for `target`, "sm_90" or "gfx942".
     """
     log: list[Launch] = []
 
@@ -109,8 +111,10 @@ def recording() -> Iterator[list[Launch]]:
                 replaced += [(module, n, v) for n, v in vars(module).items() if is_kernel(n, v)]
     for module, name, value in replaced:
         setattr(module, name, Recorder(value))
+    capability = divmod(int(target[3:]), 10) if target.startswith("sm_") else (9, 4)
     try:
-        yield log
+        with assume_capability(*capability):
+            yield log
     finally:
         for module, name, value in replaced:
             setattr(module, name, value)

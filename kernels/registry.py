@@ -9,6 +9,10 @@ of a row that name functions, and what these functions take and return:
   make_inputs(shape, dtype, device, seed)   iterator of the keyword arguments (dict) of each call
   launch_on_meta(shape, dtype, mode)        call the custom op of `mode` on tensors without
                                             memory, so that `kernels.compile` records its launches
+  check_configurations(shape, dtype, mode, device, every)
+                                            iterator of (place, configuration, configurations to
+                                            force by place): see `kernels.verdict` for places;
+                                            `every`: all that can be chosen, not only the shape's
   tuning_jobs(shapes, dtype, device)        iterator of TuningJob
 """
 
@@ -56,6 +60,7 @@ class Kernel:
     reference: str
     make_inputs: str
     launch_on_meta: str
+    check_configurations: str
     tuning_jobs: str
     bench: str
     modes: tuple[str, ...]
@@ -86,6 +91,7 @@ KERNELS = {
             reference="kernels.attention.reference:reference_by_head",
             make_inputs="kernels.attention.cases:make_inputs",
             launch_on_meta="kernels.attention.cases:launch_on_meta",
+            check_configurations="kernels.attention.cases:check_configurations",
             tuning_jobs="kernels.attention.cases:tuning_jobs",
             bench="kernels.bench.attention",
             modes=("forward", "backward"),
@@ -101,6 +107,7 @@ KERNELS = {
             reference="kernels.word_attention:reference",
             make_inputs="kernels.attention.cases:make_inputs",
             launch_on_meta="kernels.word_attention:launch_on_meta",
+            check_configurations="kernels.word_attention:check_configurations",
             tuning_jobs="kernels.word_attention:tuning_jobs",
             bench="kernels.bench.word_attention",
             modes=("forward",),  # backward is attention's own
@@ -116,6 +123,7 @@ KERNELS = {
             reference="kernels.group_norm:reference",
             make_inputs="kernels.group_norm.cases:make_inputs",
             launch_on_meta="kernels.group_norm.cases:launch_on_meta",
+            check_configurations="kernels.group_norm.cases:check_configurations",
             tuning_jobs="kernels.group_norm.cases:tuning_jobs",
             bench="kernels.bench.group_norm",
             modes=("forward", "backward"),

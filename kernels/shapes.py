@@ -110,11 +110,11 @@ ATTENTION = (
     AttentionShape("SD 1.5", 512, 2, 4096, 4096, 8, 40, quick=True),
     AttentionShape("SD 1.5", 512, 2, 1024, 1024, 8, 80, quick=True),
     AttentionShape("SD 1.5", 512, 2, 256, 256, 8, 160, quick=True),
-    AttentionShape("SD 1.5", 512, 2, 64, 64, 8, 160),
+    AttentionShape("SD 1.5", 512, 2, 64, 64, 8, 160, quick=True),
     AttentionShape("SD 1.5", 512, 2, 4096, 77, 8, 40, quick=True),
-    AttentionShape("SD 1.5", 512, 2, 1024, 77, 8, 80),
-    AttentionShape("SD 1.5", 512, 2, 256, 77, 8, 160),
-    AttentionShape("SD 1.5", 512, 2, 64, 77, 8, 160, measured=False),
+    AttentionShape("SD 1.5", 512, 2, 1024, 77, 8, 80, quick=True),
+    AttentionShape("SD 1.5", 512, 2, 256, 77, 8, 160, quick=True),
+    AttentionShape("SD 1.5", 512, 2, 64, 77, 8, 160, measured=False, quick=True),
     AttentionShape("SD 1.5", 512, 8, 4096, 4096, 8, 40, compiled=False),
     AttentionShape("SD 1.5", 768, 2, 9216, 9216, 8, 40, compiled=False),
     AttentionShape("SD 2.1", 768, 2, 9216, 9216, 5, 64),
@@ -123,17 +123,23 @@ ATTENTION = (
     AttentionShape("SD 2.1", 768, 2, 9216, 77, 5, 64),
     AttentionShape("SD 2.1", 768, 2, 576, 77, 20, 64, measured=False),
     AttentionShape("SDXL", 1024, 2, 4096, 4096, 10, 64, quick=True),
-    AttentionShape("SDXL", 1024, 2, 1024, 1024, 20, 64),
+    AttentionShape("SDXL", 1024, 2, 1024, 1024, 20, 64, quick=True),
     AttentionShape("SDXL", 1024, 2, 4096, 77, 10, 64, quick=True),
-    AttentionShape("SDXL", 1024, 2, 1024, 77, 20, 64),
+    AttentionShape("SDXL", 1024, 2, 1024, 77, 20, 64, quick=True),
     AttentionShape("SDXL", 1024, 8, 4096, 4096, 10, 64, compiled=False),
-    AttentionShape("emoji", 128, 2, 64, 64, 4, 32, compiled=False),
-    AttentionShape("emoji", 128, 2, 64, 77, 4, 32, compiled=False),
+    AttentionShape("emoji", 128, 2, 64, 64, 4, 32, compiled=False, quick=True),
+    AttentionShape("emoji", 128, 2, 64, 77, 4, 32, compiled=False, quick=True),
     # Shapes of no model: lengths that leave the last block partly empty, and the widest head.
     AttentionShape("odd", 0, 2, 333, 333, 3, 96, measured=False),
     AttentionShape("odd", 0, 2, 333, 77, 3, 96, measured=False),
     AttentionShape("odd", 0, 2, 100, 100, 1, 256, measured=False),
     AttentionShape("odd", 0, 2, 100, 77, 1, 256, measured=False),
+    # The models' head sizes with such blocks: `kernels.check` tries every configuration there.
+    *(
+        AttentionShape("odd", 0, 1, 333, keys, 2, head_size, measured=False, compiled=False)
+        for head_size in (32, 40, 64, 80, 160)
+        for keys in (333, 77)
+    ),
 )
 WORD_ATTENTION = tuple(shape for shape in ATTENTION if shape.keys == 77)
 

@@ -20,12 +20,21 @@ import triton
 import triton.language as tl
 
 from . import attention as plain
+from . import verdict
 from .attention.blocks import LOG2E, dot, load_rows, store_rows, strides
 from .attention.cases import make_inputs
-from .attention.tiling import length_class, split_head
-from .launch import bits, device_guard, multiprocessors, tuned_config
+from .attention.tiling import is_unsafe, length_class, split_head, unique
+from .launch import (
+    bits,
+    compute_capability,
+    device_guard,
+    dtype_name,
+    multiprocessors,
+    tuned_config,
+)
 from .registry import TuningJob
 from .shapes import AttentionShape
+from .verdict import Config
 
 MAX_KEYS = 128
 
@@ -43,14 +52,15 @@ def reference(
 
 
 def heuristic(
-    b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: int
+    b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: int, major: int = 9
 ) -> dict[str, int]:
     """Return M, SPLIT, num_warps and num_stages of the kernel.
 
     M, the queries of a block, is the largest of 64, 32 and 16 that leaves at most half of the GPU's
     `processors` (multiprocessors) idle; fp32 and wide heads take 16. SPLIT: head size and keys are
     covered by two powers of two each, 77 keys by 64 + 16 columns. Triton then lays all warps along
-    the rows, which pays for 64 rows; for fewer, padding to one power of two is faster.
+    the rows, which pays for 64 rows; for fewer, padding to one power of two is faster. major: of
+    the GPU's compute capability.
     """
     if bits(dtype) == 32 or sum(split_head(d)) > 128:
         m = 16
@@ -60,8 +70,15 @@ def heuristic(
             m //= 2
     if m < 64:
         return {"M": m, "SPLIT": False, "num_warps": 8, "num_stages": 1}
-    stages = 2 if sum(split_head(d)) >= 64 else 1  # at 32 + 16 the second spills on Blackwell
-    return {"M": m, "SPLIT": True, "num_warps": 4, "num_stages": stages}
+    # One stage with 64 rows is what attention.tiling.is_unsafe rules out; with two, 32 + 16 columns
+    # need 8 warps on sm_100, or they spill.
+    warps = 8 if major == 10 and sum(split_head(d)) < 64 else 4
+    return {"M": m, "SPLIT": True, "num_warps": warps, "num_stages": 2}
+
+
+def conservative() -> dict[str, int]:
+    """Return the configuration to fall back on: blocks too small for Hopper's HGMMA."""
+    return {"M": 16, "SPLIT": False, "num_warps": 4, "num_stages": 1}
 
 
 def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
@@ -73,14 +90,34 @@ def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
     return f"word_attention/d{d}/q{length_class(tq)}/k{keys}/{bits(dtype)}"
 
 
+def place(d: int, dtype: torch.dtype) -> str:
+    """Return where a verdict has the results of the kernel: "word_attention/d40/float16"."""
+    return f"word_attention/d{d}/{dtype_name(dtype)}"
+
+
 def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
     """Return M, SPLIT, num_warps and num_stages for q (B, Tq, H, D) and `tk` keys.
 
-    They are those that were tuned for q's GPU, or those of `heuristic` if none were.
+    The first that the GPU's verdict does not rule out of: those that were tuned for it, those of
+    `heuristic`, the conservative ones.
     """
     b, tq, _, d = q.shape
-    usual = heuristic(b, d, tq, tk, q.dtype, multiprocessors(q.device))
-    return tuned_config(q.device, key(d, tq, tk, q.dtype), usual) or usual
+    major = compute_capability(q.device)[0]
+    usual = heuristic(b, d, tq, tk, q.dtype, multiprocessors(q.device), major)
+
+    def tuned() -> dict[str, int] | None:
+        config = tuned_config(q.device, key(d, tq, tk, q.dtype), usual)
+        unsafe = config and is_unsafe(config["M"], config["num_stages"], q.dtype)
+        return None if unsafe else config
+
+    return verdict.choose(q.device, place(d, q.dtype), (tuned, usual, conservative))
+
+
+def choosable(d: int, dtype: torch.dtype, processors: int, major: int) -> list[dict[str, int]]:
+    """Return every default configuration for head size `d`, whatever the lengths and batches."""
+    lengths = (16, 64, 256, 4096)
+    configs = [heuristic(b, d, t, 77, dtype, processors, major) for t in lengths for b in (1, 64)]
+    return unique([*configs, conservative()])
 
 
 @triton.jit
@@ -309,6 +346,23 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
     """
     (inputs,) = make_inputs(shape, dtype, "meta")
     word_attention_op._init_fn(**inputs)
+
+
+def check_configurations(
+    shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
+) -> Iterator[tuple[str, Config, dict[str, Config]]]:
+    """Yield what `kernels.check` runs, as `kernels.attention.cases.check_configurations`."""
+    d, major = shape.head_size, compute_capability(device)[0]
+    where, processors = place(d, dtype), multiprocessors(device)
+    usual = heuristic(shape.batch, d, shape.queries, shape.keys, dtype, processors, major)
+    tuned = tuned_config(device, key(d, shape.queries, shape.keys, dtype), usual)
+    configs: list[Config] = [usual, conservative()]
+    if tuned and not is_unsafe(tuned["M"], tuned["num_stages"], dtype):
+        configs.insert(0, tuned)
+    if every and shape.model == "odd":
+        configs += choosable(d, dtype, processors, major)
+    for config in unique(configs):
+        yield where, config, {where: config}
 
 
 def tuning_jobs(

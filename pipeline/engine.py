@@ -43,9 +43,9 @@ def stream(
     initial_states: Callable[[int], InitialState] = lambda image: InitialState(),
     notes: Iterable[str] = (),
 ) -> Events:
-    """Draw a request: yield a Step for every UNet call of each image in turn, then the Result.
+    """Draw the pictures of one request: yield a Step for every UNet call, at last the Result.
 
-    Closing the generator stops the work.
+    The pictures are drawn one after the other. Closing the generator stops the work.
 
     words           whether each Step also has the prompt's words and their attention maps, whatever
                     the attention backend; never for images that are drawn in tiles
@@ -104,11 +104,11 @@ def stream(
 def encode_request(
     models: Models, options: GenerateOptions, prompt_resources: resources.PromptResources
 ) -> tuple[Conditioning, Conditioning, list[str]]:
-    """Encode prompt and negative prompt with the request's LoRAs and textual inversion embeddings.
+    """Encode prompt and negative prompt of a request, with its LoRAs and textual inversions.
 
-    Holds the model's lock. prompt_resources: from resources.find_resources. Returns the
-    conditioning of the prompt, that of the negative prompt, and warnings; see
-    prompt.encode.encode_prompts.
+    Returns three things: the text context for the UNet of the prompt, that of the negative prompt
+    (both may change from step to step), and a list of warning sentences. It holds the model's lock.
+    prompt_resources: the two parsed prompts with the LoRAs and textual inversions that they name.
     """
     with models.lock:
         models.adapters.install(prompt_resources.adapters)
@@ -123,7 +123,17 @@ def encode_request(
 
 @dataclass
 class _Drawing:
-    """The state that all images of one request share, and the methods that draw an image."""
+    """What all images of one request share, and the methods that draw an image.
+
+    options           the options of the request, the model's defaults filled in
+    prompt_resources  the parsed prompts with the LoRAs and textual inversions that they name
+    positive          text context of the prompt for the UNet, which may change from step to step
+    negative          that of the negative prompt
+    session           the attention and GroupNorm backends of the request
+    warnings          sentences for the Result
+    words             whether Steps have attention maps of the prompt's words
+    began             time.perf_counter() at the beginning of the request
+    """
 
     models: Models
     options: ResolvedOptions
@@ -142,7 +152,7 @@ class _Drawing:
     def steps(self, image: int, origin: RequestOrigin) -> Generator[Step, None, torch.Tensor]:
         """Sample one image: yield a Step per UNet call, return the final latents (1, C, h, w).
 
-        image: its index in the request. origin: where it begins and its seeds.
+        image: its index in the request. origin: the state that sampling begins from, and the seeds.
         """
         models, options, prediction = self.models, self.options, self.prediction
         initial, (seed, variation_seed) = origin.initial_state, origin.seeds
@@ -248,10 +258,12 @@ class _Drawing:
     def _answer(
         self, denoiser: Denoiser, query: Query, with_maps: bool
     ) -> tuple[Answer, WordMaps | None]:
-        """Call the denoiser; return its Answer and, if `with_maps`, the word maps of this call.
+        """Call the UNet for a sampler's query; return the guided output and the word maps.
 
-        If memory runs out, it tries again with two UNet calls, for the unconditional and the
-        conditional output. If that does not fit either, it raises InputError with a smaller size.
+        Word maps are the cross attention of the prompt's words in this call; None unless
+        `with_maps`. If memory runs out, it tries again with two UNet calls, for the unconditional
+        and the conditional output. If that does not fit either, it raises InputError, which names a
+        smaller size that fits.
         """
         maps: WordMaps | None = None
 
@@ -275,10 +287,11 @@ class _Drawing:
 
 
 def join_results(results: list[Result], options: ResolvedOptions) -> Result:
-    """Join the Results of several requests to one Result, whose options are `options`.
+    """Join the Results of several requests to one Result, for tasks that draw in several requests.
 
-    Pictures, seeds and latents are concatenated in order, seconds are added, and repeated warnings
-    are removed. Everything else is that of the last Result.
+    options: those of the joined Result. Pictures, seeds and latents are concatenated in order,
+    seconds are added, and repeated warnings are removed. Everything else is that of the last
+    Result.
     """
 
     def all_of(name: str) -> list[Any]:
@@ -302,7 +315,8 @@ def finish_without_drawing(
 ) -> Events:
     """Yield the Result of a task that calls no UNet, such as upscaling without a second pass.
 
-    image: the finished picture; it is given its parameters text. fields: additions to that text.
+    image: the finished picture; it is given its parameters text, which lists the options in A1111's
+    format. fields: additional {name: value} for that text.
     """
     began = time.perf_counter()
     resolved = models.resolve(options)

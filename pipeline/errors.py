@@ -53,7 +53,7 @@ def short_repr(value: Any) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return a short text that says why reading a file failed.
+    """Return a short text that says why reading a file failed, for error messages.
 
     It is the operating system's message, else the exception's, else the name of its class.
     """

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class RequestOrigin:
     """The inputs of one picture: enough to draw it again, or to continue it from any step.
 
-    options        the resolved options of the request, which may have several pictures
+    options        the options of the request, the model's defaults filled in; the request may have
+                   several pictures
     initial_state  the state that sampling begins from
     seeds          seed and variation seed (None without a variation) of this picture
     prediction     what the model predicts: "epsilon" or "v_prediction"
@@ -38,7 +39,9 @@ class RequestOrigin:
 
 @dataclass(frozen=True)
 class Step:
-    """The event after one UNet call. Some samplers make several calls in one sampling step.
+    """The event after one UNet call while a picture is drawn; it has the call's inputs and outputs.
+
+    Some samplers make several calls in one sampling step.
 
     image        index of the picture in the request, 0 to count - 1
     count        number of pictures of the request
@@ -88,14 +91,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Result:
-    """The last event: the pictures of a request and how they were made.
+    """The last event of a request: its pictures and how they were made.
 
     images      the pictures; each has its parameters text in `info["parameters"]`
-    parameters  the parameters text of each picture, in A1111's format
+    parameters  the parameters text of each picture: prompt and options in A1111's format
     seeds       the seed of each picture
-    options     the resolved options of the request
+    options     the options of the request, the model's defaults filled in
     seconds     time that the request took
-    metadata    what ran: model, device, backends and versions, see metadata.describe_run
+    metadata    what ran: model, device, backends and versions
     latents     the final latents (1, C, h, w) of each picture; empty if none was sampled
     origins     the inputs of each picture, in the order of `latents`
     warnings    sentences that say what was done otherwise than requested
@@ -117,7 +120,8 @@ class Result:
         """Write the pictures to files and return their paths.
 
         One picture is written to `path`. Several are written beside it, for "name.png" as
-        "name-1.png", "name-2.png", ...; a contact sheet of them is written to `path` itself.
+        "name-1.png", "name-2.png", ...; if the first is a contact sheet (an overview) of the
+        others, it is written to `path` itself.
         """
         path, first = Path(path), 0 if self.sheet else 1
         if len(self.images) == 1:

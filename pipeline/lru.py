@@ -28,7 +28,10 @@ class LruCache(Generic[K, V]):
 
     @property
     def size(self) -> int:
-        """The current sum of size_of(value) over all entries."""
+        """The current size of the cache, which `limit` bounds.
+
+        It is the sum of size_of(value) of all cached values; by default their number.
+        """
         with self._lock:
             return self._size
 

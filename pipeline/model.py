@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Models:
-    """A loaded Stable Diffusion model: networks, name, device, and default settings.
+    """A loaded Stable Diffusion model, ready to draw: networks, name, device, and default options.
 
     name              the name that users select it by
     path              its checkpoint file, or its folder in diffusers' format
-    family            a key of model_files.identify.FAMILIES
+    family            "sd1", "sd2" or "xl": Stable Diffusion 1.x, 2.x or XL
     what              description of its files, for people
     vae_name          name of the autoencoder that replaces its own, or None
     warnings          sentences about missing files and what is used in their place
@@ -93,10 +93,10 @@ class Models:
         return self.backends.open_session().group_norm
 
     def resolve(self, options: GenerateOptions) -> ResolvedOptions:
-        """Return a copy of `options` with the model's defaults for every None, and a random seed.
+        """Return a copy of `options` with the model's defaults and a random seed filled in.
 
-        The result has the class of `options`. Raises InputError for a schedule that the sampler
-        does not accept.
+        They replace None as sampler, schedule, steps, cfg, width, height and seed. The result has
+        the class of `options`. Raises InputError for a schedule that the sampler does not accept.
         """
         from .options import MAX_SEED
         from .samplers import check_pair
@@ -116,11 +116,11 @@ class Models:
         return cast("ResolvedOptions", options.model_copy(update=filled))
 
     def stream(self, options: GenerateOptions, *, words: bool = False) -> Events:
-        """Draw text to image: yield a Step for every UNet call, then the Result.
+        """Draw text to image step by step: yield a Step for every UNet call, at last the Result.
 
-        See engine.stream. Each picture of the Result has a receipt, by which pipeline.verify can
-        make it again. words: whether Steps have attention maps of the prompt's words. Closing the
-        generator stops the work.
+        Each picture of the Result has a receipt (JSON that lists all it was made from), by which
+        pipeline.verify can draw it again and compare. words: whether Steps have attention maps of
+        the prompt's words. Closing the generator stops the work.
         """
         from . import engine
 
@@ -178,10 +178,10 @@ class Models:
             events.close()
 
     def generate(self, options: GenerateOptions | None = None, **fields: Any) -> Result:
-        """Draw text to image and return the Result, without events on the way.
+        """Draw text to image and return the Result: the pictures and how they were made.
 
-        fields: fields of GenerateOptions by name; they override those of `options`. Raises
-        InputError for wrong values.
+        options: what to draw. fields: fields of GenerateOptions by name, such as prompt="a cat";
+        they override those of `options`. Raises InputError for wrong values.
         """
         from . import events
         from .options import GenerateOptions

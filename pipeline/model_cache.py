@@ -39,9 +39,10 @@ class ModelCache:
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def choices(self) -> list[Entry]:
-        """Return an Entry of the model library for each model that may be selected.
+        """List the models that may be selected: an Entry (name, path, family, note) for each.
 
-        The model that the server was started with comes first.
+        The model that the server was started with comes first, then the checkpoints found on this
+        machine.
         """
         rows = library.find_entries("checkpoint")
         first_row = rows.pop(self.first.name, None)
@@ -59,9 +60,10 @@ class ModelCache:
         return [first_row, *rows.values()]
 
     def hashes(self) -> dict[str, str]:
-        """Return {name: hash} of all models in `choices`; "" for a model that is not in memory.
+        """Return {name: hash} of all models that may be selected, to find the model of a picture.
 
-        The hash is Models.hash, 10 hex digits.
+        The hash is the first 10 hex digits of the SHA-256 of the model's file, "" for a model that
+        is not in memory.
         """
         with self._lock:
             known = {name: models.hash for (name, _), models in self._held.items()}
@@ -69,15 +71,16 @@ class ModelCache:
         return {e.name: known.get(e.name, "") for e in self.choices()}
 
     def vaes(self) -> list[Entry]:
-        """Return an Entry of the model library for each autoencoder that may replace a model's."""
+        """List the autoencoders that may replace a model's own: an Entry (name, path, ...) each."""
         return list(library.find_entries("vae").values())
 
     def get(self, name: str | None = None, vae: str | None = None) -> Models:
-        """Return a model from the cache, or load it if it is not there.
+        """Return a model by its name from the cache, or load it if it is not there.
 
-        name: one of `choices`; None means the first model. vae: the name of one of `vaes`; None
-        means the model's own autoencoder. Raises InputError for an unknown name and if loading
-        fails. Waits while another model is being loaded.
+        name: of a model that `choices` lists; None means the model that the server was started
+        with. vae: name of an autoencoder that `vaes` lists; None means the model's own. Raises
+        InputError for an unknown name and if loading fails. Waits while another model is being
+        loaded.
         """
         name, vae = name or self.first.name, vae or None
         if not isinstance(name, str) or not isinstance(vae, str | None):

@@ -61,9 +61,10 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 
 
 def find_renamed(module: ModuleType, name: str) -> Any:
-    """Return the object that was called `name` in `module` before, with a DeprecationWarning.
+    """Return the object that `module` had under a former name, with a DeprecationWarning.
 
-    For the `__getattr__` of a module in RENAMED. Raises AttributeError for any other name.
+    For the `__getattr__` of modules some of whose names were changed, so that old code still runs.
+    Raises AttributeError for a name that never was one.
     """
     new = RENAMED.get(module.__name__, {}).get(name)
     if new is None:
@@ -73,7 +74,10 @@ def find_renamed(module: ModuleType, name: str) -> Any:
 
 
 def install() -> None:
-    """Add a finder for the former modules to sys.meta_path, as the last one; once only."""
+    """Make imports of modules under their former names work, such as pipeline.checkpoints.
+
+    It adds an import finder to sys.meta_path, as the last one; once only.
+    """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
@@ -104,7 +108,7 @@ class _Loader(Loader):
         module.__dict__["__getattr__"] = find
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return code that runs the new module; runpy calls this for `python -m FORMER_NAME`."""
+        """Return code that runs a renamed module, for `python -m FORMER_NAME`."""
         new = MOVED[fullname][0][0]
         source = f"import runpy; runpy.run_module({new!r}, run_name='__main__', alter_sys=True)"
         return compile(source, fullname, "exec")

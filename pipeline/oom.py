@@ -35,7 +35,7 @@ def free_memory() -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether `error` says that memory ran out.
+    """Return whether an exception says that memory ran out, on any device.
 
     On CPUs and Apple's GPUs PyTorch raises a RuntimeError, which is recognized by its message.
     """

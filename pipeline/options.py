@@ -43,8 +43,8 @@ LIMITS = {  # field: (lowest, highest)
 class GenerateOptions(BaseModel):
     """The options of text to image, immutable; `size=(width, height)` sets `width` and `height`.
 
-    Raises InputError, with one sentence for each wrong field. Models.resolve fills the fields that
-    are None.
+    Raises InputError, with one sentence for each wrong field. For the fields that are None the
+    loaded model's defaults are used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -201,7 +201,7 @@ class ResolvedOptions(GenerateOptions):
 
 
 def whole_number(name: str, value: Any, low: float, high: float, hint: str = "") -> int:
-    """Convert a number or text such as "20" to an int from `low` to `high`.
+    """Check an option: convert a number or text such as "20" to an int from `low` to `high`.
 
     Raises ValueError with a sentence that begins with `name` and ends with `hint`, for any other
     value.
@@ -215,7 +215,7 @@ def whole_number(name: str, value: Any, low: float, high: float, hint: str = "")
 
 
 def real_number(name: str, value: Any, low: float, high: float) -> float:
-    """Convert a number or text such as "7.5" to a float from `low` to `high`.
+    """Check an option: convert a number or text such as "7.5" to a float from `low` to `high`.
 
     Raises ValueError with a sentence that begins with `name`, for any other value.
     """

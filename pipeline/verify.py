@@ -40,9 +40,11 @@ MAX_DECODING_DIFFERENCE = 8
 
 @dataclass(frozen=True)
 class StepChecked:
-    """The event after a step was drawn again.
+    """The event while a picture is verified: its next model call was made again.
 
-    step   number of the step, 1 to `total`; 0 for the initial latents
+    The receipt in the picture's file has a fingerprint of the latents of each step.
+
+    step   number of the step that was compared last, 1 to `total`; 0 for the initial latents
     total  number of steps of the picture
     same   whether the latents of this and of all steps before equal the receipt's fingerprints
     """
@@ -54,14 +56,16 @@ class StepChecked:
 
 @dataclass(frozen=True)
 class VerificationInput:
-    """A picture to verify, made by `open_input`.
+    """A picture to verify: to draw again from the receipt in its file and compare with it.
+
+    `open_input` makes it.
 
     path     the picture's file
-    receipt  the receipt in it
-    options  the validated options of its task; None if the receipt was changed after it was
+    receipt  the receipt in it: options, model, and a fingerprint of the latents of each step
+    options  the validated options to draw it with; None if the receipt was changed after it was
              written, in which case nothing is drawn
     image    the picture of the file
-    text     the parameters text of the file; "" if it has none
+    text     the parameters text of the file, in A1111's format; "" if it has none
     """
 
     path: Path
@@ -72,16 +76,17 @@ class VerificationInput:
 
     @property
     def total(self) -> int:
-        """The number of sampling steps in the receipt."""
+        """The number of sampling steps that the picture's receipt has fingerprints of."""
         return max(len(self.receipt.steps) - 1, 0)
 
 
 def open_input(path: str | Path, **given: Any) -> VerificationInput:
-    """Read the picture in the file `path` and its receipt, and check that it can be verified.
+    """Open a picture that shall be verified, with its receipt, and check that it can be.
 
-    given: the input pictures of its task, `picture` and `mask`, as its options take them (such as a
-    path); None for an input that it does not have. Raises InputError if the file has no receipt, if
-    an input is missing or another one, and for options that cannot be drawn.
+    The receipt is JSON in the file: options, model, and a fingerprint of the latents of each step.
+    given: the pictures that it was made from, `picture` and `mask`, as paths or as its task's
+    options take them; None for one that it was not made from. Raises InputError if the file has no
+    receipt, if such a picture is missing or is another one, and for options that cannot be drawn.
     """
     from . import tasks
     from .images.open import open_picture
@@ -130,11 +135,11 @@ def choose_model(
     vaes: Iterable[str],
     hashes: Mapping[str, str] | None = None,
 ) -> tuple[str, str | None]:
-    """Return the names of the model and of the autoencoder that a receipt was written with.
+    """Return the names of the model and of the autoencoder that are needed to verify a picture.
 
-    The autoencoder's name is None for the model's own.
+    They are those that drew it; the autoencoder's name is None for the model's own.
 
-    original  the receipt
+    original  the picture's receipt (JSON in its file that says how it was drawn)
     names     names of the available models
     vaes      names of the available autoencoders
     hashes    {name: hash} of those models whose hash is known; used if no model has the name
@@ -168,11 +173,13 @@ def verify(
     mask: Any = None,
     **backends: str | None,
 ) -> Verdict:
-    """Draw the picture in the file `path` again and return the Verdict.
+    """Draw the picture in the file `path` again, as its receipt says, and return the Verdict.
 
-    models: the model that its receipt names. picture, mask: the input pictures of its task, see
-    `open_input`. backends: the arguments `attention` and `group_norm` of `check`. Raises InputError
-    for a picture that cannot be verified.
+    The receipt is JSON in the file: options, model, and a fingerprint of the latents of each step.
+    The Verdict says whether the picture came out the same, and if not, from which step on and how
+    much it differs. models: the model that its receipt names. picture, mask: the pictures that it
+    was made from, if any. backends: `attention` and `group_norm`, names of the backends to use, by
+    default those in the receipt. Raises InputError for a picture that cannot be verified.
     """
     *_, verdict = check(models, open_input(path, picture=picture, mask=mask), **backends)
     assert isinstance(verdict, Verdict)
@@ -186,12 +193,14 @@ def check(
     attention: str | None = None,
     group_norm: str | None = None,
 ) -> Iterator[StepChecked | Verdict]:
-    """Draw a picture again: yield a StepChecked for each model call, then the Verdict.
+    """Verify a picture: draw it again, yield a StepChecked for each model call, then the Verdict.
 
-    Nothing is drawn if the receipt was changed or if `models` is another model than the receipt's:
-    then only the Verdict is yielded. Closing the generator stops the work.
+    It is drawn from its receipt (JSON in its file: options, model, and a fingerprint of the latents
+    of each step). Nothing is drawn if the receipt was changed or if `models` is another model than
+    the receipt's: then only the Verdict is yielded. Closing the generator stops the work.
 
     models                 the model; may be None if the receipt was changed (receipt.intact false)
+    case                   the picture and its receipt
     attention, group_norm  names of backends; None means those in the receipt, if they can run here,
                            else the default
     """
@@ -219,9 +228,9 @@ def check(
 
 
 def _judge(case: VerificationInput, image: Image.Image) -> Verdict:
-    """Compare `image`, the picture drawn again, with the original; return the Verdict.
+    """Compare `image`, a verified picture drawn again, with the original; return the Verdict.
 
-    The names of the models are left empty.
+    The Verdict's fields for the names of the two models (`model`, `here`) stay empty.
     """
     original, redrawn = case.receipt, receipt.from_image(image)
     assert redrawn is not None
@@ -271,11 +280,13 @@ def _judge(case: VerificationInput, image: Image.Image) -> Verdict:
 def _replay(
     models: Models, case: VerificationInput, attention: str | None, group_norm: str | None
 ) -> Generator[tuple[int, LatentFingerprint] | Image.Image | None, None, None]:
-    """Draw the picture of a receipt again, with all its branches.
+    """Draw the picture of a receipt again, to compare it, with all branches that led to it.
 
-    A branch continues a picture from one of its steps with other options. Yields for each model
-    call either (index, fingerprint of the latents), for the first call of each step that the
-    receipt lists, or None, for other calls. The last item is the picture.
+    A receipt is JSON in the picture's file that says how it was drawn. A branch continues a picture
+    from one of its steps with other options. Yields one item for each model call: (index,
+    fingerprint of the latents) at the first call of each step that the receipt lists, None at other
+    calls. Then come such a pair for the final latents and, as the last item, the picture.
+    attention, group_norm: names of backends; None means those in the receipt.
     """
     from . import tasks
     from .introspection.branch import BranchRun
@@ -332,10 +343,11 @@ def _branch_step(branch: dict[str, Any]) -> int:
 
 
 def _choose_backend(models: Models, original: Receipt, kind: str, name: str | None) -> str | None:
-    """Return the name of the backend to use: `name`, or if that is None the receipt's.
+    """Return the name of the backend to verify a picture with: `name`, or if None the receipt's.
 
-    kind: "attention" or "group_norm". Returns None, the default backend, if the receipt names none
-    or if its backend cannot run here.
+    original: the picture's receipt (JSON in its file that says how it was drawn). kind: "attention"
+    or "group_norm". Returns None, the default backend, if the receipt names none or if its backend
+    cannot run here.
     """
     ran = original.ran.get(kind)
     if name is not None or ran is None:
@@ -348,9 +360,11 @@ def _choose_backend(models: Models, original: Receipt, kind: str, name: str | No
 
 
 def nearest_device(original: Receipt) -> dict[str, str]:
-    """Return {"device": ..., "dtype": ...}, arguments of `load` like the receipt's.
+    """Return the device and dtype to load a model with, to verify a picture as it was drawn.
 
-    Each is "auto" if the receipt's device or dtype is not available here.
+    It is {"device": ..., "dtype": ...}, arguments of `load`, as in the picture's receipt `original`
+    (JSON in its file that says how it was drawn). Each is "auto" if that device or dtype is not
+    available here.
     """
     from .loading.device import DTYPES, choose_device, choose_dtype
 

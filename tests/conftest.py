@@ -40,15 +40,22 @@ def pytest_configure(config):
         config.addinivalue_line("markers", f"{name}: {meaning}; left out of the quick part")
     config.addinivalue_line("markers", "quick: belongs to the quick part, whatever else it is")
     # Files, folders, markers or -k on the command line select from all tests, not only from the
-    # quick part. xdist passes the option on to its workers.
-    named = (
+    # quick part. Workers of xdist are told what the command line was.
+    if hasattr(config, "workerinput"):
+        config.option.all = config.workerinput["all"]
+    elif (
         config.args_source is not config.ArgsSource.TESTPATHS
         or config.option.markexpr
         or config.option.keyword
-    )
-    if named and not hasattr(config, "workerinput"):
+    ):
         config.option.all = True
     _speed_up_interpreter()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell a worker of xdist whether to run all tests."""
+    node.workerinput["all"] = node.config.option.all
 
 
 def _tier(item) -> bool:

@@ -35,7 +35,9 @@ DESCRIPTIONS = {  # of MODEL_FIELDS, which are not in the Options
 
 
 class Blocks(gr.Blocks):
-    """A gr.Blocks whose web API lets clients leave out the last values of a request.
+    """A gr.Blocks whose web API accepts requests that leave out the last values.
+
+    Endpoints of tasks, and `/verify`, then take the defaults of these values.
 
     i18n: the page's texts in English and Chinese, to be passed to `launch`.
     """
@@ -43,14 +45,22 @@ class Blocks(gr.Blocks):
     i18n: gr.I18n
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
-        """Append the defaults of missing values to `inputs`, then let Gradio check their number."""
+        """Append the default of each value a request leaves out, then let Gradio check the rest.
+
+        block_fn: the function behind the endpoint. inputs: the values that the client sent, changed
+        in place.
+        """
         if block_fn.api_name in (*tasks.TASKS, "verify"):
             inputs += [getattr(field, "value", None) for field in block_fn.inputs[len(inputs) :]]
         super().validate_inputs(block_fn, inputs)
 
 
 def endpoints(runner: Runner) -> None:
-    """Add an endpoint for each task to the gr.Blocks being built, by means of hidden components."""
+    """Add a web API endpoint for each task, such as `/inpaint`, to the gr.Blocks being built.
+
+    Gradio derives endpoints from components, so each endpoint gets hidden ones for its fields.
+    runner: runs the requests.
+    """
     for key in tasks.TASKS:
         with gr.Row(visible=False):
             inputs = [_component(key, name) for name in names(key)]
@@ -59,7 +69,10 @@ def endpoints(runner: Runner) -> None:
 
 
 def names(key: str) -> tuple[str, ...]:
-    """Return the fields of a task's endpoint, in the order in which clients send them."""
+    """Return the names of the fields of a task's endpoint, in the order in which clients send them.
+
+    key: the task's key, such as "inpaint".
+    """
     there = tasks.module(key).Options.model_fields
     shared = tasks.module("generate").Options.model_fields
     own = [name for name in there if name not in shared and name not in FIRST]
@@ -70,8 +83,8 @@ def names(key: str) -> tuple[str, ...]:
 def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str], str]]]:
     """Return the generator function that serves the endpoint of the task `key`.
 
-    It yields ([], "") at each step, then (paths of PNG files, parameters text). Its signature and
-    docstring, which Gradio shows to clients, are made from the task's fields.
+    It yields ([], "") after each sampling step, then (paths of PNG files, parameters text). Its
+    signature and docstring, which Gradio shows to clients, are made from the task's fields.
     """
     fields = names(key)
 
@@ -102,7 +115,10 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
 
 
 def _docstring(key: str) -> str:
-    """Return the documentation of a task's endpoint, which the API page and MCP clients show."""
+    """Return the documentation of a task's endpoint, which the API page and MCP clients show.
+
+    key: the task's key, such as "inpaint".
+    """
     note, there = tasks.TASKS[key].note, tasks.module(key).Options.model_fields
     lines = [f"{note[:1].upper()}{note[1:]}; the prompt may be English or Chinese.", "", "Args:"]
     for name in names(key):
@@ -118,9 +134,9 @@ def _docstring(key: str) -> str:
 
 
 def _default(key: str, name: str) -> Any:
-    """Return the default of the field `name` in the endpoint of the task `key`.
+    """Return the default of the field `name` in the endpoint of the task `key`, such as "inpaint".
 
-    For the task's first field, which is required, return inspect.Parameter.empty.
+    For the endpoint's first field, which is required, return inspect.Parameter.empty.
     """
     there = tasks.module(key).Options.model_fields
     if name == names(key)[0]:
@@ -129,7 +145,11 @@ def _default(key: str, name: str) -> Any:
 
 
 def _component(key: str, name: str) -> Component:
-    """Return a component for the field `name` that passes values on to the Options unchecked."""
+    """Return the Gradio component through which an endpoint receives one field of a task.
+
+    It checks nothing: the task's Options validate the value. key, name: the task, such as
+    "inpaint", and the field, such as "strength".
+    """
     field = tasks.module(key).Options.model_fields.get(name)
     value = None if field is None else field.default
     if name in PICTURES:

@@ -24,18 +24,23 @@ PREVIEW_SIDE = 256  # pixels of the longer side of a preview
 
 
 def task_fields(task: str) -> tuple[str, ...]:
-    """Return the names of a request's fields: those of the task's Options, "model" and "vae"."""
+    """Return the names of all fields that a request for a task may have.
+
+    They are the fields of the task's Options, "model" and "vae". task: its key, such as "inpaint".
+    """
     return (*tasks.module(task).Options.model_fields, *MODEL_FIELDS)
 
 
 class Runner:
-    """Runs all work of a server on its device, one request at a time.
+    """Runs all work of a server on its device (GPU or CPU), one request at a time.
 
-    A lock is held until a request has really stopped: Gradio's queue starts the next request as
-    soon as one is cancelled, while that one's sampling step still runs.
+    A lock on the device is held until a request has really stopped: after a cancellation, Gradio's
+    queue starts the next request at once, while the cancelled one still finishes a sampling step.
 
-    wrap_gpu_work: decorates the generator functions that use the device, see zerogpu.py
-    recordings: the recordings of the pictures that were drawn with `record`, for Look inside
+    wrap_gpu_work: decorates the generator functions that use the device; on ZeroGPU it requests a
+    GPU
+    recordings: the store of recordings: all model calls of each picture that was drawn with
+        `record`, which the tab Look inside shows
     """
 
     def __init__(
@@ -55,10 +60,11 @@ class Runner:
         self._draw = self.on_device(draw)
 
     def on_device(self, work: Work) -> Work:
-        """Decorate a generator function so that only one call of all such functions runs at a time.
+        """Decorate a generator function so that it has the server's device to itself while it runs.
 
-        Closing a call's generator stops the work. InputError and Broken pass; any other exception
-        is logged and becomes Broken.
+        Of all functions that this Runner has decorated, one runs at a time and the others wait.
+        Closing the generator that a call returns stops the work. InputError and Broken are passed
+        on; any other exception is logged and replaced by Broken.
         """
         on_gpu = self._wrap_gpu_work(work)
 
@@ -76,12 +82,14 @@ class Runner:
     def stream(
         self, fields: dict[str, Any], folder: str, task: str = "generate", *, record: bool = False
     ) -> Iterator[Progress | Finished]:
-        """Run a task: yield a Progress for each step, then a Finished. Closing it stops the work.
+        """Run a task on the device: yield a Progress after each sampling step, then a Finished.
 
+        Closing the generator stops the work.
         fields: values for the task's Options, by name, and "model" (None: the first model) and
             "vae" (None: the model's own), which are names in the model cache
         folder: where the PNG files are written
-        record: record the sampling for Look inside; not done on ZeroGPU
+        record: store all model calls of each picture in `recordings`, for the tab Look inside;
+            ignored on ZeroGPU
         Raises InputError for what the user can correct, and Broken for every other error.
         """
         names = tuple(fields.get(key) for key in MODEL_FIELDS)
@@ -96,9 +104,11 @@ class Runner:
 def report_events(
     events: Iterable[Step | Result], folder: str, recordings: RecordingStore
 ) -> Iterator[Progress | Finished]:
-    """Yield a Progress for each Step of the engine, and a Finished for its Result.
+    """Turn the pipeline's events of one request into the page's events.
 
-    events: from `tasks.stream`, or a Recorder around it, whose recordings are put into `recordings`
+    Yields a Progress for each Step, and a Finished for the Result, whose pictures are saved.
+    events: from `tasks.stream`; or a Recorder around it, which also records all model calls of each
+        picture: these recordings are put into `recordings`
     folder: where the pictures are written as PNG files
     """
     try:

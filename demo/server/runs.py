@@ -19,9 +19,12 @@ MAX_ID = 64  # characters of an id
 
 
 class Run:
-    """One run: waiting in the queue, then running, then done, stopped or failed, which is final.
+    """The state of one run, which is one press of a button that draws or trains.
 
-    progress: the run's last event, from which the text of a stopped run is made; None before it
+    It is "waiting" in Gradio's queue, then "running", at last "done", "stopped" or "failed".
+
+    progress: the run's last event, from which the status line of a stopped run is made; None before
+        the first event
     has_begun: whether the run has left the queue
     """
 
@@ -34,11 +37,14 @@ class Run:
 
     @property
     def state(self) -> State:
-        """The current state."""
+        """The current state: "waiting", "running", "done", "stopped" or "failed"."""
         return self._state
 
     def begin(self) -> bool:
-        """Change the state from waiting to running; return False if it was not waiting."""
+        """Change the state from "waiting" to "running"; return False if it was not "waiting".
+
+        A run that was stopped while it waited must not start: then the result is False.
+        """
         with self._lock:
             if self._state != "waiting":
                 return False
@@ -46,7 +52,7 @@ class Run:
             return True
 
     def finish(self, state: Terminal) -> bool:
-        """Set the final state and call the `on_stop` callbacks if it is "stopped".
+        """Set the final state: "done", "stopped" (which calls the `on_stop` callbacks) or "failed".
 
         Returns False, and changes nothing, if the run already has a final state.
         """
@@ -61,7 +67,7 @@ class Run:
         return True
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the run is stopped; at once if it is stopped already."""
+        """Have `callback` called when the run is stopped, or at once if it is stopped already."""
         with self._lock:
             if self._state in ("waiting", "running"):
                 self._on_stop.append(callback)
@@ -71,10 +77,12 @@ class Run:
 
 
 class Runs:
-    """All runs of a server, by the visitor's session and the run's id. Thread-safe.
+    """The states of all runs on a server. A run is one press of a button that draws or trains.
 
-    A group names a Stop button and the buttons whose runs it stops; in a session, each of these
-    buttons has at most one run that waits or runs. limit: how many runs are remembered.
+    A run is found by its visitor's Gradio session and by its id, which the browser makes. The
+    buttons whose runs one Stop button stops form a group with a name; in a session, each button of
+    a group has at most one run that waits or runs. Thread-safe. limit: how many runs are
+    remembered.
     """
 
     def __init__(self, limit: int = MAX_RUNS):
@@ -84,11 +92,13 @@ class Runs:
         self._lock = threading.Lock()
 
     def open(self, session: str, group: str, button: int, run_id: str) -> Run | None:
-        """Register the id of a button that was just pressed; return its run, which waits.
+        """Register the run of a button that was just pressed, and return it in the state "waiting".
 
-        The run is already stopped if Stop was received first. A run of the same button that still
-        waits is stopped. If one is running, return None; the new id then names that running one.
-        session: the visitor's; button: index of the button in its group.
+        It is already "stopped" if the server received the visitor's Stop first. If an earlier run
+        of the same button still waits, that one is stopped. If it is running, no run is created:
+        None is returned, and `run_id` becomes another id of the running one, so that Stop finds it.
+        session: the visitor's Gradio session. group: the name shared by all buttons whose runs one
+        Stop button stops; button: index of the pressed button in that group.
         """
         key = session, run_id[:MAX_ID]
         with self._lock:
@@ -105,13 +115,14 @@ class Runs:
             return run
 
     def find(self, session: str, run_id: str) -> Run | None:
-        """Return the run with that id, None for an unknown id."""
+        """Return the run with the id `run_id` in the visitor's session; None for an unknown id."""
         return self._runs.get((session, run_id[:MAX_ID]))
 
     def stop(self, session: str, run_id: str) -> Run:
-        """Stop the run with that id, unless it has ended, and return it.
+        """Stop the run with the id `run_id` in the visitor's session, unless it has ended.
 
-        For an unknown id, a stopped run is stored, which `open` finds when the press arrives later.
+        Returns the run. For an unknown id, a stopped run is stored: Stop may reach the server
+        before the press that starts the run, and `open` then finds the run already stopped.
         """
         key = session, run_id[:MAX_ID]
         with self._lock:
@@ -121,5 +132,9 @@ class Runs:
         return run
 
     def is_latest(self, session: str, group: str, run: Run) -> bool:
-        """Return whether `run` is the last one that the visitor started in the group."""
+        """Return whether `run` is the last one that the visitor started in a group of buttons.
+
+        The buttons of a group share a status line, which a run that was stopped earlier must not
+        overwrite.
+        """
         return self._latest.get((session, group)) is run

@@ -13,10 +13,10 @@ MAX_SECONDS = 300  # the longest time that is requested
 
 
 def wrap_gpu_work(work: Work) -> Work:
-    """Decorate a generator function that uses the device.
+    """Decorate a generator function that uses the device, so that it gets a GPU on ZeroGPU.
 
-    On ZeroGPU each of its calls then gets a GPU for `estimate_seconds(*arguments of the call)`;
-    elsewhere `work` is returned unchanged.
+    There each call requests a GPU for as many seconds as `estimate_seconds` returns for the same
+    arguments; elsewhere `work` is returned unchanged.
     """
     if not ON_ZERO_GPU:
         return work
@@ -33,13 +33,14 @@ def estimate_seconds(
     entries: Any = (),
     *_: Any,
 ) -> int:
-    """Return for how many seconds, up to MAX_SECONDS, a call of device work needs the GPU.
+    """Return for how many seconds, at most MAX_SECONDS, a call requests the GPU on ZeroGPU.
 
-    The arguments are those of the call itself: work that draws pictures takes these, in this
-    order; a call whose second argument has no `steps` draws none and gets 60 seconds.
-    task: key of the task, or "arena"
+    It gets the arguments of that call. Functions that draw pictures take these five first, in this
+    order. If the second argument has no `steps`, the call draws none and gets 60 seconds.
+    task: key of the task, or "arena" for a race of samplers or backends
     options: the task's Options
-    entries: for "arena", the samplers or backends that race
+    entries: for "arena", the samplers or pairs of backends that race
+    names, folder: not used
     """
     if not hasattr(options, "steps"):
         return 60

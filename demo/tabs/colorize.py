@@ -16,10 +16,10 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page; return a dict from option to component.
+    """Build the inputs that only the tab Colorize has; return a dict from option to component.
 
-    They are the picture, the denoising strength, and a guidance scale that takes the place of the
-    shared one.
+    They are the picture, the denoising strength, and a guidance scale, which replaces the one that
+    all tabs share. key: the task's key, "colorize".
     """
     components: dict[str, Any] = {
         "picture": picture(page, key),
@@ -36,9 +36,10 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
 
 
 def fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn the values of the `inputs` into the task's options.
+    """Return the options of the task "colorize" from the values of the tab's inputs, both by name.
 
-    An empty guidance scale becomes None, for which the task takes half of the model's default.
+    An empty guidance scale ("cfg") becomes None, for which the task takes half of the model's
+    default.
     """
     return values | {"cfg": (values["cfg"] or "").strip() or None}
 

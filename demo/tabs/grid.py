@@ -52,9 +52,11 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page: for each axis a menu of options and its values.
+    """Build the inputs that only the tab Grid has: for each axis a menu of options and a text box.
 
-    Returns {"x_name": menu of axis x, "x": text box with its values, ...}, which `fields` reads.
+    An axis (x: columns, y: rows, z: blocks of rows) varies one option, such as "cfg", over the
+    values in its text box. Returns {"x_name": menu of x, "x": text box of x, "y_name": ...}. key:
+    the task's key, "grid".
     """
     components: dict[str, Any] = {}
     for axis in AXES:
@@ -90,9 +92,9 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
 
 
 def axis_options(language: str) -> list[tuple[str, str]]:
-    """Return the menu of an axis as (label, option) pairs: the options that it can vary.
+    """Return the menu of an axis of the grid: (label, option) pairs of the options it can vary.
 
-    The option of the first pair is "": the axis varies nothing.
+    The option of the first pair is "": the axis varies nothing. language: "en" or "zh".
     """
     keys = {name: f"axis_{name}" if f"axis_{name}" in texts.TEXTS else name for name in LABELS}
     rows = [(say(key, language), name) for name, key in keys.items()]
@@ -100,9 +102,10 @@ def axis_options(language: str) -> list[tuple[str, str]]:
 
 
 def fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn the values of the `inputs` into the task's options x, y and z.
+    """Return the options x, y and z of the task "grid" from the values of the tab's inputs.
 
-    Each is "option: values", such as "cfg: 2, 4, 8"; "" for an axis that varies nothing.
+    values: for each axis the chosen option, such as {"x_name": "cfg"}, and its values, {"x": "2, 4,
+    8"}. The result is {"x": "cfg: 2, 4, 8", ...}, with "" for an axis that varies nothing.
     """
     names = {axis: values[f"{axis}_name"] for axis in AXES}
     return {axis: f"{name}: {values[axis]}" if name else "" for axis, name in names.items()}

@@ -19,9 +19,10 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page; return a dict from option to component.
+    """Build the inputs that only the tab High-res fix has; return a dict from option to component.
 
-    They are the scale, the upscaler, and the strength and number of steps of the second pass.
+    They are the scale, the upscaler, and the strength and number of steps of the second pass. key:
+    the task's key, "hires".
     """
     with gr.Row():
         scale = number(page, key, "scale", step=0.5)

@@ -19,10 +19,10 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page; return a dict from option to component.
+    """Build the inputs that only Image to image has; return a dict from option to component.
 
     They are the picture, the denoising strength, and how the picture is fitted to the chosen size
-    where the aspect ratios differ.
+    where the aspect ratios differ. key: the task's key, "image_to_image".
     """
     return {
         "picture": picture(page, key),

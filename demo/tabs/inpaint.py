@@ -39,10 +39,11 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page; return a dict from name to component.
+    """Build the inputs that only the tab Inpaint has; return a dict from name to component.
 
     They are the picture, an editor to paint the mask ("painted"), a mask file, how the masked area
-    is repainted, and by how many pixels each side is extended. `fields` makes options of them.
+    is repainted, and by how many pixels each side is extended. `fields` turns their values into
+    options. key: the task's key, "inpaint".
     """
     i18n = page.i18n
     box = picture(page, key)
@@ -96,7 +97,7 @@ def inputs(page: Page, key: str) -> dict[str, Any]:
 
 
 def fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn the values of the `inputs` into the task's options.
+    """Return the options of the task "inpaint" from the values of the tab's own inputs, by name.
 
     The mask becomes the union of the painted strokes and the mask file, at the picture's size; None
     where both are empty. Raises InputError for a file that is no picture.
@@ -110,9 +111,10 @@ def fields(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def before(values: dict[str, Any]) -> str | None:
-    """Return the path of the picture to compare the result with; None where there is none.
+    """Return the path of the input picture that the before/after slider compares with the result.
 
-    An extended picture is not compared: its content lies elsewhere in the result.
+    None for no picture, and for a picture that is extended: its content lies elsewhere in the
+    result. values: those of the tab's own inputs, by name.
     """
     return None if any(values[side] for side in SIDES) else values["picture"]
 

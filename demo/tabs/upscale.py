@@ -22,10 +22,10 @@ TEXTS = {  # key: (English, Chinese)
 
 
 def inputs(page: Page, key: str) -> dict[str, Any]:
-    """Add the inputs of the task `key` to the page; return a dict from option to component.
+    """Build the inputs that only the tab Enlarge has; return a dict from option to component.
 
     They are the picture, the scale, the upscaler, whether the model redraws the details, with which
-    denoising strength, and side and overlap of its tiles in pixels.
+    denoising strength, and side and overlap of its tiles in pixels. key: the task's key, "upscale".
     """
     components: dict[str, Any] = {"picture": picture(page, key)}
     with gr.Row():

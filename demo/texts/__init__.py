@@ -24,7 +24,10 @@ LANGUAGES = ("en", "zh")
 
 
 def add(rows: dict[str, tuple[str, str]]) -> None:
-    """Add a tab's texts, {key: (English, Chinese)}, to TEXTS; AssertionError for a key it has."""
+    """Add the texts of a tab, {key: (English, Chinese)}, to those of the page.
+
+    Raises AssertionError for a key that the page has already.
+    """
     twice = rows.keys() & TEXTS.keys()
     assert not twice, twice
     TEXTS.update(rows)
@@ -32,9 +35,10 @@ def add(rows: dict[str, tuple[str, str]]) -> None:
 
 @lru_cache
 def notes() -> dict[str, tuple[str, str]]:
-    """Return {key: (English, Chinese)}: a sentence on each sampler, schedule and backend.
+    """Return what each sampler, schedule and backend is good for, a sentence in both languages.
 
-    A key is, for example, "sampler.euler", "schedule.karras" or "attention.triton".
+    It is {key: (English, Chinese)}; a key is, for example, "sampler.euler", "schedule.karras" or
+    "attention.triton".
     """
     from pipeline.backends import KINDS
     from pipeline.samplers import SAMPLERS, SCHEDULES
@@ -49,14 +53,18 @@ def notes() -> dict[str, tuple[str, str]]:
 
 
 def note(key: str, language: str) -> str:
-    """Return the sentence `key` ("sampler.euler") of `notes` in a language ("en" or "zh")."""
+    """Return what a sampler, schedule or backend is good for, a sentence in one language.
+
+    key: such as "sampler.euler". language: "en" or "zh".
+    """
     return notes()[key][LANGUAGES.index(language)]
 
 
 def translations() -> gr.I18n:
-    """Return all texts as the gr.I18n that `gr.Blocks.launch(i18n=...)` takes.
+    """Return all texts of the page as a gr.I18n, for `gr.Blocks.launch(i18n=...)`.
 
-    Called with a key, it returns a text for a component that the browser translates.
+    Called with a text's key, the gr.I18n returns a label that the browser shows in its own
+    language.
     """
     import gradio as gr
 
@@ -74,5 +82,8 @@ def request_language(request: gr.Request | None) -> str:
 
 
 def say(key: str, language: str, **values: object) -> str:
-    """Return the text `key` in a language ("en" or "zh"), with `values` filled in by str.format."""
+    """Return the page's text `key` in a language ("en" or "zh"), with `values` filled in.
+
+    They replace the text's {fields} by str.format.
+    """
     return TEXTS[key][LANGUAGES.index(language)].format(**values)

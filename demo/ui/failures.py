@@ -20,7 +20,10 @@ log = logging.getLogger("glassbox")
 
 @contextmanager
 def hide_internal_errors() -> Iterator[None]:
-    """Log every exception but InputError and Broken, and raise Broken in its place."""
+    """Log each unexpected exception and raise Broken in its place, so users see no details of it.
+
+    InputError, which the user can correct, and Broken are passed on.
+    """
     try:
         yield
     except FAILURES:
@@ -33,7 +36,7 @@ def hide_internal_errors() -> Iterator[None]:
 def error_sentence(
     error: InputError | Broken, language: str, upload: str | Path | None = None
 ) -> str:
-    """Return the sentence to show for an error; for Broken it says only that the server failed.
+    """Return the sentence that tells the user of an error; for Broken only that the server failed.
 
     language: "en" or "zh", of the sentence for Broken; InputErrors are English.
     upload: an uploaded file; where its server path is in the sentence, its name is put instead.
@@ -51,9 +54,9 @@ def error_toast(sentence: str, language: str) -> gr.Error:
 
 @contextmanager
 def raise_client_errors(upload: str | Path | None = None) -> Iterator[None]:
-    """Turn InputError and Broken into a gr.Error, whose sentence clients of the web API get.
+    """Replace InputError and Broken by a gr.Error, whose sentence clients of the web API get.
 
-    upload: see `error_sentence`.
+    upload: an uploaded file, which the sentence names without its path on the server.
     """
     try:
         yield

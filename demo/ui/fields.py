@@ -37,19 +37,23 @@ class Box:
     follow: Callable[[str | None, Image | None], dict[Any, Any]] | None = None
 
     def show(self, path: str | None, image: Image | None) -> dict[Any, Any]:
-        """Return the updates that show `image`, read from `path`; both None: that clear it."""
+        """Return the updates that show the picture `image`, read from `path`, as the input picture.
+
+        If both are None, the updates show no picture.
+        """
         return self.follow(path, image) if self.follow else {self.picture: path}
 
 
 def default(key: str, name: str) -> Any:
-    """Return the default value of the field `name` in the Options of the task `key`."""
+    """Return the default value of the field `name` of a task's Options. key: such as "inpaint"."""
     return tasks.module(key).Options.model_fields[name].default
 
 
 def picture(page: Page, key: str) -> PictureBox:
-    """Build the component for the task's input picture and add it to page.boxes.
+    """Build the component for a task's input picture and add it to page.boxes.
 
-    Other tabs can send their pictures to it, see workspace/send_to.py.
+    From there, buttons of the gallery and of other tabs find it to send their pictures to it. key:
+    the task's key, such as "inpaint".
     """
     box = PictureBox(
         label=page.i18n("picture_box"),
@@ -65,22 +69,37 @@ def picture(page: Page, key: str) -> PictureBox:
 
 
 def number(page: Page, key: str, name: str, **more: Any) -> gr.Number:
-    """Build a number box for the task's field `name`. more: arguments of gr.Number."""
+    """Build a number box in which the visitor sets one field of a task's Options.
+
+    key, name: the task, such as "inpaint", and the field, such as "mask_blur". more: arguments of
+    gr.Number.
+    """
     return gr.Number(default(key, name), **_labels(page, key, name), min_width=80, **more)
 
 
 def share(page: Page, key: str, name: str) -> gr.Slider:
-    """Build a slider, from 0 to 1 in steps of 0.01, for the task's field `name`."""
+    """Build a slider from 0 to 1 with which the visitor sets one field of a task's Options.
+
+    key, name: the task, such as "inpaint", and the field, such as "strength".
+    """
     return gr.Slider(0, 1, default(key, name), step=0.01, **_labels(page, key, name))
 
 
 def switch(page: Page, key: str, name: str) -> gr.Checkbox:
-    """Build a checkbox for the task's field `name`."""
+    """Build a checkbox with which the visitor sets one field of a task's Options.
+
+    key, name: the task, such as "upscale", and the field, such as "redraw".
+    """
     return gr.Checkbox(default(key, name), **_labels(page, key, name))
 
 
 def choice(page: Page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropdown:
-    """Build a menu for the task's field `name`; a value's label is the text of key NAME_VALUE."""
+    """Build a menu with which the visitor sets one field of a task's Options.
+
+    Its labels are in the visitor's language. key, name: the task, such as "inpaint", and the field,
+    such as "fill". values: the choices; the label of each is the page's text with the key
+    "NAME_VALUE", such as "fill_noise".
+    """
 
     def choices(language: str) -> list[tuple[str, str]]:
         return [(say(f"{name}_{value}", language), value) for value in values]
@@ -93,7 +112,7 @@ def choice(page: Page, key: str, name: str, values: tuple[str, ...]) -> gr.Dropd
 def translated_menu(
     page: Page, choices: Callable[[str], list[tuple[str, str]]], value: Any, **more: Any
 ) -> gr.Dropdown:
-    """Build a menu whose choices are translated when the page opens.
+    """Build a menu whose choices are translated into the visitor's language when the page opens.
 
     choices: returns (label, value) pairs in a language, "en" or "zh"
     value: the one chosen at first; more: arguments of gr.Dropdown
@@ -104,9 +123,10 @@ def translated_menu(
 
 
 def _labels(page: Page, key: str, name: str) -> dict[str, Any]:
-    """Return label, info and elem_id, as keyword arguments, for the component of a field.
+    """Return label, info and elem_id, as keyword arguments, for the component of a task's field.
 
-    info, the hint under the label, is None for a field without one.
+    info, the hint under the label, is None for a field without one. key, name: the task and the
+    field.
     """
     hint = f"{name}_hint"
     return {

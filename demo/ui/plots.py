@@ -15,10 +15,10 @@ DASHES = ("", "7 4", "2 3", "10 3 2 3", "4 2", "14 3")
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve of a plot.
+    """One curve of a plot with a logarithmic y axis.
 
     points: (x, y) pairs with y > 0
-    mark: index from 0 of the curve's colour (CSS class gb-lane-0, ...) and dash pattern
+    mark: index, from 0, that selects the curve's colour (CSS class gb-lane-0, ...) and dash pattern
     """
 
     points: Sequence[tuple[float, float]]
@@ -27,9 +27,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class Frame:
-    """The range of the axes: x from 0 to `right`, y from `low` to `high`, with 0 < low < high.
+    """The range of a plot's axes: x from 0 to `right`, y (logarithmic) from `low` to `high`.
 
-    Points with y below `low` are drawn on the lower edge.
+    0 < low < high. Points with y below `low` are drawn on the lower edge.
     """
 
     right: float
@@ -37,7 +37,7 @@ class Frame:
     high: float
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return the SVG coordinates, in units of the viewBox, of the data point (x, y)."""
+        """Return where the plot draws the data point (x, y): SVG coordinates, viewBox units."""
         share = math.log(max(y, self.low) / self.low) / math.log(self.high / self.low)
         return (
             LEFT + (WIDTH - LEFT - RIGHT) * x / self.right,
@@ -45,14 +45,14 @@ class Frame:
         )
 
     def around(self, curves: Sequence[Curve]) -> Frame:
-        """Return this range, with `right` and `high` increased until all points lie inside."""
+        """Return a copy with `right` and `high` increased until all points of the curves fit in."""
         xs = [x for curve in curves for x, _ in curve.points]
         ys = [y for curve in curves for _, y in curve.points]
         return Frame(max(self.right, *xs, 1), self.low, max(self.high, *ys, 0))
 
 
 def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, alt: str, empty: str = "") -> str:
-    """Return the curves, with axes and grid lines, as an SVG.
+    """Return a plot of the curves as an SVG, with axes and grid lines; the y axis is logarithmic.
 
     frame: the smallest range of the axes; it grows with the curves
     x_label: what stands under the x axis
@@ -83,7 +83,10 @@ def plot(curves: Sequence[Curve], frame: Frame, *, x_label: str, alt: str, empty
 
 
 def swatch(mark: int) -> str:
-    """Return a short line, as SVG, in the colour and dash pattern `mark`, for a legend."""
+    """Return a short line as SVG, which stands beside a curve's name in a legend.
+
+    mark: the curve's `Curve.mark`, which selects its colour and dash pattern.
+    """
     return (
         f'<svg class="gb-swatch-line gb-lane-{mark}" viewBox="0 0 26 8" aria-hidden="true">'
         f'<path class="gb-curve"{_dash(mark)} d="M1 4H25"/></svg>'
@@ -91,7 +94,7 @@ def swatch(mark: int) -> str:
 
 
 def _line(curve: Curve, frame: Frame) -> str:
-    """Return a curve as SVG, with a dot at its last point."""
+    """Return one curve of the plot as SVG, with a dot at its last point."""
     places = [frame.place(*point) for point in curve.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     x, y = places[-1]

@@ -17,24 +17,30 @@ CUBE = (
 
 
 def idle_frame(hint: object) -> str:
-    """Return the frame for a page without pictures yet. hint: the text in it, from gr.I18n."""
+    """Return what stands in place of the pictures before any is drawn: a logo and a hint, as HTML.
+
+    hint: the hint's text, from gr.I18n.
+    """
     return f'<div class="gb-stage gb-idle">{CUBE}<p>{hint}</p></div>'
 
 
 def preview_frame(source: str, alt: str) -> str:
-    """Return the frame with a preview. source: its data URL; alt: its text alternative."""
+    """Return the preview that covers the gallery while a picture is drawn, as HTML.
+
+    source: the preview's data URL; alt: its text alternative.
+    """
     return f'<div class="gb-stage gb-live"><img src="{source}" alt="{alt}"></div>'
 
 
 def empty_frame() -> str:
-    """Return an invisible frame, which lets the gallery behind it be seen."""
+    """Return an invisible HTML element in place of the preview, so that the gallery can be seen."""
     return '<div class="gb-stage gb-shown"></div>'
 
 
 def status_line(
     kind: str, what: object, right: str = "", share: float = 0.0, below: str = ""
 ) -> str:
-    """Return the status line: a progress bar with a text under it.
+    """Return a status line as HTML: a progress bar with a text under it.
 
     kind: "ready", "running", "done", "stopped" or "error", on which its colours depend
     what: HTML of the text on the left; right: plain text on the right, such as the time
@@ -61,7 +67,10 @@ def warning_list(sentences: Iterable[str]) -> str:
 
 
 def progress_line(event: Progress, language: str) -> str:
-    """Return the status line after a sampling step, in a language ("en" or "zh")."""
+    """Return the HTML status line after a sampling step: picture, step, seconds, progress bar.
+
+    language: "en" or "zh".
+    """
     what = say("step", language, index=event.index, total=event.total)
     if event.count > 1:
         of = say("picture", language, image=event.image, count=event.count)
@@ -71,7 +80,7 @@ def progress_line(event: Progress, language: str) -> str:
 
 
 def done_line(event: Finished, language: str) -> str:
-    """Return the status line of a finished request: its time, where it ran, its warnings."""
+    """Return the HTML status line of a finished request: its time, where it ran, its warnings."""
     count = len(event.files)
     what = say("done", language) if count == 1 else say("done_many", language, count=count)
     seconds = say("seconds", language, seconds=event.seconds)
@@ -80,7 +89,10 @@ def done_line(event: Finished, language: str) -> str:
 
 
 def stopped_line(event: Progress | None, language: str) -> str:
-    """Return the status line of a stopped request. event: its last step; None if it had none."""
+    """Return the HTML status line of a request for pictures that the visitor has stopped.
+
+    event: the request's last Progress; None if it was stopped before the first step.
+    """
     if event is None:
         return status_line("stopped", say("stopped_early", language))
     what = say("stopped", language, index=event.index, total=event.total)
@@ -89,10 +101,10 @@ def stopped_line(event: Progress | None, language: str) -> str:
 
 
 def error_line(sentence: str) -> str:
-    """Return the status line of a failed request. sentence: plain text."""
+    """Return the HTML status line of a failed request. sentence: the error, plain text."""
     return status_line("error", escape(sentence))
 
 
 def _share(event: Progress) -> float:
-    """Return which share (0..1) of all steps of the request's pictures is done."""
+    """Return which share (0..1) of a request's sampling steps is done, over all of its pictures."""
     return (event.image - 1 + event.index / event.total) / event.count

@@ -46,7 +46,11 @@ Update = dict[Any, Any]  # {component: its value, or gr.update(...)}
 
 @dataclass(frozen=True)
 class Final:
-    """The last update of a run, with its result; it is shown unless the run was stopped before."""
+    """The last update of the page from a run, one press of a button that draws or trains.
+
+    update: a dict from component to its new value, which shows the result. It is dropped if the run
+    was stopped before.
+    """
 
     update: Update
 
@@ -56,13 +60,15 @@ MakeUpdates = Callable[..., Updates]  # called with (run, language, *input value
 
 
 class StopButton:
-    """A Stop button with its status line; it stops the runs of the buttons added with `add`.
+    """A Stop button with its status line. It stops what the buttons added with `add` have started.
+
+    A run is one press of such a button.
 
     runs: the states of the server's runs
     group: a name that no other Stop button of the page has
     status: the component that shows the status line of the runs
     stopped_line: stopped_line(run.progress, language) returns the status line of a stopped run
-    waiting: the text key of the status line of a run that waits for its turn
+    waiting: the text key of the status line of a run that waits in the queue
     """
 
     def __init__(
@@ -95,12 +101,13 @@ class StopButton:
         outputs: Sequence[Component],
         **listener: Any,
     ) -> None:
-        """Make an event such as `button.click` start a run, which the Stop button can stop.
+        """Make an event such as `button.click` start work (a run) that the Stop button can stop.
 
         make_updates: a generator function, called with (run, language, *values of `inputs`). It
             yields updates of `outputs` and the status line, or None after a step without one, and
-            at the end a Final; it sets run.progress for `stopped_line`. The generator is closed
-            when the run is stopped or its visitor leaves.
+            at the end a Final, the updates that show the result. It sets run.progress, from which
+            the status line of a stopped run is made. The generator is closed when the run is
+            stopped or its visitor leaves.
         listener: further arguments of Gradio's event listener, such as `concurrency_id`.
         """
 
@@ -138,9 +145,11 @@ class StopButton:
         self._withdrawn.change(None, None, None, cancels=[running], **UNQUEUED)
 
     def _open(self, button: int, run_id: str, request: gr.Request) -> str:
-        """Register a new run of a button (its index); return the status line that shows it.
+        """Register the run that a press of a button has started, and show that it waits.
 
-        Raises gr.Error, which the page does not show, while another run of the button is running.
+        Returns the HTML status line; if Stop came first, it says that the run was stopped. button:
+        the button's index among those added. run_id: made by the browser. Raises gr.Error, which
+        the page does not show, while an earlier run of the button is running.
         """
         session, language = request.session_hash or "", request_language(request)
         run = self.runs.open(session, self.group, button, run_id)
@@ -151,7 +160,7 @@ class StopButton:
         return status_line("running", say(self.waiting, language))
 
     def _stop(self, run_ids: str, request: gr.Request) -> Any:
-        """Stop the runs of the given ids.
+        """Stop the runs with the given ids, because the visitor has pressed Stop.
 
         run_ids: separated by spaces, the newest last. Returns two updates: if the newest run still
         waits in the queue, its status line, and its id, which takes it out of the queue; otherwise
@@ -171,7 +180,11 @@ class StopButton:
         language: str,
         updates: Updates,
     ) -> Generator[Update]:
-        """Yield a run's updates until it is done, failed or stopped, and one that shows that."""
+        """Yield the page's updates from a run (one press of a button) until it has ended.
+
+        The last update shows the result, the error, or that the run was stopped. updates: what the
+        generator function given to `add` yields.
+        """
         try:
             with hide_internal_errors():
                 for update in updates:
@@ -194,12 +207,20 @@ class StopButton:
         yield from self._stopped(run, session, language)
 
     def _stopped(self, run: Run, session: str, language: str) -> Generator[Update]:
-        """Yield the status line of a stopped run, unless the visitor has started another since."""
+        """Yield the status line of a stopped run, unless the visitor has started a newer run since.
+
+        The newer one, if of the same Stop button, uses the same status line.
+        """
         if run.state == "stopped" and self.runs.is_latest(session, self.group, run):
             yield {self.status: self.stopped_line(run.progress, language)}
 
     def _script(self, template: str, button: int = 0) -> str:
-        """Fill group, button (its index), status and MAX_STOPPED into a JavaScript template."""
+        """Fill the names and ids that belong to this Stop button into a JavaScript template.
+
+        They replace GROUP (the button's `group`), BUTTON (the name of the button with the index
+        `button` among those that start runs), STATUS (CSS selector of the status line) and
+        MAX_STOPPED.
+        """
         values = {"GROUP": self.group, "BUTTON": f"{self.group} {button}"}
         values["STATUS"] = f"#{self.status.elem_id}"
         for name, value in values.items():

@@ -14,10 +14,10 @@ Text = tuple[str, str]  # (English, Chinese)
 
 @dataclass(frozen=True, kw_only=True)
 class Tab:
-    """A tab that fills its own panel.
+    """A tab of the page that builds all of its components itself, such as Arena.
 
     title  the tab's name, in English and Chinese
-    build  build(page) adds the panel's components and connects their listeners
+    build  build(page) adds the components and attaches their listeners
     texts  a dict from text key to (English, Chinese), texts that only this tab uses
     """
 
@@ -27,29 +27,39 @@ class Tab:
 
 
 def no_inputs(page: Page, key: str) -> dict[str, Any]:
-    """Return no components: the default of TaskTab.inputs, for a task without inputs of its own."""
+    """Return {}: the default of TaskTab.inputs, for a task with the shared settings alone.
+
+    Shared settings are those that all task tabs show, such as prompt and steps.
+    """
     return {}
 
 
 def first_picture(values: dict[str, Any]) -> str | None:
-    """Return the value of the input "picture", a path: the default of TaskTab.before."""
+    """Return the path of the input picture: the default of TaskTab.before.
+
+    The before/after slider compares it with the result. values: those of the task's own inputs, by
+    name; None is returned if there is no "picture".
+    """
     return values.get("picture")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTab:
-    """A tab that runs the task of the same key in `pipeline.tasks`, with the shared settings.
+    """A tab of the page that runs one task of `pipeline.tasks`, the one with the same key.
+
+    It shows the settings that all task tabs share (prompt, steps, ...) and the task's own inputs.
 
     title     the tab's name, in English and Chinese
     button    the name of the button that draws, in English and Chinese
-    inputs    inputs(page, key) builds the task's own components, beside the shared settings, and
-              returns {name: component}
+    inputs    inputs(page, key) builds the components of the task's own inputs and returns {name:
+              component}
     fields    fields(values) turns {name: value} of these components into fields of the task's
               Options; the default takes each name as a field
     without   names of shared settings that are neither shown nor sent
     own_size  whether the page offers to take width and height from the input picture
     first     whether the first of several pictures is shown large
-    before    before(values) returns the path of the picture to compare the result with, or None
+    before    before(values) returns the path of the picture that the before/after slider compares
+              with the result, or None
     texts     a dict from text key to (English, Chinese), texts that only this tab uses
     """
 

@@ -23,7 +23,10 @@ SHOWN_SIDE = 1024  # pixels of the longer side in the editor: a browser keeps se
 
 
 class PictureBox(gr.Image, metaclass=NoStubFiles):
-    """A gr.Image whose value is the uploaded file's path; no file is decoded or refused."""
+    """A gr.Image for uploads whose value is the file's path, so that Gradio decodes no file.
+
+    The pipeline opens the file with its own list of formats and limits.
+    """
 
     is_template = True  # the browser shows it as a gr.Image
 
@@ -32,16 +35,19 @@ class PictureBox(gr.Image, metaclass=NoStubFiles):
         super().__init__(**fixed | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration of gr.Image, the component that shows it in the browser."""
+        """Return the configuration for the browser, which shows this as a gr.Image."""
         return super().get_config(gr.Image)
 
     def preprocess(self, payload: Any) -> str | None:
-        """Return the path of the uploaded file, None for no file."""
+        """Return the path of the uploaded file, the value that listeners get; None for no file."""
         return payload.path if payload is not None else None
 
 
 class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
-    """An editor for painting a mask over a picture; its value is the painted layers' files."""
+    """An editor for painting a mask over a picture.
+
+    Its value is a list of the paths of the painted layers, image files with the strokes alone.
+    """
 
     is_template = True  # the browser shows it as a gr.ImageEditor
 
@@ -55,11 +61,11 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
         super().__init__(**fixed | {"sources": (), "transforms": ()} | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration of gr.ImageEditor, which shows it in the browser."""
+        """Return the configuration for the browser, which shows this as a gr.ImageEditor."""
         return super().get_config(gr.ImageEditor)
 
     def preprocess(self, payload: Any) -> list[str]:  # type: ignore[override]  # files, no pixels
-        """Return the paths of the painted layers; [] for none."""
+        """Return the paths of the painted layers, the value that listeners get; [] for none."""
         if payload is None:
             return []
         self.blob_storage.pop(payload.id, None)
@@ -67,7 +73,10 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
 
 
 def canvas(image: Image.Image | None) -> dict[str, Any]:
-    """Return the properties of a MaskEditor that shows `image`, nothing painted; None: hidden."""
+    """Return the properties with which a MaskEditor shows `image`, with nothing painted on it.
+
+    For None the editor is hidden.
+    """
     if image is None:
         return {"value": None, "visible": False}
     shown = image.copy()
@@ -77,12 +86,12 @@ def canvas(image: Image.Image | None) -> dict[str, Any]:
 
 
 def _brush(side: int) -> gr.Brush:
-    """Return the brush for a picture whose shorter side has `side` pixels."""
+    """Return the brush of the mask editor for a picture whose shorter side has `side` pixels."""
     return gr.Brush(max(1, round(side * BRUSH)), colors=[PAINT], color_mode="fixed")
 
 
 def mask(painted: list[str], file: str | None, size: tuple[int, int]) -> Image.Image | None:
-    """Return the union of painted layers and a mask file, as an "L" picture of `size`.
+    """Return the inpainting mask: the union of painted layers and a mask file, an "L" picture.
 
     Pixels of 255 are to be repainted; None if there are none.
     painted: paths of the layers; file: path of the mask; size: width and height in pixels.

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def build_dropdown(i18n: gr.I18n, models: Models, kind: str) -> gr.Dropdown:
-    """Build the menu of backends for `kind`, which is "attention" or "group_norm".
+    """Build the menu from which a visitor chooses the backend of attention or of GroupNorm.
 
     ✕ marks a backend that cannot run here; when it is chosen, the text under the menu says why.
+    kind: "attention" or "group_norm".
     """
     box = gr.Dropdown(
         _choices(models, kind),
@@ -40,7 +41,11 @@ def build_dropdown(i18n: gr.I18n, models: Models, kind: str) -> gr.Dropdown:
 
 
 def _choices(models: Models, kind: str) -> list[tuple[str, str]]:
-    """Return (label, value) of "auto", with the backend that it takes now, and of each backend."""
+    """Return the (label, value) pairs of a menu of backends, "auto" first.
+
+    The label of "auto" names the backend that it takes now; ✕ marks one that cannot run here. kind:
+    "attention" or "group_norm".
+    """
     first = models.backends.candidates(kind, "auto")[0]
     return [(f"auto: {first}", "auto")] + [
         (f"{name} ✕" if models.backends.unsupported_reason(kind, name) else name, name)
@@ -49,7 +54,7 @@ def _choices(models: Models, kind: str) -> list[tuple[str, str]]:
 
 
 def render_table(models: Models, language: str) -> str:
-    """Return two HTML tables, attention and GroupNorm: which backends run here, or why not.
+    """Return two HTML tables of the backends, attention and GroupNorm: which run here, or why not.
 
     language: "en" or "zh".
     """

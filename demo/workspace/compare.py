@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The components that compare a task's result with its input picture.
+    """The components of the before/after slider, which compares a result with its input picture.
 
     button: shows the slider, or hides it
     before: the path of the input picture, None for a task without one
@@ -31,7 +31,7 @@ class Comparison:
     shown: gr.State
 
     def reset(self, before: str | None) -> dict[Any, Any]:
-        """Return the updates for a new result, which hide the slider and show the button.
+        """Return the updates for a new result: the before/after slider is hidden, its button shown.
 
         before: the path of the input picture; None, for a task without one, hides the button too.
         """
@@ -42,12 +42,12 @@ class Comparison:
         }
 
     def hide(self) -> dict[Any, Any]:
-        """Return the updates that hide the slider."""
+        """Return the updates that hide the before/after slider."""
         return {self.slider: gr.update(visible=False), self.shown: False}
 
 
 def build_slider(i18n: gr.I18n) -> gr.ImageSlider:
-    """Build the slider over both pictures, hidden at first."""
+    """Build the before/after slider over a result and its input picture, hidden at first."""
     return gr.ImageSlider(
         label=i18n("compare_label"),  # type: ignore[arg-type]  # Gradio translates it
         show_label=False,
@@ -61,12 +61,18 @@ def build_slider(i18n: gr.I18n) -> gr.ImageSlider:
 
 
 def build_button(i18n: gr.I18n) -> gr.Button:
-    """Build the button that shows the slider."""
+    """Build the button that opens the before/after slider.
+
+    The slider compares the result of a task with its input picture.
+    """
     return gr.Button(i18n("compare"), size="sm", visible=False, elem_id="compare-open", min_width=0)
 
 
 def wire(result: ResultView) -> None:
-    """Make the button of `result.comparison` show the slider, and hide it when pressed again."""
+    """Make the button of `result.comparison` show the before/after slider, and hide it again.
+
+    The slider compares the gallery's selected picture with the input picture.
+    """
     parts = result.comparison
 
     def toggle(

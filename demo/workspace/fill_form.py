@@ -34,16 +34,17 @@ ABSENT |= dict.fromkeys(TEXT_NUMBERS, "")
 
 
 def read_parameters(text: str, model_cache: ModelCache) -> Settings:
-    """Parse a parameters text (infotext), as `parse_settings` does; never raises.
+    """Parse a picture's parameters text (infotext) into the settings of the form; never raises.
 
-    The text's model is looked up among those of `model_cache`, by hash, then by name.
+    The model that it names is looked up among those of `model_cache`, by hash, then by name.
     """
     return parse_settings(text, model_cache.hashes())
 
 
 def render_settings(read: Settings, language: str) -> str:
-    """Return parsed settings as HTML: prompts, warnings, a table, and the settings not used here.
+    """Return the settings parsed from a parameters text (infotext) as HTML.
 
+    It has prompts, warnings, a table, and the settings of other programs that are not used here.
     language: "en" or "zh".
     """
     prompts = "".join(
@@ -67,11 +68,11 @@ def render_settings(read: Settings, language: str) -> str:
 
 
 def build_buttons(page: Page, text: Component, place: str, tab: str | None = None) -> None:
-    """Build two buttons that put a parameters text into the form: with its seed, or with a new one.
+    """Build two buttons that copy a picture's settings into the form: with its seed, or a new one.
 
-    text: the component whose value is the parameters text
+    text: the component whose value is the picture's parameters text (infotext)
     place: prefix of the buttons' elem_ids
-    tab: key of the tab that is selected then; None: the tab stays
+    tab: key of the tab that is selected when one is pressed; None: the tab stays
     """
     with gr.Row(elem_classes="gb-use"):
         use = gr.Button(page.i18n("info_use"), variant="primary", elem_id=f"{place}-use")
@@ -81,12 +82,12 @@ def build_buttons(page: Page, text: Component, place: str, tab: str | None = Non
 
 
 def make_fill(page: Page, status: gr.HTML, load_after: Callable[..., None]) -> Callable[..., None]:
-    """Return the function fill(button, text, vary, tab), which makes a button fill the form.
+    """Return fill(button, text, vary, tab): it makes `button` copy settings into the form.
 
-    text: the component whose value is the parameters text; vary: whether the seed becomes random;
-    tab: key of the tab that is selected then, None to stay.
-    status: the status line, which says that the settings are in the form.
-    load_after: from `switch_model.wire`; loads the model that the text names.
+    text: the component whose value is a picture's parameters text (infotext) with the settings.
+    vary: whether the seed becomes random. tab: key of the tab that is selected then, None to stay.
+    status: the status line, which then says that the settings are in the form.
+    load_after: the function from `switch_model.wire`, which loads the model that the text names.
     """
 
     def fill(button: gr.Button, text: Component, vary: bool, tab: str | None) -> None:
@@ -105,11 +106,12 @@ def make_fill(page: Page, status: gr.HTML, load_after: Callable[..., None]) -> C
 
 
 def form_updates(page: Page, read: Settings, vary: bool) -> dict[Any, Any]:
-    """Return {component: update} that put parsed settings into the form.
+    """Return the updates, {component: update}, that copy a picture's settings into the form.
 
-    Of the fields that the settings lack, those in ABSENT get their value there, and the others stay
-    as they are. The number of pictures becomes 1; the backends always stay.
-    vary: leave the seed empty, so that it is random.
+    read: the settings parsed from its parameters text. Of the fields that they lack, those in
+    ABSENT, such as the negative prompt, get the value given there, and the others stay as they are.
+    The number of pictures becomes 1; the backends always stay. vary: leave the seed empty, so that
+    it is random.
     """
     form = page.form
     fields: dict[str, Any] = ABSENT | {"count": 1} | read.fields

@@ -26,9 +26,9 @@ FORGET = "() => { window.dispatchEvent(new Event('glassbox-forget')); }"
 
 
 def build_panel(page: Page) -> gr.HTML:
-    """Build the strip of past pictures, and below it the settings of the one that is clicked.
+    """Build the history: a strip of the browser's past pictures, and the settings of a clicked one.
 
-    Returns the strip, whose value is set by `history_entries` to add pictures.
+    Returns the strip; setting its value to the result of `history_entries` adds pictures.
     """
     i18n = page.i18n
     with gr.Row(elem_id="history-head"):
@@ -69,9 +69,9 @@ def build_panel(page: Page) -> gr.HTML:
 
 
 def history_entries(event: Finished) -> str:
-    """Return a request's pictures as the JSON from which history.js adds them to the history.
+    """Return a finished request's pictures as JSON, from which history.js adds them to the history.
 
-    The JSON is a list of {"image": JPEG data URL, "text": parameters text}.
+    It is a list of {"image": JPEG data URL, "text": parameters text (infotext)}.
     """
     pairs = zip(event.thumbnails, event.texts, strict=True)
     return json.dumps([{"image": image, "text": text} for image, text in pairs])

@@ -55,14 +55,15 @@ SELECTED = '.gradio-container:has(#tab-{}[style*="flex"])'
 
 @dataclass(frozen=True)
 class ResultView:
-    """The components that show a task's result.
+    """The components that show a task's result, which all task tabs share.
 
     view: HTML in front of the gallery: the preview while a picture is drawn
     gallery, status, parameters: the pictures, the status line, and the pictures' parameters texts
     strip: the history, past pictures of this browser
     chosen: state, index of the gallery's selected picture
-    comparison: the slider over result and input picture
-    records: state, for each picture the key of its recording or None, see events.Finished
+    comparison: the before/after slider that compares the result with the input picture
+    records: state, for each picture the key of its recording (all model calls, for the tab Look
+        inside) in the server's RecordingStore, or None
     last_seed: state, the seed of the first picture as a string; None before there is one
     """
 
@@ -78,11 +79,11 @@ class ResultView:
 
 
 def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
-    """Return the CSS rules that hide every component that does not belong to the selected tab.
+    """Return the CSS rules that hide each component that does not belong to the selected tab.
 
-    A component of class gb-for is visible only in the tabs KEY for which it has a class gb-for-KEY.
-    In a tab that is no TaskTab, the whole workspace is hidden.
-    tabs: a dict from tab key to tab.
+    The task tabs share their components, the workspace. One of class gb-for is visible only in the
+    tabs KEY for which it has a class gb-for-KEY. In a tab that is no TaskTab, the whole workspace
+    is hidden. tabs: a dict from tab key to tab.
     """
     rules = []
     for key, tab in tabs.items():
@@ -98,7 +99,7 @@ def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
 
 
 def build(page: Page, tabs: dict[str, TaskTab]) -> None:
-    """Build the workspace for the tasks of `tabs`, and connect its components with their listeners.
+    """Build the workspace, the components that all task tabs share, and attach their listeners.
 
     Adds the components to `page`: form, own_size, boxes, translated, result, inside_button, fill.
     tabs: a dict from task key, such as "inpaint", to the tab that runs the task.
@@ -161,14 +162,17 @@ def build(page: Page, tabs: dict[str, TaskTab]) -> None:
 
 
 def _only(*keys: str) -> list[str]:
-    """Return the CSS classes of a component that is visible only in the tabs `keys`, see `css`."""
+    """Return the CSS classes of a component that is visible only in the tabs with these keys.
+
+    The rules of `css` hide it in all others. keys: such as "inpaint".
+    """
     return ["gb-for", *(f"gb-for-{key}" for key in keys)]
 
 
 def _prompt_box(i18n: gr.I18n, form: dict[str, Component], name: str) -> gr.HTML:
-    """Build the text box of the prompt and the line under it; return the line.
+    """Build the text box of a prompt, and the line under it that shows tokens and weights.
 
-    name: "prompt" or "negative"; the text box becomes form[name].
+    Returns the line. name: "prompt" or "negative"; the text box becomes form[name].
     """
     form[name] = gr.Textbox(
         label=i18n(name),
@@ -181,7 +185,7 @@ def _prompt_box(i18n: gr.I18n, form: dict[str, Component], name: str) -> gr.HTML
 
 
 def _build_result(page: Page) -> tuple[dict[str, Any], dict[str, gr.Button]]:
-    """Build the gallery and the components around it.
+    """Build the gallery and the components around it, which show a task's result.
 
     Returns the fields of ResultView by name, without strip, records and last_seed, and a dict from
     task key to the button that sends the gallery's picture to that task.
@@ -232,9 +236,10 @@ def _build_result(page: Page) -> tuple[dict[str, Any], dict[str, gr.Button]]:
 def _build_settings(
     page: Page, tabs: dict[str, TaskTab]
 ) -> tuple[dict[str, gr.Dropdown], tuple[gr.Button, gr.Button]]:
-    """Build the shared settings into page.form.
+    """Build the settings that all task tabs share, such as steps, and add them to page.form.
 
-    Returns the menus {"lora": ..., "embedding": ...} and the seed's buttons (random, reuse last).
+    Returns the menus {"lora": ..., "embedding": ...} and the two buttons that set the seed:
+    (random, that of the last picture). tabs: a dict from task key to tab.
     """
     i18n, models, form = page.i18n, page.model_cache.first, page.form
     defaults = models.defaults
@@ -295,9 +300,11 @@ def _wire_settings(
     seeds: tuple[gr.Button, gr.Button],
     last_seed: gr.State,
 ) -> None:
-    """Connect the seed's buttons and the menus of LoRAs and embeddings with the fields they set.
+    """Attach the listeners of the seed's buttons and of the menus of LoRAs and embeddings.
 
-    Also translates the choices of page.translated when the page is opened.
+    They set the fields seed and prompt. When the page opens, the menus of page.translated get
+    choices in the visitor's language. added: {"lora": menu, "embedding": menu}. seeds: the buttons
+    for a random seed and for the last one, which `last_seed` holds.
     """
     prompt, seed = page.form["prompt"], page.form["seed"]
     randomize, reuse = seeds
@@ -316,13 +323,17 @@ def _wire_settings(
 
 
 def _number(i18n: gr.I18n, key: str, value: float, **more: Any) -> gr.Number:
-    """Build a number field without limits; GenerateOptions raises InputError for wrong values."""
+    """Build a number field without limits for the option `key` of GenerateOptions.
+
+    GenerateOptions raises InputError for wrong values. more: arguments of gr.Number.
+    """
     return gr.Number(value, label=i18n(key), elem_id=key, min_width=80, **more)
 
 
 def _typed(i18n: gr.I18n, key: str, hint: str, **more: Any) -> gr.Textbox:
     """Build a text box for a number that may be left out; gr.Number sends 0 when it is empty.
 
-    key: the field's name; hint: the text key of its placeholder.
+    key: the option of GenerateOptions, such as "seed". hint: the text key of its placeholder. more:
+    arguments of gr.Textbox.
     """
     return gr.Textbox(label=i18n(key), placeholder=i18n(hint), max_lines=1, elem_id=key, **more)

@@ -54,9 +54,10 @@ def vae_choices(model_cache: ModelCache, language: str) -> Choices:
 
 
 def addition_dropdown(page: Page, kind: str) -> gr.Dropdown:
-    """Build the menu of LoRAs or embeddings, without choices until `addition_updates` sets them.
+    """Build the menu of LoRAs or of embeddings; choosing one adds it to the prompt.
 
-    kind: "lora" or "embedding". The menu is hidden if the server has no file of that kind.
+    It has no choices until `addition_updates` sets them, and is hidden if the server has no file of
+    that kind. kind: "lora" or "embedding".
     """
     return gr.Dropdown(
         [],
@@ -70,7 +71,10 @@ def addition_dropdown(page: Page, kind: str) -> gr.Dropdown:
 
 
 def choice_labels(entries: Iterable[Entry]) -> Choices:
-    """Return (label, name) of each library entry; ✕ in a label: the file cannot be used."""
+    """Return the menu choices of model files as (label, name); ✕ marks a file that cannot be used.
+
+    entries: the files, from pipeline.model_files.library.
+    """
     return [
         (" · ".join(filter(None, (e.name, e.family))) + (" ✕" if e.reason else ""), e.name)
         for e in entries
@@ -78,20 +82,26 @@ def choice_labels(entries: Iterable[Entry]) -> Choices:
 
 
 def describe_checkpoint(model_cache: ModelCache, name: str) -> str:
-    """Return what kind of model a checkpoint is, or why it cannot be used; "" if it is unknown."""
+    """Return what kind of model the checkpoint `name` is, or why it cannot be used.
+
+    "" for an unknown name.
+    """
     entry = find_checkpoint(model_cache, name)
     return (entry.reason or entry.note) if entry else ""
 
 
 def find_checkpoint(model_cache: ModelCache, name: str) -> Entry | None:
-    """Return the library entry of the checkpoint `name`, None if there is none."""
+    """Return the model library's entry (file, kind, family, ...) of the checkpoint `name`.
+
+    None if the library has no checkpoint of that name.
+    """
     return next((e for e in model_cache.choices() if e.name == name), None)
 
 
 def addition_updates(model_cache: ModelCache, name: str, language: str) -> list[dict[str, Any]]:
-    """Return the updates of the menus of LoRAs and embeddings, in the order of TAGS.
+    """Return updates that list LoRAs in one menu and embeddings in the other, in this order.
 
-    A label says, with ✕, that its file cannot be used or is for another family of models (such as
+    ✕ in a label marks a file that cannot be used, or that is for another family of models (such as
     SD 2.x) than the checkpoint `name`.
     """
     chosen = find_checkpoint(model_cache, name)
@@ -111,10 +121,11 @@ def addition_updates(model_cache: ModelCache, name: str, language: str) -> list[
 
 
 def add_to_prompt(kind: str, prompt: str, name: str | None) -> tuple[str, None]:
-    """Return the prompt with a LoRA or embedding appended, and None as the menu's new value.
+    """Return the prompt with the LoRA or embedding `name` appended, and None.
 
-    The prompt stays if it names the file already, or if `name` is None. The menu is emptied again
-    because the choice now stands in the prompt. kind: "lora" or "embedding".
+    None is the new value of the menu where it was chosen: it is emptied, because the choice now
+    stands in the prompt. The prompt stays if it names the file already, or if `name` is None. kind:
+    "lora" or "embedding".
     """
     name = name or ""
     pattern = (

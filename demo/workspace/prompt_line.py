@@ -32,7 +32,10 @@ watch('value', () => {
 
 
 def build_line(key: str) -> gr.HTML:
-    """Build the line under the text box `key`, "prompt" or "negative"; `wire` fills it."""
+    """Build the line under a prompt's text box, for its number of tokens, word weights and hints.
+
+    key: of the text box, "prompt" or "negative". The line is empty until `wire` connects it.
+    """
     return gr.HTML(
         elem_id=f"{key}-line",
         elem_classes="gb-prompt-line",
@@ -42,7 +45,11 @@ def build_line(key: str) -> gr.HTML:
 
 
 def wire(page: Page, prompt: Component, line: gr.HTML) -> None:
-    """Make the line follow the text box `prompt`, the chosen model and the number of steps."""
+    """Keep the line under a prompt up to date: number of tokens, word weights, syntax hints.
+
+    It follows the text box `prompt`, the chosen model and the number of steps. line: from
+    `build_line`.
+    """
 
     def update(text: str, name: str, steps: float | None, request: gr.Request) -> str:
         tokenizer = page.tokenizers.get(name) or page.model_cache.first.tokenizer
@@ -64,7 +71,10 @@ def wire(page: Page, prompt: Component, line: gr.HTML) -> None:
 
 
 def _steps(value: float | None) -> int:
-    """Return the number of steps, clamped to its limits, since it may be half typed."""
+    """Return the number of steps in the form, clamped to the limits of GenerateOptions.
+
+    The visitor may still be typing it. None gives the lower limit.
+    """
     low, high = LIMITS["steps"]
     assert low is not None and high is not None
     return int(min(max(value or low, low), high))
@@ -72,7 +82,7 @@ def _steps(value: float | None) -> int:
 
 @lru_cache(256)
 def _embedding(path: Path) -> Embedding | None:
-    """Read a textual inversion file; None if it cannot be read."""
+    """Read a textual inversion file, whose vectors count as tokens; None if it cannot be read."""
     try:
         return read_embedding(path)
     except InputError:  # the engine reports it when the prompt is used
@@ -86,10 +96,10 @@ def render_line(
     embeddings: dict[str, Embedding] | None = None,
     steps: int = 20,
 ) -> str:
-    """Return the line as HTML: the prompt's words with their weights, its tokens, and the hints.
+    """Return the line under a prompt as HTML: words with weights, number of tokens, syntax hints.
 
-    The words are left out for a prompt without any syntax, all for one longer than MAX_PROMPT.
-    tokenizer: CLIP's. language: "en" or "zh".
+    The words are left out for a prompt without any syntax; for one longer than MAX_PROMPT the line
+    is empty. tokenizer: CLIP's. language: "en" or "zh".
     embeddings: textual inversions in the prompt, by name; each counts as many tokens as vectors.
     steps: of the request, to which the steps in prompt schedules such as [cat:dog:0.5] refer.
     """
@@ -109,10 +119,10 @@ def render_line(
 
 
 def _render_span(span: Span) -> str:
-    """Return a span of the prompt as HTML.
+    """Return a span (a piece of the prompt with one weight) as HTML, to show the word weights.
 
-    A span with a weight other than 1 is coloured, more strongly the farther the weight is from 1,
-    and the weight follows it in small digits.
+    A weight other than 1 follows the text in small digits, and the text is coloured more strongly
+    the farther the weight is from 1.
     """
     text = escape(span.text)
     if span.kind != "text":

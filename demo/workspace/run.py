@@ -37,10 +37,10 @@ def wire(
     own: dict[str, Component],
     stop: StopButton,
 ) -> None:
-    """Make a task's button run the task, and the Stop button stop it.
+    """Make a task's button run the task and show the result, and the Stop button stop it.
 
-    key: the task's key in `pipeline.tasks`
-    own: a dict from name to component of the task's own inputs, beside the shared settings
+    key: the task's key in `pipeline.tasks`, such as "inpaint"
+    own: a dict from name to component of the inputs that only this task has
     """
     result = page.result
     shared = {
@@ -93,10 +93,10 @@ def wire(
 
 
 def _finished(result: ResultView, event: Finished, language: str, first: bool) -> Update:
-    """Return the updates that show the pictures of a finished request.
+    """Return the updates that show the pictures of a finished request in the gallery.
 
-    A single picture is shown large, several as a grid of thumbnails. first: show the first of
-    several large.
+    A single picture is shown large, several as a grid of thumbnails; with `first`, the first of
+    several is shown large.
     """
     large = first or len(event.files) == 1
     columns = math.ceil(math.sqrt(len(event.files)))

@@ -15,16 +15,16 @@ PAIR = ("sampler", "schedule")  # the menus' keys in page.form
 
 
 class UncheckedDropdown(gr.Dropdown, metaclass=NoStubFiles):
-    """A dropdown whose value Gradio does not check against its choices.
+    """A gr.Dropdown whose value Gradio does not check against its choices; for noise schedules.
 
-    The choices of schedules depend on the sampler's menu, so a value of the old choices may arrive
-    after new ones were set. The task's Options then raise InputError; Gradio would log a traceback.
+    Their choices depend on the sampler's menu, so a value of the old choices may arrive after new
+    ones were set. The task's Options then raise InputError; Gradio would log a traceback.
     """
 
     is_template = True  # the browser shows it as a gr.Dropdown
 
     def preprocess(self, payload: Any) -> Any:
-        """Return the chosen value as the browser sent it."""
+        """Return the chosen value as the browser sent it, not checked against the choices."""
         return payload
 
 
@@ -60,9 +60,10 @@ def build_dropdowns(i18n: gr.I18n, sampler: str, schedule: str) -> tuple[gr.Drop
 
 
 def pair_updates(i18n: gr.I18n, sampler: str, schedule: str) -> dict[str, dict[str, Any]]:
-    """Return {"sampler": update, "schedule": update} that choose this pair in the menus.
+    """Return {"sampler": update, "schedule": update} that choose a sampler and a schedule.
 
-    A schedule that the sampler does not support is replaced by the first that it supports.
+    They are for the two menus. A schedule that the sampler does not support is replaced by the
+    first that it supports.
     """
     choices = _schedules(sampler)
     keys = [key for _, key in choices]

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def build_buttons(page: Page, place: str) -> dict[str, gr.Button]:
-    """Build a button for each task that takes an input picture; return them by task key.
+    """Build the buttons that send a picture to a task: one for each task with an input picture.
 
-    They do nothing until `wire_buttons`. place: prefix of their elem_ids.
+    Returns a dict from task key to button. They do nothing until `wire_buttons`. place: prefix of
+    their elem_ids.
     """
     gr.HTML(f"<span>{page.i18n('send')}</span>", apply_default_css=False, min_width=0)
     return {
@@ -38,9 +39,9 @@ def wire_buttons(
     source: list[Component],
     path_of: Callable[..., str | None],
 ) -> None:
-    """Make each button put a picture into its task's input and select that task's tab.
+    """Make each button put a picture into a task's input and select that task's tab.
 
-    buttons: by task key, from `build_buttons`
+    buttons: a dict from task key to button, from `build_buttons`
     path_of: takes the values of the components `source`; returns the picture's path, or None if
         there is no picture
     """
@@ -64,10 +65,10 @@ def wire_buttons(
 def picture_updates(
     page: Page, box: Box, path: str | None, language: str, given: bool
 ) -> dict[Any, Any]:
-    """Return the updates of the page after a task's input picture changed.
+    """Return the updates of the page after a task's input picture was set, changed or removed.
 
     A file that cannot be opened is removed from the input, and the status line says why.
-    path: None if the picture was removed.
+    box: the task's input. path: None if the picture was removed.
     given: whether the input component shows the file already, because it was uploaded there.
     """
     status = page.result.status
@@ -86,9 +87,10 @@ def picture_updates(
 
 
 def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
-    """Connect the tasks' input pictures, and the buttons that send the gallery's picture to a task.
+    """Check each input picture when it is uploaded; let buttons send the gallery's picture on.
 
-    buttons: by task key, from `build_buttons`.
+    buttons: a dict from task key to the button that puts the gallery's selected picture into that
+    task's input, from `build_buttons`.
     """
     result = page.result
     for box in page.boxes.values():

@@ -36,8 +36,9 @@ def wire(
     """Make the menu of models load the chosen model and update what depends on it.
 
     Returns load_after(event, defaults=False), by which other events that set the menu, such as a
-    button that fills the form, load its model too. If a model cannot be loaded, the status line
-    says why and the model before stays chosen.
+    button that fills the form, load its model too; with `defaults`, its default settings are put
+    into the form. If a model cannot be loaded, the status line says why and the old one stays
+    chosen.
     additions: {"lora": menu, "embedding": menu}
     vocabulary_panel: the components from `vocabulary.build_panel`
     """

@@ -22,9 +22,10 @@ element.addEventListener('click', event => {
 
 
 def build_panel(i18n: gr.I18n, prompt: Component, visible: bool) -> tuple[gr.Accordion, gr.HTML]:
-    """Build the collapsed panel and the list inside it, which `panel_updates` fills.
+    """Build the collapsed panel that lists the objects a model was trained on, and the list in it.
 
-    A clicked object is appended to the text box `prompt`.
+    Returns (panel, list), which `panel_updates` fills. A clicked object is appended to the text box
+    `prompt`. visible: whether the panel is shown at first.
     """
     with gr.Accordion(i18n("knows"), open=False, visible=visible, elem_id="knows") as fold:
         listed = gr.HTML(js_on_load=_ON_LOAD, apply_default_css=False, elem_classes="gb-chips")
@@ -33,10 +34,10 @@ def build_panel(i18n: gr.I18n, prompt: Component, visible: bool) -> tuple[gr.Acc
 
 
 def panel_updates(rows: list[dict] | None, language: str) -> tuple[dict[str, Any], str]:
-    """Return the updates of the panel and its list for a model.
+    """Return the updates of the panel, and of its list of the objects that a model was trained on.
 
-    rows: the objects of the model's vocabulary.json, see `render_vocabulary`; None, which hides the
-    panel, for a model without that file.
+    rows: the objects of the model's vocabulary.json, a dict for each; None, which hides the panel,
+    for a model without that file.
     """
     return gr.update(visible=bool(rows)), render_vocabulary(rows, language) if rows else ""
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..inputs import normal_tensors
+from ..launch import multiprocessors, tuned_config
 from ..registry import TuningJob
 from ..shapes import AttentionShape
+from ..verdict import Config
 from . import attention_backward_op, attention_op
-from .tiling import key
+from .tiling import choosable, conservative, heuristic, is_unsafe, key, place, unique
 
 CHOICES = {
     "forward": {"M": (64, 128), "N": (32, 64, 128), "num_warps": (4, 8), "num_stages": (2, 3, 4)},
@@ -47,6 +49,37 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
         return
     lse2 = torch.empty((shape.batch, shape.heads, shape.queries), device="meta")
     attention_backward_op._init_fn(q, k, v, torch.empty_like(q), lse2, torch.empty_like(q))
+
+
+def check_configurations(
+    shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
+) -> Iterator[tuple[str, Config, dict[str, Config]]]:
+    """Yield what `kernels.check` runs at a shape: place, configuration, configurations to force.
+
+    They are the tuned and the default configuration and the conservative one; with `every`, all
+    defaults too, at the shapes named "odd". The dkv and dq kernels of the backward pass are tried
+    one at a time, the other one with the conservative configuration.
+    """
+    kinds = ("forward",) if mode == "forward" else ("dkv", "dq")
+    d, processors = shape.head_size, multiprocessors(device)
+    places = {kind: place(kind, d, dtype) for kind in kinds}
+    for kind in kinds:
+        lengths = shape.queries, shape.keys
+        usual = heuristic(kind, d, *lengths, dtype, shape.batch * shape.heads, processors)
+        tuned = tuned_config(device, key(kind, d, *lengths, dtype), usual)
+        configs = [usual, conservative()]
+        if tuned and not is_unsafe(
+            tuned["N" if kind == "dkv" else "M"], tuned["num_stages"], dtype
+        ):
+            configs.insert(0, tuned)
+        if every and shape.model == "odd":
+            configs += choosable(kind, d, dtype, processors)
+        for config in unique(configs):
+            yield (
+                places[kind],
+                config,
+                dict.fromkeys(places.values(), conservative()) | {places[kind]: config},
+            )
 
 
 def tuning_jobs(

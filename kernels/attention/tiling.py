@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import triton
 
-from ..launch import bits, multiprocessors, tuned_config
+from .. import verdict
+from ..launch import bits, dtype_name, multiprocessors, tuned_config
 
 
 def split_head(d: int) -> tuple[int, int]:
@@ -70,8 +71,30 @@ def heuristic(
         own, other, warps = (64, 16, 4) if kind == "dkv" else (64, 32, 8)
     else:
         own, other, warps = 32, 32, 8
+    # One stage with 64 rows is what `is_unsafe` rules out.
+    stages = 2 if own >= 64 else 1
     m, n = (other, own) if kind == "dkv" else (own, other)
-    return {"M": min(m, m_cap), "N": min(n, n_cap), "num_warps": warps, "num_stages": 1}
+    return {"M": min(m, m_cap), "N": min(n, n_cap), "num_warps": warps, "num_stages": stages}
+
+
+def conservative() -> dict[str, int]:
+    """Return the configuration to fall back on: blocks too small for Hopper's HGMMA."""
+    return {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
+
+
+def is_unsafe(rows: int, stages: int, dtype: torch.dtype) -> bool:
+    """Return whether a configuration is of the kind that gave wrong results or crashed on an H200.
+
+    rows: of the left operand of the kernel's matrix products; from 64 on, in fp16 and bf16,
+    compute capability 9.0 multiplies with HGMMA.
+    """
+    # ptxas 12.8, which triton 3.6 uses for sm_90, can build descriptors of HGMMA's operands from a
+    # register that was never written (kernels/sass.py finds it): wrong values or an illegal memory
+    # access. Among 195 compiled configurations it did so in 27, all with one stage and a head split
+    # in two parts (D = 40, 80, 96, 160; never D = 64), where both parts take turns at one address
+    # in shared memory under two swizzles. Two stages were never affected. ptxas from 12.9 on, so
+    # triton 3.9, compiles these correctly. Ruled out is one stage whatever the head.
+    return rows >= 64 and stages < 2 and bits(dtype) == 16
 
 
 def length_class(t: int) -> str:
@@ -94,12 +117,45 @@ def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
     return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
 
 
+def place(kind: str, d: int, dtype: torch.dtype) -> str:
+    """Return where a verdict has the results of a kernel: "attention/forward/d40/float16"."""
+    return f"attention/{kind}/d{d}/{dtype_name(dtype)}"
+
+
 def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
     """Return M, N, num_warps and num_stages of a kernel for q (B, Tq, H, D) and `tk` keys.
 
-    They are those that were tuned for q's GPU, or those of `heuristic` if none were. kind:
-    "forward", "dkv" or "dq".
+    The first that the GPU's verdict does not rule out of: those that were tuned for it, those of
+    `heuristic`, the conservative ones. kind: "forward", "dkv" or "dq".
     """
     b, tq, h, d = q.shape
     usual = heuristic(kind, d, tq, tk, q.dtype, b * h, multiprocessors(q.device))
-    return tuned_config(q.device, key(kind, d, tq, tk, q.dtype), usual) or usual
+
+    def tuned() -> dict[str, int] | None:
+        config = tuned_config(q.device, key(kind, d, tq, tk, q.dtype), usual)
+        if config is None or is_unsafe(
+            config["N" if kind == "dkv" else "M"], config["num_stages"], q.dtype
+        ):
+            return None
+        return config
+
+    return verdict.choose(q.device, place(kind, d, q.dtype), (tuned, usual, conservative))
+
+
+def choosable(kind: str, d: int, dtype: torch.dtype, processors: int) -> list[dict[str, int]]:
+    """Return every default configuration for head size `d`, whatever the lengths and heads."""
+    lengths = (16, 32, 64, 128, 4096)
+    return unique(
+        [
+            heuristic(kind, d, tq, tk, dtype, heads, processors)
+            for tq in lengths
+            for tk in lengths
+            for heads in (1, 1024)
+        ]
+        + [conservative()]
+    )
+
+
+def unique(configs: list[dict[str, int]]) -> list[dict[str, int]]:
+    """Return the configurations without repetitions, in order."""
+    return [config for i, config in enumerate(configs) if config not in configs[:i]]

@@ -113,17 +113,19 @@ def bwd_merge_kernel(
     o = tl.arange(0, CP)
     o_c, m_c, o_l = g * CG + o, o < CG, tl.arange(0, L)
     plane = tl.cast(N, tl.int64) * C * spatial_blocks
-    b_dz, b_dzx, b_xhat = (
-        tl.zeros([CP], tl.float32), tl.zeros([CP], tl.float32), tl.zeros([CP], tl.float32),
-    )  # fmt: skip
-    # sum dz, sum dz xhat and sum xhat of each channel over all positions, L blocks at a time
+    # sum dz, sum dz xhat and sum xhat of each channel over all positions, L blocks at a time. The L
+    # sums are added up after the loop: Triton 3.6 does not compile the sum inside it for sm_90.
+    b_dz = tl.zeros([CP, L], tl.float32)
+    b_dzx = tl.zeros([CP, L], tl.float32)
+    b_xhat = tl.zeros([CP, L], tl.float32)
     for start in range(0, spatial_blocks, L):
         o_b = start + o_l
         p_sums = sums + (n * C + o_c[:, None]) * spatial_blocks + o_b[None, :]
         m_x = m_c[:, None] & (o_b[None, :] < spatial_blocks)
-        b_dz += tl.sum(tl.load(p_sums, mask=m_x, other=0.0), 1)
-        b_dzx += tl.sum(tl.load(p_sums + plane, mask=m_x, other=0.0), 1)
-        b_xhat += tl.sum(tl.load(p_sums + 2 * plane, mask=m_x, other=0.0), 1)
+        b_dz += tl.load(p_sums, mask=m_x, other=0.0)
+        b_dzx += tl.load(p_sums + plane, mask=m_x, other=0.0)
+        b_xhat += tl.load(p_sums + 2 * plane, mask=m_x, other=0.0)
+    b_dz, b_dzx, b_xhat = tl.sum(b_dz, 1), tl.sum(b_dzx, 1), tl.sum(b_xhat, 1)
     tl.store(totals + n * C + o_c, b_dz, mask=m_c)
     tl.store(totals + (N + n) * C + o_c, b_dzx, mask=m_c)
     # mean(dz weight) and mean(dz weight xhat) over the group's CG S values

@@ -10,8 +10,9 @@ import torch
 from ..inputs import normal_tensors
 from ..registry import TuningJob
 from ..shapes import GROUPS, GroupNormShape
+from ..verdict import Config
 from . import group_norm, group_norm_backward_op, group_norm_op
-from .tiling import Plan, key
+from .tiling import LANES, Plan, key, place
 
 
 def make_inputs(
@@ -54,6 +55,25 @@ def launch_on_meta(shape: GroupNormShape, dtype: torch.dtype, mode: str) -> None
     stats = torch.empty((shape.batch, groups, 3), device="meta")
     dy = torch.empty_like(x)
     group_norm_backward_op._init_fn(x, groups, weight, bias, silu, shift, stats, dy)
+
+
+def check_configurations(
+    shape: GroupNormShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
+) -> Iterator[tuple[str, Config, dict[str, Config]]]:
+    """Yield what `kernels.check` runs at a shape: place, configuration, configurations to force.
+
+    Forward: three launches, and one if every norm of the shape has few enough partials. Backward
+    has no configuration to choose.
+    """
+    where = place(mode, shape.channels_last, dtype)
+    if mode == "backward":
+        yield where, {}, {}
+        return
+    partials = [
+        Plan.of(inputs["x"], GROUPS).tiles.partials for inputs in make_inputs(shape, dtype, "meta")
+    ]
+    for one in (False, True) if max(partials) <= LANES else (False,):
+        yield where, {"one_launch": one}, {where: {"one_launch": one}}
 
 
 def tuning_jobs(

@@ -267,7 +267,7 @@ def launch_forward(
     size = groups, plan.spatial, tiles.spatial_blocks, tiles.partials
     lanes = max(2, triton.next_power_of_2(tiles.partials))
     with device_guard(x):
-        if use_one_launch(plan, x.device):
+        if use_one_launch(plan, x):
             fused_fwd_kernel[(plan.programs,)](
                 x, y, temb, w, b, stats, *x_strides, *y_strides, *temb_strides, eps, *size,
                 L=lanes, SILU=silu, **flags, **plan.blocks,

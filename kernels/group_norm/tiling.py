@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 import triton
 
-from ..launch import multiprocessors, tuned_config
+from .. import verdict
+from ..launch import dtype_name, multiprocessors, tuned_config
 
 TILE = 4096  # values of a tile, of all its groups together
 LANES = 64  # partials merged at once
@@ -145,8 +146,8 @@ class Plan:
         """Return the plan for x (N, C, *), which is not empty, in `groups` groups."""
         n, c = x.shape[:2]
         spatial = x[0, 0].numel()
-        channels_last = spatial > 1 and x.stride(1) == 1
-        tiles = choose_tiles(c // groups, groups, spatial, channels_last, x.element_size())
+        last = is_channels_last(x)
+        tiles = choose_tiles(c // groups, groups, spatial, last, x.element_size())
         programs = n * triton.cdiv(groups, tiles.groups)
         return cls(n, c, groups, spatial, tiles, programs, multiprocessors(x.device))
 
@@ -182,8 +183,29 @@ def key(plan: Plan) -> str:
     return f"group_norm/{tiles.spatial}x{tiles.channels}x{tiles.groups}/parts{tiles.partials}"
 
 
-def use_one_launch(plan: Plan, device: torch.device) -> bool:
-    """Return whether to use one launch: as tuned for this GPU, else as `fits_one_launch` says."""
-    usual = {"one_launch": fits_one_launch(plan.tiles)}
-    chosen = tuned_config(device, key(plan), usual) or usual
-    return chosen["one_launch"] and plan.tiles.partials <= LANES
+def place(mode: str, channels_last: bool, dtype: torch.dtype) -> str:
+    """Return where a verdict has the results of a mode: "group_norm/forward/NHWC/float16"."""
+    return f"group_norm/{mode}/{'NHWC' if channels_last else 'NCHW'}/{dtype_name(dtype)}"
+
+
+def is_channels_last(x: torch.Tensor) -> bool:
+    """Return whether the channels of one position of x (N, C, *) lie side by side in memory."""
+    return x[0, 0].numel() > 1 and x.stride(1) == 1
+
+
+def use_one_launch(plan: Plan, x: torch.Tensor) -> bool:
+    """Return whether to normalize x in one launch rather than three.
+
+    The first choice that the GPU's verdict does not rule out of: as tuned for it, as
+    `fits_one_launch` says, the other. One launch takes at most LANES partials.
+    """
+    possible = plan.tiles.partials <= LANES
+    usual = {"one_launch": possible and fits_one_launch(plan.tiles)}
+
+    def tuned() -> dict[str, bool] | None:
+        config = tuned_config(x.device, key(plan), usual)
+        return config if config is None or possible else {"one_launch": False}
+
+    candidates = (tuned, usual, {"one_launch": possible and not usual["one_launch"]})
+    where = place("forward", is_channels_last(x), x.dtype)
+    return verdict.choose(x.device, where, candidates)["one_launch"]

@@ -115,6 +115,7 @@ ATTENTION = {
         "the fastest of the others for each shape, as measured on this GPU",
         "按这块 GPU 上测得的速度，为每种形状选用最快的实现。",
         "attention_per_shape",
+        rank=4,
         auto_on=("cuda",),
         combines=True,
     ),

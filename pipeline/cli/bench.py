@@ -31,7 +31,10 @@ SAMPLER, SCHEDULE = "dpmpp_2m", "karras"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `bench` to `parser`: model, steps, number of runs, device and dtype."""
+    """Add the flags of the command `bench` (time against diffusers) to `parser`.
+
+    They are model, steps, number of runs, device and dtype.
+    """
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
@@ -39,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run `python -m pipeline bench` with its parsed arguments."""
+    """Run `python -m pipeline bench`: print how the time compares with diffusers'."""
     from ..loading.silence import silence_libraries
 
     with silence_libraries():
@@ -49,14 +52,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict[str, float]:
-    """Time ours, ours with recording and diffusers; print the comparison and return its figures.
+    """Compare the time to draw a picture with diffusers'; print and return the figures.
 
-    The figures: median seconds a picture under "ours", "recorded" and "diffusers"; "ratio",
-    diffusers to ours; "recording", recorded to ours; "difference", the largest of the final
-    latents; "cold", seconds from starting a process to the written file.
+    The figures: median seconds a picture under "ours", "recorded" (with attention maps recorded)
+    and "diffusers"; "ratio", diffusers to ours; "recording", recorded to ours; "difference", the
+    largest of the final latents; "cold", seconds from starting a process to the written file.
 
-    name: the model's. repeats: runs of each. device, dtype: as on the command line ("auto").
-    Raises InputError for an unknown model, for steps outside 1 to 200 and for repeats below 1.
+    name: the model's. repeats: runs of each. device, dtype: as on the command line ("auto"). Raises
+    InputError for an unknown model, for steps outside 1 to 200 and for repeats below 1.
     """
     if not 1 <= steps <= 200 or repeats < 1:
         raise InputError("--steps must be from 1 to 200 and --repeats at least 1.")
@@ -126,10 +129,10 @@ def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> 
 
 
 def _peer(models: Models, options: ResolvedOptions) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Load the same model in diffusers; return a function that draws the options with it.
+    """Load the same model in diffusers; return a function that draws the same picture with it.
 
-    The function takes the initial noise (1, C, h, w), denoises and decodes it, and returns the
-    final latents.
+    The function takes the initial noise (1, C, h, w), denoises and decodes it with the settings
+    `options`, and returns the final latents.
     """
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
@@ -164,7 +167,10 @@ def _peer(models: Models, options: ResolvedOptions) -> Callable[[torch.Tensor], 
 
 
 def _cold_start(name: str, steps: int, device: str, dtype: str) -> float:
-    """Return the seconds that `python -m pipeline generate` takes from start to written file."""
+    """Return the seconds that `python -m pipeline generate` takes from start to written file.
+
+    name: the model's. device, dtype: as on the command line ("auto").
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pipeline", "generate", PROMPT, "--model", name]
         command += ["--sampler", SAMPLER, "--steps", str(steps), "--device", device]

@@ -37,7 +37,10 @@ def add_flags(parser: argparse.ArgumentParser, key: str) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run a task with a progress bar, save its pictures, print their paths and parameters texts."""
+    """Run a task such as inpainting with a progress bar, and save its pictures.
+
+    Prints their paths and their parameters texts (prompt and settings).
+    """
     options = tasks.options(args.command, **task_flags.fields(args, args.command))
     from ..metadata.save import check_writable
 

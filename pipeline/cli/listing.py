@@ -14,7 +14,7 @@ HEADINGS = {  # what `models` prints above each kind of file but checkpoints
 
 
 def add_info_flags(parser: argparse.ArgumentParser) -> None:
-    """Add to `parser` the argument of `info`: a picture file."""
+    """Add the argument of the command `info` to `parser`: a picture file."""
     parser.add_argument("picture")
 
 
@@ -69,9 +69,10 @@ def print_backends(args: argparse.Namespace) -> None:
 
 
 def print_models(args: argparse.Namespace) -> None:
-    """Print the library: checkpoints, LoRAs, textual inversions and autoencoders on disk.
+    """Print the checkpoints, LoRAs, textual inversions and autoencoders of this machine.
 
-    For a file that cannot be used it prints the reason.
+    Those are what this package ships and what is in ./models. For a file that cannot be used it
+    prints the reason.
     """
     from ..errors import short
     from ..model_files.identify import KINDS

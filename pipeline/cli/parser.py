@@ -15,7 +15,7 @@ from .device_flags import add_device_flags
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `python -m pipeline` other than the tasks.
+    """A command of `python -m pipeline` other than the tasks (text to image, inpainting, ...).
 
     run: called with the parsed arguments; returns an exit code, or None for 0. help: one line for
     `python -m pipeline --help`. add_flags: adds the command's flags to its parser; None: it has no
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser(command: str | None = None) -> Parser:
-    """Return the parser of all commands.
+    """Return the parser of `python -m pipeline` with all its commands.
 
     command: the name of the command about to be parsed. If it is a task, its flags are added; those
     of the other tasks are not, because a task's Options take a moment to import.

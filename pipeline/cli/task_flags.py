@@ -16,10 +16,10 @@ SIZE_HELP = "WIDTHxHEIGHT in pixels, multiples of 8; default: what suits the mod
 
 
 def add(parser: argparse.ArgumentParser, key: str) -> None:
-    """Add the flags of the task `key` to `parser`.
+    """Add the flags of a task to `parser`, one for each field of its Options.
 
-    The picture, if the task takes one, and the prompt are positional. Values stay text, or None if
-    not given: the task's Options convert and check them.
+    key: of the task, such as "inpaint". The picture, if the task takes one, and the prompt are
+    positional. Values stay text, or None if not given: the task's Options convert and check them.
     """
     fields = module(key).Options.model_fields
     takes_picture = "picture" in fields
@@ -45,14 +45,17 @@ def add(parser: argparse.ArgumentParser, key: str) -> None:
 
 
 def fields(args: argparse.Namespace, key: str) -> dict[str, Any]:
-    """Return the fields of the task's Options that the command line gave, by name."""
+    """Return the fields of a task's Options that were given on the command line, by name.
+
+    key: of the task, such as "inpaint".
+    """
     given = {name: getattr(args, name, None) for name in module(key).Options.model_fields}
     given["width"], given["height"] = size(args.size)
     return {name: value for name, value in given.items() if value is not None}
 
 
 def size(text: str | None) -> tuple[str | None, str | None]:
-    """Split WIDTHxHEIGHT into two texts; None gives (None, None).
+    """Split the value of --size, WIDTHxHEIGHT, into two texts; None gives (None, None).
 
     Raises InputError if there is no x. The numbers are not checked here.
     """

@@ -13,7 +13,7 @@ STAGES = (
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the stage of training that `args.stage` names."""
+    """Run one stage of training, that of `python -m pipeline train STAGE`."""
     from ..loading.silence import silence_libraries
 
     with silence_libraries():
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of all stages to `parser`, those of `train lora` in a group of their own."""
+    """Add the flags of all stages of `train` to `parser`; `train lora` has its own group."""
     parser.add_argument(
         "stage",
         choices=STAGES,
@@ -70,7 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def _add_lora_flags(parser: argparse.ArgumentParser) -> None:
     """Add to `parser` the flags that only `train lora` takes.
 
-    Values default to None; training then chooses one that suits the model.
+    Their values default to None; training then chooses one that suits the model.
     """
     lora = parser.add_argument_group("lora")
     lora.add_argument("--images", type=Path, help="folder of pictures of the character")

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `verify` to `parser`: pictures, model, backends and device."""
+    """Add the flags of the command `verify` (draw a picture again and compare) to `parser`.
+
+    They are the picture, the model, backends and device.
+    """
     parser.add_argument("picture", help="a PNG with its receipt")
     parser.add_argument("--picture", dest="given", help="the picture that it began from, if it did")
     parser.add_argument("--mask", help="the mask that it was repainted with")
@@ -30,10 +33,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw the picture again and print the verdict; return the exit code.
+    """Draw a picture again from its receipt (how it was drawn) and print how it compares.
 
-    0: the same bits at every step and in the pixels; 1: anything else. Raises InputError for a
-    picture that cannot be verified.
+    Returns the exit code, 0: the same bits at every step and in the pixels; 1: anything else.
+    Raises InputError for a picture that cannot be verified.
     """
     from .. import verify as verifying
 
@@ -54,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load_model(receipt: Receipt, args: argparse.Namespace) -> Models:
-    """Load --model, or the model that the receipt names, on the receipt's device if there is one.
+    """Load the model with which to draw a picture again: --model, or the one of its receipt.
 
-    A receipt may come from a stranger: its model is looked up by name in the library, never opened
-    as a path. Raises InputError if it is not there.
+    It is loaded on the device that the receipt names if there is one. A receipt (the record in a
+    PNG of how it was drawn) may come from a stranger, so its model is looked up by name in the
+    library, never opened as a path. Raises InputError if it is not there.
     """
     import torch
 

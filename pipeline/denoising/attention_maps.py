@@ -13,12 +13,12 @@ Spans = list[list[int]]
 
 
 class WordMaps:
-    """Collects the cross attention maps of one UNet call: pass it to Denoiser as `attention_hook`.
+    """Collects a UNet call's cross attention maps: where the picture attends to each prompt word.
 
-    Only the maps of the conditional sample are collected. Layers have different resolutions:
-    `by_resolution` averages the layers of each resolution. `average` resamples all layers to one
-    resolution, that of the finest layer whose smaller side is at most 16 (16x16 for Stable
-    Diffusion at 512x512).
+    Pass it to Denoiser as `attention_hook`. Only the maps of the conditional sample are collected.
+    Layers have different resolutions: `by_resolution` averages the layers of each resolution.
+    `average` resamples all layers to one resolution, that of the finest layer whose smaller side is
+    at most 16 (16x16 for Stable Diffusion at 512x512).
     """
 
     last = True  # only the maps of the batch's last sample, see backends.AttentionProcessor
@@ -30,13 +30,17 @@ class WordMaps:
         self._cached: tuple[Spans, list[torch.Tensor]] | None = None  # last result of `_layers`
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Add the attention maps (B, Tq, Tk) of one layer; the last sample is the conditional."""
+        """Add the attention maps (B, Tq, Tk) of one cross attention layer, averaged over the heads.
+
+        Only the last sample of the batch is kept, which is the conditional one.
+        """
         self.layers.append(maps[-1])
 
     def _layers(self, spans: Spans) -> list[torch.Tensor]:
-        """Return the word maps (words, h, w) fp32 of each layer, in the order of the calls.
+        """Return the word maps (words, h, w) fp32 of each collected layer, in the order of calls.
 
-        A word's map is the sum of the attention weights of its tokens.
+        A word's map is the sum of the attention weights of its tokens. spans: for each word the
+        positions of its tokens among the text encoder's outputs.
         """
         if self._cached is not None and self._cached[0] is spans:
             return self._cached[1]
@@ -52,10 +56,11 @@ class WordMaps:
         return out
 
     def by_resolution(self, spans: Spans) -> tuple[torch.Tensor, ...]:
-        """Return word maps (words, h, w) for each resolution of the layers, the coarsest first.
+        """Return the prompt words' attention maps (words, h, w) for each resolution of the layers.
 
-        fp32 on the CPU, averaged over the layers of the resolution. spans: for each word the
-        positions of its tokens. Returns () if no layer was collected.
+        The coarsest come first. They are fp32 on the CPU, averaged over the cross attention layers
+        of the resolution. spans: for each word the positions of its tokens in the text encoder's
+        output. Returns () if no layer was collected.
         """
         by_size: dict[tuple[int, ...], list[torch.Tensor]] = {}
         for layer in self._layers(spans):
@@ -63,16 +68,21 @@ class WordMaps:
         return tuple(torch.stack(by_size[size]).mean(0).cpu() for size in sorted(by_size))
 
     def average(self, spans: Spans) -> torch.Tensor | None:
-        """Return word maps (words, h, w), fp32 on the CPU, averaged over all layers.
+        """Return the prompt words' cross attention maps (words, h, w), averaged over all layers.
 
-        spans: for each word the positions of its tokens. Returns None if no layer was collected.
+        They are fp32 on the CPU, at one resolution. spans: for each word the positions of its
+        tokens in the text encoder's output. Returns None if no layer was collected.
         """
         layers = self._layers(spans)
         return average_maps(layers).cpu() if layers else None
 
 
 def _key_mask(spans: Spans, keys: int) -> torch.Tensor:
-    """Return a matrix (words, keys) that is 1 where the key is a token of the word, else 0."""
+    """Return a matrix (words, keys) that sums the attention weights of each word's tokens.
+
+    It is 1 where the key is a token of the word, else 0. spans: for each word the positions of its
+    tokens. keys: number of keys of the cross attention.
+    """
     rows = [[0.0] * keys for _ in spans]
     for row, span in zip(rows, spans, strict=True):
         for key in span:
@@ -81,10 +91,11 @@ def _key_mask(spans: Spans, keys: int) -> torch.Tensor:
 
 
 def average_maps(layers: list[torch.Tensor]) -> torch.Tensor:
-    """Resample the maps (words, h, w) of several layers to one resolution and average them.
+    """Resample word maps (words, h, w) of several layers to one resolution and average them.
 
-    The resolution is that of the finest layer whose smaller side is at most 16; if there is none,
-    that of the finest layer.
+    A word map tells how much each position of the picture attends to a word of the prompt. The
+    resolution is that of the finest layer whose smaller side is at most 16; if there is none, that
+    of the finest layer.
     """
     sizes = [layer.shape[1:] for layer in layers]
     size = max([s for s in sizes if min(s) <= 16] or sizes, key=lambda s: s[0] * s[1])

@@ -26,14 +26,18 @@ AttentionHook = Callable[[torch.Tensor], None]
 
 
 class Denoiser:
-    """Calls the UNet for one request: a function from a Query to an Answer.
+    """The UNet with guidance for one request: called with a sampler's Query, it returns an Answer.
+
+    The Query has the noisy latents and the timestep, the Answer the guided output.
 
     positive, negative    the encoded prompts, which may change from step to step
     cfg                   guidance scale; 1 means no guidance: only the prompt is used
-    rescale               strength of `rescale_cfg`, 0 to 1
+    rescale               how far the guided output gets the conditional one's standard deviation,
+                          0 to 1
     width, height         size of the picture in pixels
     inpaint_conditioning  (1, 1 + C, h, w): additional input channels of an inpainting UNet
-    tile                  (side, overlap) of tiles, in latents, see tiles.py; None: no tiles
+    tile                  (side, overlap), in latents, of the overlapping tiles in which the UNet is
+                          applied to large latents; None: no tiles
     guided                whether guidance is used (cfg is not 1)
     batched_cfg           whether the unconditional and the conditional output are computed in one
                           UNet call; two calls need less memory and may differ in the last bits
@@ -68,10 +72,11 @@ class Denoiser:
 
     @torch.no_grad()
     def __call__(self, query: Query, attention_hook: AttentionHook | None = None) -> Answer:
-        """Return the model output after guidance, with the shape, device and dtype of query.x.
+        """Call the UNet for a sampler's query; return its output after guidance.
 
-        attention_hook: called with the attention maps (B, Tq, Tk) of every cross attention layer,
-        see backends.AttentionProcessor. Raises InputError if the output is not finite.
+        The output has the shape, device and dtype of query.x. attention_hook: called with the
+        attention probabilities (B, Tq, Tk), averaged over the heads, of every cross attention
+        layer. Raises InputError if the output is not finite.
         """
         x = query.x
         if self.inpaint_conditioning is not None:
@@ -123,9 +128,11 @@ class Denoiser:
             self.processor.attention_hook = None
 
     def _conditioning(self, step: int) -> tuple[torch.Tensor, AddedCond]:
-        """Return the text context (B, K, E) of a step and SD XL's conditioning, on the device.
+        """Return the UNet's inputs besides latents and timestep: text context and SD XL's sizes.
 
-        B is 2 with guidance (unconditional, conditional), else 1. step: from 0.
+        step: index of the sampling step, from 0. The text context is (B, K, E), where B is 2 with
+        guidance (unconditional, conditional), else 1; the second item has the keyword arguments for
+        SD XL, {} for other models. All are on the device.
         """
         sides = (self.negative, self.positive) if self.guided else (self.positive,)
         contexts = [side.at(step)[0] for side in sides]

@@ -15,7 +15,8 @@ import torch
 def tile_starts(length: int, side: int, overlap: int) -> list[int]:
     """Return the start offsets of evenly spread tiles that cover `length` in one dimension.
 
-    side: length of a tile. overlap: minimum overlap of neighbouring tiles, less than `side`.
+    They divide latents larger than the UNet was trained for. side: length of a tile. overlap:
+    minimum overlap of neighbouring tiles, less than `side`.
     """
     if length <= side:
         return [0]
@@ -24,9 +25,10 @@ def tile_starts(length: int, side: int, overlap: int) -> list[int]:
 
 
 def tile_weights(length: int) -> torch.Tensor:
-    """Return blending weights (length,) fp32 of a tile in one dimension.
+    """Return weights (length,) fp32 by which overlapping tiles are averaged in one dimension.
 
-    They are sin^2, highest in the middle, and at least 0.001 at the border.
+    They are sin^2, highest in the middle, and at least 0.001 at the border, so that no seam is
+    visible.
     """
     at = (torch.arange(length, dtype=torch.float64) + 0.5) / length
     return torch.sin(torch.pi * at).square().clamp(min=1e-3).float()

@@ -25,7 +25,11 @@ Place = tuple[int, int, int]  # index of a picture's column, row and block
 
 @dataclass(frozen=True)
 class Heading:
-    """The texts of one axis of a sheet: its name, and one label for each of its values."""
+    """The texts for one axis (x, y or z) of a contact sheet, a labelled grid of pictures.
+
+    name: of what varies along the axis ("Steps"), "" for none. labels: one for each column, row or
+    z value ("20", "30"); a single "" for an axis along which nothing varies.
+    """
 
     name: str = ""
     labels: tuple[str, ...] = ("",)
@@ -33,7 +37,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Words:
-    """A text with its position on the sheet: in a column of `width` pixels, from (left, top)."""
+    """A text and its position on a contact sheet: in a column of `width` pixels, from (left, top).
+
+    block: the text, broken into lines. align: 0 left, 0.5 centred, 1 right. colour: such as
+    "#1f2328".
+    """
 
     block: Block
     left: int
@@ -43,7 +51,7 @@ class Words:
     colour: str
 
     def draw(self, canvas: ImageDraw.ImageDraw) -> None:
-        """Draw the text on the sheet's `canvas`."""
+        """Draw the text on `canvas`, which draws on the contact sheet's picture."""
         free = self.width - self.block.width
         left = self.left + round(self.align * free)
         self.block.draw(canvas, left, self.top, self.colour, self.align)
@@ -51,10 +59,11 @@ class Words:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The layout of a contact sheet, in pixels.
+    """The layout of a contact sheet (a labelled grid of pictures), in pixels.
 
-    boxes: from (column, row, block) to the picture's (left, top, right, bottom). words: the texts.
-    rules: (left, top, right, bottom) of the line above each block.
+    A sheet has one grid of columns and rows, called a block, for each value of a third axis. boxes:
+    from (column, row, block), indices from 0, to the picture's (left, top, right, bottom). words:
+    the labels. rules: (left, top, right, bottom) of the line above each block.
     """
 
     width: int
@@ -64,10 +73,10 @@ class Sheet:
     rules: tuple[tuple[int, int, int, int], ...]
 
     def draw(self, pictures: Mapping[Place, Image.Image]) -> Image.Image:
-        """Return the sheet as an RGB picture.
+        """Draw the contact sheet and return it as an RGB picture.
 
-        pictures: by (column, row, block), each of the size for which the sheet was laid out; they
-        are pasted without scaling.
+        pictures: by their indices (column, row, z value), from 0, each of the size for which the
+        sheet was laid out; they are pasted without scaling.
         """
         sheet = Image.new("RGB", (self.width, self.height), PAPER)
         canvas = ImageDraw.Draw(sheet)
@@ -86,12 +95,13 @@ def lay_out(
     y: Heading = Heading(),
     z: Heading = Heading(),
 ) -> Sheet:
-    """Return the layout of a contact sheet for pictures of given sizes.
+    """Lay out a contact sheet: a labelled grid of columns (x) and rows (y) for each value of z.
 
-    sizes: from (column, row, block) to (width, height) in pixels, for all combinations. x, y, z:
-    headings of columns, rows and blocks; the number of their labels is the number of each.
+    sizes: from the indices (column, row, z value), from 0, to a picture's (width, height) in
+    pixels, for all combinations. x, y, z: the texts of the axes; the number of labels is the number
+    of columns, rows and grids.
 
-    Blocks are arranged so that the sheet is nearly square. A column is as wide as its widest
+    The grids are arranged so that the sheet is nearly square. A column is as wide as its widest
     picture, a row as high as its highest; smaller pictures are centred. The font size grows with
     the pictures.
     """
@@ -161,9 +171,10 @@ def _fit_name(text: str, width: float, lines: int, size: int) -> Block:
 def _fit_labels(
     texts: Sequence[str], widths: Sequence[float], heights: Sequence[float], size: int
 ) -> list[Block]:
-    """Return the labels of one axis as blocks of text, all at the font size that the longest needs.
+    """Break the labels of one axis of a contact sheet into lines, all at one font size.
 
-    widths, heights: the space for each label in pixels. size: the largest font size in pixels.
+    It is the largest, up to `size` pixels, at which each label fits its space of widths[i] x
+    heights[i] pixels; labels that do not fit at the smallest are cut off.
     """
     if not any(texts):
         return [NOTHING] * len(texts)
@@ -175,10 +186,10 @@ def _fit_labels(
 def _arrange_blocks(
     count: int, size: tuple[int, int], margin: int
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Arrange `count` blocks in rows; return the sheet's size and each block's (left, top).
+    """Arrange `count` equally large grids on a contact sheet so that it is most nearly square.
 
-    size: (width, height) of a block in pixels. margin: pixels around each block. The number of
-    blocks in a row is the one that makes the sheet most nearly square.
+    Returns the sheet's (width, height) and each grid's (left, top). size: (width, height) of a
+    grid. margin: space around each. All in pixels.
     """
 
     def sheet_size(across: int) -> tuple[int, int]:

@@ -56,7 +56,10 @@ Face = tuple[str, int]  # path of a font file, and the index of a face in it
 
 @dataclass(frozen=True)
 class Block:
-    """A text broken into lines. size: of the font; width, height: of the whole text; in pixels."""
+    """A text broken into lines, ready to be drawn on a picture.
+
+    size: of the font. width, height: of the whole text. All in pixels.
+    """
 
     lines: tuple[str, ...]
     size: int
@@ -66,7 +69,7 @@ class Block:
     def draw(
         self, canvas: ImageDraw.ImageDraw, left: float, top: float, colour: str, align: float = 0
     ) -> None:
-        """Draw the lines with their top left corner at (left, top), in pixels.
+        """Draw the lines on `canvas`; (left, top) is the top left corner of the text in pixels.
 
         colour: as Pillow takes it ("#1f2328"). align: how lines shorter than the longest are
         aligned: 0 left, 0.5 centred, 1 right.
@@ -83,9 +86,9 @@ class Block:
 def fit_text(text: str, width: float, height: float, size: int) -> Block:
     """Break `text` into lines that fit a box of `width` x `height` pixels.
 
-    size: the largest font size in pixels. Where the text does not fit, smaller sizes are tried down
-    to 60 % of `size` (SHRINK) or to SMALLEST, then it is cut off with "...". At least one line is
-    returned, even where it does not fit.
+    size: the largest font size in pixels. Where the text does not fit, smaller sizes are tried,
+    down to 60 % of `size` but not below 10 pixels; then it is cut off with "...". At least one line
+    is returned, even where it does not fit.
     """
     text = clean(text)
     sizes = dict.fromkeys(max(SMALLEST, round(size * share)) for share in SHRINK)
@@ -101,7 +104,10 @@ def fit_text(text: str, width: float, height: float, size: int) -> Block:
 
 
 def clean(text: str) -> str:
-    """Return `text` as one line without control characters, cut off after 400 (LONGEST)."""
+    """Return `text` as one line without control characters, so that it can be drawn as a label.
+
+    After 400 characters (LONGEST) it is cut off with "...".
+    """
     text = "".join(" " if c.isspace() else c for c in text[: 4 * LONGEST])
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs"))
     text = re.sub(" +", " ", text).strip()
@@ -158,7 +164,7 @@ def _width(char: str) -> str:
 
 
 def _head(line: str, width: float, size: int) -> int:
-    """Return how many characters of `line` fit into `width` pixels, at least one.
+    """Return how many characters of a long word fit into `width` pixels, at least one.
 
     Combining marks are not separated from their letter. size: of the font in pixels.
     """
@@ -171,7 +177,10 @@ def _head(line: str, width: float, size: int) -> int:
 
 
 def _cut(line: str, width: float, size: int) -> str:
-    """Shorten `line`, which ends with "...", before the dots until it fits into `width` pixels."""
+    """Shorten `line`, which ends with "...", so that it fits into `width` pixels and still does.
+
+    size: of the font in pixels.
+    """
     kept = line.removesuffix(ELLIPSIS)
     while kept and measure(kept + ELLIPSIS, size) > width:
         kept = kept[:-1]
@@ -185,10 +194,10 @@ def _joins(char: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def runs(text: str) -> tuple[tuple[str, Face], ...]:
-    """Split `text` into (part of the text, the face to draw it in), in order.
+    """Split `text` into (part of the text, the font face to draw it in), in order.
 
-    A face is (font file, index in it). One face for the whole text is preferred; characters that no
-    face has are drawn in BUILT_IN.
+    A face is (font file, index of a font in it). One face for the whole text is preferred;
+    characters that no face has are drawn in Pillow's built-in font, ("", 0).
     """
     needed = tuple(dict.fromkeys(c for c in text if not c.isspace() and not _joins(c)))
     for face in faces():
@@ -215,7 +224,10 @@ def _is_known(char: str) -> bool:
 
 @lru_cache(maxsize=1)
 def faces() -> tuple[Face, ...]:
-    """Return the faces to choose from in order of preference: BUILT_IN, then installed ones."""
+    """Return the font faces to choose from, preferred ones first: Pillow's, then installed ones.
+
+    A face is (font file, index of a font in it); Pillow's built-in font is ("", 0).
+    """
     there = _files()
     paths = [there[name.lower()] for name in PREFERRED if name.lower() in there]
     found = (face for path in (*paths, *_matplotlib()) if (face := _face(path)))
@@ -241,9 +253,9 @@ def _matplotlib() -> Iterator[str]:
 
 
 def _face(path: str) -> Face | None:
-    """Return the preferred face of the font file `path`, or None for a broken file.
+    """Choose the font of a file to draw with: (path, index in it), or None for a broken file.
 
-    In a collection (.ttc) a face of regular style is preferred, then one for simplified Chinese.
+    In a collection (.ttc) a font of regular style is preferred, then one for simplified Chinese.
     """
     found = []
     for index in range(12 if path.lower().endswith((".ttc", ".otc")) else 1):
@@ -257,9 +269,10 @@ def _face(path: str) -> Face | None:
 
 @lru_cache(maxsize=256)
 def _fontconfig(characters: str) -> tuple[Face, ...]:
-    """Return the faces that fontconfig's fc-match proposes for `characters`.
+    """Return the font faces that fontconfig's fc-match proposes for `characters`.
 
-    Only the first 8 characters are looked up. () where fc-match is not installed.
+    A face is (font file, index of a font in it). Only the first 8 characters are looked up. ()
+    where fc-match is not installed.
     """
     program = shutil.which("fc-match") if characters else None
     if not program:
@@ -279,7 +292,10 @@ def _fontconfig(characters: str) -> tuple[Face, ...]:
 
 @lru_cache(maxsize=512)
 def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    """Load a face at a font size of `size` pixels."""
+    """Load a font face at a font size of `size` pixels.
+
+    face: (font file, index of a font in it), or ("", 0) for Pillow's built-in font.
+    """
     path, index = face
     if path:
         return ImageFont.truetype(path, size, index)
@@ -288,7 +304,10 @@ def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=65536)
 def has(face: Face, char: str) -> bool:
-    """Return whether the face has a glyph for `char`: one unlike that for missing characters."""
+    """Return whether a font face can draw `char`: its glyph is not the one for missing characters.
+
+    face: (font file, index of a font in it).
+    """
     return _shape(face, char) != _shape(face, "\U0010fffd")
 
 

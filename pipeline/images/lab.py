@@ -44,7 +44,7 @@ LIGHT = _expand(np.arange(256) / 255)
 
 
 def to_lab(rgb: Any) -> np.ndarray:
-    """Convert sRGB to Lab (..., 3), float64.
+    """Convert sRGB to CIE Lab, an array (..., 3) of float64: L* 0 to 100, a* and b*.
 
     rgb: an array (..., 3) of uint8 (0 to 255) or float (0 to 1), or a PIL picture of mode RGB.
     """
@@ -103,8 +103,8 @@ def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -
     """Return the RGB picture `grey` with the colours (a* and b*) of the RGB picture `coloured`.
 
     L* of every pixel of `grey` is kept to within 0.27, the error of rounding to 8 bits: colours
-    outside the sRGB gamut lose chroma, not lightness. edges: whether to align the colours with the
-    edges of `grey` by `guided_filter`; always done where the two pictures differ in size.
+    outside the sRGB gamut lose chroma, not lightness. edges: whether a guided filter aligns the
+    colours with the edges of `grey`; always done where the two pictures differ in size.
     """
     colours = to_lab(coloured)[..., 1:]
     edges = edges or coloured.size != grey.size
@@ -132,9 +132,10 @@ def recolour(grey: Image.Image, coloured: Image.Image, *, edges: bool = False) -
 def guided_filter(colours: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fit colours as a local linear function of lightness: colours = slope * light + offset.
 
-    colours: a* and b*, (h, w, 2). light: L*/100, (h, w). Returns slope and offset, (h, w, 2) each.
-    To colour a larger picture, enlarge them and apply them to its own lightness. Guided filter: He,
-    Sun and Tang, TPAMI 2013; with enlarging: He and Sun, arXiv 1505.00996.
+    So colours can be enlarged without crossing edges: resize slope and offset, then apply them to
+    the lightness of the larger picture. colours: a* and b*, (h, w, 2). light: L*/100, (h, w).
+    Returns slope and offset, (h, w, 2) each. Guided filter: He, Sun and Tang, TPAMI 2013; with
+    enlarging: He and Sun, arXiv 1505.00996.
     """
     from scipy.ndimage import uniform_filter
 
@@ -155,9 +156,10 @@ def _resize_lightness(grey: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 
 def _resize_rows(small: np.ndarray, pixels: np.ndarray, span: slice) -> np.ndarray:
-    """Resize `small` bilinearly to the size of `pixels`, and return only the rows `span` of it.
+    """Return some rows of `small` enlarged bilinearly to the size of `pixels`, to save memory.
 
-    small: (h, w, 2). pixels: (H, W, 3), of which only the size is used. Returns (rows, W, 2).
+    small: (h, w, 2). pixels: (H, W, 3), of which only the size is used. span: the rows of the
+    result to return. Returns (rows, W, 2).
     """
     h, w = small.shape[:2]
     height, width = pixels.shape[:2]

@@ -26,11 +26,11 @@ THICKNESSES = 8  # radii at which feather() measures the thickness of a mask
 
 
 def open_mask(value: Any, size: tuple[int, int], what: str = "The mask") -> Image.Image:
-    """Open a mask for a picture of `size` (width, height); return it as mode "L" of 0 and 255.
+    """Open an inpainting mask for a picture of `size` (width, height); return it in mode "L".
 
-    value: a path, PIL image or Picture. Grey levels from 128 become 255 (repaint), others and
-    transparent pixels 0. what: how error messages call it. Raises InputError where the mask is of
-    another size or empty, and where open_picture does.
+    Its pixels are 255 (repaint, from grey level 128 on) and 0 (keep, also where transparent).
+    value: a path, PIL image or Picture. what: the mask's name at the beginning of error messages.
+    Raises InputError where the mask cannot be opened, is of another size or empty.
     """
     mask = open_picture(value, what, ground="black").image.convert("L")
     if mask.size != tuple(size):
@@ -44,9 +44,10 @@ def open_mask(value: Any, size: tuple[int, int], what: str = "The mask") -> Imag
 
 
 def box(mask: Image.Image, what: str = "The mask") -> tuple[int, int, int, int]:
-    """Return the bounding box (left, top, right, bottom) of the pixels to repaint.
+    """Return the bounding box (left, top, right, bottom) of the pixels to repaint in a mask.
 
-    Raises InputError, which calls the mask `what`, where there are none.
+    what: the mask's name at the beginning of the error message. Raises InputError where no pixel is
+    to be repainted.
     """
     found = mask.getbbox()
     if found is None:
@@ -75,18 +76,22 @@ def padded_box(
 
 
 def _place_span(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
-    """Return (start, end) of the given span with a new `length`, moved to lie inside 0..limit."""
+    """Enlarge a span (start, end) to `length` around its middle and move it to lie inside 0..limit.
+
+    Returns the new (start, end); its length is at most `limit`. All in pixels along one axis.
+    """
     length = min(length, limit)
     start = min(max(0, start - (length - (end - start)) // 2), limit - length)
     return start, start + length
 
 
 def feather(mask: Image.Image, radius: int) -> np.ndarray:
-    """Return the opacity with which to lay the repainted picture over the original.
+    """Return the opacity to lay an inpainted picture over the original: soft at the mask's edge.
 
-    (H, W) float32, 0 to 1: it is 0 outside the mask and rises smoothly to 1 over `radius` pixels
-    inside its edge, over fewer where the mask is thinner, so that the middle of a thin stroke
-    reaches 1, too. The picture's border does not count as an edge.
+    mask: mode "L", 255 where it was repainted. Returns (H, W) float32, 0 to 1: 0 outside the mask,
+    rising smoothly to 1 over `radius` pixels inside its edge, over fewer where the mask is thinner,
+    so that the middle of a thin stroke reaches 1, too. The picture's border does not count as an
+    edge.
     """
     import numpy as np
 
@@ -113,10 +118,10 @@ def feather(mask: Image.Image, radius: int) -> np.ndarray:
 
 
 def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
-    """Return the opacity of `feather` for one block of a picture, float32 (h, w).
+    """Return the soft-edged opacity of an inpainted area for one tile of a picture, float32 (h, w).
 
-    hole: bool (h, w), the pixels to repaint. most: distance from the edge in pixels at which the
-    opacity reaches 1 at the latest.
+    It is 0 outside and rises to 1 inside. hole: bool (h, w), the pixels to repaint. most: distance
+    from the edge in pixels at which the opacity reaches 1 at the latest.
     """
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances
@@ -128,11 +133,12 @@ def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
 
 
 def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
-    """Return half the local thickness of the hole at each pixel, in pixels, float32 (h, w).
+    """Return half the local thickness of a mask at each pixel, in pixels, float32 (h, w).
 
-    That is about the radius of the largest disc inside the hole that covers the pixel, at most
-    `most`; smoothed, so that the opacity has no seam where the thickness changes. hole: bool
-    (h, w). depth: distance of each pixel to the hole's edge, (h, w).
+    It decides over how many pixels the mask's edge is softened. It is about the radius of the
+    largest disc inside the mask that covers the pixel, at most `most`, smoothed, so that there is
+    no seam where the thickness changes. hole: bool (h, w), True in the mask. depth: distance of
+    each pixel to the mask's edge, (h, w).
     """
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances
@@ -171,9 +177,9 @@ def composite(original: Image.Image, painted: Image.Image, alpha: np.ndarray) ->
 def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torch.Tensor:
     """Return a mask at the resolution of latents: (1, 1, height // factor, width // factor).
 
-    float32: 1 repaint, 0 keep. width, height: of the picture to draw, in pixels; the mask is scaled
-    to them. factor: pixels per latent (8). A latent is 1 where any of its pixels is to be
-    repainted, so that thin strokes are not lost.
+    float32: 1 repaint, 0 keep. mask: mode "L", 255 repaint; it may be of another size. width,
+    height: of the picture to draw, in pixels. factor: pixels per latent (8). A latent is 1 where
+    any of its pixels is to be repainted, so that thin strokes are not lost.
     """
     import numpy as np
     import torch
@@ -188,10 +194,10 @@ def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torc
 
 
 def _cells(side: int, scaled: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each latent along one axis the first pixel of the mask under it, and the end.
+    """Return which pixels of a mask lie under each latent, along one axis: (starts, ends).
 
-    side: of the mask in pixels. scaled: the same side of the picture to draw. factor: pixels per
-    latent. Both arrays are int64 (scaled // factor); the end is exclusive.
+    Both are int64 (scaled // factor); ends are exclusive. side: of the mask in pixels. scaled: the
+    same side of the picture to draw. factor: pixels per latent.
     """
     import numpy as np
 
@@ -213,7 +219,7 @@ def extend(
     left, top, right, bottom: width of the margins in pixels. They are filled by continuing the
     picture's edge, with more blur and noise (of `seed`) further away; the old pixels stay unchanged
     bit for bit. mask: a mask of `image` that is added to the returned one. Raises InputError for
-    margins that are all 0 or above MAX_MARGIN, and for more than MAX_PIXELS.
+    margins that are all 0 or above 1024 (MAX_MARGIN), and for more than 50 million pixels in all.
     """
     import numpy as np
     from PIL import Image, ImageFilter
@@ -257,9 +263,9 @@ def _extended_size(size: tuple[int, int], margins: dict[str, int]) -> tuple[int,
 
 
 def _count_outwards(row: np.ndarray, widths: tuple[int, int], axis: int, flags: dict) -> None:
-    """Fill the padding of `row` in place with the distance to the old values: a mode of np.pad.
+    """Write the distance to the old values into the padding of `row`, in place: a mode for np.pad.
 
-    np.pad calls it for each row along an axis; widths: of the padding before and after.
+    np.pad calls it for each row along an axis. widths: of the padding before and after, in pixels.
     """
     import numpy as np
 
@@ -271,10 +277,11 @@ def _count_outwards(row: np.ndarray, widths: tuple[int, int], axis: int, flags: 
 def fill(
     image: Image.Image, mask: Image.Image, how: str = "original", seed: int = 0
 ) -> Image.Image:
-    """Return the RGB picture with its masked pixels replaced; the others stay unchanged.
+    """Return an RGB picture with its masked pixels replaced, from which inpainting begins.
 
-    how: "original" replaces nothing; "fill" spreads the colours around the mask inwards; "noise"
-    takes random colours from `seed`. Raises InputError for another value.
+    Other pixels stay unchanged. how: A1111's "masked content": "original" replaces nothing; "fill"
+    spreads the colours around the mask inwards; "noise" takes random colours from `seed`. Raises
+    InputError for another value.
     """
     import numpy as np
     from PIL import Image
@@ -288,7 +295,10 @@ def fill(
 
 
 def _spread_inwards(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarray:
-    """Return `pixels` (H, W, 3) with the bool `hole` (H, W) filled by the colours around it."""
+    """Return `pixels` (H, W, 3) with the colours around the mask spread into it.
+
+    hole: bool (H, W), True in the mask. Where it covers the whole picture the result is grey.
+    """
     import numpy as np
     from PIL import Image
 
@@ -304,10 +314,11 @@ def _spread_inwards(pixels: np.ndarray, hole: np.ndarray, seed: int) -> np.ndarr
 
 
 def _fill_from_pyramid(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fill unknown pixels from the picture at half its size, recursively ("pull-push").
+    """Fill a picture's unknown pixels with the colours around them, for inpainting ("pull-push").
 
-    known: (H, W, 1), 1 for known pixels, 0 for unknown ones, or between. colours: (H, W, 3),
-    already multiplied by `known`. Returns (H, W, 3). Gortler et al., The Lumigraph, SIGGRAPH 1996.
+    They are taken from the picture at half its size, recursively. known: (H, W, 1), 1 for known
+    pixels, 0 for unknown ones, or between. colours: (H, W, 3), already multiplied by `known`.
+    Returns (H, W, 3). Gortler et al., The Lumigraph, SIGGRAPH 1996.
     """
     import numpy as np
     from scipy.ndimage import uniform_filter

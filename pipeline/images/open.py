@@ -72,10 +72,10 @@ class Picture:
 def open_picture(value: Any, what: str = "The picture", ground: str = "white") -> Picture:
     """Open a picture and convert it to upright 8-bit RGB.
 
-    value: a path, a PIL image of any mode, or a Picture, which is returned unchanged. what: how
-    error messages call the picture. ground: the colour behind transparent pixels. Of an animation
-    the first frame is used, the ICC profile is converted to sRGB and the EXIF orientation applied.
-    Raises InputError, one sentence that begins with `what`, where this fails.
+    value: a path, a PIL image of any mode, or a Picture, which is returned unchanged. what: the
+    picture's name at the beginning of error messages. ground: the colour behind transparent pixels.
+    Of an animation the first frame is used, the ICC profile is converted to sRGB and the EXIF
+    orientation applied. Raises InputError, one sentence, where this fails.
     """
     from PIL import Image
 
@@ -129,10 +129,10 @@ def working_size(
     """Return the (width, height) at which a model redraws a picture of `size` (width, height).
 
     native: the size for which the model was trained. grain: sides are multiples of it. given: the
-    width and height that the user requested, each or None. With one of them, the other follows from
-    the picture's aspect ratio. With none, it is the picture's own size where its area is near the
-    native one (see WORKING_AREA), else its aspect ratio at the native area. Computed sides lie
-    within WORKING_SIDES; requested ones are returned unchanged.
+    width and height that the user requested, each or None. Where one is given, the other follows
+    from the picture's aspect ratio. Where none is, the size is the picture's own if its area is 0.5
+    to 1.5 of the native one, else it has the picture's aspect ratio and the native area. Computed
+    sides lie within 64 to 2048 pixels; requested ones are returned unchanged.
     """
     width, height = size
     wide, high = given
@@ -166,10 +166,11 @@ def _path(value: Any, what: str) -> Path:
 
 
 def _read(path: Path, subject: str) -> bytes:
-    """Return the bytes of a file; `subject` is how error messages call it.
+    """Return the bytes of the picture file `path`.
 
-    Raises InputError where it does not exist, is no regular file, is empty, cannot be read or has
-    more than MAX_BYTES.
+    subject: what error messages begin with ("The picture x.png"). Raises InputError where the file
+    does not exist, is no regular file, is empty, cannot be read or has more than 100 MB
+    (MAX_BYTES).
     """
     try:
         kind = os.stat(path).st_mode
@@ -197,7 +198,8 @@ def _read(path: Path, subject: str) -> bytes:
 def _explain_errors(subject: str) -> Iterator[None]:
     """Turn any exception inside the `with` into an InputError that begins with `subject`.
 
-    Pillow raises exceptions of nearly every class for damaged files.
+    Used while pictures are decoded: for damaged files Pillow raises exceptions of nearly every
+    class.
     """
     try:
         yield
@@ -210,10 +212,10 @@ def _explain_errors(subject: str) -> Iterator[None]:
 
 
 def _decoder(data: bytes, subject: str) -> Image.Image:
-    """Return the picture in the bytes `data` as a PIL image that has read only the header.
+    """Open the picture in the bytes `data` as a PIL image; only its header is read.
 
-    subject: how error messages call it. Raises InputError for an unknown format and for too many
-    pixels or scans; Pillow's own exceptions for a damaged header.
+    subject: what error messages begin with. Raises InputError for an unknown format, for too many
+    pixels, and for a JPEG of too many scans; Pillow's own exceptions for a damaged header.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -234,7 +236,10 @@ def _decoder(data: bytes, subject: str) -> Image.Image:
 
 
 def _kinds() -> list[str]:
-    """Import Pillow's plugins for the formats of KINDS; return the formats that it can read."""
+    """Import Pillow's plugins for the picture formats that can be opened; return those it can read.
+
+    The names are Pillow's ("PNG", "JPEG", ...); "WEBP" and "AVIF" are missing in some builds.
+    """
     from PIL import features
 
     built = features.get_supported_modules()
@@ -258,10 +263,10 @@ def _check_size(size: tuple[int, int], subject: str) -> None:
 
 
 def _to_rgb_picture(image: Image.Image, subject: str, ground: str) -> Picture:
-    """Convert a PIL image of any mode to a Picture, see open_picture.
+    """Convert a PIL image of any mode to an upright 8-bit RGB Picture, with notes for the user.
 
-    subject: how sentences call the picture. ground: the colour behind transparent pixels. Raises
-    InputError for a damaged picture, or one that is too large or too small.
+    subject: what the notes and error messages begin with. ground: the colour behind transparent
+    pixels. Raises InputError for a damaged picture, or one that is too large or too small.
     """
     from PIL import Image
 
@@ -299,7 +304,7 @@ def _split_alpha(
     """Split a picture into (its colours, its alpha channel or None, sentences for the user).
 
     The colours have 8 bits per channel and mode L, RGB, CMYK or LAB, the alpha channel mode L. The
-    sentences say what was changed and call the picture `subject`.
+    sentences say what had to be changed and begin with `subject`.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _to_8_bits(image, subject)
@@ -319,11 +324,12 @@ def _split_alpha(
 def _to_8_bits(
     image: Image.Image, subject: str
 ) -> tuple[Image.Image, Image.Image | None, list[str]]:
-    """Convert a grey picture of 16 or 32 bits to 8 bits; return the same as _split_alpha.
+    """Convert a grey picture of 16 or 32 bits to (8-bit grey picture, alpha or None, sentences).
 
     16-bit values are divided by 257. Integers up to 255 are unchanged. Floats are taken as 0 to 1
     where they all lie there, else as 0 to 255. Any other range is scaled so that its least value
-    becomes black and its greatest white. Raises InputError for NaN and infinities.
+    becomes black and its greatest white, which a sentence tells the user; it begins with `subject`.
+    Raises InputError for NaN and infinities.
     """
     import numpy as np
     from PIL import Image
@@ -383,7 +389,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _probe() -> Image.Image:
-    """Return a picture of 6 x 6 x 6 evenly spaced RGB colours, to compare profiles with sRGB."""
+    """Return a picture of 6 x 6 x 6 evenly spaced RGB colours, to test if a profile is sRGB."""
     import numpy as np
     from PIL import Image
 

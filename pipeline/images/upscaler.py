@@ -46,7 +46,7 @@ class _Block(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """The network glass, which doubles the size of pictures.
+    """This project's convolutional network "glass", which doubles the size of pictures.
 
     forward: (B, 3, H, W), RGB in 0 to 1, becomes (B, 3, 2H, 2W), not clamped to 0 to 1. channels:
     width of the hidden layers. blocks: number of residual blocks. Convolutions pad with replicated
@@ -67,7 +67,7 @@ class Upscaler(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Radius of the receptive field, in pixels of the small picture."""
+        """Radius of the network's receptive field, in pixels of the picture to enlarge."""
         return 2 * len(self.blocks) + 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ class Upscaler(nn.Module):
 
     @torch.no_grad()
     def double_size(self, image: Image.Image, tile: int = TILE) -> Image.Image:
-        """Return an RGB picture at twice its width and height.
+        """Return `image` enlarged by the network to twice its width and height, as RGB.
 
         It is computed in tiles of `tile` x `tile` pixels of `image`, which bounds the memory. Tiles
         overlap by the receptive field, so the result does not depend on their size.
@@ -131,8 +131,9 @@ def as_pixels(image: Image.Image) -> torch.Tensor:
 def _tile_slices(start: int, tile: int, length: int, reach: int) -> tuple[slice, slice]:
     """Return slices along one axis for the tile that begins at pixel `start`: (input, inner).
 
-    input: the pixels of the small picture, `length` in all, to give the network: the tile and
-    `reach` pixels around it. inner: the part of the network's output that belongs to the tile.
+    input: the pixels of the small picture, `length` in all, to give to the upscaling network: the
+    tile and `reach` pixels around it. inner: the part of the network's output, which is twice as
+    large, that belongs to the tile.
     """
     end = min(start + tile, length)
     first = max(0, start - reach)
@@ -141,10 +142,10 @@ def _tile_slices(start: int, tile: int, length: int, reach: int) -> tuple[slice,
 
 @lru_cache(maxsize=2)
 def load(device: str | torch.device = "cpu", folder: Path = FOLDER) -> Upscaler:
-    """Load the network glass from `folder` to `device`, in fp32 and without gradients.
+    """Load this project's upscaling network "glass" to `device`, in fp32 and without gradients.
 
-    Raises InputError where config.json and the weights are missing, damaged or do not fit each
-    other. The last two networks are cached.
+    folder: where its config.json and weights are. Raises InputError where they are missing, damaged
+    or do not fit each other. The last two loaded networks are cached.
     """
     config = read_json(folder / "config.json")
     sizes: list[Any] = (
@@ -166,7 +167,7 @@ def load(device: str | torch.device = "cpu", folder: Path = FOLDER) -> Upscaler:
 
 @dataclass(frozen=True)
 class PixelUpscaler:
-    """A way to enlarge pictures, one row of the table UPSCALERS.
+    """A method to enlarge pictures that users can choose; UPSCALERS lists them by name.
 
     label, note: its name and description for users. draw(image, width, height, device): returns the
     RGB picture `image` resized to exactly width x height.
@@ -182,7 +183,7 @@ class PixelUpscaler:
         """Return `image` as RGB of exactly `width` x `height` pixels; device: where to compute.
 
         Raises InputError for a size below 1 pixel, a side enlarged more than 8 times, and more than
-        MAX_PIXELS in all.
+        50 million pixels in all.
         """
         if width < 1 or height < 1:
             raise InputError(f"A picture of {width}x{height} pixels cannot be made.")

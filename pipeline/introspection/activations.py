@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of the UNet in one call, for a single sample of the batch.
+    """The shape and a map of one UNet block's output in one UNet call, to show it to a user.
+
+    It describes a single sample of the batch.
 
     name     its path in the UNet module, such as "down_blocks.1"
     side     "in", "down", "mid", "up" or "out"
@@ -37,11 +39,11 @@ class Block:
 
 
 class Activations:
-    """A context manager that records the blocks of a UNet with forward hooks.
+    """A context manager that records the outputs of a UNet's blocks in its last call, to show them.
 
-    The hooks change no values. After each UNet call the attributes describe that call, for the last
-    sample of its batch, which is the conditional one. The caller must hold the model's lock, or
-    calls of other requests are recorded.
+    It uses forward hooks, which change no values. After each UNet call the attributes describe that
+    call, for the last sample of its batch, which is the conditional one. The caller must hold the
+    model's lock, or calls of other requests are recorded.
 
     time_proj       the sinusoidal timestep embedding (W,); None before the first call
     time_embedding  the output (T,) of the two linear layers after it; None before the first call
@@ -77,7 +79,7 @@ class Activations:
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks of the last UNet call, in the order of the forward pass."""
+        """The outputs of the UNet's blocks in its last call, in the order of the forward pass."""
         return list(self._blocks.values())
 
     def _record_attention(self, name: str) -> Callable[..., None]:
@@ -137,9 +139,10 @@ def _cross_attentions(block: Any) -> list[torch.nn.Module]:
 def record_activations(
     models: Models, events: Generator[Step | Result]
 ) -> Generator[tuple[Step | Result, Activations]]:
-    """Yield each event of an engine's stream together with the activations of its UNet call.
+    """Draw pictures and yield each event together with the UNet's activations of its model call.
 
-    The Result, which is the last event, comes with Activations without blocks. The model's lock is
+    events: the generator of a request, which yields a Step after each UNet call and at last the
+    Result with the pictures. The Result comes with Activations without blocks. The model's lock is
     held while an event is computed, so that calls of other requests are not recorded. Closing the
     generator closes `events`.
     """
@@ -155,5 +158,8 @@ def record_activations(
 
 
 def _last(out: torch.Tensor) -> torch.Tensor:
-    """Return the last sample of a batch (B, ...), the conditional one, on the CPU in fp32."""
+    """Return the last sample of a batch (B, ...) of UNet outputs, on the CPU in fp32.
+
+    With guidance the batch is (unconditional, conditional), so it is the conditional one.
+    """
     return out[-1].detach().float().cpu()

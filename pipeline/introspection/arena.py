@@ -41,9 +41,10 @@ INTERPRETED = "Triton only interprets it here, which would tell nothing of its s
 
 @dataclass(frozen=True)
 class Entry:
-    """A sampler and a schedule that take part in a race, as keys of SAMPLERS and SCHEDULES.
+    """A sampler with a schedule that takes part in a race, which draws one picture with several.
 
-    For example "dpmpp_2m" and "karras"; "automatic" is the sampler's default schedule.
+    They are keys of SAMPLERS and SCHEDULES, for example "dpmpp_2m" and "karras"; "automatic" is the
+    sampler's default schedule.
     """
 
     sampler: str
@@ -51,7 +52,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """The name in A1111's style, such as "DPM++ 2M Karras".
+        """The name of this sampler with its schedule in A1111's style, such as "DPM++ 2M Karras".
 
         With the automatic schedule it is the sampler's label alone, such as "Euler a".
         """
@@ -60,12 +61,15 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The name for files and JSON: "dpmpp_2m-karras"; "euler_a" with the automatic schedule."""
+        """The name of this sampler with its schedule in files and JSON, such as "dpmpp_2m-karras".
+
+        With the automatic schedule it is the sampler's key alone, such as "euler_a".
+        """
         return self.sampler if self.schedule == "automatic" else f"{self.sampler}-{self.schedule}"
 
     @property
     def resolved_schedule(self) -> str:
-        """Key of the schedule that is used; it replaces "automatic" by the sampler's default."""
+        """Key of the noise schedule that is used: the sampler's default in place of "automatic"."""
         own = SAMPLERS[self.sampler].automatic
         return own if self.schedule == "automatic" else self.schedule
 
@@ -75,9 +79,10 @@ REFERENCE, REFERENCE_STEPS = Entry("dpmpp_2m", "uniform"), 200
 
 @dataclass(frozen=True)
 class BackendPair:
-    """An attention and a GroupNorm backend, by name, that take part in a race of backends.
+    """An attention and a GroupNorm backend that take part in a race, which compares such pairs.
 
-    For example "math" and "torch".
+    A race draws the same picture with each pair in turn. Both are names, for example "math" and
+    "torch".
     """
 
     attention: str
@@ -85,26 +90,29 @@ class BackendPair:
 
     @property
     def label(self) -> str:
-        """The name shown to users: "math + torch"."""
+        """The name of this pair of backends that users are shown, such as "math + torch"."""
         return f"{self.attention} + {self.group_norm}"
 
     @property
     def key(self) -> str:
-        """The name for files and JSON: "math-torch"."""
+        """The name of this pair of backends in files and JSON, such as "math-torch"."""
         return f"{self.attention}-{self.group_norm}"
 
 
 @dataclass(frozen=True)
 class CallDone:
-    """The event of a race after one model call of one entry.
+    """Event of a race, which draws one picture with several samplers or pairs of backends.
 
-    entry        index of the entry, None for the reference
-    calls        number of model calls that this entry has made
+    One of them has made one more model call.
+
+    entry        index of the sampler or pair in the race; None for the reference, the almost exact
+                 picture that samplers are compared with
+    calls        number of model calls that it has made
     step, total  the sampling step, 1 to `total`
     sigma        the noise level of the call
-    seconds      time of all calls of this entry so far, without decoding
-    distance     `distance` of the predicted clean latents to the reference; None if there is no
-                 reference yet, and in races of backends
+    seconds      time of all its calls so far, without decoding
+    distance     from the predicted clean latents to the reference's final latents: 0 if equal,
+                 about 1.4 if unrelated; None without a reference, as in races of backends
     event        the engine's Step; its `preview` is a coarse picture of the predicted latents
     """
 
@@ -120,11 +128,15 @@ class CallDone:
 
 @dataclass(frozen=True)
 class EntryDone:
-    """The event of a race when an entry has its picture, which equals that drawn without a race.
+    """Event of a race, which draws one picture with several samplers or pairs of backends.
 
-    entry    index of the entry, None for the reference
+    One of them has finished its picture, which is the same as if it were drawn alone.
+
+    entry    index of the sampler or pair in the race; None for the reference, the almost exact
+             picture that samplers are compared with
     calls    number of model calls that it has made
     seconds  time of all its calls, without decoding
+    result   the picture, and how it was made
     """
 
     entry: int | None
@@ -135,10 +147,10 @@ class EntryDone:
 
 @dataclass(frozen=True)
 class Reference:
-    """An almost exact solution of the ODE, with which the samplers of a race are compared.
+    """The almost exact picture of a prompt with which a race compares the samplers' pictures.
 
-    It is drawn by REFERENCE, DPM++ 2M with 200 steps. latents: the final latents (1, C, h, w).
-    image: the picture decoded from them.
+    It solves the probability flow ODE from the same noise: DPM++ 2M with 200 steps. latents: the
+    final latents (1, C, h, w). image: the picture decoded from them.
     """
 
     latents: torch.Tensor = field(repr=False)
@@ -147,12 +159,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class Distances:
-    """An event at the end of a race of samplers: how far one entry is from the reference.
+    """Event at the end of a race of samplers, which all draw one picture: how exact one of them is.
 
-    entry      index of the entry
-    distances  `distance` of the predicted clean latents of each model call to the reference's final
-               latents, in order
-    last       `distance` of the entry's final latents
+    Distances are to the final latents of the reference, DPM++ 2M with 200 steps: RMS difference
+    divided by the reference's standard deviation, 0 if equal, about 1.4 if unrelated.
+
+    entry      index of the sampler in the race
+    distances  of the clean latents that each model call predicts, in order
+    last       of the sampler's final latents
     """
 
     entry: int
@@ -162,9 +176,9 @@ class Distances:
 
 @dataclass(frozen=True)
 class Failed:
-    """The event of a race when a backend fails; the entry takes no more turns.
+    """Event of a race of backends, which all draw one picture: a pair of backends has failed.
 
-    entry: index of the entry. reason: one sentence.
+    It makes no more model calls. entry: index of the pair in the race. reason: one sentence.
     """
 
     entry: int
@@ -173,10 +187,12 @@ class Failed:
 
 @dataclass(frozen=True)
 class BackendComparison:
-    """An event at the end of a race of backends: an entry's speed, and how its picture differs.
+    """Event at the end of a race of backends, which all draw one picture: how one pair did.
 
-    entry     index of the entry
-    baseline  index of the entry that it is compared with
+    It has the pair's speed, and how its picture differs.
+
+    entry     index of the pair of backends in the race
+    baseline  index of the pair that it is compared with
     median    median seconds per model call; the first call is left out, as it may compile kernels
     pixels    largest difference of a colour value to the baseline's picture, 0 to 255
     latents   largest absolute difference to the baseline's final latents
@@ -190,11 +206,12 @@ class BackendComparison:
 
 
 def parse_entries(names: Iterable[Any]) -> tuple[Entry, ...]:
-    """Parse names such as "DPM++ 2M Karras" or "dpmpp_2m karras" to the entries of a race.
+    """Parse names such as "DPM++ 2M Karras" or "dpmpp_2m karras" of samplers to compare in a race.
 
-    A name without a schedule gets the automatic schedule. Raises InputError for an unknown sampler,
-    a sampler and schedule that cannot run here, a repeated entry, and a wrong number of entries
-    (MIN_ENTRIES to MAX_ENTRIES).
+    A race draws one picture with each. Returns an Entry (sampler and schedule) for each name; one
+    without a schedule gets the automatic schedule. Raises InputError for an unknown sampler, a
+    sampler and schedule that cannot run here, a repeated name, and fewer than MIN_ENTRIES or more
+    than MAX_ENTRIES names.
     """
     entries: list[Entry] = []
     for name in names:
@@ -216,8 +233,10 @@ def parse_entries(names: Iterable[Any]) -> tuple[Entry, ...]:
 
 
 def all_entries() -> list[Entry]:
-    """Return all entries that can run here: each sampler with the automatic schedule, then all
-    other pairs of sampler and schedule."""
+    """Return all samplers with all their schedules that can run here, to choose some to compare.
+
+    First each sampler with the automatic schedule, then all other pairs of sampler and schedule.
+    """
     supported = [key for key in SAMPLERS if not unsupported(key)]
     automatic = [Entry(key) for key in supported]
     return automatic + [
@@ -229,18 +248,21 @@ def all_entries() -> list[Entry]:
 
 
 def resolve_single(models: Models, options: GenerateOptions) -> ResolvedOptions:
-    """Return resolved options with count 1 and a fixed seed, so that all entries share the noise.
+    """Return the options that all entries of a race share: for one picture, with a fixed seed.
 
-    "Resolved" means that every None is replaced by the model's default, see Models.resolve.
+    A race draws the same picture with several samplers or backends, its entries. The model's
+    defaults are filled in for options that are None, and a random seed if there is none, so that
+    all entries begin from the same noise.
     """
     return models.resolve(options.model_copy(update={"count": 1}))
 
 
 def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
-    """Return a cache key for the Reference that belongs to resolved options.
+    """Return a cache key for the Reference, the almost exact picture that samplers are compared to.
 
-    It holds everything that the Reference depends on: the model, its autoencoder, device and dtype,
-    the options except sampler, schedule, steps and count, and the LoRAs and embeddings.
+    It holds everything that this picture depends on: the model, its autoencoder, device and dtype,
+    the options except sampler, schedule, steps and count, and the LoRAs and embeddings. options:
+    with the model's defaults filled in, as `resolve_single` returns them.
     """
     from ..prompt import resources
 
@@ -251,9 +273,11 @@ def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
 
 
 def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> int:
-    """Return an upper limit of the model calls of a race, those of the reference included.
+    """Return an upper limit of the model calls of a race, to reserve enough time for it.
 
-    steps: number of sampling steps of each entry.
+    A race draws the same picture with several samplers or pairs of backends, `entries`, each with
+    `steps` sampling steps. A race of samplers includes the 200 calls of the reference that they are
+    compared with.
     """
     calls, samplers = 0, False
     for entry in entries:
@@ -265,9 +289,9 @@ def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> i
 
 
 def distance(latents: torch.Tensor, reference: torch.Tensor) -> float:
-    """Return RMS(latents - reference) / std(reference), for two tensors (1, C, h, w).
+    """Measure how far latents are from a reference: RMS(latents - reference) / std(reference).
 
-    It is 0 for the same picture and about 1.4 for an unrelated one.
+    Both are (1, C, h, w). It is 0 for the same picture and about 1.4 for an unrelated one.
     """
     rms = (latents.double() - reference.double()).square().mean().sqrt()
     return float(rms / reference.double().std())
@@ -279,13 +303,15 @@ def race(
     entries: Sequence[Entry],
     reference: Reference | None = None,
 ) -> Iterator[CallDone | EntryDone | Failed | Reference | Distances]:
-    """Race samplers. The entries take turns; each turn is one model call and yields a CallDone.
+    """Compare samplers: draw the same picture with each of them, in turns of one model call.
 
-    An entry that is finished yields EntryDone. At the end come, if `reference` is None, the calls
-    of the reference and a Reference, then a Distances for each entry. Closing the iterator stops
-    the work.
+    Yields a CallDone after each call and an EntryDone for each finished sampler. Then, if
+    `reference` is None, the reference is drawn, an almost exact picture (DPM++ 2M with 200 steps):
+    its calls and a Reference are yielded. At the end comes a Distances for each sampler. Closing
+    the iterator stops the work.
 
-    options    prompt, seed, size and steps for all entries; sampler and schedule are ignored
+    options    prompt, seed, size and steps for all samplers; its sampler and schedule are ignored
+    entries    the samplers, with their schedules
     reference  the Reference of an earlier race with the same `reference_key`. Without it the
                `distance` of every CallDone is None
 
@@ -315,13 +341,16 @@ def race(
 def entry_options(
     options: GenerateOptions, entry: Entry, steps: int | None = None
 ) -> GenerateOptions:
-    """Return `options` with the sampler and the schedule of `entry`, and other `steps` if given."""
+    """Return `options` with the sampler and the schedule of `entry`, to draw its picture in a race.
+
+    steps: another number of steps; None keeps that of `options`.
+    """
     update: dict[str, Any] = {"sampler": entry.sampler, "schedule": entry.schedule}
     return options.model_copy(update=update if steps is None else update | {"steps": steps})
 
 
 def backend_pairs(models: Models) -> tuple[BackendPair, ...]:
-    """Return the entries for a race of all backends that can run here.
+    """Return the pairs of backends for a race of all that can run here, which draws one picture.
 
     The first is PLAIN, the reference implementations. Then each other attention backend is paired
     with the plain GroupNorm, and each other GroupNorm backend with the plain attention, so that a
@@ -337,9 +366,9 @@ def backend_pairs(models: Models) -> tuple[BackendPair, ...]:
 
 
 def missing_backends(models: Models) -> list[tuple[str, str, str]]:
-    """Return (kind, name, reason) for each backend that cannot take part in a race here.
+    """List the backends that cannot be compared in a race on this machine, and why.
 
-    kind: "attention" or "group_norm". reason: one sentence.
+    Returns (kind, name, reason) for each. kind: "attention" or "group_norm". reason: one sentence.
     """
     return [
         (kind, name, models.backends.unsupported_reason(kind, name) or INTERPRETED)
@@ -352,11 +381,12 @@ def missing_backends(models: Models) -> list[tuple[str, str, str]]:
 def race_backends(
     models: Models, options: GenerateOptions, pairs: Sequence[BackendPair]
 ) -> Iterator[CallDone | EntryDone | Failed | BackendComparison]:
-    """Race backends: draw the same picture with each pair. The pairs take turns.
+    """Compare backends: draw the same picture with each pair, in turns of one model call.
 
-    Each turn is one model call and yields a CallDone. A pair that is finished yields EntryDone, one
-    whose backend fails yields Failed. At the end comes a BackendComparison for each finished pair,
-    with the first of these as baseline. Closing the iterator stops the work.
+    A pair is an attention and a GroupNorm backend. Yields a CallDone after each call, an EntryDone
+    for each pair that has its picture and a Failed for each whose backend fails. At the end comes a
+    BackendComparison of each finished pair with the first of these. Closing the iterator stops the
+    work.
     """
     options = resolve_single(models, options)
     with ExitStack() as stack:
@@ -374,9 +404,10 @@ def race_backends(
 
 
 def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
-    """Return the largest difference of two Results' first pictures, as (pixels, latents).
+    """Return the largest difference of the first pictures of two Results, as (pixels, latents).
 
-    pixels: of a colour value, 0 to 255. latents: of the final latents, absolute.
+    It tells how much two pairs of backends differ. pixels: of a colour value, 0 to 255. latents: of
+    the final latents, absolute.
     """
     import numpy as np
 
@@ -385,7 +416,7 @@ def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
 
 
 def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None:
-    """Raise InputError if the entry's sampler cannot run with these options; draws nothing."""
+    """Raise InputError if a sampler to be compared cannot run with these options; draws nothing."""
     import torch
 
     noise, generator = torch.ones(1, 1, 1, 1), torch.Generator()
@@ -394,11 +425,12 @@ def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None
 
 
 class _Run:
-    """The running state of one entry of a race.
+    """State of one sampler or pair of backends in a race, which draws one picture with several.
 
-    stack  closes the entry's events when the race ends
-    entry  index of the entry, None for the reference
-    pair   the backends of the entry in a race of backends; None in a race of samplers
+    stack  closes the run's events when the race ends
+    entry  index of the sampler or pair in the race, None for the reference (the almost exact
+           picture that samplers are compared with)
+    pair   the backends to use in a race of backends; None in a race of samplers
     """
 
     def __init__(
@@ -417,9 +449,10 @@ class _Run:
         self.result: Result | None = None
 
     def advance(self, reference: Reference | None) -> CallDone | EntryDone:
-        """Make one model call and return a CallDone; after the last call decode the picture.
+        """Make the next model call of this sampler or pair of backends and return a CallDone.
 
-        reference: for the `distance` of the CallDone.
+        If it has no call left, decode the picture instead and return an EntryDone. reference: the
+        almost exact picture to which the CallDone tells the distance; None for no distance.
         """
         if self.pair:  # installed before the clock runs
             with self.models.lock:
@@ -447,11 +480,11 @@ class _Run:
 def _round_robin(
     runs: Sequence[_Run], reference: Reference | None = None
 ) -> Iterator[CallDone | EntryDone | Failed]:
-    """Advance the entries of a race in turns until all are done; yield the events.
+    """Let several samplers or pairs of backends make one model call in turn until all are done.
 
-    runs: the running state of each entry. reference: for the `distance` of the CallDones. An entry
-    of a race of backends whose backend fails yields Failed and takes no more turns; in a race of
-    samplers InputError is passed on.
+    Each draws the same picture. Yields their events. runs: the state of each. reference: the almost
+    exact picture to which each CallDone tells the distance; None for no distance. A pair whose
+    backend fails yields Failed and takes no more turns; a failing sampler raises InputError.
     """
     left = list(runs)
     while left:

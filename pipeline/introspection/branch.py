@@ -30,19 +30,21 @@ CHANGES = ("prompt", "negative", "sampler", "schedule", "cfg", "cfg_rescale", "n
 
 
 class BranchRun(Recorder):
-    """A branch: an iterator that continues a recorded picture from one of its steps.
+    """A branch: draws on from one step of a recorded picture, with other options.
 
-    It yields the engine's events from that step on; afterwards `recordings` holds the branch's
-    Recording. With the same sampler and schedule, the recorded model outputs of the earlier steps
-    are sent to the sampler again, so that the result is the same as without interruption. With
-    another sampler or schedule, sampling begins from the predicted clean latents of the step, with
-    its predicted noise, at the new sampler's step with the nearest noise level.
+    Iterating it yields the engine's events, a Step for each model call from that step on and at
+    last the Result; afterwards `recordings` holds the branch's Recording. With the same sampler and
+    schedule, the recorded model outputs of the earlier steps are sent to the sampler again, so that
+    the result is the same as without interruption. With another sampler or schedule, sampling
+    begins from the predicted clean latents of the step, with its predicted noise, at the new
+    sampler's step with the nearest noise level.
 
-    models   the model that drew the picture
-    step     index of the step, from 0
-    changes  {option: new value} for options in CHANGES: prompt, negative, sampler, schedule, cfg,
-             cfg_rescale and noise_seed; None as a value changes nothing
-    limit    `limit` of Recorder, in bytes
+    models     the model that drew the picture
+    recording  the recorded picture
+    step       index of the step, from 0
+    changes    {option: new value} for options in CHANGES: prompt, negative, sampler, schedule, cfg,
+               cfg_rescale and noise_seed; None as a value changes nothing
+    limit      bytes that the branch's recorded model calls may take; above, none is kept
 
     Raises InputError for a step that the picture does not have, a sampler that cannot begin there,
     another model or a wrong value.
@@ -94,10 +96,11 @@ class BranchRun(Recorder):
     def _start(
         self, models: Models, options: ResolvedOptions, noise_seed: int | None
     ) -> InitialState:
-        """Return the state that the engine begins from; also set `self.reseeds`.
+        """Return the state that the engine begins the branch from: latents, noise, earlier outputs.
 
-        noise_seed: the new seed of the sampler's noise, None to keep it. Raises InputError for a
-        step from which the picture cannot be continued.
+        Also sets `self.reseeds`, the (step, seed) pairs at which the sampler's noise gets a new
+        seed. noise_seed: the new seed of that noise, None to keep it. Raises InputError for a step
+        from which the picture cannot be continued.
         """
         parent, step = self.parent, self.step
         call, start = parent.first_call(step), parent.origin.initial_state
@@ -147,14 +150,15 @@ class BranchRun(Recorder):
 
 
 class ReplayRun(Recorder):
-    """An iterator that draws a picture again, with all branches that led to it.
+    """Draws a picture again that came about by branches, each from a step of the one before.
 
-    It yields the Steps of the first picture and of each branch, then the Result of the last;
-    afterwards `recordings` holds the new Recording.
+    Iterating it yields the Steps of the first picture and of each branch, then the Result of the
+    last; afterwards `recordings` holds the new Recording.
 
-    lineage      see InitialState: the first picture's options, then {"at": step, changed options}
-                 of each branch
-    key, parent  the key and the parent's key for the new Recording; None keeps those it gets
+    lineage      the options of the first picture, then {"at": step from 0, changed options} of each
+                 branch that led to the picture
+    key, parent  key of the new Recording, and key of its parent, the picture that it continues;
+                 None keeps those it gets
     """
 
     def __init__(
@@ -199,10 +203,11 @@ class ReplayRun(Recorder):
 def resolve_changes(
     recording: Recording, changes: Mapping[str, Any]
 ) -> tuple[ResolvedOptions, int | None]:
-    """Return the resolved options of a branch, and the new seed of the sampler's noise or None.
+    """Check and fill in the options of a branch, which draws on from a step of `recording`.
 
-    changes: {option: new value} for options in CHANGES; None as a value changes nothing. If a new
-    sampler does not accept the recorded schedule, the schedule becomes "automatic". Raises
+    Returns all options of the branch, and the new seed of the sampler's noise or None. changes:
+    {option: new value} for options in CHANGES, such as "cfg"; None as a value changes nothing. If a
+    new sampler does not accept the recorded schedule, the schedule becomes "automatic". Raises
     InputError for an option that a branch cannot change and for a wrong value.
     """
     from ..options import MAX_SEED, GenerateOptions, whole_number
@@ -254,10 +259,11 @@ def _whole_step(step: Any) -> int:
 def _nearest_step(
     models: Models, options: ResolvedOptions, start: InitialState, sigma: float
 ) -> int:
-    """Return the step, from 0, at which the sampler of `options` has a noise level nearest `sigma`.
+    """Return the step at which another sampler's noise level is nearest `sigma`, to continue there.
 
-    Nearest means by the ratio of the two levels. start: the latents and noise to begin from.
-    Raises InputError for a sampler that cannot begin at a later step.
+    The step counts from 0; the sampler is that of `options`. Nearest means by the ratio of the two
+    levels. start: the latents and noise to begin from. Raises InputError for a sampler that cannot
+    begin at a later step.
     """
     import torch
 

@@ -24,7 +24,10 @@ MAX_LOGIT_SCALE = 4.6052  # log 100, as in training
 
 
 def has_clip(folder: Path) -> bool:
-    """Return whether a model's folder has CLIP's image encoder and text projection, in `clip`."""
+    """Return whether a model's folder has CLIP's image encoder and text projection.
+
+    These are in its subfolder `clip`. They are needed to compare pictures with sentences.
+    """
     return (folder / PROJECTION).is_file() and (folder / "clip" / "image_encoder").is_dir()
 
 
@@ -50,7 +53,7 @@ class Clip:
     def load(cls, folder: Path) -> Clip:
         """Load CLIP from a model's folder in diffusers' format.
 
-        Raises InputError if the folder has no image encoder, see `has_clip`.
+        Raises InputError if the folder has no image encoder in its subfolder `clip`.
         """
         from safetensors.torch import load_file
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
@@ -72,7 +75,7 @@ class Clip:
 
     @property
     def width(self) -> int:
-        """The size E of the embedding vectors."""
+        """The size E of the vectors that sentences and pictures are embedded as."""
         return self.projection.shape[0]
 
     def tokens(self, sentence: str) -> list[str]:
@@ -122,10 +125,10 @@ class Clip:
 
 
 def probabilities(similarities: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return the probability (N, M) of each of M pictures for each of N texts.
+    """Return the probability (N, M) of each of M pictures for each of N texts, as CLIP sees it.
 
     It is the softmax over each row of scale * similarities. similarities (N, M): dot products of
-    text and picture vectors. scale: Clip.scale.
+    text and picture vectors. scale: 1 / temperature.
     """
     return (scale * similarities).softmax(-1)
 
@@ -135,7 +138,8 @@ def contrastive_loss(similarities: torch.Tensor, scale: float) -> float:
 
     It is the mean of two cross entropies: that of finding the picture of each text, and that of
     finding the text of each picture. similarities (N, N): dot products of the text vectors (rows)
-    and picture vectors (columns), with the pairs on the diagonal. scale: Clip.scale.
+    and picture vectors (columns), with the pairs on the diagonal. scale: 1 / temperature, by which
+    they are multiplied.
     """
     logits, target = scale * similarities, torch.arange(len(similarities))
     return float((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2)

@@ -24,16 +24,21 @@ KINDS = ("clean", "latents", "noise", "cond", "uncond", "guidance")
 
 
 def has_guidance(call: ModelCall) -> bool:
-    """Return whether a recorded call has the two outputs of classifier-free guidance."""
+    """Return whether a recorded UNet call was guided: whether it has both outputs.
+
+    They are the output for the prompt alone and the output for the negative prompt alone.
+    """
     return call.answer.cond is not None and call.answer.uncond is not None
 
 
 def decode_view(models: Models, call: ModelCall, kind: str, prediction: str) -> Image.Image:
-    """Decode one of the views in KINDS with the model's autoencoder, at the picture's size.
+    """Decode latents of one recorded UNet call to a picture, to show them to a user.
 
-    call: a recorded model call. prediction: what the model predicts, "epsilon" or "v_prediction".
-    Raises InputError for an unknown kind, and for "cond", "uncond" and "guidance" of a call without
-    guidance.
+    kind: which, one of KINDS. "clean": the predicted x0; "latents": the UNet's input; "noise": the
+    predicted noise; "cond", "uncond": the x0 predicted with the prompt and with the negative prompt
+    alone; "guidance": the difference of the pictures of these two, mid-grey where equal.
+    prediction: what the model predicts, "epsilon" or "v_prediction". Raises InputError for an
+    unknown kind, and for "cond", "uncond" and "guidance" if the call was without guidance.
     """
     return vae.to_image(_pixels(models, call, kind, prediction))
 

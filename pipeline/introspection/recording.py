@@ -32,17 +32,19 @@ MAX_BYTES_IN_ALL = 1 << 30  # of all recordings that a server keeps
 
 @dataclass(frozen=True, eq=False)
 class ModelCall:
-    """One recorded call of the UNet.
+    """One recorded UNet call of a picture, kept to show it and to continue the picture from it.
 
-    step     index of the sampling step, from 0. In a branch it goes on from the step of the parent
+    step     index of the sampling step, from 0. In a branch, which continues another picture from
+             one of its steps, it goes on from that step
     t        the timestep that the UNet was given
     sigma    the noise level of `latents`
     latents  the UNet's input (1, C, h, w)
     clean    the clean latents x0 (1, C, h, w) that its output predicts
     answer   the model output that the sampler received
     words    the words of the prompt
-    maps     attention maps (words, h', w') fp16, one per word, over all layers; or None
-    grids    attention maps (words, h', w') fp16 for each resolution of the layers, coarsest first
+    maps     cross-attention maps (words, h', w') fp16, one per word, averaged over all layers; None
+             if not recorded
+    grids    such maps (words, h', w') fp16 for each resolution of the layers, coarsest first
     """
 
     step: int
@@ -71,15 +73,17 @@ class ModelCall:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """All model calls of one picture. It may be a branch of another recorded picture, its parent.
+    """All UNet calls of one picture, kept to show its steps and to continue it from any of them.
+
+    A picture that continues another recorded picture, its parent, is called a branch.
 
     key            random key of the recording in a RecordingStore
     model          name and hash of the model, and the name of the autoencoder that replaces its
                    own, or None
     origin         the options, seeds and initial state of the picture
-    calls          the model calls in order; a branch begins with the parent's calls before its step
+    calls          the UNet calls in order; a branch begins with the parent's calls before its step
     final          the final latents (1, C, h, w)
-    image          the picture, with its parameters text in `info`
+    image          the picture; its `info["parameters"]` is its parameters text in A1111's format
     parent_calls   number of `calls` that are the parent's
     sampler_start  the step at which its sampler began: the branch's step for a branch with another
                    sampler or schedule, else 0 (or, for a branch, that of its parent)
@@ -100,12 +104,12 @@ class Recording:
 
     @property
     def options(self) -> ResolvedOptions:
-        """The resolved options of the request."""
+        """The options that the picture was drawn with, the model's defaults filled in."""
         return self.origin.options
 
     @property
     def parameters(self) -> str:
-        """The parameters text of the picture."""
+        """The picture's parameters text in A1111's format; "" if it has none."""
         return self.image.info.get("parameters", "")
 
     @property
@@ -115,20 +119,27 @@ class Recording:
 
     @property
     def change(self) -> Mapping[str, Any]:
-        """The change of a branch: {"at": step, name of each changed option: its new value}.
+        """What a branch, a picture that continues another from one of its steps, has changed.
 
-        {} for a picture that is no branch.
+        It is {"at": step, name of each changed option: its new value}, and {} for a picture that is
+        no branch.
         """
         lineage = self.origin.initial_state.lineage
         return lineage[-1] if len(lineage) > 1 else {}
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of its tensors, without the model calls that it shares with its parent."""
+        """Size in bytes of its tensors, without the UNet calls that it shares with its parent.
+
+        The parent is the recorded picture that this one continues, if any.
+        """
         return sum(call.nbytes for call in self.calls[self.parent_calls :]) + self.final.nbytes
 
     def first_call(self, step: int) -> ModelCall:
-        """Return the first model call of a step (from 0). Raises InputError for an unknown step."""
+        """Return the first recorded UNet call of a step; some samplers make several calls per step.
+
+        step: index of the sampling step, from 0. Raises InputError for an unknown step.
+        """
         for call in self.calls:
             if call.step == step:
                 return call
@@ -137,11 +148,12 @@ class Recording:
         )
 
     def replayed_answers(self, step: int, reseed: int | None = None) -> ReplayedAnswers:
-        """Return the recorded model outputs that bring a new sampler to `step`.
+        """Return the recorded model outputs that bring a new run of the same sampler to `step`.
 
-        They are sent to the sampler instead of calling the model; see InitialState for the format.
-        Each item is (model outputs, the seed that the noise gets after them or None). reseed: a
-        new seed for the noise from `step` on.
+        They are sent to the sampler instead of calling the model, so that the picture can be
+        continued from there (InitialState.replayed_answers). Each item is (model outputs, the seed
+        that the sampler's noise gets after them or None). reseed: a new seed for the noise from
+        `step` on.
         """
         seeds = dict(r for r in self.reseeds if r[0] <= step)
         if reseed is not None:
@@ -156,11 +168,11 @@ class Recording:
 
 
 class Recorder:
-    """An iterator that passes on the events of a request and records its model calls.
+    """Draws pictures and records their UNet calls: an iterator that passes on a request's events.
 
-    After the last event `recordings` holds a Recording for each picture, or None for a picture
-    whose calls take more than `limit` bytes. Closing the iterator, or calling `close`, closes the
-    events.
+    The events, from an engine's generator, are a Step after each UNet call and at last the Result.
+    After that, `recordings` holds a Recording for each picture, or None for a picture whose calls
+    take more than `limit` bytes. Closing the iterator, or calling `close`, closes the events.
     """
 
     def __init__(
@@ -176,7 +188,7 @@ class Recorder:
         self._bytes: dict[RequestOrigin, int] = {}
 
     def close(self) -> None:
-        """Close the events, which stops the request."""
+        """Close the generator of the request's events, which stops drawing."""
         self.events.close()
 
     def __iter__(self) -> Generator[Step | Result]:
@@ -223,10 +235,10 @@ class Recorder:
 
 
 class RecordingStore:
-    """Keeps recordings by their keys in at most `limit` bytes; safe to use from several threads.
+    """Keeps recordings (all UNet calls of a picture) in memory, by their keys.
 
-    The least recently used recordings are dropped. The one that was put last is kept even if it
-    alone exceeds the limit.
+    At most `limit` bytes are kept: the least recently used recordings are dropped, but the one that
+    was put last stays even if it alone exceeds the limit. Safe to use from several threads.
     """
 
     def __init__(self, limit: int = MAX_BYTES_IN_ALL):
@@ -263,7 +275,7 @@ def new_key() -> str:
 
 
 def plain_options(options: GenerateOptions) -> dict[str, Any]:
-    """Return those fields of `options` that differ from the defaults, as values for JSON.
+    """Return those fields of `options` that differ from the defaults, to be stored as JSON.
 
     Fields that only a subclass of GenerateOptions has are left out.
     """

@@ -33,9 +33,10 @@ MAX_RECORDINGS, MAX_CALLS, MAX_WORDS = 64, 1000, 2000
 
 
 def save(recordings: Iterable[Recording], path: str | Path) -> Path:
-    """Write recordings, each parent before its branches, to the file `path`; return the path.
+    """Save a picture and its branches, with all recorded UNet calls, as one safetensors file.
 
-    Raises InputError if the file cannot be written or the parent of a branch is missing.
+    recordings: each picture before the branches that continue it. Returns the path. Raises
+    InputError if the file cannot be written or the picture that a branch continues is missing.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -58,7 +59,7 @@ def save(recordings: Iterable[Recording], path: str | Path) -> Path:
 
 
 def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON object of a recording and add its tensors to `tensors`.
+    """Return the JSON object of a recorded picture for its file and add its tensors to `tensors`.
 
     at: the prefix of the tensors' names, the index of the recording in the file.
     """
@@ -110,7 +111,11 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _png(recording: Recording) -> torch.Tensor:
-    """Return the picture as a PNG file, a tensor (bytes,) uint8, with parameters and receipt."""
+    """Return a recorded picture as the bytes of a PNG file, a tensor (bytes,) uint8.
+
+    The PNG has the parameters text and, if there is one, the receipt (JSON with which the picture
+    can be drawn again and verified) as text chunks.
+    """
     import torch
     from PIL import PngImagePlugin
 
@@ -124,10 +129,11 @@ def _png(recording: Recording) -> torch.Tensor:
 
 
 def open_tree(path: str | Path) -> list[Recording]:
-    """Read the recordings of a file, each parent before its branches.
+    """Open a file that `save` wrote: a picture and its branches, with all recorded UNet calls.
 
-    They get new keys, so that a file cannot replace a recording that is in memory. Raises
-    InputError if the file is of another kind, damaged, or of a newer version.
+    Returns them, each picture before the branches that continue it. They get new keys, so that a
+    file cannot replace a recording that is in memory. Raises InputError if the file is of another
+    kind, damaged, or of another version.
     """
     from .recording import new_key
 
@@ -151,7 +157,7 @@ def open_tree(path: str | Path) -> list[Recording]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Read a file; return its JSON header and {name: tensor}.
+    """Read a safetensors file of recordings; return its JSON header and {name: tensor}.
 
     Raises InputError if the file is too large, cannot be read, or is of another kind or version.
     """
@@ -190,7 +196,7 @@ def _parse_recording(
     keys: dict[str, str],
     found: dict[str, Recording],
 ) -> Recording:
-    """Return the Recording that `_row` has written.
+    """Build the Recording of one picture from its part of a file; check every field.
 
     row      the JSON object of the recording
     at       prefix of its tensors' names
@@ -288,9 +294,12 @@ def _parse_model(row: Any) -> tuple[str, str, str | None]:
 
 
 def _unknown_start(lineage: tuple[dict[str, Any], ...]) -> InitialState:
-    """Return the initial state of a picture that began from another one, not stored in the file.
+    """Return an initial state for a recorded picture whose own initial state is not in the file.
 
-    Its start_step is -1: such a recording can be shown, but not continued.
+    This is so, for example, after image to image, which began from another picture. start_step is
+    -1, which marks that the recording can be shown, but not continued. lineage: for a branch, the
+    options of the first picture, then {"at": step, changed options} of each branch that led to this
+    one.
     """
     from ..latents.initial_state import InitialState
 
@@ -298,7 +307,10 @@ def _unknown_start(lineage: tuple[dict[str, Any], ...]) -> InitialState:
 
 
 def _natural(value: Any) -> int:
-    """Return `value` if it is an int from 0 to 2**40 - 1; else raise ValueError."""
+    """Check a number from a file: return `value` if it is an int from 0 to 2**40 - 1.
+
+    Raises ValueError for anything else.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40:
         raise ValueError(f"{str(value)[:40]!r} is no whole number")
     return value

@@ -44,9 +44,11 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """The output of one stage. There is one Stage for each key of STAGES, but one "step" per step.
+    """The output of one stage on the way from prompt to picture, to show and time it.
 
-    key      a key of STAGES
+    There is one for each key of STAGES, in their order, but "step" comes once per sampling step.
+
+    key      "prompt", "tokens", "context", "noise", "step", "latents", "picture" or "parameters"
     output   for "prompt" and "parameters" a text; for "tokens" a list of (id, token) for each chunk
              of 77; for "context" a tensor (1, K, E); for "noise" and "latents" a tensor
              (1, C, h, w); for "step" the engine's Step; for "picture" a PIL image
@@ -62,7 +64,11 @@ class Stage:
 
 @dataclass
 class TimedLock:
-    """A context manager around `lock` that appends to `held` for how many seconds it was held."""
+    """A context manager around a model's `lock` that measures for how long it is held.
+
+    As the lock is held while a network runs, this is the networks' time. `held` gets the seconds of
+    each use.
+    """
 
     lock: Any
     held: list[float] = field(default_factory=list)
@@ -77,9 +83,10 @@ class TimedLock:
 
 
 def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
-    """Draw the first picture of `options` and yield every Stage of it, in order.
+    """Draw one picture and yield the output, shape and time of every stage from prompt to picture.
 
-    Closing the generator stops the work. Raises InputError for options that cannot be drawn.
+    options: of the request, of which the first picture is drawn. Closing the generator stops the
+    work. Raises InputError for options that cannot be drawn.
     """
     resolved = models.resolve(options.model_copy(update={"count": 1}))
     request, seconds = _timed(lambda: resources.find_resources(models, resolved))
@@ -120,7 +127,7 @@ def stages(models: Models, options: GenerateOptions) -> Iterator[Stage]:
 
 
 def _first_noise(models: Models, options: ResolvedOptions) -> torch.Tensor:
-    """Draw again the noise (1, C, h, w) that the engine begins from, from the options' seed."""
+    """Draw again the noise (1, C, h, w) that sampling begins from, from the seed in the options."""
     seed, variation_seed = noise.seeds(options, 0)
     factor = vae.factor(models.vae)
     shape = models.vae.config.latent_channels, options.height // factor, options.width // factor

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 def encode(
     models: Models, pixels: torch.Tensor, session: BackendSession | None = None
 ) -> torch.Tensor:
-    """Encode pixels (1, 3, H, W) in [0, 1] as scaled latents (1, C, h, w), fp32 on the CPU.
+    """Encode pixels (1, 3, H, W) in [0, 1] as latents (1, C, h, w) scaled for the UNet.
 
-    H and W must be multiples of vae.factor. session: the backends to use; None means the model's
-    default backends. Raises InputError if memory runs out even in tiles.
+    The latents are fp32 on the CPU. It uses the model's lock, and tiles if the picture is large or
+    memory runs out. H and W must be multiples of vae.factor. session: the attention and GroupNorm
+    backends of the request; None means the model's default ones. Raises InputError if memory runs
+    out even in tiles.
     """
     height, width = pixels.shape[-2:]
 
@@ -47,7 +49,12 @@ def encode(
 def encode_picture(
     models: Models, image: Image.Image, session: BackendSession | None = None
 ) -> torch.Tensor:
-    """Encode an RGB picture as scaled latents (1, C, h, w), fp32 on the CPU; see `encode`."""
+    """Encode an RGB picture as latents (1, C, h, w) scaled for the UNet, fp32 on the CPU.
+
+    Width and height must be multiples of vae.factor. It works in tiles if the picture is large or
+    memory runs out. session: the attention and GroupNorm backends of the request; None means the
+    model's default ones. Raises InputError if memory runs out even in tiles.
+    """
     from ..images.open import to_tensor
 
     return encode(models, to_tensor(image), session)
@@ -59,11 +66,13 @@ def decode(
     session: BackendSession | None = None,
     on_short_memory: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
-    """Decode scaled latents (1, C, h, w) to pixels (1, 3, H, W) in [0, 1], fp32 on the CPU.
+    """Decode latents (1, C, h, w), scaled as the UNet's, to pixels (1, 3, H, W) in [0, 1].
 
-    session: the backends to use; None means the model's default backends. on_short_memory: called
-    if memory runs out, before the second attempt in tiles. Raises InputError if memory runs out
-    even in tiles, and if the autoencoder's output is not finite.
+    The pixels are fp32 on the CPU. It uses the model's lock, and tiles if the picture is large or
+    memory runs out. session: the attention and GroupNorm backends of the request; None means the
+    model's default ones. on_short_memory: called if memory runs out, before the second attempt in
+    tiles. Raises InputError if memory runs out even in tiles, and if the autoencoder's output is
+    not finite.
     """
     h, w = latents.shape[-2:]
     factor = vae.factor(models.vae)
@@ -87,7 +96,13 @@ def decode_picture(
     session: BackendSession | None = None,
     on_short_memory: Callable[[], None] = lambda: None,
 ) -> Image.Image:
-    """Decode scaled latents (1, C, h, w) to an RGB picture; see `decode`."""
+    """Decode latents (1, C, h, w), scaled as the UNet's, to an RGB picture.
+
+    It works in tiles if the picture is large or memory runs out. session: the attention and
+    GroupNorm backends of the request; None means the model's default ones. on_short_memory: called
+    if memory runs out, before the second attempt in tiles. Raises InputError if memory runs out
+    even in tiles, and if the autoencoder's output is not finite.
+    """
     return vae.to_image(decode(models, latents, session, on_short_memory))
 
 
@@ -98,10 +113,12 @@ def _call(
     large: bool,
     on_short_memory: Callable[[], None] = lambda: None,
 ) -> torch.Tensor | None:
-    """Call `once`, which encodes or decodes, with the lock and backends; again in tiles if needed.
+    """Run the autoencoder: call `once`, and if memory runs out, once more with it in tiles.
 
-    large: whether to use tiles at once. Returns the result of `once`, or None if memory runs out
-    in both attempts.
+    once: encodes or decodes. It is called with the model's lock and the backends of `session`
+    (None: the model's default ones). large: whether to use tiles at once. on_short_memory: called
+    before the second attempt. Returns the result of `once`, or None if memory runs out in both
+    attempts.
     """
     backends = session or models.backends.open_session()
 

@@ -24,7 +24,9 @@ X0Hook = Callable[[Query, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class InitialState:
-    """How the engine draws one picture. By default it begins from noise alone, as text to image.
+    """How one picture is drawn: where sampling begins, and what is changed during and after it.
+
+    By default it begins from noise alone, as text to image does.
 
     clean                 latents (1, C, h, w) to begin from, with noise of the level of
                           `start_step`; None begins from noise alone
@@ -33,12 +35,13 @@ class InitialState:
                           clean latents, and returns those to use in their place
     inpaint_conditioning  (1, 1 + C, h, w), additional input channels of an inpainting UNet
     postprocess           function that is applied to the decoded picture
-    fields                additional {name: value} for the parameters text
+    fields                additional {name: value} for the parameters text in A1111's format
     tile                  (side, overlap) of tiles in latents, for pictures larger than the UNet was
                           trained for; None: no tiles
     noise                 first noise (1, C, h, w), in place of the noise drawn from the seed
     replayed_answers      recorded model outputs that the sampler is sent first, in place of UNet
-                          calls, so that it continues an earlier run; see ReplayedAnswers
+                          calls, so that it continues an earlier run: items (outputs, new seed of
+                          the sampler's noise after them or None), in order
     lineage               for a branch (a picture that continues another from one of its steps):
                           the options of the first picture, then {"at": step, changed options} of
                           each branch
@@ -57,10 +60,12 @@ class InitialState:
 
 
 def apply_x0_hook(answer: Answer, query: Query, prediction: str, x0_hook: X0Hook) -> Answer:
-    """Return a changed Answer, which predicts the clean latents that `x0_hook` returns.
+    """Change a model output so that it predicts the clean latents that `x0_hook` returns.
 
-    The hook is applied to the guided and to the unconditional output; `cond` becomes None.
-    prediction: what the model predicts, "epsilon" or "v_prediction".
+    Used, for example, to keep a part of the picture while another is repainted. answer: the output
+    for `query` (the UNet's input). x0_hook(query, clean) gets the predicted clean latents and
+    returns others; it is applied to the guided and to the unconditional output, and `cond` becomes
+    None. prediction: what the model predicts, "epsilon" or "v_prediction".
     """
 
     def changed(output: torch.Tensor) -> torch.Tensor:

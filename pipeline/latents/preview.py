@@ -15,17 +15,20 @@ from . import vae as vae_module
 
 
 class Preview:
-    """A linear map from the channels of scaled latents to RGB: weight (C, 3) and bias (3,)."""
+    """A linear map from the channels of latents to RGB, for quick coarse pictures during sampling.
+
+    weight: (C, 3). bias: (3,).
+    """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
         self.weight, self.bias = weight, bias
 
     @classmethod
     def fit(cls, vae: Any, pictures: torch.Tensor | None = None) -> Preview:
-        """Fit the map by least squares to pictures that `vae` encodes and decodes again.
+        """Fit the linear map from latents to RGB for one autoencoder, by least squares.
 
-        vae: a diffusers AutoencoderKL. pictures: (N, 3, H, W) in [0, 1]; by default smooth random
-        pictures of all colours.
+        It is fitted to pictures that `vae`, a diffusers AutoencoderKL, encodes and decodes again.
+        pictures: (N, 3, H, W) in [0, 1]; by default smooth random pictures of all colours.
         """
         if pictures is None:
             pictures = _colour_fields(3, 64)
@@ -53,9 +56,9 @@ class Preview:
 
 
 def _colour_fields(count: int, side: int) -> torch.Tensor:
-    """Return smooth random pictures (count, 3, side, side) in [0, 1] with all kinds of colours.
+    """Return smooth random pictures (count, 3, side, side) in [0, 1], to fit a Preview to.
 
-    They are the same in every call.
+    They have all kinds of colours and are the same in every call.
     """
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((count, 3, 5, 5), generator=generator) * 1.4 - 0.2

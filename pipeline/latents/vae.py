@@ -31,7 +31,7 @@ def is_large(width: int, height: int) -> bool:
 
 @contextmanager
 def tiling(vae: Any) -> Iterator[None]:
-    """Return a context manager within which `vae` works in tiles, which needs less memory."""
+    """Return a context manager in which the autoencoder works in tiles, with less memory."""
     before = vae.use_tiling
     vae.enable_tiling()
     try:

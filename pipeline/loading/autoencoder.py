@@ -14,10 +14,10 @@ from ..model_files.manifest import Autoencoder, ModelManifest, open_autoencoder
 def with_vae(manifest: ModelManifest, path: Path | None) -> ModelManifest:
     """Return `manifest` with the files of the autoencoder that the model will use.
 
-    path: a .safetensors file, a model folder or the folder `vae` of one. None: the model's own; for
-    a model without one, one of the same family from ./models, and a warning in the manifest names
-    it. Raises InputError where there is none, or its latents have another number of channels than
-    the UNet's.
+    path: of the autoencoder that the user named: a .safetensors file, a model folder or the folder
+    `vae` of one. None: the model's own; for a model without one, one of the same family from
+    ./models, and a warning in the manifest names it. Raises InputError where there is none, or its
+    latents have another number of channels than the UNet's.
     """
     warnings, hashed = manifest.warnings, bool(manifest.digests)
     if path is not None:
@@ -44,11 +44,12 @@ def with_vae(manifest: ModelManifest, path: Path | None) -> ModelManifest:
 
 
 def _autoencoder_of_family(family: str, hashed: bool) -> tuple[Autoencoder, str]:
-    """Return an autoencoder of ./models for a checkpoint that has none, and its name in the list.
+    """Return an autoencoder from ./models for a checkpoint that has none, and its name there.
 
-    family: "sd1", "sd2" or "xl". hashed: whether to compute its SHA-256. The one in another
-    checkpoint of the family is preferred to a file that is only an autoencoder, because shapes do
-    not tell SD XL's from SD 1.x's. Raises InputError where there is none.
+    family: "sd1", "sd2" or "xl", of the checkpoint. hashed: whether to compute the autoencoder's
+    SHA-256. One in another checkpoint of the family is preferred to a file that is only an
+    autoencoder, because shapes do not tell SD XL's from SD 1.x's. Raises InputError where there is
+    none.
     """
     label = FAMILIES[family]
     checkpoints = library.find_entries("checkpoint").values()

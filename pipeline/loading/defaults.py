@@ -12,11 +12,11 @@ DEFAULTS = ("sampler", "schedule", "steps", "cfg", "width", "height")
 
 
 def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
-    """Return a model's default options: sampler, schedule, steps, cfg, width and height.
+    """Return a model's default options: sampler, schedule, steps, cfg, width and height, by name.
 
-    They are those of its generation.json; what that lacks follows from the architecture, such as
-    the size from the UNet. predicts: "epsilon" or "v_prediction". Raises InputError where
-    generation.json has an unknown or invalid option.
+    They are those of the file generation.json in its folder; what that lacks follows from the
+    architecture, such as the size from the UNet. predicts: what the UNet predicts, "epsilon" or
+    "v_prediction". Raises InputError where generation.json has an unknown or invalid option.
     """
     from ..options import GenerateOptions
     from ..samplers import check_pair
@@ -52,10 +52,11 @@ def read_defaults(manifest: ModelManifest, predicts: str) -> dict[str, Any]:
 
 
 def read_vocabulary(manifest: ModelManifest) -> list[dict[str, Any]] | None:
-    """Return the model's vocabulary.json, or None where it has none.
+    """Return what a small model with its own vocabulary can draw, or None for any other model.
 
-    It lists the things that the model can draw, each a dict with the texts "emoji", "en" and "zh"
-    (of at most 200 characters) and possibly other fields. Raises InputError for another content.
+    It is the content of the file vocabulary.json in the model's folder: for each thing a dict with
+    the texts "emoji", "en" and "zh" (of at most 200 characters) and possibly other fields. Raises
+    InputError for another content.
     """
     path = manifest.path / "vocabulary.json"
     if "vocabulary.json" not in manifest.extras:

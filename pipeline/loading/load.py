@@ -71,7 +71,12 @@ def _load(
     vae: str | os.PathLike | None,
     low_memory: bool,
 ) -> Models:
-    """Load the model as `load` describes it; path: its file or folder, None to download `name`."""
+    """Load a model, given the device and dtype that `load` chose for it.
+
+    name: as the user gave it. path: the model's file or folder; None to download `name` from the
+    Hub. attention, group_norm: names of backends, or "auto". vae: name or path of another
+    autoencoder. low_memory: keep the weights in main memory. Raises InputError where this fails.
+    """
     vae_path = None if vae is None else find_vae(vae)
     found = with_vae(manifest.open(path or download(str(name))), vae_path)
     display_name = str(name) if path is None else model_name(found.path)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """A network whose weights are not read yet, and where in its files each of its tensors is.
+    """A network whose weights are not read yet, and from where to read each of its tensors.
 
-    module: the network of diffusers or transformers, on the meta device.
+    component: its files and configuration. module: the network of diffusers or transformers, on the
+    meta device.
     """
 
     component: ComponentFiles
@@ -32,7 +33,7 @@ class PlannedNetwork:
 
 
 def plan_network(component: ComponentFiles) -> PlannedNetwork:
-    """Build a network without weights and locate its tensors in its files.
+    """Build a network without weights and find each of its tensors in its files.
 
     Raises InputError where its configuration is invalid, or a tensor is missing or does not fit.
     """
@@ -46,10 +47,11 @@ def plan_network(component: ComponentFiles) -> PlannedNetwork:
 
 
 def build_empty(name: str, config: dict[str, Any]) -> Any:
-    """Return a network without weights: its parameters are on the meta device.
+    """Build a network of diffusers or transformers whose parameters are on the meta device.
 
-    name: "unet", "vae", "text_encoder" or "text_encoder_2". config: its config.json. Raises what
-    diffusers and transformers raise for an invalid configuration, of any class.
+    So no memory is allocated for weights. name: "unet", "vae", "text_encoder" or "text_encoder_2".
+    config: its config.json. Raises what diffusers and transformers raise for an invalid
+    configuration, of any class.
     """
     from accelerate import init_empty_weights  # type: ignore[import-untyped]  # ships no types
 
@@ -67,11 +69,11 @@ def build_empty(name: str, config: dict[str, Any]) -> Any:
 def load_weights(
     networks: dict[str, PlannedNetwork], dtypes: dict[str, torch.dtype]
 ) -> dict[str, Any]:
-    """Read the weights of all networks; return a dict from name to network.
+    """Read the weights of a model's networks and return the networks, ready to run.
 
-    networks, dtypes: by name ("unet", "vae", ...). The returned networks are on the CPU, in
-    evaluation mode and without gradients. Raises InputError where a file was changed since its
-    header was checked, or cannot be read.
+    networks, dtypes and the result: by name ("unet", "vae", ...); dtypes: those to convert the
+    weights to. The returned modules are on the CPU, in evaluation mode and without gradients.
+    Raises InputError where a file was changed since its header was checked, or cannot be read.
     """
     states: dict[str, dict[str, torch.Tensor]] = {name: {} for name in networks}
     files = dict.fromkeys(t.file for n in networks.values() for t in n.tensors)
@@ -95,11 +97,11 @@ def load_weights(
 def _read_tensors(
     file: WeightsFile, wanted: dict[str, list[PlannedTensor]], dtypes: dict[str, torch.dtype]
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Read tensors of one weights file; return a dict from network to {tensor name: tensor}.
+    """Read tensors of one weights file; return them as {network: {tensor name: tensor}}.
 
-    wanted: from network name to the tensors to read. dtypes: from network name to the dtype to
-    convert to. The tensors are copies, so the file is closed afterwards. Raises InputError where it
-    was changed since its header was checked, or cannot be read.
+    wanted: from network name ("unet") to the tensors to read. dtypes: from network name to the
+    dtype to convert to. The tensors are copies, so the file is closed afterwards. Raises InputError
+    where it was changed since its header was checked, or cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 

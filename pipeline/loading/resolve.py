@@ -18,8 +18,8 @@ from ..model_files.safetensors_header import PICKLES
 def find_model(name: str | os.PathLike) -> Path | None:
     """Return the folder or file of the model `name`; None for a Hub id, which is to be downloaded.
 
-    Raises InputError where there is no such model, or the name is no name, folder, .safetensors
-    file or Hub id.
+    name: of a model of this package or in ./models, a path, or a Hub id "owner/name". Raises
+    InputError where there is no such model, and for anything else.
     """
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
@@ -61,7 +61,7 @@ def find_model(name: str | os.PathLike) -> Path | None:
 
 
 def _single_file(path: Path) -> Path:
-    """Return `path`; InputError where it does not exist or is no .safetensors file."""
+    """Return `path` where it is an existing .safetensors file; raise InputError where it is not."""
     if not path.is_file():
         raise InputError(f"There is no file {short(path)}.")
     if path.suffix.lower() != ".safetensors":
@@ -73,7 +73,7 @@ def _single_file(path: Path) -> Path:
 
 
 def find_vae(name: str | os.PathLike) -> Path:
-    """Return the file or folder of the autoencoder `name`: one in ./models, or a path.
+    """Return the file or folder of an autoencoder: `name` is that of one in ./models, or a path.
 
     Raises InputError where there is none.
     """

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class SmokeTest:
-    """A test of a loaded model: text encoders, UNet and autoencoder run once at 64x64 pixels.
+    """A test that a loaded model works: it runs the networks once on latents of 8x8.
 
-    Calling it returns the map from latents to preview pixels, and what the UNet predicts,
-    "epsilon" or "v_prediction". The call raises InputError where the model does not run or its
+    Calling it returns (the map from latents to RGB for preview pictures, what the UNet predicts:
+    "epsilon" or "v_prediction"). The call raises InputError where the model does not run or its
     output is not finite. device, dtype: of UNet and text encoders.
     """
 
@@ -58,10 +58,11 @@ class SmokeTest:
             raise InputError(f"{place} was loaded but does not run: {reason}") from None
 
     def _guess_prediction(self) -> str:
-        """Return "epsilon" or "v_prediction" for the UNet of an SD 2.x whose files do not say it.
+        """Find out what the UNet of an SD 2.x predicts, where its files do not say: run it once.
 
-        For a constant input at the last timestep (999), a prediction of the noise is close to the
-        input and a prediction of the velocity far below it. AUTOMATIC1111 does the same.
+        Returns "epsilon" or "v_prediction". For a constant input at the last timestep (999), a
+        prediction of the noise is close to the input and a prediction of the velocity far below it.
+        AUTOMATIC1111 does the same.
         """
         import torch
 
@@ -70,7 +71,10 @@ class SmokeTest:
         return "v_prediction" if mean < -1 else "epsilon"
 
     def _predict(self, latents: torch.Tensor, t: int) -> torch.Tensor:
-        """Return the UNet's output (1, C, h, w), float32 on the CPU, for an empty prompt at `t`."""
+        """Run the UNet on `latents` (1, C, h, w) at timestep `t` with an empty prompt.
+
+        Returns its output (1, C, h, w), float32 on the CPU.
+        """
         import torch
 
         from ..denoising.denoiser import added_cond_kwargs

@@ -12,7 +12,7 @@ from ..model_files.manifest import CLIP
 
 
 def load_tokenizer(files: TokenizerFiles, text_encoder: Any) -> Any:
-    """Return transformers' CLIPTokenizer made from `files`.
+    """Build transformers' CLIPTokenizer from `files` and check that it fits its text encoder.
 
     text_encoder: the transformers module that takes its tokens. Raises InputError where the
     tokenizer cannot be loaded, has a token id beyond the encoder's vocabulary, or lacks a start or

@@ -21,7 +21,7 @@ from ..errors import InputError, short
 from ..lru import LruCache
 from ..model_files import ldm_keys
 from ..model_files.lora_keys import FAMILIES, layer_names
-from .products import Product
+from .lycoris import Product
 from .reading import LoraFile, LowRankDelta, read_lora
 
 MAX_CACHED_FILES = 4  # LoRA files whose matrices stay on the device
@@ -29,9 +29,9 @@ MAX_CACHED_FILES = 4  # LoRA files whose matrices stay on the device
 
 @dataclass(frozen=True)
 class DenseDelta:
-    """The difference that a LoRA adds to a layer's weight, as one full matrix.
+    """What a LoRA adds to a layer's weight, as one full matrix: scale * weight.
 
-    weight: in the shape of the layer's weight, on its device in its dtype. scale: a factor for it.
+    weight: in the shape of the layer's weight, on its device in its dtype.
     """
 
     weight: Tensor
@@ -45,7 +45,8 @@ Delta = LowRankDelta | DenseDelta
 class LoadedLora:
     """A LoRA that is matched to one model's layers, on the model's device in its dtype.
 
-    name: the file's. layers: {network, such as "unet": {layer: what the LoRA adds to it}}.
+    name: of its file. layers: from network ("unet") and layer, a module, to what the LoRA adds to
+    it.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Adapters:
     """Loads LoRA files for one model and installs them on its networks.
 
     networks: the model's "unet" and "text_encoder", for XL also "text_encoder_2". device: where
-    they compute if their weights are kept elsewhere (low memory); None: where the weights are.
+    they compute if their weights are kept in main memory; None: where the weights are.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], device: torch.device | None = None):
@@ -81,10 +82,10 @@ class Adapters:
         self._reading = threading.Lock()  # two requests for one file read it once
 
     def load(self, path: str | os.PathLike) -> LoadedLora:
-        """Read a LoRA file and match it to this model's layers, see `fit`.
+        """Read a LoRA file, match it to this model's layers and move it to the model's device.
 
-        The last MAX_CACHED_FILES are cached. Raises InputError for a file that is missing, is no
-        LoRA, or does not fit.
+        The last 4 files are cached. Raises InputError for a file that is missing, is no LoRA, or
+        does not fit this model.
         """
         path = Path(path)
         if not path.is_file():
@@ -99,7 +100,7 @@ class Adapters:
             return loaded
 
     def fit(self, lora: LoraFile) -> LoadedLora:
-        """Match each of the LoRA's matrices to a layer and move them to the model's device.
+        """Match each of a LoRA's matrices to a layer of this model and move them to its device.
 
         Raises InputError if some fit no layer, or hold values too large for the model's dtype.
         """
@@ -120,10 +121,10 @@ class Adapters:
         return LoadedLora(lora.path.name, layers)
 
     def install(self, active: Active) -> None:
-        """Install these LoRAs in place of those installed before.
+        """Make these LoRAs, and no others, take part in what the model computes from now on.
 
-        active: (LoRA, weight in the UNet, weight in the text encoders) each; () removes all. The
-        caller must hold the model's lock.
+        active: for each LoRA (the LoRA, strength in the UNet, in the text encoders); () removes
+        all. The caller must hold the model's lock.
         """
         if active == self._active:
             return
@@ -150,9 +151,9 @@ class Adapters:
 
 
 class _Hook:
-    """A forward hook that adds LoRAs to a layer's output.
+    """A PyTorch forward hook that adds LoRAs to a layer's output.
 
-    parts: the matrices of each LoRA for this layer, and the factor by which their output counts.
+    parts: for each LoRA (its matrices for this layer, the factor by which their output counts).
     """
 
     def __init__(self, parts: Iterable[tuple[Delta, float]]):
@@ -175,10 +176,11 @@ def _linear(x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
 
 
 def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Delta, scale: float) -> Tensor:
-    """Return the output `out` of a convolution layer plus a LoRA's output, times `scale`.
+    """Return the output of a convolution layer with a LoRA: `out` plus `scale` times the LoRA's.
 
-    x: the layer's input (B, C, H, W). Of the LoRA's two or three convolutions, the one with the
-    layer's kernel size uses the layer's stride and padding.
+    x: the layer's input (B, C, H, W). out: its output without LoRA. part: the LoRA's matrices. Of
+    its two or three convolutions, the one with the layer's kernel size uses the layer's stride and
+    padding.
     """
     if isinstance(part, DenseDelta):
         return torch.add(out, layer._conv_forward(x, part.weight, None), alpha=scale)
@@ -190,10 +192,11 @@ def _conv(layer: nn.Conv2d, x: Tensor, out: Tensor, part: Delta, scale: float) -
 
 
 def _by_layer(active: Active) -> dict[nn.Module, list[tuple[Delta, float]]]:
-    """Return {layer: [(matrices, factor)]} of the installed LoRAs.
+    """Return what LoRAs add to each layer: for each LoRA (its matrices, a factor for them).
 
-    The factor is the LoRA's weight times its scale. A LoRA that is named twice counts once, with
-    the sum of its weights.
+    active: for each LoRA (the LoRA, strength in the UNet, in the text encoders). The factor is the
+    strength times the LoRA's own scale, alpha / rank. A LoRA that is named twice counts once, with
+    the sum of its strengths.
     """
     sums: dict[LoadedLora, list[float]] = {}
     for fitted, unet, text in active:
@@ -244,7 +247,7 @@ def _reshape_delta(layer: nn.Module, part: LowRankDelta | Product) -> LowRankDel
 
 
 def _bare(shape: Iterable[int]) -> tuple[int, ...]:
-    """Return a weight's shape without a trailing 1x1 kernel."""
+    """Return a weight's shape without a trailing 1x1 kernel: (r, in) for (r, in, 1, 1)."""
     shape = tuple(shape)
     return shape[:2] if shape[2:] == (1, 1) else shape
 
@@ -252,10 +255,11 @@ def _bare(shape: Iterable[int]) -> tuple[int, ...]:
 def _to_device(
     lora: LoraFile, layer: nn.Module, part: LowRankDelta | Product, device: torch.device | None
 ) -> Delta:
-    """Return a LoRA's matrices on the layer's device in its dtype.
+    """Return a LoRA's matrices for `layer` on the layer's device in its dtype, ready to be added.
 
-    A LoHa or LoKr product is multiplied out. device: as in Adapters. Raises InputError if a value
-    overflows the dtype.
+    A LoHa or LoKr product is multiplied out. lora: its file, named in the error message. device:
+    used instead of the layer's, where its weights are kept in main memory. Raises InputError if a
+    value overflows the dtype.
     """
     weight = cast(Tensor, layer.weight)
 

@@ -15,7 +15,7 @@ from ..errors import InputError, short
 from ..model_files import lora_keys
 from ..model_files.json_file import read_json
 from ..model_files.safetensors_header import read_header
-from .products import PRODUCTS, Product, Size
+from .lycoris import PRODUCTS, Product, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +33,8 @@ class LowRankDelta:
     """What a LoRA adds to one layer's output for the input x: scale * up(mid(down(x))).
 
     down: (r, in), of a convolution (r, in, kh, kw). up: (out, r) or (out, r, 1, 1). mid: None, or
-    (r, r, kh, kw) of a convolution that is decomposed into three; `down` is then (r, in, 1, 1).
-    Tensors are on the CPU in the file's dtype.
+    (r, r, kh, kw) of a convolution that is decomposed into three; `down` is then (r, in, 1, 1). As
+    read from a file, tensors are on the CPU in its dtype.
     """
 
     down: Tensor
@@ -47,8 +47,8 @@ class LowRankDelta:
 class LoraFile:
     """The contents of a LoRA file, not yet matched to a model.
 
-    parts: the matrices of each layer, by the layer's name in the file (lora_keys.split_key).
-    family: "SD 1.x", "SD 2.x" or "SD XL", the models that it was made for; "" if unknown.
+    parts: the matrices of each layer, by the layer's name in the file ("lora_unet_..."). family: of
+    the models that it was made for, "SD 1.x", "SD 2.x" or "SD XL"; "" if unknown.
     cross_attention_dim: the context size E that its cross-attention layers take; None if it changes
     no such layer.
     """
@@ -91,9 +91,10 @@ def read_lora(path: str | os.PathLike) -> LoraFile:
 
 
 def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return {layer: {role: the tensor's name in the file}} with all shapes checked.
+    """Group a LoRA file's tensors by layer, {layer: {role: tensor name}}, and check their shapes.
 
-    Roles are "down", "mid", "up", "alpha", or such as "LoHa w1_a" (lora_keys.split_key). Raises
+    A role is what the tensor is in its layer: "down", "mid", "up", "alpha", or in LyCORIS files
+    "LoHa w1_a" and the like. header: from tensor name to its entry in the file's header. Raises
     InputError if the file is no LoRA, is incomplete, or has shapes that do not agree.
     """
     shown = short(path.name)
@@ -131,14 +132,18 @@ def _layers(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _kind(roles: Iterable[str]) -> str | None:
-    """Return the key in PRODUCTS ("LoHa", "LoKr") that the roles name, None for a plain LoRA."""
+    """Return the LyCORIS method of a layer, "LoHa" or "LoKr", or None for a plain LoRA.
+
+    roles: what the layer's tensors are: "down", "up", ..., or "LoHa w1_a" and the like.
+    """
     return next((kind for kind in PRODUCTS if any(r.startswith(f"{kind} ") for r in roles)), None)
 
 
 def _rank(shapes: Mapping[str, Sequence[int]]) -> int | None:
     """Return the rank of a layer's matrices, by which alpha is divided.
 
-    shapes: the matrices' shapes by role. None for a Kronecker product of two full matrices.
+    shapes: the matrices' shapes by what they are ("down", "LoHa w1_a"). None for a Kronecker
+    product of two full matrices.
     """
     kind = _kind(shapes)
     if kind is None:
@@ -152,7 +157,10 @@ def _product_size(kind: str, shapes: Mapping[str, Sequence[int]]) -> Size | None
 
 
 def _agree(shapes: Mapping[str, list[int]]) -> bool:
-    """Return whether matrices of these shapes, by role, can be multiplied with each other."""
+    """Return whether a layer's matrices of these shapes can be multiplied with each other.
+
+    shapes: by what the matrices are in the layer: "down", "up", "alpha", "LoHa w1_a" and the like.
+    """
     shapes = dict(shapes)
     if math.prod(shapes.pop("alpha", [])) != 1 or not all(map(math.prod, shapes.values())):
         return False
@@ -164,7 +172,7 @@ def _agree(shapes: Mapping[str, list[int]]) -> bool:
 
 
 def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read all tensors of the file by name; InputError if one holds NaN or infinity."""
+    """Read all tensors of a LoRA file by name; InputError if one holds NaN or infinity."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -180,11 +188,12 @@ def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _peft_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict]:
-    """Return peft's configuration of each network by its prefix in layer names, such as "unet.".
+    """Return peft's configuration of each network in a LoRA file, of which alpha is used.
 
-    It comes from the file's metadata, where diffusers writes {"unet.lora_alpha": 8, ...}, or from
-    adapter_config.json beside a file of peft. The prefix of a network that was saved alone is "".
-    Raises InputError for a damaged configuration and for DoRA.
+    The keys are what the network's layer names begin with, "unet." or, where a network was saved
+    alone, "". The configuration is in the file's metadata, where diffusers writes
+    {"unet.lora_alpha": 8, ...}, or in adapter_config.json beside a file of peft. Raises InputError
+    for a damaged configuration and for DoRA.
     """
     shown = short(path.name)
     config: Any = {}
@@ -221,7 +230,8 @@ def _peft_scale(layer: str, rank: int, configs: Mapping[str, dict]) -> float:
     """Return the factor alpha / rank of a layer, with the alpha of peft's configuration.
 
     For a rank-stabilized LoRA (Kalajdzievski, arXiv 2312.03732) it is alpha / sqrt(rank). Without
-    an alpha it is 1. configs: what _peft_configs returns.
+    an alpha it is 1. configs: peft's configuration of each network, by what the network's layer
+    names begin with ("unet.").
     """
     prefix = next((p for p in sorted(configs, reverse=True) if layer.startswith(p)), "")
     config = configs.get(prefix, {})

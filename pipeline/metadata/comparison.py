@@ -18,9 +18,11 @@ COMPARED_ELSEWHERE = {"Version", "Model", "Model hash", "VAE", *FILES.values()}
 
 
 def weight_differences(then: dict[str, str], now: dict[str, str]) -> tuple[Difference, ...]:
-    """Return the networks whose weights differ, with the first 10 hex digits of their hashes.
+    """Return the networks whose weights differ from those that drew a picture.
 
-    then, now: from network name ("unet") to SHA-256, in the receipt and of the loaded model.
+    then, now: from network name ("unet") to SHA-256, in the picture's receipt (the record in a PNG
+    of how it was drawn) and of the loaded model. Each Difference has the network's name and the
+    first 10 hex digits of both hashes.
     """
     names = dict.fromkeys([*then, *now])
     pairs = [(n, then.get(n, "")[:10], now.get(n, "")[:10]) for n in names]
@@ -28,10 +30,10 @@ def weight_differences(then: dict[str, str], now: dict[str, str]) -> tuple[Diffe
 
 
 def environment_differences(then: dict[str, str], now: dict[str, str]) -> tuple[Difference, ...]:
-    """Return the entries that differ between two environments.
+    """Return in what the environment differs from that in which a picture was drawn.
 
-    then, now: from the name of a property of the run ("device", "attention", "torch") to its value,
-    in the receipt and on this machine.
+    then, now: from the name of a property ("device", "attention", "torch") to its value, in the
+    picture's receipt (the record in a PNG of how it was drawn) and on this machine.
     """
     names = dict.fromkeys([*now, *then])
     rows = (Difference(n[:60], short(then.get(n, "")), now.get(n, "")) for n in names)
@@ -39,9 +41,10 @@ def environment_differences(then: dict[str, str], now: dict[str, str]) -> tuple[
 
 
 def file_differences(then: str, now: str) -> tuple[Difference, ...]:
-    """Return the differences of two A1111 parameters texts in the hashes of LoRAs and embeddings.
+    """Return in which hashes of LoRAs and embeddings two A1111 parameters texts differ.
 
-    They are at most two: "lora" for the field "Lora hashes", "embedding" for "TI hashes".
+    then, now: the texts of a picture and of the same picture drawn again. The result has at most
+    two differences: "lora" for the field "Lora hashes", "embedding" for "TI hashes".
     """
     old, new = infotext.parse(then), infotext.parse(now)
     rows = (
@@ -54,8 +57,9 @@ def file_differences(then: str, now: str) -> tuple[Difference, ...]:
 def texts_agree(then: str, now: str, same_version: bool) -> bool:
     """Return whether two A1111 parameters texts have the same settings.
 
-    Model, autoencoder, version and hashes are not compared. same_version: whether the same version
-    of this program wrote both; if not, only the fields that both texts have are compared.
+    then, now: the texts of a picture and of the same picture drawn again. Model, autoencoder,
+    version and hashes are not compared. same_version: whether the same version of this program
+    wrote both; if not, only the fields that both texts have are compared.
     """
     old, new = infotext.parse(then), infotext.parse(now)
     if same_version:
@@ -79,7 +83,7 @@ def pixel_difference(then: Image.Image, now: Image.Image) -> PixelDifference | N
 
 
 def difference_image(then: Image.Image, now: Image.Image) -> Image.Image | None:
-    """Return a grey picture (mode L) that shows where two pictures differ.
+    """Return a grey picture (mode L) that shows where two pictures differ, or None.
 
     Each pixel is the largest difference of its three colours, scaled so that the largest in the
     picture is 255. None where the pictures are equal or their sizes differ.

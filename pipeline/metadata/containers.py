@@ -26,7 +26,7 @@ class DamagedFile(Exception):
 
 
 def read_texts(path: str | Path, wanted: str = "parameters") -> dict[str, str]:
-    """Return a dict from keyword to text of all texts in a PNG, JPEG or WebP file.
+    """Return the texts in the metadata of a PNG, JPEG or WebP file, by keyword.
 
     Keywords are those of a PNG's text chunks, and "UserComment" for the EXIF comment. wanted: the
     keyword of the PNG text to read in full, after which reading stops; of the others only the
@@ -184,10 +184,11 @@ def _read_exactly(file: BinaryIO, length: int) -> bytes:
 
 
 def _exif(body: bytes) -> Iterator[tuple[str, str]]:
-    """Yield ("UserComment", text) for an EXIF block that has one; nothing for a damaged block.
+    """Yield ("UserComment", text) for an EXIF block that has this comment.
 
-    It is looked up in the EXIF directory, then in the first directory, where some programs put it.
-    The header gives the byte order of numbers: II is little-endian, MM big-endian.
+    Yields nothing for a block without one and for a damaged block. body: the bytes of the block.
+    The comment is looked up in the EXIF directory, then in the first directory, where some programs
+    put it.
     """
     tiff = body.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -222,10 +223,10 @@ def _read_directory(tiff: bytes, order: str, start: int) -> dict[int, tuple[int,
 def _decode_comment(raw: bytes, order: str) -> str:
     """Decode the bytes of a UserComment: eight bytes that name its encoding, then the text.
 
-    order: the block's byte order, "<" or ">". The name UNICODE should mean UTF-16 in this order,
-    but programs also write the other order or UTF-8. All three are tried, and the first whose text
-    contains "Steps: " is taken, else the one with the most ASCII characters. Raises OverflowError
-    for more than MAX_BYTES.
+    order: the EXIF block's byte order, "<" or ">". The name UNICODE should mean UTF-16 in this
+    order, but programs also write the other order or UTF-8. All three are tried, and the first
+    whose text contains "Steps: " is taken, else the one with the most ASCII characters. Raises
+    OverflowError for a text above 1 MB.
     """
     if len(raw) > MAX_BYTES:
         raise OverflowError

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Return the properties of the device that may change the last bits of a result.
+    """Return the properties of the device that may change the last bits of a picture, by name.
 
     The dict has "device_name", and for a CPU also "instructions" (its instruction set, such as
     AVX2) and "threads" (how many PyTorch uses).
@@ -42,10 +42,10 @@ def _processor() -> str:
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Return a dict from package name to version, of the packages that may change the last bits.
+    """Return the versions of the packages that may change the last bits of a picture, by name.
 
-    It also has "python", "glassbox" (this program) and "platform"; packages that are not installed
-    are left out.
+    The dict also has "python", "glassbox" (this program) and "platform"; packages that are not
+    installed are left out.
     """
     import platform
     from importlib.metadata import PackageNotFoundError, version

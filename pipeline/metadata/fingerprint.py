@@ -16,17 +16,18 @@ SKETCH = 32  # numbers in a sketch, with which an RMS is estimated to about 12 %
 
 
 class LatentFingerprint(NamedTuple):
-    """A hash of latents and a random projection of them ("sketch").
+    """A short description of latents, to find later whether and how much other latents differ.
 
     digest: the first 16 hex digits of the SHA-256 of the latents as little-endian float32. sketch:
-    (32,) float64, see `fingerprint`. str() returns both as text, for a receipt.
+    a random projection of the latents, (32,) float64; the distance of two sketches estimates that
+    of the latents. str() returns both as text, for a picture's metadata.
     """
 
     digest: str
     sketch: np.ndarray
 
     def rms_difference(self, other: LatentFingerprint) -> float:
-        """Estimate the root mean square of the difference of the two latents, from the sketches."""
+        """Estimate the root mean square difference of the two latents from their fingerprints."""
         return float(((self.sketch - other.sketch) ** 2).sum() ** 0.5)
 
     def __str__(self) -> str:
@@ -50,12 +51,12 @@ class LatentFingerprint(NamedTuple):
 
 
 def fingerprint(latents: torch.Tensor) -> LatentFingerprint:
-    """Return the fingerprint of latents (1, C, h, w).
+    """Return the hash and the random projection of latents (1, C, h, w), to compare them later.
 
-    The sketch is a Count Sketch (Charikar, Chen, Farach-Colton, ICALP 2002): each of the latents' n
-    numbers, times a random sign, is added to one of 32 sums, and the sums are divided by sqrt(n).
-    The squared distance of two sketches is an unbiased estimate of the latents' mean squared
-    difference.
+    The projection is a Count Sketch (Charikar, Chen, Farach-Colton, ICALP 2002): each of the
+    latents' n numbers, times a random sign, is added to one of 32 sums, and the sums are divided by
+    sqrt(n). The squared distance of two sketches is an unbiased estimate of the latents' mean
+    squared difference.
     """
     import numpy as np
     import torch
@@ -69,7 +70,7 @@ def fingerprint(latents: torch.Tensor) -> LatentFingerprint:
 
 @lru_cache(maxsize=4)
 def _sketch_buckets(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the random choices of the Count Sketch for `count` numbers.
+    """Return the random choices of a Count Sketch, which projects `count` numbers onto 32 sums.
 
     These are the index of the sum that each number is added to, (count,) int64 in 0 to 31, and its
     sign, (count,) float32. Both are bits of splitmix64 of the number's index, so that they are the

@@ -58,11 +58,11 @@ JSON_WRITERS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that were found in a parameters text.
+    """The settings that were found in a parameters text (A1111's metadata of a picture).
 
     fields    from a field of GenerateOptions to its value, validated; fields that are not in the
               text are left out
-    model     the name of a model from the caller's list, or None
+    model     the name of the text's model among those that the caller has, or None
     others    all other values of the text by their names in it, to display
     warnings  a sentence for each value that was ignored, with the reason
     """
@@ -74,11 +74,11 @@ class Settings:
 
 
 def parse_settings(text: str, models: Mapping[str, str] | None = None) -> Settings:
-    """Parse a parameters text of this program, A1111, Forge, Civitai or Fooocus.
+    """Read options from a parameters text (a picture's metadata), to draw with the same settings.
 
-    models: the models to choose from, {name: first ten hex digits of the SHA-256}. A model with the
-    text's hash is preferred to one with its name. Never raises: invalid values are ignored, with a
-    warning for each.
+    The text may be of this program, A1111, Forge, Civitai or Fooocus. models: the models to choose
+    from, {name: first ten hex digits of the SHA-256}; one with the text's hash is preferred to one
+    with its name. Never raises: invalid values are ignored, with a warning for each.
     """
     if len(text) > MAX_TEXT:
         return Settings(
@@ -133,11 +133,11 @@ def _take_sampler(
     fields: dict[str, Any],
     warnings: list[str],
 ) -> None:
-    """Add the sampler and the schedule of a text to `fields`, and problems to `warnings`.
+    """Add the sampler and the schedule of a parameters text to `fields`, problems to `warnings`.
 
-    requested: the text's values of "sampler" and "schedule". take(name, value): validates the value
-    and adds it to `fields`, or a sentence to `warnings`. Older texts write both as one name, "DPM++
-    2M Karras".
+    requested: the text's values of "sampler" and "schedule", where it has them; older texts write
+    both as one name, "DPM++ 2M Karras". take(name, value): validates the value and adds it to
+    `fields`, or a sentence to `warnings`.
     """
     schedule = None
     if "sampler" in requested:
@@ -159,10 +159,11 @@ def _choose_model(
     others: dict[str, str],
     warnings: list[str],
 ) -> str | None:
-    """Return the name in `models` of the model that a text requests, or None where it is not there.
+    """Return the name in `models` of the model that a parameters text requests, or None.
 
-    requested: the text's values of "model" and "hash". What is not found is added to `others`, and
-    a sentence about it to `warnings`.
+    requested: the text's values of "model" and "hash", where it has them. models: from name to the
+    first ten hex digits of the SHA-256. A model that is not in `models` is added to `others`, and a
+    sentence about it to `warnings`.
     """
     name, digest = requested.get("model"), requested.get("hash", "").lower()
     short = digest[:HASH_DIGITS]
@@ -186,7 +187,11 @@ def _choose_model(
 
 
 def _parse_foreign_json(text: str) -> Settings | None:
-    """Return a text that is JSON of another program as `others`; None where it is no JSON."""
+    """Return the settings in another program's JSON, only to display; None for any other text.
+
+    They are in the field `others`, none is used as an option; a warning says so and names the
+    program.
+    """
     if not text.lstrip().startswith("{"):
         return None
     try:

@@ -71,7 +71,7 @@ def read(path: str | Path) -> str:
 def clean_text(text: str) -> str:
     """Return `text` without control characters, lone surrogates and byte order mark.
 
-    Line breaks and tabs are kept.
+    For parameters texts from files, which are untrusted. Line breaks and tabs are kept.
     """
     return _CONTROL.sub("", text).lstrip("\ufeff\ufffe")
 
@@ -79,8 +79,8 @@ def clean_text(text: str) -> str:
 def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
     """Return A1111's parameters text: prompt, negative prompt and a line of settings.
 
-    fields: from name ("Steps") to value, in the order to write; None values are left out. `parse`
-    recognises the line only with at least three fields, the first of them "Steps".
+    fields: from name ("Steps") to value, in the order to write; None values are left out. To be
+    recognised when the text is parsed, there must be at least three, the first of them "Steps".
     """
     lines = [prompt]
     if negative:
@@ -94,13 +94,13 @@ def build(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Parse A1111's parameters text into a dict.
+    """Parse A1111's parameters text into a dict of strings.
 
     {"Prompt": ..., "Negative prompt": ..., "Steps": ..., "Sampler": ..., and the other settings}.
-    All values are strings. The settings are the last line, or a line that begins with "Steps:" and
-    is followed by lines of a template; they have at least three `Name: value` pairs, one of them
-    with a name in _SIGNS. A text without them is all prompt. Never raises; the time is linear in
-    the length of the text.
+    The settings are the last line, or a line that begins with "Steps:" and is followed by lines of
+    a prompt template; they have at least three `Name: value` pairs, one of them named steps,
+    sampler, seed, size, model or CFG scale. A text without them is all prompt. Never raises; the
+    time is linear in the length of the text.
     """
     text = text.strip("\n")
     start, found = _find_settings(text)
@@ -118,9 +118,9 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _find_settings(text: str) -> tuple[int, dict[str, str]]:
-    """Return (index in `text` where the settings begin, settings by name).
+    """Find the line of settings in a parameters text: (its index in `text`, settings by name).
 
-    (len(text), {}) where there are none.
+    Where there is none, the result is (len(text), {}).
     """
     last = text.rfind("\n") + 1
     usual = [m.start() for m in re.finditer("^Steps:", text, re.MULTILINE)][-10:]
@@ -137,9 +137,10 @@ def _find_settings(text: str) -> tuple[int, dict[str, str]]:
 
 
 def _parse_fields(text: str, at: int) -> tuple[dict[str, str], int]:
-    """Parse the `Name: value` pairs from index `at` on; return them and the index of their end.
+    """Parse the `Name: value` pairs of a parameters text's settings from index `at` on.
 
-    The end is that of the line, except that a quoted value may contain line breaks.
+    Returns them and the index of their end, which is that of the line, except that a quoted value
+    may contain line breaks.
     """
     found: dict[str, str] = {}
     if not _KEY.match(text, at):
@@ -157,7 +158,11 @@ def _parse_fields(text: str, at: int) -> tuple[dict[str, str], int]:
 
 
 def _parse_value(text: str, at: int) -> tuple[str, int]:
-    """Parse the value that begins at index `at`; return it and the index of its end."""
+    """Parse one value of a parameters text's settings; return it and the index of its end.
+
+    at: the index in `text` where it begins. It may be a JSON string, list or object, or plain text
+    up to the next comma.
+    """
     string = _STRING.match(text, at)
     if string:
         return _unquote(string[1]), string.end()

@@ -58,9 +58,11 @@ def parameters_text(
 
 
 def describe_run(models: Models, session: BackendSession) -> dict[str, Any]:
-    """Return what ran, for Result.metadata: model, device, dtype, backends and versions.
+    """Return what a picture was drawn with, for Result.metadata, by name.
 
-    session: of the request, whose backends may have changed after failures of kernels.
+    "model", "model_hash", "vae", "device", "dtype", the backends "attention", "vae_attention" and
+    "group_norm", and versions: "torch", "python", "glassbox". session: the backends that the
+    request used; they may have changed after failures of kernels.
     """
     import torch
 

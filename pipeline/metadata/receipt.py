@@ -52,7 +52,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Receipt(BaseModel):
-    """The receipt of one picture, as its JSON is validated.
+    """The record in a PNG of how its picture was drawn, to draw it again and compare each step.
 
     receipt   version of the format
     task      key of the task ("generate")
@@ -60,13 +60,15 @@ class Receipt(BaseModel):
     image     0-based index of this picture in the request
     words     whether attention maps of words were recorded, which may change the last bits
     inputs    from option ("picture", "mask") to the SHA-256 of the pixels of that file
-    branches  for each branch that led to the picture {"at": step, and the changed options}
+    branches  how the picture was continued from a step of an earlier one with changed options:
+              for each time {"at": step, and the changed options}; empty for most pictures
     model     "name", "hash" and "vae" (name of another autoencoder, or None)
     weights   from network name to the SHA-256 of its files
     ran       device, dtype, threads, backends and so on, by name
     versions  from package name to version
-    steps     fingerprints as text: of the initial latents, then of those after each step
-    pixels    SHA-256 of the picture, see pixels_digest; text: that of its parameters text
+    steps     hash and random projection, as text, of the initial latents, then after each step
+    pixels    SHA-256 of the picture's mode, size and pixels
+    text      SHA-256 of its A1111 parameters text
     digest    SHA-256 of all other fields
     """
 
@@ -97,12 +99,12 @@ class Receipt(BaseModel):
 
     @property
     def fingerprints(self) -> list[LatentFingerprint]:
-        """The fingerprints in `steps`, parsed."""
+        """Hash and projection of the latents, initially and after each step: `steps`, parsed."""
         return [LatentFingerprint.parse(text) for text in self.steps]
 
     @property
     def intact(self) -> bool:
-        """Whether `digest` is that of the other fields; if not, somebody changed one of them.
+        """Whether the receipt is as it was written: its `digest` is that of its other fields.
 
         It proves nothing against a forger, who can compute a new digest.
         """
@@ -110,17 +112,22 @@ class Receipt(BaseModel):
 
     @property
     def model_label(self) -> str:
-        """The model's name and hash, separated by a space; "unnamed" for one that is missing."""
+        """Name and hash of the model that drew the picture, for messages: "name 0123456789".
+
+        "unnamed" stands for one that is missing.
+        """
         return " ".join(str(self.model.get(key) or "unnamed") for key in ("name", "hash"))
 
 
 def provenance(
     task: str, given: GenerateOptions, resolved: GenerateOptions, image: int, words: bool
 ) -> dict[str, Any]:
-    """Return the fields of a receipt that describe the request, for a picture without branches.
+    """Return the fields of a picture's receipt that say by which request it was drawn.
 
-    task: key of the task. given, resolved: its options before and after defaults were filled in.
-    image: 0-based index of the picture in the request. words: whether attention maps were recorded.
+    The receipt is the record in a PNG by which the picture can be drawn again. The fields are
+    "task", "options", "image", "words", "inputs" and "branches" (empty). task: key of the task
+    ("generate"). given, resolved: its options before and after defaults were filled in. image:
+    0-based index of the picture in the request. words: whether attention maps were recorded.
     """
     options = given.model_dump(mode="json", exclude={*INPUT_PICTURES, "attention", "group_norm"})
     names = RESOLVED_FIELDS + (RESOLVED_FIELDS_OF_GENERATE if task == "generate" else ())
@@ -136,10 +143,11 @@ def provenance(
 
 
 def extend_provenance(parent: Receipt, change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same fields as `provenance` for a picture that a branch drew.
+    """Return the fields of a receipt that say how a picture was branched off another picture.
 
-    parent: the receipt of the picture from which it branched. change: {"at": step, and the changed
-    options}.
+    To branch is to continue a picture from one of its steps with changed options. The fields are
+    the same as for its `parent`, whose receipt is given, but "branches" has one entry more,
+    `change`: {"at": step, and the changed options}.
     """
     provenance = {
         name: getattr(parent, name) for name in ("task", "options", "image", "words", "inputs")
@@ -150,10 +158,11 @@ def extend_provenance(parent: Receipt, change: Mapping[str, Any]) -> dict[str, A
 def write(
     models: Models, result: Result, index: int, provenance: Mapping[str, Any], steps: list[str]
 ) -> str:
-    """Return the receipt of picture `index` of `result` as JSON.
+    """Return the receipt of picture `index` of `result` as JSON: how to draw it again.
 
-    provenance: what the functions `provenance` or `extend_provenance` returned. steps: fingerprints
-    of the picture's latents as text, the initial ones first.
+    provenance: the fields "task", "options", "image", "words", "inputs" and "branches", by which
+    request it was drawn. steps: hash and random projection of the picture's latents as text,
+    initially and after each step.
     """
     from ..oom import DECODED_IN_TILES, GUIDANCE_SPLIT
 
@@ -178,7 +187,7 @@ RAN_FIELDS = ("device", "dtype", "attention", "vae_attention", "group_norm")
 
 
 def input_digests(options: GenerateOptions) -> dict[str, str]:
-    """Return a dict from option ("picture", "mask") to the SHA-256 of that file's pixels.
+    """Return the SHA-256 of the pixels of a request's input files, by option ("picture", "mask").
 
     Options that are unset or that the task does not have are left out.
     """
@@ -199,7 +208,10 @@ def text_digest(text: str) -> str:
 
 
 def to_json(fields: dict) -> str:
-    """Return the JSON of a receipt: `fields` and the "digest" that is computed from them."""
+    """Return the JSON of a picture's receipt: `fields` and the "digest" computed from them.
+
+    fields: those of the class Receipt, without "digest".
+    """
     return json.dumps(fields | {"digest": _digest(fields)}, separators=(",", ":"))
 
 
@@ -210,10 +222,10 @@ def _digest(fields: Mapping[str, Any]) -> str:
 
 
 def parse(text: str, where: str = "The picture") -> Receipt:
-    """Parse and validate the JSON of a receipt.
+    """Parse and validate the JSON of a receipt, the record in a PNG of how its picture was drawn.
 
-    where: how error messages call the picture. Raises InputError for a receipt that is damaged or
-    of a newer version. Only types and limits are checked; verify.py checks the meaning.
+    where: the picture's name in error messages. Raises InputError for a receipt that is damaged or
+    of a newer version. Only types and limits are checked, not whether it tells the truth.
     """
     damaged = f"{where} carries a receipt, but it is damaged"
     try:
@@ -241,7 +253,7 @@ def _reject_constant(name: str) -> float:
 
 
 def read(path: str | Path) -> Receipt:
-    """Return the receipt in a PNG file.
+    """Return the receipt in a PNG file: the record of how its picture was drawn.
 
     Raises InputError where the file cannot be read, has no receipt or a damaged one, or is no PNG.
     """
@@ -268,7 +280,7 @@ def read(path: str | Path) -> Receipt:
 
 
 def from_image(image: Image.Image) -> Receipt | None:
-    """Return the receipt of a picture in memory, from its `info["receipt"]`.
+    """Return the receipt (how it was drawn) of a picture in memory, from its `info["receipt"]`.
 
     None where it has none, or a damaged one.
     """

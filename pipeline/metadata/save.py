@@ -20,7 +20,7 @@ JPEG_EXIF = 65_533  # bytes of EXIF in a JPEG at most: the length of a segment h
 
 
 def check_writable(path: Path) -> None:
-    """Raise InputError where a picture could not be written to `path`.
+    """Raise InputError where a picture could not be written to `path`, before it is drawn.
 
     That is: its ending is not .png, .jpg, .jpeg or .webp, it is a folder, or its parent folder is
     missing or not writable.
@@ -48,9 +48,10 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
 
     The parameters text, `info["parameters"]`, is stored as A1111 does: in PNG as a text chunk
     `parameters` (tEXt, or iTXt where it is not Latin-1), in JPEG and WebP as EXIF UserComment in
-    big-endian UTF-16. A PNG also gets the receipt, `info["receipt"]`, as a compressed chunk
-    `glassbox`, see receipt.py. A failure leaves no partial file. Raises InputError where the file
-    cannot be written, and for a text too long for a JPEG, about 32,000 characters.
+    big-endian UTF-16. A PNG also gets the receipt, `info["receipt"]` (JSON by which it can be drawn
+    again and verified), as a compressed chunk `glassbox`. A failure leaves no partial file. Raises
+    InputError where the file cannot be written, and for a text too long for a JPEG, about 32,000
+    characters.
     """
     path = Path(path)
     check_writable(path)

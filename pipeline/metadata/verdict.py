@@ -57,7 +57,10 @@ SENTENCES = {  # by the keys of Verdict.facts; the demo's page has translations 
 
 
 class Difference(NamedTuple):
-    """A property in which two runs differ: its key, and its values then and now ("" for none)."""
+    """A property in which the drawing of a picture and its repetition differ, such as the GPU.
+
+    what: key of the property ("device_name"). then, now: its values, "" for none.
+    """
 
     what: str
     then: str
@@ -65,10 +68,10 @@ class Difference(NamedTuple):
 
 
 class PixelDifference(NamedTuple):
-    """How much two pictures of one size differ.
+    """How much the pixels of two equally large pictures differ.
 
-    mean, largest: difference of the RGB values (0 to 255), over all pixels and colours. share: how
-    many of the pixels differ at all, 0 to 1.
+    mean, largest: difference of the RGB values (0 to 255), over all pixels and colours. share: what
+    part of the pixels differs at all, 0 to 1.
     """
 
     mean: float
@@ -78,17 +81,20 @@ class PixelDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a verification.
+    """The result of drawing a picture again from its receipt, to verify that it was drawn so.
+
+    The receipt is the record in a PNG of how its picture was drawn.
 
     kind         "identical", "departs" (steps or pixels differ), "tampered" (the file was changed)
                  or "other" (another model is loaded, so nothing was drawn)
     same         whether the latents came out identical: the initial ones, then after each step
-    step         index in `same` of the first that did not (0: the initial latents); `steps` + 1
-                 where only the decoded picture differs; None otherwise
-    amount       estimated RMS of the latents' difference at `step`; final: after the last step
+    step         index in `same` of the first that did not (0: the initial latents); the number of
+                 steps + 1 where only the decoded picture differs; None otherwise
+    amount       estimated RMS of the latents' difference at `step`
+    final        the same after the last step
     pixels       difference of the pixels; None where nothing was drawn or the sizes differ
     altered      what was changed after the receipt was written: "receipt", "pixels", "text"
-    environment  what differs between the two runs
+    environment  in what device, packages, weights, LoRAs and so on differ from those of then
     model, here  name and hash of the model that drew it, and of the one that was used now
     image        the picture drawn again
     difference   grey picture, bright where `image` differs from the file; None if it does not
@@ -114,7 +120,11 @@ class Verdict:
 
     @property
     def facts(self) -> list[tuple[str, dict[str, Any]]]:
-        """The sentences of the verdict, in order: (key of SENTENCES, values to format it with)."""
+        """The findings, in the order to tell them: (key of a sentence in SENTENCES, values for it).
+
+        The demo translates the sentences by these keys. Differences of the environment are not in
+        it.
+        """
         steps: dict[str, Any] = {"steps": self.steps, "step": self.step}
         if self.kind == "other":
             return [("other", {"model": self.model, "here": self.here})]
@@ -141,7 +151,7 @@ class Verdict:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict in English: first its kind, last what differs in the environment."""
+        """The findings in English: first the kind of result, last how the environment differs."""
         first, *rest = (SENTENCES[key].format(**values) for key, values in self.facts)
         return [f"{KINDS[self.kind]}: {first[0].lower()}{first[1:]}", *rest, *self._environment()]
 

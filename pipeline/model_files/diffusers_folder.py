@@ -22,9 +22,9 @@ from .safetensors_header import MAX_TENSORS, PICKLES
 
 @dataclass(frozen=True)
 class Component:
-    """What the subfolder of one component (UNet, tokenizer, ...) must hold.
+    """What a model folder's subfolder (UNet, tokenizer, ...) must hold so that it can be loaded.
 
-    classes: names of the diffusers or transformers classes that can be loaded; empty for any.
+    classes: names of the diffusers or transformers classes that are accepted; empty for any.
     config: file name of its configuration. weights: file name of its weights without ending and
     variant ("model" for model.fp16.safetensors); None for a component without weights.
     """
@@ -61,7 +61,11 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class FolderComponent:
-    """The files of one network: its parsed config.json and its weights files, sorted by name."""
+    """The files of one network in a diffusers folder, opened before its weights are loaded.
+
+    config: its parsed config.json. weights: its .safetensors files, sorted by name; several where
+    the weights are sharded.
+    """
 
     config: dict[str, Any]
     weights: tuple[WeightsFile, ...]
@@ -69,7 +73,10 @@ class FolderComponent:
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """The files of a tokenizer: `contents` maps file names to bytes read from folder `place`."""
+    """The files of a CLIP tokenizer, kept in memory until the tokenizer is built from them.
+
+    place: the folder that they were read from. contents: from file name ("vocab.json") to bytes.
+    """
 
     place: Path
     contents: dict[str, bytes]
@@ -77,11 +84,12 @@ class TokenizerFiles:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The checked content of a model folder.
+    """The checked content of a model folder in diffusers' format, without the weights.
 
     index, scheduler: the parsed model_index.json and scheduler_config.json. networks, tokenizers:
-    by component name ("unet", "tokenizer_2"). extras: the parsed generation.json and
-    vocabulary.json by file name, where they exist.
+    by component name ("unet", "tokenizer_2"). extras: from file name to parsed content of
+    generation.json (default settings) and vocabulary.json (the words that a small model knows),
+    where they exist; only this project's own models have them.
     """
 
     index: dict[str, Any]
@@ -117,7 +125,8 @@ def read_folder(folder: Path, files: FileReader) -> ModelFolder:
 def read_network(folder: Path, name: str, files: FileReader) -> FolderComponent:
     """Read the configuration and the weights headers of the network `name` ("unet", "vae", ...).
 
-    Raises InputError for a missing or damaged file, another class, and a link out of `folder`.
+    folder: the model folder, of which the network is the subfolder `name`. Raises InputError for a
+    missing or damaged file, another class of network, and a link out of `folder`.
     """
     check_links(folder, folder / name)
     config = _read_config(folder, name, files)
@@ -163,10 +172,11 @@ def read_index(folder: Path, files: FileReader) -> dict[str, Any]:
 
 
 def _read_config(folder: Path, name: str, files: FileReader) -> dict[str, Any]:
-    """Return the parsed configuration file of the component `name`, {} for a tokenizer without one.
+    """Return the parsed configuration file of the component `name` ("unet", "scheduler", ...).
 
-    Raises InputError where it is missing or damaged, names another class, or holds a value that
-    check_numbers or check_scheduler refuses.
+    folder: the model folder. {} for a tokenizer without configuration. Raises InputError where the
+    file is missing or damaged, names a class that cannot be loaded, holds a number too large for a
+    real model, or a noise schedule that the samplers do not have.
     """
     path = folder / name / COMPONENTS[name].config
     if not path.is_file():
@@ -255,16 +265,16 @@ def _find_shards(index: Path, files: FileReader) -> tuple[Path, ...]:
 
 
 def _read_tokenizer(place: Path, files: FileReader) -> TokenizerFiles:
-    """Return the files of the tokenizer in the folder `place`, checked.
+    """Check the files of the CLIP tokenizer in the folder `place` and return their contents.
 
     Raises InputError where vocab.json and merges.txt contradict each other, one of them is missing
-    without a tokenizer.json instead, or a JSON file is damaged.
+    and there is no tokenizer.json instead, or a JSON file is damaged.
     """
     for name in ("vocab.json", "merges.txt"):
         if not (place / name).is_file():
             if (place / "tokenizer.json").is_file():
                 break
-            raise _missing(place.parent, f"tokenizer/{name}")
+            raise _missing(place.parent, _tail(place / name))
     else:
         folder_checks.check_merges(place, files)
     for entry in sorted(place.glob("*.json")):
@@ -273,7 +283,10 @@ def _read_tokenizer(place: Path, files: FileReader) -> TokenizerFiles:
 
 
 def read_tokenizer_files(place: Path, files: FileReader) -> TokenizerFiles:
-    """Read those of TOKENIZER_FILES that exist in the folder `place`, without checking them."""
+    """Read a CLIP tokenizer's files that exist in the folder `place`, without checking them.
+
+    They are those that TOKENIZER_FILES names: vocab.json, merges.txt, tokenizer.json, ...
+    """
     there = (name for name in TOKENIZER_FILES if (place / name).is_file())
     return TokenizerFiles(place, {name: files.content(place / name) for name in there})
 
@@ -294,10 +307,11 @@ def _allowed_roots(folder: Path) -> tuple[Path, ...]:
 
 
 def check_links(folder: Path, place: Path) -> None:
-    """Raise InputError where the component folder `place` of the model folder is unsafe to read.
+    """Raise InputError where the component folder `place` of the model folder `folder` is unsafe.
 
-    That is: it or an entry of it is a link out of the model folder (see _allowed_roots), cannot be
-    read, or is neither a file nor a folder.
+    It is unsafe to read where it, or a file or folder directly in it, is a link out of the model
+    folder (in the Hugging Face cache: out of the model's cache), cannot be read, or is something
+    else than a file or folder, such as a pipe.
     """
     roots = _allowed_roots(folder)
     if os.path.lexists(place):
@@ -311,7 +325,10 @@ def check_links(folder: Path, place: Path) -> None:
 
 
 def _check_inside(roots: tuple[Path, ...], path: Path) -> None:
-    """Raise InputError where `path` leads out of all `roots`, or is neither a file nor a folder."""
+    """Raise InputError where `path` is a link out of the model folder, or no file or folder.
+
+    roots: the folders into which links may lead; `path` must lie in one of them.
+    """
     try:
         real = Path(os.path.realpath(path, strict=True))
         mode = os.stat(real).st_mode

@@ -31,13 +31,16 @@ class FileStamp:
 
     @classmethod
     def of(cls, state: os.stat_result) -> FileStamp:
-        """Return the stamp of the file for which os.stat returned `state`."""
+        """Return the stamp (size, inode, times) of the file for which os.stat returned `state`."""
         return cls(state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
 
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """A safetensors file with its checked header. stamp: of the file when the header was read."""
+    """A .safetensors file whose header was read and checked, and whose tensors are loaded later.
+
+    stamp: size, inode and times of the file when its header was read, to notice a later change.
+    """
 
     path: Path
     stamp: FileStamp
@@ -59,9 +62,11 @@ _digests: dict[tuple[tuple[Path, FileStamp], ...], str] = {}
 
 
 class FileReader:
-    """A cache of the files of one model, each of which it reads once.
+    """Reads the files of one model, each once, so that every check sees the same bytes.
 
-    Used as a context manager: on exit it closes the weights files.
+    Small files are cached as bytes and parsed JSON; of weights files only the header is read, and
+    their bytes are hashed on request. Used as a context manager, which on exit closes the weights
+    files.
     """
 
     def __init__(self) -> None:
@@ -90,9 +95,10 @@ class FileReader:
         return self._values[path]
 
     def weights(self, path: Path) -> WeightsFile:
-        """Open the safetensors file `path` and return it with its checked header.
+        """Return the .safetensors file `path` with its checked header; no tensor is read.
 
-        Raises InputError where it cannot be read, is damaged or of another format.
+        The file stays open until the reader's context ends, for `sha256`. Raises InputError where
+        it cannot be read, is damaged or of another format.
         """
         if path not in self._weights:
             file, header = open_safetensors(path)
@@ -101,10 +107,11 @@ class FileReader:
         return self._weights[path][0]
 
     def sha256(self, files: tuple[WeightsFile, ...]) -> str:
-        """Return the SHA-256 (64 hex digits) of the concatenated bytes of `files`.
+        """Return the SHA-256 (64 hex digits) of the concatenated bytes of weights files.
 
-        files: as `weights` of this reader returned them. Raises InputError where one was changed
-        since. The digest is cached for the process, see _digests.
+        files: as this reader's method `weights` returned them. Raises InputError where one was
+        changed since. The process remembers the digests of up to 256 (MAX_DIGESTS) sets of
+        unchanged files.
         """
         key = tuple((Path(os.path.abspath(f.path)), f.stamp) for f in files)
         if key not in _digests:

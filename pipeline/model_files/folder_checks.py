@@ -19,11 +19,12 @@ SCHEDULER = {  # from a field of scheduler_config.json to the values that the sa
 
 
 def check_numbers(value: Any, path: Path, key: str = "") -> None:
-    """Raise InputError where a parsed config.json holds a number too large for a real model.
+    """Raise InputError where a config.json holds a number or list too large for a real model.
 
-    value: the configuration; the function calls itself for each value in it. path: of the file, for
-    the message. key: the name of the field with `value`, "" for the configuration itself. The
-    limits are MAX_NUMBER and MAX_LAYERS; larger numbers could exhaust the memory.
+    They could exhaust the memory when the network is built. Allowed are numbers up to 1,000,000,
+    fields whose name has "layers" up to 128, and lists of up to 128 values. value: the parsed file;
+    the function calls itself for each value in it. path: the file, named in the message. key: name
+    of the field that holds `value`, "" for the whole file.
     """
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -66,9 +67,10 @@ def check_scheduler(config: dict[str, Any], path: Path) -> None:
 
 
 def check_merges(place: Path, files: FileReader) -> None:
-    """Raise InputError where merges.txt of the tokenizer folder `place` contradicts vocab.json.
+    """Raise InputError where merges.txt and vocab.json of a CLIP tokenizer contradict each other.
 
-    The two halves of each merge and their concatenation must be tokens of the vocabulary.
+    The two halves of each merge and their concatenation must be tokens of the vocabulary. place:
+    the tokenizer's folder. files: reads them.
     """
     vocabulary = files.json(place / "vocab.json")
     if not isinstance(vocabulary, dict) or not are_sizes(list(vocabulary.values())):
@@ -88,11 +90,12 @@ def check_merges(place: Path, files: FileReader) -> None:
 
 
 def check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
-    """Raise InputError where the networks do not fit each other, or the UNet needs unknown inputs.
+    """Raise InputError where networks do not fit each other, or the UNet needs unknown inputs.
 
-    Known inputs are latents (with mask and masked latents for inpainting), timestep, context and,
-    for SD XL, pooled text and sizes. configs: parsed config.json of "unet", "vae", "text_encoder"
-    and, for SD XL, "text_encoder_2".
+    The inputs that it can get are latents (with mask and masked latents for inpainting), timestep,
+    context and, for SD XL, pooled text and sizes. folder: the model's, named in the message.
+    configs: the parsed config.json of "unet", "vae", "text_encoder" and, for SD XL,
+    "text_encoder_2".
     """
     xl = "text_encoder_2" in configs
     unet, vae, text = (configs[n] for n in ("unet", "vae", "text_encoder"))

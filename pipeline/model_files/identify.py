@@ -64,13 +64,14 @@ EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What a .safetensors file holds.
+    """What a .safetensors file holds, as its tensors' names and shapes tell.
 
     kind: "checkpoint", "lora", "embedding" or "vae"; "" for a file that cannot be used here. what:
-    the same in words ("a ControlNet"). family: "sd1", "sd2", "xl", or "" where it is unknown.
-    configs: of a checkpoint, from component name ("unet", "vae", "scheduler", ...) to its
-    configuration as in a diffusers folder; without "vae" where the file has none. prediction:
-    "epsilon", "v_prediction", or None where neither tensor names nor metadata tell.
+    a description that follows "<file> is ", such as "a LoRA" or "a ControlNet". family: "sd1",
+    "sd2", "xl", or "" where it is unknown. configs: of a checkpoint, from component name ("unet",
+    "vae", "scheduler", ...) to its configuration as in a diffusers folder; without "vae" where the
+    file has none. prediction: what the UNet predicts, "epsilon" or "v_prediction"; None where
+    neither tensor names nor metadata tell.
     """
 
     kind: str
@@ -81,7 +82,7 @@ class FileIdentity:
 
 
 def inspect_file(path: str | os.PathLike) -> FileIdentity:
-    """Read the header of a .safetensors file and identify it.
+    """Tell what the .safetensors file `path` holds (a checkpoint, LoRA, ...), from its header.
 
     Raises InputError for a file of another format, a damaged file or an incomplete checkpoint.
     """
@@ -89,9 +90,10 @@ def inspect_file(path: str | os.PathLike) -> FileIdentity:
 
 
 def identify_file(path: Path, header: SafetensorsHeader) -> FileIdentity:
-    """Identify a file by its header; `path` is only named in errors.
+    """Tell what a .safetensors file holds (a checkpoint, LoRA, ...), from its header.
 
-    Raises InputError for a checkpoint that lacks tensors or has them in impossible shapes.
+    path: the file, only named in errors. Raises InputError for a checkpoint that lacks tensors or
+    has them in impossible shapes.
     """
     try:
         return identify(header.shapes(), header.metadata)
@@ -100,9 +102,10 @@ def identify_file(path: Path, header: SafetensorsHeader) -> FileIdentity:
 
 
 def how_to_use(found: FileIdentity) -> str:
-    """Return the end of an error about a file that is no checkpoint: what to do with it instead.
+    """Return what to do with a file that is no checkpoint but was given as one, for an error.
 
-    It follows "<path> is <what>; ". For a LoRA: "put it into the folder models and write ...".
+    The text follows "<path> is <found.what>; ". For a LoRA it is "put it into the folder models and
+    write <lora:its name:1> in the prompt.", for an unknown file "a checkpoint of ... is wanted."
     """
     known = " or ".join([", ".join(list(FAMILIES.values())[:-1]), list(FAMILIES.values())[-1]])
     return {
@@ -113,11 +116,11 @@ def how_to_use(found: FileIdentity) -> str:
 
 
 def identify(shapes: Shapes, metadata: Mapping[str, str] = {}) -> FileIdentity:
-    """Identify a file by its tensors.
+    """Tell what a .safetensors file holds (a checkpoint, LoRA, ...), from its tensors.
 
-    shapes: from tensor name to shape. metadata: of the file; its `modelspec.prediction_type` is
-    used (github.com/Stability-AI/ModelSpec). Raises DamagedCheckpoint for a checkpoint that lacks
-    tensors or has them in impossible shapes.
+    shapes: from tensor name to shape. metadata: the file's; only `modelspec.prediction_type` of it
+    is used, for a checkpoint (github.com/Stability-AI/ModelSpec). Raises DamagedCheckpoint for a
+    checkpoint that lacks tensors or has them in impossible shapes.
     """
     if any(k.startswith("model.diffusion_model.input_blocks.") for k in shapes):
         return _checkpoint(shapes, metadata)

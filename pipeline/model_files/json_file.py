@@ -14,9 +14,10 @@ MAX_JSON = 16_000_000  # bytes; the largest of a real model, SD's tokenizer.json
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed JSON file `path`.
+    """Return the parsed content of the JSON file `path`.
 
-    Raises InputError where it cannot be read, has more than 16 MB, or parse_json refuses it.
+    Raises InputError where it cannot be read, has more than 16 MB, or is no valid JSON; duplicate
+    keys, NaN and deep nesting are refused, too.
     """
     return parse_json(read_small_file(path), short(path), "")
 
@@ -38,11 +39,11 @@ def read_small_file(path: Path) -> bytes:
 
 
 def parse_json(raw: bytes, shown: str, of: str) -> Any:
-    """Parse JSON in UTF-8, more strictly than Python's json.
+    """Parse JSON in UTF-8, more strictly than Python's json, because files come from strangers.
 
     Raises InputError for invalid JSON, duplicate keys, NaN, infinities, the integer -0, lone
-    surrogates and deep nesting; its message begins with `of` ("The header of ", or "") and `shown`
-    (the file's name).
+    surrogates and deep nesting. The message begins with `of` + `shown`: the file's name `shown`,
+    after "The header of " where `raw` is only a part of the file, else after "".
     """
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict:
@@ -78,7 +79,10 @@ def parse_json(raw: bytes, shown: str, of: str) -> Any:
 
 
 def are_sizes(values: Any) -> bool:
-    """Return whether `values` is a list of integers (not bools) from 0 to below 2**60."""
+    """Return whether `values` is a list of integers from 0 to below 2**60, such as a shape.
+
+    Checks values parsed from untrusted JSON; bools are not integers here.
+    """
     return isinstance(values, list) and all(
         isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**60 for v in values
     )

@@ -26,16 +26,18 @@ Shapes = Mapping[str, tuple[int, ...]]  # from tensor name to shape
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint lacks a tensor or has one in an impossible shape.
+    """A single-file checkpoint lacks a tensor or has one in an impossible shape.
 
-    The message is a sentence without its subject: "is incomplete: ... is missing".
+    The message is a sentence without its subject, the file, which the caller puts before it: "is
+    incomplete: ... is missing".
     """
 
 
 class ComponentShapes:
-    """The shapes of one network's tensors in a single file.
+    """The shapes of one network's tensors in a single-file checkpoint, to derive its configuration.
 
-    `shapes` maps tensor names without `prefix` (such as "first_stage_model.") to shapes.
+    prefix: what the names of the network's tensors begin with ("first_stage_model."). `shapes` of
+    the constructor holds all tensors of the file; the attribute only the network's, without prefix.
     """
 
     def __init__(self, shapes: Shapes, prefix: str):
@@ -45,8 +47,8 @@ class ComponentShapes:
     def get(self, name: str, sizes: int) -> tuple[int, ...]:
         """Return the shape of the tensor `name`, given without the prefix.
 
-        Raises DamagedCheckpoint where the tensor is missing, has another number of dimensions than
-        `sizes`, or a dimension of size 0.
+        sizes: how many dimensions it must have. Raises DamagedCheckpoint where the tensor is
+        missing, has another number of dimensions, or a dimension of size 0.
         """
         shape = self.shapes.get(name)
         if shape is None:
@@ -58,10 +60,10 @@ class ComponentShapes:
         return tuple(shape)
 
     def count(self, start: str) -> int:
-        """Return the number of blocks whose tensor names begin with `start` and a number.
+        """Return how many blocks or layers have tensor names that begin with `start` and a number.
 
-        Raises DamagedCheckpoint where the numbers are not 0, 1, 2, ... without a gap, or there are
-        more than MAX_LAYERS.
+        start: such as "input_blocks.". Raises DamagedCheckpoint where the numbers are not 0, 1, 2,
+        ... without a gap, or there are more than 128 (MAX_LAYERS).
         """
         pattern = re.compile(re.escape(start) + r"(\d{1,4})\.")
         numbers = {int(m[1]) for k in self.shapes if (m := pattern.match(k))}
@@ -73,9 +75,9 @@ class ComponentShapes:
         return len(numbers)
 
     def depths(self) -> dict[str, int]:
-        """Return a dict from UNet block ("input_blocks.1") to its number of transformer blocks.
+        """Return the number of transformer blocks in each UNet block, by name ("input_blocks.1").
 
-        Blocks without attention are not in it.
+        Blocks without attention are not in the dict.
         """
         found: dict[str, set[str]] = {}
         for key in self.shapes:
@@ -86,9 +88,9 @@ class ComponentShapes:
 
 
 def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
-    """Return the configuration of diffusers' UNet2DConditionModel for a UNet of these shapes.
+    """Derive the config.json of diffusers' UNet2DConditionModel from a UNet's tensor shapes.
 
-    part: its tensors in CompVis' original layout. family: "sd1", "sd2" or "xl".
+    part: the shapes, with tensor names of CompVis' original layout. family: "sd1", "sd2" or "xl".
     Raises DamagedCheckpoint where tensors are missing or sizes are impossible.
     """
     blocks, transformers = part.count("input_blocks."), part.depths()
@@ -144,9 +146,9 @@ def unet_config(part: ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def vae_config(part: ComponentShapes, family: str) -> dict[str, Any]:
-    """Return the configuration of diffusers' AutoencoderKL for an autoencoder of these shapes.
+    """Derive the config.json of diffusers' AutoencoderKL from a VAE's tensor shapes.
 
-    part: its tensors in CompVis' original layout. family: "sd1", "sd2" or "xl".
+    part: the shapes, with tensor names of CompVis' original layout. family: "sd1", "sd2" or "xl".
     Raises DamagedCheckpoint where tensors are missing.
     """
     levels = part.count("encoder.down.")
@@ -165,12 +167,13 @@ def vae_config(part: ComponentShapes, family: str) -> dict[str, Any]:
 
 
 def read_vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, Any]]:
-    """Return (prefix, configuration) of a file that holds an autoencoder and nothing else.
+    """Return (prefix, configuration) of a .safetensors file that holds a VAE and nothing else.
 
     prefix: what its tensor names begin with in CompVis' original layout, "" or
-    "first_stage_model."; None where the file has diffusers' tensor names. family: "sd1", "sd2" or
-    "xl", of the model that will use it, because shapes do not tell the latents' scale. Raises
-    DamagedCheckpoint where tensors are missing.
+    "first_stage_model."; None where the file has diffusers' tensor names. configuration: for
+    diffusers' AutoencoderKL. shapes: from tensor name to shape. family: "sd1", "sd2" or "xl", of
+    the model that will use it; it decides the latents' scaling factor, which shapes do not tell.
+    Raises DamagedCheckpoint where tensors are missing.
     """
     prefix = PREFIXES["vae"][family]
     for start in (prefix, ""):
@@ -189,11 +192,11 @@ def read_vae_file(shapes: Shapes, family: str) -> tuple[str | None, dict[str, An
 
 
 def text_config(part: ComponentShapes, name: str, family: str) -> dict[str, Any]:
-    """Return transformers' configuration of a text encoder, in CLIP's or OpenCLIP's layout.
+    """Derive the config.json of transformers' CLIP text model from its tensor shapes.
 
-    part: its shapes; a prefix that ends with "text_model." means CLIP's layout. name:
-    "text_encoder" or "text_encoder_2". family: "sd1", "sd2" or "xl". Raises DamagedCheckpoint where
-    tensors are missing.
+    part: the shapes; a prefix that ends with "text_model." means that the tensor names are CLIP's,
+    any other that they are OpenCLIP's. name: "text_encoder" or "text_encoder_2". family: "sd1",
+    "sd2" or "xl". Raises DamagedCheckpoint where tensors are missing.
     """
     if part.prefix.endswith("text_model."):
         vocabulary, width = part.get("embeddings.token_embedding.weight", 2)

@@ -58,17 +58,18 @@ PREFIXES = {  # from component and family to what its tensor names in a single f
 
 @dataclass(frozen=True)
 class Stored:
-    """Under which name and in which form a file stores a tensor of diffusers or transformers.
+    """The name and form in which a file stores a tensor of a diffusers or transformers network.
 
-    how: "" unchanged; "conv": as (O, I, 1, 1) instead of (O, I); "T": transposed; "rows:i": as the
-    third number i (0, 1 or 2) of the rows of a joint query, key and value matrix (3 * O, I).
+    how: "" unchanged; "conv": as (O, I, 1, 1) instead of (O, I); "T": transposed; "rows:i": in a
+    matrix (3 * O, I) that joins query, key and value, as its rows i * O to (i + 1) * O, i = 0, 1,
+    2.
     """
 
     name: str
     how: str = ""
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape that the file must have for a tensor of `shape` in the network."""
+        """Return the shape of the file's tensor, given that of the network's tensor."""
         if self.how == "conv":
             return (*shape, 1, 1)
         if self.how == "T":
@@ -76,7 +77,7 @@ class Stored:
         return (shape[0] * 3, *shape[1:]) if self.how else shape
 
     def take(self, tensor: Tensor) -> Tensor:
-        """Return the network's tensor, given the tensor `name` of the file."""
+        """Return the network's tensor, given the one that the file stores as `name`."""
         if self.how == "conv":
             return tensor[..., 0, 0]
         if self.how == "T":
@@ -85,9 +86,10 @@ class Stored:
 
 
 def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return a dict from module path in diffusers' UNet2DConditionModel to that in a single file.
+    """Map the module paths of diffusers' UNet2DConditionModel to those in single-file checkpoints.
 
-    config: the UNet's config.json. The paths in the file have no prefix ("input_blocks.0.0").
+    The latter are in CompVis' original layout, without the UNet's prefix: "conv_in" becomes
+    "input_blocks.0.0". config: the UNet's config.json.
     """
     names = dict(UNET)
     levels = len(config["block_out_channels"])
@@ -136,9 +138,10 @@ def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return a dict from module path in diffusers' AutoencoderKL to that in a single file.
+    """Map the module paths of diffusers' AutoencoderKL to those in single-file checkpoints.
 
-    config: the autoencoder's config.json. The paths in the file have no prefix ("encoder.conv_in").
+    The latter are in CompVis' original layout, without the VAE's prefix: "encoder.conv_norm_out"
+    becomes "encoder.norm_out". config: the VAE's config.json.
     """
     names = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
@@ -172,12 +175,12 @@ def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
 def plan(
     component: str, prefix: str, config: Mapping[str, Any], keys: Iterable[str]
 ) -> dict[str, Stored]:
-    """Return a dict from each tensor name of `keys` to how a single file stores it.
+    """Return the name and form in which a single-file checkpoint stores each tensor of `keys`.
 
-    component: "unet", "vae", "text_encoder" or "text_encoder_2". prefix: what the component's
-    names in the file begin with, see PREFIXES. config: its config.json. keys: names as in the
-    network's state dict, of text encoders without "text_model.". Raises KeyError for a tensor that
-    CompVis' original layout does not have.
+    component: "unet", "vae", "text_encoder" or "text_encoder_2". prefix: what the names of its
+    tensors in the file begin with ("first_stage_model."). config: its config.json. keys: tensor
+    names of diffusers' or transformers' state dict, of text encoders without "text_model."; they
+    are the keys of the result. Raises KeyError for a tensor that CompVis' original layout lacks.
     """
     if component in ("unet", "vae"):
         names = (unet_names if component == "unet" else vae_names)(config)
@@ -203,9 +206,10 @@ def plan(
 
 
 def _open_clip(key: str) -> Stored:
-    """Return how OpenCLIP stores the tensor `key` of transformers' CLIP text model.
+    """Return the name and form in which OpenCLIP stores the tensor `key` of a text encoder.
 
-    Raises KeyError for a tensor that OpenCLIP does not have.
+    key: the tensor's name in transformers' CLIPTextModel. Raises KeyError for a tensor that
+    OpenCLIP does not have.
     """
     direct = {
         "embeddings.token_embedding.weight": Stored("token_embedding.weight"),

@@ -27,11 +27,11 @@ DEPTH = 4  # levels of folders that are searched, ./models included
 
 @dataclass(frozen=True)
 class Entry:
-    """A model file or folder in the list; users and requests refer to it by `name`.
+    """A model file or folder in the list of this machine's models; users choose it by `name`.
 
     kind: "checkpoint", "lora", "embedding" or "vae". family: "SD 1.x", "SD 2.x", "SD XL", or ""
     where it is unknown. note: what it is, in a few words. reason: a sentence that says why it
-    cannot be used, or None.
+    cannot be used; None for a usable model.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Entry:
 
 
 def scan() -> list[Entry]:
-    """Return all models, those of this package first, then in order of their folders and names.
+    """List all models on this machine: those that this package ships, then those in ./models.
 
-    A model whose name is that of an earlier one of the same kind is called "name (folder)"; it is
-    left out where that name is taken, too.
+    In each folder they are sorted by name. A model whose name is that of an earlier one of the same
+    kind is called "name (folder)"; it is left out where that name is taken, too.
     """
     entries: list[Entry] = []
     taken: set[tuple[str, str]] = set()
@@ -63,7 +63,7 @@ def scan() -> list[Entry]:
 
 
 def find_entries(kind: str) -> dict[str, Entry]:
-    """Return a dict from name to entry of all models of one kind.
+    """Return all models of one kind that this package ships or that are in ./models, by name.
 
     kind: "checkpoint", "lora", "embedding" or "vae".
     """
@@ -71,9 +71,10 @@ def find_entries(kind: str) -> dict[str, Entry]:
 
 
 def find_checkpoint(name: str) -> Path | None:
-    """Return the path of the checkpoint called `name`, or None where there is none.
+    """Return the path of the checkpoint `name` that this package ships or that is in ./models.
 
-    Files of other names are opened only where `name` has the form "name (folder)", see `scan`.
+    None where there is none. To be fast, only files called `name` are opened; all are opened only
+    for a name such as "dream (anime)", which tells apart equally named models in several folders.
     """
     if "(" not in name:  # else it may be one of the names that `scan` made unique
         for place in (EMBEDDED, OWN):
@@ -87,10 +88,10 @@ def find_checkpoint(name: str) -> Path | None:
 
 
 def _walk(place: Path, depth: int) -> Iterator[Path]:
-    """Yield the paths of model folders and weights files in `place` and its subfolders.
+    """Yield the paths of model folders and weights files in the folder `place` and its subfolders.
 
-    depth: levels of folders to search, `place` included. Hidden entries and those that begin with
-    "_" are skipped, and so is what cannot be read.
+    depth: levels of folders to search, `place` included. Files and folders whose names begin with
+    "." or "_" are skipped, and so is what cannot be read.
     """
     try:
         paths = sorted(place.iterdir(), key=lambda p: p.name.lower())

@@ -51,10 +51,12 @@ OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "t
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Split a tensor's name into (layer, role); None for a name that no LoRA has.
+    """Split the name of a LoRA file's tensor into (layer, role); None for a name that no LoRA has.
 
-    layer: without "base_model.model." (peft) and ".processor" (diffusers). role: "down", "mid",
-    "up", "alpha", or LyCORIS' kind of product and the matrix in it ("LoHa w1_a").
+    layer: the layer's name, without "base_model.model." (peft) and ".processor" (diffusers). role:
+    which tensor of the layer it is: "down", "mid", "up", "alpha", or in LyCORIS files the method
+    and the matrix ("LoHa w1_a"). "lora_unet_conv_in.lora_up.weight" gives ("lora_unet_conv_in",
+    "up").
     """
     layer, role = key, None
     if key.endswith(".alpha"):
@@ -69,27 +71,27 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 
 def other_kind(names: Iterable[str]) -> str | None:
-    """Return the kind of an adapter file that is not supported ("a DoRA"), or None for any other.
+    """Return what an adapter file of an unsupported method is ("a DoRA", "an OFT"), else None.
 
-    names: of the file's tensors.
+    names: of the file's tensors. For an error message; None for a plain LoRA and any other file.
     """
     text = "\n".join(names)
     return next((k for end, k in OTHERS.items() if re.search(end, text, re.MULTILINE)), None)
 
 
 def is_lora(header: Mapping[str, Any]) -> bool:
-    """Return whether a file is a LoRA or another adapter.
+    """Return whether a file is a LoRA or another adapter, by its tensor names.
 
-    header: a mapping whose keys are the file's tensor names. True also for the adapters of OTHERS,
-    such as DoRA, which read_lora refuses with a sentence.
+    header: a mapping whose keys are the tensor names. True also for adapters of unsupported methods
+    (DoRA, OFT, ...), which are refused with an error message when they are read.
     """
     return any(split_key(name) is not None for name in header) or other_kind(header) is not None
 
 
 def cross_attention_dim(header: Mapping[str, Any]) -> int | None:
-    """Return the size E of the context that a LoRA's cross-attention layers take.
+    """Return the size E of the text context that a LoRA's cross-attention layers take.
 
-    None for a LoRA without such layers. header: as SafetensorsHeader.tensors.
+    None for a LoRA without such layers. header: from tensor name to {"shape": [...], ...}.
     """
     return _width(header, r"attn2[._](?:processor[._])?to_[kv]\b|attn2\.processor\.to_[kv]_lora")
 
@@ -97,7 +99,7 @@ def cross_attention_dim(header: Mapping[str, Any]) -> int | None:
 def lora_family(header: Mapping[str, Any]) -> str:
     """Return the family that a LoRA was made for: "SD 1.x", "SD 2.x", "SD XL" or "" (unknown).
 
-    header: as SafetensorsHeader.tensors.
+    header: from tensor name to {"shape": [...], ...}.
     """
     names = "\n".join(header)
     if re.search(NO_UNET, names):
@@ -111,7 +113,10 @@ def lora_family(header: Mapping[str, Any]) -> str:
 
 
 def _width(header: Mapping[str, Any], pattern: str) -> int | None:
-    """Return the input size of the first layer whose tensor name matches `pattern`, or None."""
+    """Return the input size of the first LoRA layer whose tensor name matches `pattern`, or None.
+
+    header: from tensor name to {"shape": [...], ...}. pattern: a regular expression.
+    """
     for name, info in header.items():
         if re.search(pattern, name):
             place = split_key(name)
@@ -123,11 +128,11 @@ def _width(header: Mapping[str, Any], pattern: str) -> int | None:
 def layer_names(
     network: str, paths: Iterable[str], ldm: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (layer name, module path) for each name that a LoRA file may use for each module.
+    """Yield all (layer name in a LoRA file, module path) pairs, to match LoRA layers to modules.
 
-    network: "unet", "text_encoder" or "text_encoder_2". paths: of its modules, as in named_modules.
-    ldm: of a UNet, from module path in diffusers to that in CompVis' original layout, see
-    ldm_keys.unet_names; {} for text encoders.
+    A module has several names, because kohya, peft and diffusers spell them differently. network:
+    "unet", "text_encoder" or "text_encoder_2". paths: of its modules, as in named_modules. ldm: for
+    a UNet, from module path in diffusers to that in CompVis' original layout; {} for text encoders.
     """
     for path in paths:
         if network == "unet":
@@ -139,7 +144,10 @@ def layer_names(
 
 
 def _unet_names(path: str, ldm: str | None) -> Iterator[str]:
-    """Yield the names that LoRA files have for a UNet's module; ldm: its path in a single file."""
+    """Yield the layer names that LoRA files may use for the module `path` of diffusers' UNet.
+
+    ldm: the module's path in CompVis' original layout, None for a module that this lacks.
+    """
     for spelled in {path, re.sub(r"\.to_out\.0$", ".to_out", path)}:
         yield spelled
         yield f"unet.{spelled}"
@@ -149,9 +157,10 @@ def _unet_names(path: str, ldm: str | None) -> Iterator[str]:
 
 
 def _text_names(network: str, path: str) -> Iterator[str]:
-    """Yield the names that LoRA files have for the module `path` of a text encoder.
+    """Yield the layer names that LoRA files may use for the module `path` of a text encoder.
 
-    path: without "text_model.", which only some versions of transformers put before it.
+    network: "text_encoder" or "text_encoder_2". path: without "text_model.", which only some
+    versions of transformers put before it.
     """
     head, _, last = path.rpartition(".")
     for spelled in {path, f"{head}.{OLD_TEXT.get(last, last)}" if head else path}:

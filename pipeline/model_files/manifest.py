@@ -22,18 +22,19 @@ CLIP = Path(__file__).parents[1] / "clip"  # CLIP's tokenizer, which single file
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """The checked content of a model's files, without the weights.
+    """What is known of a model's files before loading: all but the weights, read and checked.
 
     path                 the model's folder or file
     family, what         "sd1", "sd2" or "xl"; the same in words ("SD XL, single file")
     networks             by name: "unet", "vae" (some files have none), "text_encoder", for SD XL
                          also "text_encoder_2"
-    scheduler            the parsed scheduler_config.json
+    scheduler            the parsed scheduler_config.json, for a single file an equivalent dict
     prediction           "epsilon", "v_prediction", or None where an SD 2.x does not say which
     tokenizers           by name: "tokenizer", for SD XL also "tokenizer_2"
     zero_empty_negative  whether an empty negative prompt is encoded as zeros
     digests              from network name to the SHA-256 (hex) of its files; {} if not computed
-    extras               the parsed generation.json and vocabulary.json by file name, if present
+    extras               the parsed generation.json (default settings) and vocabulary.json (words
+                         that a small model knows) by file name, if present
     warnings             sentences for the user
     """
 
@@ -53,14 +54,17 @@ class ModelManifest:
     def hash(self) -> str:
         """A1111's "Model hash": the first 10 hex digits of the SHA-256 of the UNet's files.
 
-        KeyError where the manifest was opened without hashes.
+        Raises KeyError where the manifest was opened with hashed=False.
         """
         return self.digests["unet"][:10]
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The files of an autoencoder, and their SHA-256 (hex; "" where it was not computed)."""
+    """The opened files of a VAE that is given beside a model, and their SHA-256.
+
+    digest: 64 hex digits; "" where it was not computed.
+    """
 
     files: ComponentFiles
     digest: str
@@ -81,11 +85,11 @@ def open(path: Path, *, hashed: bool = True) -> ModelManifest:
 
 
 def open_autoencoder(path: Path, family: str, *, hashed: bool = True) -> Autoencoder:
-    """Read and check the autoencoder in a file or folder.
+    """Read and check a VAE that is to replace a model's own; its weights are not loaded yet.
 
-    path: a .safetensors file (an autoencoder, or a checkpoint that has one), a model folder, or the
-    folder `vae` of one. family: "sd1", "sd2" or "xl", of the model that will use it. hashed:
-    whether to compute the SHA-256. Raises InputError where there is no valid autoencoder.
+    path: a .safetensors file (a VAE, or a checkpoint that has one), a model folder, or the folder
+    `vae` of one. family: "sd1", "sd2" or "xl", of the model that will use it. hashed: whether to
+    compute the SHA-256. Raises InputError where there is no valid VAE.
     """
     with FileReader() as files:
         part = _open_autoencoder(path, family, files)

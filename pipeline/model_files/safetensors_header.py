@@ -91,9 +91,10 @@ def open_safetensors(path: Path) -> tuple[BinaryIO, SafetensorsHeader]:
 
 
 def _parse_header(file: BinaryIO, path: Path) -> SafetensorsHeader:
-    """Read the header of an open file, from its beginning, and check it against the file's size.
+    """Read the header of an open .safetensors file and check it against the file's size.
 
-    path: only named in errors. Raises InputError for a truncated, damaged or foreign file.
+    file: at its beginning. path: only named in errors. Raises InputError for a truncated or damaged
+    file and for one of another format.
     """
     shown = short(path)
     try:

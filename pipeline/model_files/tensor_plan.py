@@ -24,12 +24,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ComponentFiles:
-    """The configuration and weights files of one network.
+    """The configuration and weights files of one network, from which it can be loaded.
 
     name: "unet", "vae", "text_encoder" or "text_encoder_2". config: its config.json. place: the
-    path that error messages name. files: its weights files, several where they are sharded.
-    prefix: what its tensor names begin with in a single file in CompVis' original layout, see
-    ldm_keys.PREFIXES; None for files with diffusers' tensor names.
+    file or folder that error messages name. files: its weights files, several where they are
+    sharded. prefix: for a single file in CompVis' original layout, what the names of the network's
+    tensors begin with ("first_stage_model."); None for files with diffusers' tensor names.
     """
 
     name: str
@@ -39,11 +39,12 @@ class ComponentFiles:
     prefix: str | None = None
 
     def locate(self, keys: Iterable[str]) -> dict[str, Stored]:
-        """Return a dict from tensor name to how the files store the tensor.
+        """Return the name and form in which the files store each tensor of the network.
 
-        keys: names of the network's tensors as `current_name` returns them. For files with
-        diffusers' names the dict has the tensors of the files instead, whatever `keys` are.
-        Raises KeyError for a key that CompVis' original layout does not have.
+        keys: names of the network's tensors, as `current_name` returns them; they are the keys of
+        the result. Files with diffusers' names are not asked for `keys`: the result then has an
+        entry for each tensor in the files. Raises KeyError for a key that CompVis' original layout
+        lacks.
         """
         if self.prefix is not None:
             return ldm_keys.plan(self.name, self.prefix, self.config, keys)
@@ -56,9 +57,10 @@ class ComponentFiles:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """Where one tensor of a network is: the file that holds it, and how it is stored there.
+    """From where to load one tensor of a network.
 
-    key: the tensor's name in the network's state dict.
+    key: the tensor's name in the network's state dict. file: the file that holds it. stored: its
+    name in the file, and how it must be converted (transposed, ...).
     """
 
     key: str
@@ -67,10 +69,11 @@ class PlannedTensor:
 
 
 def current_name(component: str, key: str) -> str:
-    """Return the current name of a tensor that files of older versions name differently.
+    """Return the name that recent diffusers and transformers use for the tensor `key`.
 
-    component: "unet", "vae", "text_encoder" or "text_encoder_2". For text encoders "text_model." is
-    removed, which only some versions of transformers put before the names.
+    Older ones call a VAE's attention layers differently ("query" is now "to_q"), and only some put
+    "text_model." before a text encoder's names, which is removed. component: "unet", "vae",
+    "text_encoder" or "text_encoder_2".
     """
     if component in TEXT_ENCODERS:
         return key.removeprefix("text_model.")
@@ -83,7 +86,7 @@ def current_name(component: str, key: str) -> str:
 
 
 def plan_tensors(component: ComponentFiles, shapes: Mapping[str, Shape]) -> list[PlannedTensor]:
-    """Return where each tensor of a network is in the files of `component`.
+    """Find each tensor of a network in the files of `component`; return from where to load it.
 
     shapes: from tensor name to shape, of the network's state dict. Raises InputError where tensors
     are missing, have another shape, or are not stored as floating-point numbers.
@@ -109,9 +112,10 @@ def plan_tensors(component: ComponentFiles, shapes: Mapping[str, Shape]) -> list
 def _check_tensor(
     component: ComponentFiles, stored: Stored, file: WeightsFile, shape: Shape
 ) -> None:
-    """Raise InputError where a stored tensor does not fit `shape` or is no floating-point tensor.
+    """Raise InputError where a tensor in a weights file cannot be loaded into the network's tensor.
 
-    shape: that of the network's tensor. stored, file: where it is.
+    Its shape must fit, and it must be of floating point. shape: of the network's tensor. stored:
+    name and form of the tensor in `file`.
     """
     info, wanted = file.header.tensors[stored.name], stored.shape(shape)
     if tuple(info["shape"]) != wanted:

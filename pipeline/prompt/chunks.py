@@ -18,11 +18,11 @@ BACKTRACK = 20  # a full chunk ends at its last comma if at most this many token
 
 
 class PromptToken(NamedTuple):
-    """One position of a chunk: a CLIP token, or one vector of a textual inversion embedding.
+    """One position of an encoded prompt: a CLIP token, or one vector of an embedding.
 
-    token: CLIP's token id, or 0 as a placeholder for an embedding. weight: what the prompt's
-    brackets say, 1 without any. embedding: the embedding's name, None for a token. vector: the
-    index of the embedding's vector.
+    token: CLIP's token id, or 0 as a placeholder for a textual inversion embedding. weight: that of
+    its word in the prompt's syntax, as 1.3 in (word:1.3); 1 without brackets. embedding: the
+    embedding's name, None for a token. vector: the index of the embedding's vector.
     """
 
     token: int
@@ -38,17 +38,21 @@ WordSpans = tuple[tuple[str, list[int]], ...]
 
 
 def window(tokenizer: Any) -> int:
-    """Return the length of a chunk with its start and end token: 77 for CLIP's tokenizers."""
+    """Return how many tokens CLIP reads at once, start and end token included: 77.
+
+    Fewer for a tokenizer with a smaller model_max_length.
+    """
     return min(tokenizer.model_max_length, WINDOW)
 
 
 def chunks(
     tokenizer: Any, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
 ) -> list[list[PromptToken]]:
-    """Split one text into chunks of at most 75 positions; an empty text gives one empty chunk.
+    """Split one text into chunks of at most 75 positions, which CLIP encodes one by one.
 
-    segments: the text with its weights, from `syntax.parse`; Break ends a chunk. embeddings: the
-    textual inversions by name; one whose vectors fit into a chunk is not split over two.
+    segments: the parsed text with its weights; Break ends a chunk. embeddings: the textual
+    inversions by name; one whose vectors fit into a chunk is not split over two. An empty text
+    gives one empty chunk.
     """
     body = window(tokenizer) - 2
     comma = tokenizer.convert_tokens_to_ids(",</w>")
@@ -82,10 +86,10 @@ def chunks(
 def count_tokens(
     tokenizer: Any, prompt: ParsedPrompt, embeddings: Mapping[str, Embedding] | None = None
 ) -> tuple[int, int]:
-    """Return (tokens used, tokens that fit into the chunks), such as (12, 75), for a counter.
+    """Return (tokens used, tokens that fit into the chunks), such as (12, 75), for a token counter.
 
-    Of a prompt whose text changes between steps the longest text counts. Every chunk but the last
-    counts as full, as in A1111.
+    A prompt is encoded in chunks of 75 tokens; every chunk but the last counts as full, as in
+    A1111. Of a prompt whose text changes between steps the longest text counts.
     """
     body = window(tokenizer) - 2
     most = (0, body)
@@ -98,8 +102,9 @@ def count_tokens(
 def find_word_spans(tokenizer: Any, rows: list[list[PromptToken]]) -> WordSpans:
     """Return each word of a text and the positions of its tokens along K of the context (1, K, E).
 
-    rows: the text's chunks, from `chunks`. A word ends at the token that CLIP's vocabulary marks
-    with </w>. A Han character is a word of its own, and so is an embedding.
+    They tell which columns of an attention map belong to a word. rows: the text's chunks of at most
+    75 positions. A word ends at the token that CLIP's vocabulary marks with </w>. A Han character
+    is a word of its own, and so is an embedding.
     """
     spans: list[tuple[str, list[int]]] = []
     tokens: list[int] = []
@@ -134,9 +139,10 @@ def find_word_spans(tokenizer: Any, rows: list[list[PromptToken]]) -> WordSpans:
 def _units(
     tokenizer: Any, segments: tuple[Segment | Break, ...], embeddings: Mapping[str, Embedding]
 ) -> list[Unit]:
-    """Return the pieces of the text that no chunk boundary splits, in order.
+    """Split a text into pieces that must not be divided over two chunks of 75 tokens, in order.
 
-    All text outside embeddings' names is tokenized in one call.
+    A piece is one CLIP token, all vectors of a textual inversion, or Break. embeddings: the textual
+    inversions by name.
     """
     pieces: list[tuple[str, float, bool] | Break] = []  # (text, weight, is an embedding's name)
     for segment in segments:

@@ -26,7 +26,8 @@ XL = ("clip_l", "clip_g")  # tensors of a Stable Diffusion XL embedding
 class Embedding:
     """A textual inversion: a word of the prompt, and the vectors that replace its tokens.
 
-    vectors: one tensor (n, E) for each text encoder that it was trained for, fp32 on the CPU.
+    name: the word. vectors: one tensor (n, E) for each text encoder that it was trained for, fp32
+    on the CPU.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Embedding:
         return tuple(v.shape[1] for v in self.vectors)
 
     def fit(self, widths: tuple[int, ...]) -> tuple[Tensor, ...] | None:
-        """Return one tensor (n, E) for each text encoder of a model, or None if one does not fit.
+        """Return the vectors, (n, E) for each text encoder of a model; None if they do not fit.
 
         widths: the embedding size E of each of the model's text encoders.
         """
@@ -54,10 +55,10 @@ class Embedding:
 
 
 def read_embedding(path: str | os.PathLike) -> Embedding:
-    """Return the embedding in a safetensors file; its name is the file's name without the suffix.
+    """Read a textual inversion from a safetensors file; its name is the file's without the suffix.
 
-    Formats: a tensor `emb_params` (A1111, kohya), `clip_l` and `clip_g` (Stable Diffusion XL), or
-    a single tensor of any name (diffusers). Raises InputError for anything else.
+    Formats: a tensor `emb_params` (A1111, kohya), `clip_l` and `clip_g` (Stable Diffusion XL), or a
+    single tensor of any name (diffusers). Raises InputError for anything else.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -92,10 +93,10 @@ def read_embedding(path: str | os.PathLike) -> Embedding:
 
 
 def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
-    """Return the shape (n, E) of a tensor of vectors; InputError if its header entry is wrong.
+    """Return the shape (n, E) of a textual inversion's tensor, from its entry in the file's header.
 
-    info: {"dtype": "F16", "shape": [...]}, from the safetensors header. shown: the file's name for
-    the error.
+    info: {"dtype": "F16", "shape": [...]}; (E,) counts as (1, E). name: the tensor's, shown: the
+    file's, for the message. Raises InputError where it is of another type or shape.
     """
     shape = info["shape"]
     count, width = shape if len(shape) == 2 else (1, *shape) if len(shape) == 1 else (0, 0)
@@ -109,10 +110,11 @@ def _shape(info: dict, name: str, shown: str) -> tuple[int, int]:
 
 
 def split_at_names(text: str, names: Iterable[str]) -> list[tuple[str, bool]]:
-    """Split `text` into (name, True) for each of `names` in it and (text, False) between them.
+    """Find textual inversions in `text`: (name, True) for each, (text, False) between them.
 
-    Case is ignored, and the name is returned as spelled in `names`. A name counts only as a whole
-    word: no letter, digit or _ may stand beside it. Where two names match, the longer one counts.
+    names: those of the textual inversions. Case is ignored, and a name is returned as spelled in
+    `names`. It counts only as a whole word: no letter, digit or _ may stand beside it. Where two
+    names match, the longer one counts.
     """
     ordered = sorted(filter(None, names), key=len, reverse=True)
     if not ordered:
@@ -132,8 +134,9 @@ def insert_vectors(
 ) -> Iterator[None]:
     """Make a CLIP text model use given vectors in place of token embeddings, as a context manager.
 
-    Inside the `with`, calling `model` with the tensor `ids` (B, T) uses `vector` (E,) at each
-    (batch index, token position, vector) of `vectors`. Calls with other tensors are not affected.
+    So a textual inversion takes part in the prompt. Inside the `with`, calling `model` with this
+    very tensor `ids` (B, T) uses the vector (E,) of each (batch index, token position, vector) in
+    `vectors`. Calls with other tensors are not affected.
     """
     if not vectors:
         yield

@@ -29,10 +29,10 @@ MIN_MEAN = 0.01  # a chunk's mean below this share of its mean absolute value co
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A text encoder of a model: transformers' CLIPTokenizer and its network.
+    """One text encoder of a model: transformers' CLIPTokenizer and its network.
 
     model: a CLIPTextModel or CLIPTextModelWithProjection. device: the torch.device on which the
-    encoder computes if its weights are kept elsewhere (low memory); None: where its weights are.
+    encoder computes if its weights are kept in main memory; None: where its weights are.
     """
 
     tokenizer: Any
@@ -54,10 +54,10 @@ class TextEncoder:
 class TextEncoders:
     """The text encoders of a model, and which of their hidden states the UNet takes.
 
-    kind: "sd1", the last layer after the final layer norm; "sd2", the same, of an encoder that was
-    saved without its last layer; "xl", the last layer but one without the norm, both encoders'
-    states concatenated along E, and the second encoder's pooled state. zero_empty_negative: whether
-    an empty negative prompt is encoded as zeros.
+    kind: "sd1": those of the last layer after the final layer norm. "sd2": the same, of an encoder
+    that was saved without its last layer. "xl": those of the last layer but one without the norm,
+    both encoders' concatenated along E, and the second encoder's pooled state. zero_empty_negative:
+    whether an empty negative prompt is encoded as zeros.
     """
 
     encoders: tuple[TextEncoder, ...]
@@ -67,9 +67,10 @@ class TextEncoders:
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """An encoded prompt, whose text may change between steps: item i of each field is for one text.
+    """An encoded prompt, ready for the UNet: one or more texts, each for a range of steps.
 
-    ends: the last step, counted from 1, at which text i applies. contexts: (1, K, E) for the UNet's
+    All fields have one item for each text; a prompt without prompt editing has one. ends: the last
+    step, counted from 1, at which the text applies. contexts: (1, K, E) for the UNet's
     cross-attention. pooled: (1, P), or None for models other than XL. word_spans: each word of the
     text and the positions of its tokens along K.
     """
@@ -80,7 +81,11 @@ class Conditioning:
     word_spans: tuple[WordSpans, ...]
 
     def at(self, step: int) -> tuple[Tensor, Tensor | None, WordSpans]:
-        """Return (context, pooled state, word spans) for `step`, counted from 0."""
+        """Return (context, pooled state, words) of the text that applies at `step`, counted from 0.
+
+        context: (1, K, E). pooled state: (1, P), or None for models other than XL. words: each word
+        and the positions of its tokens along K.
+        """
         i = min(bisect_right(self.ends, step), len(self.ends) - 1)
         return self.contexts[i], self.pooled[i], self.word_spans[i]
 
@@ -93,12 +98,12 @@ def encode_prompts(
     clip_skip: int | None = None,
     embeddings: Mapping[str, Embedding] = NO_EMBEDDINGS,
 ) -> tuple[Conditioning, Conditioning, list[str]]:
-    """Encode the prompt and the negative prompt; return both and a list of warning sentences.
+    """Encode prompt and negative prompt for the UNet; return both and warnings for the user.
 
-    All contexts have the same K: shorter texts are padded with empty chunks. clip_skip: the layer
-    whose states are used, counted from the end as in A1111: 1 or None is the last. embeddings:
-    textual inversions by name; a warning says which do not fit this model. Raises InputError if
-    there is no such layer.
+    All contexts (1, K, E) have the same K: shorter texts are padded with empty chunks of 77 tokens.
+    clip_skip: the layer whose states are used, counted from the end as in A1111: 1 or None is the
+    last. embeddings: textual inversions by name; a warning says which do not fit this model. Raises
+    InputError if there is no such layer.
     """
     import torch
 
@@ -136,9 +141,11 @@ def _is_empty(parsed: ParsedPrompt) -> bool:
 
 
 def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
-    """Return the layer to use, counted from the end: 1 is the last of the loaded encoder.
+    """Return the text encoder's layer whose states to use, counted from the end: 1 is the last.
 
-    Raises InputError if `clip_skip` exceeds the encoder's layers.
+    It is that of the loaded network, which differs from `clip_skip` (A1111's option, None for 1)
+    for SD 2.x, saved without its last layer, and for XL, which never uses it. Raises InputError if
+    `clip_skip` exceeds the layers.
     """
     skip = 1 if clip_skip is None else clip_skip
     spare = 1 if text.kind == "sd2" else 0
@@ -154,10 +161,10 @@ def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
 def _usable_embeddings(
     text: TextEncoders, prompts: tuple[ParsedPrompt, ...], embeddings: Mapping[str, Embedding]
 ) -> tuple[dict[str, Embedding], list[str]]:
-    """Return the embeddings that fit all text encoders, and a warning for each other one in use.
+    """Return the textual inversions that fit all text encoders, and warnings for the others.
 
-    The name of an embedding that does not fit stays ordinary text, in which the shorter name of a
-    fitting one may be recognized.
+    There is a warning for each other one that a prompt names. Its name stays ordinary text, in
+    which the shorter name of a fitting one may be recognized. embeddings and the result: by name.
     """
     widths = tuple(encoder.width for encoder in text.encoders)
     usable = {name: e for name, e in embeddings.items() if e.fit(widths) is not None}
@@ -191,8 +198,9 @@ def _encode_text(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the context (1, K, E) of one text and its pooled state (1, P), None except for XL.
 
-    rows: the text's chunks for each text encoder, here padded with empty ones to `count` chunks.
-    depth: the layer to use, counted from the end.
+    rows: for each text encoder the text's chunks of at most 75 positions, here padded with empty
+    ones to `count` chunks. depth: the layer whose states are used, 1 for the last. embeddings:
+    textual inversions by name.
     """
     import torch
 
@@ -225,10 +233,11 @@ def token_ids(tokenizer: Any, row: list[PromptToken]) -> list[int]:
 
 
 def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
-    """Return the hidden states (n, T, E) of n chunks and the first chunk's pooled state (1, P).
+    """Run a text encoder on n chunks; return their hidden states and the first one's pooled state.
 
-    ids: (n, T) token ids. depth: the layer, counted from the end. The pooled state is None for
-    encoders other than XL's second.
+    ids: (n, T) token ids. kind: "sd1", "sd2" or "xl". depth: the layer whose states to return, 1
+    for the last. Hidden states are (n, T, E); the pooled state is (1, P), None for encoders other
+    than XL's second.
     """
     if kind == "xl":
         out = encoder.model(input_ids=ids, output_hidden_states=True)
@@ -242,11 +251,12 @@ def _run(encoder: TextEncoder, kind: str, ids: Tensor, depth: int) -> tuple[Tens
 
 
 def _apply_weights(states: Tensor, rows: list[list[PromptToken]]) -> Tensor:
-    """Multiply each token's state by its weight, then restore the mean of each chunk.
+    """Apply the prompt's word weights as A1111's emphasis "Original" does.
 
-    states: (n, T, E) for n chunks. This is A1111's emphasis "Original". A chunk whose weights are
-    all 1 is returned bit for bit. A mean near zero, as of encoders whose states are centred, is not
-    restored: dividing by it would scale the chunk by noise.
+    Each token's state is multiplied by its weight, then the mean of each chunk is restored. states:
+    (n, T, E) for n chunks. rows: their tokens. A chunk whose weights are all 1 is returned bit for
+    bit. A mean near zero, as of encoders whose states are centred, is not restored: dividing by it
+    would scale the chunk by noise.
     """
     import torch
 

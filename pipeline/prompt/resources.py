@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class PromptResources:
     """What the two prompts of a request need: their parsed text, LoRAs and textual inversions.
 
-    adapters: (LoRA, weight in the UNet, weight in the text encoders) each. embeddings: textual
-    inversions by name. used: {"lora": {name: hash of the file's weights}, "embedding": {...}}.
-    warnings: sentences about syntax and about names that were not found.
+    adapters: for each LoRA (the LoRA, its strength in the UNet, in the text encoders). embeddings:
+    textual inversions by name. used: {"lora": {name: hash of the file's weights}, "embedding":
+    {...}}. warnings: sentences about syntax and about names that were not found.
     """
 
     prompt: ParsedPrompt
@@ -46,10 +46,11 @@ class PromptResources:
 
 
 def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
-    """Parse the prompts and open the LoRAs and textual inversions that they name.
+    """Parse the prompts of a request and open the LoRAs and textual inversions that they name.
 
-    options: resolved, so that `steps` is set. A name that is not in the library gives a warning.
-    Raises InputError for a LoRA that is damaged or does not fit this model.
+    options: the request's, after defaults were filled in, so that `steps` is set. The files are
+    looked up in ./models; a LoRA that is not there gives a warning. Raises InputError for a LoRA
+    that is damaged or does not fit this model.
     """
     assert options.steps is not None, "resolved options have steps"
     parsed = parse(options.prompt, options.steps)
@@ -84,7 +85,10 @@ def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
 
 
 def _find(entries: dict[str, Entry], name: str) -> Entry | None:
-    """Return the library entry of this name, else one whose name differs only in case, or None."""
+    """Return the LoRA called `name`, else one whose name differs only in case, or None.
+
+    entries: the LoRAs of the model library by name.
+    """
     low = {n.lower(): e for n, e in entries.items()}
     return entries.get(name) or low.get(name.lower())
 

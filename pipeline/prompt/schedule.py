@@ -18,10 +18,11 @@ Range = tuple[int, int]  # indices into the list of tokens: first, and one past 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A bracket that stands for one of several texts, depending on the step.
+    """A bracket of a prompt whose text depends on the step: [from:to:when] or [a|b].
 
-    close: the index of its closing token. ranges: where the tokens of each text are. last: of
-    [from:to:when], the last step that has the first text; None for [a|b], whose texts alternate.
+    close: the index of the token that closes it. ranges: for each text the indices of its first
+    token and of the one after its last. last: of [from:to:when], the last step that has the first
+    text; None for [a|b], whose texts alternate.
     """
 
     close: int
@@ -29,7 +30,7 @@ class Choice:
     last: int | None
 
     def at(self, step: int) -> Range:
-        """Return the range of tokens that applies at `step`, counted from 1."""
+        """Return where the text for `step`, counted from 1, is among the tokens: (first, end)."""
         if self.last is None:
             return self.ranges[(step - 1) % len(self.ranges)]
         return self.ranges[step > self.last]
@@ -45,10 +46,10 @@ class _Frame:
 
 
 def find_choices(tokens: list[Token], steps: int, hints: Hints) -> dict[int, Choice]:
-    """Return the brackets whose text depends on the step, by the index of their opening token.
+    """Find the brackets [from:to:when] and [a|b] of a prompt, by the index of their opening token.
 
-    steps: the steps of the picture. hints: gets a sentence for each bracket that was probably meant
-    as one but is not.
+    tokens: those of the prompt's syntax. steps: how many the picture has. hints: gets a sentence
+    for the user about each bracket that was probably meant as such but is not.
     """
     choices: dict[int, Choice] = {}
     frames: list[_Frame] = []
@@ -110,8 +111,9 @@ def _choice(
 def _last_step(when: str, steps: int, hints: Hints) -> int:
     """Return the last step, 0 to `steps`, that has the first text of [from:to:when].
 
-    `when` is a number of steps, or with a decimal point a share of them. The product is exact: 0.29
-    of 100 steps is 29, as A1111 documents it; A1111's own float product is truncated to 28.
+    when: a number of steps, or with a decimal point a share of all. The product is exact: 0.29 of
+    100 steps is 29, as A1111 documents it; A1111's own float product is truncated to 28. hints:
+    gets a sentence for the user about a step outside the picture's.
     """
     number = Decimal(when) * (steps if "." in when else 1)
     if number < 0:
@@ -127,9 +129,12 @@ def _last_step(when: str, steps: int, hints: Hints) -> int:
 def select_tokens(
     count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
 ) -> list[int]:
-    """Return the indices of the tokens that remain when each choice is replaced by some texts.
+    """Replace brackets [from:to:when] and [a|b] by some of their texts; return what remains.
 
-    count: the number of all tokens. pick: returns the ranges of a choice that remain.
+    The result is the indices of tokens, 0 to below `count`.
+
+    choices: the brackets by the index of their opening token. pick: returns where the texts of a
+    bracket that remain are: (first, end) each.
     """
     out: list[int] = []
     todo = [(0, count)]
@@ -146,10 +151,11 @@ def select_tokens(
 
 
 def step_runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
-    """Yield (last step, representative step) for each run of steps that have the same text.
+    """Yield (last step, representative) for each run of steps with the same prompt text.
 
-    Steps count from 1. Runs with the same text, as every second step of [a|b], get the same
-    representative, so that the caller computes each text once.
+    choices: the prompt's brackets [from:to:when] and [a|b]. Steps count from 1. Runs with the same
+    text, as every second step of [a|b], have the same representative, a step of the first of them,
+    so that the caller computes each text once.
     """
     lasts = sorted({c.last for c in choices.values() if c.last is not None})
     turns = sorted({len(c.ranges) for c in choices.values() if c.last is None})

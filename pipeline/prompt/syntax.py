@@ -26,9 +26,10 @@ MAX_LORA = 100.0  # largest absolute strength of a LoRA
 
 @dataclass(frozen=True)
 class LoraTag:
-    """A LoRA that the prompt names, and its strength in the UNet and in the text encoders.
+    """A LoRA that the prompt names, as <lora:name:0.8>, and its strengths.
 
-    name: the LoRA's name in the model library. unet, text: strengths, -MAX_LORA to MAX_LORA.
+    name: the LoRA's name in the model library. unet, text: strength in the UNet and in the text
+    encoders, -100 to 100.
     """
 
     name: str
@@ -38,7 +39,7 @@ class LoraTag:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of the prompt's text whose tokens all have one weight."""
+    """A piece of the prompt's text that has one weight, such as 1.3 for (word:1.3)."""
 
     text: str
     weight: float
@@ -46,7 +47,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Break:
-    """The word BREAK of a prompt: the text after it begins a new chunk of tokens."""
+    """The word BREAK of a prompt: the text after it begins a new chunk of 75 CLIP tokens."""
 
 
 BREAK = Break()
@@ -54,9 +55,11 @@ BREAK = Break()
 
 @dataclass(frozen=True)
 class TimedText:
-    """The text of a prompt for a range of steps.
+    """The text of a prompt for a range of steps; prompt editing such as [a|b] makes several.
 
-    end: the last step of the range, counted from 1. It begins after the `end` of the item before.
+    end: the last step of the range, counted from 1. The range begins after the `end` of the text
+    before. segments: the text in pieces of one weight each, and Break where a new chunk of CLIP
+    tokens begins.
     """
 
     end: int
@@ -65,10 +68,10 @@ class TimedText:
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """A parsed prompt.
+    """A prompt after A1111's syntax was parsed: its LoRAs, and the text of each step with weights.
 
-    parts: the text for each range of steps, in order. hints: sentences about syntax that was
-    probably meant otherwise, for the user.
+    loras: those of the tags <lora:...>. parts: the text for each range of steps, in order. hints:
+    sentences for the user about syntax that was probably meant otherwise.
     """
 
     loras: tuple[LoraTag, ...]
@@ -78,7 +81,7 @@ class ParsedPrompt:
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of the prompt as it was typed; joined in order, all pieces give the prompt again.
+    """A piece of the prompt as typed, to highlight it; joined, all pieces give the prompt again.
 
     kind: "text"; "syntax", the brackets and numbers of a weight; "schedule", the signs of
     [from:to:when] and [a|b]; "lora"; "break". weight: the words' weight for kind "text", else None.
@@ -90,9 +93,9 @@ class Span:
 
 
 def parse(text: str, steps: int) -> ParsedPrompt:
-    """Parse the prompt `text` for a picture that is drawn in `steps` steps; never raises.
+    """Parse the prompt `text`, in A1111's syntax, for a picture of `steps` denoising steps.
 
-    The last text of the result's `parts` ends at `steps`.
+    Never raises: what cannot be parsed is kept as plain text, and a hint says so.
     """
     hints = Hints()
     tokens, loras = _tags(tokenize(text, hints), hints)
@@ -114,7 +117,7 @@ def _pick_at(step: int) -> Callable[[Choice], tuple[Range, ...]]:
 
 
 def parse_spans(text: str) -> list[Span]:
-    """Split the prompt into pieces by kind and weight, for the page to highlight."""
+    """Split a prompt into pieces by kind (text, LoRA, ...) and weight, to highlight them."""
     hints = Hints()
     tokens, _ = _tags(tokenize(text, hints), hints)
     choices = find_choices(tokens, 1, hints)
@@ -133,10 +136,11 @@ def parse_spans(text: str) -> list[Span]:
 
 
 def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Segment | Break, ...]:
-    """Join neighbouring tokens of equal weight into segments, without white space around BREAK.
+    """Join neighbouring tokens of the prompt's syntax that have one weight to pieces of text.
 
-    weighed: (index of a token, its weight). A BREAK inside brackets ends a chunk too; A1111
-    multiplies its internal mark for BREAK by the weight and then takes it for a word.
+    weighed: (index in `tokens`, weight) of each token of the text, in order. White space around
+    BREAK is removed. A BREAK inside brackets ends a chunk too; A1111 multiplies its internal mark
+    for BREAK by the weight and then takes it for a word.
     """
     out: list[Segment | Break] = []
     texts: list[str] = []
@@ -165,9 +169,10 @@ def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Se
 
 
 def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[LoraTag]]:
-    """Return the tokens and the LoRAs of the tags among them; an invalid tag becomes text.
+    """Parse the tags such as <lora:name:0.8> among a prompt's tokens.
 
-    Changes `tokens` in place, and adds a hint for each tag that is not used as written.
+    Returns `tokens`, changed in place so that an invalid tag is text, and the LoRAs. hints: gets a
+    sentence for the user about each tag that is not used as written.
     """
     loras = []
     for i, token in enumerate(tokens):
@@ -192,10 +197,11 @@ def _tags(tokens: list[Token], hints: Hints) -> tuple[list[Token], list[LoraTag]
 
 
 def _lora(fields: list[str]) -> LoraTag | None:
-    """Parse the fields of <lora:NAME:TEXT_ENCODER:UNET>; None where they are invalid.
+    """Parse what follows "<lora:", split at ":" (name and strengths); None where it is invalid.
 
-    The text encoder's strength defaults to 1, the UNet's to the text encoder's; te=NUMBER and
-    unet=NUMBER name them. The rules are those of extensions-builtin/Lora of A1111.
+    The tag is <lora:NAME:TEXT_ENCODER:UNET>. The text encoder's strength defaults to 1, the UNet's
+    to the text encoder's; te=NUMBER and unet=NUMBER name them. The rules are those of
+    extensions-builtin/Lora of A1111.
     """
     name, *rest = (f.strip() for f in fields)
     named = dict(f.split("=", 1) for f in rest if "=" in f)

@@ -11,12 +11,15 @@ _HAN = re.compile(r"([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa
 
 
 def space_han(text: str) -> str:
-    """Return `text` with one space on both sides of each Han character and no double spaces."""
+    """Return `text` with spaces around each Han character, so that CLIP takes each for a word.
+
+    Double spaces become one.
+    """
     return re.sub(r" +", " ", _HAN.sub(r" \1 ", text)).strip()
 
 
 def with_article(name: str) -> str:
-    """Return the name with "a" or "an": 'an ice skate', 'a red apple'.
+    """Return the name of a thing with "a" or "an", for a prompt or caption: 'an ice skate'.
 
     Plurals and names that do not begin with an ASCII letter are unchanged: 'grapes', '红苹果'.
     """

@@ -21,7 +21,7 @@ SPECIAL = re.compile(
 
 
 class Token(NamedTuple):
-    """A token of the prompt syntax.
+    """A token of A1111's prompt syntax (not of CLIP): a bracket, a tag, or text between them.
 
     kind: "text", "break", "tag" (<lora:...>) or one of the characters ( ) [ ] : | as syntax. raw:
     as typed; joined in order, the tokens' `raw` give the prompt again. text: what CLIP reads if the
@@ -34,7 +34,7 @@ class Token(NamedTuple):
 
 
 class Hints:
-    """Collects sentences for the user about prompt syntax that was probably meant otherwise."""
+    """Collects sentences that tell the user which prompt syntax was probably meant otherwise."""
 
     def __init__(self) -> None:
         self._sentences: dict[str, None] = {}
@@ -44,17 +44,17 @@ class Hints:
         self._sentences[sentence] = None
 
     def sentences(self) -> tuple[str, ...]:
-        """Return the first MAX_HINTS sentences, then one that counts the rest if there are more."""
+        """Return the first 8 sentences (MAX_HINTS), then one that counts the rest, if any."""
         every = list(self._sentences)
         more = len(every) - MAX_HINTS
         return (*every[:MAX_HINTS], *([f"{more:,} more hints are not shown."] * (more > 0)))
 
 
 def tokenize(prompt: str, hints: Hints) -> list[Token]:
-    """Split the prompt into tokens of its syntax, not of CLIP.
+    """Split the prompt into tokens of A1111's syntax (brackets, tags, text), not of CLIP.
 
-    Closing brackets without an opening one, and brackets nested deeper than MAX_DEPTH, become text,
-    each with a sentence in `hints`.
+    Closing brackets without an opening one, and brackets nested more than 32 deep, become text,
+    each with a sentence for the user in `hints`.
     """
     tokens: list[Token] = []
     end = 0
@@ -74,12 +74,12 @@ def tokenize(prompt: str, hints: Hints) -> list[Token]:
 
 
 def as_text(token: Token) -> Token:
-    """Return the token as text: its characters as they were typed."""
+    """Return a bracket or tag of the prompt as a token of kind "text", as it was typed."""
     return Token("text", token.raw, token.raw)
 
 
 def quote(raw: str) -> str:
-    """Return a piece of the prompt as one printable line of at most 40 characters, for a hint."""
+    """Shorten a piece of the prompt to 40 printable characters, to quote it in a hint."""
     return short(raw if len(raw) <= 40 else raw[:37] + "...")
 
 
@@ -102,9 +102,10 @@ def _join(tokens: list[Token]) -> list[Token]:
 
 
 def _balance(tokens: list[Token], hints: Hints) -> list[Token]:
-    """Turn unmatched closing brackets, and brackets nested deeper than MAX_DEPTH, into text.
+    """Turn unmatched closing brackets, and brackets nested more than 32 deep, into text.
 
-    Round and square brackets are counted separately, because A1111 lets them cross: (a [b) c].
+    hints: gets a sentence for the user about each, and about brackets that are never closed. Round
+    and square brackets are counted separately, because A1111 lets them cross: (a [b) c].
     """
     opened = {"(": 0, "[": 0}
     skipped = {"(": 0, "[": 0}

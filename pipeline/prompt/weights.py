@@ -15,10 +15,11 @@ FACTOR = {"(": 1.1, "[": 1 / 1.1}  # weight of a bracket without a number
 
 
 def weigh(tokens: list[Token], numbers: Iterable[int], hints: Hints) -> list[tuple[int, float]]:
-    """Return (index, weight) of each token that is text or BREAK.
+    """Compute the weight of each piece of text in a prompt from the brackets around it.
 
-    numbers: the indices of the tokens that count, in order. Weights are limited to -MAX_WEIGHT to
-    MAX_WEIGHT; `hints` gets a sentence for each that was changed or could not be read.
+    tokens: those of the prompt's syntax. numbers: the indices in `tokens` of those to consider, in
+    order. Returns (index, weight) of each that is text or BREAK. Weights are limited to -10 to 10;
+    `hints` gets a sentence for the user about each that was changed or could not be read.
     """
     out: list[list] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
@@ -50,10 +51,11 @@ def _multiply(out: list[list], start: int, factor: float) -> None:
 
 
 def _own_weight(tokens: list[Token], out: list[list], start: int, hints: Hints) -> float | None:
-    """Return the weight that a round bracket names at its end, as (...:1.5), or None.
+    """Return the number that a round bracket has at its end, as 1.5 in (...:1.5), or None.
 
-    The colon and the number are removed from the end of `out`; start: where the bracket's content
-    begins in it.
+    out: [index in `tokens`, weight] of the text before the closing bracket, from which the colon
+    and the number are removed. start: where the bracket's content begins in `out`. hints: gets a
+    sentence for the user about a number that is not valid.
     """
     if len(out) < start + 2 or tokens[out[-2][0]].kind != ":":
         return None

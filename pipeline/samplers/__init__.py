@@ -47,14 +47,16 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Generator[Query, Answer, torch.Tensor]:
-    """Return a generator that yields a Query per model call, is sent an Answer, returns latents.
+    """Return a generator that samples one picture: it asks for model calls, returns the latents.
 
-    See base.py for the loop that drives it. The latents that it returns are (1, C, h, w), with the
-    device and dtype of `noise`.
+    It yields a Query (the UNet's input) for each model call, must be sent the Answer (the UNet's
+    output) with `send`, and at its end returns the final latents (1, C, h, w), with the device and
+    dtype of `noise`.
 
-    sampler, schedule  names that `sampler_key` and `schedule_key` know, such as "Euler a"
+    sampler, schedule  names of the two in any usual spelling, such as "Euler a" and "karras"
     scheduler_config   content of the checkpoint's scheduler_config.json. The additional key
-                       `"align_your_steps": "sdxl"` selects SD XL's table for that schedule
+                       `"align_your_steps": "sdxl"` makes the schedule Align Your Steps use SD XL's
+                       table instead of that of SD 1.5
     noise              (1, C, h, w), unit variance: the noise that sampling begins with
     steps              number of sampling steps, 1 to 200. A sampler with two model calls per step
                        makes one call at its last step; one with three makes two at its last step
@@ -96,9 +98,9 @@ def make_sampler(
 
 
 def start_step_for(strength: float, steps: int) -> int:
-    """Return the step at which image to image begins, for a denoising strength from 0 to 1.
+    """Return how many steps image to image skips, for a denoising strength from 0 to 1.
 
-    As in A1111: with 20 steps and strength 0.75 the last 16 steps are run. At least one step is
-    always run.
+    This is also the index, from 0, of the first step that is run. As in A1111: with 20 steps and
+    strength 0.75, 4 are skipped and 16 are run. At least one step is always run.
     """
     return steps - int(min(strength, 0.999) * steps) - 1

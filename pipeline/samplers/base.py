@@ -39,7 +39,9 @@ class Query:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """The model's output for a Query; all tensors have the shape (1, C, h, w) of Query.x.
+    """The model's output for one Query, sent back to the sampler, which asked for that call.
+
+    All tensors have the shape (1, C, h, w) of the UNet's input.
 
     output  the output after classifier-free guidance: noise eps or velocity v, according to the
             checkpoint's prediction_type

@@ -30,10 +30,13 @@ MIXTURE = GaussianMixture(
 def draw(
     sampler: str, schedule: str, steps: int, size: int, seed: int = 0, **changes: Any
 ) -> tuple[np.ndarray, list[Query]]:
-    """Draw N = size * size points of MIXTURE with a sampler; return them (N, 2) and its queries.
+    """Draw points of a known distribution with a sampler and a perfect model, to measure it.
 
-    sampler, schedule: keys of SAMPLERS and SCHEDULES. changes: entries of the scheduler
-    configuration that replace those of CONFIG.
+    The distribution is MIXTURE, three Gaussians in the plane; its exact denoiser takes the place of
+    the UNet. Returns N = size * size points (N, 2), and the Query of every model call in order.
+
+    sampler, schedule: keys of SAMPLERS and SCHEDULES, such as "euler" and "karras". changes: items
+    that replace those of the default scheduler configuration, CONFIG.
     """
     config = CONFIG | changes
     generator = torch.Generator().manual_seed(seed)
@@ -50,13 +53,16 @@ NOISY = {key: row.moment_steps for key, row in SAMPLERS.items() if row.moment_st
 
 
 def errors(sampler: str, counts: tuple[int, ...] = ()) -> list[float]:
-    """Return the error of a deterministic sampler for each number of steps in `counts`.
+    """Measure a deterministic sampler's error against the exact ODE solution, per number of steps.
 
-    The error is the root mean square distance of 64 points to the exact solution of the ODE. It is
-    measured at a noise level that is visited for every number of steps: the lowest of the
-    schedule, or timestep 99 for samplers that know only the trained timesteps. The last step, to
-    zero noise, is left out: every sampler takes the denoiser's output there. An empty `counts`
-    means the step counts of the sampler's entry in SAMPLERS.
+    Returns one error for each item of `counts`: the root mean square distance of 64 points to the
+    exact solution of the probability flow ODE, for a mixture of Gaussians whose denoiser is known
+    exactly. It is measured at a noise level that is visited for every number of steps: the lowest
+    of the schedule, or timestep 99 for samplers that know only the trained timesteps. The last
+    step, to zero noise, is left out: every sampler takes the denoiser's output there.
+
+    sampler: a key of SAMPLERS. counts: numbers of steps; () means those that its `convergence`
+    lists.
     """
     row = ORDERS[sampler]
     rms = []
@@ -80,7 +86,11 @@ def slope(counts: Sequence[int], found: Sequence[float]) -> float:
 
 
 def truth() -> dict[str, np.ndarray]:
-    """Return the exact "mean" (2,), "covariance" (xx, xy, yy) and "weights" (K,) of MIXTURE."""
+    """Return the exact moments of MIXTURE, the distribution that samplers are measured with.
+
+    They are {"mean": (2,), "covariance": (3,) for xx, xy and yy, "weights": (K,) of the K
+    Gaussians}.
+    """
     m = MIXTURE
     mean = m.weights @ m.means
     spread = np.einsum("k,ki,kj->ij", m.weights, m.means - mean, m.means - mean)
@@ -89,9 +99,11 @@ def truth() -> dict[str, np.ndarray]:
 
 
 def moments(x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Estimate the "mean", "covariance" and "weights" of MIXTURE from samples x (N, 2).
+    """Estimate the moments of MIXTURE, the samplers' test distribution, from samples x (N, 2).
 
-    Each value is a pair of arrays, shaped as in `truth`: the estimates and their standard errors.
+    Returns {"mean": ..., "covariance": ..., "weights": ...}. Each value is a pair of arrays, the
+    estimates and their standard errors, of length 2 for the mean, 3 (xx, xy, yy) for the covariance
+    and K for the weights of the K Gaussians.
     """
     d = x - x.mean(0)
     samples = {
@@ -103,9 +115,11 @@ def moments(x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def deviations(x: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Compare the `moments` of points x (N, 2) with the exact ones of `truth`.
+    """Return how far the moments of a sampler's points x (N, 2) are from the exact ones of MIXTURE.
 
-    Each value is a pair: the largest deviation, and the largest one in standard errors.
+    MIXTURE is the distribution that samplers are tested with. Returns {"mean": ..., "covariance":
+    ..., "weights": ...}. Each value is a pair: the largest absolute deviation of one of its
+    numbers, and the largest deviation in units of the estimate's standard error.
     """
     true = truth()
     off = {k: (np.abs(m - true[k]), e) for k, (m, e) in moments(x).items()}
@@ -113,7 +127,11 @@ def deviations(x: np.ndarray) -> dict[str, tuple[float, float]]:
 
 
 def write(folder: Path) -> None:
-    """Measure all samplers; write samplers.md and its two plots (PNG) into an existing folder."""
+    """Measure all samplers and schedules; write the report samplers.md and its two plots (PNG).
+
+    Measured are noise levels, orders of convergence to the exact ODE solution, and moments of the
+    drawn points. folder: where the files go; it must exist.
+    """
     found = {sampler: errors(sampler) for sampler in ORDERS}
     text = [
         "# Samplers and noise schedules",
@@ -280,7 +298,10 @@ NOTES = """## What is particular
 
 
 def main() -> None:
-    """Run the command line: measure all samplers and write the report into FOLDER, or docs/."""
+    """Run `python -m pipeline.samplers.convergence [FOLDER]`: measure all samplers, write a report.
+
+    The report samplers.md and its plots are written into FOLDER, by default docs.
+    """
     parser = argparse.ArgumentParser(prog="python -m pipeline.samplers.convergence")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"))
     write(parser.parse_args().folder)

@@ -75,10 +75,17 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return a generator that runs diffusers' scheduler: yields Queries, returns latents.
+    """Return a generator that samples one picture with a scheduler of diffusers.
 
-    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
-    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    It yields a Query (the UNet's input) for each model call, must be sent the Answer (the UNet's
+    output), and returns the final latents (1, C, h, w).
+
+    sampler, schedule: values of the dicts SAMPLERS and SCHEDULES. config: the checkpoint's
+    scheduler configuration. noise: (1, C, h, w), unit variance. generator: draws the noise that is
+    added during sampling. seed: seeds the Brownian tree of DPM++ SDE; others ignore it. Raises
+    InputError for steps or a configuration that the scheduler cannot use. clean: for image to
+    image, the latents (1, C, h, w) to begin with, plus noise of the level of step `start_step`;
+    None begins with noise alone.
     """
     scheduler = build(sampler, schedule, config, steps)
     if hasattr(scheduler, "noise_sampler_seed"):
@@ -92,10 +99,12 @@ def make_sampler(
 
 
 def _skip_steps(scheduler: Any, start_step: int, calls: int) -> None:
-    """Remove the first `start_step` steps (at least one) from the scheduler's lists.
+    """Remove the first `start_step` steps from a diffusers scheduler's lists, for image to image.
 
-    calls: number of model calls per step. diffusers' `set_begin_index` cannot do this: LMS would
-    then assume that its history is as long as the index, and PLMS needs its second timestep twice.
+    The lists are those with one number per model call, such as `timesteps` and `sigmas`.
+    start_step: 1 or more. calls: number of model calls per step. diffusers' `set_begin_index`
+    cannot do this: LMS would then assume that its history is as long as the index, and PLMS needs
+    its second timestep twice.
     """
     if type(scheduler).__name__ == "PNDMScheduler":
         rest = scheduler.timesteps[start_step + 1 :]
@@ -111,10 +120,11 @@ def _skip_steps(scheduler: Any, start_step: int, calls: int) -> None:
 def add_first_noise(
     scheduler: Any, noise: torch.Tensor, clean: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add noise of the scheduler's first noise level to the latents `clean` (1, C, h, w).
+    """Return the latents that image to image begins with: `clean` plus noise of the first level.
 
-    Returns the noisy latents twice: in the scheduler's own scale, and in the variance-preserving
-    scale of the UNet's input. For a class without `init_noise_sigma` the two are the same.
+    The level is that of the scheduler's first timestep. clean, noise: (1, C, h, w). Returns the
+    noisy latents twice: in the scheduler's own scale, and in the variance-preserving scale of the
+    UNet's input. For a class without `init_noise_sigma` the two are the same.
     """
     sigma = sigma_at(scheduler, 0, scheduler.timesteps[0])
     latents = clean.to(noise) + sigma * noise
@@ -132,13 +142,19 @@ def _run(
     velocity: bool,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Run `scheduler` on all its timesteps: yield a Query per call, return the latents.
+    """Run a diffusers scheduler over all its timesteps, as a generator that asks for model calls.
 
-    steps     number of steps that are taken
-    trained   the noise level of every trained timestep, if the UNet shall be given fractions of
-              timesteps; None: it is given the scheduler's timesteps
-    velocity  whether the model predicts v; else it predicts noise
-    clean     latents to begin from, with noise; None begins with noise alone
+    It yields a Query (the UNet's input) for each model call, is sent the Answer (the UNet's
+    output), and returns the final latents (1, C, h, w).
+
+    noise           (1, C, h, w), unit variance: the noise to begin with
+    steps           number of steps that are taken
+    calls_per_step  model calls per step of the sampler
+    generator       draws the noise that is added during sampling
+    trained         the noise level of every trained timestep, if the UNet shall be given fractions
+                    of timesteps; None: it is given the scheduler's timesteps
+    velocity        whether the model predicts v; else it predicts noise
+    clean           latents to begin from, with noise; None begins with noise alone
     """
     device, timesteps = noise.device, scheduler.timesteps
     parameters = inspect.signature(scheduler.step).parameters
@@ -262,7 +278,8 @@ class _Steps(int):
 def sigma_at(scheduler: Any, i: int, t: Any) -> float:
     """Return the noise level sigma = sqrt((1 - abar) / abar) of model call i, at timestep t.
 
-    It is read from the scheduler's `sigmas` if it has them, because t may be rounded.
+    It is read from the diffusers scheduler's `sigmas` if it has them, because t may be rounded,
+    else from its `alphas_cumprod`.
     """
     name = type(scheduler).__name__
     if name in MIDPOINT and not scheduler.state_in_first_order:
@@ -274,15 +291,20 @@ def sigma_at(scheduler: Any, i: int, t: Any) -> float:
 
 
 def trained_sigmas(scheduler: Any) -> np.ndarray:
-    """Return the noise level sigma of every trained timestep, (T,) float64, rising."""
+    """Return the noise level sigma of every trained timestep, (T,) float64, rising.
+
+    It is computed from `alphas_cumprod` of a diffusers scheduler.
+    """
     abar = scheduler.alphas_cumprod.double().clamp(min=zero_terminal_snr.ABAR)
     return ((1 - abar) / abar).sqrt().numpy()
 
 
 def _fix_ancestral_levels(scheduler: Any) -> None:
-    """Replace those of DPM2 a's noise levels that are NaN, in place.
+    """Replace the noise levels of DPM2 a that rounding made NaN, in place.
 
-    Rounding makes them NaN where one step divides sigma by thousands.
+    diffusers' KDPM2AncestralDiscreteScheduler has such levels where one step divides sigma by
+    thousands. `sigmas_down` there becomes sigma_next**2 / sigma, and the level and timestep of the
+    step's second call those of the next step.
     """
     levels, down, middle = (
         x[::2] for x in (scheduler.sigmas, scheduler.sigmas_down, scheduler.sigmas_interpol)
@@ -298,8 +320,8 @@ def _set_brownian_noise(
 ) -> None:
     """Make DPM++ SDE draw its Brownian noise on the CPU, so that every device gets the same noise.
 
-    seed: seeds the Brownian tree. When `generator` is given a new seed during sampling, a new tree
-    with that seed is used from then on.
+    noise: gives the shape, device and dtype of the noise. seed: seeds the Brownian tree. When
+    `generator` is given a new seed during sampling, a new tree with that seed is used from then on.
     """
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 

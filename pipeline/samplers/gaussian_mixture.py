@@ -37,10 +37,11 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class GaussianMixture:
-    """A mixture of K isotropic Gaussians in D dimensions.
+    """A mixture of K isotropic Gaussians in D dimensions, whose perfect denoiser has a closed form.
 
-    weights (K,) add up to 1; means (K, D); deviations (K,) are standard deviations. In the methods
-    x (N, D) are points, and sigma is the standard deviation of the noise that was added to them.
+    Tests and demonstrations of samplers use it in place of data and UNet. weights (K,) add up to 1;
+    means (K, D); deviations (K,) are standard deviations. In the methods x (N, D) are points, and
+    sigma is the standard deviation of the noise that was added to them.
     """
 
     weights: np.ndarray
@@ -48,7 +49,10 @@ class GaussianMixture:
     deviations: np.ndarray
 
     def log_densities(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return log(weight * density) (N, K) of each component, with its noise, at x (N, D)."""
+        """Return log(weight * density) at the noisy points x (N, D) for each component, (N, K).
+
+        sigma: standard deviation of the noise, which widens each Gaussian.
+        """
         variance = self.deviations**2 + sigma**2
         distance = ((x[:, None] - self.means) ** 2).sum(-1)
         size = x.shape[1] / 2 * np.log(2 * math.pi * variance)
@@ -89,9 +93,10 @@ class GaussianMixture:
         return np.vectorize(normal)(z) @ self.weights
 
     def answer(self, query: Query, prediction: str = "epsilon") -> Answer:
-        """Return the output of a perfect model for query.x (1, D, h, w), one point per pixel.
+        """Answer a sampler's Query as a perfect UNet would: predict the noise or the velocity.
 
-        prediction: "epsilon" or "v_prediction".
+        query.x is (1, D, h, w); each pixel is one point in D dimensions. prediction: "epsilon" or
+        "v_prediction".
         """
         return Answer(_output(query, self.denoised(points(query), query.sigma), prediction))
 
@@ -113,10 +118,11 @@ class GaussianMixture:
 
 @dataclass(frozen=True)
 class GuidedMixture:
-    """Classifier-free guidance (arXiv 2207.12598) with two perfect models.
+    """A perfect model with classifier-free guidance (arXiv 2207.12598), to study samplers with.
 
-    uncond: the distribution of all data. cond: the distribution of one class. scale: the guidance
-    scale; 0 ignores the class, 1 uses the model of the class alone.
+    Its two models are the exact denoisers of two mixtures of Gaussians. uncond: the distribution of
+    all data. cond: the distribution of one class. scale: the guidance scale; 0 ignores the class, 1
+    uses the model of the class alone.
     """
 
     uncond: GaussianMixture
@@ -124,9 +130,10 @@ class GuidedMixture:
     scale: float
 
     def answer(self, query: Query) -> Answer:
-        """Return the guided noise prediction for a query, as pipeline/denoising/denoiser.py does.
+        """Answer a sampler's Query with the guided noise, uncond + scale * (cond - uncond).
 
-        cond and uncond of the Answer are the outputs of the two models; uncond is None at scale 1.
+        `cond` and `uncond` of the Answer are the noise that the two models predict; `uncond` is
+        None at scale 1.
         """
         cond = self.cond.answer(query).output
         if self.scale == 1:
@@ -150,7 +157,11 @@ class GuidedMixture:
 
 
 def _output(query: Query, clean: np.ndarray, prediction: str) -> torch.Tensor:
-    """Return the model output, shaped like query.x, that predicts the clean points (N, D)."""
+    """Return the model output, shaped like query.x, that predicts the clean points (N, D).
+
+    It turns a perfect denoiser's x0 into what a UNet would return. prediction: "epsilon" or
+    "v_prediction", the kind of output.
+    """
     output = output_in_sigma_scale(points(query), clean, query.sigma, prediction)
     return torch.from_numpy(output.T.copy()).reshape(query.x.shape).to(query.x.dtype)
 
@@ -161,16 +172,20 @@ def to_points(x: torch.Tensor) -> np.ndarray:
 
 
 def points(query: Query) -> np.ndarray:
-    """Return query.x as points (N, D) in k-diffusion's scale, data plus sigma times noise."""
+    """Return a Query's latents as points (N, D) in k-diffusion's scale, data + sigma * noise.
+
+    query.x (1, D, h, w) is variance preserving; each of its N = h * w pixels is one point.
+    """
     return to_points(query.x) * math.sqrt(1 + query.sigma**2)
 
 
 def run_sampler(
     sampler: Generator[Query, Answer, torch.Tensor], answer: Callable[[Query], Answer]
 ) -> tuple[np.ndarray, list[Query]]:
-    """Run a sampler to its end, with `answer` as the model.
+    """Run a sampler to its end, with the function `answer` in place of the UNet.
 
-    Returns the final points (N, D) and all queries, in order.
+    sampler: a generator as `make_sampler` returns it. Returns the final points (N, D), one for each
+    pixel of the final latents (1, D, h, w), and the Query of every model call in order.
     """
     queries = [next(sampler)]
     while True:
@@ -204,9 +219,10 @@ def distance(x: np.ndarray, grid: np.ndarray, cdf: np.ndarray) -> float:
 
 
 def expected_distance(count: int, grid: np.ndarray, cdf: np.ndarray) -> float:
-    """Return the expected `distance` of `count` random samples of the distribution to itself.
+    """Return the expected 1-Wasserstein distance of `count` random samples to their distribution.
 
-    grid (G,), cdf (G,): see `distance`. It is the sampling error that a perfect sampler has.
+    It is the sampling error that even a perfect sampler has. grid (G,): evenly spaced points that
+    cover nearly all of the distribution. cdf (G,): its cumulative distribution function there.
     """
     cdf = cdf.clip(0, 1)  # rounding may give slightly more than 1
     spread = np.sqrt(2 / math.pi * cdf * (1 - cdf) / count)

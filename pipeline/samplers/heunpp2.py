@@ -27,10 +27,15 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the HeunPP2 sampler: it yields a Query for each model call and returns latents.
+    """Return a generator that samples one picture with HeunPP2.
 
-    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
-    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    It yields a Query (the UNet's input) for each model call, must be sent the Answer (the UNet's
+    output), and returns the final latents (1, C, h, w).
+
+    sampler, schedule: values of the dicts SAMPLERS and SCHEDULES. config: the checkpoint's
+    scheduler configuration. noise: (1, C, h, w), unit variance. generator, seed: not used, as no
+    noise is added. clean: for image to image, the latents (1, C, h, w) to begin with, plus noise of
+    the level of step `start_step`; None begins with noise alone.
     """
     return _run(Model(sampler, schedule, config, noise, steps, generator, start_step, clean))
 

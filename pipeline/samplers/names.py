@@ -18,12 +18,19 @@ def _plain(text: str) -> str:
 
 
 def _sampler_keys() -> dict[str, str]:
-    """Return {name: key in SAMPLERS} for all keys, labels and aliases, reduced by `_plain`."""
+    """Return {name: key in SAMPLERS}, to look up a sampler by any spelling of its name.
+
+    Names are all keys, labels and aliases, reduced to lower-case letters and digits; "++" becomes
+    "pp".
+    """
     return {_plain(name): key for key, s in SAMPLERS.items() for name in (key, s.label, *s.aliases)}
 
 
 def _schedule_keys() -> dict[str, str]:
-    """Return {name: key in SCHEDULES} for all keys and labels, reduced by `_plain`."""
+    """Return {name: key in SCHEDULES}, to look up a schedule by any spelling of its name.
+
+    Names are all keys and labels, reduced to lower-case letters and digits.
+    """
     return {_plain(name): key for key, s in SCHEDULES.items() for name in (key, s.label)}
 
 
@@ -65,9 +72,10 @@ def split_name(text: str) -> tuple[str, str | None] | None:
 
 
 def check_pair(sampler: str, schedule: str) -> str | None:
-    """Return None if the sampler accepts the schedule, else a sentence that lists those it does.
+    """Check whether a sampler accepts a noise schedule: return None if it does, else a sentence.
 
-    sampler, schedule: keys of SAMPLERS and SCHEDULES, such as "dpmpp_2m" and "karras".
+    The sentence, for the user, lists the schedules that it accepts. sampler, schedule: keys of
+    SAMPLERS and SCHEDULES, such as "dpmpp_2m" and "karras".
     """
     row = SAMPLERS[sampler]
     if schedule in row.schedules:

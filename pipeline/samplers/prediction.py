@@ -34,9 +34,10 @@ def alpha_beta(sigma: float) -> tuple[float, float]:
 
 
 def to_clean(x: Array, output: Array, alpha: float, beta: float, prediction: str) -> Array:
-    """Convert the model's `output` for x = x_t to the clean latents x0 that it predicts.
+    """Convert the model's `output` to the clean latents x0 that it predicts.
 
-    alpha, beta: see `alpha_beta`. prediction: "epsilon", "v_prediction" or "sample".
+    x: the UNet's input, x = alpha x0 + beta eps, with alpha = sqrt(abar) and beta = sqrt(1 - abar).
+    prediction: what the output is, "epsilon", "v_prediction" or "sample".
     """
     if prediction == "v_prediction":
         return alpha * x - beta * output
@@ -46,9 +47,10 @@ def to_clean(x: Array, output: Array, alpha: float, beta: float, prediction: str
 
 
 def to_noise(x: Array, output: Array, alpha: float, beta: float, prediction: str) -> Array:
-    """Convert the model's `output` for x = x_t to the noise eps that it predicts.
+    """Convert the model's `output` to the noise eps that it predicts.
 
-    alpha, beta: see `alpha_beta`. prediction: "epsilon", "v_prediction" or "sample".
+    x: the UNet's input, x = alpha x0 + beta eps, with alpha = sqrt(abar) and beta = sqrt(1 - abar).
+    prediction: what the output is, "epsilon", "v_prediction" or "sample".
     """
     if prediction == "v_prediction":
         return alpha * output + beta * x
@@ -58,14 +60,19 @@ def to_noise(x: Array, output: Array, alpha: float, beta: float, prediction: str
 
 
 def predicted_clean(query: Query, output: Tensor, prediction: str) -> Tensor:
-    """Convert the model's output for `query` to the clean latents x0 (1, C, h, w) it predicts."""
+    """Convert the model's output for a Query to the clean latents x0 (1, C, h, w) it predicts.
+
+    query: the UNet's input and its noise level. prediction: what the output is, "epsilon",
+    "v_prediction" or "sample".
+    """
     return to_clean(query.x, output, *alpha_beta(query.sigma), prediction)
 
 
 def output_for(query: Query, clean: Tensor, prediction: str) -> Tensor:
-    """Return the model output with which `query` would predict the clean latents `clean`.
+    """Return the model output that predicts the clean latents `clean` for the UNet's input query.x.
 
-    The inverse of `predicted_clean`; shapes (1, C, h, w).
+    With it a sampler can be sent changed clean latents, as inpainting does. clean: (1, C, h, w), as
+    the result. prediction: the kind of output, "epsilon", "v_prediction" or "sample".
     """
     alpha, beta = alpha_beta(query.sigma)
     if prediction == "v_prediction":
@@ -87,9 +94,10 @@ def denoised(x: Array, x_vp: Array, output: Array, sigma: float, prediction: str
 
 
 def output_in_sigma_scale(x: Array, clean: Array, sigma: float, prediction: str) -> Array:
-    """Return the model output that predicts `clean` for x = x0 + sigma eps, k-diffusion's scale.
+    """Return the model output that predicts the clean latents `clean` at x = x0 + sigma eps.
 
-    The inverse of `denoised`. prediction: "epsilon" or "v_prediction".
+    x: the noisy latents in k-diffusion's scale (not scaled to preserve variance). prediction: the
+    kind of output, "epsilon" or "v_prediction".
     """
     noise = (x - clean) / sigma
     if prediction == "v_prediction":
@@ -98,7 +106,11 @@ def output_in_sigma_scale(x: Array, clean: Array, sigma: float, prediction: str)
 
 
 def velocity_to_noise(x_vp: Array, velocity: Array, sigma: float) -> Array:
-    """Convert a predicted velocity v to the noise eps; x_vp is the UNet's input."""
+    """Convert a predicted velocity v to the noise eps that it implies.
+
+    x_vp: the UNet's input, alpha x0 + beta eps (variance preserving). sigma: its noise level beta /
+    alpha.
+    """
     return (sigma * x_vp + velocity) / math.sqrt(1 + sigma**2)
 
 

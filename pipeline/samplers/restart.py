@@ -34,10 +34,15 @@ def make_sampler(
     start_step: int = 0,
     clean: torch.Tensor | None = None,
 ) -> Coroutine:
-    """Return the Restart sampler: it yields a Query for each model call and returns latents.
+    """Return a generator that samples one picture with Restart.
 
-    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are values of
-    SAMPLERS and SCHEDULES, and `config` is the scheduler configuration.
+    It yields a Query (the UNet's input) for each model call, must be sent the Answer (the UNet's
+    output), and returns the final latents (1, C, h, w).
+
+    sampler, schedule: values of the dicts SAMPLERS and SCHEDULES. config: the checkpoint's
+    scheduler configuration. noise: (1, C, h, w), unit variance. generator: draws the noise that is
+    added at each restart. seed: not used. clean: for image to image, the latents (1, C, h, w) to
+    begin with, plus noise of the level of step `start_step`; None begins with noise alone.
     """
     left = steps - start_step
     length, times = (left // 4, 2) if left >= 36 else (9, 1) if left >= 20 else (0, 0)
@@ -58,10 +63,11 @@ def make_sampler(
 
 
 def _fewer(sigmas: list[float], less: int) -> list[float]:
-    """Return falling noise levels that are spaced like `sigmas`, but `less` fewer.
+    """Return noise levels spaced like `sigmas`, but `less` fewer, to leave steps for restarts.
 
-    The first level, the lowest one above zero, and the 0 at the end are kept. The others are
-    interpolated in sigma ** (1 / 7), so levels with Karras's spacing keep this spacing.
+    sigmas: falling, with 0 at the end. The first level, the lowest one above zero, and the 0 are
+    kept. The others are interpolated in sigma ** (1 / 7), so levels with Karras's spacing keep this
+    spacing.
     """
     if not less:
         return sigmas
@@ -85,10 +91,11 @@ def _run(model: Model, intervals: list[tuple[float, float]]) -> Coroutine:
 
 
 def _intervals(sigmas: list[float], length: int, times: int) -> list[tuple[float, float]]:
-    """Return the noise levels (from, to) of every Heun step, in order, restarts included.
+    """Return the noise levels (from, to) of every Heun step of the sampler Restart, in order.
 
-    length: steps of one restart. times: number of restarts. Without two different levels near LOW
-    and HIGH there is no restart.
+    A restart adds noise at the level of `sigmas` nearest to 0.1, up to the one nearest to 2, and
+    goes down again. sigmas: falling noise levels with 0 at the end. length: steps of one restart.
+    times: number of restarts; there is none if both levels are the same.
     """
     low, high = (int(np.abs(np.array(sigmas) - level).argmin()) for level in (LOW, HIGH))
     again: list[tuple[float, float]] = []

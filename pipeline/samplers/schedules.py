@@ -102,10 +102,11 @@ def ddim(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
 def levels(
     schedule: Schedule, n: int, trained: np.ndarray, config: Mapping[str, Any]
 ) -> np.ndarray:
-    """Return n falling noise levels (n,) of a schedule whose `formula` names a function.
+    """Return n falling noise levels (n,) of a schedule that this file computes, not diffusers.
 
-    trained: the noise level of every trained timestep, rising. config: the scheduler configuration.
-    If n is 1, the level is the highest.
+    schedule: its `formula` names the function that computes them. trained: the noise level of every
+    trained timestep, rising. config: the scheduler configuration. If n is 1, the level is the
+    highest.
     """
     if n == 1:
         return trained[-1:]

@@ -19,10 +19,12 @@ from .table import Sampler, Schedule
 
 
 class Model:
-    """The UNet as k-diffusion's denoiser D(x, sigma), with the noise levels of one run.
+    """The UNet as k-diffusion's denoiser D(x, sigma), with the noise levels of one picture.
 
-    The arguments are those of `samplers.make_sampler`, but `sampler` and `schedule` are the values
-    of SAMPLERS and SCHEDULES.
+    Samplers that diffusers does not have are written with it. sampler, schedule: values of the
+    dicts SAMPLERS and SCHEDULES. config: the scheduler configuration. noise: (1, C, h, w), unit
+    variance. clean: for image to image, latents to begin with, plus noise of the level of step
+    `start_step`.
 
     sigmas     the noise level of each step that is taken, falling, and a 0 at the end
     first      the latents to begin with, x0 + sigma eps (1, C, h, w): noise at the highest level,
@@ -54,9 +56,9 @@ class Model:
     def denoise(self, x: torch.Tensor, sigma: float, step: int) -> Coroutine:
         """Call the model and return D(x, sigma), the predicted clean latents, in the shape of x.
 
-        A generator: use it with `yield from`. It yields one Query, whose timestep may be a
-        fraction, and is sent the Answer. x: latents x0 + sigma eps (1, C, h, w). step: index of
-        the sampling step, see Query.step.
+        A generator: use it with `yield from`. It yields one Query (the UNet's input), whose
+        timestep may be a fraction, and is sent the Answer (the UNet's output). x: latents x0 +
+        sigma eps (1, C, h, w). step: index of the sampling step, from 0.
         """
         t = torch.tensor(schedules.timestep(sigma, self.trained), device=x.device)
         query = Query(x / math.sqrt(1 + sigma**2), t, step, sigma)

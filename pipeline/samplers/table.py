@@ -47,9 +47,10 @@ class Sampler:
     scheduler       name of the diffusers class that runs it, or that only supplies the noise levels
                     if `file` names another module than diffusers_adapter
     flags           arguments of that class that override the checkpoint's scheduler configuration
-    takes           keys of the schedules that it accepts, see `schedules`; None means all
+    takes           keys of the schedules that it accepts, "automatic" included; None means all
     automatic       key of the schedule that "automatic" stands for
-    calls           model calls per step; some steps may make fewer, see `samplers.make_sampler`
+    calls           model calls per step; the last steps may make fewer, and PLMS, which makes one,
+                    makes two at its first step
     needs           names of packages that must be installed in addition
     aliases         other names that it can be selected by
     file            name of the module in this folder whose `make_sampler` builds it

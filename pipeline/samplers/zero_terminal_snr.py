@@ -26,10 +26,11 @@ PER_CALL = ("timesteps", "sigmas", "sigmas_interpol", "sigmas_up", "sigmas_down"
 
 
 def needs_help(scheduler: Any, sigma: float) -> bool:
-    """Return whether `leave` must take the first step in place of diffusers' `scheduler`.
+    """Return whether a diffusers scheduler is unable to start from pure noise (zero terminal SNR).
 
-    That is so if its first noise level `sigma` is that of pure noise (SIGMA) and its class does not
-    support `rescale_betas_zero_snr`.
+    If so, `leave` must take the first step in its place. This is the case if its first noise level
+    `sigma` is that of pure noise (SIGMA, 4096) and its class does not support
+    `rescale_betas_zero_snr`.
     """
     supported = scheduler.config.get("rescale_betas_zero_snr", False)
     return not supported and sigma > 0.99 * SIGMA
@@ -43,10 +44,11 @@ def leave(
     calls_per_step: int,
     calls: list[Call],
 ) -> tuple[torch.Tensor, list[Call]]:
-    """Take the first step, from pure noise to the next noise level, by DDIM's rule.
+    """Take the first step of zero terminal SNR, from pure noise to the next level, by DDIM's rule.
 
-    Returns the latents (1, C, h, w) after the step, in the scheduler's own scale, and the model
-    calls that remain. It also changes `scheduler`, so that the second step becomes its first.
+    It stands in for diffusers schedulers that cannot start from pure noise. Returns the latents (1,
+    C, h, w) after the step, in the scheduler's own scale, and the model calls that remain. It also
+    changes `scheduler`, so that the second step becomes its first.
 
     scheduler       a diffusers scheduler whose timesteps are set
     noise           (1, C, h, w), unit variance: the UNet's input at the last timestep

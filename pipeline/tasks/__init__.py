@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A row of TASKS: properties of a task that command line, web API and page must know.
+    """A task such as inpainting: what command line, web API and page must know about it.
 
     label: its name for users. note: what it does, for `--help` and the web API. model_cache:
-    whether its `stream` also takes the ModelCache, to draw with several models. signs: whether its
-    pictures already carry receipts (metadata/receipt.py), as those of `Models.stream` do.
-    uses_first_seed: whether each picture of a batch depends on the seed of the first. two_passes:
-    whether the result comes from a second pass, after a first pass of all steps.
+    whether it can draw with several models, and so takes a ModelCache. signs: whether its pictures
+    already carry receipts (JSON in the PNG by which it can be drawn again and verified); otherwise
+    they are added. uses_first_seed: whether each picture of a batch depends on the seed of the
+    first. two_passes: whether the result comes from a second pass, after a first pass of all steps.
     """
 
     label: str
@@ -62,9 +62,9 @@ TASKS: dict[str, Task] = {
 
 
 def module(key: str) -> Any:
-    """Import and return the module of a task; InputError if there is no such task.
+    """Import the file of a task and return it as a module; it has the task's Options and `stream`.
 
-    key: a key of TASKS, such as "inpaint".
+    key: such as "inpaint", a key of TASKS. Raises InputError if there is no such task.
     """
     if key not in TASKS:
         raise InputError(f"There is no task {key[:100]!r}; there is {closest(key[:100], TASKS)}.")
@@ -72,7 +72,7 @@ def module(key: str) -> Any:
 
 
 def options(key: str, **fields: Any) -> GenerateOptions:
-    """Return the Options of the task `key` with these fields.
+    """Validate the fields of a request and return them as the Options of the task `key`.
 
     Raises InputError with one sentence for each invalid field.
     """
@@ -80,7 +80,10 @@ def options(key: str, **fields: Any) -> GenerateOptions:
 
 
 def cost(key: str, options: Any) -> float:
-    """Return the cost of one picture of the task `key`; 1 is one of text to image at that size."""
+    """Estimate the time that one picture of the task `key` takes, to reserve a GPU for it.
+
+    The unit is the time of a picture of text to image of the same width and height.
+    """
     cost = getattr(module(key), "cost", None)
     return 1.0 if cost is None else float(cost(options))
 
@@ -93,11 +96,11 @@ def stream(
     *,
     words: bool = False,
 ) -> Events:
-    """Run the task `key`: yield its Steps, then its Result, whose pictures carry receipts.
+    """Run the task `key`: yield a Step after each denoising step, then a Result with pictures.
 
-    options: what the function `options` returns. model_cache: models for tasks that use several.
-    words: whether the Steps carry attention maps of the prompt's words. Closing the iterator stops
-    the work.
+    The pictures carry receipts (JSON by which they can be drawn again and verified). options: those
+    of the task, validated. model_cache: models for tasks that draw with several. words: whether the
+    Steps carry attention maps of the prompt's words. Closing the iterator stops the work.
     """
     task = TASKS.get(key)
     more = {"model_cache": model_cache} if task and task.model_cache else {}

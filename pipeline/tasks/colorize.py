@@ -55,11 +55,11 @@ if TYPE_CHECKING:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Colour a picture: yield the Steps, then the Result, of the picture's own size.
+    """Colour a picture: yield a Step after each denoising step, then the Result, of the same size.
 
-    Colours are drawn at the size that common.resolve_size chooses. Those that the picture already
-    has are ignored.
-    words: whether the Steps carry attention maps, see tasks.stream.
+    Colours that the picture already has are ignored. The colours are drawn at the options' width
+    and height; where these are missing, at a size near the model's training size. words: whether
+    the Steps carry attention maps of the prompt's words.
     """
     from .. import engine
     from ..images import lab
@@ -87,10 +87,11 @@ def stream(models: Models, options: Options, *, words: bool = False) -> Events:
 
 
 def lightness_hook(preview: Preview, grey: torch.Tensor) -> X0Hook:
-    """Return a hook for InitialState that gives the predicted x0 the luma of a grey picture.
+    """Return a function that at each step gives the predicted x0 the luma of a grey picture.
 
-    grey: the picture's latents (1, C, h, w). The hook returns x0 + pinv(A) (A grey - A x0), where A
-    (1, C) maps latents to luma.
+    It is the `x0_hook` of an InitialState and returns x0 + pinv(A) (A grey - A x0), where A (1, C)
+    maps latents to luma. grey: the picture's latents (1, C, h, w). preview: the linear map from
+    latents to RGB, of which A is made.
     """
     import torch
 

@@ -25,10 +25,11 @@ MAX_DEFAULT_TILE = 768  # pixels of a tile's side where the user names none
 
 
 def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
-    """Return the task's options, resolved, with the width and height at which to draw a picture.
+    """Fill in the defaults of a task's options, and the size at which to draw a given picture anew.
 
     size: (width, height) of the picture in pixels. A side that the user gave is kept; a missing one
-    follows from `size`, see images.open.working_size. The result has the class of `options`.
+    follows from `size`, so that the area is near that for which the model was trained. The result
+    has the class of `options`.
     """
     from ..images.open import working_size
     from ..latents import vae
@@ -48,9 +49,9 @@ def start_from_image(
 ) -> InitialState:
     """Return the initial state of image to image: the encoded picture, and the step to begin at.
 
-    options: resolved options with a field `strength` (0 to 1). image: a picture that has the
-    options' width and height. fields: names and values to add to the parameters text. more: other
-    fields of InitialState.
+    options: those of the request with all defaults filled in, with a field `strength` (0 to 1).
+    image: a picture that has the options' width and height. fields: names and values to add to the
+    parameters text. more: other fields of InitialState.
     """
     from .. import samplers
     from ..latents.autoencode import encode_picture
@@ -61,9 +62,10 @@ def start_from_image(
 
 
 def detail_schedule(sampler: str) -> str:
-    """Return the default schedule for adding details: "karras" if the sampler takes it.
+    """Return the default noise schedule for adding details to an enlarged picture.
 
-    Karras noise levels are dense at low noise, where details form. Otherwise "automatic".
+    It is "karras" if the sampler takes it, because Karras noise levels are dense at low noise,
+    where details form. Otherwise "automatic".
     """
     from ..samplers import SAMPLERS
 
@@ -73,7 +75,7 @@ def detail_schedule(sampler: str) -> str:
 def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[int, int]:
     """Return `size` (width, height) times `scale`, rounded to sizes that the model can draw.
 
-    Raises InputError for a side above MAX_SIDE pixels or an area above MAX_AREA.
+    Raises InputError for a side above 8192 pixels (MAX_SIDE) or more than 32 million in all.
     """
     from ..latents import vae
 
@@ -88,11 +90,11 @@ def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[in
 
 
 def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
-    """Return the tiles' side and overlap, both in latent pixels.
+    """Return side and overlap of the tiles in which a large picture is drawn, in latent pixels.
 
-    options: options with fields `tile` and `overlap` in pixels. 0 means the default: a tile of
-    twice the model's training size up to MAX_DEFAULT_TILE, an overlap of half a tile. Raises
-    InputError for tiles that are too small for their overlap.
+    options: with fields `tile` and `overlap` in pixels. 0 means the default: a tile of twice the
+    model's training size but at most 768 pixels, unless that size is larger; an overlap of half a
+    tile. Raises InputError for tiles that are too small for their overlap.
     """
     from ..latents import vae
 
@@ -113,8 +115,9 @@ def second_pass(
 ) -> InitialState:
     """Return the initial state of a second pass: the first pass's picture or latents, enlarged.
 
-    fine: resolved options of the second pass, with its width, height, `strength` and `upscaler`.
-    first: the result of the first pass. fields: names and values to add to the parameters text.
+    fine: the options of the second pass with all defaults filled in, with its width, height,
+    `strength` and `upscaler`. first: the result of the first pass. fields: names and values to add
+    to the parameters text.
     """
     if fine.upscaler != LATENT:
         from ..images.upscaler import UPSCALERS
@@ -139,8 +142,8 @@ def renumber(
 ) -> Generator[Step, None, Result]:
     """Yield the Steps of one pass, renumbered within a run of several passes; return its Result.
 
-    before: steps of the earlier passes. total: steps of all passes. seconds: time that the earlier
-    passes took.
+    events: of the pass. before: steps of the earlier passes. total: steps of all passes. seconds:
+    time that the earlier passes took.
     """
     for event in events:
         if isinstance(event, Result):
@@ -155,7 +158,8 @@ def renumber(
 def for_each_image(options: Any, draw: Callable[[Any], Generator[Step, None, Result]]) -> Events:
     """Draw the `options.count` pictures one after the other: yield their Steps, then one Result.
 
-    draw: called with the options of one picture; yields its Steps and returns its Result.
+    For tasks that cannot draw them as one batch. draw: called with the options of one picture;
+    yields its Steps and returns its Result.
     """
     from .. import engine
 
@@ -177,9 +181,9 @@ def for_each_image(options: Any, draw: Callable[[Any], Generator[Step, None, Res
 
 
 def single(options: Any, image: int) -> Any:
-    """Return options that draw one picture of a batch alone: count 1 and that picture's seed.
+    """Return the options that draw one picture of a batch alone: count 1 and that picture's seed.
 
-    image: its index in the batch, from 0.
+    image: the picture's index in the batch, from 0. options: the batch's, with a seed.
     """
     counts = "variation_seed" if options.variation_strength else "seed"
     return options.model_copy(update={"count": 1, counts: getattr(options, counts) + image})

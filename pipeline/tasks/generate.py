@@ -16,6 +16,6 @@ __all__ = ["Options", "stream"]
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
     """Draw pictures from a prompt: yield a Step for each call of the model, then the Result.
 
-    words: whether the Steps carry attention maps, see tasks.stream.
+    words: whether the Steps carry attention maps of the prompt's words.
     """
     return models.stream(options, words=words)

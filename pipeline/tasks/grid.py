@@ -44,7 +44,10 @@ AXIS_HELP = 'as "cfg: 3, 5, 7" or "steps: 4-20 (+4)"; of a prompt the first valu
 
 
 class Options(TaskOptions):
-    """Fields of a grid request: those of GenerateOptions, for all pictures, and the axes."""
+    """Fields of a grid request (A1111's X/Y/Z plot): options of all pictures, and what varies.
+
+    x, y, z: the axes, each an option and its values such as "cfg: 3, 5, 7"; "" for none.
+    """
 
     x: str = Field("", description=f"What varies from column to column, {AXIS_HELP}")
     y: str = Field("", description="What varies from row to row, written as x")
@@ -74,10 +77,10 @@ class Options(TaskOptions):
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a grid.
+    """One picture to draw of a grid, which has a block of columns and rows for each value of z.
 
-    place: (column, row, block), each from 0. model, vae: names of another model or autoencoder to
-    draw with; None: the request's own.
+    place: indices (column, row, block), each from 0. options: of this picture. model, vae: names of
+    another model or autoencoder to draw with; None: the request's own.
     """
 
     place: tuple[int, int, int]
@@ -87,7 +90,7 @@ class Cell:
 
 
 def parse_axes(options: Options) -> dict[str, Axis]:
-    """Parse the axes that are not empty; return them by their letter, "x", "y" or "z".
+    """Parse what varies in a grid, by the axis's letter "x", "y" or "z"; empty axes are left out.
 
     A seed of -1 on an axis becomes another random seed at each call. Raises InputError if there is
     no axis, an axis is invalid, or two axes set the same option.
@@ -107,10 +110,11 @@ def parse_axes(options: Options) -> dict[str, Axis]:
 
 
 def plan_cells(options: Options, axes: dict[str, Axis]) -> list[Cell]:
-    """Return all pictures of the grid, first along a row, then row by row, then block by block.
+    """Return all pictures to draw of a grid, in the order columns, then rows, then values of z.
 
-    axes: what parse_axes returns. Raises InputError for more than MAX_CELLS pictures, for a `count`
-    other than 1, and for the first combination of values that is invalid.
+    options: the grid's. axes: its parsed axes by "x", "y", "z". Raises InputError for more than 100
+    pictures (MAX_CELLS), for a `count` other than 1, and for the first combination of values that
+    is invalid.
     """
     if options.count != 1:
         raise InputError(f"A grid draws one picture a cell; count must be 1, not {options.count}.")
@@ -142,26 +146,29 @@ def plan_cells(options: Options, axes: dict[str, Axis]) -> list[Cell]:
 def _cell_error(
     axes: dict[str, Axis], place: tuple[int, int, int], error: InputError
 ) -> InputError:
-    """Return `error` with the cell's axes and values put before its sentence: "At x 3, ..."."""
+    """Return `error` with the place in the grid put before its sentence: "At x 3 and y Euler, ...".
+
+    place: indices (column, row, z value) of the picture that cannot be drawn. axes: by letter.
+    """
     at = dict(zip("xyz", place, strict=True))
     where = [f"{letter} {axis.labels[at[letter]][:60]}" for letter, axis in axes.items()]
     return prefix_error(f"At {' and '.join(where)}", error)
 
 
 def cost(options: Options) -> float:
-    """Return the number of pictures that the grid draws."""
+    """Estimate the time of drawing a grid, that of one picture being 1: its number of pictures."""
     return float(len(plan_cells(options, parse_axes(options))))
 
 
 def stream(
     models: Models, options: Options, model_cache: ModelCache | None = None, *, words: bool = False
 ) -> Events:
-    """Yield the Steps of all pictures, then one Result: the contact sheet, then each picture.
+    """Draw the pictures of a grid: yield their Steps, then one Result, the labelled sheet first.
 
-    model_cache: the models that an axis may choose from; None: only `models`. The `image` of a Step
-    is the picture's number in the order of drawing. Raises InputError before the first Step for a
-    picture that cannot be drawn.
-    words: whether the Steps carry attention maps, see tasks.stream.
+    The Result has the contact sheet of all pictures, then each picture. The `image` of a Step is
+    the picture's number in the order of drawing. model_cache: the models that an axis may choose
+    from; None: only `models`. words: whether the Steps carry attention maps of the prompt's words.
+    Raises InputError before the first Step for a picture that cannot be drawn.
     """
     from .. import engine
     from ..images import contact_sheet
@@ -210,9 +217,9 @@ def stream(
 
 
 def _sheet_text(models: Models, options: ResolvedOptions, axes: dict[str, Axis]) -> str:
-    """Return the sheet's parameters text: its first picture's, with the axes added as in A1111.
+    """Return the parameters text (A1111's metadata) of a grid's contact sheet.
 
-    options: the first picture's.
+    It is that of the grid's first picture, drawn with `options`, with the axes added as in A1111.
     """
     from ..latents import noise
     from ..metadata.parameters import parameters_text
@@ -226,7 +233,7 @@ def _sheet_text(models: Models, options: ResolvedOptions, axes: dict[str, Axis])
 
 
 def _fix_seeds(options: Options) -> Options:
-    """Return the options with one random seed for all pictures in place of each missing one."""
+    """Return a grid's options with a random seed for all pictures where none is given."""
     seeds = {
         name: secrets.randbelow(MAX_SEED + 1)
         for name in ("seed", "variation_seed")
@@ -236,9 +243,10 @@ def _fix_seeds(options: Options) -> Options:
 
 
 def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
-    """Return an axis of models or autoencoders with its values spelled as in the model cache.
+    """Return a grid's axis of models or autoencoders with the names spelled as in the library.
 
-    Other axes are unchanged. Raises InputError for a name that is not there or cannot be used.
+    Users may write them in another case. Other axes are unchanged. Raises InputError for a name
+    that is not there or cannot be used.
     """
     if axis.name not in ("model", "vae"):
         return axis
@@ -264,12 +272,12 @@ def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
 
 
 def _entries(kind: str, model_cache: ModelCache) -> dict[str, Any]:
-    """Return the library's entries of `kind`, "model" or "vae", by name."""
+    """Return what a grid's axis `kind` ("model" or "vae") may choose from, by name."""
     return {e.name: e for e in (model_cache.choices() if kind == "model" else model_cache.vaes())}
 
 
 def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> Models:
-    """Return the model that draws a cell, loading it if it is not in memory."""
+    """Return the model that draws one picture of a grid, loading it if it is not in memory."""
     if cell.model is None and cell.vae is None:
         return models
     assert model_cache is not None
@@ -279,7 +287,7 @@ def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> 
 def _cell_sizes(
     models: Models, cells: list[Cell], axes: dict[str, Axis], model_cache: ModelCache | None
 ) -> dict[Place, tuple[int, int]]:
-    """Return (width, height) in pixels of each cell's picture, by the cell's place.
+    """Return (width, height) in pixels of each picture of a grid, by its (column, row, z value).
 
     Raises InputError for the first that cannot be drawn. Other models than `models` are not loaded
     for this; only the headers of their files are read.
@@ -303,7 +311,10 @@ def _cell_sizes(
 
 
 def _check_cell(models: Models, options: GenerateOptions) -> ResolvedOptions:
-    """Return the cell's options, resolved; InputError for what the engine would refuse."""
+    """Check that a grid's picture can be drawn; return its options with all defaults filled in.
+
+    Raises InputError for what would fail when it is drawn: size, sampler, backends, LoRAs.
+    """
     from ..latents import vae
     from ..prompt import resources
     from ..samplers import unsupported

@@ -74,11 +74,11 @@ _RANGE = re.compile(
 
 @dataclass(frozen=True)
 class Axis:
-    """A parsed axis of a grid: an option and the values that it takes.
+    """One axis of a grid (A1111's X/Y/Z plot): an option and the values that it takes.
 
-    letter: "x", "y" or "z". name: the option, a key of NAMES. values: the option's values in its
-    type, or texts for "prompt", "size", "model" and "vae". written: the values as the user wrote
-    them.
+    letter: "x", "y" or "z". name: the option, such as "cfg" or "model". values: the option's values
+    in its type, or texts for "prompt", "size", "model" and "vae". written: the values as the user
+    wrote them.
     """
 
     letter: str
@@ -105,7 +105,7 @@ class Axis:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The axis for the parameters text, as in A1111: {"X Type": ..., "X Values": ...}."""
+        """The axis as fields of A1111's parameters text: {"X Type": ..., "X Values": ...}."""
         letter = self.letter.upper()
         found = {f"{letter} Type": self.label, f"{letter} Values": self.written}
         if self.name.endswith("seed"):
@@ -114,7 +114,7 @@ class Axis:
 
 
 def parse_axis(letter: str, text: str) -> Axis:
-    """Parse the text of an axis, "NAME: VALUES".
+    """Parse what the user wrote for an axis of a grid, "NAME: VALUES" such as "cfg: 3, 5, 7".
 
     letter: "x", "y" or "z". Raises InputError in one sentence that names the axis and the value.
     """
@@ -139,7 +139,7 @@ def parse_axis(letter: str, text: str) -> Axis:
 
 
 def prefix_error(where: str, error: Exception) -> InputError:
-    """Return an InputError whose sentence is that of `error` after `where` and a comma."""
+    """Return `error` as an InputError that says where it is: "`where`, sentence of the error"."""
     sentence = str(error)
     if sentence[1:2].islower():
         sentence = sentence[:1].lower() + sentence[1:]
@@ -147,10 +147,10 @@ def prefix_error(where: str, error: Exception) -> InputError:
 
 
 def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
-    """Return a copy of `fields` in which the axis's option has the value `value`.
+    """Return a copy of a picture's options in which a grid's axis has the value `value`.
 
-    fields: the values of GenerateOptions by name, and "model" and "vae". Raises InputError if the
-    axis is "prompt" and neither prompt contains the text to replace.
+    fields: the values of GenerateOptions by name, and "model" and "vae". The axis "prompt" replaces
+    its first value in the prompts; raises InputError if neither contains it.
     """
     if axis.name == "size":
         width, height = _parse_size(value)
@@ -168,7 +168,7 @@ def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any
 
 
 def fields_set_by(axis: Axis) -> tuple[str, ...]:
-    """Return the names of the options that an axis sets; two axes must not set the same one."""
+    """Return which options an axis of a grid sets, to refuse two axes that set the same one."""
     return {"size": ("width", "height"), "prompt": ()}.get(axis.name, (axis.name,))
 
 
@@ -180,9 +180,9 @@ _KEYS = ALIASES | {_normalize(name): key for key, label in NAMES.items() for nam
 
 
 def _split_values(key: str, written: str) -> list[str]:
-    """Split the text after "NAME:" into values and expand the ranges of numbers among them.
+    """Split what follows "NAME:" in the text of a grid's axis into values, and expand ranges.
 
-    key: the option, a key of NAMES. Raises InputError for more than MAX_CELLS values and for
+    key: the option, such as "cfg". Raises InputError for more than 100 values (MAX_CELLS) and for
     unbalanced quotes.
     """
     try:
@@ -201,9 +201,10 @@ def _split_values(key: str, written: str) -> list[str]:
 
 
 def _expand_range(text: str, whole: bool) -> list[str]:
-    """Return the numbers of a range such as "4-20 (+4)" as texts; any other text as it is.
+    """Return the numbers of a range in a grid's axis, "4-20 (+4)", as texts; other text as it is.
 
-    whole: whether the option takes whole numbers only.
+    whole: whether the option takes whole numbers only. Raises InputError for no or more than 100
+    values.
     """
     found = _RANGE.fullmatch(text)
     if not found or (whole and "." in text):
@@ -228,7 +229,10 @@ def _expand_range(text: str, whole: bool) -> list[str]:
 
 
 def _parse_value(key: str, text: str) -> Any:
-    """Convert the text of one value to the option's type; InputError if it is invalid."""
+    """Convert the text of one value of a grid's axis to the type of the option `key`.
+
+    Raises InputError if it is invalid. A seed of -1 becomes a random one.
+    """
     if key == "prompt":
         return text
     if key == "size":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """Fields of a high-resolution request: those of GenerateOptions, and of the second pass."""
+    """Fields of a high-resolution request: the options of text to image, and of the second pass."""
 
     scale: Annotated[float, number(1, 4)] = Field(2.0, description="How many times larger, 1 to 4")
     upscaler: Annotated[str, one_of(ENLARGERS)] = Field(
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 
 def cost(options: Options) -> float:
-    """Return the cost: 1 for the first pass, and scale**2 for the second, by its area."""
+    """Estimate the time of drawing a picture in two passes, that of one pass being 1."""
     return 1 + options.scale**2
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Draw each picture in two passes from the same seed: yield the Steps, then the Result.
+    """Draw each picture, enlarge it and draw its details: yield the Steps, then the Result.
 
-    The Steps of both passes are numbered consecutively.
-    words: whether the Steps carry attention maps, see tasks.stream.
+    Both passes of a picture use the same seed, and their Steps are numbered consecutively. words:
+    whether the Steps carry attention maps of the prompt's words.
     """
     from .common import for_each_image
 

@@ -21,7 +21,7 @@ FITS = ("crop", "stretch", "pad")  # see images.open.fit_image
 
 
 class Options(TaskOptions):
-    """Fields of an image-to-image request: those of GenerateOptions, and the picture."""
+    """Fields of an image-to-image request: the options of text to image, and the given picture."""
 
     picture: RequiredPicture = Field(description="The picture to begin from")
     strength: Annotated[float, number(0, 1)] = Field(0.75, description=STRENGTH_HELP)
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Redraw the picture as the prompt says: yield the Steps, then the Result.
+    """Draw a picture anew as the prompt says: yield a Step per denoising step, then the Result.
 
-    Its size follows from the options' width and height and the picture's, see common.resolve_size.
-    words: whether the Steps carry attention maps, see tasks.stream.
+    It is drawn at the options' width and height; where these are missing, at a size of its aspect
+    ratio near the model's training size. words: whether the Steps carry attention maps of the
+    prompt's words.
     """
     from .. import engine
     from ..images.open import fit_image

@@ -41,7 +41,7 @@ def _mask(value: Any, info) -> Any:
 
 
 class Options(TaskOptions):
-    """Fields of an inpainting request: those of GenerateOptions, a picture, and what to repaint.
+    """Fields of an inpainting request: options of text to image, a picture, and what to repaint.
 
     What to repaint is a mask, margins to add around the picture, or both.
     """
@@ -80,7 +80,7 @@ class Options(TaskOptions):
 
     @property
     def margins(self) -> tuple[int, int, int, int]:
-        """Pixels to add to the picture: (left, top, right, bottom)."""
+        """How many pixels to add on each side of the picture: (left, top, right, bottom)."""
         return tuple(getattr(self, side) for side in SIDES)
 
 
@@ -91,10 +91,10 @@ if TYPE_CHECKING:
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Repaint the masked part and the margins: yield the Steps, then the Result.
+    """Repaint the masked part and the margins of a picture: yield the Steps, then the Result.
 
-    The result has the picture's size plus its margins, whatever size the model draws at.
-    words: whether the Steps carry attention maps, see tasks.stream.
+    The result has the picture's size plus its margins, whatever size the model draws at. words:
+    whether the Steps carry attention maps of the prompt's words.
     """
     from PIL.Image import Resampling
 

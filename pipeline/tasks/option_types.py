@@ -18,7 +18,10 @@ from ..options import GenerateOptions, real_number, whole_number
 
 
 class TaskOptions(GenerateOptions):
-    """Base of the Options of tasks: GenerateOptions where None means a field's default."""
+    """Base class of each task's Options: the options of text to image, to which a task adds fields.
+
+    A field given as None takes its default.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -29,17 +32,17 @@ class TaskOptions(GenerateOptions):
 
 
 def number(low: float, high: float) -> BeforeValidator:
-    """Return a validator that converts to a float from `low` to `high`, both included."""
+    """Return a pydantic validator that converts a value to a float from `low` to `high`."""
     return BeforeValidator(lambda value, info: real_number(info.field_name, value, low, high))
 
 
 def integer(low: int, high: int) -> BeforeValidator:
-    """Return a validator that converts to an int from `low` to `high`, both included."""
+    """Return a pydantic validator that converts a value to an int from `low` to `high`."""
     return BeforeValidator(lambda value, info: whole_number(info.field_name, value, low, high))
 
 
 def one_of(names: Iterable[str]) -> BeforeValidator:
-    """Return a validator that accepts only a string of `names`."""
+    """Return a pydantic validator that accepts only one of the strings `names`."""
     names = tuple(names)
 
     def check(value: Any, info) -> str:
@@ -54,7 +57,10 @@ def one_of(names: Iterable[str]) -> BeforeValidator:
 
 
 def boolean() -> BeforeValidator:
-    """Return a validator that converts to a bool; as text: true, false, yes, no, 1 or 0."""
+    """Return a pydantic validator that converts a value to a bool.
+
+    As text it may be true, false, yes, no, 1 or 0.
+    """
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
     def check(value: Any, info) -> bool:

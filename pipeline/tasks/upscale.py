@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Options(TaskOptions):
-    """Fields of an enlarging request: those of GenerateOptions, the picture, scale and tiles."""
+    """Fields of a request to enlarge a picture: those of text to image, the picture, and how."""
 
     picture: RequiredPicture = Field(description="The picture to enlarge")
     scale: Annotated[float, number(1, 8)] = Field(2.0, description="How many times larger, 1 to 8")
@@ -48,15 +48,16 @@ if TYPE_CHECKING:
 
 
 def cost(options: Options) -> float:
-    """Return the estimated cost, where one picture of text to image costs 1: 1 + scale**2."""
+    """Estimate the time of enlarging a picture, that of text to image at its size being 1."""
     return 1 + options.scale**2
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:
-    """Enlarge the picture by `scale`: yield the Steps, then the Result.
+    """Enlarge a picture `scale` times: yield a Step for each denoising step, then the Result.
 
-    Without `redraw` the model draws nothing and the Result is the upscaler's picture.
-    words: whether the Steps carry attention maps, see tasks.stream.
+    With `redraw` the model draws the details, tile by tile; without it there are no Steps and the
+    Result is the upscaler's picture. words: whether the Steps carry attention maps of the prompt's
+    words.
     """
     from .. import engine
     from ..images.open import fit_image

@@ -40,10 +40,12 @@ NEED_LENGTH = ("clip", "vae", "decoder", "unet", "all", "upscaler")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the stage named `args.stage`, a key of STAGES, with the parsed command line `args`.
+    """Run one stage of `python -m pipeline train STAGE`, such as "clip", "evaluate" or "lora".
 
-    Fills in the default folders in `args` and downloads missing training data. Raises InputError
-    with a one-sentence message for bad flags, missing files and failed downloads.
+    args: the parsed command line; `args.stage` is the stage's name, a key of STAGES. Except for
+    "lora", missing folders in `args` (data, folder, model) are set to their defaults and missing
+    training data is downloaded. Raises InputError with a one-sentence message for bad flags,
+    missing files and failed downloads.
     """
     check_flags(args)
     try:
@@ -64,9 +66,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise InputError if a number in `args` is out of range.
+    """Check the flags `args` of `python -m pipeline train`; raise InputError for a wrong one.
 
-    Also raises it if a training stage has neither --minutes nor --steps.
+    Wrong are numbers out of range, such as --steps 0, and neither --minutes nor --steps at a stage
+    that needs to know how long to train, such as "unet".
     """
     for name in ("minutes", "rate"):
         value = getattr(args, name)

@@ -24,10 +24,10 @@ from ..errors import InputError
 
 
 def bf16_is_fast(device: str) -> bool:
-    """Return whether `device` ("cpu", "cuda:0") multiplies bfloat16 in hardware.
+    """Return whether `device` ("cpu", "cuda:0") computes in bfloat16 fast enough to train in it.
 
-    True for every device but a CPU. A CPU that emulates bfloat16 is five times slower than in
-    float32.
+    True for every device but a CPU without bfloat16 instructions. A CPU that emulates bfloat16 is
+    five times slower than in float32.
     """
     if torch.device(device).type != "cpu":
         return True
@@ -38,13 +38,13 @@ def bf16_is_fast(device: str) -> bool:
 def install_backends(
     network: UNet2DConditionModel | AutoencoderKL, device: str, attention: str, group_norm: str
 ) -> None:
-    """Install an attention and a GroupNorm backend with a backward pass in `network`.
+    """Install attention and GroupNorm kernels in `network` that have a backward pass, to train it.
 
-    attention, group_norm: name of a backend, or "auto" for the first that works, in the same order
-    as for drawing pictures, but not "per_shape", whose choices are for the forward pass. On a CPU
-    "auto" means "math" for attention, because the backward pass of PyTorch's fused attention is
-    slow there (57 pictures/s instead of 70).
-    Raises InputError if the named backend cannot train on `device`.
+    attention, group_norm: name of a kernel (backend), or "auto" for the first that works, in the
+    order used for drawing pictures, without "per_shape", whose choices are for the forward pass. On
+    a CPU "auto" means "math" for attention, because the backward pass of PyTorch's fused attention
+    is slow there (57 pictures/s instead of 70). Raises InputError if the named backend cannot train
+    on `device`.
     """
     target = torch.device(device)
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
@@ -67,11 +67,11 @@ def find_trainable(
     heads: frozenset[int] | None,
     attempt: Callable[[str, torch.Tensor], torch.Tensor],
 ) -> str:
-    """Return the name of the first backend that completes a small forward and backward pass.
+    """Find a kernel that can train: return the first that does a small forward and backward pass.
 
-    kind: "attention" or "group_norm"; name: a backend of that kind, or "auto" to try all; heads:
-    head sizes that attention must support; attempt(backend, x): run `backend` on x (2, 8, 4, 8).
-    Raises InputError if no backend succeeds.
+    kind: "attention" or "group_norm"; name: the name of a kernel (backend) of that kind, or "auto"
+    to try all; heads: head sizes that attention must support, None for GroupNorm; attempt(backend,
+    x): run `backend` on x (2, 8, 4, 8). Raises InputError if none succeeds.
     """
     last: KernelFailed | None = None
     for backend in candidates(kind, name, device, dtype, heads or frozenset()):

@@ -28,7 +28,10 @@ from tqdm import tqdm
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """Return a CPU random generator for training step `step`, seeded by (`seed`, `step`)."""
+    """Return the CPU random generator for training step `step`, seeded by (`seed`, `step`).
+
+    A resumed training thus draws the same random numbers as an uninterrupted one.
+    """
     return torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
 
 
@@ -46,10 +49,11 @@ def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict
 
 
 class Ema:
-    """Exponential moving average of a module's parameters, in float32.
+    """Exponential moving average of a module's parameters in training, in float32.
 
-    The decay at step n is min(decay, (1 + n) / (10 + n)), so that the initial weights do not
-    dominate a short run. `shadow` is a dict from parameter name to average.
+    Samples and exported models use the averages. The decay at step n is min(decay, (1 + n) / (10 +
+    n)), so that the initial weights do not dominate a short run. `shadow` is a dict from parameter
+    name to average.
     """
 
     def __init__(self, module: torch.nn.Module, decay: float = 0.9995):
@@ -58,7 +62,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module, step: int) -> None:
-        """Move the averages towards the parameters of `module`.
+        """Move the averages towards the parameters of `module`, after a training step.
 
         step: number of training steps done, which sets the decay.
         """
@@ -74,14 +78,15 @@ class Ema:
 
 
 class Trainer:
-    """Trains `module` with `optimizer`; checkpoints and log.csv go into `folder`.
+    """The training loop of all networks: trains `module`; checkpoints and log.csv go into `folder`.
 
-    step_fn(generator, step) returns a dict of scalar losses: "loss" is minimized, the others are
-    only logged. config: JSON values stored in the checkpoint; only a run with an equal config can
-    resume from it, and its "seed" seeds every step. batch: pictures per step, for the images/s
-    figure. warmup: steps over which the learning rate rises linearly. clip: maximal gradient norm.
-    checkpoint_steps: steps between checkpoints; None saves every `checkpoint_seconds` instead.
-    sample_fn(step) draws samples; called every `sample_seconds` and at the end.
+    step_fn(generator, step) computes one batch's losses as a dict of scalars: "loss" is minimized
+    by `optimizer`, the others are only logged. config: JSON values stored in checkpoints; only a
+    run with an equal config can resume from one, and its "seed" seeds every step. batch: pictures
+    per step, for the images/s figure. warmup: steps over which the learning rate rises linearly.
+    clip: maximal gradient norm. ema_decay: of the averaged weights. checkpoint_steps: steps between
+    checkpoints; None saves every `checkpoint_seconds` instead. sample_fn(step) draws sample
+    pictures; called every `sample_seconds` and at the end.
     """
 
     def __init__(
@@ -120,7 +125,10 @@ class Trainer:
         return tensors
 
     def save(self) -> Path:
-        """Write a checkpoint, delete all but the newest two, and return the path of the new one."""
+        """Save the training's state as a checkpoint in the trainer's folder; return its path.
+
+        Deletes all but the newest two checkpoints.
+        """
         path = self.folder / f"checkpoint-{self.step:08d}.safetensors"
         header = {"step": str(self.step), "seconds": str(self.seconds)}
         header["config"] = json.dumps(self.config)
@@ -130,7 +138,7 @@ class Trainer:
         return path
 
     def resume(self) -> bool:
-        """Load the newest checkpoint of the folder; return False if there is none.
+        """Load the newest checkpoint in the trainer's folder; return False if there is none.
 
         Raises ValueError, naming the settings that differ, if the checkpoint was trained with
         another `config`.
@@ -170,8 +178,9 @@ class Trainer:
     def train(self, *, minutes: float | None = None, steps: int | None = None) -> None:
         """Train for `minutes` from now or until step `steps`, whichever comes first.
 
-        `steps` includes the steps done before a resume. SIGINT and SIGTERM finish the current step,
-        save a checkpoint and return; with neither limit only they end the training.
+        None means no such limit; `steps` includes those done before a resume. SIGINT and SIGTERM
+        finish the current step, save a checkpoint and return; without both limits only they end the
+        training.
         """
         stop = {"now": False}
 
@@ -221,7 +230,7 @@ class Trainer:
             self.sample_fn(self.step)
 
     def run_step(self) -> dict[str, float]:
-        """Do one optimizer step and return the losses of `step_fn` as floats."""
+        """Do one training step and update the averaged weights; return {name of a loss: value}."""
         warm = min(1.0, (self.step + 1) / self.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * warm
@@ -237,10 +246,10 @@ class Trainer:
 
 
 class CsvLog:
-    """Writes the CSV file `path`, the log of a training run.
+    """Writes the log of a training run, the CSV file `path`: speed and losses at some steps.
 
-    step: the step that the run resumes from; later rows of an old log are dropped, the others stay.
-    With step 0 the log starts empty.
+    step: the step that the run resumes from; an old log's rows up to it stay, those after it are
+    dropped. With step 0 the log starts empty.
     """
 
     def __init__(self, path: Path, step: int):
@@ -258,9 +267,10 @@ class CsvLog:
         self.writer: csv.DictWriter[str] | None = None
 
     def write(self, step: int, seconds: float, speed: float, losses: dict[str, float]) -> None:
-        """Append a row; `speed` is in images per second, `losses` maps a column name to its value.
+        """Append a row to the training log; the first row written defines the columns.
 
-        The first row written defines the columns.
+        step, seconds: training so far; speed: images per second; losses: dict from column name to
+        value.
         """
         row: dict[str, float] = {
             "step": step,
@@ -281,12 +291,12 @@ class CsvLog:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the paths of the checkpoints in `folder`, oldest first."""
+    """Return the paths of a training run's checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("checkpoint-*.safetensors"))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the path of the newest readable checkpoint in `folder`, None if there is none."""
+    """Return the path of a training run's newest readable checkpoint in `folder`, None if none."""
     for path in reversed(checkpoints(folder)):
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
             if "step" in (file.metadata() or {}):
@@ -295,10 +305,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_ema(module: torch.nn.Module, folder: Path) -> int:
-    """Load the EMA weights of the newest checkpoint in `folder` into `module`; return its step.
+    """Load a training run's averaged (EMA) weights into `module`; return the step they are from.
 
-    Raises FileNotFoundError if there is no checkpoint, or if it is of another network and lacks
-    parameters of `module`.
+    They are those of the newest checkpoint in `folder`. Raises FileNotFoundError if there is none,
+    or if it is of another network and lacks parameters of `module`.
     """
     path = newest_checkpoint(folder)
     if path is None:

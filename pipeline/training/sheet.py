@@ -10,9 +10,10 @@ from PIL import Image
 
 
 def save_sheet(pictures: torch.Tensor, path: Path, *, columns: int) -> None:
-    """Save pictures (N, 3, H, W) in [-1, 1] to the PNG file `path`, `columns` in a row.
+    """Save many pictures as a grid in one PNG file, to look at them together.
 
-    Unused cells of the last row are white.
+    pictures: (N, 3, H, W) in [-1, 1]; path: the file; columns: pictures in a row. Unused cells of
+    the last row are white.
     """
     n, _, height, width = pictures.shape
     rows = -(-n // columns)

@@ -15,19 +15,22 @@ from .loop import Trainer, newest_checkpoint
 
 
 def loop_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the keyword arguments for a `make_trainer` function that the command line sets.
+    """Return the flags of `python -m pipeline train` that are options of the training loop.
 
-    "batch" and "rate" only if given, "seed" and "checkpoint_steps" always.
+    The dict holds keyword arguments of the `make_trainer` functions: "seed" and "checkpoint_steps"
+    always, "batch" and "rate" only if given.
     """
     given = {k: getattr(args, k) for k in ("batch", "rate") if getattr(args, k) is not None}
     return given | {"seed": args.seed, "checkpoint_steps": args.checkpoint_steps}
 
 
 def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> None:
-    """Run `trainer` for `minutes` or until step `args.steps`; with --resume from the checkpoint.
+    """Run a training loop as the command line `args` says: how long, and afresh or resumed.
 
-    Raises InputError if the folder holds a run and --resume is missing, if that run has other
-    settings, and if an attention or GroupNorm kernel fails.
+    trainer: the loop; minutes: how long to train, None for no limit; it also ends at step
+    `args.steps`. With `args.resume` it goes on from the newest checkpoint. Raises InputError if the
+    folder holds a run and --resume is missing, if that run has other settings, and if an attention
+    or GroupNorm kernel fails.
     """
     if args.resume:
         print(
@@ -49,9 +52,9 @@ def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | Non
 
 
 def resume(trainer: Trainer) -> bool:
-    """Load the newest checkpoint into `trainer`; return False if there is none.
+    """Load the newest checkpoint of a training run into `trainer`; return False if there is none.
 
-    Raises InputError if the checkpoint was trained with other settings.
+    Raises InputError, a message for the user, if the checkpoint was trained with other settings.
     """
     try:
         return trainer.resume()

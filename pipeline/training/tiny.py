@@ -37,10 +37,10 @@ SNAPSHOT_SECONDS = 2.0
 
 
 def draw_shapes(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return random training pictures (B, 3, 16, 16) in [-1, 1], one for each of `shapes`.
+    """Draw training pictures (B, 3, 16, 16) in [-1, 1] for the tiny model: one shape in each.
 
-    shapes: indices into SHAPES, (B,). Each shape has a random colour, size and position on a plain
-    background of clearly different brightness.
+    shapes: indices into SHAPES ("disc", "square", "triangle", "ring"), (B,). Each shape has a
+    random colour, size and position on a plain background of clearly different brightness.
     """
     count = len(shapes)
 
@@ -71,9 +71,9 @@ def draw_shapes(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a skip connection.
+    """A block of the tiny UNet: two 3x3 convolutions with a skip connection.
 
-    The embedding of noise level and shape is projected and added between them.
+    The embedding of noise level and shape, which conditions it, is projected and added in between.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -91,19 +91,19 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Return features (B, out_channels, H, W).
+        """Return the block's output, features (B, out_channels, H, W).
 
-        x: (B, in_channels, H, W); embedding: encodes noise level and shape, (B, EMBEDDING).
+        x: (B, in_channels, H, W); embedding: encodes noise level and shape, (B, 64).
         """
         h = self.norm(self.first(x)) + self.project(embedding)[:, :, None, None]
         return self.shortcut(x) + self.second(F.silu(h))
 
 
 class TinyUNet(nn.Module):
-    """A UNet with two resolutions, 8x8 and 4x4, that predicts the clean picture x0.
+    """A UNet of 100,000 parameters that predicts the clean 16x16 picture x0 of a shape.
 
-    Each block of 2x2 RGB pixels enters and leaves as one position of 12 channels (pixel unshuffle),
-    which needs a quarter of the computation.
+    It has two resolutions, 8x8 and 4x4. Each block of 2x2 RGB pixels enters and leaves as one
+    position of 12 channels (pixel unshuffle), which needs a quarter of the computation.
     """
 
     def __init__(self) -> None:
@@ -120,10 +120,10 @@ class TinyUNet(nn.Module):
         self.conv_out = nn.Conv2d(WIDTH, 12, 3, padding=1)
 
     def forward(self, x: torch.Tensor, angle: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
-        """Return the predicted clean pictures (B, 3, 16, 16).
+        """Return the clean pictures (B, 3, 16, 16) that the network predicts from noisy ones.
 
         x: noisy pictures (B, 3, 16, 16); angle: noise level in radians (B,), from 0 (clean) to pi/2
-        (noise); shape: indices into SHAPES (B,).
+        (noise); shape: which shape each shows, indices into SHAPES (B,).
         """
         embedding = F.silu(self.time(embed_angle(angle)) + self.shape(shape))
         high = self.down(self.conv_in(F.pixel_unshuffle(x, 2)), embedding)
@@ -134,7 +134,7 @@ class TinyUNet(nn.Module):
 
 
 def embed_angle(angle: torch.Tensor) -> torch.Tensor:
-    """Return a sinusoidal embedding (B, EMBEDDING) of the noise level `angle` (B,) in radians."""
+    """Return the sinusoidal embedding (B, 64) of the noise level `angle` (B,), 0 to pi/2."""
     phases = angle[:, None] * torch.exp(torch.linspace(0, math.log(60), EMBEDDING // 2))
     return torch.cat([phases.sin(), phases.cos()], 1)
 
@@ -154,10 +154,11 @@ def sample(
     shapes: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Return pictures (B, 3, 16, 16) in [-1, 1], drawn from noise in SAMPLE_STEPS DDIM steps.
+    """Draw pictures (B, 3, 16, 16) in [-1, 1] from noise with the tiny model, in 16 DDIM steps.
 
-    net(x, angle, shape): the network, see TinyUNet.forward; shapes: indices into SHAPES (B,);
-    generator: draws the initial noise.
+    net(x, angle, shape): the network, which predicts clean pictures from noisy ones x at the noise
+    level `angle` (0 to pi/2); shapes: which shape to draw, indices into SHAPES (B,); generator: for
+    the initial noise.
     """
     x = torch.randn(len(shapes), 3, SIDE, SIDE, generator=generator)
     angles = torch.linspace(math.pi / 2, 0, SAMPLE_STEPS + 1)
@@ -169,11 +170,11 @@ def sample(
 
 
 def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the energy distance of two sets of pictures, a (N, ...) and b (M, ...).
+    """Return how different two sets of pictures are, a (N, ...) and b (M, ...): about 0 if alike.
 
-    It is 2 E|a - b| - E|a - a'| - E|b - b'| with a, a' different pictures of the first set and b,
-    b' of the second, divided by the square root of the number of values per picture. It is about 0
-    if both sets have the same distribution. Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
+    It is the energy distance, 2 E|a - b| - E|a - a'| - E|b - b'| with a, a' different pictures of
+    the first set and b, b' of the second, divided by the square root of the number of values per
+    picture. Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013).
     """
     a, b = a.flatten(1), b.flatten(1)
 
@@ -186,11 +187,11 @@ def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of the training after `step` steps and `seconds` seconds.
+    """How far the tiny model's training is after `step` steps and `seconds` seconds.
 
     losses: all losses so far, averaged over chunks of 20 steps; samples: pictures drawn with the
-    averaged weights, (24, 3, 16, 16) in [-1, 1], SAMPLES_PER_SHAPE per shape in SHAPES' order;
-    distance: `energy_distance` between the samples and held-out pictures.
+    averaged weights, (24, 3, 16, 16) in [-1, 1], six of each shape; distance: how different they
+    are from real pictures (energy distance, about 0 if alike).
     """
 
     step: int
@@ -207,11 +208,11 @@ def train(
     seed: int = 0,
     every: int | None = None,
 ) -> Iterator[Snapshot]:
-    """Train for `steps` steps or `seconds` seconds, whichever ends first, and yield snapshots.
+    """Train the tiny diffusion model of 16x16 shapes from zero, and yield how far it is.
 
-    Yields one before the first step, one at the end, and between them one every `every` steps
-    (None: every SNAPSHOT_SECONDS). With neither limit it trains until it is closed. The same seed
-    and number of steps give the same weights.
+    Ends after `steps` steps or `seconds` seconds, whichever comes first; without both only when the
+    caller closes it. Yields a Snapshot before the first step, one every `every` steps (None: every
+    two seconds), and one at the end. The same seed and number of steps give the same weights.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -263,9 +264,10 @@ def _chunk(values: list[float], size: int) -> list[list[float]]:
 
 
 def make_sheet(samples: torch.Tensor, columns: int = SAMPLES_PER_SHAPE) -> Image.Image:
-    """Return one picture that shows samples (N, 3, 16, 16) in [-1, 1] in a grid.
+    """Return one picture that shows the tiny model's samples in a grid.
 
-    With the default `columns`, the samples of a Snapshot give one row for each shape.
+    samples: (N, 3, 16, 16) in [-1, 1]; columns: pictures in a row. With the default, the samples of
+    a Snapshot give one row for each shape.
     """
     rows = len(samples) // columns
     grid = samples.view(rows, columns, 3, SIDE, SIDE).permute(0, 3, 1, 4, 2)
@@ -274,7 +276,11 @@ def make_sheet(samples: torch.Tensor, columns: int = SAMPLES_PER_SHAPE) -> Image
 
 
 def main() -> None:
-    """Train and print every snapshot as a line of JSON; "sheet" is a base64 PNG of its samples."""
+    """Train the tiny diffusion model (`python -m pipeline.training.tiny`) and print its progress.
+
+    Each line is a Snapshot as JSON: "step", "seconds", "losses", "distance" and "sheet", a base64
+    PNG of its sample pictures.
+    """
     parser = argparse.ArgumentParser(prog="python -m pipeline.training.tiny", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)

@@ -122,6 +122,26 @@ def fail(q, k, v):
     raise RuntimeError("an illegal memory access")
 
 
+def hang(q, k, v):
+    import time
+
+    time.sleep(600)
+
+
+def unequal(q, k, v):
+    return copy(q, k, v) + torch.rand((), dtype=torch.float64).to(q.dtype) * 1e-4
+
+
+def forget(q, k, v):
+    y = torch.empty_like(q)
+    y[:, 1:] = q[:, 1:]
+    return y
+
+
+def check_configurations(shape, dtype, mode, device, every):
+    yield f"fake/{dtype}".replace("torch.", ""), {"B": 64}, {}
+
+
 def reference(q, k, v):
     return q.clone()
 
@@ -151,8 +171,10 @@ def fake(tmp_path, monkeypatch):
     small = AttentionShape("fake", 64, 1, 32, 32, 1, 8, quick=True)
     hooks = {
         name: f"fake_kernel:{name}"
-        for name in ("reference", "make_inputs", "launch_on_meta", "tuning_jobs")
-    }
+        for name in (
+            "reference", "make_inputs", "launch_on_meta", "check_configurations", "tuning_jobs"
+        )
+    }  # fmt: skip
     return replace(
         KERNELS["attention"], name="fake", label="fake", function="fake_kernel:copy", **hooks,
         bench="fake_kernel", modes=("forward",), shapes=(small,), small_shapes=(small,),

@@ -272,7 +272,7 @@ def test_heuristics_fit_what_they_are_for(kind, dtype):
 
 def test_a_tuned_configuration_is_used_and_a_bad_one_is_not(monkeypatch):
     usual = tiling.heuristic("forward", 40, 64, 77, torch.float16)
-    own = usual | {"N": 16, "num_stages": 1}
+    own = usual | {"N": 16, "num_stages": 2}
     table = {}
     monkeypatch.setattr(launch, "load_table", lambda _: table)
     monkeypatch.setattr(launch, "gpu_name", lambda _: "a card")

@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 from kernels import group_norm as G
 from kernels import shapes
 from kernels.bench import results
-from kernels.group_norm import forward, tiling
+from kernels.group_norm import backward, forward, tiling
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -221,6 +221,31 @@ def test_more_partials_than_lanes_are_merged_in_turn(monkeypatch):
     assert tiling.Plan.of(x, 2).tiles.partials > 8 * 8
     out = G.group_norm(x, 2, None, None, EPS)
     assert torch.allclose(out, G.reference(x, 2, None, None, EPS), atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["plain", "last"])
+def test_many_blocks_of_sums_are_added_up_in_turn(judge, monkeypatch, layout):
+    """The gradients of weight, bias and shift are sums of more blocks than are read at a time."""
+    monkeypatch.setattr(tiling, "TILE", 32)
+    monkeypatch.setattr(backward, "TILE", 32)
+    n, c, spatial = 1, 4, (17, 17)
+    x = draw(n, c, spatial, torch.float32, layout, mean=1.0)
+    assert tiling.Plan.of(x, 1).tiles.spatial_blocks > 32 // 4
+    inputs = [x, *parameters(n, c, True, torch.float32)]
+    dy = draw(n, c, spatial, torch.float32, seed=7)
+
+    def gradients(fn, *inputs):
+        x, weight, bias, moved = inputs = [t.requires_grad_() for t in inputs]
+        y = fn(x, 1, weight, bias, EPS, silu=True, shift=moved)
+        return torch.autograd.grad(y, inputs, dy.to(y.dtype))
+
+    ours = gradients(G.group_norm, *inputs)
+    other = gradients(theirs, *inputs)
+    exact = gradients(G.reference, *double(*inputs))
+    for name, *three in zip(("dx", "dweight", "dbias", "dshift"), ours, other, exact, strict=True):
+        judge(*three, name, size=1 if name == "dx" else 17)
+    for first, again in zip(ours, gradients(G.group_norm, *inputs), strict=True):
+        assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3, 3), (2, 4, 0, 3), (2, 0, 3, 3)])

@@ -9,9 +9,8 @@ pytest.importorskip("triton")
 import kernels
 from kernels import recorder
 
-pytestmark = pytest.mark.quick
 
-
+@pytest.mark.quick
 def test_recording_launches_nothing_and_names_every_kernel():
     names = set()
     for case in recorder.cases():

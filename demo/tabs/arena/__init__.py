@@ -38,7 +38,10 @@ EMPTY_STEPS = 20  # how many steps the axes of the empty plots show
 
 
 def build(page: Page) -> None:
-    """Add the tab's components to the page that is being built, and attach their listeners."""
+    """Build the tab Arena, where samplers or backends draw the same picture side by side.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n = page.i18n
     races = Races(page.model_cache, page.runner)
 
@@ -158,14 +161,18 @@ def build(page: Page) -> None:
 
 
 def stopped_line(race: RaceView | None, language: str) -> str:
-    """Return the status line of a stopped race. race: its last state; None before any."""
+    """Return the HTML status line of a race that the visitor has stopped.
+
+    In a race, samplers or backends draw the same picture side by side. race: its state when it was
+    stopped; None if it had not begun.
+    """
     return status_line("stopped", say("arena_stopped" if race else "stopped_early", language))
 
 
 def _field(i18n: gr.I18n, name: str) -> gr.Textbox:
-    """Add the text box of a field of FIELDS and return it.
+    """Add the text box of the option `name` ("prompt", "steps", ...) to the tab, and return it.
 
-    Numbers have one too, because Gradio sends an empty number field as 0.
+    Numbers have a text box too, because Gradio sends an empty number field as 0.
     """
     value = {"prompt": PROMPT, "seed": SEED}.get(name, "")
     hints = {"seed": "seed_hint", "steps": "auto_takes", "cfg": "auto_takes"}

@@ -23,7 +23,11 @@ YIELD_EVERY = 0.1
 
 
 def add_endpoint(races: Races) -> None:
-    """Add the endpoint `/race` of the web API, with hidden components, to the page being built."""
+    """Add the endpoint `/race`, which races samplers, to the web API of the page being built.
+
+    In a race, several samplers draw the same picture from the same noise. Gradio derives endpoints
+    from components, so hidden ones are added. races: runs the races.
+    """
 
     def race(
         prompt: str,

@@ -19,10 +19,12 @@ SIGMA_RANGE, DISTANCE_RANGE = (0.02, 20.0), (0.001, 2.0)  # the least that the v
 def render_curves(
     lanes: Sequence[LaneState], samplers: Sequence[str], steps: int, language: str
 ) -> str:
-    """Return two plots as HTML: noise level over steps, and distance over model calls.
+    """Return the two plots of a race, in which samplers draw the same picture, as HTML.
 
-    lanes: the state of each sampler's lane; without lanes the plots show only their axes. samplers:
-    the key in SAMPLERS of each lane's sampler. steps: the number of steps of each sampler.
+    They show the noise level over the steps, and over the model calls the distance of each
+    sampler's latents to a reference, an almost exact solution of the ODE. lanes: the state of each
+    sampler in the race; () for empty plots. samplers: their keys in SAMPLERS, in the same order.
+    steps: the number of steps of each sampler.
     """
     calls = max((SAMPLERS[s].calls * steps for s in samplers), default=steps)
     names = ", ".join(lane.label for lane in lanes)
@@ -48,10 +50,11 @@ def render_curves(
 
 
 def explain_samplers(language: str) -> str:
-    """Return a text that explains the reference and the distance to it, as HTML.
+    """Return an HTML text that explains how a race compares samplers, which draw one picture.
 
-    It also lists the samplers that do not solve the probability flow ODE: their distance is no
-    measure of their error.
+    It explains the reference (an almost exact solution of the probability flow ODE) and the
+    distance to it, and lists the samplers that do not solve this ODE: their distance is no measure
+    of their error.
     """
     name, steps = arena.REFERENCE.label, arena.REFERENCE_STEPS
     fresh, other = (
@@ -65,9 +68,10 @@ def explain_samplers(language: str) -> str:
 
 
 def explain_backends(models: Models, language: str) -> str:
-    """Return a text that explains how backends are compared, as HTML.
+    """Return an HTML text that explains how attention and GroupNorm backends are compared.
 
-    It also lists the backends that cannot run on this server, each with the reason.
+    In the tab Arena they draw the same picture side by side. The text also lists the backends that
+    cannot run on this server, each with the reason.
     """
     base = arena.BackendPair(**arena.PLAIN).label
     about = _notes(say("arena_backends_about", language, base=base))
@@ -91,7 +95,7 @@ def format_number(value: float) -> str:
 
 
 def render_table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    """Return an HTML table. heads: column titles, plain text. rows: HTML from `render_row`."""
+    """Return an HTML table. heads: column titles, plain text. rows: the results of `render_row`."""
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     body = "".join(rows)
     return (

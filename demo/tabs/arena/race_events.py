@@ -25,13 +25,15 @@ Entries = Sequence[arena.Entry] | Sequence[arena.BackendPair]
 
 @dataclass(frozen=True)
 class RaceEvent:
-    """An event of pipeline/introspection/arena.py without tensors, and the pictures it brings.
+    """One event of a race, in which samplers or backends draw a picture side by side.
 
-    event     a CallDone, EntryDone, Reference, Distances, Failed or BackendComparison of arena.py
-    picture   the lane's new picture as a data URL; "" if the one before stays
+    event     the pipeline's event: CallDone (one model call), EntryDone (a picture is finished),
+              Reference, Distances, Failed or BackendComparison of pipeline.introspection.arena
+    picture   the new picture that the page shows for that sampler or pair of backends, a data URL;
+              "" if its picture does not change
     file      the path of a finished picture's PNG file; "" for other events
-    text      a finished picture's parameters text; "" for other events
-    warnings  the warnings of a finished picture's Result, sentences
+    text      a finished picture's parameters text (infotext); "" for other events
+    warnings  sentences on settings of a finished picture that were not applied as requested
     """
 
     event: Any
@@ -44,10 +46,12 @@ class RaceEvent:
 def to_race_events(
     events: Generator[Any, None, None], folder: str, entries: Entries
 ) -> Iterator[RaceEvent]:
-    """Yield a RaceEvent for each event of the pipeline's race, and save each finished picture.
+    """Yield a RaceEvent for each event of a race; save each finished picture as a PNG file.
 
-    folder: where the PNG files are written. entries: the competitors, whose keys become part of
-    the file names. Closing the iterator closes `events`, which stops the race.
+    In a race, samplers or backends draw the same picture. events: from `race` or `race_backends` of
+    pipeline.introspection.arena. folder: where the files are written. entries: the samplers or
+    pairs of backends that race, whose keys become part of the file names. Closing the iterator
+    stops the race.
     """
     last_sent: dict[int | None, float] = {}  # by index of the entry: time of its last preview
     try:
@@ -77,10 +81,11 @@ def _finished(event: arena.EntryDone, folder: str, key: str) -> RaceEvent:
 
 
 def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) -> str:
-    """Return the preview of a call as a data URL; "" within PICTURE_EVERY of the lane's last one.
+    """Return the preview after a model call of a race as a data URL; "" if it comes too soon.
 
-    last_sent: a dict from the index of an entry to the time (seconds) of its last preview; this
-    function updates it.
+    It comes too soon within PICTURE_EVERY seconds of the last preview of the same sampler or pair
+    of backends. last_sent: a dict from the index of the sampler or pair to the time (seconds) of
+    its last preview; this function updates it.
     """
     now = time.monotonic()
     if call.event is None or now - last_sent.get(call.entry, 0.0) < PICTURE_EVERY:
@@ -91,8 +96,12 @@ def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) ->
 
 @dataclass
 class LaneState:
-    """The state of one lane: what the page shows of one entry, or of the reference.
+    """What the page shows of one competitor of a race, or of the race's reference.
 
+    In a race, samplers or pairs of backends draw the same picture. The reference is an almost exact
+    solution of the ODE, with which samplers are compared.
+
+    label       the name that is shown
     picture     the latest picture, as a data URL
     calls       model calls so far
     step        the current step, from 1 to `total`
@@ -101,9 +110,9 @@ class LaneState:
     distances   the distance from the predicted x0 to the reference, after each call
     last        the distance from the final latents to the reference; None while it is unknown
     file        the path of the finished picture's PNG file; "" before
-    text        the finished picture's parameters text; "" before
+    text        the finished picture's parameters text (infotext); "" before
     failure     why a pair of backends is out of the race, a sentence; "" while it runs
-    comparison  the result of a pair of backends; None until the race is done
+    comparison  speed and picture differences of a pair of backends; None until the race is done
     """
 
     label: str
@@ -121,7 +130,11 @@ class LaneState:
     comparison: arena.BackendComparison | None = None
 
     def apply(self, event: object) -> None:
-        """Update this lane with a CallDone, Distances, Failed or BackendComparison of its entry."""
+        """Update this state of a sampler or pair of backends with an event about it.
+
+        event: a CallDone (one model call), Distances, Failed or BackendComparison of
+        pipeline.introspection.arena; others change nothing.
+        """
         if isinstance(event, arena.CallDone):
             self.calls, self.total, self.seconds = event.calls, event.total, event.seconds
             if event.step > self.step:

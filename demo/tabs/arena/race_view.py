@@ -21,14 +21,17 @@ REFERENCE = -1  # the index of the reference's tile; the lanes of the entries co
 
 
 class RaceView:
-    """The state of one race, updated by RaceEvents, and its HTML in one language.
+    """The state of one race of samplers or of backends, and its HTML in one language.
+
+    In a race they draw the same picture side by side. Samplers are compared with a reference, an
+    almost exact solution of the ODE.
 
     entries          the samplers or pairs of backends that race
-    steps            the number of sampling steps of each entry
+    steps            the number of sampling steps of each of them
     size             (width, height) of the pictures in pixels
     of_backends      whether pairs of backends race, not samplers
-    lanes            the state of each entry's lane, in the order of `entries`
-    reference        the state of the reference solution's lane; only a race of samplers shows it
+    lanes            what the page shows of each of `entries`, in the same order
+    reference        what the page shows of the reference; only a race of samplers shows it
     knows_reference  whether the reference has been drawn, so that distances can be measured
     warnings         the warnings of all pictures, each once: a dict as an ordered set
     finished         whether the race is over
@@ -44,12 +47,19 @@ class RaceView:
         self.knows_reference = self.finished = False
 
     def set_reference(self, reference: arena.Reference) -> None:
-        """Show the picture of a reference that an earlier race has drawn."""
+        """Show the picture of a reference that an earlier race has drawn, so it is not drawn again.
+
+        The reference is the almost exact solution with which the race compares samplers.
+        """
         self.knows_reference = True
         self.reference.picture = data_url(reference.image, PICTURE_SIDE)
 
     def apply(self, race_event: RaceEvent) -> None:
-        """Update the lane that the event belongs to, and collect the event's warnings."""
+        """Update what is shown of the competitor that an event of the race concerns.
+
+        A competitor is a sampler, a pair of backends or the reference. The event's warnings are
+        added to `warnings`.
+        """
         event = race_event.event
         if isinstance(event, arena.Reference):
             lane, self.knows_reference = self.reference, True
@@ -65,10 +75,12 @@ class RaceView:
         return [lane.file for lane in self.lanes if lane.file]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the numbers of a race of samplers for the web API, a dict for each lane.
+        """Return the results of a race of samplers for the web API, a dict for each sampler.
 
-        "seconds" is the drawing time, "sigmas" the noise level of each step, "distances" the
-        distance to the reference after each model call, "distance" that of the final latents.
+        Keys: "sampler" and "schedule" (as in SAMPLERS and SCHEDULES), "steps", "calls" (of the
+        model), "seconds" (drawing time), "sigmas" (noise level of each step), "distances" (to the
+        almost exact solution, after each model call) and "distance" (that of the final latents;
+        None if unknown).
         """
         entries = cast(Sequence[arena.Entry], self.entries)
         return [
@@ -88,7 +100,7 @@ class RaceView:
     # ---- the status line ----------------------------------------------------------------------
 
     def progress_line(self) -> str:
-        """Return the status line of the running race: model calls, seconds and progress."""
+        """Return the HTML status line of the running race: model calls, seconds, progress bar."""
         right = say("seconds", self.language, seconds=time.monotonic() - self.began)
         lane = self.reference
         if lane.calls and not self.knows_reference:
@@ -98,7 +110,7 @@ class RaceView:
         return status_line("running", self._calls("arena_on"), right, share)
 
     def done_line(self) -> str:
-        """Return the status line of the finished race, with the warnings of all pictures."""
+        """Return the HTML status line of the finished race, with the warnings of all pictures."""
         right = say("seconds", self.language, seconds=time.monotonic() - self.began)
         warnings = warning_list(self.warnings)
         return status_line("done", self._calls("arena_done"), right, 1.0, warnings)
@@ -110,7 +122,10 @@ class RaceView:
     # ---- the lanes ----------------------------------------------------------------------------
 
     def render_lanes(self) -> str:
-        """Return the lanes as HTML tiles; in a race of samplers the reference is the last one."""
+        """Return a tile for each sampler or pair of backends as HTML: picture, name and progress.
+
+        In a race of samplers the last tile is that of the reference, an almost exact solution.
+        """
         tiles = [self._tile(lane, i) for i, lane in enumerate(self.lanes)]
         if not self.of_backends:
             tiles.append(self._tile(self.reference, REFERENCE))
@@ -132,10 +147,10 @@ class RaceView:
         )
 
     def _progress(self, lane: LaneState, index: int) -> str:
-        """Return the text under a lane's picture as HTML.
+        """Return the text under the picture of a sampler or pair of backends as HTML.
 
-        It is the step, the model calls, and the distance of a sampler or the seconds of a pair of
-        backends; or why the pair is out of the race. index: the lane's index, or REFERENCE.
+        It is the step, the model calls, and a sampler's distance to the reference or the seconds of
+        a pair of backends; or why the pair has failed. index: index in `lanes`, or REFERENCE.
         """
         if lane.failure:
             return escape(lane.failure)
@@ -155,7 +170,11 @@ class RaceView:
     # ---- the report ---------------------------------------------------------------------------
 
     def render_report(self) -> str:
-        """Return the report as HTML: curves and a table of samplers, or a table of backends."""
+        """Return what stands below the pictures of a race of samplers or of backends, as HTML.
+
+        For samplers it is plots, a table and their parameters texts (infotext), for pairs of
+        backends a table.
+        """
         if self.of_backends:
             return self._backend_table(cast(Sequence[arena.BackendPair], self.entries))
         entries = cast(Sequence[arena.Entry], self.entries)

@@ -24,9 +24,10 @@ Names = tuple[
 
 
 class Races:
-    """Runs races of samplers and of backends, and caches the reference solutions of the last ones.
+    """Runs races on the server's device: samplers, or backends, draw the same picture side by side.
 
-    references: a cache of them; the keys are those of `arena.reference_key`, made of all that a
+    references: a cache of the almost exact solutions with which samplers are compared, so that a
+    later race need not draw them; the keys, from `arena.reference_key`, hold all that such a
     reference depends on, such as model, prompt, seed and size.
     """
 
@@ -44,11 +45,13 @@ class Races:
         entries: Entries,
         reference: arena.Reference | None,
     ) -> Iterator[RaceEvent]:
-        """Run a race and yield its RaceEvents; the PNG files are saved to `folder`.
+        """Run a race, in which samplers or backends draw the same picture; yield its RaceEvents.
 
-        The first five arguments are those from which server/zerogpu.py estimates the GPU's seconds.
-        reference: that of an earlier race with the same key; if None, it is drawn after the
-        entries.
+        The PNG files are saved to `folder`. entries: the samplers or pairs of backends. names:
+        (model, autoencoder) by their names in the model cache. reference: the almost exact solution
+        with which samplers are compared, from an earlier race with the same options; None has it
+        drawn after the samplers. task is "arena": from the first five arguments server/zerogpu.py
+        estimates the GPU seconds.
         """
         models = self.model_cache.get(*names)
         events: Iterator[Any]
@@ -61,11 +64,13 @@ class Races:
         yield from to_race_events(cast("Generator[Any, None, None]", events), folder, entries)
 
     def resolve(self, fields: dict[str, Any]) -> tuple[Names, Models, GenerateOptions]:
-        """Return the names of model and autoencoder, the loaded model, and the resolved options.
+        """Load the model of a race and replace each missing option by the model's default.
 
-        fields: options of GenerateOptions by name, and "model" and "vae", names of the model cache;
-        None or "" takes the default. Raises InputError for a wrong value and for a model that
-        cannot be loaded.
+        In a race, samplers or backends draw the same picture. fields: its options in
+        GenerateOptions by name, and "model" and "vae", names of the model cache; None or "" takes
+        the default. Returns ((name of the model, name of the autoencoder), the loaded model, the
+        complete options). Raises InputError for a wrong value and for a model that cannot be
+        loaded.
         """
         options_given = {}
         for name, value in fields.items():
@@ -85,10 +90,12 @@ class Races:
         entries: Entries,
         language: str,
     ) -> Generator[RaceView, None, None]:
-        """Yield the RaceView at the start, after each event, and at the end with `finished` set.
+        """Run a race, in which samplers or backends draw the same picture; yield its state.
 
-        It is the same object each time, updated in place. names, models, options: from `resolve`.
-        Closing the generator stops the race and deletes the PNG files of its pictures.
+        This is the RaceView (state and HTML), the same object each time, updated in place: first,
+        after each event, and at the end, when its `finished` is true. entries: the samplers or
+        pairs of backends that race. names, models, options: from `resolve`. Closing the generator
+        stops the race and deletes the PNG files of its pictures.
         """
         width, height, steps = options.width, options.height, options.steps
         assert width and height and steps  # resolved

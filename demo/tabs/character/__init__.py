@@ -26,7 +26,10 @@ PREVIEW_SIDE = 256  # pixels
 
 
 def build(page: Page) -> None:
-    """Add the tab's components to the page that is being built, and attach their listeners."""
+    """Build the tab Character, which trains a LoRA on a few pictures of one character.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n = page.i18n
     with gr.Column(elem_id="gb-character", min_width=0):
         with gr.Column(elem_classes="gb-card", min_width=0):
@@ -141,9 +144,10 @@ def build(page: Page) -> None:
 
 
 def _text(i18n: gr.I18n, name: str, placeholder: str | None = None) -> gr.Textbox:
-    """Add the text box of the option `name` and return it. placeholder: the key of its text.
+    """Add the text box of the training option `name`, such as "rank", and return it.
 
-    Numbers have one too, because Gradio sends an empty number field as 0.
+    Numbers have a text box too, because Gradio sends an empty number field as 0. placeholder: the
+    text key of the hint in the empty box; None for no hint.
     """
     return gr.Textbox(
         label=i18n(f"character_{name}"),

@@ -15,7 +15,10 @@ from .view import lora_tag
 
 
 def add_endpoint(model_cache: ModelCache) -> None:
-    """Add the endpoint `/train_lora` of the web API, with hidden components, to the page."""
+    """Add the endpoint `/train_lora`, which trains a LoRA of a character, to the page's web API.
+
+    Gradio derives endpoints from components, so hidden ones are added.
+    """
 
     def train_lora(
         images: list[str],

@@ -27,11 +27,12 @@ WANTED = {  # by required field: the end of the sentence "There is no FIELD: ...
 
 
 def train(model_cache: ModelCache, request: dict[str, Any]) -> Iterator[Progress | Trained]:
-    """Train a LoRA: yield a Progress for each step, then a Trained with the files.
+    """Train a LoRA on pictures of one character: yield a Progress for each step, then a Trained.
 
-    request: fields of LoraOptions by name, see `read_fields`, and "model" and "vae", names of the
-    model cache; None or "" takes the default. Closing the iterator stops the training. Raises
-    InputError for what the user can correct, and Broken for an internal error.
+    The Trained names the two files of the LoRA. request: fields of LoraOptions by name, such as
+    "name", "prompt" and "images", and "model" and "vae", names of the model cache; None or "" takes
+    the default. Closing the iterator stops the training. Raises InputError for what the user can
+    correct, and Broken for an internal error.
     """
     fields = read_fields(request)
     if ON_ZERO_GPU:
@@ -50,12 +51,12 @@ def train(model_cache: ModelCache, request: dict[str, Any]) -> Iterator[Progress
 
 
 def read_fields(request: dict[str, Any]) -> dict[str, Any]:
-    """Check a request and return the fields of LoraOptions that are not empty.
+    """Check a request for a LoRA training and return the fields of LoraOptions that it fills in.
 
-    request: a dict with the options TEXTS (str), NUMBERS (int or text), "images" (paths of files)
-    and "resume" (bool); any may be missing or empty. Raises InputError for a missing name, prompt
-    or picture, for text that is no whole number, and for more than MAX_STEPS steps or MAX_PICTURES
-    pictures.
+    request: a dict with the texts "name", "prompt" and "prior_prompt", the numbers (int or text)
+    "steps", "rank" and "prior_count", "images" (paths of files) and "resume" (bool); any may be
+    missing or empty. Raises InputError for a missing name, prompt or picture, for text that is no
+    whole number, and for more than MAX_STEPS steps or MAX_PICTURES pictures.
     """
     fields: dict[str, Any] = {name: request[name] for name in TEXTS if request.get(name)}
     for name in NUMBERS:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def progress_line(event: Progress, language: str, losses: Sequence[float]) -> str:
-    """Return the status line of a running training, with the loss curve and warnings below it.
+    """Return the HTML status line of a running LoRA training: its loss curve and warnings below.
 
     losses: the running mean of the loss, one value after each step.
     """
@@ -29,9 +29,10 @@ def progress_line(event: Progress, language: str, losses: Sequence[float]) -> st
 
 
 def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
-    """Return the status line of a finished training, with the tag that a prompt needs.
+    """Return the HTML status line of a finished LoRA training: its loss curve and warnings below.
 
-    losses: see `progress_line`.
+    It names the tag, such as <lora:zog:0.8>, that applies the LoRA in a prompt. losses: the running
+    mean of the loss, one value after each step.
     """
     what = say("character_done", language, tag=escape(lora_tag(event.name)))
     right = say("seconds", language, seconds=event.seconds)
@@ -40,12 +41,15 @@ def done_line(event: Trained, language: str, losses: Sequence[float]) -> str:
 
 
 def stopped_line(event: Progress | None, language: str) -> str:
-    """Return the status line of a stopped training. event: its last step; None if it had none."""
+    """Return the HTML status line of a LoRA training that the visitor has stopped.
+
+    event: the training's last Progress; None if it was stopped before the first step.
+    """
     if event is None:
         return status_line("stopped", say("stopped_early", language))
     return status_line("stopped", say("character_stopped", language, step=event.step))
 
 
 def lora_tag(name: str) -> str:
-    """Return the tag that applies the LoRA `name` with weight 0.8 when it stands in a prompt."""
+    """Return the text <lora:NAME:0.8>, which in a prompt applies the LoRA `name` at weight 0.8."""
     return f"<lora:{name}:0.8>"

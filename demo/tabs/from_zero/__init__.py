@@ -19,7 +19,10 @@ TO_TOP = "() => { document.querySelector('#gb-zero').scrollIntoView({behavior: '
 
 
 def build(page: Page) -> None:
-    """Add the tab's components to the page that is being built, and attach their listeners."""
+    """Build the tab From zero, which explains Stable Diffusion in five chapters.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n, keys = page.i18n, list(CHAPTERS)
     with gr.Column(elem_id="gb-zero", min_width=0):
         chapter_parts.prose(i18n, "zero_lead")
@@ -32,7 +35,10 @@ def build(page: Page) -> None:
 
 
 def _add_next_button(i18n: gr.I18n, chapters: gr.Tabs, key: str) -> None:
-    """Add the button that opens the next chapter, whose key in CHAPTERS is `key`."""
+    """Add the button at the end of a chapter that opens the next one.
+
+    chapters: the row of tabs, one for each chapter. key: the next chapter's key in CHAPTERS.
+    """
     button = gr.Button(
         i18n(f"zero_{key}_title"), elem_id=f"zero-to-{key}", elem_classes="gb-onward"
     )

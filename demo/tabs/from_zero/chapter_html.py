@@ -24,29 +24,32 @@ ROOT = Path(__file__).parents[3]  # of this repository
 
 
 def frames_json(html: str, label: str, frames: list[dict[str, str]], at: int = 0) -> str:
-    """Return the value of a `frame_slider` component, as JSON.
+    """Return the value of a `frame_slider` component as JSON: HTML that changes with a slider.
 
-    html: what is shown above the slider. label: the slider's name. frames: one dict for each
-    position of the slider, from the data-is attribute of an element in `html` to that element's
-    text (of an <img>: its source); its item "place" is shown beside the slider. at: the initial
-    position, from 0.
+    html: what is shown above the slider; elements in it that have a data-is attribute change.
+    frames: one dict for each position of the slider, from the value of data-is to the element's
+    text (of an <img>: its source), and from "place" to the text beside the slider. label: the
+    slider's name. at: the initial position, from 0.
     """
     return json.dumps({"html": html, "label": label, "frames": frames, "at": at})
 
 
 def ready_line(language: str) -> str:
-    """Return the status line that says that the chapter is ready, with nothing running."""
+    """Return the HTML status line of a chapter in which nothing runs: it is ready."""
     return status_line("ready", say("ready", language))
 
 
 def done_line(language: str, seconds: float) -> str:
-    """Return the status line of finished work. seconds: how long it took."""
+    """Return the HTML status line that says that a chapter's work, such as drawing, is done.
+
+    seconds: how long it took.
+    """
     right = say("seconds", language, seconds=seconds)
     return status_line("done", say("done", language), right, 1.0)
 
 
 def png_url(image: Image.Image) -> str:
-    """Return a picture as a PNG data URL, with its parameters text if it has one."""
+    """Return a picture as a PNG data URL, with its parameters text (infotext) if it has one."""
     chunks, data = PngInfo(), io.BytesIO()
     if "parameters" in image.info:
         chunks.add_text("parameters", image.info["parameters"])
@@ -70,8 +73,9 @@ def to_grey(
 def render_figure(source: str, alt: str, caption: str = "", key: str = "", kind: str = "") -> str:
     """Return a picture with a caption as HTML.
 
-    source: a data URL. alt: plain text. caption: HTML. key: the name by which the frames of a
-    `frame_slider` change the picture's source; "" for a fixed picture. kind: a CSS class.
+    source: a data URL. alt: plain text. caption: HTML. key: for a picture that a `frame_slider`
+    changes, the key of its source in the slider's frames; "" for a fixed picture. kind: a CSS
+    class.
     """
     changes = f' data-is="{key}"' if key else ""
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
@@ -82,7 +86,10 @@ def render_figure(source: str, alt: str, caption: str = "", key: str = "", kind:
 
 
 def locate(*objects: Callable[..., Any]) -> list[tuple[str, str]]:
-    """Return (path in this repository, qualified name) of each given function or class."""
+    """Return where functions or classes are defined, so that a chapter can show their source.
+
+    One tuple for each: (path in this repository, qualified name such as "Clip.embed_texts").
+    """
     files = [Path(sys.modules[obj.__module__].__file__ or "") for obj in objects]
     return [
         (file.relative_to(ROOT).as_posix(), obj.__qualname__)
@@ -92,10 +99,10 @@ def locate(*objects: Callable[..., Any]) -> list[tuple[str, str]]:
 
 @lru_cache
 def read_source(path: str, name: str) -> tuple[int, str]:
-    """Return (line number, source code) of a function or class, decorators included.
+    """Read the source of a function or class, decorators included, to show it in a chapter.
 
-    path: the file's path in this repository. name: a qualified name such as "encode" or
-    "Clip.embed_texts".
+    Returns (number of its first line, source). path: the file's path in this repository. name: a
+    qualified name such as "encode" or "Clip.embed_texts".
     """
     text = (ROOT / path).read_text(encoding="utf-8")
     node: Any = ast.parse(text)
@@ -108,7 +115,7 @@ def read_source(path: str, name: str) -> tuple[int, str]:
 def render_excerpt(path: str, name: str) -> str:
     """Return the source code of a function or class as HTML that the reader can unfold.
 
-    path, name: see `read_source`.
+    path: the file's path in this repository. name: a qualified name such as "Clip.embed_texts".
     """
     line, code = read_source(path, name)
     return (

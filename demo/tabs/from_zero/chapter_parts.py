@@ -22,9 +22,9 @@ SLIDER_SCRIPT = Path(__file__).with_name("frame_slider.js").read_text(encoding="
 
 
 def prose(i18n: gr.I18n, *keys: str) -> None:
-    """Add a column of paragraphs and headings.
+    """Add a column of paragraphs and headings to a chapter.
 
-    keys: the keys of their texts; the text of a key that ends in "_title" becomes a heading.
+    keys: the keys in demo.texts.TEXTS of their texts; a key that ends in "_title" gives a heading.
     Each paragraph is a component of its own, because Gradio translates one text per component.
     """
     with gr.Column(elem_classes="gb-prose", min_width=0):
@@ -34,14 +34,15 @@ def prose(i18n: gr.I18n, *keys: str) -> None:
 
 
 def html(value: str = "", **more: Any) -> gr.HTML:
-    """Add an HTML component without Gradio's own styles. more: arguments of gr.HTML."""
+    """Add an HTML component without Gradio's own styles. more: further arguments of gr.HTML."""
     return gr.HTML(value, apply_default_css=False, **more)
 
 
 def code_excerpts(i18n: gr.I18n, *rows: tuple[str, str]) -> gr.HTML:
-    """Add a list of source code that the reader can unfold.
+    """Add the source code that a chapter explains, which the reader can unfold.
 
-    rows: (path of a file in this repository, name of a function or class in it), see `locate`.
+    rows: a tuple for each excerpt: (path of a file in this repository, qualified name of a function
+    or class in it, such as "Clip.embed_texts").
     """
     items = "".join(render_excerpt(*row) for row in rows)
     title = f'<h3 class="gb-title">{i18n("zero_places")}</h3>'
@@ -49,14 +50,15 @@ def code_excerpts(i18n: gr.I18n, *rows: tuple[str, str]) -> gr.HTML:
 
 
 def status(i18n: gr.I18n, elem_id: str) -> gr.HTML:
-    """Add a status line that says that the chapter is ready."""
+    """Add a chapter's status line, which at first says that the chapter is ready; return it."""
     return html(status_line("ready", i18n("ready")), elem_id=elem_id, elem_classes="gb-zero-status")
 
 
 def frame_slider(elem_id: str) -> gr.HTML:
     """Add an empty slider that shows one of several frames, such as one for each sampling step.
 
-    Its value comes from `frames_json`; frame_slider.js draws it.
+    A frame is what changes in the HTML above the slider. The component's value comes from
+    `frames_json`; frame_slider.js draws it.
     """
     return gr.HTML(
         "",
@@ -75,10 +77,11 @@ def on_device(
     outputs: list[Component],
     status: gr.HTML,
 ) -> Dependency:
-    """Let an event such as `button.click` start work on the device; return Gradio's listener.
+    """Let an event such as `button.click` start a chapter's work on the server's device.
 
     work(language, *values of inputs) yields updates {component: new value} of `outputs` and
-    `status`. An InputError or an internal error becomes one sentence in `status`.
+    `status`. An InputError or an internal error becomes one sentence in the status line `status`.
+    Returns Gradio's listener.
     """
 
     def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
@@ -96,10 +99,11 @@ def on_device(
 def draw(
     page: Page, fields: dict[str, Any], folder: str, language: str, status: gr.HTML
 ) -> Generator[dict[Any, Any], None, Finished]:
-    """Draw a picture as the tab Generate does, yield updates of `status`, and return the Finished.
+    """Draw a picture as the tab Generate does, for a chapter that then shows more about it.
 
-    fields: options of the task "generate" by name, see Runner.stream; None takes the default.
-    folder: where the PNG file is saved.
+    Yields updates of the status line `status` and returns the Finished event, which names the PNG
+    file in `folder`. fields: options of the task "generate" by name, and "model" and "vae"; None
+    takes the default.
     """
     options = {name: value for name, value in fields.items() if value is not None}
     for event in page.runner.stream(options, folder):

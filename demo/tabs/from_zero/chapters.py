@@ -21,11 +21,11 @@ from .texts import words as words_texts
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter of the tab From zero.
+    """One chapter of the tab From zero, which explains Stable Diffusion.
 
-    title  what stands on the chapter's tab, in English and Chinese
+    title  the name on the chapter's own tab, in English and Chinese
     build  build(page) adds the chapter's components to the page and attaches their listeners
-    texts  the chapter's own texts by key, in English and Chinese
+    texts  a dict from text key to (English, Chinese), texts that only this chapter uses
     """
 
     title: Text
@@ -45,7 +45,10 @@ CHAPTERS = {  # by key, which is part of the ids of the chapter's elements
 
 
 def chapter_texts() -> dict[str, Text]:
-    """Return the texts of all chapters by key; the key of a chapter's title is "zero_KEY_title"."""
+    """Return the texts of all chapters: a dict from text key to (English, Chinese).
+
+    The key of a chapter's title is "zero_KEY_title", with the chapter's key in CHAPTERS.
+    """
     rows: dict[str, Text] = {}
     for key, chapter in CHAPTERS.items():
         rows |= {f"zero_{key}_title": chapter.title} | chapter.texts

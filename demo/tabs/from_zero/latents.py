@@ -35,7 +35,10 @@ SEED = 0  # of the noise
 
 
 def build(page: Page) -> None:
-    """Add the chapter's components to the page that is being built, and attach their listeners."""
+    """Build the chapter on latents: how the VAE encodes a picture, and how noise is added to them.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     from pipeline.training.emoji import vae as emoji_vae
 
     i18n = page.i18n
@@ -94,10 +97,11 @@ def build(page: Page) -> None:
 def _render_views(
     models: Models, path: str, size: tuple[Any, Any], language: str
 ) -> Iterator[tuple[str | None, str | None]]:
-    """Encode the picture at `path`; yield what the chapter shows of it.
+    """Encode the picture at `path` with the VAE; yield the two things that the chapter shows of it.
 
-    First (HTML of picture, latents and decoded picture, None), then (None, frames of the slider).
-    size: (width, height) in pixels from the page's form; None takes the model's default.
+    First (HTML of picture, latents and decoded picture, None), then (None, JSON for the slider that
+    adds noise). size: (width, height) in pixels from the page's form; None takes the model's
+    default.
     """
     from pipeline.images.open import fit_image, open_picture, to_tensor
     from pipeline.latents.autoencode import decode_picture, encode_picture
@@ -123,10 +127,10 @@ def _render_encoding(
     error: float,
     language: str,
 ) -> str:
-    """Return a picture, its latents and the decoded picture as HTML, and how many numbers each has.
+    """Return a picture, its latents and the decoded picture as HTML, and how many numbers each is.
 
     latents: (1, C, h, w). factor: pixels of the picture per latent, along each side. error: the
-    mean absolute difference of the two pictures, 0 to 255.
+    mean absolute difference between the picture and the decoded one, 0 to 255.
     """
     channels, height, width = latents.shape[1:]
     names = [say("zero_channel", language, number=i + 1) for i in range(channels)]
@@ -163,10 +167,10 @@ def _render_encoding(
 
 
 def _noise_frames(models: Models, latents: torch.Tensor, language: str) -> str:
-    """Return the value of a `frame_slider` that shows x_t at POSITIONS timesteps t, as JSON.
+    """Return the JSON for the slider that shows x_t, latents with noise, at POSITIONS timesteps t.
 
-    latents: the clean x_0 (1, C, h, w). Each frame has the decoded picture of x_t and the factors
-    of x_0 and of the noise.
+    It is the value of a `frame_slider`. latents: the clean x_0 (1, C, h, w). Each position has the
+    decoded picture of x_t and the two factors in x_t = a x_0 + b noise.
     """
     import torch
 
@@ -222,9 +226,10 @@ def _noise_frames(models: Models, latents: torch.Tensor, language: str) -> str:
 
 
 def _curves(frames: list[dict[str, str]], language: str) -> str:
-    """Return a plot of both factors over t as SVG, with a line at the slider's position.
+    """Return a plot over the timestep t of the factors in x_t = a x_0 + b noise, as HTML with SVG.
 
-    frames: those of `_noise_frames`; "a" is the factor of x_0, "b" that of the noise.
+    A line marks the position of the slider that chooses t. frames: one dict for each t, with "a"
+    and "b" as text.
     """
     last = len(frames) - 1
 

@@ -62,13 +62,13 @@ MOST_CALLS, FARTHEST, NEAREST = 150, 2.0, 0.001  # limits of the axes of the plo
 
 @dataclass(frozen=True)
 class Run:
-    """The result of one sampler run.
+    """The result of running a sampler on COUNT one-dimensional samples, each a single number.
 
-    sampler, schedule  keys of SAMPLERS and SCHEDULES; the schedule is the one that ran
+    sampler, schedule  keys of SAMPLERS and SCHEDULES; the schedule is the one that was used
     sigmas             the noise level at each step, and a last 0
-    paths              (steps + 1, SHOWN): the numbers of the drawn paths at each of `sigmas`,
-                       divided by sqrt(1 + sigma**2), which is the UNet's scale
-    ends               (COUNT,): the numbers at which all paths end
+    paths              (steps + 1, SHOWN): the values of the samples that a plot draws, at each of
+                       `sigmas`, divided by sqrt(1 + sigma**2) as the UNet's input is
+    ends               (COUNT,): the final values of all samples
     calls              how often the model was called
     """
 
@@ -81,20 +81,23 @@ class Run:
 
     @cached_property
     def distance(self) -> float:
-        """The Wasserstein distance of order 1 between the ends of all paths and DATA."""
+        """The Wasserstein-1 distance from the final samples to the data distribution DATA."""
         return distance(self.ends, GRID, DATA.cdf(GRID))
 
     def inside(self, name: str) -> float:
-        """Return the share (0 to 1) of paths that end in the class `name` of CLASSES.
+        """Return the share (0 to 1) of the final samples that are in the class `name` of CLASSES.
 
-        A path belongs to the class that is the more likely one at its end.
+        A sample belongs to the class that is the more likely one at its value.
         """
         classes = DATA.responsibilities(self.ends[:, None], 0.0)
         return float((classes[:, CLASSES[name]].sum(1) > 0.5).mean())
 
 
 def resolve_schedule(sampler: str, schedule: str) -> str:
-    """Return `schedule`, or "automatic" if the sampler does not support it."""
+    """Return `schedule`, or "automatic" if the sampler does not support it.
+
+    sampler, schedule: keys of SAMPLERS and SCHEDULES.
+    """
     return "automatic" if check_pair(sampler, schedule) else schedule
 
 
@@ -102,11 +105,12 @@ def resolve_schedule(sampler: str, schedule: str) -> str:
 def run_paths(
     sampler: str, schedule: str, steps: int, seed: int = 0, name: str = "", scale: float = 0.0
 ) -> Run:
-    """Run a sampler on COUNT numbers at once, always from the same initial noise.
+    """Run a sampler on COUNT one-dimensional samples at once, always from the same initial noise.
 
-    seed: the seed of the noise that the sampler adds on the way. name: the class of CLASSES to
-    which guidance with scale `scale` leads; "" for no guidance. Raises InputError if the sampler
-    cannot run with that many steps, or not at all.
+    sampler, schedule: keys of SAMPLERS and SCHEDULES. seed: the seed of the noise that the sampler
+    adds at its steps. name: the class of CLASSES to which classifier-free guidance with `scale`
+    leads; "" for no guidance. Raises InputError if the sampler cannot run with that many steps, or
+    not at all.
     """
     model = guided_model(name, scale) if name else DATA
     schedule, generator = resolve_schedule(sampler, schedule), torch.Generator().manual_seed(seed)
@@ -124,19 +128,27 @@ def run_paths(
 
 
 def guided_model(name: str, scale: float) -> GuidedMixture:
-    """Return the exact model of DATA under classifier-free guidance to the class `name`."""
+    """Return the exact denoiser of the data DATA under classifier-free guidance.
+
+    name: the class of CLASSES to which guidance leads. scale: the guidance scale.
+    """
     return GuidedMixture(DATA, DATA.subset(CLASSES[name]), scale)
 
 
 def sampling_error() -> float:
-    """Return the expected distance between DATA and COUNT numbers drawn from DATA itself."""
+    """Return the Wasserstein-1 distance to expect between DATA and COUNT random draws from DATA.
+
+    Plots of samplers' distances to the data show it for comparison: a perfect sampler that starts
+    from random noise has this error.
+    """
     return expected_distance(COUNT, GRID, DATA.cdf(GRID))
 
 
 def to_x(sigma: float) -> float:
-    """Return the horizontal position of a noise level in the plot, in SVG units.
+    """Return the horizontal position of a noise level in the plot of sampling paths, in SVG units.
 
-    The axis is logarithmic, from TOP at the left down to BOTTOM; 0 stands at the right end.
+    The axis is logarithmic and falls from sigma TOP at the left to sigma BOTTOM; 0 stands at the
+    right end.
     """
     if sigma <= 0:
         return RIGHT
@@ -145,7 +157,10 @@ def to_x(sigma: float) -> float:
 
 
 def to_y(x: Any) -> Any:
-    """Return the vertical position of a data value, or of each value of an array, in SVG units."""
+    """Return the vertical position of a sample's value in the plot of sampling paths, in SVG units.
+
+    x: one value or an array of values; the result has the same form.
+    """
     return HIGH / 2 * (1 - np.clip(x, -9, 9) / EDGE)
 
 
@@ -156,11 +171,12 @@ def render_paths(
     marked: int | None = None,
     at: int = 0,
 ) -> str:
-    """Return a plot as HTML: the paths over the density of noised data, and where they end.
+    """Return a plot of a sampler run as HTML: each sample's path from noise to data.
 
-    A histogram at the right shows the ends, with density curves over it. curves: (CSS class of the
-    curve, density at each point of GRID); by default the curve of DATA. marked: the index of a path
-    to emphasise, with a dot at its step `at`, from 0; None for no path.
+    Behind the paths is the density of the noised data. At the right a histogram shows the final
+    samples, with density curves over it. curves: (CSS class of the curve, density at each point of
+    GRID); by default the curve of the data. marked: the index of a path to emphasise, with a dot at
+    its step `at`, from 0; None for no path.
     """
     xs = [to_x(sigma) for sigma in run.sigmas]
     lines = [
@@ -197,19 +213,20 @@ def render_paths(
 
 
 def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
-    """Run a sampler with each number of steps in COUNTS; return (model calls, distance) of each.
+    """Run a sampler with each number of steps in COUNTS, to plot its error over its cost.
 
-    The distance is that between the paths' ends and DATA, see Run.distance.
+    Returns for each (model calls, Wasserstein-1 distance from the final samples to the data).
     """
     runs = (run_paths(sampler, schedule, steps) for steps in COUNTS)
     return [(run.calls, run.distance) for run in runs]
 
 
 def render_curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
-    """Return a plot as HTML: the distance to DATA over model calls, a curve for each sampler.
+    """Return a plot as HTML that compares samplers: distance to the data over model calls.
 
-    Both axes are logarithmic. A horizontal line marks `sampling_error`. samplers: four keys of
-    SAMPLERS.
+    The Wasserstein-1 distance is that from the final samples to the data. Each sampler has a curve;
+    both axes are logarithmic. A horizontal line marks the distance of random draws from the data
+    themselves. samplers: four keys of SAMPLERS. schedule: a key of SCHEDULES.
     """
 
     def x(calls: float) -> float:
@@ -277,14 +294,17 @@ def _ink(i: int) -> str:
 
 
 def _unit_noise() -> np.ndarray:
-    """Return the density of the unit Gaussian at each point of GRID, scaled to a peak of 1."""
+    """Return the density of the initial noise, a unit Gaussian, at each point of GRID.
+
+    It is scaled to a peak of 1 for the left edge of the plot of sampling paths.
+    """
     return np.exp(-(GRID**2) / 2)
 
 
 def _line(heights: np.ndarray) -> str:
-    """Return the SVG path of a density curve to the right of the plot.
+    """Return the SVG path of a density curve that stands right of the plot of sampling paths.
 
-    heights: at each point of GRID, scaled to a peak of 1.
+    heights: the density at each point of GRID, as a share of the largest one in the plot.
     """
     every_8th = slice(None, None, 8)
     points = zip(GRID[every_8th], heights[every_8th], strict=True)
@@ -301,9 +321,9 @@ def _area(heights: np.ndarray, foot: float, room: float) -> str:
 
 
 def _bars(ends: np.ndarray, tallest: float) -> str:
-    """Return the SVG path of a histogram of the numbers at which the paths end.
+    """Return the SVG path of a histogram of the final samples, right of the plot of their paths.
 
-    ends: (COUNT,). tallest: the density that the plot draws at full width.
+    ends: the final values, (COUNT,). tallest: the density that is drawn at full width.
     """
     counts, edges = np.histogram(ends, BINS, (-EDGE, EDGE))
     heights = counts / len(ends) / (edges[1] - edges[0]) / tallest
@@ -317,9 +337,10 @@ def _bars(ends: np.ndarray, tallest: float) -> str:
 
 @lru_cache
 def backdrop(columns: int = 120, rows: int = 125) -> str:
-    """Return the background of the plot as a PNG data URL: the density of noised data, as opacity.
+    """Return the background of the plot of sampling paths: the density of the noised data.
 
-    columns: how many noise levels are evaluated; rows: how many numbers from EDGE to -EDGE.
+    It is a PNG data URL, more opaque where the density is higher. columns: how many noise levels
+    are evaluated; rows: how many values from EDGE to -EDGE.
     """
     tail = round(columns * TAIL / (RIGHT - LEFT))
     sigmas = [*np.geomspace(TOP, BOTTOM, columns - tail), *[BOTTOM] * tail]

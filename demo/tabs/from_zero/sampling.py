@@ -54,7 +54,10 @@ CODE = (  # whose source the chapter shows
 
 
 def build(page: Page) -> None:
-    """Add the chapter's components to the page that is being built, and attach their listeners."""
+    """Build the chapter that compares samplers, and shows guidance, on one-dimensional data.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n = page.i18n
     _samplers(i18n)
     _guidance(i18n)
@@ -62,7 +65,10 @@ def build(page: Page) -> None:
 
 
 def _samplers(i18n: gr.I18n) -> None:
-    """Add plots of four samplers' paths, and of their distance to the data over model calls."""
+    """Add the chapter's first part: plots of four samplers on one-dimensional data.
+
+    They show the samples' paths from noise to data, and the distance to the data over model calls.
+    """
     choices = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
     schedules = [(row.label, key) for key, row in SCHEDULES.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
@@ -127,7 +133,10 @@ def _samplers(i18n: gr.I18n) -> None:
 
 
 def _guidance(i18n: gr.I18n) -> None:
-    """Add a plot of paths under classifier-free guidance, and its formula with numbers."""
+    """Add the chapter's second part, on classifier-free guidance of one-dimensional samples.
+
+    It has a plot of the samples' paths from noise to data, and the guidance formula with numbers.
+    """
     choices = [(row.label, key) for key, row in SAMPLERS.items() if not unsupported(key)]
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_guidance_title", "zero_guidance_lead", "zero_guidance_try")
@@ -204,10 +213,11 @@ def clamp(value: Any, limits: tuple[Any, Any]) -> Any:
 
 @lru_cache(256)
 def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language: str) -> str:
-    """Return a plot of a sampler's paths as HTML, with its distance to the data and model calls.
+    """Return a plot of the paths that a sampler takes on one-dimensional data, as HTML.
 
-    sampler, schedule: keys of SAMPLERS and SCHEDULES. seed: the seed of the noise that the
-    sampler adds. If the sampler cannot run, the HTML is an error sentence.
+    Below it stand the distance from the final samples to the data, and the number of model calls.
+    sampler, schedule: keys of SAMPLERS and SCHEDULES. seed: the seed of the noise that the sampler
+    adds. If the sampler cannot run, the HTML is an error sentence.
     """
     try:
         run = sampler_paths.run_paths(sampler, schedule, steps, seed)
@@ -229,10 +239,11 @@ def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language:
 def render_guidance(
     name: str, scale: float, sampler: str, steps: int, at: int, language: str
 ) -> tuple[str, str]:
-    """Return (plot of the paths under guidance with statistics, guidance formula), both as HTML.
+    """Run a sampler on one-dimensional data with classifier-free guidance; return two HTML texts.
 
-    name: the class, a key of CLASSES. scale: the guidance scale. at: the step, from 0, whose
-    numbers the formula shows. If the sampler cannot run, it returns (an error sentence, "").
+    They are (plot of the samples' paths, with statistics; guidance formula with numbers), or (an
+    error sentence, "") if the sampler cannot run. name: the class to which guidance leads, a key of
+    CLASSES. scale: the guidance scale. at: the step, from 0, whose numbers the formula shows.
     """
     try:
         run = sampler_paths.run_paths(sampler, "automatic", steps, 0, name, scale)
@@ -263,8 +274,9 @@ def render_guidance(
 def render_formula(run: sampler_paths.Run, name: str, scale: float, at: int, language: str) -> str:
     """Return the guidance formula s = s_uncond + w (s_cond - s_uncond) as HTML, with its numbers.
 
-    s is the score (gradient of the log density), w is `scale`. The numbers are those of path
-    FOLLOWED at step `at`, from 0; a table adds the noise and the predicted clean number.
+    s is the score (gradient of the log density), w is `scale`. The numbers are those of one sample
+    of `run`, that with the index FOLLOWED, at step `at`, from 0; a table adds the predicted noise
+    and the predicted clean value. name: the class to which guidance leads.
     """
     model, sigma = sampler_paths.guided_model(name, scale), run.sigmas[at]
     x = np.array([[run.paths[at, FOLLOWED] * np.hypot(1, sigma)]])

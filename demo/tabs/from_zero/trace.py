@@ -42,15 +42,17 @@ LOW, ZERO, HIGH = (58, 110, 165), (244, 241, 236), (200, 110, 43)  # RGB of valu
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of one trace.Stage, without tensors and without translated text.
+    """What the page shows of one stage of drawing a picture, such as the text encoder's context.
+
+    It holds no tensors and no translated text.
 
     key       the stage's key in trace.STAGES, such as "context" or "step"
     shape     the shape of the stage's output; (number of characters,) for a text
     seconds   how long the stage took; None if that was not measured
     pictures  the output as pictures, data URLs
-    text      the prompt or the parameters text
-    rows      lists of (token id, token), each as long as the text encoder's input
-    step      (index from 1, number of steps, sigma) of a sampling step
+    text      the prompt or the parameters text (infotext), for the stages whose output it is
+    rows      of the stage "tokens": for each chunk of the prompt a list of (token id, token)
+    step      of a sampling step: (index from 1, number of steps, sigma)
     """
 
     key: str
@@ -63,7 +65,10 @@ class Card:
 
 
 def build(page: Page) -> None:
-    """Add the chapter's components to the page that is being built, and attach their listeners."""
+    """Build the chapter that draws a picture and shows the output of each stage of the pipeline.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n, form = page.i18n, page.form
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_whole_head_title", "zero_whole_lead", "zero_whole_try")
@@ -144,12 +149,18 @@ def build(page: Page) -> None:
 
 
 def stopped_line(card: Card | None, language: str) -> str:
-    """Return the status line of a stopped run. card: its last stage; None before the first."""
+    """Return the HTML status line of a drawing that the visitor has stopped.
+
+    card: the last stage that was done; None if it was stopped before the first.
+    """
     return status_line("stopped", say("zero_stopped" if card else "stopped_early", language))
 
 
 def make_card(stage: trace.Stage) -> Card:
-    """Return what the page shows of a stage: tensors become heat maps, pictures data URLs."""
+    """Return what the page shows of one stage of the pipeline, such as the context or a step.
+
+    Tensors become heat maps; these and pictures become data URLs.
+    """
     output, common = stage.output, (stage.key, stage.shape, stage.seconds)
     if stage.key in ("prompt", "parameters"):
         return Card(*common, text=output)
@@ -167,9 +178,10 @@ def make_card(stage: trace.Stage) -> Card:
 
 
 def _centred(context: np.ndarray) -> np.ndarray:
-    """Return a context (K, E) minus the mean over its K tokens, which hides their differences.
+    """Return the text encoder's context (K, E) minus its mean over the K tokens, for a heat map.
 
-    Only the first MAX_CHANNELS of the E channels are kept.
+    The mean would hide the differences between tokens. Only the first MAX_CHANNELS of the E
+    channels are kept.
     """
     return (context - context.mean(0))[:, :MAX_CHANNELS]
 
@@ -187,9 +199,10 @@ def heat_map(numbers: np.ndarray) -> str:
 
 
 def render_row(cards: list[Card], language: str) -> str:
-    """Return all stages in a row as HTML; a stage without a card is an empty box of its size.
+    """Return all stages of drawing a picture as one row of HTML boxes, from prompt to PNG text.
 
-    cards: of the stages that are done, among them one card for each sampling step.
+    cards: of the stages done so far, in order, among them one for each sampling step. The box of a
+    stage that is not done is empty.
     """
     by_key = {card.key: card for card in cards}
     steps = [card for card in cards if card.key == "step"]
@@ -203,9 +216,10 @@ def render_row(cards: list[Card], language: str) -> str:
 
 
 def select_steps(steps: list[Card]) -> list[Card]:
-    """Return the cards of at most STEPS steps: the first, the last, and evenly spaced ones between.
+    """Return at most STEPS of the cards of sampling steps, so that they fit in one box.
 
-    steps: the cards of all steps so far, in order.
+    They are the first, the last, and evenly spaced ones between. steps: the cards of all steps so
+    far, in order.
     """
     if not steps:
         return []
@@ -217,9 +231,11 @@ def select_steps(steps: list[Card]) -> list[Card]:
 def _item(
     key: str, path: str, card: Card | None, body: str, cards: list[Card], language: str
 ) -> str:
-    """Return one stage as an HTML list item.
+    """Return the box of one stage of drawing a picture as an HTML list item.
 
-    path: the file of its code. card: None while it is not done. body: its output as HTML.
+    key: the stage's key in trace.STAGES. path: the file of its code. card: what the page shows of
+    it, None while it is not done. body: its output as HTML. cards: of all stages so far, for the
+    total time of the steps.
     """
     shape, duration = "", ""
     if card:
@@ -285,7 +301,10 @@ def _picture(card: Card, language: str) -> str:
 
 
 def _steps(steps: list[Card], language: str) -> str:
-    """Return the steps as HTML: noise level, first channel of the latents, predicted x0, time."""
+    """Return sampling steps as HTML: noise level, first latent channel, predicted x0, time.
+
+    steps: the card of each step to show.
+    """
     images: dict[str, list[str]] = {"seen": [], "believed": []}
     for i, name in enumerate(images):
         for card in steps:

@@ -33,7 +33,10 @@ NOTHING = {"step": 0, "seconds": 0.0}  # stands for the report before the first 
 
 
 def build_card(page: Page) -> None:
-    """Add the training to the end of chapter iii, and attach its listeners."""
+    """Add the card in which the visitor trains a tiny diffusion model to the UNet's chapter.
+
+    Also attaches the listeners of its buttons.
+    """
     i18n = page.i18n
     with gr.Column(elem_classes="gb-card", min_width=0):
         chapter_parts.prose(i18n, "zero_train_title", "zero_train_game", "zero_train_tiny")
@@ -75,14 +78,19 @@ def build_card(page: Page) -> None:
 
 
 def stopped_line(report: dict[str, Any] | None, language: str) -> str:
-    """Return the status line of a stopped training. report: its last one; None before the first."""
+    """Return the HTML status line for when the visitor has stopped the tiny model's training.
+
+    report: the last report of the training process, with "step" and "seconds"; None if there was
+    none.
+    """
     return _line("stopped", report or NOTHING, language)
 
 
 class Training:
-    """A running process `python -m pipeline.training.tiny`, which trains for `seconds`.
+    """A running process `python -m pipeline.training.tiny`, which trains a tiny diffusion model.
 
-    seed: the training's random seed; None for a random one. stopped: whether `stop` was called.
+    It ends after `seconds`. seed: the training's random seed; None for a random one. stopped:
+    whether `stop` was called.
     """
 
     def __init__(self, seconds: float, seed: int | None = None):
@@ -103,11 +111,11 @@ class Training:
         )
 
     def reports(self) -> Iterator[dict[str, Any]]:
-        """Yield the training's reports until its time is over or it is stopped.
+        """Yield the reports of the training process until its time is over or it is stopped.
 
         A report has "step", "seconds", "losses" (means over 20 steps each), "distance" (of the
-        samples to the data) and "sheet" (a PNG of the samples, in base64). Raises RuntimeError if
-        the process fails.
+        model's samples to the data) and "sheet" (a PNG picture of the samples, in base64). Raises
+        RuntimeError if the process fails.
         """
         assert self.process.stdout is not None  # a pipe
         for line in self.process.stdout:
@@ -117,23 +125,28 @@ class Training:
             raise RuntimeError("the training of the tiny model ended before its time")
 
     def stop(self) -> None:
-        """Kill the process and wait until it has ended."""
+        """Kill the training's process and wait until it has ended."""
         self.stopped = True
         self.process.kill()
         self.process.wait()
 
 
 def _line(kind: str, report: dict[str, Any], language: str) -> str:
-    """Return the status line of a report: its steps and seconds. kind: running, done or stopped."""
+    """Return the HTML status line of the training of the tiny model: its steps and seconds.
+
+    kind: "running", "done" or "stopped". report: a report of the process, with "step" and
+    "seconds".
+    """
     what = say(f"zero_train_{kind}", language, step=report["step"])
     right = say("seconds", language, seconds=report["seconds"])
     return status_line(kind, what, right, min(report["seconds"] / SECONDS, 1))
 
 
 def render_training(first: dict[str, Any], report: dict[str, Any], language: str) -> str:
-    """Return the samples of two reports, their distances to the data, and the loss curve as HTML.
+    """Return what the tiny model draws before its training and now as HTML, with the loss curve.
 
-    first, report: the report before the training and the latest one, see Training.reports.
+    first, report: the first report of the training process and the latest one; "sheet" is a PNG of
+    samples in base64, "distance" that of the samples to the data, "losses" the losses so far.
     """
     names = "".join(
         f"<span>{name}</span>" for name in say("zero_train_shapes", language).split("|")

@@ -31,7 +31,10 @@ ROWS = 4  # pixels: the height of the picture of a vector
 
 
 def build(page: Page) -> None:
-    """Add the chapter's components to the page that is being built, and attach their listeners."""
+    """Build the chapter that shows the UNet's blocks while it draws, and trains a tiny UNet.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     from pipeline.training import tiny
     from pipeline.training.emoji.unet import denoising_loss
 
@@ -114,10 +117,11 @@ def build(page: Page) -> None:
 def _frame(
     event: Step, activations: Activations, preview: Preview, language: str
 ) -> dict[str, str]:
-    """Return what the drawing of the UNet shows after one step, as a frame for `frames_json`.
+    """Return the pictures with which one sampling step fills the drawing of the UNet.
 
-    It holds the latents, the predicted x0, the timestep's two vectors, and for each block's name
-    its activation map, all as data URLs; "place" is the step's number as text.
+    They are data URLs: "latents", "picture" (the predicted x0), "waves" and "time" (vectors of the
+    timestep), and for each block's name its activation map. "place" is the step's number as text.
+    The dict is one position of the slider over all steps, for `frames_json`.
     """
     frame = {
         "place": say("step", language, index=event.index, total=event.total),
@@ -129,7 +133,10 @@ def _frame(
 
 
 def _time_vectors(activations: Activations) -> dict[str, torch.Tensor]:
-    """Return the timestep's sinusoidal embedding ("waves") and the vector made of it ("time")."""
+    """Return the two vectors by which the UNet knows the timestep, to draw them.
+
+    They are "waves", the sinusoidal embedding, and "time", what the UNet's MLP makes of it.
+    """
     assert activations.time_proj is not None and activations.time_embedding is not None
     return {"waves": activations.time_proj, "time": activations.time_embedding}
 
@@ -156,7 +163,8 @@ def _render_unet(activations: Activations, models: Models, language: str) -> str
     """Return a drawing of the UNet as HTML, with the shape of each block's output.
 
     Down blocks stand on the left, up blocks on the right, the middle block below, the timestep's
-    embedding above. The pictures in it are empty: `_frame` fills them for each step.
+    embedding above. The pictures in it (activation maps, latents) are empty: `_frame` returns those
+    of each sampling step.
     """
     blocks = {side: [b for b in activations.blocks if b.side == side] for side in _SIDES}
     down = [*blocks["in"], *blocks["down"]]
@@ -193,9 +201,9 @@ def _render_unet(activations: Activations, models: Models, language: str) -> str
 
 
 def _block(block: Block, language: str, level: int = 0) -> str:
-    """Return one block as HTML: its name, output shape, inputs, and an empty activation map.
+    """Return one block of the UNet as HTML: its name, output shape, inputs, empty activation map.
 
-    level: the block's row in the drawing, from 0 at the top.
+    level: the block's row in the drawing of the UNet, from 0 at the top.
     """
     tags = ""
     if block.side in ("down", "mid", "up"):

@@ -46,14 +46,14 @@ _loading = threading.Lock()
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures that are compared with the sentences, one for each column of the table.
+    """The pictures that CLIP compares with the visitor's sentences, one for each column of a table.
 
     folder         the folder of the model whose CLIP computed `vectors`
-    context_width  the last dimension of the chosen model's context
+    context_width  the last dimension of the context of the model that the visitor has chosen
     sources        the pictures as data URLs
-    drawn          how many were drawn from the sentences, in the order of these; a picture of the
-                   visitor's own comes last
-    vectors        the CLIP embeddings (M, E) of M pictures, unit vectors; None without pictures
+    drawn          how many were drawn, one for each sentence in order; a picture of the visitor's
+                   own comes after them
+    vectors        the CLIP embeddings (M, E) of the M pictures, unit vectors; None without pictures
     """
 
     folder: str
@@ -63,7 +63,7 @@ class Pictures:
     vectors: torch.Tensor | None = None
 
     def with_picture(self, path: str, *, own: bool = False) -> Pictures:
-        """Embed the picture at `path` and return a copy with it as the last column.
+        """Return a copy with one more picture, read from `path` and embedded by CLIP.
 
         own: whether it is the visitor's own picture, not one drawn from a sentence.
         """
@@ -80,7 +80,10 @@ class Pictures:
 
 
 def build(page: Page) -> None:
-    """Add the chapter's components to the page that is being built, and attach their listeners."""
+    """Build the chapter on CLIP: how it compares sentences with pictures, and the UNet's context.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     from pipeline.training.emoji.clip import make_trainer
 
     i18n = page.i18n
@@ -172,9 +175,10 @@ def build(page: Page) -> None:
 
 
 def model_with_clip(model_cache: ModelCache, name: str | None) -> tuple[str | None, Models]:
-    """Return (name, model) of a model that has CLIP's image encoder.
+    """Return (name, model) of a model whose folder has CLIP's image encoder, to embed pictures.
 
-    It is the model `name` (None: the first one) if that has one, else the embedded model.
+    It is the model `name` (None: the first one) if that has one, else the model "emoji", which
+    comes with this repository.
     """
     models = model_cache.get(name, None)
     if has_clip(models.path):
@@ -193,10 +197,10 @@ def _clip(folder: str) -> Clip:
 
 
 def sentences(text: str, language: str) -> list[str]:
-    """Return the lines of a text that are not empty.
+    """Return the sentences to compare with pictures: the lines of `text` that are not empty.
 
     Raises InputError for fewer than 2 or more than MAX_SENTENCES of them, and for one of more than
-    MAX_LETTERS letters.
+    MAX_LETTERS letters. language: of the error sentence, "en" or "zh".
     """
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     if not 2 <= len(lines) <= MAX_SENTENCES or max(map(len, lines)) > MAX_LETTERS:
@@ -205,9 +209,9 @@ def sentences(text: str, language: str) -> list[str]:
 
 
 def _render_towers(clip: Clip, line: str, language: str) -> str:
-    """Return CLIP's two encoders as HTML: the input, number of layers and output width of each.
+    """Return a sketch of CLIP's two encoders as HTML: input, number of layers and width of each.
 
-    line: the sentence whose tokens are counted.
+    line: the sentence whose tokens are counted as the text encoder's input.
     """
     text, image = clip.text.config, clip.image.config
     towers = (
@@ -241,10 +245,11 @@ def _render_table(
     scale: float,
     language: str,
 ) -> str:
-    """Return a table of sentences (rows) and pictures (columns) as HTML.
+    """Return a table of sentences (rows) and pictures (columns) as HTML, as CLIP compares them.
 
-    Each cell has their cosine similarity, and the probability that the picture is the sentence's
-    own. similarities (N, M): N sentences, M pictures. scale: 1 over CLIP's temperature.
+    Each cell has the cosine similarity, and the probability of the picture given the sentence, a
+    softmax over the row. lines: the N sentences. similarities: (N, M) for M pictures. scale: 1 over
+    CLIP's temperature.
     """
     chances = probabilities(similarities, scale)
     heads = "".join(
@@ -271,7 +276,10 @@ def _render_table(
 
 
 def _picture_label(pictures: Pictures, number: int, language: str) -> str:
-    """Return the alternative text, as HTML, of the picture in column `number`, from 0."""
+    """Return the alternative text, as HTML, of a picture in the table of sentences and pictures.
+
+    number: the picture's column, from 0.
+    """
     if number >= pictures.drawn:
         return escape(say("zero_own_column", language))
     return escape(say("zero_drawn_column", language, number=number + 1))
@@ -282,8 +290,8 @@ def _render_loss(
 ) -> str:
     """Return CLIP's contrastive loss of the sentences and their drawn pictures as HTML.
 
-    similarities, scale: see `_render_table`. If a sentence has no picture of its own yet, the HTML
-    is a hint to draw the pictures.
+    similarities: (N, M), cosine similarities of N sentences and M pictures. scale: 1 over CLIP's
+    temperature. Unless each sentence has a drawn picture, the HTML is a hint to draw them.
     """
     count = pictures.drawn
     if count < 2 or len(similarities) != count:
@@ -308,8 +316,9 @@ def _render_loss(
 def _render_context(clip: Clip, line: str, width: int, language: str) -> str:
     """Return a sentence's tokens and its context, which the UNet attends to, as HTML.
 
-    The context (1, 77, hidden) is shown as a grey picture. width: the last dimension of the chosen
-    model's context, which may be another model than that of `clip`.
+    The context (1, 77, hidden) of the text encoder `clip` is shown as a grey picture. width: the
+    last dimension of the context of the model that the visitor has chosen, which may be another
+    one.
     """
     states = clip.context(line)
     limit = float(states.abs().max())

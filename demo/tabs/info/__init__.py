@@ -25,7 +25,10 @@ from . import texts, verify
 
 
 def build(page: Page) -> None:
-    """Add the tab's components to the page that is being built, and attach their listeners."""
+    """Build the tab PNG info, which shows the settings in a picture file and verifies its receipt.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n = page.i18n
     run = verify.make_verifier(page.model_cache, page.runner.on_device)
     verify.add_endpoint(run)
@@ -105,7 +108,10 @@ def _nothing(i18n: gr.I18n) -> str:
 
 
 def _image(path: str, language: str) -> str:
-    """Return an <img> that shows the visitor's own file, served by Gradio without decoding it."""
+    """Return an <img> of the picture file that the visitor has uploaded, at `path` on the server.
+
+    Gradio serves the file to the browser without decoding it.
+    """
     alt = say("info_alt", language)
     return f'<img class="gb-dropped" src="gradio_api/file={quote(path)}" alt="{alt}">'
 

@@ -18,9 +18,11 @@ MARKS = {"identical": "✓", "departs": "≠", "tampered": "✕", "other": "?"}
 
 
 def render_progress(event: StepChecked, same: Sequence[bool], language: str) -> str:
-    """Return the status line of a running verification, and a mark for each step.
+    """Return the HTML status line of a running verification, with a mark for each step below it.
 
-    same: whether the latents came out identical, initially and after each step so far.
+    A verification draws a picture again and compares the latents of each step with those recorded
+    in its file. event: the step just compared. same: whether the latents were identical: the
+    initial ones, then after each step so far.
     """
     words = say(
         "verify_same" if event.same else "verify_apart",
@@ -33,10 +35,10 @@ def render_progress(event: StepChecked, same: Sequence[bool], language: str) -> 
 
 
 def render_verdict(verdict: Verdict, language: str) -> str:
-    """Return a verdict as HTML.
+    """Return the result of verifying a picture, for which it was drawn again, as HTML.
 
-    It has its name and sentences, a mark for each step, the picture drawn again, the difference
-    image, and a table of what has changed in the environment.
+    It has the verdict ("Identical", ...) and sentences, a mark for each step, the picture drawn
+    again, the difference image, and a table of what has changed in the environment.
     """
     space = "" if language == "zh" else " "
     sentences = space.join(escape(sentence) for sentence in verdict_sentences(verdict, language))
@@ -51,20 +53,24 @@ def render_verdict(verdict: Verdict, language: str) -> str:
 
 
 def verdict_sentences(verdict: Verdict, language: str) -> list[str]:
-    """Return the sentences that state the facts of a verdict in a language, "en" or "zh"."""
+    """Return the sentences that state the result of verifying a picture, such as what differs.
+
+    language: "en" or "zh".
+    """
     return [say(f"said_{key}", language, **values) for key, values in verdict.facts]
 
 
 def render_note(words: str) -> str:
-    """Return a paragraph in the style of a note. words: its content, HTML."""
+    """Return a paragraph in the grey style of hints. words: its content, HTML."""
     return f'<p class="gb-note gb-not">{words}</p>'
 
 
 def _cells(same: Sequence[bool], count: int, language: str) -> str:
-    """Return a list with a mark for the initial latents (number 0) and for each step.
+    """Return an HTML list with a mark for each step of a picture that is drawn again to verify it.
 
-    same: whether the latents at each came out identical, as far as they are checked yet. count: the
-    number of marks.
+    A mark says whether the latents are the same as in the first drawing; number 0 stands for the
+    initial latents. same: the results so far, from number 0. count: the number of marks; those
+    without a result yet are shown as open.
     """
     if not count:
         return ""
@@ -78,7 +84,11 @@ def _cells(same: Sequence[bool], count: int, language: str) -> str:
 
 
 def _pictures(verdict: Verdict, language: str) -> str:
-    """Return the picture drawn again and the difference image as HTML; "" if they are missing."""
+    """Return the picture drawn again and the image of its differences from the file as HTML.
+
+    verdict: the result of verifying the file. The HTML is "" if it has no such images, as when
+    nothing was drawn or nothing differs.
+    """
     if verdict.image is None or verdict.difference is None:
         return ""
     images = {"verify_again": verdict.image, "verify_difference": verdict.difference}
@@ -91,7 +101,11 @@ def _pictures(verdict: Verdict, language: str) -> str:
 
 
 def _environment(verdict: Verdict, language: str) -> str:
-    """Return a table of what differs from the receipt: device, backends, versions, files."""
+    """Return an HTML table of what is not as when the picture was drawn, with both values.
+
+    It compares device, backends, versions and model files with the receipt, the record in the
+    picture's file.
+    """
     if not verdict.environment:
         return render_note(say("around_same", language)) if verdict.same else ""
     rows = "".join(
@@ -107,6 +121,9 @@ def _environment(verdict: Verdict, language: str) -> str:
 
 
 def _label(what: str, language: str) -> str:
-    """Return the translated name of a part of the environment; a file name stays as it is."""
+    """Return the translated name of something that verification compares: "Device" for "device".
+
+    what: its key, such as "dtype", or the name of a file, which is returned as HTML as it is.
+    """
     key = f"around_{what}"
     return say(key, language) if key in TEXTS else escape(what)

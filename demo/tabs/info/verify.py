@@ -42,12 +42,13 @@ Verifier = Callable[..., Iterator[StepChecked | Verdict]]
 def make_verifier(
     model_cache: ModelCache, on_device: Callable[..., Callable[..., Iterator[Any]]]
 ) -> Verifier:
-    """Return the function that verifies the picture at a path.
+    """Return the function run(path, picture=None, mask=None), which verifies a picture file.
 
-    run(path, picture=None, mask=None) yields a StepChecked for each step that was drawn again, then
-    the Verdict. picture, mask: the files that the picture began from, if its receipt names any. It
-    raises InputError for what the user can correct, and Broken for an internal error.
-    on_device: Runner.on_device.
+    It draws the picture again from its receipt (the record in the file of how it was drawn) and
+    yields a StepChecked for each step compared, then the Verdict. picture, mask: the input files
+    that the receipt asks for, if any. It raises InputError for what the user can correct, and
+    Broken for an internal error.
+    on_device: Runner.on_device, which gives a function the device to itself.
     """
 
     @on_device
@@ -77,13 +78,15 @@ def make_verifier(
 
 @dataclass(frozen=True)
 class Panel:
-    """The components of the tab PNG info that show a picture's receipt and verify it.
+    """The components of the tab PNG info that show a picture's receipt and verify the picture.
+
+    A receipt is the record, in the picture's file, of how it was drawn.
 
     column   holds all others; hidden while no file is open
     about    what the receipt says, or that there is none
-    inputs   "picture" and "mask": where the visitor gives the files that the picture began from
-    button   starts the verification
-    verdict  the progress, then the verdict
+    inputs   {"picture": box, "mask": box} for the input files that the receipt asks for
+    button   starts the verification, which draws the picture again and compares it
+    verdict  the progress of the verification, then its result
     """
 
     column: gr.Column
@@ -94,13 +97,14 @@ class Panel:
 
     @property
     def outputs(self) -> list[Any]:
-        """All components that `show_receipt` may update."""
+        """All components that `show_receipt` may update, for the outputs of a Gradio listener."""
         return [self.column, self.about, *self.inputs.values(), self.button, self.verdict]
 
     def show_receipt(self, path: str | None, language: str) -> dict[Any, Any]:
         """Return updates that show the receipt of the picture at `path`; None hides the panel.
 
-        For a file without a receipt, or with a damaged one, they show a sentence that says so.
+        A receipt is the record, in the picture's file, of how it was drawn. For a file without one,
+        or with a damaged one, the updates show a sentence that says so.
         """
         hidden = gr.update(visible=False)
         updates: dict[Any, Any] = {
@@ -134,9 +138,10 @@ class Panel:
 
 
 def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
-    """Add the components that show and verify a receipt, and attach the button's listener.
+    """Add the components that show a picture's receipt and verify the picture; attach the listener.
 
-    file: holds the path of the picture to verify. verify: from `make_verifier`.
+    A receipt is the record, in the picture's file, of how it was drawn. file: holds the path of the
+    picture. verify: the function from `make_verifier`.
     """
     i18n = page.i18n
     with gr.Column(visible=False, min_width=0, elem_id="info-receipt") as column:
@@ -187,7 +192,11 @@ def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
 
 
 def add_endpoint(run: Verifier) -> None:
-    """Add the endpoint `/verify` of the web API, with hidden components, to the page."""
+    """Add the endpoint `/verify` to the page's web API: it draws a picture again and compares.
+
+    Gradio derives endpoints from components, so hidden ones are added. run: the function from
+    `make_verifier`, which does the work.
+    """
 
     def verify(file: Any, picture: Any = None, mask: Any = None) -> Iterator[str]:
         """Draw a picture again as its receipt says, and compare the two step by step.

@@ -27,7 +27,10 @@ SCRIPT = Path(__file__).with_name("inside.js").read_text(encoding="utf-8")
 
 
 def build(page: Page) -> None:
-    """Add the tab's components to the page that is being built, and attach their listeners."""
+    """Build the tab Look inside: it replays how a picture was drawn, and branches off from a step.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n = page.i18n
     with gr.Column(elem_id="gb-inside", min_width=0):
         with gr.Column(elem_id="inside-see", elem_classes="gb-card", min_width=0):
@@ -70,10 +73,10 @@ def build(page: Page) -> None:
 
 
 def _view(page: Page) -> tuple[gr.Column, gr.Button, gr.HTML]:
-    """Add the viewer and what stands in its place before a picture is open.
+    """Add the viewer that replays how a picture was drawn, and a hint for while none is open.
 
-    Returns the column that is shown without a picture, its button that draws an example, and the
-    viewer.
+    Returns (column with the hint, hidden once a picture is open; the button in it that draws an
+    example; the viewer).
     """
     i18n, frames = page.i18n, FrameServer(page.model_cache, page.runner.recordings)
 
@@ -102,7 +105,10 @@ def _view(page: Page) -> tuple[gr.Column, gr.Button, gr.HTML]:
 
 
 def _branch(i18n: gr.I18n) -> tuple[dict[str, Any], gr.Button, gr.Button]:
-    """Add the card that draws a branch; return its inputs by name, its button, and its Stop."""
+    """Add the card that draws a branch of the open picture: again from one step on, with changes.
+
+    Returns (inputs by name, button that draws the branch, its Stop button).
+    """
     for tag, name in (("h2", "inside_branch"), ("p", "inside_branch_hint")):
         kind = "gb-title" if tag == "h2" else "gb-note gb-not"
         gr.HTML(f'<{tag} class="{kind}">{i18n(name)}</{tag}>', apply_default_css=False)
@@ -114,7 +120,10 @@ def _branch(i18n: gr.I18n) -> tuple[dict[str, Any], gr.Button, gr.Button]:
 
 
 def _files(i18n: gr.I18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
-    """Add the buttons that export and import a tree, and the field with the exported file."""
+    """Add the buttons that export and import a picture with all of its branches (a tree).
+
+    Returns (export button, import button, field that offers the exported file).
+    """
     with gr.Row():
         export = gr.Button(i18n("inside_export"), size="sm", elem_id="inside-export", min_width=120)
         load = gr.UploadButton(
@@ -131,9 +140,10 @@ def _files(i18n: gr.I18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
 
 
 def _form(i18n: gr.I18n) -> dict[str, Any]:
-    """Add the inputs of a branch and return them by name: its first step ("at") and CHANGES.
+    """Add the inputs of a branch (the open picture drawn again from one step on, with changes).
 
-    The components set no limits, because GenerateOptions checks the values.
+    Returns them by name: "at", the first step that is drawn again, and CHANGES, the options. They
+    set no limits, because GenerateOptions checks the values.
     """
     form: dict[str, Any] = {
         "at": gr.Number(label=i18n("inside_at"), precision=0, elem_id="inside-at", min_width=90),

@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.introspection import decoded_views
 from pipeline.introspection.recording import Recording, RecordingStore
+from pipeline.introspection.word_maps import average_word_maps
 from pipeline.lru import LruCache
 from pipeline.model import Models
 from pipeline.model_cache import ModelCache
@@ -34,10 +35,12 @@ CACHE_CHARACTERS = 64 << 20  # total length of the data URLs that the server cac
 
 
 class FrameServer:
-    """Returns decoded frames and word maps of recordings to inside.js, and caches the frames.
+    """Gives inside.js, the viewer of the tab Look inside, images of a picture's recorded calls.
 
-    Its methods are called outside Gradio's queue, so they also answer while a picture is drawn; a
-    lock lets only one frame be decoded at a time.
+    These are decoded frames (the latents or the predicted picture at one model call), which are
+    cached, and cross-attention maps of the prompt's words. The methods are called outside Gradio's
+    queue, so they also answer while a picture is drawn; a lock lets only one frame be decoded at a
+    time.
     """
 
     def __init__(self, model_cache: ModelCache, recordings: RecordingStore):
@@ -46,12 +49,12 @@ class FrameServer:
         self._decoding = threading.Lock()
 
     def frame(self, query: Any) -> dict[str, str]:
-        """Decode one frame and return {"url": its data URL}.
+        """Decode what a recorded model call saw or predicted; return {"url": the image's data URL}.
 
-        query: {"key": key of the recording, "call": index of the model call, from 0, "kind": one
-        of decoded_views.KINDS, such as "clean"}; it comes from the browser and is checked.
-        Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error": sentence}
-        for a wrong query and for an internal error.
+        query: {"key": key of the picture's recording, "call": index of the model call, from 0,
+        "kind": one of decoded_views.KINDS, such as "clean"}; it comes from the browser and is
+        checked. Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error":
+        sentence} for a wrong query and for an internal error.
         """
         try:
             key, call, kind = query["key"], int(query["call"]), str(query["kind"])
@@ -84,13 +87,13 @@ class FrameServer:
         return models
 
     def maps(self, query: Any) -> dict[str, Any]:
-        """Return {"grids": [...]}, the cross-attention maps of the prompt's words.
+        """Return {"grids": [...]}, cross-attention maps that show where each word of a prompt acts.
 
-        Each grid is packed by `pack_maps`: one for each resolution of the UNet's layers, and last
-        the mean over all layers. At most MAX_WORDS words have a map. query: {"key": key of the
-        recording, "call": index of the model call, from 0, or -1 for the mean over all calls}.
-        Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error": sentence}
-        for a wrong query.
+        There is one item for each resolution of the UNet's layers, and last the mean over all
+        layers, each packed by `pack_maps`, for at most MAX_WORDS words. query: {"key": key of the
+        picture's recording, "call": index of the model call, from 0, or -1 for the mean over all
+        calls}. Returns {"evicted": "yes"} if the recording is no longer in memory, and {"error":
+        sentence} for a wrong query.
         """
         try:
             recording, call = self.recordings.get(query["key"]), int(query["call"])
@@ -100,13 +103,14 @@ class FrameServer:
             return {"evicted": "yes"}
         if not -1 <= call < len(recording.calls):
             return {"error": f"There is no call {call}."}
-        return {"grids": [pack_maps(m[:MAX_WORDS]) for m in word_maps(recording, call)]}
+        maps = average_word_maps(recording, call)
+        return {"grids": [pack_maps(m[:MAX_WORDS]) for m in maps]}
 
 
 def encode_frame(image: Image.Image) -> str:
-    """Return a picture as a data URL, scaled down to at most FRAME_SIDE pixels a side.
+    """Return a decoded picture as a data URL for the viewer, at most FRAME_SIDE pixels a side.
 
-    Up to LOSSLESS_PIXELS it is a PNG, above that a JPEG of quality 90.
+    Up to LOSSLESS_PIXELS pixels it is a PNG, above that a JPEG of quality 90.
     """
     small = image.copy()
     small.thumbnail((FRAME_SIDE, FRAME_SIDE))
@@ -117,27 +121,11 @@ def encode_frame(image: Image.Image) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def word_maps(recording: Recording, call: int) -> list[torch.Tensor]:
-    """Return cross-attention maps (words, h, w) for each resolution, and last over all layers.
-
-    call: index of the model call, from 0; -1 for the mean over all calls that had the same words as
-    the last call. The list is empty if no maps were recorded.
-    """
-    model_calls = recording.calls
-    if call >= 0:
-        model_calls = model_calls[call : call + 1]
-    last = model_calls[-1]
-    if last.maps is None:
-        return []
-    same = [m for m in model_calls if m.words == last.words]
-    rows = [[*m.grids, m.maps] for m in same]
-    return [torch.stack([r.float() for r in column]).mean(0) for column in zip(*rows, strict=True)]
-
-
 def pack_maps(maps: torch.Tensor) -> dict[str, Any]:
-    """Return word maps (words, h, w) as {"size": [h, w], "peak": largest value, "data": base64}.
+    """Pack cross-attention maps of a prompt's words, a tensor (words, h, w), for the browser.
 
-    The data are uint8 values (words, h, w), in row-major order: 255 stands for the peak.
+    Returns {"size": [h, w], "peak": largest value, "data": base64}. The data are uint8 values in
+    the tensor's order, scaled so that 255 stands for the peak.
     """
     peak = float(maps.max()) if maps.numel() else 0.0
     shares = (maps / max(peak, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)

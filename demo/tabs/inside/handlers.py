@@ -42,18 +42,21 @@ CHANGES = ("prompt", "negative", "sampler", "cfg", "noise_seed")
 
 @dataclass
 class InsideHandlers:
-    """The tab's event handlers, with the components that they update.
+    """The event handlers of the tab Look inside, with the components that they update.
 
-    empty       what is shown while no picture is open
-    viewer      the component of inside.js that shows the open picture
-    status      the status line
-    again       the button that draws an evicted picture again
-    exported    the field that offers the exported file
-    form        the inputs of a branch by name: CHANGES, and "at", its first step, from 1
-    tree        the state that holds the visitor's Tree
-    opened      the state that holds the key of the open recording
-    recordings  the server's store of recorded pictures
-    field_names the options of the task "generate" that the page's form has
+    The tab shows a recording: all model calls of one picture. A branch is a picture drawn again
+    from one of its steps on with other options; a picture and its branches are a tree.
+
+    empty        what is shown while no picture is open
+    viewer       the component of inside.js that shows the open picture
+    status       the status line
+    again        the button that draws a picture again whose recording was evicted from memory
+    exported     the field that offers the exported file
+    form         the inputs of a branch by name: CHANGES, and "at", its first step, from 1
+    tree         the state that holds the visitor's Tree
+    opened       the state that holds the key of the open recording
+    recordings   the server's store of recordings
+    field_names  the options of the task "generate" that the page's form has
     """
 
     page: Page
@@ -72,16 +75,17 @@ class InsideHandlers:
 
     @property
     def outputs(self) -> list[Any]:
-        """All components that the handlers may update."""
+        """All components that the event handlers may update: the outputs of Gradio listeners."""
         views = [self.empty, self.viewer, self.tree, self.opened, self.status, self.again]
         return [*views, self.exported, *self.form.values()]
 
     def _show(
         self, recording: Recording, tree: Tree, language: str, message: str = ""
     ) -> dict[Any, Any]:
-        """Return updates that open a recording of the tree and fill the form of a branch with it.
+        """Return updates that open a recorded picture in the viewer, with the tree of its branches.
 
-        message: the text of the status line; "" for the usual one.
+        They also fill the inputs of a new branch with the picture's options. tree: contains the
+        picture. message: the text of the status line; "" for the usual one.
         """
         form, options = self.form, recording.options
         return {
@@ -101,9 +105,10 @@ class InsideHandlers:
         return {self.status: error_line(sentence)}
 
     def _show_evicted(self, key: str, tree: Tree, language: str) -> dict[Any, Any]:
-        """Return updates that say that a recording was evicted.
+        """Return updates that say that a picture's recording is no longer in the server's memory.
 
-        They offer to draw the picture again if its node in the tree has a lineage.
+        If the picture's node in `tree` holds the options to draw it again, a button that does so is
+        shown. key: the recording's key.
         """
         node = tree.get(key)
         drawable = bool(node and node.lineage)
@@ -115,10 +120,11 @@ class InsideHandlers:
     def open_selected(
         self, keys: list[str | None], index: int, tree: Tree, request: gr.Request
     ) -> dict[Any, Any]:
-        """Select this tab and open the gallery's selected picture.
+        """Select the tab Look inside and open the gallery's selected picture, to replay its steps.
 
         keys: the key of each gallery picture's recording; None for a picture without one. index:
-        the index of the selected picture.
+        the index of the selected picture. tree: the open picture and its branches. Returns the
+        updates.
         """
         language = request_language(request)
         key = keys[min(index, len(keys) - 1)] if keys else None
@@ -143,10 +149,11 @@ class InsideHandlers:
         key: str | None,
         request: gr.Request,
     ) -> dict[Any, Any]:
-        """Open the gallery's picture when the tab is selected, unless the open tree has it already.
+        """Return updates that open the gallery's picture when the visitor selects this tab.
 
-        keys, index: see `open_selected`. key: the key of the open recording, which stays open if
-        the gallery's picture is not opened.
+        If the open tree has that picture, or it was not recorded, nothing changes. keys: the key of
+        each gallery picture's recording, None for a picture without one. index: the index of the
+        gallery's selected picture. key: the key of the open recording.
         """
         newest = keys[min(index, len(keys) - 1)] if keys else None
         if newest is None or newest in tree:
@@ -157,7 +164,10 @@ class InsideHandlers:
         return self._show(recording, add_picture({}, recording), request_language(request))
 
     def open_node(self, event: gr.EventData, tree: Tree, request: gr.Request) -> dict[Any, Any]:
-        """Open the picture of the tree that the visitor clicked. event.key: its recording."""
+        """Return updates that open the picture that the visitor clicked in the tree of branches.
+
+        event: its `key` is the key of the picture's recording.
+        """
         key, language = str(event.key), request_language(request)
         if key not in tree:
             return {self.opened: None}
@@ -167,11 +177,18 @@ class InsideHandlers:
         return self._show(recording, tree, language)
 
     def show_evicted(self, event: gr.EventData, tree: Tree, request: gr.Request) -> dict[Any, Any]:
-        """Return updates that say that the recording `event.key` was evicted."""
+        """Return updates that say that a picture's recording is no longer in the server's memory.
+
+        event: its `key` is the recording's key; inside.js sends it after a request for it has
+        failed.
+        """
         return self._show_evicted(str(event.key), tree, request_language(request))
 
     def set_step(self, event: gr.EventData) -> int:
-        """Return the step that the viewer's slider shows, from 1, for the form of a branch."""
+        """Return the step to which the visitor moved the viewer's slider, from 1.
+
+        It becomes the first step of a new branch in the form.
+        """
         return event.step
 
     # ---- draw ---------------------------------------------------------------------------------
@@ -183,11 +200,11 @@ class InsideHandlers:
         language: str,
         show: Callable[[Recording], dict[Any, Any]],
     ) -> Updates:
-        """Draw one picture on the server's device and open its recording.
+        """Draw one picture on the server's device and open its recording in the viewer.
 
         Yields updates of the status line, then a Final with the updates of `show(recording)`.
-        events_of(folder): returns a generator of Progress and Finished, see `report_events`, which
-        saves the picture to `folder`. Raises InputError if the picture was not recorded.
+        events_of: events_of(folder) yields a Progress for each step, then a Finished, and saves the
+        picture to `folder`. Raises InputError if the picture was not recorded.
         """
         yield {self.status: status_line("running", say("starting", language))}
         with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
@@ -204,10 +221,11 @@ class InsideHandlers:
     def draw_branch(
         self, run: Run, language: str, tree: Tree, key: str | None, at: Any, *values: Any
     ) -> Updates:
-        """Draw a branch of the open picture, yield progress, and open the branch.
+        """Draw the open picture again from one of its steps on, with other options; open it.
 
-        key: the key of the open recording. at: the branch's first step, from 1. values: the new
-        values of CHANGES, in that order; None keeps the old one. Raises InputError for wrong ones.
+        Yields updates that show the progress. key: the key of the open recording. at: the first
+        step that is drawn again, from 1. values: the new values of CHANGES, in that order; None
+        keeps the old one. Raises InputError for wrong ones.
         """
         parent = self.recordings.get(key)
         if parent is None:
@@ -238,9 +256,10 @@ class InsideHandlers:
         yield from self._draw(run, events, language, show)
 
     def redraw(self, run: Run, language: str, tree: Tree, key: str) -> Updates:
-        """Draw a picture whose recording was evicted again, yield progress, and open it.
+        """Draw a picture once more, because its recording (all model calls) is no longer in memory.
 
-        key: the key of the evicted recording, whose node in the tree holds how to draw it.
+        Yields updates that show the progress, then the picture in the viewer. key: the key of the
+        lost recording; its node in `tree` holds the options to draw it with.
         """
         node = tree.get(key)
         if node is None or not node.lineage:
@@ -258,9 +277,10 @@ class InsideHandlers:
         yield from self._draw(run, events, language, show)
 
     def draw_example(self, run: Run, language: str, *values: Any) -> Updates:
-        """Draw a picture with the settings of the tab Generate, yield progress, and open it.
+        """Draw a picture with the settings of the tab Generate, and open it in the tab Look inside.
 
-        values: the settings of `field_names`, in that order. An empty prompt becomes EXAMPLE.
+        Yields updates that show the progress. values: the values of the settings `field_names`, in
+        that order. An empty prompt becomes EXAMPLE.
         """
         fields = dict(zip(self.field_names, values, strict=True)) | {"count": 1}
         for name in TEXT_NUMBERS:
@@ -282,10 +302,10 @@ class InsideHandlers:
     # ---- export -------------------------------------------------------------------------------
 
     def export_tree(self, tree: Tree, request: gr.Request) -> Iterator[Any]:
-        """Save all recordings of the tree to one file, and yield the update that offers it.
+        """Save the recordings of a picture and all of its branches to one file, for import later.
 
-        Raises gr.Error, which the page shows as a toast, if the tree is empty, a recording was
-        evicted, or the file cannot be written.
+        Yields the update that offers the file. Raises gr.Error, which the page shows as a toast, if
+        the tree is empty, a recording is no longer in memory, or the file cannot be written.
         """
         language = request_language(request)
         recordings = [r for r in map(self.recordings.get, tree) if r is not None]
@@ -299,7 +319,10 @@ class InsideHandlers:
             raise error_toast(str(error), language) from None
 
     def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
-        """Open the recordings of an exported file and show the last one, or show an error."""
+        """Open an exported file, a picture and its branches with all steps, and show the last one.
+
+        Returns the updates; for a file that cannot be opened they show an error in the status line.
+        """
         language = request_language(request)
         try:
             with hide_internal_errors():

@@ -19,9 +19,11 @@ THUMBNAIL_SIDE = 128  # pixels
 
 @dataclass(frozen=True)
 class Node:
-    """A picture of a tree, small enough to stay in the visitor's session.
+    """A picture in the tree that a visitor explores: a picture, its branches, and their branches.
 
-    It suffices to draw the picture again after the server has evicted its recording from memory.
+    A branch is a picture drawn again from one of its steps on with other options. A node is small
+    enough to stay in the visitor's session, and suffices to draw the picture again after the server
+    has evicted its recording (all model calls) from memory.
 
     key      the key of the recording in the RecordingStore
     parent   the key of the picture that this one branches off; None for the root
@@ -30,8 +32,8 @@ class Node:
     thumb    a thumbnail as a data URL
     steps    the number of sampling steps
     model    name and hash of the checkpoint, and name of its autoencoder (None: its own)
-    lineage  the options of the root and the changes of each branch since, see InitialState; () for
-             a picture that cannot be drawn again from them, such as one made from another picture
+    lineage  the options of the root, then the changes of each branch down to this one; () for a
+             picture that cannot be drawn again from them, such as one made from another picture
     """
 
     key: str
@@ -49,7 +51,7 @@ Tree = dict[str, Node]  # by the key of each recording
 
 
 def make_node(recording: Recording) -> Node:
-    """Return the tree node of a recorded picture."""
+    """Return the node that stands for a recorded picture in the visitor's tree of branches."""
     start = recording.origin.initial_state
     lineage = start.lineage
     if not lineage and start.clean is None and start.start_step == 0 and not start.tile:
@@ -72,7 +74,7 @@ def make_node(recording: Recording) -> Node:
 
 
 def add_picture(tree: Tree, recording: Recording) -> Tree:
-    """Return a copy of the tree with one more picture.
+    """Return a copy of the visitor's tree of pictures and branches with one more picture.
 
     A picture without a parent starts a new tree, and so does one whose parent is not in this tree.
     """
@@ -83,9 +85,9 @@ def add_picture(tree: Tree, recording: Recording) -> Tree:
 
 
 def describe_change(change: dict[str, Any], language: str) -> str:
-    """Return what a branch changed as plain text, such as "Sampler: Heun, Guidance: 6.5".
+    """Return the options that a branch changed as plain text: "Sampler: Heun, Guidance: 6.5".
 
-    change: the changed options by name, with their new values.
+    change: the changed options by name, with their new values. language: "en" or "zh".
     """
     if not change:
         return say("inside_nothing", language)

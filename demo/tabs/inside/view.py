@@ -20,15 +20,15 @@ LABELS = (  # the texts that inside.js shows, by key without "inside_"
 
 
 def describe_picture(recording: Recording, tree: Tree, language: str) -> str:
-    """Return the open picture and its tree as JSON for inside.js.
+    """Return the open picture and the tree of its branches as JSON for inside.js, the viewer.
 
-    The only images in it are the tree's thumbnails: inside.js asks FrameServer for frames and word
-    maps as it needs them. Its less obvious items:
+    The only images in it are the tree's thumbnails: inside.js asks FrameServer for decoded frames
+    and attention maps of words as it needs them. Its less obvious items:
     calls   [step, timestep t, sigma, index into "words"] of each model call
     words   the lists of prompt words, each once: the prompt may change from step to step
-    before  how many of the calls, at the beginning, belong to the picture's parent
-    grids   [h, w] of the word maps at each resolution of the UNet's layers
-    kinds   the views that can be decoded, of decoded_views.KINDS
+    before  how many of the calls, at the beginning, were made for the picture that it branches off
+    grids   [h, w] of the attention maps at each resolution of the UNet's layers
+    kinds   the views of a call that can be decoded, such as "latents", see decoded_views.KINDS
     nodes   the pictures of the tree
     """
     words: list[list[str]] = []

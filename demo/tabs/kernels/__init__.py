@@ -30,7 +30,10 @@ MODES = [(kernel.name, mode) for kernel in KERNELS.values() for mode in kernel.m
 
 
 def build(page: Page) -> None:
-    """Add the tab's components to the page that is being built, and attach their listeners."""
+    """Build the tab Kernels: which backends this server can run, and benchmarks of the kernels.
+
+    Adds its components to the page that is being built, and attaches their listeners.
+    """
     i18n = page.i18n
     measured = results.load_results()
     with gr.Column(elem_id="gb-here", elem_classes="gb-card", min_width=0):
@@ -71,10 +74,10 @@ def build(page: Page) -> None:
 
 @lru_cache(64)
 def render_results(name: str, kernel: str, mode: str, language: str) -> str:
-    """Return the bar charts of one kernel and the roofline of all kernels as HTML.
+    """Return the benchmark results of a machine as HTML: bar charts of one kernel, and a roofline.
 
-    name: the name of a results file in kernels/bench/results, without ".json". kernel: a key of
-    KERNELS. mode: one of its modes, such as "forward".
+    The roofline plot shows all kernels. name: the name of a results file in kernels/bench/results,
+    without ".json". kernel: a key of KERNELS. mode: one of its modes, such as "forward".
     """
     rows = results.load_results()[name]
     here = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
@@ -82,7 +85,10 @@ def render_results(name: str, kernel: str, mode: str, language: str) -> str:
 
 
 def _heading(title: object, hint: object) -> None:
-    """Add a heading and a hint: two components, because Gradio translates one text in each."""
+    """Add a heading and a hint to the tab.
+
+    They are two components, because Gradio translates one text in each.
+    """
     gr.HTML(f'<h2 class="gb-title">{title}</h2>', apply_default_css=False)
     gr.HTML(f'<p class="gb-note gb-not">{hint}</p>', apply_default_css=False)
 
@@ -100,11 +106,12 @@ def _operation(kernel: str, mode: str) -> str:
 
 
 def bars(rows: list[dict[str, Any]], language: str) -> str:
-    """Return a bar chart for each shape as HTML: a bar for each provider, with its rate and speed.
+    """Return the benchmark results of one kernel as HTML: a bar chart for each shape of its input.
 
-    rows: the results of one kernel in one mode, see kernels.bench.measure.Row. A provider is an
-    implementation, such as "ours" or "xformers". Its speed is relative to the fastest one that is
-    not ours. Providers without a time at any shape are listed below the charts, with the reason.
+    It has a bar for each provider, an implementation such as "ours" or "xformers", with its rate
+    and its speed relative to the fastest one that is not ours. Providers without a time at any
+    shape are listed below the charts, with the reason. rows: dicts of one kernel in one mode, such
+    as "forward", see kernels.bench.measure.Row.
     """
     timed = [r for r in rows if r["p50"]]
     if not timed:
@@ -154,7 +161,8 @@ def _bar(row: dict[str, Any], top: float, best: float | None) -> str:
 def roofline(rows: list[dict[str, Any]], mode: str) -> str:
     """Return the roofline plot of all kernels in one mode as inline SVG; "" without results.
 
-    The text takes the page's own colour. rows: the results of one machine.
+    Its text has the colour of the page's text. rows: the benchmark results of one machine. mode:
+    such as "forward".
     """
     import matplotlib
 

@@ -21,10 +21,11 @@ MAX_OBJECTS = 2  # per scene
 
 
 class AttentionLoss:
-    """Collects the cross-attention maps of one forward pass and computes a loss from them.
+    """Loss that trains the UNet's cross attention to an emoji's name to fall on that emoji.
 
-    Set an instance as `attention_hook` of the UNet's attention processors, run the UNet, then call
-    `compute`. tokenizer: the one that encodes the captions.
+    Set an instance as `attention_hook` of the UNet's attention processors, run the UNet once, which
+    hands over its attention maps, then call `compute`. tokenizer: the one that encodes the
+    captions.
     """
 
     def __init__(self, tokenizer: CLIPTokenizer):
@@ -33,21 +34,26 @@ class AttentionLoss:
         self.maps: list[torch.Tensor] = []
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Store the maps of one cross-attention layer, (B, Tq latent positions, Tk text tokens)."""
+        """Store the cross-attention maps of one UNet layer, from which `compute` makes the loss.
+
+        maps: (B, Tq latent positions, Tk text tokens). The attention processors call this in each
+        layer.
+        """
         self.maps.append(maps)
 
     def token_ids(self, name: str) -> list[int]:
-        """Return the token ids of an object's name, without start and end token."""
+        """Return the token ids of an emoji's name ("cat"), without start and end token."""
         if name not in self.name_ids:
             encoded = self.tokenizer(space_han(name), add_special_tokens=False)
             self.name_ids[name] = encoded.input_ids
         return self.name_ids[name]
 
     def name_mask(self, ids: torch.Tensor, names: list[tuple[str, ...]]) -> torch.Tensor:
-        """Return a mask of 0 and 1, (B, MAX_OBJECTS, Tk): which tokens spell which object's name.
+        """Return which tokens of the captions spell the names of the emoji: 1 if so, else 0.
 
-        ids: token ids of the captions (B, Tk); names: for each caption the names of its objects.
-        All values of an object are 0 if the caption does not contain its name.
+        ids: token ids of the captions (B, Tk); names: for each caption the names of the one or two
+        emoji it describes. The mask is (B, MAX_OBJECTS, Tk), in the order of `names`, and all 0 for
+        an emoji whose name the caption does not contain and for a second emoji that is not there.
         """
         out = torch.zeros(len(names), MAX_OBJECTS, ids.shape[1])
         for row, (sentence, named) in enumerate(zip(ids.tolist(), names, strict=True)):
@@ -62,9 +68,10 @@ class AttentionLoss:
     ) -> torch.Tensor:
         """Return the loss, a scalar: the mean over layers and names of (1 - s)^2.
 
-        s is the share (0 to 1) of a name's attention map that lies on the square of its object.
-        ids: token ids of the captions (B, Tk); names: for each caption the names of its objects, ()
-        for an empty one; scenes: the B scenes. Clears the stored maps.
+        s is the share (0 to 1) of a name's attention map that lies on the square of its emoji. ids:
+        token ids of the captions (B, Tk); names: for each caption the names of its emoji, () for an
+        empty caption; scenes: for each picture which emoji stand where. Forgets the stored
+        attention maps.
         """
         layers, self.maps = self.maps, []
         device = layers[0].device

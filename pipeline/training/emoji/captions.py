@@ -51,10 +51,11 @@ def caption(
     language: str,
     generator: torch.Generator | None = None,
 ) -> str:
-    """Return a caption of `scene`; language: "en" or "zh".
+    """Return a caption, for training or evaluation, of one or two emoji on a plain background.
 
-    With a generator, phrasing and names are random: the caption may use keywords instead of names,
-    swap the two objects, or omit the background. Without one it is the standard caption.
+    scene: which emoji stand where, and the background's colour; language: "en" or "zh". With a
+    generator, the wording is random: it may use another word for an emoji ("puppy"), name the
+    second of two emoji first, or omit the background. Without one it is always the same.
     """
     return caption_with_names(scene, vocabulary, language, generator)[0]
 
@@ -65,9 +66,11 @@ def caption_with_names(
     language: str,
     generator: torch.Generator | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """Return (caption, names): names has the word used for each object, in the scene's order.
+    """Return (caption of `scene`, words used in it for each emoji), for a loss on single words.
 
-    The arguments and the caption are those of `caption`.
+    scene: which one or two emoji stand where on which background; the words are in the order of
+    `scene.objects`. language: "en" or "zh". With a generator, the wording is random: it may use
+    another word for an emoji ("puppy"), name the second of two emoji first, or omit the background.
     """
 
     def pick(options: Sequence[T]) -> T:

@@ -17,7 +17,10 @@ from .vocabulary import COLOURS, OBJECTS
 
 
 def machine() -> str:
-    """Return the GPU's name, or without a GPU the number of cores and the name of the CPU."""
+    """Return the name of the GPU, or without one the number of cores and the name of the CPU.
+
+    Model cards state it as the machine of the training or of the measurement.
+    """
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
@@ -29,11 +32,13 @@ def machine() -> str:
 
 
 def record_base(run: Path, stage: str, base: Path | None) -> None:
-    """Copy the training history of a stage from the base model into the run, as `base.json`.
+    """Note in a training run how long its initial weights were trained before, as `base.json`.
 
-    run: folder of the training run; stage: "clip", "vae", "decoder" or "unet"; base: model folder
-    that the training starts from. Does nothing if `base` is None or has no history of the stage, or
-    if the stage already has a checkpoint.
+    The exported model's training.json then includes this. The note is what `base`/training.json
+    says of `stage`, and is written to the folder `run`/`stage`. run: folder of the run; stage:
+    "clip", "vae", "decoder" or "unet"; base: model folder that the training starts from. Does
+    nothing if `base` is None or says nothing of the stage, or if the stage already has a
+    checkpoint.
     """
     source = base / "training.json" if base else None
     if source is None or not source.exists() or newest_checkpoint(run / stage):
@@ -45,11 +50,12 @@ def record_base(run: Path, stage: str, base: Path | None) -> None:
 
 
 def training_history(run: Path, before: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the training history of the run's stages, for training.json.
+    """Return how long each network of a training run was trained, for the model's training.json.
 
-    It is {"stages": {stage: {"steps", "pictures", "minutes", "machine"}}}; the numbers include the
-    training of the base weights. before: the history of the exported model or None; its values are
-    kept for stages that this run does not have.
+    The result is {"stages": {stage: {"steps", "pictures", "minutes", "machine"}}} with the stages
+    "clip", "vae", "decoder" and "unet", read from the newest checkpoints and including the training
+    of the weights that the run started from. run: folder of the run; before: such a dict of an
+    earlier export or None, which fills in the stages that this run did not train.
     """
     stages = dict((before or {}).get("stages", {}))
     for stage in ("clip", "vae", "decoder", "unet"):
@@ -71,9 +77,11 @@ def training_history(run: Path, before: dict[str, Any] | None) -> dict[str, Any]
 
 
 def write(folder: Path) -> None:
-    """Write the model card `folder`/README.md from training.json and evaluation.json.
+    """Write README.md, the model card of the emoji model, into the model folder `folder`.
 
-    Without evaluation.json the card says that the model is not measured yet.
+    It is made from two files there: training.json, how long each network was trained, and
+    evaluation.json, the results of the evaluation; without the latter the card says that the model
+    is not measured yet.
     """
     trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     evaluation = folder / "evaluation.json"

@@ -35,9 +35,11 @@ SHARES = (
 
 
 def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
-    """Train CLIP's text and image tower; first train or copy the tokenizer if the run has none.
+    """Train the emoji model's CLIP, both towers: the stage "clip" of `python -m pipeline train`.
 
-    With --base, tokenizer and initial CLIP weights come from that model folder.
+    If the run's folder has no tokenizer, it is trained first, or copied from the model folder
+    `args.base`, from which CLIP's initial weights then come too. minutes: how long to train; None
+    takes `args.minutes`.
     """
     run = RunFolder(args)
     folder = args.folder / "tokenizer"
@@ -60,9 +62,11 @@ def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
 
 
 def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
-    """Train the autoencoder (VAE) and write it to `vae/final` in the run's folder.
+    """Train the emoji model's autoencoder: the stage "vae" of `python -m pipeline train`.
 
-    The written one has latents of mean 0 and deviation 1 in each channel, see vae.normalise.
+    Afterwards its weights are changed so that its latents have mean 0 and deviation 1 in each
+    channel, and written to `args.folder`/vae/final. minutes: how long to train; None takes
+    `args.minutes`.
     """
     run = RunFolder(args)
     torch.manual_seed(args.seed)
@@ -98,7 +102,11 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
 
 
 def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> None:
-    """Train only the decoder of the autoencoder further; the encoder and so the latents stay."""
+    """Train only the decoder of the emoji model's trained autoencoder further: the stage "decoder".
+
+    The encoder is frozen, so the latents stay the same and a UNet trained on them remains valid.
+    minutes: how long to train; None takes `args.minutes`.
+    """
     run = RunFolder(args)
     pictures = vae.PictureSource(args.data, run.vocabulary)
     held_out = pictures(16, torch.Generator().manual_seed(2**40))
@@ -127,10 +135,13 @@ def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> Non
 def train_unet(
     args: argparse.Namespace, minutes: float | None = None, side: int | None = None
 ) -> None:
-    """Train the UNet on the latents and text embeddings of the finished autoencoder and CLIP.
+    """Train the emoji model's UNet: the stage "unet" of `python -m pipeline train`.
 
-    side: width and height of the training pictures in pixels; None takes --side. Raises InputError
-    if --pairs is not in [0, 1] or an earlier stage is missing.
+    The autoencoder and CLIP, which give latents and text embeddings, must be trained before, in
+    this run or in the model folder `args.base`. minutes: how long to train, None takes
+    `args.minutes`; side: width and height of the training pictures in pixels, None takes
+    `args.side`. Raises InputError if an earlier stage is missing, or if --pairs, the share of
+    pictures with two emoji, is not in [0, 1].
     """
     pairs = unet.PAIRS if args.pairs is None else args.pairs
     if not 0 <= pairs <= 1:
@@ -170,9 +181,11 @@ def train_unet(
 
 
 def train_all(args: argparse.Namespace) -> None:
-    """Train CLIP, the autoencoder and the UNet (on 64-pixel, then 128-pixel pictures) and export.
+    """Train the whole emoji model and export it: the stage "all" of `python -m pipeline train`.
 
-    --minutes are divided by SHARES; --steps is the number of steps of each network.
+    Trains CLIP, the autoencoder, and the UNet on 64-pixel, then on 128-pixel pictures.
+    `args.minutes` is divided among these four by SHARES; `args.steps` is the number of steps of
+    each network.
     """
     for stage, side, share in SHARES:
         print(f"Stage {stage}" + (f" at {side} pixels" if side else ""))
@@ -192,10 +205,10 @@ def train_all(args: argparse.Namespace) -> None:
 
 
 def compare_choices(args: argparse.Namespace) -> None:
-    """Train the variants of the UNet in compare.CHOICES for --minutes each and print their results.
+    """Train the UNet in several ways and print a table of results, to choose the best way.
 
-    --only limits it to some variants, names joined by commas. Raises InputError for an unknown name
-    and without --minutes.
+    The ways are those of compare.CHOICES, or those that `args.only` names, joined by commas; each
+    trains for `args.minutes`. Raises InputError for an unknown name and if --minutes is missing.
     """
     names = args.only.split(",") if args.only else list(compare.CHOICES)
     for name in names:
@@ -221,9 +234,10 @@ def compare_choices(args: argparse.Namespace) -> None:
 
 
 def export_model(args: argparse.Namespace) -> None:
-    """Write the networks of the run `args.folder` as the model folder `args.model`.
+    """Write the emoji model trained in the run folder `args.folder` to the folder `args.model`.
 
-    Also writes training.json (steps, pictures and minutes of each stage) and the model card.
+    The model folder has diffusers' format, with training.json (steps, pictures and minutes of each
+    trained network) and a model card. An outdated evaluation.json is deleted.
     """
     run = RunFolder(args)
     history_file = args.model / "training.json"
@@ -247,10 +261,11 @@ def export_model(args: argparse.Namespace) -> None:
 
 
 def evaluate_model(args: argparse.Namespace) -> None:
-    """Measure the model in `args.model`, write evaluation.json and the card, print the results.
+    """Measure how well the emoji model in the folder `args.model` draws, and print the results.
 
-    `args.count` captions of one object are drawn in each language; `args.sheet` is the PNG file for
-    example pictures.
+    They are also written there as evaluation.json and into the model card, README.md. `args.count`:
+    number of captions of one emoji in each language; `args.sheet`: PNG file for the first pictures,
+    or None.
     """
     table = evaluate.evaluate(args.model, args.data, count=args.count, sheet=args.sheet)
     evaluate.save(table, args.model / "evaluation.json")
@@ -260,7 +275,12 @@ def evaluate_model(args: argparse.Namespace) -> None:
 
 
 def evaluate_colorize(args: argparse.Namespace) -> None:
-    """Measure and print the colour errors of the task "colorize" on scenes of known colours."""
+    """Measure how well a model colours grey pictures (the task "colorize") and print the errors.
+
+    The pictures are composed of emoji, so their true colours are known. `args.model`: the model,
+    None for the emoji model; `args.count`: number of pictures with one emoji; `args.sheet`: PNG
+    file for the first pictures, or None.
+    """
     from ...loading.load import load
     from . import evaluate_colorize as measure
 

@@ -27,7 +27,10 @@ WIDTH = 128  # dimension of the common embedding space
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Return a new, untrained CLIP model of 3.8 M parameters for the vocabulary of `tokenizer`."""
+    """Return a new, untrained CLIP of the emoji model, both towers, with 3.8 M parameters.
+
+    tokenizer: tells the number of tokens and the ids of start, end and padding.
+    """
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         projection_dim=WIDTH,
@@ -56,9 +59,9 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str], *, full: bool = False) -> torch.Tensor:
-    """Return the token ids of `texts`, (B, T) int64, longer texts truncated at 77.
+    """Return the token ids of `texts`, (B, T) int64, for CLIP's text tower; cut off at 77 tokens.
 
-    T is 77 if `full`, else the length of the longest text. For text embeddings both are equivalent,
+    T is 77 if `full`, else the length of the longest text. Both give the same text embeddings,
     because the text tower is causal and pools at the end token, before the padding.
     """
     encoded = tokenizer(
@@ -72,20 +75,22 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str], *, full: bool = False) 
 
 
 class PairSource:
-    """Source of training batches: call it to get random pictures with captions.
+    """Source of CLIP's training batches: call it to get random pictures of emoji with captions.
 
-    Batches include hard negatives, see `scenes`. data: folder of the training data (packages.py).
+    A batch includes hard negatives: pairs of pictures that differ only in the order of two emoji,
+    or only in the background. data: folder of the npm packages with the emoji's pictures and names.
     """
 
     def __init__(self, data: Path, vocabulary: Vocabulary):
         self.vocabulary, self.composer = vocabulary, Composer(data, vocabulary)
 
     def scenes(self, batch: int, generator: torch.Generator) -> list[Scene]:
-        """Return `batch` random scenes, half with one object, then half with two.
+        """Choose what the `batch` pictures of a CLIP training batch show, with hard negatives.
 
-        Scenes 2i and 2i + 1 are hard negatives of each other: the same two objects swapped; or the
-        same object on another background, in half of the cases with another object. batch: a
-        multiple of 4.
+        batch: a multiple of 4. The first half has one emoji, the second half two. Scenes 2i and 2i
+        + 1 are similar, so that CLIP must learn relations and colours too: the same two emoji with
+        places exchanged; or one emoji on two backgrounds, where the second is at random another
+        emoji in half of the cases.
         """
         quarter = batch // 4
         out: list[Scene] = []
@@ -109,9 +114,10 @@ class PairSource:
         return out
 
     def __call__(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
-        """Return augmented pictures (B, 3, 128, 128), about [-1, 1], and their captions.
+        """Return a training batch: random pictures (B, 3, 128, 128) and their captions.
 
-        Each caption is English or Chinese at random. batch: a multiple of 4.
+        The pictures, about [-1, 1], are blurred at random and noisy; each caption is English or
+        Chinese at random. batch: their number B, a multiple of 4.
         """
         scenes = self.scenes(batch, generator)
         pictures = augment(self.composer.draw(scenes), scenes, self.composer, generator)
@@ -125,21 +131,19 @@ class PairSource:
 
 
 def resize(pictures: torch.Tensor) -> torch.Tensor:
-    """Return `pictures` (B, 3, h, w) scaled bilinearly to the input size of the image tower.
-
-    The result is (B, 3, 128, 128).
-    """
+    """Scale `pictures` (B, 3, h, w) to (B, 3, 128, 128), the size for CLIP's image tower."""
     return F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
 def augment(
     pictures: torch.Tensor, scenes: list[Scene], composer: Composer, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return randomly degraded `pictures` (B, 3, 128, 128), so that the image tower is robust.
+    """Return randomly degraded copies of `pictures`, (B, 3, 128, 128), to train a robust CLIP.
 
-    Half of them are scaled down and up again (blurred); a third of those with one object show it
-    scaled up from its size in scenes of two; all get Gaussian noise of deviation 0.03.
-    scenes: what the pictures show; composer: the one that drew them.
+    All get Gaussian noise of deviation 0.03. Half are scaled down and up again, which blurs them. A
+    third of those with one emoji are replaced by that emoji at 64 pixels, enlarged to the whole
+    picture, as the evaluation does with halves of pictures. scenes: what the pictures show;
+    composer: has the emoji's pictures.
     """
     out = pictures.clone()
     for i, scene in enumerate(scenes):
@@ -191,10 +195,10 @@ def make_trainer(
     device: str = "cpu",
     **loop: Any,
 ) -> Trainer:
-    """Return a Trainer for both towers of `model`; its checkpoints go into `folder`.
+    """Return the training loop for CLIP, both towers of `model`; checkpoints go into `folder`.
 
     pairs: source of the training batches; batch: pictures per step, a multiple of 4; rate: learning
-    rate; loop: further keyword arguments of Trainer.
+    rate; loop: further keyword arguments of Trainer, such as `checkpoint_steps`.
     """
     model.to(device).train()
     # On a CPU: 228 pictures/s in bf16 with plain attention, 120 in fp32 with the fused one.

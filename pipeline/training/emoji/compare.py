@@ -36,13 +36,14 @@ COLOUR = "blue"  # background of the drawn objects
 
 @dataclass(frozen=True)
 class Choice:
-    """One variant of the UNet's training; the defaults are those of CHOICES["velocity"].
+    """One way to train the UNet, which is compared with others at equal training time.
 
-    label: its name in the printed table; rate: learning rate; shift: how far the random timesteps
-    move to high noise, see unet.sample_timesteps; prediction: what the UNet predicts,
+    label: its name in the printed table; batch: pictures per step; rate: learning rate; shift:
+    above 1, random timesteps are moved towards high noise; prediction: what the UNet predicts,
     "v_prediction" or "epsilon"; channels: number of channels at each level of the UNet; first_half:
-    what the first half of the time is spent on, "small" (64-pixel pictures), "singles" (scenes of
-    one object) or None; from_base: start from the UNet of the base model instead of new weights.
+    what the first half of the time is spent on, "small" (64-pixel pictures), "singles" (pictures
+    with one emoji) or None for nothing special; from_base: start from trained weights instead of
+    new ones.
     """
 
     label: str
@@ -79,10 +80,12 @@ DRAW_EVERY = 4  # every fourth object of the vocabulary is drawn
 
 @dataclass
 class Evaluator:
-    """Measures a trained UNet: the error on held-out scenes, and whether its drawings are right.
+    """Measures a trained UNet, to compare ways of training: its error and whether it draws right.
 
-    held_out: the scenes and their latents; captions: their English captions; table: flattened
-    latents of pictures of each object at each position, (objects * positions, 4 * 16 * 16).
+    held_out: pictures that no UNet was trained on, as latents; captions: their English captions;
+    table: latents of pictures of each emoji alone at each position, (emoji * positions, 4 * 16 *
+    16), among which the nearest to a drawn picture tells which emoji it shows; vocabulary: the list
+    of emoji; tokenizer, text_encoder: for the UNet's text embeddings.
     """
 
     held_out: LatentCache
@@ -102,7 +105,11 @@ class Evaluator:
         tokenizer: CLIPTokenizer,
         text_encoder: CLIPTextModel,
     ) -> Evaluator:
-        """Return an Evaluator, after encoding the held-out scenes and pictures of all objects."""
+        """Return an Evaluator, which measures UNets trained on latents of `vae`.
+
+        Draws and encodes the held-out pictures and those of each emoji alone. composer: draws them;
+        vocabulary: the list of emoji; tokenizer, text_encoder: for the UNet's text embeddings.
+        """
         held_out = LatentCache(composer, vae, HELD_OUT, unet.PAIRS)
         held_out.fill(2**33)
         rgb = single_scene(0, COLOUR, torch.Generator().manual_seed(0)).rgb
@@ -122,15 +129,19 @@ class Evaluator:
 
     @torch.no_grad()
     def context(self, texts: list[str]) -> torch.Tensor:
-        """Return the text tower's last hidden states (B, 77, E) of `texts`, float32."""
+        """Return the text tower's last hidden states (B, 77, E), float32, which condition the UNet.
+
+        texts: the B captions.
+        """
         ids = tokenize(self.tokenizer, texts, full=True)
         return self.text_encoder(input_ids=ids).last_hidden_state.float()
 
     @torch.no_grad()
     def x0_errors(self, model: UNet2DConditionModel, prediction: str) -> list[float]:
-        """Return the mean squared error of the predicted clean latents, one for each of LEVELS.
+        """Return the UNet's mean squared errors on held-out pictures at the timesteps LEVELS.
 
-        prediction: what `model` predicts, "v_prediction" or "epsilon".
+        Noise is added to the clean latents, and the clean latents that `model` then predicts are
+        compared with the true ones. prediction: what `model` predicts, "v_prediction" or "epsilon".
         """
         alphas = unet.make_scheduler(prediction).alphas_cumprod
         clean, means = self.held_out.latents.float(), []
@@ -150,11 +161,12 @@ class Evaluator:
 
     @torch.no_grad()
     def accuracies(self, model: UNet2DConditionModel, prediction: str) -> tuple[float, float]:
-        """Return the top-1 and top-5 accuracy (0 to 1) of objects that `model` draws.
+        """Return (top-1, top-5), the accuracy (0 to 1) with which `model` draws the right emoji.
 
-        Draws every DRAW_EVERY-th object of the vocabulary with 12 DDIM steps and guidance 3, and
-        ranks all objects by the distance of their real latents (`table`) to the drawn ones.
-        prediction: what `model` predicts, "v_prediction" or "epsilon".
+        Draws every DRAW_EVERY-th emoji of the vocabulary from its caption, with 12 DDIM steps and
+        guidance 3. All emoji are ranked by the distance of their latents to those drawn; top-5
+        means that the emoji asked for is among the first five. prediction: what `model` predicts,
+        "v_prediction" or "epsilon".
         """
         wanted = list(range(0, len(self.vocabulary), DRAW_EVERY))
         corners = len(SINGLE_OFFSETS) ** 2
@@ -179,12 +191,13 @@ def train_variant(
     minutes: float,
     base: UNet2DConditionModel | None,
 ) -> dict[str, Any]:
-    """Train one variant for `minutes`, then measure its EMA weights.
+    """Train a UNet as `choice` says for `minutes`, then measure its EMA weights.
 
-    pool: the training scenes at 128 pixels; small: the same number at 64 pixels, needed if
-    `choice.first_half` is "small"; base: needed if `choice.from_base`; folder: where the
-    checkpoints go. Returns a dict with "pictures" (number trained on), "x0" (errors at LEVELS),
-    "top1" and "top5" (0 to 1), and "parameters" (number of weights).
+    pool: the training pictures at 128 pixels, as latents; small: as many at 64 pixels, needed if
+    `choice.first_half` is "small"; evaluator: measures the UNet; folder: for checkpoints; base: the
+    UNet to start from, needed if `choice.from_base`. Returns a dict with "pictures" (number trained
+    on), "x0" (mean squared errors at the timesteps compare.LEVELS), "top1" and "top5" (share 0 to 1
+    of emoji drawn right), and "parameters" (number of weights).
     """
     torch.manual_seed(0)
     model = unet.build(evaluator.text_encoder.config.hidden_size, choice.channels)
@@ -235,10 +248,12 @@ def compare(
     minutes: float,
     base: UNet2DConditionModel | None,
 ) -> str:
-    """Train the variants `names`, keys of CHOICES, and return a Markdown table of their results.
+    """Train a UNet in each of the ways `names` and return a Markdown table of their results.
 
-    Prints each row of the table as soon as its variant is measured. The other arguments are those
-    of `train_variant`; minutes: training time of each variant.
+    names: keys of CHOICES, such as "noise"; pool: the training pictures at 128 pixels, as latents;
+    small: as many at 64 pixels, None if no way needs them; evaluator: measures the UNets; folder:
+    for checkpoints; minutes: training time of each; base: trained UNet for the ways that start from
+    one, else None. Also prints each row of the table as soon as it is known.
     """
     levels = " | ".join(f"t = {t}" for t in LEVELS)
     rows = [f"| choice | pictures | {levels} | top-1 | top-5 |"]

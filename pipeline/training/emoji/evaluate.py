@@ -49,10 +49,11 @@ STEPS = 20  # sampling steps per picture
 
 @dataclass
 class ObjectClassifier:
-    """Classifies pictures with CLIP's image tower by the most similar mean embedding.
+    """Tells which emoji a drawn picture shows: the one with the most similar mean embedding.
 
-    single_means: each object's mean embedding over scenes with that object alone, (N, E);
-    half_means: the same over halves of scenes with two objects, (N, E). All are unit vectors.
+    tower: CLIP's image tower, which embeds pictures. single_means: each emoji's mean embedding over
+    pictures of it alone, (N, E); half_means: the same over halves of pictures with two emoji, (N,
+    E). All are unit vectors.
     """
 
     tower: CLIPVisionModelWithProjection
@@ -61,9 +62,10 @@ class ObjectClassifier:
 
     @classmethod
     def build(cls, folder: Path, composer: Composer) -> ObjectClassifier:
-        """Return the classifier of the model in `folder`.
+        """Return the classifier that uses the CLIP image tower of the model folder `folder`.
 
-        The means are computed over six scenes of each object, drawn by `composer`.
+        Each emoji's mean embeddings are computed from six pictures of it alone and six halves of
+        pictures with two emoji. composer: draws these pictures.
         """
         tower = CLIPVisionModelWithProjection.from_pretrained(
             folder / "clip" / "image_encoder", local_files_only=True, dtype=torch.float32
@@ -85,28 +87,29 @@ class ObjectClassifier:
 
     @torch.no_grad()
     def embed(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the image embeddings (B, E) of pictures (B, 3, 128, 128) in [-1, 1].
+        """Return CLIP's image embeddings of pictures as unit vectors (B, E).
 
-        They are unit vectors.
+        pictures: (B, 3, 128, 128) in [-1, 1].
         """
         return torch.nn.functional.normalize(self.tower(pictures).image_embeds, dim=-1)
 
     def ranks(self, pictures: torch.Tensor, wanted: list[int], means: torch.Tensor) -> list[int]:
-        """Return the rank of the correct object for each picture; 0 if it is the most similar.
+        """Return the rank, among all emoji, of the emoji that each picture should show.
 
-        pictures: (B, 3, 128, 128) in [-1, 1]; wanted: index of the correct object, one per picture;
-        means: `single_means` or `half_means`.
+        Rank 0: no other emoji is more similar to the picture. pictures: (B, 3, 128, 128) in [-1,
+        1]; wanted: index of the emoji that each should show; means: the emoji's mean embeddings,
+        `single_means` for whole pictures, `half_means` for halves.
         """
         order = (self.embed(pictures) @ means.T).argsort(1, descending=True)
         return [int((row == w).nonzero()) for row, w in zip(order, wanted, strict=True)]
 
 
 def crop_halves(pictures: torch.Tensor, relation: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut out the halves of two-object pictures: return (first object's, second object's) half.
+    """Cut pictures of two emoji in two, to classify each: return (first's half, second's half).
 
-    pictures: (B, 3, 128, 128); relation: "left" if the first object is left of the second, or
-    "right", "above", "below". From each half a 64x64 square in its middle is cut and scaled up to
-    (B, 3, 128, 128).
+    pictures: (B, 3, 128, 128); relation: where the first emoji stands as seen from the second,
+    "left", "right", "above" or "below". Of each half the 64x64 square in the middle is taken and
+    scaled up to (B, 3, 128, 128).
     """
     low = (SIZE - PAIR_SIDE) // 2
     near, far = slice(0, PAIR_SIDE), slice(SIZE - PAIR_SIDE, SIZE)
@@ -120,9 +123,10 @@ def crop_halves(pictures: torch.Tensor, relation: str | None) -> tuple[torch.Ten
 
 
 def border_colour(picture: torch.Tensor) -> str:
-    """Return the key of COLOURS ("red") that is nearest to the median colour of the border.
+    """Return the name ("red") of a picture's background colour, to compare it with the caption.
 
-    picture: (3, H, W) in [-1, 1]; its border is 4 pixels wide.
+    It is the colour of COLOURS nearest to the median of the picture's border, which is 4 pixels
+    wide. picture: (3, H, W) in [-1, 1].
     """
     edge = torch.cat(
         [
@@ -138,9 +142,10 @@ def border_colour(picture: torch.Tensor) -> str:
 
 
 def evaluation_scenes(count: int, objects: int) -> tuple[list[Scene], list[Scene]]:
-    """Return (`count` scenes of one object, `count` // 2 scenes of two), always the same ones.
+    """Choose what a model is asked to draw in an evaluation: always the same emoji and backgrounds.
 
-    objects: number of objects in the vocabulary.
+    Returns (`count` scenes of one emoji, `count` // 2 scenes of two). objects: number of emoji in
+    the vocabulary, from which they are chosen.
     """
     generator = torch.Generator().manual_seed(SEED)
 
@@ -165,11 +170,11 @@ def evaluation_scenes(count: int, objects: int) -> tuple[list[Scene], list[Scene
 def draw_batched(
     models: Models, prompts: list[str], seeds: list[int], *, progress: bool = True
 ) -> torch.Tensor:
-    """Draw a picture for each of `prompts` with the default sampler of `models`, in batches of 16.
+    """Draw a picture for each of `prompts`, 16 at a time, several times faster than one by one.
 
-    Returns (N, 3, 128, 128) in [-1, 1]. seeds: one per prompt, for its initial noise; progress:
-    show a progress bar. Batches are several times faster than single pictures; the pictures differ
-    from those drawn one by one only by rounding.
+    Uses the model's default sampler. Returns (N, 3, 128, 128) in [-1, 1]. models: a loaded emoji
+    model; seeds: one per prompt, for its initial noise; progress: show a progress bar. The pictures
+    differ from those drawn one by one only by rounding.
     """
     options = models.resolve(GenerateOptions(steps=STEPS))
     sampler, schedule = options.sampler, options.schedule
@@ -210,14 +215,21 @@ def draw_batched(
 def evaluate(
     folder: Path, data: Path, *, count: int = 200, progress: bool = True, sheet: Path | None = None
 ) -> dict[str, Any]:
-    """Measure the model in `folder` and return its results, the shares that this module explains.
+    """Measure how well the emoji model in `folder` draws what captions ask for; return the results.
 
-    data: folder of the training data (packages.py); count: number of captions of one object (half
-    as many of two); sheet: PNG file for the first pictures drawn from English captions, 24 of one
-    object and 8 of two, None for none. Keys: "en" and "zh", each a dict with "top1", "top5",
-    "background", "two_objects", "two_objects_swapped" (both objects drawn, but in each other's
-    half) and "words"; for real pictures "real" and "real_through_vae" (dicts with "top1" and
-    "top5"), "real_two_objects" and "vae_psnr" (dB); and the numbers "count", "steps" and "objects".
+    data: folder of the npm packages with the emoji's pictures and names; count: number of captions
+    of one emoji (half as many of two); progress: show a progress bar; sheet: PNG file for the first
+    pictures drawn from English captions, or None. The result is a dict:
+
+    "en", "zh": for English and Chinese captions a dict of shares (0 to 1): "top1", "top5" (the
+        emoji asked for is the most similar, or among the five), "background" (its colour is right),
+        "two_objects" (both emoji right), "two_objects_swapped" (both drawn, but in each other's
+        half) and "words" (a name's attention map lies in the half of its emoji)
+    "real": "top1" and "top5" for pictures like those of the training, not drawn by the model, as an
+        upper limit; "real_through_vae": the same pictures encoded and decoded; "real_two_objects":
+        the share of such pictures of two emoji in which both are recognized
+    "vae_psnr": PSNR in dB of the autoencoder
+    "count", "steps", "objects": the numbers of captions, of sampling steps, and of emoji
     """
     from ...loading.load import load
 
@@ -286,10 +298,10 @@ def evaluate(
 
 
 def find_name(words: tuple[str, ...], name: str) -> slice | None:
-    """Return the slice of consecutive `words` that together spell `name`, None if there is none.
+    """Find the words of a prompt that together spell an emoji's name; None if it is not there.
 
-    words: the words of a prompt, see Step.words. Case and spaces are ignored, because the tokenizer
-    may split a name differently.
+    Returns their slice of `words`, the prompt split into words as the tokenizer does. Case and
+    spaces are ignored, because the tokenizer may split a name differently.
     """
     wanted = name.replace(" ", "").lower()
     for begin in range(len(words)):
@@ -304,11 +316,11 @@ def find_name(words: tuple[str, ...], name: str) -> slice | None:
 
 
 def is_in_right_half(word_map: torch.Tensor, relation: str | None, first: bool) -> bool:
-    """Return whether the centre of mass of `word_map` (h, w) lies in the object's half.
+    """Return whether an emoji's attention map lies mainly in the correct half of the picture.
 
-    relation: "left" if the scene's first object is left of the second, or "right", "above",
-    "below"; first: True for the map of the first object, False for the second. "right" in the name
-    means correct.
+    word_map: attention to the emoji's name (h, w), whose centre of mass counts; relation: where the
+    first of two emoji stands as seen from the second, "left", "right", "above" or "below"; first:
+    True if the map is that of the first emoji, False for the second.
     """
     along = word_map.sum(0 if relation in ("left", "right") else 1)
     positions = (torch.arange(len(along)) + 0.5) / len(along)
@@ -324,10 +336,11 @@ def word_map_accuracy(
     *,
     progress: bool = True,
 ) -> float:
-    """Return the share (0 to 1) of object names whose attention map lies on the object's half.
+    """Return the share (0 to 1) of emoji names whose attention map lies in the half of their emoji.
 
-    Draws every scene of `pairs` (two objects each) from its caption. language: "en" or "zh";
-    progress: show a progress bar. A name that is not found in the prompt counts as wrong.
+    Draws every scene of `pairs`, two emoji each, from its caption. models: the model to measure;
+    vocabulary: the emoji's names; language: "en" or "zh"; progress: show a progress bar. A name
+    that is not found in the prompt counts as wrong.
     """
     right = []
     for seed, scene in enumerate(tqdm(pairs, desc="words", disable=not progress)):
@@ -361,7 +374,11 @@ def _real_pair_accuracy(
 
 
 def to_markdown(table: dict[str, Any]) -> str:
-    """Return the table of `evaluate` in Markdown."""
+    """Return a Markdown table of the measured shares of emoji, backgrounds and words drawn right.
+
+    table: a dict that `evaluate` returns, with shares (0 to 1) for English ("en") and Chinese
+    ("zh") captions and for training pictures ("real", ...).
+    """
 
     def percent(x: float) -> str:
         return f"{100 * x:.1f}%"
@@ -387,7 +404,12 @@ def to_markdown(table: dict[str, Any]) -> str:
 
 
 def report(table: dict[str, Any]) -> str:
-    """Return the table of `evaluate` in Markdown with explaining sentences, for the model card."""
+    """Return the emoji model's measured results as Markdown for its model card: sentences, a table.
+
+    table: a dict that `evaluate` returns, with shares (0 to 1) drawn right for English ("en") and
+    Chinese ("zh") captions and for training pictures ("real", ...), PSNR, and the number of
+    captions.
+    """
     n, steps = table["count"], table["steps"]
     return (
         f"{n} captions of one object and {n // 2} of two, drawn at random with a fixed seed, "
@@ -399,5 +421,8 @@ def report(table: dict[str, Any]) -> str:
 
 
 def save(table: dict[str, Any], path: Path) -> None:
-    """Write the table of `evaluate` to the JSON file `path`."""
+    """Write `table`, the measured results that `evaluate` returns, as JSON to `path`.
+
+    The file becomes the model's evaluation.json, of which the model card is made.
+    """
     path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

@@ -44,14 +44,19 @@ def evaluate(
     sheet: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Colorize `count` scenes of one object and half as many of two; return a table of errors.
+    """Measure how well a model colours grey pictures (the task "colorize"); return the errors.
 
-    table["one"]["en"] is a dict for scenes of one object ("two": two) with English prompts ("zh":
-    Chinese, "none": empty). In it "ciede2000" and "cie76" are mean errors of the colorized
-    pictures, "grey_ciede2000" and "grey_cie76" those of the grey ones, "closer" the share (0 to 1)
-    of scenes whose colorized picture has the smaller CIEDE2000, "scenes" their number. data: folder
-    of the training data (packages.py); sheet: PNG file for the first scenes (grey, colorized with
-    the English prompt, true), None for none; options: further options of the task "colorize".
+    The pictures are composed of emoji: `count` of one, half as many of two. data: folder of the npm
+    packages with the emoji's pictures and names; progress: show progress bars; sheet: PNG file for
+    the first pictures (grey, colorized with the English prompt, true), or None; options: further
+    options of the task.
+
+    The result has, in result["one"] for pictures of one emoji and result["two"] for two, a dict for
+    each kind of prompt: "en" (English), "zh" (Chinese), "none" (empty). In it "ciede2000" and
+    "cie76" are mean colour errors of the colorized pictures, "grey_ciede2000" and "grey_cie76"
+    those of the grey ones, "closer" the share (0 to 1) of pictures whose CIEDE2000 is smaller
+    colorized than grey, "scenes" the number of pictures. result["count"] and result["options"] are
+    the arguments.
     """
     vocabulary = Vocabulary.from_packages(data)
     composer = Composer(data, vocabulary)
@@ -77,9 +82,10 @@ def evaluate(
 
 
 def errors(true: Image.Image, other: Image.Image, prefix: str = "") -> dict[str, float]:
-    """Return the mean colour differences between two pictures of the same size.
+    """Return how far the colours of a picture are from the true ones, averaged over all pixels.
 
-    The keys are `prefix` + "ciede2000" and `prefix` + "cie76".
+    true, other: pictures of the same size. The result is a dict with the keys `prefix` +
+    "ciede2000" and `prefix` + "cie76", two measures of colour difference.
     """
     a, b = lab.to_lab(true), lab.to_lab(other)
     return {prefix + name: float(error(a, b).mean()) for name, error in ERRORS.items()}
@@ -101,7 +107,11 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def to_markdown(table: dict[str, Any]) -> str:
-    """Return the table of `evaluate` in Markdown."""
+    """Return the measured colour errors of colorized pictures as a Markdown table.
+
+    table: a dict that `evaluate` returns; table["one"]["en"] has the mean errors for pictures of
+    one emoji with English prompts, "two" those of two, "zh" and "none" those with other prompts.
+    """
     lines = [
         "| scenes | told in | CIEDE2000, left grey | coloured | CIE76, left grey | coloured |"
         " closer than grey |",

@@ -26,9 +26,10 @@ GENERATION = {
 
 
 def split_towers(model: CLIPModel) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:
-    """Return copies of CLIP's text tower and of its image tower with projection, as two models.
+    """Split CLIP into copies of its text tower and of its image tower, as two models.
 
-    The text tower has no projection, like the `text_encoder` of Stable Diffusion.
+    The text tower conditions the UNet; like the `text_encoder` of Stable Diffusion it has no
+    projection. The image tower keeps its projection, for the evaluation.
     """
     text = CLIPTextModel(model.config.text_config)
     text.load_state_dict(model.text_model.state_dict())
@@ -48,11 +49,12 @@ def write_model(
     vocabulary: Vocabulary,
     prediction: str = "v_prediction",
 ) -> None:
-    """Write networks, tokenizer, scheduler, vocabulary and defaults as the model folder `folder`.
+    """Write the trained emoji model to `folder` in diffusers' format, in fp16, so it can be loaded.
 
-    The model card is not written. prediction: what the UNet predicts, "v_prediction" or "epsilon".
-    All files are first written to a temporary folder and then replace the old ones, so the networks
-    may have been loaded from `folder` itself.
+    Besides networks, tokenizer and scheduler it writes vocabulary.json (the emoji that it knows)
+    and generation.json (default sampler, steps, guidance and size), but no model card. prediction:
+    what the UNet predicts, "v_prediction" or "epsilon". All files are first written to a temporary
+    folder and then replace the old ones, so the networks may have been loaded from `folder` itself.
     """
     target, folder = folder, folder.with_name(f".{folder.name}.part")
     shutil.rmtree(folder, ignore_errors=True)

@@ -13,12 +13,12 @@ from .scenes import SIZE, Composer, Scene, random_scene
 
 
 class LatentPool:
-    """`count` random scenes and their latents; empty until `fill` is called.
+    """Random training pictures as latents, encoded once and used for many steps of the UNet.
 
-    composer: draws the scenes; pairs: share (0 to 1) of scenes with two objects; side: width and
-    height of the pictures in pixels (a training step at 64 costs a quarter of one at 128). After
-    `fill`, `scenes` is the list of scenes and `latents` (count, 4, side / 8, side / 8) float16 on
-    the CPU, multiplied by the VAE's scaling factor.
+    composer: draws the pictures; vae: encodes them; count: their number; pairs: share (0 to 1) with
+    two emoji; side: width and height in pixels (a training step at 64 costs a quarter of one at
+    128). Empty until `fill` is called; then `scenes` lists what each picture shows, and `latents`
+    is (count, 4, side / 8, side / 8) float16 on the CPU, multiplied by the VAE's scaling factor.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class LatentPool:
 
     @torch.no_grad()
     def fill(self, seed: int) -> None:
-        """Replace the scenes by random ones from `seed` and encode them."""
+        """Replace the pool's training pictures by random ones from `seed`, as latents."""
         generator = torch.Generator().manual_seed(seed)
         self.scenes = [random_scene(self.objects, generator, self.pairs) for _ in range(self.count)]
         parts = []
@@ -46,15 +46,18 @@ class LatentPool:
 
 
 class LatentCache(LatentPool):
-    """A pool that keeps its scenes once filled, so that several trainings can use the same."""
+    """A pool of training latents that is filled only once, so that several trainings share it."""
 
     def fill(self, seed: int) -> None:
-        """Fill the pool with scenes from `seed` if it is empty; otherwise do nothing."""
+        """Fill the pool with latents of random pictures from `seed`, if it is empty."""
         if not self.scenes:
             super().fill(seed)
 
     def subset(self, condition: Callable[[Scene], bool]) -> LatentCache:
-        """Return a new pool with only the scenes for which `condition(scene)` is true."""
+        """Return a new pool with the latents of only some pictures, such as those with one emoji.
+
+        condition: true for a Scene (which emoji stand where in a picture) that shall be included.
+        """
         out = LatentCache(self.composer, self.vae, 0, self.pairs)
         index = [i for i, s in enumerate(self.scenes) if condition(s)]
         out.scenes, out.latents = [self.scenes[i] for i in index], self.latents[index]

@@ -18,9 +18,10 @@ PACKAGES = {
 
 
 def fetch(folder: Path) -> None:
-    """Download all packages that are missing in `folder`, with `npm pack`.
+    """Download the training data, npm packages with the pictures and names of emoji, to `folder`.
 
-    Raises RuntimeError if npm is not installed or fails.
+    Uses `npm pack`, only for packages that are missing there. Raises RuntimeError if npm is not
+    installed or fails.
     """
     missing = [name for name in PACKAGES.values() if not find_archives(folder, name)]
     if not missing:
@@ -47,8 +48,9 @@ def find_archives(folder: Path, package: str) -> list[Path]:
 
 
 class NpmPackage:
-    """An npm package, read from its last archive (by file name) in `folder`; close it after use.
+    """A downloaded npm package whose files are read without unpacking it; close it after use.
 
+    package: its npm name; of several .tgz archives of it in `folder`, the last by name is read.
     `members` is a dict from each file's path in the package to its TarInfo. Raises RuntimeError if
     there is no archive.
     """
@@ -69,7 +71,7 @@ class NpmPackage:
         return file.read()
 
     def close(self) -> None:
-        """Close the archive."""
+        """Close the package's archive file."""
         self._tar.close()
 
 

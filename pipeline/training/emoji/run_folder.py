@@ -25,9 +25,10 @@ from .vocabulary import Vocabulary
 
 
 class RunFolder:
-    """The folder of a training run; its methods load the networks.
+    """The folder of a training run of the emoji model; its methods load what is trained so far.
 
-    args: the parsed command line, of which `folder`, `base`, `data` and `device` are used.
+    args: the parsed command line, of which `folder` (of the run), `base` (a model folder, for
+    whatever the run lacks; may be None), `data` and `device` are used.
     """
 
     def __init__(self, args: argparse.Namespace):
@@ -44,16 +45,17 @@ class RunFolder:
         raise InputError(f"{own} is not there: train that stage first, or pass --base FOLDER.")
 
     def tokenizer_folder(self) -> Path:
-        """Return the tokenizer's folder, in the run or in --base.
+        """Return the folder of the tokenizer's files: in this run, else in the model folder `base`.
 
         Raises InputError if neither has one.
         """
         return self._find(self.folder / "tokenizer", "tokenizer")
 
     def load_clip(self) -> CLIPModel:
-        """Return CLIP (both towers and projections) from the newest checkpoint, else from --base.
+        """Load CLIP, both towers and projections, to train it further, use it or export it.
 
-        Raises InputError if there is neither.
+        Its EMA weights are taken from the run's newest checkpoint, else from the model folder
+        `base`. Raises InputError if there is neither.
         """
         model = clip.build(tokenizer.load(self.tokenizer_folder()))
         if newest_checkpoint(self.folder / "clip"):
@@ -74,10 +76,11 @@ class RunFolder:
         return model
 
     def load_vae(self, *, decoder: bool = True) -> AutoencoderKL:
-        """Return the autoencoder with normalised latents, from `vae/final`, else from --base.
+        """Load the trained autoencoder, whose latents have mean 0 and deviation 1 in each channel.
 
-        decoder: if the stage "decoder" was trained, use its decoder. Raises InputError if there is
-        no autoencoder.
+        It is taken from the run's folder `vae/final`, else from the model folder `base`. decoder:
+        if the run has trained the decoder further (the stage "decoder"), use that one. Raises
+        InputError if there is no autoencoder.
         """
         folder = self._find(self.folder / "vae" / "final", "vae")
         model = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
@@ -86,9 +89,9 @@ class RunFolder:
         return model.eval()
 
     def load_unet(self) -> UNet2DConditionModel:
-        """Return the UNet, from the EMA weights of the newest checkpoint, else from --base.
+        """Load the UNet with the EMA weights of the run's newest checkpoint, else from `base`.
 
-        Raises InputError if there is neither.
+        `base` is the model folder for what the run lacks. Raises InputError if there is neither.
         """
         if newest_checkpoint(self.folder / "unet"):
             model = unet.build()
@@ -100,9 +103,10 @@ class RunFolder:
 
 
 def encoder_digest(model: AutoencoderKL) -> str:
-    """Return 10 hex digits of the SHA-256 of the encoder's weights, rounded to fp16.
+    """Return 10 hex digits that identify the encoder of an autoencoder: its weights' SHA-256.
 
-    A UNet is trained on the latents of one encoder; the digest tells whether it is the same one.
+    A UNet is trained on the latents of one encoder, so a run stores the digest to notice another
+    one. The weights are rounded to fp16, so that an exported encoder has the same digest.
     """
     digest = hashlib.sha256()
     for part in (model.encoder, model.quant_conv):

@@ -29,12 +29,12 @@ PAIR_OFFSETS = (24, 32, 40)
 
 @dataclass(frozen=True)
 class Scene:
-    """What a training picture shows: one or two objects on a plain background.
+    """What a training picture shows: one or two emoji on a plain background.
 
-    objects: indices into the vocabulary; corners: top left pixel (x, y) of each object; relation: a
-    key of RELATIONS, such as "left" if the first object is left of the second, None for one object;
-    colour: name of the background colour, a key of COLOURS; rgb: the background colour as drawn,
-    0..255, slightly varied.
+    objects: indices of the emoji in the vocabulary, the model's list of emoji; corners: top left
+    pixel (x, y) of each; relation: where the first stands as seen from the second, "left", "right",
+    "above" or "below", None for one emoji; colour: name of the background colour, such as "red";
+    rgb: the background colour as drawn, 0..255, slightly varied.
     """
 
     objects: tuple[int, ...]
@@ -52,7 +52,7 @@ def choose(options: Sequence[T], generator: torch.Generator) -> T:
 def jitter_colour(colour: str, generator: torch.Generator) -> tuple[int, int, int]:
     """Return the RGB (0..255) of a colour name, each channel changed at random by up to 6.
 
-    colour: a key of COLOURS.
+    Backgrounds of training pictures vary in this way. colour: a key of COLOURS, such as "red".
     """
     jitter = torch.randint(-6, 7, (3,), generator=generator).tolist()
     red, green, blue = (
@@ -62,9 +62,10 @@ def jitter_colour(colour: str, generator: torch.Generator) -> tuple[int, int, in
 
 
 def single_scene(index: int, colour: str, generator: torch.Generator) -> Scene:
-    """Return a scene with object `index` of the vocabulary alone, at a random position.
+    """Return what a picture of one emoji shows, with a random position, to be drawn by a Composer.
 
-    colour: name of the background colour, a key of COLOURS.
+    index: of the emoji in the vocabulary, the model's list; colour: name of the background colour,
+    such as "red"; it is slightly varied at random.
     """
     corner = (choose(SINGLE_OFFSETS, generator), choose(SINGLE_OFFSETS, generator))
     return Scene((index,), (corner,), None, colour, jitter_colour(colour, generator))
@@ -73,10 +74,11 @@ def single_scene(index: int, colour: str, generator: torch.Generator) -> Scene:
 def pair_scene(
     first: int, second: int, relation: str, colour: str, generator: torch.Generator
 ) -> Scene:
-    """Return a scene of two objects in which `first` is left of, right of, above or below `second`.
+    """Return what a picture of two emoji shows, to be drawn by a Composer; positions vary slightly.
 
-    first, second: indices into the vocabulary; relation: a key of RELATIONS ("left", "above", ...);
-    colour: name of the background colour, a key of COLOURS.
+    first, second: indices of the emoji in the vocabulary, the model's list; relation: where the
+    first stands as seen from the second, "left", "right", "above" or "below"; colour: name of the
+    background colour, such as "red"; it is slightly varied at random.
     """
     near, far = 0, SIZE - PAIR_SIDE
     across = [choose(PAIR_OFFSETS, generator) for _ in range(2)]
@@ -89,9 +91,10 @@ def pair_scene(
 
 
 def random_scene(count: int, generator: torch.Generator, pairs: float = 0.5) -> Scene:
-    """Return a random scene of one object or, with probability `pairs` (0 to 1), of two.
+    """Choose at random what a training picture shows: emoji, their positions and the background.
 
-    count: number of objects in the vocabulary.
+    It has one emoji or, with probability `pairs` (0 to 1), two. count: number of emoji to choose
+    from, those of the vocabulary.
     """
     colour = choose(list(COLOURS), generator)
     if float(torch.rand((), generator=generator)) >= pairs:
@@ -101,9 +104,9 @@ def random_scene(count: int, generator: torch.Generator, pairs: float = 0.5) -> 
 
 
 class Composer:
-    """Draws pictures of scenes with the emoji of a vocabulary.
+    """Draws training pictures: the emoji of a vocabulary, pasted on plain backgrounds.
 
-    folder: where the training data is (packages.py).
+    folder: of the npm packages with the emoji's pictures.
     """
 
     def __init__(self, folder: Path, vocabulary: Vocabulary):
@@ -111,7 +114,7 @@ class Composer:
         self.sprites = {s: load_sprites(folder, emojis, s) for s in (SINGLE_SIDE, PAIR_SIDE)}
 
     def draw(self, scenes: list[Scene]) -> torch.Tensor:
-        """Return the pictures of `scenes`, (B, 3, 128, 128) float32 in [-1, 1]."""
+        """Draw the pictures that `scenes` describe: (B, 3, 128, 128) float32 in [-1, 1]."""
         rgb = torch.tensor([s.rgb for s in scenes], dtype=torch.float32) / 255
         out = rgb[:, :, None, None].expand(-1, -1, SIZE, SIZE).clone()
         for i, scene in enumerate(scenes):
@@ -124,15 +127,19 @@ class Composer:
 
 
 def object_side(scene: Scene) -> int:
-    """Return the side in pixels of the square that each object of `scene` fills."""
+    """Return the side in pixels of the square that each emoji of a training picture fills.
+
+    It depends on whether `scene`, which describes the picture, has one emoji or two.
+    """
     return SINGLE_SIDE if len(scene.objects) == 1 else PAIR_SIDE
 
 
 def coverage_maps(scene: Scene, side: int) -> torch.Tensor:
-    """Return where the objects of `scene` are: a map for each, (objects, side, side) in [0, 1].
+    """Return where the emoji of a picture are: one map for each, (emoji, side, side) in [0, 1].
 
-    The picture is divided into side x side cells; a value is the share of the cell that the square
-    of the object covers.
+    scene: what the picture shows. The picture is divided into side x side cells; a value is the
+    share of the cell that the emoji's square covers. A training loss compares attention maps with
+    it.
     """
     size = object_side(scene)
     edges = torch.arange(side + 1) * (SIZE / side)

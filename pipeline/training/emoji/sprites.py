@@ -19,18 +19,20 @@ SKIN_TONES = frozenset(("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"))
 
 
 def file_key(path: str) -> str:
-    """Return the Unicode code points of an emoji from the path of its picture in the package.
+    """Return an emoji's Unicode code points, read from the file name of its picture.
 
-    "assets/2764-fe0f.webp" gives "2764": hexadecimal, joined by "-", without U+FE0F.
+    "assets/2764-fe0f.webp", a path in the npm package of pictures, gives "2764": hexadecimal,
+    joined by "-", without U+FE0F.
     """
     codes = path.removeprefix("assets/").removesuffix(".webp").split("-")
     return "-".join(c for c in codes if c != "fe0f")
 
 
 def list_keys(folder: Path) -> list[str]:
-    """Return the code points (see `file_key`) of all emoji with a picture, sorted.
+    """Return the Unicode code points of all emoji that have a picture, sorted.
 
-    folder: where the training data is (packages.py).
+    Each is a string such as "2764", hexadecimal, joined by "-", without U+FE0F. folder: of the npm
+    package with the pictures.
     """
     package = NpmPackage(folder, PACKAGES["emoji"])
     keys = sorted(file_key(p) for p in package.members if p.endswith(".webp"))
@@ -41,9 +43,9 @@ def list_keys(folder: Path) -> list[str]:
 def load_sprites(folder: Path, emojis: list[str] | None, side: int) -> torch.Tensor:
     """Load the pictures of `emojis` as premultiplied RGBA, (N, 4, side, side) float32 in [0, 1].
 
-    folder: where the training data is (packages.py); emojis: their characters, None for all in the
-    package except those with a skin tone, which would be half of them. Raises KeyError for an emoji
-    without a picture.
+    folder: of the npm package with the pictures; emojis: their characters, None for all in the
+    package except those with a skin tone, which would be half of them; side: width and height in
+    pixels. Raises KeyError for an emoji without a picture.
     """
     package = NpmPackage(folder, PACKAGES["emoji"])
     by_key = {file_key(p): p for p in sorted(package.members) if p.endswith(".webp")}

@@ -30,10 +30,11 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 def train(
     vocabulary: Vocabulary, folder: Path, *, size: int = 3000, captions: int = 20_000
 ) -> None:
-    """Train a tokenizer on random captions and write its files to `folder`.
+    """Train the emoji model's CLIP tokenizer on random captions and write its files to `folder`.
 
-    size: number of tokens, at most; captions: number of training captions in each language (English
-    and Chinese). `folder` is written completely or not at all.
+    vocabulary: the emoji and their names, of which captions are made; size: number of tokens, at
+    most; captions: number of training captions in each language, English and Chinese. `folder` is
+    written completely or not at all.
     """
     generator = torch.Generator().manual_seed(0)
 

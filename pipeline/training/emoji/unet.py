@@ -46,12 +46,13 @@ SCHEDULER = {
 
 
 def build(context: int = 192, channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
-    """Return a new UNet for latents (4, 16, 16); with the default channels 9.7 M parameters.
+    """Return a new, untrained UNet of the emoji model, for latents (4, 16, 16).
 
-    context: width E of the text tower's hidden states; channels: numbers of channels at 16x16, 8x8
-    and 4x4. The text enters by cross attention at 8x8 and 4x4 and, pooled, with the time embedding;
-    the latter makes names much faster to learn. diffusers' argument `attention_head_dim` is in fact
-    the number of heads, here of 32 channels each.
+    With the default channels it has 9.7 M parameters. context: width E of the text tower's hidden
+    states; channels: numbers of channels at 16x16, 8x8 and 4x4. The text enters by cross attention
+    at 8x8 and 4x4 and, pooled, with the time embedding; the latter makes names much faster to
+    learn. diffusers' argument `attention_head_dim` is in fact the number of heads, here of 32
+    channels each.
     """
     return UNet2DConditionModel(
         sample_size=SIZE // 8,
@@ -68,7 +69,7 @@ def build(context: int = 192, channels: tuple[int, ...] = CHANNELS) -> UNet2DCon
 
 
 def make_scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
-    """Return a DDIM scheduler with the model's noise schedule.
+    """Return a DDIM scheduler with the emoji model's noise schedule, for training or sampling.
 
     prediction: what the UNet predicts, "v_prediction" or "epsilon".
     """
@@ -78,12 +79,12 @@ def make_scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
 def sample_timesteps(
     count: int, steps: int, generator: torch.Generator, shift: float = SHIFT
 ) -> torch.Tensor:
-    """Return `count` random timesteps in 0..steps - 1, (count,) int64.
+    """Return random timesteps in 0..steps - 1 for a training batch, (count,) int64.
 
-    A uniform u is mapped to shift u / (1 + (shift - 1) u), Esser et al., arXiv 2403.03206; a shift
-    above 1 favours high noise. Up to t = 800, where the noise has about 100 times the power of the
-    latents, the noisy latents still show which of a few hundred objects they hold, so the network
-    need not read the caption; only above that does it learn what the words mean.
+    shift: 1 makes them uniform, more favours high noise: a uniform u is mapped to shift u / (1 +
+    (shift - 1) u), Esser et al., arXiv 2403.03206. High noise matters because up to about t = 800
+    the noisy latents still show which emoji they hold, so the UNet need not read the caption; only
+    above that does it learn what the words mean.
     """
     u = torch.rand(count, generator=generator)
     return (shift * u / (1 + (shift - 1) * u) * steps).long().clamp(max=steps - 1)
@@ -100,12 +101,13 @@ def denoising_loss(
     shift: float = SHIFT,
     autocast: bool = False,
 ) -> torch.Tensor:
-    """Return the mean squared error of the UNet's output at random noise levels, a scalar.
+    """Return the UNet's training loss, a scalar: its mean squared error at random noise levels.
 
     unet: a UNet2DConditionModel or a function with its arguments; latents: clean, (B, C, h, w);
     context: text embeddings (B, K, E); alphas: the scheduler's `alphas_cumprod` (T,); prediction:
-    "v_prediction" or "epsilon"; shift: see `sample_timesteps`; autocast: run the UNet in bfloat16.
-    The loss of noise prediction is weighted by min-SNR-5 (arXiv 2303.09556).
+    what the UNet predicts, "v_prediction" or "epsilon", whose loss is weighted by min-SNR-5 (arXiv
+    2303.09556); shift: above 1, timesteps are moved towards high noise; autocast: run the UNet in
+    bfloat16.
     """
     device = latents.device
     t = sample_timesteps(len(latents), len(alphas), generator, shift)
@@ -144,14 +146,16 @@ def make_trainer(
     attention_weight: float = WEIGHT,
     **loop: Any,
 ) -> Trainer:
-    """Return a Trainer for `unet`; its checkpoints go into `folder`.
+    """Return the training loop for the emoji model's UNet; checkpoints go into `folder`.
 
-    pool: the scenes and latents to train on; text_encoder: CLIP's text tower, frozen; rate:
-    learning rate; refresh: steps after which the pool is filled with new scenes; prediction, shift:
-    see `denoising_loss`; attention, group_norm: see hardware.install_backends; compiled: use
-    torch.compile; latents: digest of the VAE's encoder, so that a run cannot be resumed with other
-    latents; attention_weight: weight of AttentionLoss, 0 for none; loop: further keyword arguments
-    of Trainer.
+    pool: latents to train on; vocabulary: names for the captions; text_encoder: CLIP's text tower,
+    frozen; batch: pictures per step; rate: learning rate; refresh: number of steps after which the
+    pool gets new pictures; prediction: "v_prediction" or "epsilon"; shift: above 1, timesteps are
+    moved towards high noise; attention, group_norm: names of kernels, "auto" for the first that can
+    train; compiled: use torch.compile; latents: digest of the VAE's encoder, so that a run cannot
+    be resumed with other latents; attention_weight: weight of the loss that draws attention to an
+    emoji's name onto the emoji, 0 for none; loop: further keyword arguments of Trainer, such as
+    `checkpoint_steps`.
     """
     unet.to(device, memory_format=torch.channels_last).train()
     hardware.install_backends(unet, device, attention, group_norm)
@@ -219,7 +223,10 @@ def make_trainer(
 
 
 def sample_captions(vocabulary: Vocabulary) -> list[str]:
-    """Return the 32 captions of the sample sheet, always the same, alternating English, Chinese."""
+    """Return the 32 captions whose pictures are drawn regularly to watch the UNet's training.
+
+    They are always the same, English and Chinese in turn. vocabulary: the emoji and their names.
+    """
     generator = torch.Generator().manual_seed(7)
     scenes = [random_scene(len(vocabulary), generator, 0.25) for _ in range(32)]
     return [caption(s, vocabulary, ("en", "zh")[i % 2]) for i, s in enumerate(scenes)]
@@ -236,10 +243,11 @@ def draw_samples(
     steps: int = 20,
     cfg: float = 3.0,
 ) -> torch.Tensor:
-    """Return pictures of `captions` drawn with the EMA weights, (N, 3, 128, 128), about [-1, 1].
+    """Draw a picture of each caption with the UNet in training, to watch how well it draws.
 
-    trainer: the Trainer of the UNet; the UNet's training weights are restored afterwards. steps:
-    number of DDIM steps; cfg: classifier-free guidance scale. The initial noise is always the same.
+    Returns (N, 3, 128, 128), about [-1, 1]. trainer: the Trainer of the UNet, whose EMA weights are
+    used; the training weights are restored afterwards. steps: number of DDIM steps; cfg:
+    classifier-free guidance scale. The initial noise is always the same.
     """
     unet = trainer.module
     device = next(unet.parameters()).device
@@ -266,10 +274,11 @@ def sample_latents(
     steps: int,
     cfg: float,
 ) -> torch.Tensor:
-    """Return latents (N, 4, h, w), denoised from `noise` of that shape in `steps` DDIM steps.
+    """Draw with the UNet: return latents (N, 4, h, w), denoised from `noise` in `steps` DDIM steps.
 
-    context: text embeddings (2N, K, E), first the N captions, then N empty captions; prediction:
-    what `unet` predicts, "v_prediction" or "epsilon"; cfg: classifier-free guidance scale.
+    noise: of the same shape; context: text embeddings (2N, K, E), first those of the N captions,
+    then of N empty captions; prediction: what `unet` predicts, "v_prediction" or "epsilon"; cfg:
+    classifier-free guidance scale.
     """
     scheduler = make_scheduler(prediction)
     scheduler.set_timesteps(steps)

@@ -41,10 +41,10 @@ HINT_STEPS = 1000
 
 
 def build() -> AutoencoderKL:
-    """Return a new autoencoder of 1.6 M parameters for pictures of 128x128 pixels.
+    """Return a new, untrained autoencoder of the emoji model, for pictures of 128x128 pixels.
 
-    It has only 2 groups in each GroupNorm, because many narrow groups would normalize the mean
-    colour away.
+    It has 1.6 M parameters, and only 2 groups in each GroupNorm, because many narrow groups would
+    normalize the mean colour away.
     """
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -63,10 +63,11 @@ def build() -> AutoencoderKL:
 
 
 class PictureSource:
-    """Source of training pictures: call it to get a random batch.
+    """Source of the autoencoder's training pictures: call it to get a random batch.
 
-    Three quarters are scenes of the vocabulary's objects, one quarter show any emoji of the package
-    at a random size and angle. data: folder of the training data (packages.py).
+    Three quarters show one or two emoji of the vocabulary upright on a plain background, one
+    quarter any emoji at a random size and angle on a gradient. data: folder of the npm packages
+    with the emoji's pictures; vocabulary: the list of emoji that the model shall know.
     """
 
     def __init__(self, data: Path, vocabulary: Vocabulary):
@@ -74,7 +75,7 @@ class PictureSource:
         self.all_sprites = load_sprites(data, None, SIZE)
 
     def __call__(self, batch: int, generator: torch.Generator) -> torch.Tensor:
-        """Return `batch` random pictures, (B, 3, 128, 128) in [-1, 1]."""
+        """Return `batch` random training pictures of emoji, (B, 3, 128, 128) in [-1, 1]."""
         free = batch // 4
         scenes = [random_scene(self.count, generator) for _ in range(batch - free)]
         composed = self.composer.draw(scenes)
@@ -102,9 +103,9 @@ class PictureSource:
 
 
 def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the differences of neighbouring pixels of x (B, C, H, W).
+    """Return the differences of neighbouring pixels of x (B, C, H, W), for a loss on edges.
 
-    They are (B, C, H, W - 1) along x and (B, C, H - 1, W) along y.
+    They are two tensors: (B, C, H, W - 1) along x and (B, C, H - 1, W) along y.
     """
     return x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
 
@@ -112,10 +113,12 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def loss_terms(
     vae: AutoencoderKL, pictures: torch.Tensor, generator: torch.Generator, hint_weight: float = 0.0
 ) -> dict[str, torch.Tensor]:
-    """Return the losses of one batch of pictures (B, 3, H, W) in [-1, 1] as scalar tensors.
+    """Return the autoencoder's training losses for pictures (B, 3, H, W) in [-1, 1], as scalars.
 
-    The keys are the terms "l1", "edge", "coarse", "hint" and "kl", unweighted, and "loss", their
-    weighted sum; the module's docstring explains them. hint_weight: weight of "hint".
+    A dict with "loss", the weighted sum to minimize, and its unweighted terms: "l1" of the pixels,
+    "edge" (L1 of differences of neighbouring pixels), "coarse" (squared error of the means of 8x8
+    pixels), "hint" (squared distance of three latent channels to twice these means) and "kl".
+    generator: for the posterior's noise; hint_weight: weight of "hint".
     """
     mean, log_variance = vae.quant_conv(vae.encoder(pictures)).chunk(2, dim=1)
     log_variance = log_variance.clamp(-30, 20)
@@ -145,7 +148,7 @@ def loss_terms(
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
-    """Return the PSNR in dB of the VAE's reconstructions of `pictures` (B, 3, H, W) in [-1, 1].
+    """Return how well the VAE reconstructs `pictures` (B, 3, H, W) in [-1, 1]: the PSNR in dB.
 
     They are decoded from the mean of the posterior, without noise.
     """
@@ -157,9 +160,9 @@ def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
 def normalise(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
     """Change the weights of `vae` so that its latents have mean 0 and deviation 1 per channel.
 
-    Mean and deviation are measured over `pictures` (N, 3, H, W) in [-1, 1] and folded into the 1x1
-    convolutions before and after the latents, so reconstructions stay the same. Sets
-    `scaling_factor` to 1 / the deviation over all channels afterwards, about 1.
+    A UNet then trains on well-scaled latents. Mean and deviation are measured over `pictures` (N,
+    3, H, W) in [-1, 1] and folded into the 1x1 convolutions before and after the latents, so
+    reconstructions stay the same. Sets `scaling_factor` to 1 / the remaining deviation, about 1.
     """
     latents = torch.cat([vae.encode(p).latent_dist.mode() for p in pictures.split(16)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -187,11 +190,11 @@ def make_trainer(
     group_norm: str = "auto",
     **loop: Any,
 ) -> Trainer:
-    """Return a Trainer for the autoencoder `vae`; its checkpoints go into `folder`.
+    """Return the training loop for the autoencoder `vae`; checkpoints go into `folder`.
 
-    pictures: source of the training batches; rate: learning rate; decoder_only: freeze the encoder;
-    attention, group_norm: names of backends, see hardware.install_backends; loop: further keyword
-    arguments of Trainer.
+    pictures: source of the training batches; batch: pictures per step; rate: learning rate;
+    decoder_only: freeze the encoder; attention, group_norm: names of kernels, "auto" for the first
+    that can train; loop: further keyword arguments of Trainer, such as `checkpoint_steps`.
     """
     hardware.install_backends(vae, device, attention, group_norm)
     vae.to(device, memory_format=torch.channels_last)
@@ -214,9 +217,10 @@ def make_trainer(
 
 @torch.no_grad()
 def pair_with_reconstructions(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """Return each of `pictures` (N, 3, H, W) followed by its reconstruction: (2N, 3, H, W).
+    """Return each of `pictures` followed by its reconstruction, to compare them by eye on a sheet.
 
-    Values are in [-1, 1]; reconstructions may slightly exceed that.
+    pictures: (N, 3, H, W) in [-1, 1]. The result is (2N, 3, H, W); reconstructions may slightly
+    exceed [-1, 1].
     """
     device = next(vae.parameters()).device
     decoded = vae.decode(vae.encode(pictures.to(device)).latent_dist.mode()).sample.cpu()

@@ -208,10 +208,11 @@ Annotation = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class EmojiObject:
-    """One object of the vocabulary.
+    """One emoji that this project's own small text-to-image model can draw, with words for it.
 
-    emoji: its character; group: a key of OBJECTS; en, zh: its English and Chinese name;
-    keywords_en, keywords_zh: other words for it that mean no other object.
+    emoji: its character; group: such as "animals", a key of OBJECTS; en, zh: its English and
+    Chinese name for captions; keywords_en, keywords_zh: other words that mean no other emoji of the
+    model.
     """
 
     emoji: str
@@ -223,17 +224,21 @@ class EmojiObject:
 
 
 def read_annotations(package: NpmPackage, kind: str, language: str) -> dict[str, Annotation]:
-    """Read Unicode CLDR's names and keywords of emoji; return a dict from emoji to Annotation.
+    """Read the names and keywords that Unicode CLDR has for emoji, as words for captions.
 
-    kind: "annotations" for the package cldr-annotations-full, "annotationsDerived" for
-    cldr-annotations-derived-full; language: "en" or "zh".
+    Returns {emoji: {"tts": [name], "default": keywords}}. kind: "annotations" if `package` is
+    cldr-annotations-full, "annotationsDerived" for cldr-annotations-derived-full; language: "en" or
+    "zh".
     """
     content = json.loads(package.read(f"{kind}/{language}/annotations.json"))
     return {strip_variation_selector(k): v for k, v in content[kind]["annotations"].items()}
 
 
 def short_name(annotation: Annotation) -> str:
-    """Return the name of an emoji, shortened from 'cat face' to 'cat' if 'cat' is a keyword of it."""
+    """Return an emoji's name for captions: 'cat face' becomes 'cat' if that is a keyword of it.
+
+    annotation: what Unicode CLDR has for the emoji: "tts" lists its name, "default" its keywords.
+    """
     name = annotation["tts"][0].replace("’", "'")
     for suffix in (" face", "脸", "头"):
         short = name.removesuffix(suffix)
@@ -243,7 +248,11 @@ def short_name(annotation: Annotation) -> str:
 
 
 class Vocabulary:
-    """The list of objects that the embedded model knows; an object's index is its number there."""
+    """The emoji that this project's own small text-to-image model can draw, with words for them.
+
+    objects: the list of them with their English and Chinese names; an emoji is referred to by its
+    index there.
+    """
 
     def __init__(self, objects: list[EmojiObject]):
         self.objects = objects
@@ -253,9 +262,9 @@ class Vocabulary:
 
     @classmethod
     def from_packages(cls, folder: Path) -> Vocabulary:
-        """Return the vocabulary of OBJECTS, with the words that Unicode CLDR has for them.
+        """Build the vocabulary: the emoji of OBJECTS, with the words that CLDR has for them.
 
-        folder: where the training data is (packages.py); raises RuntimeError if an archive is
+        folder: of the npm packages with the words of Unicode's CLDR. Raises RuntimeError if one is
         missing.
         """
         annotations: dict[str, dict[str, Annotation]] = {}
@@ -301,7 +310,10 @@ class Vocabulary:
         )
 
     def save(self, path: Path) -> None:
-        """Write the vocabulary to the JSON file `path`: a list of {"emoji", "en", "zh", "group"}."""
+        """Write the vocabulary to `path`, so that an exported model tells which emoji it can draw.
+
+        The file is JSON, a list of {"emoji", "en", "zh", "group"}.
+        """
         rows = [{"emoji": o.emoji, "en": o.en, "zh": o.zh, "group": o.group} for o in self.objects]
         lines = ",\n ".join(json.dumps(r, ensure_ascii=False) for r in rows)
         path.write_text(f"[{lines}]\n", encoding="utf-8")

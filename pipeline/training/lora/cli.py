@@ -23,10 +23,10 @@ OPTION_FLAGS = (  # flags that set the field of the same name in LoraOptions
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train a LoRA with the parsed command line `args` and print the paths of its files.
+    """Run `python -m pipeline train lora`: train a LoRA and print the paths of its files.
 
-    Raises InputError if --images, --name or --prompt is missing, and for values that cannot be
-    used.
+    args: the parsed command line. Raises InputError if --images, --name or --prompt is missing, and
+    for values that cannot be used.
     """
     for flag, what in (
         ("images", "the folder of the pictures"),
@@ -77,9 +77,10 @@ def run(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Yield a list to which the number of every SIGINT and SIGTERM is appended.
+    """Let the training end in order: collect SIGINT and SIGTERM instead of dying from them.
 
-    Within the `with` block the signals do nothing else; afterwards the old handlers are restored.
+    Yields a list to which the number of every such signal is appended; the caller looks there after
+    each step. After the `with` block the old handlers are restored.
     """
     arrived: list[int] = []
 

@@ -34,7 +34,7 @@ ONE_PICTURE = (
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
-    """Return the picture files in `folder`, sorted by name; subfolders are not searched.
+    """Return the picture files in `folder` to train a LoRA on, sorted by name; no subfolders.
 
     Raises InputError if `folder` is missing, cannot be read or holds no picture.
     """
@@ -58,7 +58,7 @@ def pictures_in(folder: str | Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: an RGB picture, scaled to the training size, and its caption."""
+    """One picture to train a LoRA on: RGB, scaled to the training size, with its caption."""
 
     picture: Image.Image
     caption: str
@@ -67,11 +67,12 @@ class Example:
 def read_examples(
     images: Sequence[str | Path | Image.Image], prompt: str, size: int
 ) -> tuple[list[Example], list[str]]:
-    """Open `images` and return (examples, notes): `size` x `size` pixels each, with captions.
+    """Open the pictures to train a LoRA on; return (examples, notes).
 
-    images: paths or PIL pictures. The caption is `prompt`, or the content of a text file beside the
-    picture (`zog.txt` for `zog.png`). notes: a sentence for each picture that cannot be opened, and
-    other warnings. Raises InputError if no picture can be opened.
+    examples: each picture, fitted to `size` x `size` pixels, with its caption; notes: warnings, one
+    sentence each, such as which pictures cannot be opened. images: paths or PIL pictures; prompt:
+    their caption, unless a text file beside the picture (`zog.txt` for `zog.png`) has another.
+    Raises InputError if no picture can be opened.
     """
     examples: list[Example] = []
     notes: list[str] = []
@@ -104,11 +105,12 @@ def _read_caption(path: Path | None) -> str:
 
 
 def add_backgrounds(examples: Iterable[Example], prompt: str) -> list[Example]:
-    """Return the examples with " on a COLOUR background" added to captions equal to `prompt`.
+    """Return `examples` with " on a COLOUR background" added to captions, to train a LoRA well.
 
-    COLOUR is the named colour of the picture's border; a caption stays as it is if the border has
-    many colours or `prompt` mentions a background. For the embedded model, whose training captions
-    name the background: it would learn an unnamed colour as a part of the character.
+    For this project's own emoji model, whose training captions name the background: it would learn
+    an unnamed colour as a part of the character. COLOUR is the name of the colour of the picture's
+    border. A caption stays as it is if it differs from `prompt`, if `prompt` mentions a background,
+    or if the border has many colours.
     """
     if "background" in prompt.lower():
         return list(examples)
@@ -121,10 +123,10 @@ def add_backgrounds(examples: Iterable[Example], prompt: str) -> list[Example]:
 
 
 def _background_colour(picture: Image.Image) -> str | None:
-    """Return the key of COLOURS nearest to the picture's 4-pixel border; None for mixed colours.
+    """Return the name ("red") of a picture's background colour for its caption; None if mixed.
 
-    Mixed: fewer than 80% of the border pixels are within 48 of their median (RGB 0..255,
-    Euclidean).
+    It is the colour of COLOURS nearest to the median of the 4-pixel border. Mixed: fewer than 80%
+    of the border pixels are within 48 of that median (RGB 0..255, Euclidean).
     """
     pixels = np.asarray(picture, dtype=np.float32)
     inner = np.zeros(pixels.shape[:2], dtype=bool)
@@ -137,7 +139,10 @@ def _background_colour(picture: Image.Image) -> str | None:
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """Return 10 hex digits of the SHA-256 of all pixels and captions; file names do not count."""
+    """Return 10 hex digits that identify the training data: SHA-256 of all pixels and captions.
+
+    File names do not count. A run stores the digest, so that it is not resumed with other pictures.
+    """
     total = hashlib.sha256()
     for example in examples:
         total.update(example.picture.tobytes() + example.caption.encode("utf-8", "replace"))
@@ -146,13 +151,13 @@ def digest(examples: Iterable[Example]) -> str:
 
 @dataclass(frozen=True)
 class LoraDataset:
-    """The encoded training data: N pictures with captions, as tensors on the CPU.
+    """What a LoRA is trained on: N encoded pictures with captions, as tensors on the CPU.
 
     latents: (N, C, h, w), multiplied by the scaling factor; contexts: text embeddings (N, K, E);
     pooled: pooled text embeddings (N, P) for SD XL, else None; size: side of the pictures in
-    pixels; classes: the last `classes` of the N pictures show the class (any dog) instead of the
-    character (my dog), for prior preservation; empty: (context (1, K, E), pooled (1, P) or None) of
-    the empty caption.
+    pixels; classes: so many of the N pictures, the last ones, show the class (any dog) instead of
+    the character (my dog), for DreamBooth's prior preservation; empty: (context (1, K, E), pooled
+    (1, P) or None) of the empty caption.
     """
 
     latents: Tensor
@@ -169,12 +174,12 @@ class LoraDataset:
         device: torch.device,
         empty_share: float = 0.0,
     ) -> tuple[Tensor, Tensor, AddedCond]:
-        """Return a random batch (latents, contexts, further UNet keyword arguments) on `device`.
+        """Return a random training batch on `device`: (latents, contexts, further UNet arguments).
 
         count: pictures of the character; if the dataset has class pictures, as many of these are
         added. empty_share: share (0 to 1) of captions replaced by the empty one, for
-        classifier-free guidance. The further arguments are {} except for SD XL; they are float32,
-        because bfloat16 would round SD XL's picture sizes.
+        classifier-free guidance. The further keyword arguments are SD XL's conditioning, {} for
+        other models; they are float32, because bfloat16 would round SD XL's picture sizes.
         """
         own = len(self.latents) - self.classes
         rows = torch.randint(own, (count,), generator=generator)
@@ -197,10 +202,11 @@ class LoraDataset:
 def encode_dataset(
     models: Models, own: Sequence[Example], classes: Sequence[Example], size: int, flip: bool
 ) -> LoraDataset:
-    """Encode pictures with the VAE and captions with the text encoders of `models`.
+    """Encode the training pictures with the model's VAE and their captions with its text encoders.
 
-    own: examples of the character; classes: examples of its class, may be empty; size: their side
-    in pixels; flip: also add a mirrored copy of each picture.
+    models: the model that the LoRA is trained for; own: pictures of the character; classes:
+    pictures of its class (any dog) for prior preservation, may be empty; size: their side in
+    pixels; flip: also add a mirrored copy of each picture.
     """
     groups = [list(own), list(classes)]
     if flip:
@@ -220,9 +226,11 @@ def encode_dataset(
 def encode_captions(
     models: Models, captions: Iterable[str]
 ) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Return a dict from caption to its text embeddings (context, pooled), float32 on the CPU.
+    """Encode captions of training pictures; return {caption: (context, pooled)} for the UNet.
 
-    context: (1, K, E), padded to the same K for all captions; pooled: (1, P) for SD XL, else None.
+    context: text embeddings (1, K, E), padded to the same K for all captions; pooled: pooled ones
+    (1, P) for SD XL, else None. Both are float32 on the CPU. models: the model whose text encoders
+    are used.
     """
     requests = {c: _resolve_caption(models, c) for c in sorted(captions)}
 
@@ -246,9 +254,10 @@ def encode_captions(
 
 
 def _resolve_caption(models: Models, caption: str) -> PromptResources:
-    """Parse a caption as a prompt and load the textual inversions that it names.
+    """Parse a training caption like a prompt and load the textual inversions that it names.
 
-    Raises InputError if it contains <lora:...>.
+    Returns the parsed text with these embeddings. Raises InputError if it contains <lora:...>,
+    because a LoRA is trained without others.
     """
     request = resources.find_resources(
         models, models.resolve(GenerateOptions(prompt=caption, steps=1, seed=0))

@@ -37,7 +37,8 @@ FAMILIES = {
 def to_peft(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> FileContent:
     """Return (tensors, metadata) of a LoRA file as diffusers' `save_lora_weights` writes it.
 
-    config: the UNet's config, not used here; `to_kohya` needs it.
+    matrices: {module path in the UNet: (down, up)}; alpha: the LoRA's output is multiplied by alpha
+    / rank; config: unused, here for the same signature as `to_kohya`.
     """
     tensors = {}
     for path, (down, up) in matrices.items():
@@ -52,8 +53,10 @@ def to_peft(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> File
 def to_kohya(matrices: Matrices, alpha: float, config: Mapping[str, Any]) -> FileContent:
     """Return (tensors, metadata) of a LoRA file as kohya-ss/sd-scripts writes it.
 
-    config: the UNet's config. For SD XL kohya's files use the layer names of Stability AI's
-    original repository ("input_blocks..."), for other models diffusers' names.
+    matrices: {module path in the UNet: (down, up)}; alpha: the LoRA's output is multiplied by alpha
+    / rank; config: the UNet's config, which tells whether it is SD XL. For SD XL such files use the
+    layer names of Stability AI's original repository ("input_blocks..."), for other models
+    diffusers'.
     """
     old = ldm_keys.unet_names(config) if config.get("addition_embed_type") == "text_time" else {}
     tensors = {}
@@ -79,11 +82,12 @@ def write(
     naming: str,
     metadata: Mapping[str, str],
 ) -> Path:
-    """Write the LoRA's matrices in fp16 to the file `path`, atomically, and return `path`.
+    """Write a trained LoRA to the safetensors file `path` in fp16, atomically, and return `path`.
 
-    config: the UNet's config; naming: "peft" or "kohya", a key of NAMINGS; metadata: further header
-    fields, see `build_metadata`. Raises InputError if the file cannot be written; an old file at
-    `path` then stays.
+    matrices: {module path in the UNet: (down, up)}; alpha: the LoRA's output is multiplied by alpha
+    / rank; config: the UNet's config; naming: of the tensors, "peft" (for diffusers) or "kohya"
+    (for AUTOMATIC1111 and ComfyUI); metadata: further fields of the file's header. Raises
+    InputError if the file cannot be written; an old file at `path` then stays.
     """
     half = {p: (down.half(), up.half()) for p, (down, up) in matrices.items()}
     tensors, more = NAMINGS[naming](half, alpha, config)

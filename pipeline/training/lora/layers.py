@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...lora.adapters import Adapters, Delta, LoadedLora
-from ...lora.products import Product
+from ...lora.lycoris import Product
 from ...lora.reading import LoraFile, LowRankDelta
 
 ATTENTION = r"\.attn\d\.to_(q|k|v|out\.0)$"
@@ -28,7 +28,7 @@ LAYERS = {  # value of --layers -> regular expression searched in the paths of t
 
 
 class LowRankPair(nn.Module):
-    """The two trainable matrices of one layer, in fp32; the LoRA adds up(down(x)) to its output.
+    """The two trainable matrices of a LoRA in one layer, fp32: up(down(x)) adds to its output.
 
     Linear layer: down (r, in), up (out, r). Convolution: down (r, in, kh, kw), up (out, r, 1, 1).
     `up` is initialized to zero, so that the layer's output is unchanged at first.
@@ -44,9 +44,10 @@ class LowRankPair(nn.Module):
 
 
 class LoraLayers(nn.Module):
-    """The trainable LowRankPairs of a LoRA, created and installed in `unet` by the constructor.
+    """All trainable matrices of a LoRA; the constructor creates them and installs them in `unet`.
 
-    layers: which linear and convolution layers get a pair, a key of LAYERS; alpha: the LoRA's
+    layers: which linear and convolution layers get a pair of matrices (down, up): "attention",
+    "blocks" (all of the transformer blocks) or "all"; rank: of the matrices; alpha: the LoRA's
     output is multiplied by alpha / rank; seed: for the random initial `down` matrices.
     """
 
@@ -69,7 +70,11 @@ class LoraLayers(nn.Module):
         Adapters({"unet": unet}).install(((LoadedLora("training", {"unet": installed}), 1.0, 1.0),))
 
     def parts(self) -> dict[str, LowRankDelta]:
-        """Return a dict from layer path to its LowRankDelta, which shares the trained matrices."""
+        """Return {layer path: what the LoRA adds to that layer}, to install it in the UNet.
+
+        A LowRankDelta holds the trained matrices themselves, not copies, and the factor alpha /
+        rank.
+        """
         scale = self.alpha / self.rank
         pairs = cast(Iterable[LowRankPair], self.pairs)
         return {
@@ -78,16 +83,16 @@ class LoraLayers(nn.Module):
         }
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return a dict from layer path to copies of its matrices (down, up) on the CPU."""
+        """Return {layer path: (down, up)}, CPU copies of the trained matrices, to save them."""
         return {
             path: (part.down.detach().cpu().clone(), part.up.detach().cpu().clone())
             for path, part in self.parts().items()
         }
 
     def as_file(self, path: Path) -> LoraFile:
-        """Return what reading a LoRA file with the current matrices would return.
+        """Return the LoRA as if it had been saved and read again, to draw with it during training.
 
-        path: stored in the result, and the LoRA is named after it; no file is written.
+        No file is written. path: where it would have been saved; the LoRA is named after it.
         """
         scale = self.alpha / self.rank
         parts: dict[str, LowRankDelta | Product] = {

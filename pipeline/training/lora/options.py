@@ -41,10 +41,12 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """Default training options for one kind of model; docs/training.md tells how they were chosen.
+    """Default options of LoRA training for one kind of model, small or large.
 
-    rate: learning rate; layers: a key of LAYERS; shift: moves the random timesteps towards high
-    noise if above 1, see unet.sample_timesteps; empty: share (0 to 1) of captions left empty.
+    rate: learning rate; batch: pictures per step; layers: which layers are trained, "attention",
+    "blocks" (all of the transformer blocks) or "all"; shift: above 1, random timesteps are moved
+    towards high noise; empty: share (0 to 1) of captions left empty. docs/training.md tells how the
+    values were chosen.
     """
 
     steps: int
@@ -61,29 +63,35 @@ LARGE = Defaults(steps=800, rank=8, rate=1e-4, batch=1, layers="attention", shif
 
 
 def defaults(models: Models) -> Defaults:
-    """Return SMALL for the embedded emoji model and others with a vocabulary file, else LARGE."""
+    """Return the default options for training a LoRA on `models`: SMALL for small ones, else LARGE.
+
+    Small ones are this project's own emoji model and others whose folder has a vocabulary file.
+    """
     return SMALL if models.vocabulary is not None else LARGE
 
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """What to train a LoRA on and how. None means the default for the model, see Defaults.
+    """What to train a LoRA on and how. None means the default for the model, small or large.
 
     images: paths or PIL pictures of the character
     name: what the LoRA is called, as in <lora:name:1>
     prompt: the caption of the pictures, with a made-up word for the character
     steps: number of steps in all, including those before a resume
     minutes: stop earlier, after so many minutes; None never does
-    rate: learning rate
+    rank: of the LoRA's matrices
     alpha: the LoRA's output is multiplied by alpha / rank; None means the rank
-    layers: which layers are trained, a key of LAYERS
+    rate: learning rate
+    batch: pictures per step
+    layers: which layers are trained: "attention", "blocks" (all of the transformer blocks) or "all"
     size: width and height of the training pictures in pixels
     prior_prompt: the class of the character ("a dog") for prior preservation; "" for none
     prior_count: number of pictures of the class that the model draws and is trained on too
     flip: train on mirrored pictures too
     previews: number of pictures drawn during training, from preview_prompt or else prompt
-    naming: "peft" or "kohya", a key of NAMINGS
+    naming: of the file's tensors, "peft" (for diffusers) or "kohya" (for AUTOMATIC1111 and ComfyUI)
     resume: go on from the newest checkpoint
+    checkpoint_steps: number of steps between checkpoints
     run: folder of checkpoints, previews and log; None means runs/lora/NAME
     out: folder of the LoRA file; None means models/lora
     """
@@ -113,7 +121,7 @@ class LoraOptions:
 
     @property
     def folder(self) -> Path:
-        """The folder of the run's checkpoints, previews and log."""
+        """The folder for this LoRA training's checkpoints, previews and log."""
         return self.run or RUNS / self.name
 
     @property
@@ -124,7 +132,7 @@ class LoraOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(LoraOptions):
-    """LoraOptions with every default filled in; made by `resolve_options`."""
+    """The options of a LoRA training with every default filled in, by `resolve_options`."""
 
     steps: int
     rank: int
@@ -136,9 +144,10 @@ class ResolvedOptions(LoraOptions):
 
 
 def resolve_options(models: Models, options: LoraOptions) -> ResolvedOptions:
-    """Return `options` with the defaults for `models` filled in.
+    """Fill in the defaults of a LoRA training for the model `models` and check all values.
 
-    Raises InputError if a value is out of range (see LIMITS) or the model cannot be trained.
+    Raises InputError if a value is out of range, such as a rank above 256, or if the model cannot
+    be trained, such as one for inpainting.
     """
     _check_model(models)
     base = defaults(models)
@@ -199,9 +208,9 @@ def _check_model(models: Models) -> None:
 
 
 def check_name(options: LoraOptions) -> None:
-    """Raise InputError if a run or a LoRA file with the name `options.name` exists.
+    """Raise InputError if training a LoRA under this name would overwrite another run or file.
 
-    With `options.resume`, a run that has a checkpoint is allowed.
+    With `options.resume`, a run that has a checkpoint is allowed, because it is continued.
     """
     checkpoint = newest_checkpoint(options.folder)
     if options.resume and checkpoint:

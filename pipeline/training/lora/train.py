@@ -54,12 +54,12 @@ LOG_EVERY = 10  # steps between two rows of the log
 
 @dataclass(frozen=True)
 class Progress:
-    """Event: a training step is done, or (step 0) a class picture for prior preservation is drawn.
+    """Event of a LoRA training: one step is done, or (step 0) a picture of the class is drawn.
 
-    step: 1..total; loss: the loss of this step, None at step 0; mean: moving average of the loss,
-    None at step 0; seconds: training time so far, resumed runs included; preview: the class
-    picture, or what the LoRA draws after this step if a preview was due; notes: warnings, one
-    sentence each.
+    Such pictures ("a dog") serve prior preservation. step: 1..total; loss: of this step, None at
+    step 0; mean: moving average of the loss, None at step 0; seconds: training time so far, resumed
+    runs included; preview: the class picture, or what the LoRA draws after this step if a preview
+    was due; notes: warnings, one sentence each.
     """
 
     step: int
@@ -73,12 +73,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """Last event: the training is done and the LoRA is written.
+    """Last event of a LoRA training: the training is done and the LoRA's files are written.
 
-    path: the file that <lora:name:1> loads; other: a file with the same matrices in the other
-    naming ("kohya" or "peft"); steps, seconds: how long the LoRA was trained in all; loss: moving
-    average at the end, None if no step was left to do; notes: warnings, such as which pictures were
-    left out, one sentence each.
+    path: the file that <lora:name:1> loads; other: a file with the same matrices under the tensor
+    names of other programs ("kohya", or "peft" if `path` has kohya's); steps, seconds: how long the
+    LoRA was trained in all; loss: moving average at the end, None if no step was left to do; notes:
+    warnings, such as which pictures were left out, one sentence each.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Trained:
 
 
 class StepTrainer(Trainer):
-    """A Trainer that is driven step by step with `train_step`, instead of with `train`.
+    """A training loop whose caller does each step with `train_step`, so it can report in between.
 
     total: the step at which the learning rate reaches zero, along a cosine (Loshchilov and Hutter,
     arXiv 1608.03983). Without that decay so short a training ends with noisy weights.
@@ -102,7 +102,7 @@ class StepTrainer(Trainer):
         self.peaks, self.total = self.rates, total
 
     def train_step(self) -> float:
-        """Do one optimizer step and return its loss."""
+        """Do one optimizer step of the LoRA training and return its loss."""
         begin = time.monotonic()
         decay = (1 + math.cos(math.pi * min(self.step / self.total, 1))) / 2
         self.rates = [peak * decay for peak in self.peaks]
@@ -111,7 +111,7 @@ class StepTrainer(Trainer):
         return loss
 
     def save(self) -> Path:
-        """Write a checkpoint and return its path.
+        """Write a checkpoint of the LoRA training and return its path.
 
         Raises InputError if it cannot be written (disk full); the previous checkpoint then stays.
         """
@@ -161,10 +161,10 @@ def train(models: Models, options: LoraOptions) -> Generator[Progress | Trained,
 
 
 def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[Example]:
-    """Yield `prior_count` pictures of the class for prior preservation, drawn by `models` itself.
+    """Yield `options.prior_count` pictures of the character's class for prior preservation.
 
-    They are kept in the run's folder, so that a resumed run draws none again. Yields nothing if
-    `prior_prompt` is empty.
+    The model `models` draws them itself, from `options.prior_prompt` ("a dog"); if that is empty,
+    none. They are kept in the run's folder, so that a resumed run draws none again.
     """
     if not options.prior_prompt.strip():
         return
@@ -190,9 +190,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _copy_unet(models: Models) -> Any:
-    """Return a copy of the UNet with frozen weights and with backends that have a backward pass.
+    """Return a copy of the model's UNet to train a LoRA on, so that the model can draw meanwhile.
 
-    Its dtype is bfloat16 on GPUs that support it in hardware, else float32.
+    Its weights are frozen, its attention and GroupNorm kernels have a backward pass, and its dtype
+    is bfloat16 on GPUs that support it in hardware, else float32.
     """
     with models.lock:
         models.adapters.install(())
@@ -212,10 +213,11 @@ def _copy_unet(models: Models) -> Any:
 def make_trainer(
     models: Models, options: ResolvedOptions, dataset: LoraDataset, pictures: str
 ) -> tuple[StepTrainer, LoraLayers]:
-    """Return the trainer, after loading the checkpoint if `options.resume`, and its LoRA layers.
+    """Return (training loop of a LoRA, its trainable layers), ready for the next step.
 
-    pictures: digest of the training data. Raises InputError if the checkpoint was trained with
-    other settings or other pictures.
+    If `options.resume`, the newest checkpoint is loaded first. models: the model to train for;
+    dataset: the encoded pictures and captions; pictures: their digest, stored in the run. Raises
+    InputError if the checkpoint was trained with other settings or other pictures.
     """
     unet = _copy_unet(models)
     layers = LoraLayers(unet, options.layers, options.rank, options.alpha, options.seed)
@@ -275,9 +277,10 @@ def _run_steps(
     notes: list[str],
     pictures: int,
 ) -> Iterator[Progress | Trained]:
-    """Do the remaining steps, yielding Progress, then write both LoRA files and yield Trained.
+    """Do the remaining steps of a LoRA training and write its files, yielding the events.
 
-    notes: warnings for the events; pictures: number of pictures of the character, for the metadata.
+    The events are a Progress after each step, then one Trained. notes: warnings to put into them;
+    pictures: number of pictures of the character, for the file's metadata.
     """
     due = {round(options.steps * (i + 1) / options.previews) for i in range(options.previews)}
     end = None if options.minutes is None else time.monotonic() + options.minutes * 60
@@ -345,9 +348,10 @@ def _write_row(log: CsvLog, trainer: StepTrainer, loss: float, mean: float) -> N
 
 
 class WithLora:
-    """A stand-in for a model's `adapters` that always installs the LoRA `fitted` as well.
+    """Stands in for a model's `adapters`, which installs LoRAs, to draw previews during a training.
 
-    Previews are drawn with it. fitted: the LoRA in training, fitted to the model.
+    It installs the LoRAs of a prompt as `adapters` does, and the LoRA `fitted` as well. fitted: the
+    LoRA in training, matched to the model's layers.
     """
 
     def __init__(self, adapters: Adapters, fitted: LoadedLora):
@@ -355,9 +359,10 @@ class WithLora:
         self.load = adapters.load
 
     def install(self, active: Iterable[tuple[LoadedLora, float, float]]) -> None:
-        """Install the LoRAs `active` and the LoRA in training, at weight 1.
+        """Install the LoRAs of a preview's prompt in the model, and the LoRA in training.
 
-        active: (LoRA, weight in the UNet, weight in the text encoders) for each LoRA of the prompt.
+        active: (LoRA, weight in the UNet, weight in the text encoders) for each LoRA of the prompt;
+        the LoRA in training has weight 1.
         """
         self.adapters.install((*active, (self.fitted, 1.0, 1.0)))
 
@@ -365,7 +370,7 @@ class WithLora:
 def _draw_preview(
     models: Models, options: ResolvedOptions, layers: LoraLayers, trainer: StepTrainer
 ) -> Image.Image:
-    """Draw a picture with the current LoRA, save it as preview-STEP.png and return it.
+    """Draw a preview with the LoRA in training, save it as preview-STEP.png and return it.
 
     All previews of a run start from the same noise (`options.seed`).
     """

@@ -17,10 +17,10 @@ from .train import make_trainer
 
 
 def train_upscaler(args: argparse.Namespace) -> None:
-    """Train the pixel upscaler; checkpoints go into `args.folder`/upscaler.
+    """Train the upscaler, which doubles pictures: a stage of `python -m pipeline train`.
 
-    Some training inputs pass through the autoencoder of the model folder `args.base` (None: the
-    embedded emoji model).
+    Checkpoints go into `args.folder`/upscaler. Some training inputs pass through an autoencoder,
+    that of the model folder `args.base` (None: the emoji model).
     """
     base = args.base or EMBEDDED / "emoji"
     autoencoder = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).eval()
@@ -38,15 +38,20 @@ def train_upscaler(args: argparse.Namespace) -> None:
 
 
 def export_upscaler(args: argparse.Namespace) -> None:
-    """Write the EMA weights of the run `args.folder` to `args.model`, then evaluate them."""
+    """Write the trained upscaler (EMA weights) to the folder `args.model`, then measure it.
+
+    `args.folder` is the folder of the training run.
+    """
     evaluate.export(args.model, args.folder)
     evaluate_upscaler(args)
 
 
 def evaluate_upscaler(args: argparse.Namespace) -> None:
-    """Measure the upscaler in `args.model`, rewrite its model card, print the results.
+    """Measure the trained upscaler in the folder `args.model`, print the results, update its card.
 
-    PSNR is measured on `args.count` scenes; `args.sheet` is the PNG file for example pictures.
+    `args.count`: number of pictures that PSNR is measured on; `args.sheet`: PNG file for example
+    pictures, or None; `args.base`: model folder whose VAE blurs some inputs (None: the emoji
+    model).
     """
     base = args.base or EMBEDDED / "emoji"
     print(evaluate.measure(args.model, args.data, base, count=args.count, sheet=args.sheet))

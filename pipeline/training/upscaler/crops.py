@@ -33,9 +33,10 @@ AUTOENCODED, DEGRADED = 0.15, 0.1  # shares of inputs through the VAE, with nois
 
 
 def split_emojis(folder: Path) -> tuple[list[str], list[str]]:
-    """Return (training emoji, held-out emoji), without those with a skin tone.
+    """Divide all emoji into (those to train the upscaler on, those held out to measure it).
 
-    folder: where the training data is, see emoji/packages.py.
+    Both are lists of characters, without emoji with a skin tone. folder: of the npm package with
+    the emoji's pictures.
     """
     codes = [k.split("-") for k in list_keys(folder)]
     # Three flags have names of another form, with "_".
@@ -48,17 +49,18 @@ def split_emojis(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def load_sprites_8bit(folder: Path, emojis: list[str]) -> torch.Tensor:
-    """Load pictures of `emojis` as premultiplied RGBA, (N, 4, 256, 256) uint8.
+    """Load pictures of `emojis` at full size as premultiplied RGBA, (N, 4, 256, 256) uint8.
 
-    folder: where the training data is (packages.py), in their original size.
+    folder: of the npm package with the pictures; emojis: their characters.
     """
     return load_sprites(folder, emojis, SIDE).mul_(255).round_().to(torch.uint8)
 
 
 def scale_down(sprite: torch.Tensor, side: int) -> torch.Tensor:
-    """Return a premultiplied RGBA sprite (4, 256, 256) uint8 as floats (4, side, side) in [0, 1].
+    """Scale an emoji's picture to any size, as floats, to paste it into a training picture.
 
-    side: width and height of the result in pixels, at most 256.
+    sprite: premultiplied RGBA (4, 256, 256) uint8; side: width and height of the result in pixels,
+    at most 256. The result is premultiplied RGBA (4, side, side) in [0, 1].
     """
     full = sprite[None].float() / 255
     if side == SIDE:
@@ -69,9 +71,10 @@ def scale_down(sprite: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def paste(canvas: torch.Tensor, sprite: torch.Tensor, x: int, y: int) -> None:
-    """Draw a premultiplied RGBA sprite (4, s, s) on `canvas` (3, H, W) in place, both in [0, 1].
+    """Draw an emoji's picture on a canvas, in place, to compose a training picture.
 
-    x, y: pixel of the canvas for the sprite's top left corner; may be negative. Parts outside the
+    canvas: RGB (3, H, W) in [0, 1]; sprite: the emoji as premultiplied RGBA (4, s, s) in [0, 1]; x,
+    y: pixel of the canvas for the sprite's top left corner, may be negative. Parts outside the
     canvas are cut off.
     """
     side, (_, height, width) = sprite.shape[-1], canvas.shape
@@ -83,16 +86,17 @@ def paste(canvas: torch.Tensor, sprite: torch.Tensor, x: int, y: int) -> None:
 
 
 class SceneRenderer:
-    """Draws full-size scenes (3, 256, 256) in [0, 1], rounded to multiples of 1 / 255.
+    """Draws the upscaler's training pictures: emoji on a background, (3, 256, 256) in [0, 1].
 
-    sprites: the emoji as premultiplied RGBA, (N, 4, 256, 256) uint8.
+    Values are rounded to multiples of 1 / 255. sprites: the emoji's pictures as premultiplied RGBA,
+    (N, 4, 256, 256) uint8.
     """
 
     def __init__(self, sprites: torch.Tensor):
         self.sprites = sprites
 
     def draw(self, scene: Scene) -> torch.Tensor:
-        """Return the picture of `scene`, a scene of the embedded model, at twice its size."""
+        """Draw the picture that `scene` describes, at 256x256: twice the emoji model's size."""
         rgb = torch.tensor(scene.rgb, dtype=torch.float32) / 255
         canvas = rgb[:, None, None].expand(3, SIDE, SIDE).clone()
         side = 2 * (SINGLE_SIDE if len(scene.objects) == 1 else PAIR_SIDE)
@@ -101,11 +105,11 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def draw_known(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random scene as the embedded model draws: emoji on a plain background."""
+        """Return a random picture as the emoji model draws them: emoji on a plain background."""
         return self.draw(random_scene(len(self.sprites), generator))
 
     def draw_free(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random scene: one to three emoji of any size, anywhere, on a colour gradient."""
+        """Return a random picture: one to three emoji of any size, anywhere, on a gradient."""
         first, last = torch.rand(2, 3, 1, 1, generator=generator)
         ramp = torch.linspace(0, 1, SIDE)
         canvas = torch.lerp(first, last, ramp.expand(SIDE, SIDE).clone())
@@ -118,7 +122,10 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def __call__(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random scene: with probability FREE by `draw_free`, else by `draw_known`."""
+        """Return a random picture: with probability FREE of emoji anywhere on a gradient.
+
+        The others are of the kind the emoji model draws: one or two emoji on a plain background.
+        """
         free = float(torch.rand((), generator=generator)) < FREE
         return self.draw_free(generator) if free else self.draw_known(generator)
 
@@ -140,9 +147,9 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def downscale(picture: torch.Tensor) -> torch.Tensor:
-    """Return `picture` (3, H, W) in [0, 1] at half its size, rounded to multiples of 1 / 255.
+    """Return `picture` (3, H, W) in [0, 1] at half its size, as the upscaler's input.
 
-    Uses Pillow's antialiased bicubic filter.
+    It is reduced by Pillow's antialiased bicubic filter and rounded to multiples of 1 / 255.
     """
     image = to_image(picture)
     return to_tensor(image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC))
@@ -150,18 +157,19 @@ def downscale(picture: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def autoencode(small: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
-    """Return the VAE's reconstruction of `small` (3, 128, 128) in [0, 1].
+    """Return the VAE's slightly blurred reconstruction of `small`, as an input of the upscaler.
 
-    It is rounded to multiples of 1 / 255.
+    Both are (3, 128, 128) in [0, 1]; the result is rounded to multiples of 1 / 255.
     """
     decoded = vae.decode(vae.encode(small[None] * 2 - 1).latent_dist.mode()).sample[0]
     return (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().div(255)
 
 
 def degrade(small: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return `small` (3, H, W) in [0, 1] with noise or with JPEG artifacts, one of them at random.
+    """Return `small` (3, H, W) in [0, 1] with noise or JPEG artifacts, to train a robust upscaler.
 
-    The noise is Gaussian with a standard deviation of up to 4 / 255; the JPEG quality is 70 to 95.
+    One of the two is chosen at random. The noise is Gaussian with a standard deviation of up to 4 /
+    255; the JPEG quality is 70 to 95.
     """
     if random_below(2, generator):
         strength = float(torch.rand((), generator=generator)) * 4 / 255
@@ -173,17 +181,21 @@ def degrade(small: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class CropSource:
-    """Source of training batches: call it to get random crops, input and target.
+    """Source of the upscaler's training batches: call it to get pairs of small and doubled crops.
 
-    renderer: draws the scenes; vae: reconstructs a share AUTOENCODED of the inputs, may be None
-    only if AUTOENCODED is 0.
+    renderer: draws the pictures; vae: reconstructs a share AUTOENCODED of the small ones, so that
+    the upscaler learns slightly blurred ones too; may be None only if AUTOENCODED is 0.
     """
 
     def __init__(self, renderer: SceneRenderer, vae: AutoencoderKL | None):
         self.renderer, self.vae = renderer, vae
 
     def __call__(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `batch` inputs (B, 3, 48, 48) and their targets (B, 3, 96, 96), in [0, 1]."""
+        """Return a training batch of the upscaler: (inputs (B, 3, 48, 48), targets (B, 3, 96, 96)).
+
+        All are in [0, 1]. A target shows the same region as its input in the larger original
+        picture. batch: their number B.
+        """
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         while len(pairs) < batch:
             pairs += self._crop_scene(generator)
@@ -204,11 +216,11 @@ class CropSource:
 def crop_pair(
     small: torch.Tensor, truth: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a random crop (3, 48, 48) of `small` and the same region (3, 96, 96) of `truth`.
+    """Cut a training pair for the upscaler, of the same region: return (input, target).
 
-    small: (3, 128, 128), truth: (3, 256, 256). Both crops are rotated, mirrored and their colour
-    channels permuted in the same random way. Of TRIES positions the one with the largest variance
-    is taken.
+    The input (3, 48, 48) is cut from `small` (3, 128, 128), the target (3, 96, 96) from `truth` (3,
+    256, 256). Both are rotated, mirrored and their colour channels permuted in the same random way.
+    Of TRIES random positions the one with the largest variance is taken.
     """
     corners = [[random_below(SIZE - CROP + 1, generator) for _ in range(2)] for _ in range(TRIES)]
     y, x = max(corners, key=lambda c: float(_crop_original(truth, *c).var((1, 2)).sum()))
@@ -222,6 +234,6 @@ def _crop_original(truth: torch.Tensor, y: int, x: int) -> torch.Tensor:
 
 
 def _transform(picture: torch.Tensor, symmetry: int) -> torch.Tensor:
-    """Return `picture` (3, s, s) rotated and mirrored in one of 8 ways, `symmetry` 0..7."""
+    """Rotate and mirror a training crop (3, s, s) in one of 8 ways, `symmetry` 0..7."""
     picture = torch.rot90(picture, symmetry % 4, (1, 2))
     return picture.flip(2) if symmetry >= 4 else picture

@@ -45,10 +45,11 @@ Methods = dict[str, Callable[[Image.Image, int, int], Image.Image]]
 
 
 def export(folder: Path, run: Path) -> None:
-    """Write the upscaler's EMA weights in fp16, config.json and training.json into `folder`.
+    """Write the trained upscaler into the model folder `folder`, so that it can be loaded.
 
-    run: folder of the training run, whose newest checkpoint in `run`/upscaler is taken. Deletes the
-    outdated evaluation.json. Raises FileNotFoundError if there is no checkpoint.
+    Writes the EMA weights of the newest checkpoint in `run`/upscaler in fp16, config.json (size of
+    the network) and training.json (how long it was trained), and deletes the outdated
+    evaluation.json. Raises FileNotFoundError if there is no checkpoint.
     """
     model = upscaler.Upscaler()
     load_ema(model, run / "upscaler")
@@ -87,10 +88,10 @@ def psnr(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) ->
 
 
 def object_mask(truth: torch.Tensor) -> torch.Tensor:
-    """Return a boolean mask (H, W) of the objects in `truth` (3, H, W) in [0, 1].
+    """Return a mask (H, W) of the emoji in a picture, to measure the upscaler on them alone.
 
-    Objects are the pixels that differ from the top left pixel, that is from the plain background,
-    and the MARGIN pixels around them.
+    truth: the picture (3, H, W) in [0, 1]. True are the pixels that differ from the plain
+    background, whose colour is that of the top left pixel, and the MARGIN pixels around them.
     """
     objects = (truth - truth[:, :1, :1]).abs().amax(0) > 1.5 / 255
     return F.max_pool2d(objects[None].float(), 2 * MARGIN + 1, 1, MARGIN)[0] > 0
@@ -103,14 +104,19 @@ def _resize_bicubic(image: Image.Image, width: int, height: int) -> Image.Image:
 def evaluate(
     folder: Path, data: Path, base: Path, *, count: int = 200, sheet: Path | None = None
 ) -> dict[str, Any]:
-    """Measure the upscaler in `folder` on `count` scenes of held-out emoji; return the table.
+    """Measure the upscaler "glass" in `folder` against Lanczos and bicubic; return the results.
 
-    data: folder of the training data (packages.py); base: model folder whose VAE is used; sheet:
-    PNG file for eight rows of examples (input, Lanczos, the upscaler "glass", original), None for
-    none. The table has "scenes", "held_out_emoji", "machine", "seconds" (dict from side in pixels
-    to the CPU seconds of doubling) and "rows": dict from kind of scene to a dict with the mean PSNR
-    of "glass", "lanczos" and "bicubic", the mean "gain" of glass over Lanczos in dB, and "better",
-    the share (0 to 1) of scenes in which glass beats Lanczos.
+    The test pictures show `count` scenes of emoji that it was not trained on. data: folder of the
+    npm package with the emoji's pictures; base: model folder whose VAE blurs some inputs; sheet:
+    PNG file for eight rows of examples (input, Lanczos, glass, original), or None. The result is a
+    dict:
+
+    "rows": dict from kind of picture, such as "any size, on a gradient", to a dict: mean PSNR in
+        dB of "glass", "lanczos" and "bicubic", mean "gain" of glass over Lanczos in dB, and
+        "better", the share (0 to 1) of pictures in which glass beats Lanczos
+    "seconds": dict from a side in pixels ("128") to the CPU seconds of doubling such a picture
+    "machine": the name of the computer's GPU or CPU
+    "scenes", "held_out_emoji": the numbers of scenes and of emoji
     """
     torch.manual_seed(0)
     upscaler.load.cache_clear()  # the file may have changed
@@ -171,9 +177,9 @@ def _summarize(figures: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _time_doubling(model: upscaler.Upscaler, side: int) -> float:
-    """Return the CPU seconds on one core for doubling a picture of `side` x `side` pixels.
+    """Return the CPU seconds that `model` needs on one core to double a picture of `side` pixels.
 
-    It is the faster of two runs.
+    The picture is square, and the faster of two runs counts.
     """
     image = Image.effect_noise((side, side), 60).convert("RGB")
     threads = torch.get_num_threads()
@@ -190,7 +196,11 @@ def _time_doubling(model: upscaler.Upscaler, side: int) -> float:
 
 
 def report(table: dict[str, Any]) -> str:
-    """Return the table of `evaluate` in Markdown, with a sentence on what was measured."""
+    """Return the upscaler's measured results as Markdown for its model card: a table and sentences.
+
+    table: a dict that `evaluate` returns, with PSNR values by kind of picture ("rows"), CPU times
+    ("seconds") and the numbers of pictures and emoji.
+    """
     lines = [
         f"PSNR in dB, the mean of {table['scenes']} scenes each, of {table['held_out_emoji']}"
         " held-out emoji, 128x128 to 256x256, Pillow's filters beside it:",
@@ -208,9 +218,11 @@ def report(table: dict[str, Any]) -> str:
 
 
 def write_card(folder: Path) -> None:
-    """Write the model card `folder`/README.md from training.json, config.json and evaluation.json.
+    """Write README.md, the model card of the upscaler, into its model folder `folder`.
 
-    Without evaluation.json the card says that the model is not measured yet.
+    It is made from three files there: training.json (how long it was trained), config.json (size of
+    the network) and evaluation.json (measured results); without the last the card says that the
+    model is not measured yet.
     """
     run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -262,9 +274,11 @@ with it all that begin with the same Unicode character. The weights are Apache-2
 def measure(
     folder: Path, data: Path, base: Path, *, count: int = 200, sheet: Path | None = None
 ) -> str:
-    """Evaluate the upscaler in `folder`, write evaluation.json and README.md there.
+    """Measure the upscaler in `folder`, write evaluation.json and README.md there; return Markdown.
 
-    Returns the results as Markdown. The arguments are those of `evaluate`.
+    data: folder of the npm package with the emoji's pictures; base: model folder whose VAE blurs
+    some inputs; count: number of test pictures; sheet: PNG file for example pictures, or None. The
+    Markdown is a table of the results.
     """
     table = evaluate(folder, data, base, count=count, sheet=sheet)
     _write_json(folder / "evaluation.json", table)

@@ -30,10 +30,10 @@ def make_trainer(
     device: str = "cpu",
     **loop: Any,
 ) -> Trainer:
-    """Return a Trainer for `model` with L1 loss; its checkpoints go into `folder`.
+    """Return the upscaler's training loop, with L1 loss; checkpoints go into `folder`.
 
-    crops: source of the training batches; batch: crops per step; rate: initial learning rate; loop:
-    further keyword arguments of Trainer.
+    model: the upscaler; crops: source of the training batches; batch: crops per step; rate: initial
+    learning rate; loop: further keyword arguments of Trainer, such as `checkpoint_steps`.
     """
     # mypy knows no overload of `to` with a device and a memory format.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

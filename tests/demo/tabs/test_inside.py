@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from pipeline.introspection import decoded_views
 from pipeline.introspection.branch import BranchRun
 from pipeline.introspection.recording import Recorder, RecordingStore, plain_options
 from pipeline.introspection.recording_file import open_tree
+from pipeline.introspection.word_maps import average_word_maps
 from pipeline.latents import vae
 from pipeline.metadata import infotext
 from pipeline.model_cache import ModelCache
@@ -110,9 +112,7 @@ def test_the_eye_gives_frames_once_decoded_and_sentences(models, recording, monk
     assert frames.maps({"key": "other", "call": 0}) == {"evicted": "yes"}
     for nonsense in (None, {}, {"key": recording.key, "call": "x", "kind": 1}, [1]):
         assert "error" in frames.frame(nonsense) and "error" in frames.maps(nonsense)
-    frames.recordings._recordings[recording.key] = type(recording)(
-        **(vars(recording) | {"model": ("tiny", "0000000000", None)})
-    )
+    frames.recordings.put([replace(recording, model=("tiny", "0000000000", None))])
     assert "0000000000" in frames.frame(asked | {"call": 2})["error"]
 
 
@@ -127,14 +127,11 @@ def test_the_cache_of_frames_is_bounded(models, recording, monkeypatch):
             assert urls.size <= 40_000 or len(urls._entries) == 1
 
 
-def test_maps_come_as_they_were_measured(models, recording):
+def test_word_maps_are_sent_in_255_parts_of_their_peak(models, recording):
     frames = frame_server_of(models, recording)
     for call in (0, 3, -1):
         found = frames.maps({"key": recording.key, "call": call})["grids"]
-        moments = recording.calls if call < 0 else [recording.calls[call]]
-        for at, grid in enumerate(found):
-            rows = [[*m.grids, m.maps][at].float() for m in moments]
-            expected = torch.stack(rows).mean(0)
+        for grid, expected in zip(found, average_word_maps(recording, call), strict=True):
             assert grid["size"] == list(expected.shape[1:])
             raw = np.frombuffer(base64.b64decode(grid["data"]), np.uint8)
             got = torch.tensor(raw.astype(np.float32)).view(expected.shape) / 255 * grid["peak"]

@@ -380,3 +380,11 @@ def test_folder_whose_parts_do_not_fit_is_refused(pairs, tmp_path):
     shutil.rmtree(folder / "text_encoder_2")
     path.write_text(json.dumps(config))
     assert "text_encoder_2/config.json is missing" in refusal(folder)
+
+
+def test_a_missing_file_of_the_second_tokenizer_is_named_with_its_folder(pairs, tmp_path):
+    folder = Path(shutil.copytree(pairs("xl").folder, tmp_path / "xl"))
+    (folder / "tokenizer_2/tokenizer.json").unlink()
+    assert "incomplete: tokenizer_2/vocab.json is missing." in refusal(folder)
+    (folder / "tokenizer_2/vocab.json").write_text("{}")
+    assert "incomplete: tokenizer_2/merges.txt is missing." in refusal(folder)

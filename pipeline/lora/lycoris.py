@@ -19,9 +19,10 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class Size:
-    """Shape (rows, columns) of a product, and the rank by which its alpha is divided.
+    """The shape (rows, columns) of a LoHa or LoKr weight difference, and its rank.
 
-    rank: None for a Kronecker product of two full matrices, whose scale is 1.
+    rank: by which alpha is divided; None for a Kronecker product of two full matrices, whose scale
+    is 1.
     """
 
     rows: int
@@ -31,7 +32,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Product:
-    """The weight difference of one layer: `scale` times a product of matrices.
+    """A LoHa or LoKr of one layer: the weight difference is `scale` times a product of matrices.
 
     kind: "LoHa" or "LoKr". tensors: the matrices by LyCORIS's names, such as "w1_a".
     """
@@ -42,22 +43,23 @@ class Product:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The shape (rows, columns) of the product, without computing it."""
+        """The shape (rows, columns) of the layer's weight difference, without computing it."""
         size = PRODUCTS[self.kind].size({role: t.shape for role, t in self.tensors.items()})
         assert size is not None, "read_lora has checked the shapes"
         return size.rows, size.columns
 
     def matrix(self) -> Tensor:
-        """Return the product without `scale`: (rows, columns), fp32."""
+        """Multiply the matrices; return the difference without `scale`: (rows, columns), fp32."""
         return PRODUCTS[self.kind].matrix({role: t.float() for role, t in self.tensors.items()})
 
 
 @dataclass(frozen=True)
 class ProductKind:
-    """The functions of one kind of product, each given a dict by LyCORIS's names.
+    """How to compute one LyCORIS method, LoHa or LoKr; matrices go by LyCORIS's names ("w1_a").
 
-    size: given the matrices' shapes, returns the product's Size, or None if a matrix is missing or
-    the shapes do not agree. matrix: given the matrices, returns the product (rows, columns).
+    size: given the matrices' shapes, returns the Size of the weight difference, or None if a matrix
+    is missing or the shapes do not agree. matrix: given the matrices, returns the weight difference
+    (rows, columns).
     """
 
     size: Callable[[Mapping[str, Shape]], Size | None]
@@ -118,10 +120,11 @@ def _lokr(tensors: Mapping[str, Tensor]) -> Tensor:
 def _lokr_factor(
     of: Mapping[str, Any], i: int, full: Callable[..., Any], pair: Callable[..., Any]
 ) -> Any:
-    """Return factor `i` (1 or 2) of a Kronecker product, or its shape where `of` holds shapes.
+    """Return factor `i` (1 or 2) of a LoKr's Kronecker product, or its shape.
 
-    A file holds a factor as one full matrix w1, passed to `full`, or as two low-rank matrices w1_a
-    and w1_b with an optional core t1, passed to `pair`.
+    of: the matrices, or their shapes, by LyCORIS's names. A file holds factor 1 as one full matrix
+    w1, which is passed to `full`, or as two low-rank matrices w1_a and w1_b with an optional core
+    t1, which are passed to `pair`; factor 2 likewise.
     """
     if f"w{i}" in of:
         return full(of[f"w{i}"])
