@@ -13,14 +13,15 @@ of a row that name functions, and what these functions take and return:
                                             iterator of (place, configuration, configurations to
                                             force by place): see `kernels.verdict` for places;
                                             `every`: all that can be chosen, not only the shape's
-  tuning_jobs(shapes, dtype, device)        iterator of TuningJob
+  tuning_jobs(shapes, dtype)                iterator of TuningJob
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import product
 from typing import Any, NamedTuple
 
 from . import shapes
@@ -30,14 +31,23 @@ from .shapes import Shape
 class TuningJob(NamedTuple):
     """One configuration to tune.
 
-    key       where the result is stored in the tuned file of the GPU
-    choices   the values to try for each field of the configuration
-    call      runs the kernel once, with the configuration that is stored under `key`
+    key           where the result is stored in the tuned file of the GPU
+    place         where `kernels.verdict.force` takes a candidate for the kernel
+    candidates    the configurations to try, such as those of `combinations`
+    shape, mode   a call that takes the configuration: the kernel's function at this shape,
+                  "forward" or "backward"
     """
 
     key: str
-    choices: dict[str, tuple[int, ...]]
-    call: Callable[[], object]
+    place: str
+    candidates: Sequence[dict[str, int]]
+    shape: Shape
+    mode: str
+
+
+def combinations(**choices: tuple[int, ...]) -> list[dict[str, int]]:
+    """Return every combination of the values of each field, as a dict from field to value."""
+    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 
 @dataclass(frozen=True)

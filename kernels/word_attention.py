@@ -12,7 +12,6 @@ Maps of words in Stable Diffusion: Tang et al., "What the DAAM", arXiv 2210.0488
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ from .launch import (
     multiprocessors,
     tuned_config,
 )
-from .registry import TuningJob
+from .registry import TuningJob, combinations
 from .shapes import AttentionShape
 from .verdict import Config
 
@@ -365,12 +364,13 @@ def check_configurations(
         yield where, config, {where: config}
 
 
-def tuning_jobs(
-    shapes: Sequence[AttentionShape], dtype: torch.dtype, device: str | torch.device
-) -> Iterator[TuningJob]:
+def tuning_jobs(shapes: Sequence[AttentionShape], dtype: torch.dtype) -> Iterator[TuningJob]:
     """Yield one job for each shape."""
-    choices = {"M": (16, 32, 64), "SPLIT": (True, False), "num_warps": (4, 8), "num_stages": (1, 2)}
+    # Not 64 rows in one stage: see CHOICES in kernels/attention/cases.py.
+    candidates = [
+        *combinations(M=(16, 32), SPLIT=(True, False), num_warps=(4, 8), num_stages=(1, 2)),
+        *combinations(M=(64,), SPLIT=(True, False), num_warps=(4, 8), num_stages=(2,)),
+    ]
     for shape in shapes:
-        (inputs,) = make_inputs(shape, dtype, device)
         name = key(shape.head_size, shape.queries, shape.keys, dtype)
-        yield TuningJob(name, choices, partial(word_attention_op, **inputs))
+        yield TuningJob(name, place(shape.head_size, dtype), candidates, shape, "forward")

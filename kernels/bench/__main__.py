@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .measure import Row  # imports torch, which --help needs not wait for
 
 DTYPES = ("fp16", "bf16", "fp32")
-HEAD = ("shape", "provider", "mode", "ms", "rate", "of ceiling", "to best peer", "")
-WIDTHS = (34, 18, 8, 9, 14, 10, 12, 0)
+HEAD = ("shape", "provider", "mode", "ms", "timed by", "rate", "of ceiling", "to best peer", "")
+WIDTHS = (34, 18, 8, 9, 8, 14, 10, 12, 0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--json", type=Path, metavar="FILE", help="write every row")
     root.add_argument("--plot", type=Path, metavar="DIR", help="write PNG plots")
     root.add_argument("--tune", action="store_true", help="write this GPU's tuned configurations")
+    root.add_argument("--jobs", type=int, metavar="N", help="of --tune: processes that compile")
     return root
 
 
@@ -44,7 +45,7 @@ def print_group(rows: list[Row]) -> None:
     """Print one table row for each implementation of an op at one shape and mode.
 
     The column "to best peer" is the time of the fastest implementation that is not ours, divided by
-    that of the row.
+    that of the row. "timed by" is "graph" or "events", see `kernels.bench.measure.Timing`.
     """
     peers = [r.p50 for r in rows if r.p50 and not r.provider.startswith("ours")]
     best = min(peers, default=None)
@@ -55,6 +56,7 @@ def print_group(rows: list[Row]) -> None:
             row.provider,
             row.mode,
             f"{row.p50:.4f}" if row.p50 else "",
+            row.timed or "",
             f"{row.rate:.3g} {row.metric}" if row.rate else "",
             f"{row.share:.0%}" if row.share else "",
             ratio,
@@ -101,6 +103,9 @@ def main(argv: list[str] | None = None) -> int:
     if not (math.isfinite(args.seconds) and 0 < args.seconds <= 60):
         print(f"--seconds must be above 0 and at most 60, not {args.seconds}.", file=sys.stderr)
         return 2
+    if args.jobs is not None and args.jobs < 1:
+        print(f"--jobs must be 1 or more, not {args.jobs}.", file=sys.stderr)
+        return 2
 
     import importlib
     import logging
@@ -124,8 +129,6 @@ def main(argv: list[str] | None = None) -> int:
     if torch.device(device).type not in ("cpu", "cuda"):
         print(f"This measures on cpu and cuda, not on {device}.", file=sys.stderr)
         return 2
-    if on_gpu:
-        torch.cuda.set_device(device)  # do_bench records its events on the current device
     try:
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -143,9 +146,10 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         from .tune import tune
 
-        return tune(args.ops or list(KERNELS), device, dtype, args.seconds)
-    from .measure import ceilings, describe_environment, environment
+        return tune(args.ops or list(KERNELS), device, dtype, args.seconds, args.jobs)
+    from .measure import ceilings, describe_environment, environment, select_device
 
+    select_device(device)
     print(describe_environment(environment(device)))
     best = ceilings(device, dtype)
     print("Ceilings: " + ", ".join(f"{v:.4g} {k}" for k, v in best.items()))

@@ -1,6 +1,7 @@
 """Check the result of each implementation, then time it: median, 20th and 80th percentile.
 
-All implementations of one op and shape are timed in the same run, on a GPU with a cold cache. One
+All implementations of one op and shape are timed in the same run, on a GPU with a cold L2 cache and
+by replaying a CUDA graph, so that the host's time per call does not count; see `time_call`. One
 whose result is wrong gets no time. Ceilings, the most that the device can reach, are measured too:
 the rates of large matrix products and large copies.
 """
@@ -14,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 
@@ -73,6 +75,7 @@ class Row:
     share                rate / ceilings[metric], so 0 to about 1
     note                 a remark, or why there is no time
     gpu ... versions     see `environment`
+    timed                how, see `Timing`; files of older versions do not have it
     """
 
     kernel: str
@@ -96,6 +99,7 @@ class Row:
     cpu: str | None = None
     threads: int | None = None
     versions: dict[str, str | None] = field(default_factory=dict)
+    timed: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as a dict for JSON, with measurements rounded to four digits."""
@@ -179,20 +183,51 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def time_call(
-    call: Callable[[], object], device: str, seconds: float
-) -> tuple[float, float, float]:
-    """Return the median, 20th and 80th percentile of the time of `call`, in milliseconds.
+class Timing(NamedTuple):
+    """The median, 20th and 80th percentile of a call's time, in milliseconds, and how it was timed.
 
-    It is called again and again for `seconds`. On a GPU the L2 cache is cleared before each call
-    (triton.testing.do_bench).
+    timed   "graph": by replays of a CUDA graph; "events": by CUDA events around each call, which
+            measures the host if it is slower than the call; None: by the clock of a CPU
+    """
+
+    p50: float
+    p20: float
+    p80: float
+    timed: str | None = None
+
+
+def select_device(device: str) -> None:
+    """Make a CUDA device current, with a stream that can be captured; do nothing for others.
+
+    PyTorch runs a backward pass on the stream of its forward pass, and the default stream cannot be
+    captured: call this before the inputs are made.
+    """
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen.index)
+        if torch.cuda.current_stream() == torch.cuda.default_stream():
+            torch.cuda.set_stream(torch.cuda.Stream())
+
+
+def time_call(call: Callable[[], object], device: str, seconds: float) -> Timing:
+    """Time `call`, again and again for `seconds`.
+
+    On a GPU a CUDA graph with many calls is replayed, each call after the L2 cache has been
+    overwritten. A second graph only overwrites the cache as often. Replays of both alternate, and
+    the difference of their times, divided by the number of calls, is one sample: neither the host
+    nor the overwriting counts, the gap between two kernels does. A call that cannot be captured is
+    timed by events around it, after the L2 cache has been overwritten (triton.testing.do_bench).
     """
     if torch.device(device).type == "cuda":
+        samples = _replay(call, device, seconds)
+        if samples is not None:
+            return Timing(*_percentiles(samples), "graph")
         from triton.testing import do_bench
 
         rep = max(50, int(1000 * seconds))
         p50, p20, p80 = do_bench(call, warmup=25, rep=rep, quantiles=[0.5, 0.2, 0.8])
-        return p50, p20, p80
+        return Timing(p50, p20, p80, "events")
     call()
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -200,8 +235,69 @@ def time_call(
         begin = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - begin))
+    return Timing(*_percentiles(times))
+
+
+def _percentiles(times: list[float]) -> tuple[float, float, float]:
+    """Return the median, 20th and 80th percentile."""
     fifths = statistics.quantiles(times, n=5)
     return statistics.median(times), fifths[0], fifths[-1]
+
+
+REPLAY_MS = 5.0  # that one replay should take, so that events measure it well
+MAX_CALLS = 100  # in a graph
+LEAST_MS = 1e-5  # of a sample: noise must not make a time negative
+LEAST_CACHE = 64 << 20  # bytes that are overwritten to clear the L2 cache, if it is not larger
+
+
+def _replay(call: Callable[[], object], device: str, seconds: float) -> list[float] | None:
+    """Return samples of a call's time in milliseconds, or None if it cannot be captured.
+
+    See `time_call`. It runs on the current stream of the device, which must be the current one, or
+    on a new stream if that is the default one.
+    """
+    for _ in range(3):  # compiles, tunes and allocates what a capture must not
+        call()
+    torch.cuda.synchronize()
+    size = max(2 * torch.cuda.get_device_properties(device).L2_cache_size, LEAST_CACHE)
+    cache = torch.empty(size, dtype=torch.uint8, device=device)
+    try:
+        one = _capture([cache.zero_, call])
+    except RuntimeError:  # it asks the GPU for a value, or its library cannot be captured
+        torch.cuda.synchronize()
+        return None
+    (estimate,) = _elapsed([one] * 2)[1:]
+    n = max(1, min(MAX_CALLS, int(REPLAY_MS / estimate)))
+    full, empty = _capture([cache.zero_, call] * n), _capture([cache.zero_] * n)
+    _elapsed([full, empty])
+    rounds = max(10, min(1000, int(1000 * seconds / (2 * n * estimate))))
+    times = _elapsed([full, empty] * rounds)
+    pairs = zip(times[::2], times[1::2], strict=True)
+    return [max(with_call - without, LEAST_MS * n) / n for with_call, without in pairs]
+
+
+def _capture(functions: list[Callable[[], object]]) -> torch.cuda.CUDAGraph:
+    """Return a CUDA graph of the functions, called one after another."""
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.current_stream()
+    if stream == torch.cuda.default_stream():
+        stream = torch.cuda.Stream()
+    # The outer context restores the current stream even if the capture fails.
+    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
+        for function in functions:
+            function()
+    return graph
+
+
+def _elapsed(graphs: list[torch.cuda.CUDAGraph]) -> list[float]:
+    """Replay the graphs one after another; return the milliseconds that each took."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(len(graphs) + 1)]
+    events[0].record()
+    for graph, event in zip(graphs, events[1:], strict=True):
+        graph.replay()
+        event.record()
+    torch.cuda.synchronize()
+    return [a.elapsed_time(b) for a, b in pairwise(events)]
 
 
 @lru_cache
@@ -279,7 +375,7 @@ def compare(
             if not error <= TOLERANCE[dtype]:
                 row.note = f"wrong answer: off by {error:.1e}"
             else:
-                row.p50, row.p20, row.p80 = time_call(call.run, device, seconds)
+                row.p50, row.p20, row.p80, row.timed = time_call(call.run, device, seconds)
                 row.rate = work.rate(row.p50)
                 row.share = row.rate / tops[work.metric]
                 row.note = call.note
@@ -291,9 +387,12 @@ def compare(
 def first_sentence(error: Exception) -> str:
     """Return the first sentence of an exception's message, at most 200 characters.
 
-    If the message is empty, return the name of the exception's type.
+    A first line that ends with a colon is joined with the next one: "backend='inductor' raised:
+    RuntimeError: no compiler". If the message is empty, return the name of the exception's type.
     """
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    text = text.split(". ")[0]
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -301,7 +400,10 @@ def compile_for_shapes(function: Callable) -> Callable:
     """Return `function` compiled by torch.compile for the shapes of its first call.
 
     Earlier compilations are dropped: after eight shapes torch.compile would no longer compile,
-    without a warning.
+    without a warning. Its backward pass may run more than once.
     """
+    import torch._functorch.config
+
     torch.compiler.reset()
+    torch._functorch.config.donated_buffer = False  # else a backward pass can't be repeated
     return torch.compile(function, dynamic=False)

@@ -1,89 +1,360 @@
-"""Find the fastest configuration of each kernel at each shape on this GPU: `--tune`.
+"""Find the fastest right configuration of each kernel at each shape on this GPU: `--tune`.
 
-The results are written to kernels/tuned, where launches find them.
+Every candidate is first compiled, in several processes. The candidates of a kernel then run one
+after another in another process, which is replaced when a candidate crashes it, hangs or was wrong.
+A candidate's results on new random inputs are compared with plain PyTorch in fp64; if they are
+right, it is timed. The fastest is written to kernels/tuned, where launches find it, if it is
+clearly faster than the default. What is wrong, crashes, hangs or does not compile is never written
+as a configuration; the file lists it as failed.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
 
-from .. import launch
-from ..registry import KERNELS, TuningJob, load
-from .measure import environment, time_call
+from .. import launch, verdict
+from ..check import allowed_error, equal_bits, max_error, nan_in_fresh_memory, usable, worst
+from ..compile import _tool as cuda_tool
+from ..recorder import Launch, recording
+from ..registry import KERNELS, Kernel, TuningJob, load
+from ..sass import uninitialized_reads
+from ..shapes import Shape
+from .isolated import Failure, run_isolated
+from .measure import Timing, environment, select_device
+
+LIMIT = 60.0  # seconds in which a candidate must be compared and timed
+COMPILE_LIMIT = 300.0  # seconds in which a candidate must be compiled
+MARGIN = 0.98  # of the default's time, above which a candidate is not worth an entry
+Config = dict[str, Any]
 
 
-def _grid(choices: dict[str, tuple[int, ...]]) -> Iterator[dict[str, int]]:
-    """Yield every combination of the choices, as a dict from field to value."""
-    for values in itertools.product(*choices.values()):
-        yield dict(zip(choices, values, strict=True))
+@dataclass(frozen=True)
+class Session:
+    """What all candidates of one run of the tuner share.
 
-
-def find_best(
-    job: TuningJob,
-    candidates: Iterable[dict[str, int]],
-    use: Callable[[dict[str, int] | None], None],
-    device: str,
-    seconds: float,
-) -> dict[str, int] | None:
-    """Return the fastest configuration, or None if the default is at most 2 percent slower.
-
-    candidates   configurations to try; one that does not compile or launch is skipped
-    use          called with a configuration, or None for the default: the next call takes it
-    seconds      how long the default is timed; each candidate is timed for a quarter of that
+    seed      of the random inputs
+    seconds   how long the default configuration is timed; another one for a quarter of that
+    target    NVIDIA GPU to compile for before anything runs, "sm_90"; None: do not compile before
+    timer     "module:function", called like `kernels.bench.measure.time_call`
+    limit     seconds in which a candidate must be compared and timed
     """
-    best: tuple[float, dict[str, int]] | None = None
-    for config in candidates:
-        use(config)
+
+    device: str
+    dtype: torch.dtype
+    seed: int
+    seconds: float
+    target: str | None = None
+    timer: str = "kernels.bench.measure:time_call"
+    limit: float = LIMIT
+
+
+class Task(NamedTuple):
+    """One configuration of a job to compile or to measure; None is the default one."""
+
+    session: Session
+    kernel: Kernel
+    place: str
+    shape: Shape
+    mode: str
+    config: Config | None
+
+
+def tasks_of(session: Session, kernel: Kernel, job: TuningJob) -> list[Task]:
+    """Return the tasks of a job: the default configuration, then every candidate."""
+    where = session, kernel, job.place, job.shape, job.mode
+    return [Task(*where, config) for config in (None, *job.candidates)]
+
+
+def use(task: Task) -> Any:
+    """Return a context manager in which launches take the task's configuration."""
+    return verdict.force({} if task.config is None else {task.place: task.config})
+
+
+def compile_candidate(task: Task) -> Failure | None:
+    """Compile the launches of one call, which fills Triton's cache; return why they can't be used.
+
+    Machine code that reads registers which nothing wrote (`kernels.sass`) is refused: running it
+    may crash the GPU's context.
+    """
+    session = task.session
+    assert session.target
+    with recording(session.target) as log, use(task):
+        load(task.kernel.launch_on_meta)(task.shape, session.dtype, task.mode)
+    for recorded in log:
         try:
-            ms = time_call(job.call, device, seconds / 4)[0]
-        except Exception:  # too much shared memory, an illegal layout, a compiler error
-            continue
-        if best is None or ms < best[0]:
-            best = ms, config
-    use(None)
-    if best is None:
+            compiled = compile_launch(recorded, session.target)
+        except Exception as error:  # compilers raise exceptions of many types
+            return Failure.of("does not compile", error)
+        if session.target == "sm_90" and uninitialized_reads(disassemble(compiled)):
+            name = recorded.kernel.__name__
+            return Failure(f"miscompiled: {name} reads registers that were never written")
+    return None
+
+
+class _Driver:
+    """Triton's driver for a GPU that this process does not use: what a compilation asks for."""
+
+    def __init__(self, target: str) -> None:
+        self.target = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+
+    def get_current_target(self) -> GPUTarget:
+        """Return what to compile for."""
+        return self.target
+
+    def get_current_device(self) -> int:
+        """Return the number of the device."""
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        """Return the handle of the default stream."""
+        return 0
+
+
+def compile_launch(recorded: Launch, target: str) -> Any:
+    """Compile a recorded launch for an NVIDIA GPU, "sm_90"; return triton's CompiledKernel.
+
+    Unlike `kernels.compile.build` it goes the way of a launch, so that a launch on this GPU finds
+    the result in Triton's cache.
+    """
+    driver.set_active(_Driver(target))
+    return recorded.kernel.warmup(grid=(1,), **recorded.args, **recorded.options)
+
+
+def disassemble(compiled: Any) -> str:
+    """Return the machine code (SASS) of triton's CompiledKernel for an NVIDIA GPU, as text."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [cuda_tool("nvdisasm"), "-c", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def make_call(
+    name: str, inputs: dict[str, Any], mode: str, seed: int
+) -> Callable[[], list[torch.Tensor]]:
+    """Return a function that computes the outputs, or the gradients of all input tensors.
+
+    name: "module:function" of the registry. mode: in "backward" the forward pass runs here, once,
+    and the gradient of the output is standard normal, from `seed`, rounded to fp16.
+    """
+    function = load(name)
+    if mode == "forward":
+
+        def forward() -> list[torch.Tensor]:
+            with torch.no_grad():
+                out = function(**inputs)
+            return list(out) if isinstance(out, tuple) else [out]
+
+        return forward
+    inputs = {
+        k: v.detach().requires_grad_() if isinstance(v, torch.Tensor) else v
+        for k, v in inputs.items()
+    }
+    tensors = [v for v in inputs.values() if isinstance(v, torch.Tensor)]
+    out = function(**inputs)
+    generator = torch.Generator(out.device).manual_seed(seed + 1)
+    gradient = torch.randn(out.shape, generator=generator, device=out.device).half().to(out)
+    return lambda: list(torch.autograd.grad(out, tensors, gradient, retain_graph=True))
+
+
+@lru_cache(maxsize=1)
+def _expected(
+    session: Session, kernel: Kernel, shape: Shape, mode: str
+) -> tuple[dict[str, Any], list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Return new inputs, and PyTorch's results in their dtype and in fp64."""
+    (inputs,) = load(kernel.make_inputs)(shape, session.dtype, session.device, session.seed)
+    inputs64 = {
+        k: v.double().contiguous() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()
+    }
+    theirs, exact = (
+        make_call(kernel.reference, x, mode, session.seed)() for x in (inputs, inputs64)
+    )
+    return inputs, [(a, b.double()) for a, b in zip(theirs, exact, strict=True)]
+
+
+def measure_candidate(task: Task) -> Timing | Failure:
+    """Compare one configuration's results with fp64, then time it.
+
+    The memory that it writes to is filled with NaN before. After the timing its results must still
+    have the same bits.
+    """
+    session, kernel = task.session, task.kernel
+    select_device(session.device)
+    try:
+        inputs, expected = _expected(session, kernel, task.shape, task.mode)
+        with patch.object(launch, "load_table", lambda _: {}), use(task):
+            call = make_call(kernel.function, inputs, task.mode, session.seed)
+            with nan_in_fresh_memory():
+                ours = call()
+            error, allowed = worst(
+                [
+                    (max_error(a, exact).item(), allowed_error(b, exact, a.dtype))
+                    for a, (b, exact) in zip(ours, expected, strict=True)
+                ]
+            )
+            if not error <= allowed:
+                reason = f"wrong: off by {error:.1e}, allowed are {allowed:.1e}"
+                return Failure(reason, new_process=True)
+            seconds = session.seconds if task.config is None else session.seconds / 4
+            timing = load(session.timer)(call, session.device, seconds)
+            if not all(map(equal_bits, ours, call())):
+                return Failure("wrong: a later call gave other bits", new_process=True)
+            return timing
+    except Exception as error:  # too much shared memory, an illegal access, a compiler's error
+        return Failure.of("failed", error, new_process=not usable(session.device))
+
+
+def measure_all(tasks: Sequence[Task], processes: int) -> Iterator[Timing | Failure]:
+    """Yield the time of each task's configuration, or why it has none, in the order of the tasks.
+
+    All are compiled first, `processes` at a time; then they run one after another.
+    """
+    unfit: list[Failure | None] = [None] * len(tasks)
+    if tasks and tasks[0].session.target:
+        print(f"{len(tasks)} configurations of {tasks[0].kernel.name} are compiled.", flush=True)
+        unfit = list(run_isolated(compile_candidate, tasks, COMPILE_LIMIT, processes))
+    fit = [task for task, failure in zip(tasks, unfit, strict=True) if failure is None]
+    limit = tasks[0].session.limit if tasks else LIMIT
+    measured = run_isolated(measure_candidate, fit, limit)
+    for failure in unfit:
+        yield failure if failure is not None else next(measured)
+
+
+def choose(
+    key: str, results: Sequence[tuple[Config | None, Timing | Failure]]
+) -> tuple[Config, Timing] | None:
+    """Return the fastest configuration with its time, or None if the default is as good; print it.
+
+    results: the default, which is None, first. A candidate counts only if it takes at most MARGIN
+    of the default's time, or if the default has none.
+    """
+    for config, result in results:
+        if isinstance(result, Failure):
+            print(f"{key}: {config or 'the default'}: {result.reason}", flush=True)
+    default = results[0][1]
+    timed = [(c, r) for c, r in results[1:] if c is not None and isinstance(r, Timing)]
+    if not timed:
+        print(f"{key}: no candidate is right", flush=True)
         return None
-    default = time_call(job.call, device, seconds)[0]
-    print(f"{job.key}: {best[0]:.4f} ms, by default {default:.4f} ms, {best[1]}", flush=True)
-    return best[1] if best[0] < 0.98 * default else None
+    config, best = min(timed, key=lambda pair: pair[1].p50)
+    usual = f"{default.p50:.4f} ms" if isinstance(default, Timing) else "none"
+    print(f"{key}: {best.p50:.4f} ms, by default {usual}, {config}", flush=True)
+    if isinstance(default, Timing) and best.p50 > MARGIN * default.p50:
+        return None
+    return config, best
 
 
-def tune(ops: Sequence[str], device: str, dtype: torch.dtype, seconds: float) -> int:
+class TunedFile:
+    """The tuned file of a GPU: what it holds, changed key by key and written as a whole.
+
+    It is JSON with the fields
+      surroundings     `kernels.bench.measure.environment`
+      timed            how: "graph" (replays of a CUDA graph), "events", or "events and graph"
+      configurations   by key, see `kernels.launch.load_table`
+      failed           by key, a list of {"configuration", "reason"}; null is the default one
+    Files of older versions have neither `timed`, as they were timed by events, nor `failed`.
+    """
+
+    def __init__(self, path: Path, surroundings: dict[str, Any]) -> None:
+        self.path, self.surroundings = path, surroundings
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        current = launch.current_key
+        self.configurations = {current(k): v for k, v in content.get("configurations", {}).items()}
+        self.failed = {current(k): v for k, v in content.get("failed", {}).items()}
+        kept = content.get("timed", "events").split(" and ")
+        self.timed = dict.fromkeys(self.configurations, kept)
+
+    def set(
+        self,
+        key: str,
+        best: tuple[Config, Timing] | None,
+        failed: Sequence[tuple[Config | None, Failure]],
+    ) -> None:
+        """Replace what the file has for `key` and write it."""
+        for table in (self.configurations, self.failed, self.timed):
+            table.pop(key, None)
+        if best:
+            config, timing = best
+            self.configurations[key] = config
+            self.timed[key] = [timing.timed] if timing.timed else []
+        if failed:
+            self.failed[key] = [
+                {"configuration": config, "reason": failure.reason} for config, failure in failed
+            ]
+        self._write()
+
+    def _write(self) -> None:
+        ways = sorted({way for ways in self.timed.values() for way in ways})
+        content = {
+            "surroundings": self.surroundings,
+            "timed": " and ".join(ways) or "graph",
+            "configurations": self.configurations,
+            "failed": self.failed,
+        }
+        self.path.parent.mkdir(exist_ok=True)
+        part = self.path.with_name(self.path.name + ".part")  # so that it is never half written
+        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        part.replace(self.path)
+
+
+def compile_target(device: str) -> str | None:
+    """Return the target to compile for on an NVIDIA GPU, such as "sm_90"; None elsewhere."""
+    if torch.device(device).type != "cuda" or torch.version.hip:
+        return None
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def tune(
+    ops: Sequence[str],
+    device: str,
+    dtype: torch.dtype,
+    seconds: float,
+    processes: int | None = None,
+    **changes: Any,
+) -> int:
     """Tune the kernels `ops` on this GPU and write kernels/tuned/<GPU name>.json.
 
-    ops: names in the registry. seconds: see `find_best`. What the file has for other shapes, dtypes
-    and kernels is kept. Returns the command's exit code.
+    ops: names in the registry. processes: how many compile; by default as many as there are
+    processors. changes: fields of the Session, for tests. What the file has for other shapes,
+    dtypes and kernels is kept; it is written after every key. Returns the command's exit code.
     """
+    session = Session(device, dtype, secrets.randbelow(2**31), seconds, compile_target(device))
+    session = Session(**(session.__dict__ | changes))
     path = launch.tuned_path(torch.cuda.get_device_name(device))
-    table: dict[str, dict[str, int]] = {}
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))["configurations"]
-        table = {launch.current_key(key): config for key, config in old.items()}
-    chosen: dict[str, dict[str, int] | None] = {}
-    with patch.object(launch, "load_table", lambda _: {k: v for k, v in chosen.items() if v}):
-        for op in ops:
-            kernel = KERNELS[op]
-            measured = [shape for shape in kernel.shapes if shape.measured]
-            for job in load(kernel.tuning_jobs)(measured, dtype, device):
-                if job.key in chosen:
-                    continue
-                chosen[job.key] = None
-
-                def use(config: dict[str, int] | None, key: str = job.key) -> None:
-                    chosen[key] = config
-
-                chosen[job.key] = find_best(job, _grid(job.choices), use, device, seconds)
+    try:
+        file = TunedFile(path, environment(device))
+    except (OSError, ValueError, AttributeError) as error:
+        print(f"{path} can't be read, so nothing is tuned: {error}", file=sys.stderr)
+        return 2
+    for op in ops:
+        kernel = KERNELS[op]
+        measured = [shape for shape in kernel.shapes if shape.measured]
+        jobs: dict[str, TuningJob] = {}
+        for job in load(kernel.tuning_jobs)(measured, dtype):
+            jobs.setdefault(job.key, job)
+        tasks = {key: tasks_of(session, kernel, job) for key, job in jobs.items()}
+        every = [task for group in tasks.values() for task in group]
+        results = measure_all(every, processes or os.cpu_count() or 1)
+        for key, group in tasks.items():
+            found = [(task.config, next(results)) for task in group]
+            failed = [(config, r) for config, r in found if isinstance(r, Failure)]
+            file.set(key, choose(key, found), failed)
     launch.clear_tuned_cache()
-    configurations = {k: v for k, v in (table | chosen).items() if v}
-    path.parent.mkdir(exist_ok=True)
-    content = {"surroundings": environment(device), "configurations": configurations}
-    part = path.with_name(path.name + ".part")  # replaced as a whole, so it is never half written
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(path)
-    print(path)
+    print(file.path)
+    print("Run `python -m kernels.check` next: launches take only what it finds right.")
     return 0

@@ -52,7 +52,7 @@ def rows(
         yield from compare(*where, with_maps, (q, k, v), exact, work, device, seconds)
         without = [
             _provider(f"{name}, no maps", run)
-            for name in ("ours", "sdpa")
+            for name in ("ours", "sdpa", "sdpa cudnn")
             if (run := plain.RUNS[name])
         ]
         yield from compare(*where, without, (q, k, v), exact[0], work, device, seconds)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ..inputs import normal_tensors
-from ..registry import TuningJob
-from ..shapes import GROUPS, GroupNormShape
+from ..registry import TuningJob, combinations
+from ..shapes import GROUPS, GroupNormShape, Norm
 from ..verdict import Config
-from . import group_norm, group_norm_backward_op, group_norm_op
+from . import group_norm_backward_op, group_norm_op
 from .tiling import LANES, Plan, key, place
 
 
@@ -76,20 +76,19 @@ def check_configurations(
         yield where, {"one_launch": one}, {where: {"one_launch": one}}
 
 
-def tuning_jobs(
-    shapes: Sequence[GroupNormShape], dtype: torch.dtype, device: str | torch.device
-) -> Iterator[TuningJob]:
-    """Yield one job for each batch, layer size and memory layout.
+def tuning_jobs(shapes: Sequence[GroupNormShape], dtype: torch.dtype) -> Iterator[TuningJob]:
+    """Yield one job for each batch, layer size and memory layout for which one launch is possible.
 
     Each finds out whether one launch is faster than three.
     """
-    sizes = {(s.batch, norm.channels, norm.side) for s in shapes for norm in s.norms}
-    for n, c, side in sorted(sizes):
-        for layout in (torch.contiguous_format, torch.channels_last):
-            x = torch.randn(n, c, side, side, device=device, dtype=dtype)
-            x = x.to(memory_format=layout)
-
-            def forward(x: torch.Tensor = x) -> object:
-                return group_norm(x, GROUPS, silu=True)
-
-            yield TuningJob(key(Plan.of(x, GROUPS)), {"one_launch": (True, False)}, forward)
+    sizes = {(s.batch, norm.channels, norm.side): s for s in shapes for norm in s.norms}
+    for (_, channels, side), shape in sorted(sizes.items(), key=lambda item: item[0]):
+        norm = Norm(channels, side, shift=shape.model != "VAE", silu=True)
+        for channels_last in (False, True):
+            layer = shape._replace(norms=(norm,), channels_last=channels_last)
+            (inputs,) = make_inputs(layer, dtype, "meta")
+            plan = Plan.of(inputs["x"], GROUPS)
+            if plan.tiles.partials <= LANES:
+                candidates = combinations(one_launch=(True, False))
+                where = place("forward", channels_last, dtype)
+                yield TuningJob(key(plan), where, candidates, layer, "forward")

@@ -49,6 +49,13 @@ def unsupported(
     )
 
 
+def backward_unsupported(
+    device: torch.device, dtype: torch.dtype, head_size: int | None = None
+) -> str:
+    """Return in one sentence why it cannot train: the measured times are of the forward pass."""
+    return "it goes by the speeds of the forward pass alone."
+
+
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q.
 

@@ -60,8 +60,8 @@ def _load_model(receipt: Receipt, args: argparse.Namespace) -> Models:
     """Load the model with which to draw a picture again: --model, or the one of its receipt.
 
     It is loaded on the device that the receipt names if there is one. A receipt (the record in a
-    PNG of how it was drawn) may come from a stranger, so its model is looked up by name in the
-    library, never opened as a path. Raises InputError if it is not there.
+    PNG of how it was drawn) may come from a stranger, so its model is looked up by name among those
+    of this package and ./models, never opened as a path. Raises InputError if it is not there.
     """
     import torch
 

@@ -177,7 +177,7 @@ def _head(line: str, width: float, size: int) -> int:
 
 
 def _cut(line: str, width: float, size: int) -> str:
-    """Shorten `line`, which ends with "...", so that it fits into `width` pixels and still does.
+    """Shorten `line` before the "..." at its end so that all of it fits into `width` pixels.
 
     size: of the font in pixels.
     """

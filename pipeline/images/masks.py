@@ -135,10 +135,10 @@ def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
 def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
     """Return half the local thickness of a mask at each pixel, in pixels, float32 (h, w).
 
-    It decides over how many pixels the mask's edge is softened. It is about the radius of the
-    largest disc inside the mask that covers the pixel, at most `most`, smoothed, so that there is
-    no seam where the thickness changes. hole: bool (h, w), True in the mask. depth: distance of
-    each pixel to the mask's edge, (h, w).
+    The mask's edge is softened over so many pixels. The value is about the radius of the largest
+    disc inside the mask that covers the pixel, at most `most`, smoothed, so that there is no seam
+    where the thickness changes. hole: bool (h, w), True in the mask. depth: distance of each pixel
+    to the mask's edge, (h, w).
     """
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances

@@ -18,8 +18,9 @@ from ..model_files.safetensors_header import PICKLES
 def find_model(name: str | os.PathLike) -> Path | None:
     """Return the folder or file of the model `name`; None for a Hub id, which is to be downloaded.
 
-    name: of a model of this package or in ./models, a path, or a Hub id "owner/name". Raises
-    InputError where there is no such model, and for anything else.
+    name: of a model of this package or in ./models, a path to a diffusers folder or a .safetensors
+    file, or a Hub id "owner/name". Raises InputError where there is no such model, and for a `name`
+    of another form.
     """
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():

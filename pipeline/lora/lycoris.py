@@ -49,7 +49,7 @@ class Product:
         return size.rows, size.columns
 
     def matrix(self) -> Tensor:
-        """Multiply the matrices; return the difference without `scale`: (rows, columns), fp32."""
+        """Return the layer's weight difference before it is scaled: (rows, columns), fp32."""
         return PRODUCTS[self.kind].matrix({role: t.float() for role, t in self.tensors.items()})
 
 

@@ -188,12 +188,12 @@ def _tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _peft_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict]:
-    """Return peft's configuration of each network in a LoRA file, of which alpha is used.
+    """Return peft's configuration (alpha and so on) of each network in a LoRA file.
 
-    The keys are what the network's layer names begin with, "unet." or, where a network was saved
-    alone, "". The configuration is in the file's metadata, where diffusers writes
-    {"unet.lora_alpha": 8, ...}, or in adapter_config.json beside a file of peft. Raises InputError
-    for a damaged configuration and for DoRA.
+    It is in the file's metadata, where diffusers writes {"unet.lora_alpha": 8, ...}, or in
+    adapter_config.json beside a file of peft. The result's keys are what the network's layer names
+    begin with: "unet.", or "" where a network was saved alone. Raises InputError for a damaged
+    configuration and for DoRA.
     """
     shown = short(path.name)
     config: Any = {}

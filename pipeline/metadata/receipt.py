@@ -143,11 +143,11 @@ def provenance(
 
 
 def extend_provenance(parent: Receipt, change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a receipt that say how a picture was branched off another picture.
+    """Return the fields of a receipt that say by which request a branched-off picture was drawn.
 
-    To branch is to continue a picture from one of its steps with changed options. The fields are
-    the same as for its `parent`, whose receipt is given, but "branches" has one entry more,
-    `change`: {"at": step, and the changed options}.
+    To branch off is to continue another picture from one of its steps with changed options. parent:
+    the receipt of that other picture, from which "task", "options", "image", "words" and "inputs"
+    are taken. change: {"at": step, and the changed options}, appended to "branches".
     """
     provenance = {
         name: getattr(parent, name) for name in ("task", "options", "image", "words", "inputs")

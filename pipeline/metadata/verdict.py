@@ -115,15 +115,15 @@ class Verdict:
 
     @property
     def steps(self) -> int:
-        """The number of denoising steps that were compared; 0 where nothing was drawn."""
+        """How many denoising steps were compared with the receipt's; 0 where nothing was drawn."""
         return max(len(self.same) - 1, 0)
 
     @property
     def facts(self) -> list[tuple[str, dict[str, Any]]]:
-        """The findings, in the order to tell them: (key of a sentence in SENTENCES, values for it).
+        """What was found by drawing the picture again: (key of SENTENCES, values for the sentence).
 
-        The demo translates the sentences by these keys. Differences of the environment are not in
-        it.
+        In the order to tell them. The demo translates the sentences by these keys. What differs in
+        the environment (device, packages, ...) is not among them.
         """
         steps: dict[str, Any] = {"steps": self.steps, "step": self.step}
         if self.kind == "other":
@@ -151,7 +151,11 @@ class Verdict:
 
     @property
     def sentences(self) -> list[str]:
-        """The findings in English: first the kind of result, last how the environment differs."""
+        """What was found by drawing the picture again, in English sentences.
+
+        The first tells the kind of result ("Identical: ..."), the last how the environment (device,
+        packages, ...) differs.
+        """
         first, *rest = (SENTENCES[key].format(**values) for key, values in self.facts)
         return [f"{KINDS[self.kind]}: {first[0].lower()}{first[1:]}", *rest, *self._environment()]
 

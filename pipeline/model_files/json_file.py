@@ -42,8 +42,8 @@ def parse_json(raw: bytes, shown: str, of: str) -> Any:
     """Parse JSON in UTF-8, more strictly than Python's json, because files come from strangers.
 
     Raises InputError for invalid JSON, duplicate keys, NaN, infinities, the integer -0, lone
-    surrogates and deep nesting. The message begins with `of` + `shown`: the file's name `shown`,
-    after "The header of " where `raw` is only a part of the file, else after "".
+    surrogates and deep nesting. shown: the file's name for the message. of: what of the file `raw`
+    is, "The header of " or "" for all of it; the message puts it before the name.
     """
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict:

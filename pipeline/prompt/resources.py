@@ -87,7 +87,7 @@ def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
 def _find(entries: dict[str, Entry], name: str) -> Entry | None:
     """Return the LoRA called `name`, else one whose name differs only in case, or None.
 
-    entries: the LoRAs of the model library by name.
+    entries: the LoRAs in ./models by name.
     """
     low = {n.lower(): e for n, e in entries.items()}
     return entries.get(name) or low.get(name.lower())

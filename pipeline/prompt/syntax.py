@@ -28,8 +28,8 @@ MAX_LORA = 100.0  # largest absolute strength of a LoRA
 class LoraTag:
     """A LoRA that the prompt names, as <lora:name:0.8>, and its strengths.
 
-    name: the LoRA's name in the model library. unet, text: strength in the UNet and in the text
-    encoders, -100 to 100.
+    name: of a LoRA in ./models. unet, text: strength in the UNet and in the text encoders, -100 to
+    100.
     """
 
     name: str

@@ -27,9 +27,9 @@ MAX_DEFAULT_TILE = 768  # pixels of a tile's side where the user names none
 def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
     """Fill in the defaults of a task's options, and the size at which to draw a given picture anew.
 
-    size: (width, height) of the picture in pixels. A side that the user gave is kept; a missing one
-    follows from `size`, so that the area is near that for which the model was trained. The result
-    has the class of `options`.
+    size: (width, height) of the picture in pixels. A side that the user gave is kept; if one is
+    missing, it follows from the picture's aspect ratio; if both are, the area is near that for
+    which the model was trained. The result has the class of `options`.
     """
     from ..images.open import working_size
     from ..latents import vae
@@ -50,8 +50,8 @@ def start_from_image(
     """Return the initial state of image to image: the encoded picture, and the step to begin at.
 
     options: those of the request with all defaults filled in, with a field `strength` (0 to 1).
-    image: a picture that has the options' width and height. fields: names and values to add to the
-    parameters text. more: other fields of InitialState.
+    image: a picture that has the options' width and height. fields: names and values to add to
+    A1111's parameters text of the result. more: other fields of InitialState.
     """
     from .. import samplers
     from ..latents.autoencode import encode_picture
@@ -92,9 +92,10 @@ def scaled_size(models: Models, size: tuple[int, int], scale: float) -> tuple[in
 def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
     """Return side and overlap of the tiles in which a large picture is drawn, in latent pixels.
 
-    options: with fields `tile` and `overlap` in pixels. 0 means the default: a tile of twice the
-    model's training size but at most 768 pixels, unless that size is larger; an overlap of half a
-    tile. Raises InputError for tiles that are too small for their overlap.
+    options: with fields `tile` and `overlap` in pixels, 0 for the default. The default tile has
+    twice the model's training size, at most 768 pixels but no less than the training size; the
+    default overlap is half a tile. Raises InputError for tiles that are too small for their
+    overlap.
     """
     from ..latents import vae
 
@@ -117,7 +118,7 @@ def second_pass(
 
     fine: the options of the second pass with all defaults filled in, with its width, height,
     `strength` and `upscaler`. first: the result of the first pass. fields: names and values to add
-    to the parameters text.
+    to A1111's parameters text of the result.
     """
     if fine.upscaler != LATENT:
         from ..images.upscaler import UPSCALERS
@@ -140,10 +141,11 @@ def second_pass(
 def renumber(
     events: Iterable[Step | Result], before: int, total: int, seconds: float = 0.0
 ) -> Generator[Step, None, Result]:
-    """Yield the Steps of one pass, renumbered within a run of several passes; return its Result.
+    """Yield the Steps of one of several passes, numbered through all passes; return its Result.
 
-    events: of the pass. before: steps of the earlier passes. total: steps of all passes. seconds:
-    time that the earlier passes took.
+    For pictures drawn in two passes, as by the high-resolution fix. events: of the pass. before:
+    steps of the earlier passes. total: steps of all passes. seconds: time that the earlier passes
+    took.
     """
     for event in events:
         if isinstance(event, Result):

@@ -163,7 +163,7 @@ def cost(options: Options) -> float:
 def stream(
     models: Models, options: Options, model_cache: ModelCache | None = None, *, words: bool = False
 ) -> Events:
-    """Draw the pictures of a grid: yield their Steps, then one Result, the labelled sheet first.
+    """Draw a grid (A1111's X/Y/Z plot): yield the Steps of all pictures, then one Result.
 
     The Result has the contact sheet of all pictures, then each picture. The `image` of a Step is
     the picture's number in the order of drawing. model_cache: the models that an axis may choose
@@ -243,7 +243,7 @@ def _fix_seeds(options: Options) -> Options:
 
 
 def _resolve_names(axis: Axis, model_cache: ModelCache | None) -> Axis:
-    """Return a grid's axis of models or autoencoders with the names spelled as in the library.
+    """Return a grid's axis of models or VAEs with the names spelled as this machine lists them.
 
     Users may write them in another case. Other axes are unchanged. Raises InputError for a name
     that is not there or cannot be used.

@@ -139,7 +139,7 @@ def parse_axis(letter: str, text: str) -> Axis:
 
 
 def prefix_error(where: str, error: Exception) -> InputError:
-    """Return `error` as an InputError that says where it is: "`where`, sentence of the error"."""
+    """Return `error` with its sentence after `where` and a comma: "On the axis x, there ..."."""
     sentence = str(error)
     if sentence[1:2].islower():
         sentence = sentence[:1].lower() + sentence[1:]
@@ -149,8 +149,9 @@ def prefix_error(where: str, error: Exception) -> InputError:
 def apply_value(fields: dict[str, Any], axis: Axis, value: Any) -> dict[str, Any]:
     """Return a copy of a picture's options in which a grid's axis has the value `value`.
 
-    fields: the values of GenerateOptions by name, and "model" and "vae". The axis "prompt" replaces
-    its first value in the prompts; raises InputError if neither contains it.
+    fields: the values of GenerateOptions by name, and "model" and "vae". The axis "prompt" instead
+    replaces the text of its first value, wherever the prompts contain it, by `value`; raises
+    InputError if neither does.
     """
     if axis.name == "size":
         width, height = _parse_size(value)

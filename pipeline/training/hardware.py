@@ -17,7 +17,7 @@ from ..backends import (
     candidates,
     head_sizes,
     swap_group_norm,
-    unsupported_reason,
+    untrainable_reason,
     wrap_kernel_errors,
 )
 from ..errors import InputError
@@ -41,10 +41,9 @@ def install_backends(
     """Install attention and GroupNorm kernels in `network` that have a backward pass, to train it.
 
     attention, group_norm: name of a kernel (backend), or "auto" for the first that works, in the
-    order used for drawing pictures, without "per_shape", whose choices are for the forward pass. On
-    a CPU "auto" means "math" for attention, because the backward pass of PyTorch's fused attention
-    is slow there (57 pictures/s instead of 70). Raises InputError if the named backend cannot train
-    on `device`.
+    order used for drawing pictures. The exception is attention on a CPU, where "auto" means "math",
+    because the backward pass of PyTorch's fused attention is slow there (57 pictures/s instead of
+    70). Raises InputError if the named backend cannot train on `device`.
     """
     target = torch.device(device)
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
@@ -75,18 +74,18 @@ def find_trainable(
     """
     last: KernelFailed | None = None
     for backend in candidates(kind, name, device, dtype, heads or frozenset()):
-        if name == "auto" and KINDS[kind].table[backend].combines:
+        if reason := untrainable_reason(kind, backend, device, dtype, heads or frozenset()):
+            if name != "auto":
+                raise InputError(f"The {KINDS[kind].name} backend {name} cannot train: {reason}")
             continue
-        # Again and again where it calls others, such as "per_shape", and one of these fails.
-        while not unsupported_reason(kind, backend, device, dtype, heads or frozenset()):
-            x = torch.randn((2, 8, 4, 8), device=device, dtype=dtype, requires_grad=True)
-            try:
-                with wrap_kernel_errors(KINDS[kind].name, backend, x):
-                    attempt(backend, x).sum().backward()
-                return backend
-            except KernelFailed as failure:
-                blacklist(failure)
-                last = failure
+        x = torch.randn((2, 8, 4, 8), device=device, dtype=dtype, requires_grad=True)
+        try:
+            with wrap_kernel_errors(KINDS[kind].name, backend, x):
+                attempt(backend, x).sum().backward()
+            return backend
+        except KernelFailed as failure:
+            blacklist(failure)
+            last = failure
     raise InputError(f"{last}.")
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,6 +51,7 @@ def test_on_a_cpu_peers_are_measured_and_ours_has_no_time(small, capsys, tmp_pat
     assert {"sdpa", "torch eager", "plain, with maps"} <= {r["provider"] for r in timed}
     for r in timed:
         assert 0 < r["p20"] <= r["p50"] <= r["p80"] and r["rate"] > 0 and not r["note"]
+        assert r["timed"] is None  # by the clock
         amount = r["flop"] / 1e9 if r["metric"] == "TFLOP/s" else r["bytes"] / 1e6
         assert r["rate"] == pytest.approx(amount / r["p50"], rel=2e-3)
         assert r["share"] == pytest.approx(r["rate"] / r["ceilings"][r["metric"]], rel=2e-3)
@@ -84,13 +87,122 @@ def test_a_wrong_answer_gets_no_time():
     assert absent.p50 is None and absent.note == "not here: no card"
 
 
+@pytest.mark.quick
+def test_torch_compile_has_a_row_wherever_groupnorm_is_measured(small, monkeypatch):
+    def fail(function):
+        raise RuntimeError("backend='inductor' raised:\nValueError: no compiler\nat line 3")
+
+    monkeypatch.setattr(group_norm, "compile_for_shapes", fail)
+    monkeypatch.setattr(group_norm, "RUNS", {"ours": group_norm._ours, "torch.compile": None})
+    monkeypatch.setattr(measure, "ceilings", lambda *_: TOPS)
+    rows = list(group_norm.rows("cpu", torch.float32, ("forward", "backward"), 0.01))
+    where = {(r.shape, r.mode) for r in rows}
+    compiled = [r for r in rows if r.provider == "torch.compile"]
+    assert {(r.shape, r.mode) for r in compiled} == where and len(where) == 8
+    assert {r.note for r in compiled} == {
+        "not here: backend='inductor' raised: ValueError: no compiler"
+    }
+
+
+class Card:
+    """A GPU with a clock of its own, in place of torch.cuda: a call takes 5 us, clearing 30."""
+
+    def __init__(self, monkeypatch, capturable=True):
+        self.now, self.calls, self.captured, self.capturable = 0.0, 0, None, capturable
+        card, cuda = self, torch.cuda
+        self.current = self.default = SimpleNamespace(name="default")
+
+        class Graph:
+            def replay(self):
+                card.now += 0.02 + 0.001 * (card.now % 3) + sum(self.costs)  # the host's share
+
+        class Event:
+            def record(self):
+                self.at = card.now
+
+            def elapsed_time(self, end):
+                return end.at - self.at
+
+        @contextmanager
+        def capture(graph, stream):
+            assert stream is card.current is not card.default
+            graph.costs = card.captured = []
+            yield
+            card.captured = None
+
+        @contextmanager
+        def use(stream):
+            before, card.current = card.current, stream
+            yield
+            card.current = before
+
+        def empty(size, dtype, device):
+            assert size == 100 << 20
+            return SimpleNamespace(zero_=lambda: card.take(0.03))
+
+        for name, value in {
+            "CUDAGraph": Graph, "Event": lambda enable_timing: Event(), "graph": capture,
+            "stream": use, "synchronize": lambda: None, "Stream": SimpleNamespace,
+            "current_stream": lambda: card.current, "default_stream": lambda: card.default,
+            "set_stream": lambda stream: setattr(card, "current", stream),
+            "get_device_properties": lambda _: SimpleNamespace(L2_cache_size=50 << 20),
+        }.items():  # fmt: skip
+            monkeypatch.setattr(cuda, name, value)
+        monkeypatch.setattr(torch, "empty", empty)
+
+    def take(self, ms):
+        self.now += ms
+        if self.captured is not None:
+            self.captured.append(ms)
+
+    def call(self):
+        self.calls += 1
+        if self.captured is not None and not self.capturable:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.take(0.005)
+
+
+@pytest.mark.quick
+def test_replays_measure_neither_the_host_nor_the_clearing_of_the_cache(monkeypatch):
+    card = Card(monkeypatch)
+    timing = measure.time_call(card.call, "cuda", 0.05)
+    assert timing.timed == "graph"
+    assert timing.p20 <= timing.p50 <= timing.p80
+    assert timing.p50 == pytest.approx(0.005, abs=1e-4)
+    assert card.calls > 50  # in one graph, so that a replay is long enough for events
+    assert card.current is card.default
+
+
+@pytest.mark.quick
+def test_what_cannot_be_captured_is_timed_by_events(monkeypatch):
+    import triton.testing
+
+    card = Card(monkeypatch, capturable=False)
+    monkeypatch.setattr(triton.testing, "do_bench", lambda call, **_: (2.0, 1.0, 3.0))
+    assert measure.time_call(card.call, "cuda", 0.05) == measure.Timing(2.0, 1.0, 3.0, "events")
+
+
+@pytest.mark.quick
+def test_a_gpu_gets_a_stream_that_can_be_captured(monkeypatch):
+    card, chosen = Card(monkeypatch), []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    measure.select_device("cpu")
+    assert card.current is card.default
+    measure.select_device("cuda")  # without a number: the current one
+    assert card.current is not card.default and not chosen
+    stream = card.current
+    measure.select_device("cuda:1")
+    assert card.current is stream and chosen == [1]
+
+
 TOPS = {"TFLOP/s": 2.0, "GB/s": 100.0}
 
 
 def row(provider, p50, shape="s", mode="forward"):
     rate = None if p50 is None else 1 / p50
+    timed = None if p50 is None else "graph"
     fields = "attention", provider, mode, shape, "fp16", "TFLOP/s", 1e9, 1e7, TOPS
-    return Row(*fields, p50, p50, p50, rate, gpu="a card", versions={"torch": "2"})
+    return Row(*fields, p50, p50, p50, rate, gpu="a card", versions={"torch": "2"}, timed=timed)
 
 
 def test_the_summary_compares_with_the_best_peer_of_each_shape():
@@ -103,6 +215,16 @@ def test_the_summary_compares_with_the_best_peer_of_each_shape():
         "attention forward: 1.00x the best peer (geometric mean of 2 shapes), least 0.50x at t."
     ]
     assert command.summary(rows[6:]) == []
+
+
+@pytest.mark.quick
+def test_the_table_says_how_a_row_was_timed(capsys):
+    by_events = row("a", 0.25)
+    by_events.timed = "events"
+    command.print_group([row("ours", 0.125), by_events, row("b", None)])
+    cells = [line.split() for line in capsys.readouterr().out.splitlines()]
+    place = command.HEAD.index("timed by")
+    assert [c[place : place + 1] for c in cells] == [["graph"], ["events"], []]
 
 
 def test_bars_are_in_proportion_and_ours_is_green():
@@ -166,6 +288,7 @@ def test_what_is_committed_can_be_read():
         (["--device", "meta"], "on cpu and cuda, not on meta"),
         (["--device", "cpu", "--json", "/proc/x/y.json"], "Cannot write to /proc/x"),
         (["--tune", "--device", "cpu"], "--tune needs a GPU"),
+        (["--tune", "--jobs", "0"], "--jobs must be 1 or more"),
     ],
 )
 def test_bad_input_is_one_sentence(capsys, argv, sentence):

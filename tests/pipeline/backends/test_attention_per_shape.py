@@ -15,6 +15,7 @@ from pipeline.backends import (
     failures,
 )
 from pipeline.latents import preview
+from pipeline.training import hardware
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 HALF, FP32 = torch.float16, torch.float32
@@ -243,3 +244,10 @@ def test_torch_compile_takes_the_choice_as_a_constant(here):
     for keys, factor in ((9, 2), (77, 2.0002)):  # sdpa, then ours
         k = torch.randn(1, keys, 1, 8)
         assert torch.allclose(compiled(q, k), factor * sdpa(q, k, k), rtol=1e-6)
+
+
+def test_it_does_not_train(here, tiny_model):
+    with pytest.raises(InputError, match="per_shape cannot train: it goes by the speeds of"):
+        hardware.find_trainable("attention", "per_shape", CPU, FP32, None, hardware._try_attention)
+    found = hardware.find_trainable("attention", "auto", CPU, FP32, None, hardware._try_attention)
+    assert found == "sdpa"
