@@ -53,7 +53,11 @@ def main(argv: list[str] | None = None) -> int:
     if os.environ.get("SPACES_ZERO_GPU"):
         import spaces  # noqa: F401 - ZeroGPU wants it before torch
     from pipeline import InputError, load
+    from pipeline.backends import trust
 
+    trust.check_in_background = (
+        True  # of our kernels, where nobody knows yet whether they are right
+    )
     try:
         options = {"low_memory": args.low_memory}
         models = load(args.model, vae=args.vae, **options)

@@ -174,12 +174,16 @@ def worst(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def cases(
-    kernel: Kernel, device: str, quick: bool, dtypes: Iterable[torch.dtype] | None = None
+    kernel: Kernel,
+    device: str,
+    quick: bool,
+    dtypes: Iterable[torch.dtype] | None = None,
+    head_sizes: Iterable[int] = (),
 ) -> Iterator[Case]:
     """Yield what is to be checked of a kernel on `device`.
 
     quick: only the forward pass at the shapes marked `quick`, each configuration once; in fp16
-    unless `dtypes` says otherwise.
+    unless `dtypes` says otherwise. head_sizes: further ones that attention is checked with.
     """
     target, listed = torch.device(device), set()
     wanted = tuple(dtypes or ((torch.float16,) if quick else DTYPES))
@@ -188,7 +192,8 @@ def cases(
         if device_problem(target, dtype) is not None:
             continue
         for mode in modes:
-            for shape in kernel.small_shapes if INTERPRETED else kernel.shapes:
+            shapes = kernel.small_shapes if INTERPRETED else kernel.shapes
+            for shape in (*shapes, *_shapes_of(head_sizes, shapes)):
                 if not INTERPRETED and ((quick and not shape.quick) or _too_large(shape, mode)):
                     continue
                 find = load(kernel.check_configurations)
@@ -198,6 +203,16 @@ def cases(
                         continue
                     listed.add(once)
                     yield Case(kernel, shape, dtype, mode, place, config, forced)
+
+
+def _shapes_of(head_sizes: Iterable[int], shapes: tuple[Shape, ...]) -> Iterator[AttentionShape]:
+    """Yield a shape of attention for each head size and number of keys that `shapes` lack."""
+    attention = [s for s in shapes if isinstance(s, AttentionShape)]
+    if attention:
+        for head_size in sorted(set(head_sizes) - {s.head_size for s in attention}):
+            if head_size % 8 == 0 and 8 <= head_size <= 256:
+                for keys in sorted({s.keys for s in attention if s.keys in (77, 1024)}):
+                    yield AttentionShape("own", 0, 1, 1024, keys, 2, head_size, quick=True)
 
 
 def _too_large(shape: Shape, mode: str) -> bool:
@@ -333,6 +348,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cuda or cuda:N; cpu interpreted")
     parser.add_argument("--only", metavar="NAME", help=f"of {', '.join(KERNELS)}; default: all")
     parser.add_argument("--dtype", action="append", choices=names, help="default: all, quick fp16")
+    parser.add_argument(
+        "--head-size", type=int, action="append", default=[], metavar="D",
+        help="another head size to check attention with",
+    )  # fmt: skip
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a case may take")
     parser.add_argument("--jobs", type=int, help="processes at a time; default: 4 at most")
     parser.add_argument(
@@ -367,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
     groups: dict[tuple[str, str, torch.dtype], list[Case]] = {}
     for kernel in KERNELS.values():
         if args.only in (None, kernel.name):
-            for case in cases(kernel, device, args.quick, dtypes):
+            for case in cases(kernel, device, args.quick, dtypes, args.head_size):
                 groups.setdefault((kernel.name, case.mode, case.dtype), []).append(case)
     print(f"{'Interpreted on' if INTERPRETED else 'On'} {device}, seed {seed}.")
     print(" ".join(c.ljust(w) for c, w in zip(HEAD, WIDTHS, strict=True)).rstrip(), flush=True)

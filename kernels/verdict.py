@@ -16,6 +16,7 @@ A configuration is right if it was right at every shape at which it was checked.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 import os
@@ -213,21 +214,30 @@ def verdict_of(device: torch.device) -> Verdict | None:
 def problem(device: torch.device, places: Iterable[str]) -> str | None:
     """Return in one sentence why the kernels of `places` must not be trusted on `device`, or None.
 
-    They are trusted if each place has a configuration that was right. `is_unchecked` tells apart
-    the places that were never checked. Devices that are no GPU need no verdict.
+    They are trusted if each place has a configuration that was right; a * in a place stands for
+    any text, and one matching place is enough. `is_unchecked` tells whether the sentence is about
+    a place that was never checked. Devices that are no GPU need no verdict.
     """
     if device.type != "cuda" or INTERPRETED:
         return None
-    verdict = verdict_of(device)
     for place in places:
-        if verdict is None or place not in verdict.places:
-            return f"{UNCHECKED} ({place}): run `python -m kernels.check --quick`."
-        if not verdict.configurations(place, right=True):
+        right = _right_configurations(device, place)
+        if right is None:
+            return f"{UNCHECKED} ({place}): `{_command_for(place)}` does it."
+        if not right:
             return f"{place} failed `python -m kernels.check` on this GPU."
     return None
 
 
-UNCHECKED = "our kernels have not been checked on this GPU"
+def _command_for(place: str) -> str:
+    """Return the command that checks a place; the quick check is enough to draw."""
+    backward = any(f"/{kind}/" in place for kind in ("dkv", "dq", "backward"))
+    dtype = place.rpartition("/")[2]
+    out = "python -m kernels.check" + ("" if backward else " --quick")
+    return out if dtype in ("float16", "*") else f"{out} --dtype {dtype}"
+
+
+UNCHECKED = "our kernels were not checked on this GPU yet"
 
 
 def is_unchecked(reason: str | None) -> bool:
@@ -237,11 +247,25 @@ def is_unchecked(reason: str | None) -> bool:
 
 @lru_cache
 def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
-    """Return the right configurations of a place on CUDA device `index`, None if unchecked."""
+    """Return the right configurations of a place on CUDA device `index`, None if unchecked; cached.
+
+    place: may hold * for any text; the configurations of all matching places.
+    """
     verdict = verdict_of(torch.device("cuda", index))
-    if verdict is None or place not in verdict.places:
+    names = sorted(fnmatch.filter(verdict.places, place)) if verdict else []
+    if verdict is None or not names:
         return None
-    return tuple(frozenset(c.items()) for c in verdict.configurations(place, right=True))
+    return tuple(
+        frozenset(c.items()) for name in names for c in verdict.configurations(name, right=True)
+    )
+
+
+def _right_configurations(device: torch.device, place: str) -> tuple[frozenset, ...] | None:
+    """Return `_right` for a CUDA device; None, not kept, where no GPU can be asked for its name."""
+    try:
+        return _right(device_index(device), place)
+    except (RuntimeError, AssertionError):  # on ZeroGPU a GPU comes with the request
+        return None
 
 
 _forced: dict[str, Config] = {}
@@ -270,7 +294,7 @@ def choose(
     """
     if place in _forced:
         return _forced[place]
-    right = _right(device_index(device), place) if device.type == "cuda" else None
+    right = _right_configurations(device, place) if device.type == "cuda" else None
     for candidate in candidates:
         config = candidate() if callable(candidate) else candidate
         if config is not None and (right is None or frozenset(config.items()) in right):

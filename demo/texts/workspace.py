@@ -92,6 +92,25 @@ WORKSPACE = {  # key: (English, Chinese)
     "auto_takes": ("auto", "自动"),
     "can_run": ("Runs here", "可以运行"),
     "cannot_run": ("Not here", "不能运行"),
+    "kernels_checked": (
+        "This project's kernels were compared with PyTorch on this GPU.",
+        "本项目的内核已在这块 GPU 上与 PyTorch 核对过。",
+    ),
+    "kernels_checking": (
+        "This project's kernels are being compared with PyTorch on this GPU. Until then PyTorch's "
+        "are used.",
+        "正在这块 GPU 上核对本项目的内核，在此之前使用 PyTorch 的实现。",
+    ),
+    "kernels_failed": (
+        "This project's kernels could not be compared with PyTorch on this GPU. PyTorch's are "
+        "used; the server's log says why.",
+        "无法在这块 GPU 上核对本项目的内核，改用 PyTorch 的实现；原因见服务器日志。",
+    ),
+    "kernels_unchecked": (
+        "This project's kernels have not been compared with PyTorch on this GPU yet. Until then "
+        "PyTorch's are used.",
+        "本项目的内核尚未在这块 GPU 上核对，在此之前使用 PyTorch 的实现。",
+    ),
     # settings read from a picture
     "info_empty": ("(empty)", "（空）"),
     "info_others": ("Also written there, not used here:", "文本中还有，但这里不用："),

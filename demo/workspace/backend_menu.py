@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from pipeline.backends import KINDS
+from pipeline.backends import KINDS, trust
 
 from ..texts import note, say
 from ..ui.listeners import UNQUEUED
@@ -59,6 +59,8 @@ def render_table(models: Models, language: str) -> str:
     language: "en" or "zh".
     """
     parts = []
+    state = trust.state(models.backends.device, models.backends.dtype)
+    line = f'<p class="gb-note">{say(f"kernels_{state}", language)}</p>' if state else ""
     for kind in KINDS:
         first = models.backends.candidates(kind, "auto")[0]
         rows = []
@@ -73,4 +75,4 @@ def render_table(models: Models, language: str) -> str:
             )
         caption = f"<caption>{say(kind, language)}</caption>"
         parts.append(f'<table class="gb-backends">{caption}{"".join(rows)}</table>')
-    return f'<div class="gb-pair">{"".join(parts)}</div>'
+    return f'{line}<div class="gb-pair">{"".join(parts)}</div>'

@@ -17,6 +17,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from ..errors import InputError, closest
+from . import trust
 from .attention_processor import AttentionProcessor
 from .failures import BLACKLIST, KernelFailed, blacklist, wrap_kernel_errors
 from .group_norm import swap_group_norm
@@ -40,6 +41,7 @@ __all__ = [
     "order",
     "swap_group_norm",
     "unsupported_reason",
+    "untrainable_reason",
     "wrap_kernel_errors",
 ]
 T = TypeVar("T")
@@ -88,9 +90,32 @@ def candidates(
         there = closest(name, ["auto", *table])
         raise InputError(f"There is no {what} backend {name!r}; there is {there}.")
     reason = unsupported_reason(kind, name, device, dtype, heads)
+    if trust.is_unchecked(reason):
+        reason = trust.check_by_name(device, dtype, heads) or unsupported_reason(
+            kind, name, device, dtype, heads
+        )
     if reason:
         raise InputError(f"The {what} backend {name} cannot run here: {reason}")
     return (name,)
+
+
+def untrainable_reason(
+    kind: str,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: frozenset[int] = NO_HEADS,
+) -> str | None:
+    """Return in one sentence why the backend `name` cannot compute gradients, or None if it can.
+
+    For a backend that can run. kind: "attention" or "group_norm". heads: the head sizes of the
+    network that is trained.
+    """
+    code = KINDS[kind].table[name].code if KINDS[kind].table[name].file else None
+    check = getattr(code, "backward_unsupported", None)
+    sizes = sorted(heads) if kind == "attention" and heads else [None]
+    reasons = (check(device, dtype, size) for size in sizes) if check else ()
+    return next((reason for reason in reasons if reason), None)
 
 
 def choose(
@@ -153,7 +178,15 @@ class Backends:
         """
         wanted = {"attention": attention, "group_norm": group_norm}
         names = {k: v or self.names[k] for k, v in wanted.items()}
-        return BackendSession(self, {k: (v, self.candidates(k, v)) for k, v in names.items()})
+        choices = {k: (v, self.candidates(k, v)) for k, v in names.items()}
+        unchecked = (
+            name == "auto" and trust.is_unchecked(self.unsupported_reason(kind, other))
+            for kind, name in names.items()
+            for other in KINDS[kind].table
+        )
+        if any(unchecked):
+            trust.notice(self.device, self.dtype, self.heads)
+        return BackendSession(self, choices)
 
     def candidates(self, kind: str, name: str) -> tuple[str, ...]:
         """Return the names of the backends to use for `name` on this model, best first.

@@ -24,14 +24,16 @@ def run_with_maps(
     q (B, Tq, H, D), k and v (B, Tk, H, D). The output is shaped like q; the weights are (B, Tq,
     Tk), fp32, or with `last` only those of the last sample, (1, Tq, Tk).
 
-    This project's Triton backend computes both at once, without a gradient for the weights. For
-    other backends, and if q needs a gradient, the weights are computed separately in plain PyTorch.
+    This project's Triton backend computes both at once where its kernel for that is trusted,
+    without a gradient for the weights. For other backends, and if q needs a gradient, the weights
+    are computed separately in plain PyTorch.
     That is cheap with 77 keys, and the output has the same bits as without maps.
     """
     own = getattr(backend.code, "run_with_maps", None)
     if (
         own
         and k.shape[1] <= backend.code.MAX_KEYS
+        and getattr(backend.code, "maps_supported", lambda q: True)(q)
         and not (torch.is_grad_enabled() and q.requires_grad)
     ):
         out, maps = own(q, k, v)

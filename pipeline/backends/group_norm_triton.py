@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from . import failures
+from . import failures, trust
 
 
 def unsupported(
@@ -14,13 +14,33 @@ def unsupported(
 ) -> str | None:
     """Return in one sentence why the kernel cannot run on `device`, or None if it can.
 
-    head_size is ignored. One small call is tried the first time.
+    head_size is ignored. On a GPU it runs only where `kernels.check` found it right; interpreted,
+    one small call is tried the first time.
     """
     try:
         from kernels import group_norm
     except ImportError:
         return "triton is not installed here."
-    return group_norm.unsupported(device, dtype) or _probe(str(device), dtype)
+    reason = group_norm.unsupported(device, dtype)
+    if reason or device.type != "cuda":
+        return reason or _probe(str(device), dtype)
+    return trust.problem(device, _places("forward", dtype))
+
+
+def backward_unsupported(
+    device: torch.device, dtype: torch.dtype, head_size: int | None = None
+) -> str | None:
+    """Return in one sentence why gradients cannot be computed on `device`, or None if they can.
+
+    For a device and dtype for which `unsupported` returned None; head_size is ignored.
+    """
+    return trust.problem(device, _places("backward", dtype))
+
+
+def _places(mode: str, dtype: torch.dtype) -> list[str]:
+    """Return the places of a mode, "forward" or "backward", in a verdict: one for each layout."""
+    name = str(dtype).removeprefix("torch.")
+    return [f"group_norm/{mode}/{layout}/{name}" for layout in ("NCHW", "NHWC")]
 
 
 def run(
@@ -35,10 +55,13 @@ def run(
 ) -> torch.Tensor:
     """Return GroupNorm of x (B, C, H, W) + shift (B, C), followed by SiLU if `silu` is true.
 
-    weight and bias are (C,). None leaves out shift, weight or bias.
+    weight and bias are (C,). None leaves out shift, weight or bias. A dtype in which the kernel is
+    not trusted, as an autoencoder's that was raised to float32, is computed by PyTorch.
     """
-    from kernels.group_norm import group_norm
+    from kernels.group_norm import group_norm, reference
 
+    if trust.problem(x.device, _places("forward", x.dtype)):
+        return reference(x, groups, weight, bias, eps, silu=silu, shift=shift)
     return group_norm(x, groups, weight, bias, eps, silu=silu, shift=shift)
 
 
@@ -46,11 +69,8 @@ def run(
 def _probe(device: str, dtype: torch.dtype) -> str | None:
     """Call the kernel once on a small tensor; return None if it works, else the reason; cached.
 
-    A kernel that fails is blacklisted, with a warning. On ZeroGPU nothing is tried, as there is no
-    GPU yet.
+    A kernel that fails is blacklisted, with a warning.
     """
-    if failures.ON_ZERO_GPU:
-        return None
     x = torch.zeros((1, 8, 4, 4), device=device, dtype=dtype)
     try:
         with failures.wrap_kernel_errors("GroupNorm", "triton", x):

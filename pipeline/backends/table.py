@@ -11,7 +11,9 @@ A new backend is one file beside this one and one row here; the command line, th
         For GroupNorm: x (B, C, H, W) + shift (B, C) is normalized; SiLU follows if `silu`.
 
 An attention file may also define `run_with_maps(q, k, v)`, which returns the output and the softmax
-weights averaged over heads, (B, Tq, Tk) fp32, and MAX_KEYS, the largest Tk that it takes.
+weights averaged over heads, (B, Tq, Tk) fp32, MAX_KEYS, the largest Tk that it takes, and
+`maps_supported(q) -> bool`. A file may define `backward_unsupported`, with the arguments and the
+result of `unsupported`: why a backend that can draw cannot train.
 """
 
 from __future__ import annotations

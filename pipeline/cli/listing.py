@@ -54,12 +54,14 @@ def print_backends(args: argparse.Namespace) -> None:
     with silence_libraries():
         import torch
 
-    from ..backends import KINDS, choose, unsupported_reason
+    from ..backends import KINDS, choose, trust, unsupported_reason
     from ..loading.device import choose_device, choose_dtype
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     print(f"On {device} in {str(dtype).removeprefix('torch.')} (torch {torch.__version__}):")
+    if state := trust.state(device, dtype):
+        print(f"This project's kernels: {trust.STATES[state]}.")
     for key, kind in KINDS.items():
         title = kind.name[:1].upper() + kind.name[1:]
         print(f"{title} ({kind.flag}), auto takes {choose(key, 'auto', device, dtype)}:")

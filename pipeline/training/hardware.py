@@ -17,6 +17,7 @@ from ..backends import (
     candidates,
     head_sizes,
     swap_group_norm,
+    untrainable_reason,
     wrap_kernel_errors,
 )
 from ..errors import InputError
@@ -73,6 +74,10 @@ def find_trainable(
     """
     last: KernelFailed | None = None
     for backend in candidates(kind, name, device, dtype, heads or frozenset()):
+        if reason := untrainable_reason(kind, backend, device, dtype, heads or frozenset()):
+            if name != "auto":
+                raise InputError(f"The {KINDS[kind].name} backend {name} cannot train: {reason}")
+            continue
         x = torch.randn((2, 8, 4, 8), device=device, dtype=dtype, requires_grad=True)
         try:
             with wrap_kernel_errors(KINDS[kind].name, backend, x):

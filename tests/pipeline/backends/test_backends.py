@@ -208,15 +208,6 @@ def test_memory_that_ran_out_strikes_no_kernel_off(clean):
         raise RuntimeError("Triton Error [CUDA]: out of memory")
 
 
-def test_where_a_gpu_is_only_lent_nothing_is_tried_out_before(monkeypatch, clean):
-    module = pytest.importorskip("kernels.attention")
-    monkeypatch.setattr(failures, "ON_ZERO_GPU", True)
-    monkeypatch.setattr(module, "attention", lambda *_: pytest.fail("it was tried out"))
-    attention_triton._probe.cache_clear()
-    assert attention_triton._probe("cpu", FP32) is None
-    attention_triton._probe.cache_clear()
-
-
 def test_a_mask_is_not_ignored(tiny_model):
     unet = load(str(tiny_model), device="cpu", dtype="fp32").unet
     x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, unet.config.cross_attention_dim)
