@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).with_name("results")
 log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, fl
     "sdpa") has a time. One that was wrong at any shape is left out.
     """
     shapes: dict[tuple, dict[str, float]] = {}
+    wrong = wrong_providers(rows, kernel, mode)
     rows = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
-    wrong = {r["provider"] for r in rows if r["note"].startswith("wrong answer")}
     for r in rows:
         if r["p50"] and r["provider"] not in wrong:
             shapes.setdefault((r["shape"], r["dtype"]), {})[r["provider"]] = r["p50"]
@@ -71,3 +72,27 @@ def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, fl
         for provider, time in times.items():
             logs.setdefault(provider, []).append(math.log(time / best))
     return {p: math.exp(sum(x) / len(x)) for p, x in logs.items()}
+
+
+def wrong_providers(rows: list[dict[str, Any]], kernel: str, mode: str) -> set[str]:
+    """Return the names of the implementations that gave a wrong answer at any shape."""
+    return {
+        r["provider"]
+        for r in rows
+        if (r["kernel"], r["mode"]) == (kernel, mode) and r["note"].startswith("wrong answer")
+    }
+
+
+class AttentionSizes(NamedTuple):
+    """The sizes that the title of a measured attention shape ends with."""
+
+    queries: int
+    keys: int
+    heads: int
+    head_size: int
+
+
+def attention_sizes(title: str) -> AttentionSizes | None:
+    """Return the sizes in a title such as "SD 1.5 512 B2 4096x77 H8 D40"; None for any other."""
+    found = re.search(r"\b(\d+)x(\d+) H(\d+) D(\d+)$", title)
+    return AttentionSizes(*map(int, found.groups())) if found else None

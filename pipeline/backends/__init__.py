@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import InputError, closest
 from . import trust
+from .attention_per_shape import Shape, fixed_choices
 from .attention_processor import AttentionProcessor
 from .failures import BLACKLIST, KernelFailed, blacklist, wrap_kernel_errors
 from .group_norm import swap_group_norm
@@ -180,8 +181,9 @@ class Backends:
         names = {k: v or self.names[k] for k, v in wanted.items()}
         choices = {k: (v, self.candidates(k, v)) for k, v in names.items()}
         unchecked = (
-            name == "auto" and trust.is_unchecked(self.unsupported_reason(kind, other))
+            trust.is_unchecked(self.unsupported_reason(kind, other))
             for kind, name in names.items()
+            if name == "auto" or KINDS[kind].table[name].combines
             for other in KINDS[kind].table
         )
         if any(unchecked):
@@ -224,6 +226,8 @@ class BackendSession:
     """The backends of one request; `attention` and `group_norm` are the names of those in use.
 
     If a kernel fails and its backend was chosen by "auto", `call` goes on with the next candidate.
+    "per_shape", whose choices stay the same during the request, goes on with the next backend for
+    the shape.
     """
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
@@ -231,6 +235,7 @@ class BackendSession:
         candidates).
         """
         self._backends, self._choices = backends, choices
+        self._per_shape: dict[Shape, str] = {}  # what "per_shape" chose
         self.vae_attention: str | None = None  # the backend that the autoencoder used
 
     @property
@@ -246,19 +251,32 @@ class BackendSession:
     def call(self, function: Callable[[], T]) -> T:
         """Call `function`, which runs the networks, on the session's backends; return its result.
 
-        The caller holds the model's lock. If a kernel fails and its backend was chosen by "auto",
-        the next backend is installed and `function` is called again. Raises InputError if the
-        backend was asked for by name, or if none is left.
+        The caller holds the model's lock. If a kernel fails and its backend was chosen by "auto" or
+        by "per_shape", the next backend is taken and `function` is called again. Raises InputError
+        if the backend was asked for by name, or if none is left.
         """
         while True:
             self._backends.install(self.attention, self.group_norm)
             self.vae_attention = self._backends.vae_processor.name
             try:
-                return function()
+                with fixed_choices(self._per_shape):
+                    return function()
             except KernelFailed as failure:
-                blacklist(failure)
-                kind = next(k for k, v in KINDS.items() if v.name == failure.kind)
-                name, rest = self._choices[kind]
-                if name != "auto" or len(rest) == 1:
-                    raise InputError(f"{failure}.") from None
-                self._choices[kind] = name, rest[1:]
+                self._handle(failure)
+
+    def _handle(self, failure: KernelFailed) -> None:
+        """Blacklist the backend that failed and choose another for its kind.
+
+        Raises InputError if the user asked for the one that failed, or if none is left.
+        """
+        known = (failure.kind, failure.backend) in BLACKLIST
+        blacklist(failure)
+        self._per_shape.clear()
+        kind = next(k for k, v in KINDS.items() if v.name == failure.kind)
+        name, (used, *rest) = self._choices[kind]
+        if failure.backend != used and KINDS[kind].table[used].combines and not known:
+            return  # it called the backend that failed, and now calls another
+        left = tuple(n for n in rest if (failure.kind, n) not in BLACKLIST)
+        if name != "auto" or not left:
+            raise InputError(f"{failure}.") from None
+        self._choices[kind] = name, left

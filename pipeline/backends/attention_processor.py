@@ -69,9 +69,12 @@ class AttentionProcessor:
         q (B, Tq, H, D), k and v (B, Tk, H, D). attention_hook: see the class; None computes no
         weights.
         """
-        backend = ATTENTION[self.name]
+        name, backend = self.name, ATTENTION[self.name]
+        if backend.combines:
+            name = backend.code.choose(q, k)
+            backend = ATTENTION[name]
         guard = (
-            wrap_kernel_errors("attention", self.name, q)
+            wrap_kernel_errors("attention", name, q)
             if backend.may_fail
             else contextlib.nullcontext()
         )

@@ -12,11 +12,15 @@ from .table import ATTENTION, GROUP_NORM
 
 
 def add_providers() -> None:
-    """Add each backend of ATTENTION and GROUP_NORM that kernels.bench does not know to its RUNS."""
+    """Add each backend of ATTENTION and GROUP_NORM that kernels.bench does not know to its RUNS.
+
+    One that only calls other backends is left out.
+    """
     from kernels.bench import attention, group_norm
 
     for name, row in ATTENTION.items():
-        attention.RUNS.setdefault(row.provider or name, row.run)
+        if not row.combines:
+            attention.RUNS.setdefault(row.provider or name, row.run)
     for name, row in GROUP_NORM.items():
         group_norm.RUNS.setdefault(row.provider or name, row.run)
 
