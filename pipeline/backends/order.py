@@ -18,7 +18,9 @@ from .table import KINDS
 def order(kind: str, device: torch.device) -> tuple[str, ...]:
     """Return the names of the backends that "auto" may use on `device`, the fastest first.
 
-    kind: "attention" or "group_norm". Whether a backend can run is not checked. Fallbacks are last.
+    kind: the operation, "attention" or "group_norm". Speeds are those measured on a GPU like
+    `device`. Whether a backend can run is not checked. Last come those to use only if no other can
+    run.
     """
     table = KINDS[kind].table
     default_order = sorted(
@@ -35,10 +37,11 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
 
 
 def _slowdown(kind: str, device: torch.device) -> dict[str, float]:
-    """Return a dict from each backend to its time divided by the fastest one's.
+    """Return a dict from each backend to its time divided by the fastest one's, to order them by.
 
-    The times were measured on a GPU like `device`; empty if there are none, not even on one of the
-    same compute capability. Keys are the names that kernels.bench uses ("ours", "sdpa").
+    kind: the operation, "attention" or "group_norm". The times were measured on a GPU like
+    `device`; empty if there are none, not even on one of the same compute capability. Keys are the
+    names that the benchmark uses ("ours", "sdpa").
     """
     try:
         from kernels.bench import results
