@@ -60,17 +60,19 @@ class Kernel:
 
     name             its key in KERNELS, also used on the command line
     label, marker    its name and its matplotlib marker in plots
-    function         the public function, as are the next five "module:function"
-    reference        the same in plain PyTorch
-    make_inputs      (shape, dtype, device, seed) -> iterator of the keyword arguments of each call
-    launch_on_meta   (shape, dtype, mode): call the op on tensors without memory, to record launches
-    check_configurations   (shape, dtype, mode, device, every) -> iterator of what to check
-    tuning_jobs      (shapes, dtype) -> iterator of TuningJob
     bench            module whose rows(device, dtype, modes, seconds) times it
     modes            "forward", or "forward" and "backward": what is checked and measured
     shapes           shapes from `kernels.shapes` for a GPU
     small_shapes     shapes for Triton's interpreter on a CPU
     matmul_kernels   names of its Triton kernels that must use the GPU's matrix units
+
+    The others are names of functions, "module:function":
+    function               the public function, such as "kernels.attention:attention"
+    reference              the same in plain PyTorch
+    make_inputs            (shape, dtype, device, seed) -> iterator of each call's keyword arguments
+    launch_on_meta         (shape, dtype, mode): call the op on tensors without memory, to record it
+    check_configurations   (shape, dtype, mode, device, every) -> iterator of what to check
+    tuning_jobs            (shapes, dtype) -> iterator of TuningJob
     """
 
     name: str

@@ -37,12 +37,12 @@ class AttentionShape(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Short name for `kernels.compile`: "SD 1.5 4096x77 d40" (queries x keys, head size)."""
+        """Short name, for a table: "SD 1.5 4096x77 d40" (queries x keys, head size)."""
         return f"{self.model} {self.queries}x{self.keys} d{self.head_size}"
 
     @property
     def full_title(self) -> str:
-        """Name with image size, batch and heads: "SD 1.5 512 B2 4096x77 H8 D40"."""
+        """Long name, with image size, batch and heads: "SD 1.5 512 B2 4096x77 H8 D40"."""
         return (
             f"{self.model} {self.size} B{self.batch} {self.queries}x{self.keys} "
             f"H{self.heads} D{self.head_size}"
@@ -93,12 +93,12 @@ class GroupNormShape(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Short name for `kernels.compile`: "SD 1.5 320x64x64 NCHW" (channels x height x width)."""
+        """Short name, for a table: "SD 1.5 320x64x64 NCHW" (channels x height x width)."""
         return f"{self.model} {self._norms} {self.layout}"
 
     @property
     def full_title(self) -> str:
-        """Name with image size and batch: "SD 1.5 512 B2 320x64x64 NCHW"."""
+        """Long name, with image size and batch: "SD 1.5 512 B2 320x64x64 NCHW"."""
         return f"{self.model} {self.size} B{self.batch} {self._norms} {self.layout}"
 
     @property

@@ -183,9 +183,10 @@ def read(path: Path, machine: Machine) -> Verdict | None:
 
 @lru_cache
 def load(machine: Machine) -> Verdict | None:
-    """Return all results for `machine`, those checked here and those shipped; None if none; cached.
+    """Return the results of `kernels.check` for `machine`, its own and shipped ones; cached.
 
-    Each kernel, head size or layout, and dtype that was checked here is taken from there alone.
+    Of a kernel, head size or layout, and dtype that was checked on this machine, only its own
+    results are returned, not the shipped ones. None if there are no results.
     """
     found = [
         v
@@ -278,11 +279,11 @@ def is_unchecked(reason: str | None) -> bool:
 
 @lru_cache
 def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
-    """Return a kernel's configurations found right on CUDA device `index`, None if unchecked.
+    """Return a kernel's configurations that `kernels.check` found right on CUDA device `index`.
 
     place: a name such as "attention/forward/d40/float16"; a * stands for any text, then those of
     all matching names are returned. A configuration is a frozenset of its items. Empty if all
-    failed. Cached.
+    failed, None if the kernel was not checked. Cached.
     """
     verdict = verdict_of(torch.device("cuda", index))
     names = sorted(fnmatch.filter(verdict.places, place)) if verdict else []
@@ -294,10 +295,11 @@ def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
 
 
 def _right_configurations(device: torch.device, place: str) -> tuple[frozenset, ...] | None:
-    """Return the configurations of a kernel found right on `device`; None if it was not checked.
+    """Return a kernel's configurations that `kernels.check` found right on `device`.
 
     place: a name such as "attention/forward/d40/float16". A configuration is a frozenset of its
-    items. Also None, but not cached, where no GPU can be asked for its name yet, as on ZeroGPU.
+    items. None if the kernel was not checked and, not cached, where no GPU can be asked for its
+    name yet, as on ZeroGPU.
     """
     try:
         return _right(device_index(device), place)

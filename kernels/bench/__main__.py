@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         from .tune import tune
 
-        return tune(args.ops or list(KERNELS), device, dtype, args.seconds, args.jobs)
+        return tune(args.ops or list(KERNELS), device, dtype, args.seconds, args.jobs, args.mode)
     from .measure import ceilings, describe_environment, environment, select_device
 
     select_device(device)

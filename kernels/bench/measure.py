@@ -250,7 +250,7 @@ def _percentiles(times: list[float]) -> tuple[float, float, float]:
     return statistics.median(times), fifths[0], fifths[-1]
 
 
-REPLAY_MS = 5.0  # that one replay should take, so that events measure it well
+REPLAY_MS = 2.0  # that one replay should take, so that events measure it well
 MAX_CALLS = 100  # in a graph
 LEAST_MS = 1e-5  # of a sample: noise must not make a time negative
 LEAST_CACHE = 64 << 20  # bytes that are overwritten to clear the L2 cache, if it is not larger

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).with_name("results")
 log = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, fl
     left out.
     """
     shapes: dict[tuple, dict[str, float]] = {}
+    wrong = wrong_providers(rows, kernel, mode)
     rows = [r for r in rows if (r["kernel"], r["mode"]) == (kernel, mode)]
-    wrong = {r["provider"] for r in rows if r["note"].startswith("wrong answer")}
     for r in rows:
         if r["p50"] and r["provider"] not in wrong:
             shapes.setdefault((r["shape"], r["dtype"]), {})[r["provider"]] = r["p50"]
@@ -75,3 +76,34 @@ def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, fl
         for provider, time in times.items():
             logs.setdefault(provider, []).append(math.log(time / best))
     return {p: math.exp(sum(x) / len(x)) for p, x in logs.items()}
+
+
+def wrong_providers(rows: list[dict[str, Any]], kernel: str, mode: str) -> set[str]:
+    """Return the names of the implementations that gave a wrong answer at any shape.
+
+    rows: measurements of one device, as dicts (Row.as_dict). kernel, mode: which of them to use,
+    such as "attention" and "forward".
+    """
+    return {
+        r["provider"]
+        for r in rows
+        if (r["kernel"], r["mode"]) == (kernel, mode) and r["note"].startswith("wrong answer")
+    }
+
+
+class AttentionSizes(NamedTuple):
+    """The sizes of a measured attention shape, read from its title by `attention_sizes`."""
+
+    queries: int
+    keys: int
+    heads: int
+    head_size: int
+
+
+def attention_sizes(title: str) -> AttentionSizes | None:
+    """Return the sizes in a title such as "SD 1.5 512 B2 4096x77 H8 D40"; None for any other text.
+
+    They are the numbers of queries and keys, of heads, and the head size: 4096, 77, 8 and 40 here.
+    """
+    found = re.search(r"\b(\d+)x(\d+) H(\d+) D(\d+)$", title)
+    return AttentionSizes(*map(int, found.groups())) if found else None

@@ -1,7 +1,7 @@
 """Find the fastest right configuration of each kernel at each shape on this GPU: `--tune`.
 
-Every candidate is first compiled, in several processes. The candidates of a kernel then run one
-after another in another process, which is replaced when a candidate crashes it, hangs or was wrong.
+Every candidate is first compiled, in several processes that work ahead. The candidates of a kernel
+run one after another in another process, which is replaced when one crashes it, hangs or was wrong.
 A candidate's results on new random inputs are compared with plain PyTorch in fp64; if they are
 right, it is timed. The fastest is written to kernels/tuned, where launches find it, if it is
 clearly faster than the default. What is wrong, crashes, hangs or does not compile is never written
@@ -34,7 +34,7 @@ from ..recorder import Launch, recording
 from ..registry import KERNELS, Kernel, TuningJob, load
 from ..sass import uninitialized_reads
 from ..shapes import Shape
-from .isolated import Failure, run_isolated
+from .isolated import ChildProcess, Failure, run_isolated
 from .measure import Timing, environment, select_device
 
 LIMIT = 60.0  # seconds in which a candidate must be compared and timed
@@ -235,19 +235,20 @@ def measure_candidate(task: Task) -> Timing | Failure:
 
 
 def measure_all(tasks: Sequence[Task], processes: int) -> Iterator[Timing | Failure]:
-    """Yield the time of each task's configuration, or why it has none, in the order of the tasks.
+    """Compile and measure each task's configuration; yield its time, or why it has none, in order.
 
-    All are compiled first, `processes` at a time; then they run one after another.
+    `processes` compile ahead while one process measures.
     """
-    unfit: list[Failure | None] = [None] * len(tasks)
+    compiled: Iterator[Failure | None] = iter([None] * len(tasks))
     if tasks and tasks[0].session.target:
-        print(f"{len(tasks)} configurations of {tasks[0].kernel.name} are compiled.", flush=True)
-        unfit = list(run_isolated(compile_candidate, tasks, COMPILE_LIMIT, processes))
-    fit = [task for task, failure in zip(tasks, unfit, strict=True) if failure is None]
+        compiled = run_isolated(compile_candidate, tasks, COMPILE_LIMIT, processes)
     limit = tasks[0].session.limit if tasks else LIMIT
-    measured = run_isolated(measure_candidate, fit, limit)
-    for failure in unfit:
-        yield failure if failure is not None else next(measured)
+    child: ChildProcess[Task, Timing] = ChildProcess(measure_candidate, limit)
+    try:
+        for task, failure in zip(tasks, compiled, strict=True):
+            yield child.run(task) if failure is None else failure
+    finally:
+        child.stop()
 
 
 def choose(
@@ -256,7 +257,7 @@ def choose(
     """Return the fastest configuration with its time, or None if the default is as good; print it.
 
     key: the name to print. results: for each configuration, first the default, which is None, its
-    time or why it has none. Another one is taken only if it needs less than 98 % of the default's
+    time or why it has none. Another one is taken only if it needs at most 98 % of the default's
     time, or if the default has none.
     """
     for config, result in results:
@@ -345,15 +346,16 @@ def tune(
     dtype: torch.dtype,
     seconds: float,
     processes: int | None = None,
+    mode: str | None = None,
     **changes: Any,
 ) -> int:
     """Find the fastest right configurations on this GPU and write kernels/tuned/<GPU name>.json.
 
     ops: the kernels to tune, keys of KERNELS. seconds: how long each default configuration is
-    timed. processes: how many compile; by default as many as there are processors. changes: fields
-    of the Session to replace, for tests. What the file has for other shapes, dtypes and kernels is
-    kept; it is written after each configuration found. Returns the exit code of `python -m
-    kernels.bench --tune`.
+    timed. processes: how many compile; by default one less than there are processors. mode: tune
+    only what "forward" or "backward" uses. changes: fields of the Session to replace, for tests.
+    What the file has for other shapes, dtypes and kernels is kept; it is written after each
+    configuration found. Returns the exit code of `python -m kernels.bench --tune`.
     """
     session = Session(device, dtype, secrets.randbelow(2**31), seconds, compile_target(device))
     session = Session(**(session.__dict__ | changes))
@@ -368,10 +370,11 @@ def tune(
         measured = [shape for shape in kernel.shapes if shape.measured]
         jobs: dict[str, TuningJob] = {}
         for job in load(kernel.tuning_jobs)(measured, dtype):
-            jobs.setdefault(job.key, job)
+            if mode in (None, job.mode):
+                jobs.setdefault(job.key, job)
         tasks = {key: tasks_of(session, kernel, job) for key, job in jobs.items()}
         every = [task for group in tasks.values() for task in group]
-        results = measure_all(every, processes or os.cpu_count() or 1)
+        results = measure_all(every, processes or max(1, (os.cpu_count() or 1) - 1))
         for key, group in tasks.items():
             found = [(task.config, next(results)) for task in group]
             failed = [(config, r) for config, r in found if isinstance(r, Failure)]

@@ -121,9 +121,9 @@ def normalize(
 ):  # fmt: skip
     """Return a tile normalized and scaled: (d - mean) rstd weight + bias, [SB, GB * CB].
 
-    A tile has SB positions of CB channels of each of GB groups. b_mean and b_rstd, the statistics
-    of each column's group, are [GB * CB]. o_c, m_c: the columns' channels and which exist. Without
-    HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
+    b_d, the tile of x minus its groups' first values, has SB positions of CB channels of each of GB
+    groups. b_mean and b_rstd, the statistics of each column's group, are [GB * CB]. o_c, m_c: the
+    columns' channels and which exist. Without HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
     """
     b_y = (b_d - b_mean[None, :]) * b_rstd[None, :]
     if HAS_WEIGHT:

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import InputError, closest
 from . import trust
+from .attention_per_shape import Shape, fixed_choices
 from .attention_processor import AttentionProcessor
 from .failures import BLACKLIST, KernelFailed, blacklist, wrap_kernel_errors
 from .group_norm import swap_group_norm
@@ -183,8 +184,9 @@ class Backends:
         names = {k: v or self.names[k] for k, v in wanted.items()}
         choices = {k: (v, self.candidates(k, v)) for k, v in names.items()}
         unchecked = (
-            name == "auto" and trust.is_unchecked(self.unsupported_reason(kind, other))
+            trust.is_unchecked(self.unsupported_reason(kind, other))
             for kind, name in names.items()
+            if name == "auto" or KINDS[kind].table[name].combines
             for other in KINDS[kind].table
         )
         if any(unchecked):
@@ -228,8 +230,10 @@ class Backends:
 class BackendSession:
     """The backends with which one request draws, and what to try next if one fails.
 
-    If a kernel fails and its backend was chosen by "auto", `call` goes on with the next one that
-    can run. vae_attention: name of the attention backend that the autoencoder used, None before.
+    If a kernel fails and its backend was chosen by "auto", `call` goes on with the next backend
+    that can run. The backend "per_shape", which calls the fastest other one for each shape, keeps
+    to its choices during the request and, if one of them fails, goes on with the next for that
+    shape.
     """
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
@@ -239,6 +243,7 @@ class BackendSession:
         order.
         """
         self._backends, self._choices = backends, choices
+        self._per_shape: dict[Shape, str] = {}  # what "per_shape" chose
         self.vae_attention: str | None = None  # the backend that the autoencoder used
 
     @property
@@ -254,19 +259,32 @@ class BackendSession:
     def call(self, function: Callable[[], T]) -> T:
         """Call `function`, which runs the networks, with the session's backends; return its result.
 
-        The caller holds the model's lock. If a kernel fails and its backend was chosen by "auto",
-        the next backend is installed and `function` is called again. Raises InputError if the
-        backend was asked for by name, or if none is left.
+        The caller holds the model's lock. If a kernel fails and its backend was chosen by "auto" or
+        by "per_shape" (the fastest for each shape), the next backend is taken and `function` is
+        called again. Raises InputError if the backend was asked for by name, or if none is left.
         """
         while True:
             self._backends.install(self.attention, self.group_norm)
             self.vae_attention = self._backends.vae_processor.name
             try:
-                return function()
+                with fixed_choices(self._per_shape):
+                    return function()
             except KernelFailed as failure:
-                blacklist(failure)
-                kind = next(k for k, v in KINDS.items() if v.name == failure.kind)
-                name, rest = self._choices[kind]
-                if name != "auto" or len(rest) == 1:
-                    raise InputError(f"{failure}.") from None
-                self._choices[kind] = name, rest[1:]
+                self._handle(failure)
+
+    def _handle(self, failure: KernelFailed) -> None:
+        """Exclude a backend that failed for the rest of this process and choose another instead.
+
+        Raises InputError if the user asked for the one that failed, or if none is left.
+        """
+        known = (failure.kind, failure.backend) in BLACKLIST
+        blacklist(failure)
+        self._per_shape.clear()
+        kind = next(k for k, v in KINDS.items() if v.name == failure.kind)
+        name, (used, *rest) = self._choices[kind]
+        if failure.backend != used and KINDS[kind].table[used].combines and not known:
+            return  # it called the backend that failed, and now calls another
+        left = tuple(n for n in rest if (failure.kind, n) not in BLACKLIST)
+        if name != "auto" or not left:
+            raise InputError(f"{failure}.") from None
+        self._choices[kind] = name, left

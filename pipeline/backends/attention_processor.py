@@ -70,9 +70,12 @@ class AttentionProcessor:
         the weights averaged over heads, (B, Tq, Tk), fp32, or if its attribute `last` is true those
         of the last sample, (1, Tq, Tk); None computes no weights.
         """
-        backend = ATTENTION[self.name]
+        name, backend = self.name, ATTENTION[self.name]
+        if backend.combines:
+            name = backend.code.choose(q, k)
+            backend = ATTENTION[name]
         guard = (
-            wrap_kernel_errors("attention", self.name, q)
+            wrap_kernel_errors("attention", name, q)
             if backend.may_fail
             else contextlib.nullcontext()
         )

@@ -15,11 +15,13 @@ def add_providers() -> None:
     """Make `python -m kernels.bench` time the backends of this project that it does not know.
 
     Each backend of ATTENTION and GROUP_NORM is added to the benchmark's tables of implementations.
+    One that only calls other backends is left out.
     """
     from kernels.bench import attention, group_norm
 
     for name, row in ATTENTION.items():
-        attention.RUNS.setdefault(row.provider or name, row.run)
+        if not row.combines:
+            attention.RUNS.setdefault(row.provider or name, row.run)
     for name, row in GROUP_NORM.items():
         group_norm.RUNS.setdefault(row.provider or name, row.run)
 

@@ -48,11 +48,11 @@ def wrap_kernel_errors(kind: str, backend: str, x: torch.Tensor) -> Iterator[Non
 
     kind: "attention" or "GroupNorm". backend: the backend's name, such as "triton". x: the kernel's
     input, whose shape, dtype and device the message has. Running out of memory is raised as
-    torch.OutOfMemoryError instead.
+    torch.OutOfMemoryError instead; a KernelFailed, of a backend that `backend` calls, is passed on.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, KernelFailed):
         raise
     except Exception as error:  # compilers and drivers raise errors of many types
         if "out of memory" in str(error).lower():  # Triton has its own exception for it

@@ -7,7 +7,9 @@ not first on a GPU on which nobody has measured them.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -19,10 +21,11 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
     """Return the names of the backends that "auto" may use on `device`, the fastest first.
 
     kind: the operation, "attention" or "group_norm". Speeds are those measured on a GPU like
-    `device`. Whether a backend can run is not checked. Last come those to use only if no other can
-    run.
+    `device`; if there are any, the backend that calls the fastest other one for each shape comes
+    first. Last come those to use only if no other can run. Whether a backend can run is not
+    checked.
     """
-    table = KINDS[kind].table
+    table, slowdown = KINDS[kind].table, _slowdown(kind, device)
     default_order = sorted(
         (
             name
@@ -31,24 +34,37 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
         ),
         key=lambda name: table[name].rank,
     )
-    slowdown = _slowdown(kind, device) if device.type == "cuda" else {}
-    ranked = sorted(default_order, key=lambda n: slowdown.get(table[n].provider or n, float("inf")))
+    combining = [name for name in default_order if table[name].combines]
+    slowdown |= dict.fromkeys(combining, 0.0 if slowdown else math.inf)
+    ranked = sorted(default_order, key=lambda n: slowdown.get(table[n].provider or n, math.inf))
     return (*ranked, *(name for name, row in table.items() if row.fallback))
+
+
+def measured_rows(device: torch.device) -> list[dict[str, Any]]:
+    """Return the measurements (Row.as_dict) in kernels/bench/results from a GPU like `device`.
+
+    They are of the same GPU, else of one of the same compute capability; empty if there are none,
+    and for other devices than GPUs.
+    """
+    try:
+        from kernels.bench import results
+    except ImportError:
+        return []
+    if device.type != "cuda":
+        return []
+    capability = None if torch.version.hip else torch.cuda.get_device_capability(device)
+    return results.rows_for_gpu(torch.cuda.get_device_name(device), capability) or []
 
 
 def _slowdown(kind: str, device: torch.device) -> dict[str, float]:
     """Return a dict from each backend to its time divided by the fastest one's, to order them by.
 
     kind: the operation, "attention" or "group_norm". The times were measured on a GPU like
-    `device`; empty if there are none, not even on one of the same compute capability. Keys are the
-    names that the benchmark uses ("ours", "sdpa").
+    `device`; empty if there are none. Keys are the names that the benchmark uses ("ours", "sdpa").
     """
-    try:
-        from kernels.bench import results
-    except ImportError:
+    rows = measured_rows(device)
+    if not rows:
         return {}
-    measured = results.rows_for_gpu(
-        torch.cuda.get_device_name(device),
-        None if torch.version.hip else torch.cuda.get_device_capability(device),
-    )
-    return results.slowdown(measured, kind, "forward") if measured else {}
+    from kernels.bench import results
+
+    return results.slowdown(rows, kind, "forward")

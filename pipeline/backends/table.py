@@ -12,8 +12,9 @@ A new backend is one file beside this one and one row here; the command line, th
 
 An attention file may also define `run_with_maps(q, k, v)`, which returns the output and the softmax
 weights averaged over heads, (B, Tq, Tk) fp32, MAX_KEYS, the largest Tk that it takes, and
-`maps_supported(q) -> bool`. A file may define `backward_unsupported`, with the arguments and the
-result of `unsupported`: why a backend that can draw cannot train.
+`maps_supported(q) -> bool`; or `choose(q, k)`, which returns the name of the backend that it calls
+for these tensors. A file may define `backward_unsupported`, with the arguments and the result of
+`unsupported`: why a backend that can draw cannot train.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Backend:
     fallback        "auto" uses it only if no other backend can run
     may_fail        its kernels may fail on an unusual GPU; then the next backend is used
     provider        its name in `python -m kernels.bench`; None: its key in the table
+    combines        it calls the fastest other backend for each shape: "auto" tries it first
     """
 
     note: str
@@ -48,6 +50,7 @@ class Backend:
     fallback: bool = False
     may_fail: bool = False
     provider: str | None = None
+    combines: bool = False
 
     @cached_property
     def code(self) -> ModuleType:
@@ -105,6 +108,23 @@ ATTENTION = {
         rank=1,
         auto_on=("cuda",),
         may_fail=True,
+    ),
+    "cudnn": Backend(
+        "cuDNN's fused attention",
+        "cuDNN 的融合注意力。",
+        "attention_cudnn",
+        rank=3,
+        auto_on=("cuda",),
+        may_fail=True,
+        provider="sdpa cudnn",
+    ),
+    "per_shape": Backend(
+        "the fastest of the others for each shape, as measured on this GPU",
+        "按这块 GPU 上测得的速度，为每种形状选用最快的实现。",
+        "attention_per_shape",
+        rank=4,
+        auto_on=("cuda",),
+        combines=True,
     ),
     "math": Backend(
         "plain matrix products, the reference",

@@ -181,7 +181,7 @@ STATES = {
 
 
 def notice(device: torch.device, dtype: torch.dtype, heads: Iterable[int]) -> None:
-    """See to the check of our kernels for lack of which an "auto" request could not use them.
+    """Start or suggest the check of our kernels that a request with "auto" lacked to use them.
 
     A server starts the check in the background, once for each device and dtype; a single command
     prints how to run it. heads: the head sizes of the UNet's attention. On ZeroGPU nothing is done.

@@ -169,7 +169,7 @@ def test_replays_measure_neither_the_host_nor_the_clearing_of_the_cache(monkeypa
     assert timing.timed == "graph"
     assert timing.p20 <= timing.p50 <= timing.p80
     assert timing.p50 == pytest.approx(0.005, abs=1e-4)
-    assert card.calls > 50  # in one graph, so that a replay is long enough for events
+    assert card.calls > 30  # in one graph, so that a replay is long enough for events
     assert card.current is card.default
 
 

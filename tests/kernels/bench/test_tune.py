@@ -216,6 +216,15 @@ def test_a_damaged_file_is_one_sentence(card, capsys):
     assert "can't be read, so nothing is tuned" in err and err.count("\n") == 1
 
 
+@pytest.mark.quick
+def test_a_mode_tunes_only_what_it_uses(card, monkeypatch):
+    monkeypatch.setattr(tune, "measure_all", lambda tasks, _: (timing(1.0) for _ in tasks))
+    seen = []
+    monkeypatch.setattr(tune, "choose", lambda key, found: seen.append(key))
+    tune.tune(["attention"], "cpu", torch.float16, 0.01, mode="backward")
+    assert {key.split("/")[1] for key in seen} == {"dkv", "dq"}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux only.")
 def test_candidates_are_compiled_in_other_processes(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -240,16 +249,12 @@ def test_miscompiled_candidates_never_run(fake, monkeypatch):
     refused = tune.compile_candidate(task)
     assert refused.reason == "miscompiled: word_kernel reads registers that were never written"
 
-    def run(function, tasks, limit, processes=1):
-        assert function is tune.compile_candidate or len(tasks) == 1
-        return (
-            refused if t.config else timing(1.0) if function is measure else None for t in tasks
-        )
-
-    measure = tune.measure_candidate
-    monkeypatch.setattr(tune, "run_isolated", run)
-    tasks = [task, task._replace(config={"M": 64})]
-    assert list(tune.measure_all(tasks, 2)) == [timing(1.0), refused]
+    ran = []
+    monkeypatch.setattr(tune, "run_isolated", lambda function, tasks, *_: map(function, tasks))
+    monkeypatch.setattr(tune.ChildProcess, "run", lambda self, task: ran.append(task))
+    assert list(tune.measure_all([task], 2)) == [refused] and not ran
+    monkeypatch.setattr(tune, "uninitialized_reads", lambda sass: [])
+    assert list(tune.measure_all([task], 2)) == [None] and ran == [task]
 
 
 @pytest.mark.quick

@@ -296,11 +296,13 @@ def test_auto_follows_what_was_measured_on_such_a_card(monkeypatch):
     rows = [row | {"shape": "s", "provider": p, "p50": t} for p, t in times.items()]
     monkeypatch.setattr(results, "load_results", lambda: {"NVIDIA_H200": rows})
     order.cache_clear()
-    assert order("attention", card) == ("triton", "xformers", "sdpa", "math")
+    measured = ("per_shape", "triton", "xformers", "sdpa", "cudnn", "math")
+    assert order("attention", card) == measured
     assert order("group_norm", card) == ("torch", "triton")  # not measured
     order.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    assert order("attention", card) == ("sdpa", "xformers", "triton", "math")
+    by_rank = ("sdpa", "xformers", "triton", "cudnn", "per_shape", "math")
+    assert order("attention", card) == by_rank
     order.cache_clear()
 
 

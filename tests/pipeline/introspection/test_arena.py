@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline import GenerateOptions, InputError, load
+from pipeline.backends import KINDS
 from pipeline.introspection import arena
 from pipeline.introspection.arena import (
     BackendComparison,
@@ -270,7 +271,7 @@ def test_who_races_here_and_why_not_the_others(models):
     assert len(set(here)) == len(here)
     away = arena.missing_backends(models)
     assert all(why.endswith(".") for _, _, why in away)
-    for kind, table in (("attention", 4), ("group_norm", 2)):
+    for kind in KINDS:
         racing = {getattr(pair, kind) for pair in here}
         missing = {name for k, name, _ in away if k == kind}
-        assert not racing & missing and len(racing | missing) == table
+        assert not racing & missing and racing | missing == set(KINDS[kind].table)

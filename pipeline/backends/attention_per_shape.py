@@ -1,0 +1,179 @@
+"""The attention backend "per_shape": at each shape the fastest other backend, as measured.
+
+The times are those of kernels/bench/results for this GPU, or for one of the same compute
+capability. Shapes are grouped by head size and by the ranges of sequence lengths that share a tuned
+configuration (`kernels.attention.tiling.length_class`). The choice depends on shape, device and
+dtype, and on which backends can run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from . import failures
+from .order import measured_rows
+from .table import ATTENTION
+
+EQUAL = 1.03  # times whose ratio is at most this count as equal: the field `rank` decides
+# device, dtype, head size, ranges of the numbers of queries and keys (see `length_class`)
+Shape = tuple[torch.device, torch.dtype, int, str, str]
+_fixed: ContextVar[dict[Shape, str] | None] = ContextVar("fixed", default=None)
+
+
+def unsupported(
+    device: torch.device, dtype: torch.dtype, head_size: int | None = None
+) -> str | None:
+    """Return in one sentence why "per_shape" lacks measured speeds to choose by, or None if not.
+
+    The backend "per_shape" calls the attention backend that was measured as the fastest for the
+    shape on a GPU like `device`, in a type of as many bits as `dtype`. head_size is ignored: there
+    is a backend for every head size.
+    """
+    if device.type != "cuda":
+        return f"it goes by the measured speeds of a GPU, and the device is {device.type}."
+    try:
+        from kernels.attention import tiling  # noqa: F401 (it imports triton)
+    except ImportError:
+        return "triton is not installed here."
+    if _rows(device, dtype):
+        return None
+    kind = str(dtype).removeprefix("torch.")
+    return (
+        f"attention in {kind} was measured neither on {torch.cuda.get_device_name(device)} nor on "
+        "a GPU of its compute capability; python -m kernels.bench measures it."
+    )
+
+
+def backward_unsupported(
+    device: torch.device, dtype: torch.dtype, head_size: int | None = None
+) -> str:
+    """Return in one sentence why "per_shape" cannot train: it chooses by times of the forward pass.
+
+    The backend calls the attention backend that was measured as the fastest for the shape.
+    """
+    return "it goes by the speeds of the forward pass alone."
+
+
+def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q.
+
+    The backend measured as the fastest for the shape computes it. Raises KernelFailed, which names
+    the backend that `choose` returned, if that backend fails.
+    """
+    name = choose(q, k)
+    guard = failures.wrap_kernel_errors("attention", name, q)
+    with guard if ATTENTION[name].may_fail else nullcontext():
+        return ATTENTION[name].run(q, k, v)
+
+
+def choose(q: torch.Tensor, k: torch.Tensor) -> str:
+    """Return the name of the fastest backend that can run for q (B, Tq, H, D) and k (B, Tk, H, D).
+
+    Fastest by the measurements of a GPU like q's. A backend cannot run if its `unsupported` says so
+    or if it failed earlier in this process.
+    """
+    from kernels.attention.tiling import length_class  # it imports triton
+
+    ranges = length_class(q.shape[1]), length_class(k.shape[1])
+    return _choose(q.device, q.dtype, q.shape[3], *ranges)
+
+
+@contextmanager
+def fixed_choices(choices: dict[Shape, str]) -> Iterator[None]:
+    """In a `with` block, `choose` returns the same backend for a shape every time, for one request.
+
+    choices: what was chosen so far, by shape; new shapes are added. So a request whose networks run
+    inside stays with its backends if a faster one becomes usable meanwhile.
+    """
+    token = _fixed.set(choices)
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+
+
+@torch.compiler.assume_constant_result  # torch.compile calls it once, when it traces a shape
+def _choose(
+    device: torch.device, dtype: torch.dtype, head_size: int, queries: str, keys: str
+) -> str:
+    shape, fixed = (device, dtype, head_size, queries, keys), _fixed.get()
+    if fixed is not None and shape in fixed:
+        return fixed[shape]
+    name = next(
+        name
+        for name in ranking(*shape)
+        if ("attention", name) not in failures.BLACKLIST
+        and ATTENTION[name].unsupported(device, dtype, head_size) is None
+    )
+    if fixed is not None:
+        fixed[shape] = name
+    return name
+
+
+@lru_cache
+def ranking(
+    device: torch.device, dtype: torch.dtype, head_size: int, queries: str, keys: str
+) -> tuple[str, ...]:
+    """Return the names of the attention backends, the fastest for such shapes first; cached.
+
+    queries, keys: ranges of lengths, named by the largest: "16", "128", "512", "2048" or "long".
+    Where this head size was not measured at these lengths on a GPU like `device`, the nearest one
+    that was counts; where none was, the mean over all shapes. Backends without a time come after
+    those that have one; one that ever gave a wrong answer and "per_shape" itself are left out.
+    Whether a backend can run is not checked.
+    """
+    from kernels.attention.tiling import length_class
+    from kernels.bench import results
+
+    rows = _rows(device, dtype)
+    measured: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        sizes = results.attention_sizes(row["shape"])
+        if not sizes:
+            continue
+        if (length_class(sizes.queries), length_class(sizes.keys)) == (queries, keys):
+            measured.setdefault(sizes.head_size, []).append(row)
+    if measured:
+        nearest = min(measured, key=lambda size: (abs(size - head_size), size))
+        times = results.slowdown(measured[nearest], "attention", "forward")
+    else:
+        times = results.slowdown(rows, "attention", "forward")
+    wrong = results.wrong_providers(rows, "attention", "forward")
+    rest = {
+        name: row.provider or name
+        for name, row in ATTENTION.items()
+        if not row.combines
+        and (row.auto_on is None or device.type in row.auto_on)
+        and (row.provider or name) not in wrong
+    }
+    out: list[str] = []
+    while rest:
+        least = min(times.get(provider, math.inf) for provider in rest.values())
+        first = min(
+            (n for n, provider in rest.items() if times.get(provider, math.inf) <= EQUAL * least),
+            key=lambda name: (ATTENTION[name].fallback, ATTENTION[name].rank),
+        )
+        out.append(first)
+        del rest[first]
+    return tuple(out)
+
+
+def _rows(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
+    """Return the measurements of attention, forward, on a GPU like `device`, to rank backends.
+
+    They are dicts (Row.as_dict), in types of as many bits as `dtype`.
+    """
+    bits = torch.finfo(dtype).bits
+    return [
+        row
+        for row in measured_rows(device)
+        if (row["kernel"], row["mode"]) == ("attention", "forward")
+        and torch.finfo(getattr(torch, row["dtype"])).bits == bits
+    ]
