@@ -53,7 +53,7 @@ def allowed_error(theirs: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype)
 
 
 def max_error(result: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """Return the largest absolute difference from `exact` (fp64), as a tensor with one value.
+    """Return a result's largest absolute difference from `exact` (fp64): a tensor with one value.
 
     It is NaN if any value is NaN.
     """
@@ -351,7 +351,10 @@ def check_all(
 
 
 def describe_configuration(config: Config) -> str:
-    """Return a configuration in a few characters: "M128 N64 w4 s3"."""
+    """Return a configuration in a few characters for a table: "M128 N64 w4 s3".
+
+    That is {"M": 128, "N": 64, "num_warps": 4, "num_stages": 3}.
+    """
     short = {"num_warps": "w", "num_stages": "s", "SPLIT": "split ", "one_launch": "one launch "}
     return " ".join(
         f"{short.get(k, k)}{('no', 'yes')[v] if isinstance(v, bool) else v}"

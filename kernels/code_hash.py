@@ -30,9 +30,10 @@ def code_files() -> list[Path]:
 
 
 def code_lines(source: str) -> list[str]:
-    """Return the lines of Python code without comments, docstrings, blank lines and end spaces.
+    """Return the lines of Python code to hash: without comments, docstrings and blank lines.
 
-    Positions come from `ast` and `tokenize`, so every version of Python gives the same.
+    Spaces at the ends of lines are dropped too. Positions come from `ast` and `tokenize`, so every
+    version of Python gives the same.
     """
     lines = [line.encode() for line in source.splitlines()]  # ast counts columns in bytes
     cuts: list[tuple[int, int, int, int]] = []  # first line, first byte, last line, end byte

@@ -88,7 +88,7 @@ class GroupNormShape(NamedTuple):
 
     @property
     def layout(self) -> str:
-        """Memory layout of x: "NCHW" (contiguous) or "NHWC" (channels last)."""
+        """Memory layout of the layers' input: "NCHW" (contiguous) or "NHWC" (channels last)."""
         return "NHWC" if self.channels_last else "NCHW"
 
     @property

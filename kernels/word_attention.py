@@ -378,11 +378,11 @@ def check_configurations(
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
     """Yield the configurations that `python -m kernels.check` runs `word_attention` with.
 
-    Each item is (place, configuration, forced): the result of this run is stored for the
-    configuration (a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}) at the
-    place, a name such as "word_attention/d40/float16"; `forced` is what the launch must use, by
-    place. Tried are the tuned, the default and the smallest configuration; with `every`, at shapes
-    named "odd", all defaults of other lengths too.
+    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}.
+    Tried are the tuned, the default and the smallest one; with `every`, at shapes named "odd", all
+    defaults of other lengths too. Each item is (place, configuration, forced): place is the name
+    under which the result is stored, such as "word_attention/d40/float16"; forced is a dict from
+    place to configuration with what the launch must use.
     """
     d, major = shape.head_size, compute_capability(device)[0]
     where, processors = place(d, dtype), multiprocessors(device)

@@ -61,7 +61,10 @@ def store_rows(
 
 @triton.jit
 def dot(b_x, b_y, b_sum):
-    """Return the matrix product b_x b_y plus b_sum; fp32 at full precision, not as TF32."""
+    """Return the matrix product b_x b_y plus b_sum (fp32) in a kernel.
+
+    Inputs in fp32 are multiplied at full precision, not as TF32.
+    """
     if INTERPRETED:  # the interpreter multiplies the bits of bf16 as if they were integers
         return tl.dot(b_x.to(tl.float32), b_y.to(tl.float32), b_sum, input_precision="ieee")
     return tl.dot(b_x, b_y, b_sum, input_precision="ieee")
@@ -87,5 +90,8 @@ def strides(*tensors: torch.Tensor) -> tuple[int, list[int]]:
 
 
 def grid(blocks: int, q: torch.Tensor) -> tuple[int]:
-    """Return a launch grid of `blocks` programs for each sample and head of q (B, T, H, D)."""
+    """Return the launch grid of a kernel that takes `blocks` programs for each sample and head.
+
+    q (B, T, H, D) tells the numbers of samples and heads.
+    """
     return (blocks * q.shape[0] * q.shape[2],)

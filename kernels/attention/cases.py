@@ -67,14 +67,14 @@ def check_configurations(
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
     """Yield the configurations with which `python -m kernels.check` runs attention at this shape.
 
-    Each item is (place, configuration, forced): the result of this run is stored for the
-    configuration (a dict such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}) at the place,
-    a name such as "attention/forward/d40/float16"; `forced` gives every kernel that runs its
-    configuration, by place.
+    A configuration is a dict such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}. Tried are
+    the tuned, the default and the smallest one; with `every`, at shapes named "odd", all defaults
+    of other lengths too. In mode "backward" the kernels for dk and dv and for dq are tried one at a
+    time, while the other has the smallest configuration.
 
-    Tried are the tuned, the default and the smallest configuration; with `every`, at shapes named
-    "odd", all defaults of other lengths too. In mode "backward" the kernels for dk and dv and for
-    dq are tried one at a time, while the other has the smallest configuration.
+    Each item is (place, configuration, forced): place is the name of the kernel under which the
+    result is stored, such as "attention/forward/d40/float16"; forced is a dict from place to
+    configuration with what the launches must use.
     """
     kinds = ("forward",) if mode == "forward" else ("dkv", "dq")
     d, processors = shape.head_size, multiprocessors(device)

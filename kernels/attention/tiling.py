@@ -104,9 +104,10 @@ def is_unsafe(rows: int, stages: int, dtype: torch.dtype) -> bool:
 
 
 def length_class(t: int) -> str:
-    """Return the range of sequence lengths that t is in: "16", "128", "512", "2048" or "long".
+    """Return the range that a number of tokens is in: "16", "128", "512", "2048" or "long".
 
-    A range is named by its largest length. Lengths in one range share a tuned configuration.
+    A range is named by its largest number. Queries or keys whose numbers are in one range share a
+    tuned configuration (block sizes, warps, stages).
     """
     for name, limit in (("16", 16), ("128", 128), ("512", 512), ("2048", 2048)):
         if t <= limit:
@@ -173,5 +174,5 @@ def choosable(kind: str, d: int, dtype: torch.dtype, processors: int) -> list[di
 
 
 def unique(configs: list[dict[str, int]]) -> list[dict[str, int]]:
-    """Return the configurations without repetitions, in order."""
+    """Return the configurations (block sizes, warps, stages) without repetitions, in order."""
     return [config for i, config in enumerate(configs) if config not in configs[:i]]

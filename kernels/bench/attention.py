@@ -38,9 +38,10 @@ def _ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _sdpa_backend(backend: str) -> Callable[..., torch.Tensor]:
-    """Return a function (q, k, v) that calls SDPA with only one of its backends allowed.
+    """Return a function (q, k, v) that calls SDPA with one of its backends alone, to time that one.
 
-    backend: name of a member of torch.nn.attention.SDPBackend.
+    backend: name of a member of torch.nn.attention.SDPBackend. The function raises an exception if
+    that backend can't run.
     """
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

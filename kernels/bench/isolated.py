@@ -57,8 +57,9 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
 
 
 class ChildProcess(Generic[T, R]):
-    """A process that runs `function` on one task at a time and is replaced when it ends or hangs.
+    """A process that runs `function` on one task at a time, as a task may crash it or hang.
 
+    It is then replaced by a new one for the next task.
     function   importable by its name, takes a task and returns its result or a Failure; both are
                pickled
     limit      seconds after which a task without an answer counts as hanging

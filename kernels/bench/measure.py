@@ -336,7 +336,8 @@ def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
 def relative_error(result: Any, exact: Any) -> float:
     """Return the largest error of any output, divided by the largest absolute value of that output.
 
-    result and exact are both a tensor or both a tuple of tensors. NaN if any value is NaN.
+    result is what is checked, exact the right values: both a tensor or both a tuple of tensors. NaN
+    if any value is NaN.
     """
     pairs = zip(result, exact, strict=True) if isinstance(exact, tuple) else [(result, exact)]
     errors = [
@@ -405,7 +406,7 @@ def first_sentence(error: Exception) -> str:
 
 
 def compile_for_shapes(function: Callable) -> Callable:
-    """Return `function` compiled by torch.compile for the shapes of its first call.
+    """Return `function` compiled by torch.compile for the shapes of its first call, to be timed.
 
     Earlier compilations are dropped: after eight shapes torch.compile would no longer compile,
     without a warning. Its backward pass may run more than once.

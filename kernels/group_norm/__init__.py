@@ -179,7 +179,11 @@ def check(
     eps: float,
     shift: torch.Tensor | None,
 ) -> None:
-    """Raise ValueError, with a message of one sentence, unless `group_norm` takes these inputs."""
+    """Raise ValueError, with a message of one sentence, unless `group_norm` takes these inputs.
+
+    It takes x (N, C, *), with groups that divide C, weight and bias (C,) and shift (N, C) or None,
+    in supported dtypes on one device that can run Triton, and a finite eps, 0 or more.
+    """
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"x must be a tensor, not {type(x).__name__}.")
     if x.ndim < 2:

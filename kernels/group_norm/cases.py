@@ -63,11 +63,11 @@ def check_configurations(
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
     """Yield the configurations with which `python -m kernels.check` runs GroupNorm at this shape.
 
-    Each item is (place, configuration, forced): the result of this run is stored for the
-    configuration at the place, a name such as "group_norm/forward/NHWC/float16"; `forced` is what
-    the launch must use, by place. In mode "forward" the configuration is {"one_launch": False} and,
-    if the groups are small enough for it, {"one_launch": True}; in "backward" it is {}, as there is
-    no choice. `every` is not used.
+    In mode "forward" they are {"one_launch": False} (three launches) and, if the groups are small
+    enough, {"one_launch": True}; in "backward" {}, as there is no choice. Each item is (place,
+    configuration, forced): place is the name under which the result is stored, such as
+    "group_norm/forward/NHWC/float16"; forced is a dict from place to configuration with what the
+    launch must use. `every` is not used.
     """
     where = place(mode, shape.channels_last, dtype)
     if mode == "backward":

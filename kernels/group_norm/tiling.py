@@ -56,8 +56,8 @@ class Tiles:
       warps            warps of a program
       channels_last    whether the channels of a position lie side by side in memory
 
-    Each tile gives one partial of each of its groups: the mean of its values and the sum of their
-    squared deviations from it.
+    For each of its groups a tile gives the mean of its values and the sum of their squared
+    deviations from it (a "partial"), which are then merged over tiles.
     """
 
     spatial: int
@@ -114,10 +114,10 @@ def fits_one_launch(tiles: Tiles) -> bool:
 
 
 def partials_per_program(tiles: Tiles, programs: int, processors: int) -> int:
-    """Return how many tiles (partials) of a group one program computes if each group is split.
+    """Return how many tiles of a group one program computes if groups are shared among programs.
 
     Chosen so that each of the GPU's `processors` (multiprocessors) gets about four programs.
-    programs: number of programs if no group were split.
+    programs: number of programs if each computed whole groups.
     """
     wanted = max(1, 4 * processors // max(1, programs))
     return max(1, triton.cdiv(tiles.partials, wanted))
@@ -154,12 +154,12 @@ class Plan:
 
     @property
     def per_program(self) -> int:
-        """Number of tiles (partials) of a group that one program computes if groups are split."""
+        """Number of tiles of a group that one program computes if programs share groups."""
         return partials_per_program(self.tiles, self.programs, self.processors)
 
     @property
     def grid(self) -> tuple[int]:
-        """The launch grid of the kernels that split each group among several programs."""
+        """The launch grid of the kernels in which several programs share each group."""
         return (self.programs * triton.cdiv(self.tiles.partials, self.per_program),)
 
     @property

@@ -136,7 +136,10 @@ def choose(
 
 
 def head_sizes(network: nn.Module) -> frozenset[int]:
-    """Return the head sizes (channels per head) of all diffusers attention layers in `network`."""
+    """Return the head sizes (channels per head) of all diffusers attention layers in `network`.
+
+    An attention backend must support them.
+    """
     return frozenset(
         m.inner_dim // m.heads for m in network.modules() if isinstance(m, Attention) and m.heads
     )
@@ -248,12 +251,12 @@ class BackendSession:
 
     @property
     def attention(self) -> str:
-        """The name of the attention backend in use."""
+        """Name of the attention backend that the request uses now, such as "sdpa"."""
         return self._choices["attention"][1][0]
 
     @property
     def group_norm(self) -> str:
-        """The name of the GroupNorm backend in use."""
+        """Name of the GroupNorm backend that the request uses now, "triton" or "torch"."""
         return self._choices["group_norm"][1][0]
 
     def call(self, function: Callable[[], T]) -> T:

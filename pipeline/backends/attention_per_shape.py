@@ -54,9 +54,10 @@ def unsupported(
 def backward_unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str:
-    """Return in one sentence why "per_shape" cannot train: it chooses by times of the forward pass.
+    """Return in one sentence why the backend "per_shape" can never train.
 
-    The backend calls the attention backend that was measured as the fastest for the shape.
+    The arguments are not used. It calls the backend that was the fastest for the shape, by times of
+    the forward pass alone.
     """
     return "it goes by the speeds of the forward pass alone."
 
@@ -87,10 +88,10 @@ def choose(q: torch.Tensor, k: torch.Tensor) -> str:
 
 @contextmanager
 def fixed_choices(choices: dict[Shape, str]) -> Iterator[None]:
-    """In a `with` block, `choose` returns the same backend for a shape every time, for one request.
+    """In a `with` block, attention of one shape is always computed by the same backend.
 
-    choices: what was chosen so far, by shape; new shapes are added. So a request whose networks run
-    inside stays with its backends if a faster one becomes usable meanwhile.
+    For one request: it stays with its backends if a faster one becomes usable meanwhile. choices:
+    the backends' names chosen so far, by shape; new shapes are added.
     """
     token = _fixed.set(choices)
     try:

@@ -47,10 +47,10 @@ def run_with_maps(
 class AttentionProcessor:
     """A diffusers attention processor that runs self and cross attention on one backend.
 
-    name: the backend, such as "sdpa"; it may be changed. If `attention_hook` is set, it is called
-    for every cross attention with the weights averaged over heads, (B, Tq, Tk), fp32. A hook with
-    an attribute `last` that is true gets those of the last sample only, (1, Tq, Tk). Raises
-    KernelFailed if the backend's kernel fails.
+    name: the backend, such as "sdpa"; assign another to change it. attention_hook: None or a
+    function, called for every cross attention with the weights averaged over heads, (B, Tq, Tk),
+    fp32, or, if it has an attribute `last` that is true, with those of the last sample only, (1,
+    Tq, Tk). Raises KernelFailed if the backend's kernel fails.
     """
 
     def __init__(self, name: str):

@@ -36,9 +36,9 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    """Call xformers once on small tensors; return None if it works, else the reason; cached.
+    """Call xformers once on small tensors; return None if it works, else why not in words.
 
-    On ZeroGPU only the import is tried, as there is no GPU yet.
+    Cached. On ZeroGPU only the import is tried, as there is no GPU yet.
     """
     logger = logging.getLogger("xformers")
     level = logger.level
