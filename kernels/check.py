@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from . import verdict
-from .launch import DTYPES, INTERPRETED, device_problem, dtype_name
+from .launch import DTYPES, INTERPRETED, device_index, device_problem, dtype_name
 from .registry import KERNELS, Kernel, load
 from .shapes import AttentionShape, Shape
 from .verdict import Config, Result
@@ -241,7 +241,7 @@ def first_line(error: BaseException) -> str:
 def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
     """Check the cases in this process: send True before each and its Result after it."""
     if torch.device(device).type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device_index(torch.device(device)))  # "cuda" alone is refused there
     checker = Checker(device, seed)
     for case in group:
         pipe.send(True)

@@ -66,13 +66,12 @@ def check_configurations(
     """Yield what `kernels.check` runs at a shape: place, configuration, configurations to force.
 
     They are the tuned and the default configuration and the conservative one; with `every`, all
-    defaults too, at the shapes named "odd". The dkv and dq kernels of the backward pass are tried
-    one at a time, the other one with the conservative configuration.
+    defaults too, at the shapes named "odd". One kernel is tried at a time: in a backward pass the
+    forward kernel and the other gradient's have the conservative configuration.
     """
-    kinds = ("forward",) if mode == "forward" else ("dkv", "dq")
     d, processors = shape.head_size, multiprocessors(device)
-    places = {kind: place(kind, d, dtype) for kind in kinds}
-    for kind in kinds:
+    places = {kind: place(kind, d, dtype) for kind in ("forward", "dkv", "dq")}
+    for kind in ("forward",) if mode == "forward" else ("dkv", "dq"):
         lengths = shape.queries, shape.keys
         usual = heuristic(kind, d, *lengths, dtype, shape.batch * shape.heads, processors)
         tuned = tuned_config(device, key(kind, d, *lengths, dtype), usual)
