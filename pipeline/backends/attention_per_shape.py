@@ -30,9 +30,11 @@ _fixed: ContextVar[dict[Shape, str] | None] = ContextVar("fixed", default=None)
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why there is nothing to choose by on `device`, or None if there is.
+    """Return in one sentence why "per_shape" lacks measured speeds to choose by, or None if not.
 
-    head_size is ignored: there is a backend for every head size.
+    The backend "per_shape" calls the attention backend that was measured as the fastest for the
+    shape on a GPU like `device`, in a type of as many bits as `dtype`. head_size is ignored: there
+    is a backend for every head size.
     """
     if device.type != "cuda":
         return f"it goes by the measured speeds of a GPU, and the device is {device.type}."
@@ -52,14 +54,18 @@ def unsupported(
 def backward_unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str:
-    """Return in one sentence why it cannot train: the measured times are of the forward pass."""
+    """Return in one sentence why "per_shape" cannot train: it chooses by times of the forward pass.
+
+    The backend calls the attention backend that was measured as the fastest for the shape.
+    """
     return "it goes by the speeds of the forward pass alone."
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q.
 
-    Raises KernelFailed, which names the backend that `choose` returned, if that backend fails.
+    The backend measured as the fastest for the shape computes it. Raises KernelFailed, which names
+    the backend that `choose` returned, if that backend fails.
     """
     name = choose(q, k)
     guard = failures.wrap_kernel_errors("attention", name, q)
@@ -70,7 +76,8 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def choose(q: torch.Tensor, k: torch.Tensor) -> str:
     """Return the name of the fastest backend that can run for q (B, Tq, H, D) and k (B, Tk, H, D).
 
-    A backend cannot run if its `unsupported` says so or if it failed earlier in this process.
+    Fastest by the measurements of a GPU like q's. A backend cannot run if its `unsupported` says so
+    or if it failed earlier in this process.
     """
     from kernels.attention.tiling import length_class  # it imports triton
 
@@ -80,10 +87,10 @@ def choose(q: torch.Tensor, k: torch.Tensor) -> str:
 
 @contextmanager
 def fixed_choices(choices: dict[Shape, str]) -> Iterator[None]:
-    """Context manager in which `choose` gives the same answer for a shape every time.
+    """In a `with` block, `choose` returns the same backend for a shape every time, for one request.
 
-    choices: what was chosen so far; new shapes are added. So a request whose networks run inside
-    stays with its choices, if a backend becomes usable meanwhile.
+    choices: what was chosen so far, by shape; new shapes are added. So a request whose networks run
+    inside stays with its backends if a faster one becomes usable meanwhile.
     """
     token = _fixed.set(choices)
     try:
@@ -114,12 +121,13 @@ def _choose(
 def ranking(
     device: torch.device, dtype: torch.dtype, head_size: int, queries: str, keys: str
 ) -> tuple[str, ...]:
-    """Return the names of all other backends, the fastest for such shapes first; cached.
+    """Return the names of the attention backends, the fastest for such shapes first; cached.
 
-    queries, keys: ranges of lengths, "16", "128", "512", "2048" or "long" (see `length_class`).
-    Where this head size was not measured at these lengths, the nearest one that was counts; where
-    none was, the mean over all shapes. Backends without a time come after those that have one, and
-    one that ever gave a wrong answer is left out. Whether a backend can run is not checked.
+    queries, keys: ranges of lengths, named by the largest: "16", "128", "512", "2048" or "long".
+    Where this head size was not measured at these lengths on a GPU like `device`, the nearest one
+    that was counts; where none was, the mean over all shapes. Backends without a time come after
+    those that have one; one that ever gave a wrong answer and "per_shape" itself are left out.
+    Whether a backend can run is not checked.
     """
     from kernels.attention.tiling import length_class
     from kernels.bench import results
@@ -158,7 +166,10 @@ def ranking(
 
 
 def _rows(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Return the rows of attention measured on such a GPU, in types of as many bits as `dtype`."""
+    """Return the measurements of attention, forward, on a GPU like `device`, to rank backends.
+
+    They are dicts (Row.as_dict), in types of as many bits as `dtype`.
+    """
     bits = torch.finfo(dtype).bits
     return [
         row
