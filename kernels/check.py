@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from . import verdict
-from .launch import DTYPES, INTERPRETED, device_problem, dtype_name
+from .launch import DTYPES, INTERPRETED, device_index, device_problem, dtype_name
 from .registry import KERNELS, Kernel, load
 from .shapes import AttentionShape, Shape
 from .verdict import Config, Result
@@ -91,8 +91,8 @@ class Case:
     mode            "forward" or "backward"
     config          the configuration that is checked, such as {"M": 64, "N": 32, "num_warps": 4}
     place           for what the result is stored: a name such as "attention/forward/d40/float16"
-    forced          configurations of all kernels that run, by place: `config` and, in a backward
-                    pass with two kernels, that of the other one
+    forced          configurations of all kernels that run, by place: `config` and, for attention's
+                    backward pass, those of the other kernels
     """
 
     kernel: Kernel
@@ -272,7 +272,7 @@ def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
     It returns early if a case made the GPU unusable for the process; the parent starts a new one.
     """
     if torch.device(device).type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device_index(torch.device(device)))  # "cuda" alone is refused there
     checker = Checker(device, seed)
     for case in group:
         pipe.send(True)

@@ -70,16 +70,15 @@ def check_configurations(
     A configuration is a dict such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}. Tried are
     the tuned, the default and the smallest one; with `every`, at shapes named "odd", all defaults
     of other lengths too. In mode "backward" the kernels for dk and dv and for dq are tried one at a
-    time, while the other has the smallest configuration.
+    time, while the others (forward too) have the smallest configuration.
 
     Each item is (place, configuration, forced): place is the name of the kernel under which the
     result is stored, such as "attention/forward/d40/float16"; forced is a dict from place to
     configuration with what the launches must use.
     """
-    kinds = ("forward",) if mode == "forward" else ("dkv", "dq")
     d, processors = shape.head_size, multiprocessors(device)
-    places = {kind: place(kind, d, dtype) for kind in kinds}
-    for kind in kinds:
+    places = {kind: place(kind, d, dtype) for kind in ("forward", "dkv", "dq")}
+    for kind in ("forward",) if mode == "forward" else ("dkv", "dq"):
         lengths = shape.queries, shape.keys
         usual = heuristic(kind, d, *lengths, dtype, shape.batch * shape.heads, processors)
         tuned = tuned_config(device, key(kind, d, *lengths, dtype), usual)
