@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from . import verdict
-from .launch import DTYPES, INTERPRETED, device_problem, dtype_name
+from .launch import DTYPES, INTERPRETED, device_index, device_problem, dtype_name
 from .registry import KERNELS, Kernel, load
 from .shapes import AttentionShape, Shape
 from .verdict import Config, Result
@@ -44,7 +44,7 @@ LIMIT = 120.0  # seconds that one case may take, compilation included
 
 
 def allowed_error(theirs: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> float:
-    """Return the largest absolute error that a kernel's result in `dtype` may have.
+    """Return the largest absolute error with which a kernel's result in `dtype` counts as right.
 
     Twice the error of PyTorch's result in that dtype (`theirs`) against the fp64 result (`exact`),
     plus the rounding error of `dtype` at the largest value of `exact`.
@@ -53,7 +53,7 @@ def allowed_error(theirs: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype)
 
 
 def max_error(result: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """Return the largest absolute difference from `exact` (fp64), as a tensor with one value.
+    """Return a result's largest absolute difference from `exact` (fp64): a tensor with one value.
 
     It is NaN if any value is NaN.
     """
@@ -61,11 +61,12 @@ def max_error(result: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
 
 
 def run(name: str, inputs: dict[str, Any], mode: str, seed: int) -> list[torch.Tensor]:
-    """Call a function of the registry; return its outputs or the gradients of its inputs.
+    """Call a kernel or its reference by name; return its outputs or the gradients of its inputs.
 
-    name: "module:function". inputs: its keyword arguments. mode: "forward" returns the outputs,
-    "backward" the gradients of the inputs that are tensors. The gradient of the output is standard
-    normal, from `seed`, and rounded to fp16, so that it is the same for each dtype.
+    name: "module:function", as a row of KERNELS has it. inputs: its keyword arguments. mode:
+    "forward" returns the outputs, "backward" the gradients of the inputs that are tensors. The
+    gradient of the output is standard normal, from `seed`, and rounded to fp16, so that it is the
+    same for each dtype.
     """
     function = load(name)
     if mode == "forward":
@@ -85,10 +86,13 @@ def run(name: str, inputs: dict[str, Any], mode: str, seed: int) -> list[torch.T
 
 @dataclass(frozen=True)
 class Case:
-    """One check: a kernel at a shape with one configuration.
+    """One comparison with fp64 to be made: a kernel at a shape with one configuration.
 
-    place, config   what the result is stored for, see `kernels.verdict`
-    forced          configurations to use, by place
+    mode            "forward" or "backward"
+    config          the configuration that is checked, such as {"M": 64, "N": 32, "num_warps": 4}
+    place           for what the result is stored: a name such as "attention/forward/d40/float16"
+    forced          configurations of all kernels that run, by place: `config` and, for attention's
+                    backward pass, those of the other kernels
     """
 
     kernel: Kernel
@@ -102,7 +106,7 @@ class Case:
 
 @contextmanager
 def nan_in_fresh_memory() -> Iterator[None]:
-    """Make torch.empty fill memory with NaN, so that values that a kernel does not write show."""
+    """In a `with` block torch.empty fills memory with NaN, so that values left unwritten show."""
     settings: Any = torch.utils.deterministic
     filled = settings.fill_uninitialized_memory
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -117,20 +121,32 @@ def nan_in_fresh_memory() -> Iterator[None]:
 
 
 def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Return whether two tensors of one dtype have the same bits; NaN is equal to NaN."""
+    """Return whether two runs of a kernel gave tensors with the same bits; NaN is equal to NaN.
+
+    The tensors have one dtype, of 2 or 4 bytes a value.
+    """
     integer = {2: torch.int16, 4: torch.int32}[a.element_size()]
     return torch.equal(a.contiguous().view(integer), b.contiguous().view(integer))
 
 
 class Checker:
-    """Checks cases one after another, keeping the reference results of the last shape and mode."""
+    """Compares kernels with PyTorch, one case after another, on random inputs made from a seed.
+
+    It keeps the reference results of the last shape and mode, which the next case often needs
+    again.
+    """
 
     def __init__(self, device: str, seed: int):
         self.device, self.seed = device, seed
         self._kept: tuple[Any, list[Any]] = (None, [])
 
     def references(self, case: Case) -> list[Any]:
-        """Return (inputs, results of PyTorch in the dtype, in fp64) for each call at the shape."""
+        """Return what a case is compared with: a list with one tuple for each call at its shape.
+
+        A tuple is (inputs, results of PyTorch in the case's dtype, results in fp64); results are
+        lists of outputs or, in mode "backward", of gradients. Cached for the last kernel, shape,
+        dtype and mode.
+        """
         what = case.kernel.name, case.shape, case.dtype, case.mode
         if self._kept[0] != what:
             calls = load(case.kernel.make_inputs)(case.shape, case.dtype, self.device, self.seed)
@@ -148,7 +164,10 @@ class Checker:
         return self._kept[1]
 
     def check(self, case: Case) -> Result:
-        """Run a case twice and compare it; never raises."""
+        """Run a case's kernel twice, compare it with fp64 and with itself; return the Result.
+
+        An exception does not pass: it becomes the result's note, "FAILED: why".
+        """
         error = allowed = math.nan
         try:
             pairs, equal = [], True
@@ -180,10 +199,11 @@ def cases(
     dtypes: Iterable[torch.dtype] | None = None,
     head_sizes: Iterable[int] = (),
 ) -> Iterator[Case]:
-    """Yield what is to be checked of a kernel on `device`.
+    """Yield the comparisons with fp64 that `python -m kernels.check` makes of a kernel.
 
     quick: only the forward pass at the shapes marked `quick`, each configuration once; in fp16
-    unless `dtypes` says otherwise. head_sizes: further ones that attention is checked with.
+    unless `dtypes` says otherwise. dtypes: None is all. head_sizes: head sizes to check attention
+    with beside those of its shapes. Dtypes that the device does not support are left out.
     """
     target, listed = torch.device(device), set()
     wanted = tuple(dtypes or ((torch.float16,) if quick else DTYPES))
@@ -206,7 +226,11 @@ def cases(
 
 
 def _shapes_of(head_sizes: Iterable[int], shapes: tuple[Shape, ...]) -> Iterator[AttentionShape]:
-    """Yield a shape of attention for each head size and number of keys that `shapes` lack."""
+    """Yield attention shapes for those head sizes that `shapes` lack, as a user's model may have.
+
+    Each is yielded with every number of keys, of 77 and 1024, that `shapes` has. Nothing is yielded
+    if `shapes` are not attention's, or for a head size that the kernel does not take.
+    """
     attention = [s for s in shapes if isinstance(s, AttentionShape)]
     if attention:
         for head_size in sorted(set(head_sizes) - {s.head_size for s in attention}):
@@ -216,7 +240,11 @@ def _shapes_of(head_sizes: Iterable[int], shapes: tuple[Shape, ...]) -> Iterator
 
 
 def _too_large(shape: Shape, mode: str) -> bool:
-    """Return whether the fp64 gradients at this shape would not fit beside a model's weights."""
+    """Return whether a check must be left out: its fp64 gradients need too much memory.
+
+    That is so in mode "backward" at long attention shapes: a model's weights may be on the same
+    GPU.
+    """
     if mode == "forward" or not isinstance(shape, AttentionShape):
         return False
     return shape.batch * shape.queries * shape.keys > 1 << 26
@@ -239,9 +267,12 @@ def first_line(error: BaseException) -> str:
 
 
 def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
-    """Check the cases in this process: send True before each and its Result after it."""
+    """Check the cases in this child process: send True through `pipe` before each, then its Result.
+
+    It returns early if a case made the GPU unusable for the process; the parent starts a new one.
+    """
     if torch.device(device).type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device_index(torch.device(device)))  # "cuda" alone is refused there
     checker = Checker(device, seed)
     for case in group:
         pipe.send(True)
@@ -252,9 +283,10 @@ def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
 
 
 def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iterator[Result]:
-    """Yield the result of each case; they run in a process that is replaced where it dies.
+    """Yield the Result of each case, run in a child process, so that a crash loses one case only.
 
-    limit: seconds that one case may take.
+    The process is replaced if a case crashes it or takes longer than `limit` seconds; that case's
+    result is "CRASHED" or "HUNG". seed: of the random inputs.
     """
     rest = list(group)
     context = multiprocessing.get_context("spawn")
@@ -289,7 +321,11 @@ def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iter
 def check_all(
     groups: list[list[Case]], device: str, seed: int, limit: float, jobs: int
 ) -> Iterator[Result]:
-    """Yield the results of all groups as they come; `jobs` groups are checked at a time."""
+    """Yield the Results of all groups of cases, as they come.
+
+    Each group has a child process of its own; `jobs` groups are checked at a time. seed: of the
+    random inputs. limit: seconds that a case may take.
+    """
     waiting: queue.Queue[list[Case]] = queue.Queue()
     for group in groups:
         waiting.put(group)
@@ -315,7 +351,10 @@ def check_all(
 
 
 def describe_configuration(config: Config) -> str:
-    """Return a configuration in a few characters: "M128 N64 w4 s3"."""
+    """Return a configuration in a few characters for a table: "M128 N64 w4 s3".
+
+    That is {"M": 128, "N": 64, "num_warps": 4, "num_stages": 3}.
+    """
     short = {"num_warps": "w", "num_stages": "s", "SPLIT": "split ", "one_launch": "one launch "}
     return " ".join(
         f"{short.get(k, k)}{('no', 'yes')[v] if isinstance(v, bool) else v}"
@@ -324,7 +363,7 @@ def describe_configuration(config: Config) -> str:
 
 
 def print_row(result: Result) -> None:
-    """Print a row of the table."""
+    """Print a result of `python -m kernels.check` as a row: place, configuration, error, note."""
     cells = (
         result.place,
         result.shape,
@@ -337,7 +376,7 @@ def print_row(result: Result) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
+    """Return the parser of the arguments of `python -m kernels.check`."""
     parser = argparse.ArgumentParser(
         "python -m kernels.check", description=(__doc__ or "").split("\n")[0]
     )
@@ -362,7 +401,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 0 if all is right, 1 if something is not, 2 for bad arguments."""
+    """Run `python -m kernels.check`: compare the kernels with fp64 and store the GPU's results.
+
+    Returns 0 if all is right, 1 if something is not, 2 for bad arguments or if it can't be stored.
+    """
     args = build_parser().parse_args(argv)
     if args.only not in (None, *KERNELS):
         print(f"There is no kernel {args.only!r}; there is {', '.join(KERNELS)}.", file=sys.stderr)
@@ -412,7 +454,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def describe_check(device: str, quick: bool, seconds: float) -> dict[str, Any]:
-    """Return what a verdict records beside its results: driver, torch, date and length."""
+    """Return what is stored beside a check's results: driver, torch, date, quick and seconds.
+
+    quick: whether `--quick` was given. seconds: how long the check took.
+    """
     from .bench.measure import environment
 
     about = environment(device)
@@ -428,7 +473,10 @@ def describe_check(device: str, quick: bool, seconds: float) -> dict[str, Any]:
 def write_verdict(
     device: torch.device, results: list[Result], recorded: dict[str, Any], folder: Path | None
 ) -> Path:
-    """Write the verdict for `device`; return its path. folder: None is the user's."""
+    """Store a check's results, which decide what may run on `device`; return the file's path.
+
+    recorded: what `describe_check` returned. folder: None is the user's cache folder.
+    """
     made = verdict.Verdict(verdict.machine_of(device), tuple(results), recorded)
     return verdict.write(made, folder or verdict.user_folder())
 

@@ -19,7 +19,7 @@ LEFT_OUT = ("cases.py", "reference.py")  # inputs and plain PyTorch: no GPU kern
 
 
 def code_files() -> list[Path]:
-    """Return the files that define and launch the kernels of the registry, sorted by name."""
+    """Return the files to hash, which define and launch the kernels of KERNELS, sorted by name."""
     root = Path(__file__).parent
     out: set[Path] = set()
     for kernel in KERNELS.values():
@@ -30,9 +30,10 @@ def code_files() -> list[Path]:
 
 
 def code_lines(source: str) -> list[str]:
-    """Return the lines of Python code without comments, docstrings, blank lines and end spaces.
+    """Return the lines of Python code to hash: without comments, docstrings and blank lines.
 
-    Positions come from `ast` and `tokenize`, so every version of Python gives the same.
+    Spaces at the ends of lines are dropped too. Positions come from `ast` and `tokenize`, so every
+    version of Python gives the same.
     """
     lines = [line.encode() for line in source.splitlines()]  # ast counts columns in bytes
     cuts: list[tuple[int, int, int, int]] = []  # first line, first byte, last line, end byte
@@ -55,7 +56,11 @@ def code_lines(source: str) -> list[str]:
 
 @lru_cache
 def code_hash() -> str:
-    """Return 16 hex digits of the SHA-256 of `code_files`, by their names and `code_lines`."""
+    """Return a hash of the kernels' code, 16 hex digits: results of checks are valid for one hash.
+
+    It is the SHA-256 of the names of `code_files` and of their lines without comments and
+    docstrings.
+    """
     digest = hashlib.sha256()
     for path in code_files():
         digest.update(f"# {path.relative_to(Path(__file__).parent).as_posix()}\n".encode())

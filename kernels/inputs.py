@@ -10,7 +10,7 @@ import torch
 def normal_tensors(
     dtype: torch.dtype, device: str | torch.device, seed: int
 ) -> Callable[..., torch.Tensor]:
-    """Return a function that takes a shape as separate integers and returns a new tensor.
+    """Return a function that makes random inputs: it takes a shape, as separate integers.
 
     The values are standard normal and the same again for the same seed, dtype, device and calls. On
     the device "meta" the tensors have a shape and a dtype but no values.

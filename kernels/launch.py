@@ -56,7 +56,7 @@ def device_problem(device: torch.device, dtype: torch.dtype | None = None) -> st
 
 
 def check_tensors(**tensors: torch.Tensor) -> None:
-    """Raise ValueError unless all tensors have the same device and dtype and kernels support both.
+    """Raise ValueError unless a kernel can take the tensors: one device, one dtype, both supported.
 
     The names of the keyword arguments appear in the message: "k is on cpu, but q is on cuda:0:
     ...".
@@ -99,7 +99,8 @@ def bits(dtype: torch.dtype) -> int:
 def tuned_path(name: str) -> Path:
     """Return the path of the JSON file with the tuned configurations of the GPU named `name`.
 
-    `name` is what torch.cuda.get_device_name returns. The file need not exist.
+    A configuration has block sizes, warps and stages of a kernel. `name` is what
+    torch.cuda.get_device_name returns. The file need not exist.
     """
     return TUNED / (re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_") + ".json")
 
@@ -120,17 +121,20 @@ _assumed_capability = [(9, 0)]  # of tensors without a GPU
 
 
 def compute_capability(device: torch.device) -> tuple[int, int]:
-    """Return the compute capability (major, minor) of a CUDA device.
+    """Return a CUDA device's compute capability (major, minor), by which kernels are configured.
 
-    For any other device return that of `assume_capability`, by default (9, 0), so that launches can
-    be computed without a GPU.
+    For any other device return the one set by `assume_capability`, by default (9, 0), so that
+    launches can be prepared without a GPU.
     """
     return capability(device_index(device)) if device.type == "cuda" else _assumed_capability[-1]
 
 
 @contextlib.contextmanager
 def assume_capability(major: int, minor: int) -> Iterator[None]:
-    """Compute launches of tensors without a GPU as for a GPU of this compute capability."""
+    """In a `with` block, prepare launches of tensors without a GPU for this compute capability.
+
+    So kernels can be compiled for a GPU that is not there.
+    """
     _assumed_capability.append((major, minor))
     try:
         yield
@@ -150,9 +154,9 @@ def device_index(device: torch.device) -> int:
 
 
 def multiprocessors(device: torch.device) -> int:
-    """Return the number of streaming multiprocessors of a CUDA device.
+    """Return a CUDA device's number of streaming multiprocessors, by which kernels are configured.
 
-    For any other device return 132, as on an H100, so that launches can be computed without a GPU.
+    For any other device return 132, as on an H100, so that launches can be prepared without a GPU.
     """
     return processors(device_index(device)) if device.type == "cuda" else 132
 
@@ -167,9 +171,10 @@ def device_guard(x: torch.Tensor) -> contextlib.AbstractContextManager:
 
 @lru_cache
 def load_table(name: str) -> dict[str, dict[str, Any]]:
-    """Return all tuned configurations of the GPU named `name`, by their names in the file; cached.
+    """Return the tuned configurations, by their names, of the GPU called `name`; cached.
 
-    A name is for example "attention/forward/d40/qlong/k128/16", made by a kernel's function `key`.
+    A configuration's name is for example "attention/forward/d40/qlong/k128/16" (kernel, head size,
+    ranges of lengths, bits), its value such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}.
     The dict is empty if the GPU has no file and, with a logged warning, if the file is invalid.
     """
     path = tuned_path(name)
@@ -186,18 +191,20 @@ def load_table(name: str) -> dict[str, dict[str, Any]]:
 
 
 def current_key(key: str) -> str:
-    """Return the key of a configuration in today's spelling.
+    """Return the name of a tuned configuration in today's spelling.
 
-    Files written by older versions say "leaves" where keys now say "parts".
+    Files written by older versions say "/leaves" where names now say "/parts".
     """
     return key.replace("/leaves", "/parts")
 
 
 def tuned_config(device: torch.device, key: str, like: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the configuration that was tuned for this GPU under `key`, or None if there is none.
+    """Return the configuration that was tuned for this GPU under the name `key`, or None.
 
-    A configuration from the file that does not have the fields and types of `like`, the default
-    one, or whose values are not valid is ignored. Always None if `device` is not a CUDA device.
+    For example {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2} for the name
+    "attention/forward/d40/qlong/k128/16". One that does not have the fields and types of `like`,
+    the default configuration, or whose values are not valid is ignored. None if `device` is not
+    CUDA.
     """
     if device.type != "cuda":
         return None
@@ -219,5 +226,5 @@ def _has_form_of(config: object, like: dict[str, Any]) -> bool:
 
 
 def clear_tuned_cache() -> None:
-    """Clear the cache of `load_table`, so that the next launch reads the tuned files again."""
+    """Forget the tuned configurations read so far: the next launch reads the files again."""
     load_table.cache_clear()

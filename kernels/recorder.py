@@ -28,7 +28,10 @@ POINTERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One op call to record: a kernel of the registry, a shape and "forward" or "backward"."""
+    """A call whose Triton launches are to be recorded: a kernel of KERNELS, a shape and a mode.
+
+    mode: "forward" or "backward".
+    """
 
     kernel: Kernel
     shape: Shape
@@ -36,22 +39,25 @@ class Case:
 
     @property
     def op(self) -> str:
-        """The kernel's name in the registry, such as "word_attention"."""
+        """The kernel's name, its key in KERNELS, such as "word_attention"."""
         return self.kernel.name
 
     @property
     def title(self) -> str:
-        """The short name of the shape, such as "SD 1.5 4096x77 d40"."""
+        """The short name of the shape, such as "SD 1.5 4096x77 d40" (queries x keys, head size)."""
         return self.shape.title
 
     def run(self, dtype: torch.dtype) -> None:
-        """Call the op on tensors without memory; only inside the context `recording()`."""
+        """Call the kernel's op on tensors without memory, so that its launches are recorded.
+
+        Only inside a `with recording()` block, where launches are recorded instead of run.
+        """
         load(self.kernel.launch_on_meta)(self.shape, dtype, self.mode)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One recorded launch of a Triton kernel.
+    """One recorded launch of a Triton kernel, which can be compiled without running it.
 
     kernel    the triton.JITFunction
     args      its arguments by name; tensors are on the device "meta"
@@ -64,7 +70,10 @@ class Launch:
 
 
 def cases() -> list[Case]:
-    """Return a Case for each kernel of the registry, each shape marked `compiled` and each mode."""
+    """Return every call to record and compile: each kernel of KERNELS at its shapes, in each mode.
+
+    Of its shapes those marked `compiled`.
+    """
     return [
         Case(kernel, shape, mode)
         for kernel in KERNELS.values()
@@ -75,7 +84,7 @@ def cases() -> list[Case]:
 
 
 def is_kernel(name: str, value: object) -> bool:
-    """Return whether an attribute of a module is a Triton kernel that Python code launches.
+    """Return whether a module's attribute is a Triton kernel that Python launches: one to record.
 
     The names of such kernels end in "_kernel"; those of helpers that only kernels call do not.
     """
@@ -84,10 +93,10 @@ def is_kernel(name: str, value: object) -> bool:
 
 @contextmanager
 def recording(target: str = "sm_90") -> Iterator[list[Launch]]:
-    """Yield a list that collects the launches of the registry's kernels, which then do not run.
+    """Yield a list that collects the launches of the kernels of KERNELS, which then do not run.
 
-    Inside the context the kernels in their modules are replaced by recorders, and configurations
-    are chosen as for `target`, "sm_90" or "gfx942".
+    In the `with` block the Triton kernels are replaced by recorders; their block sizes are chosen
+    as for the GPU `target`, "sm_90" or "gfx942".
     """
     log: list[Launch] = []
 
@@ -123,8 +132,9 @@ def recording(target: str = "sm_90") -> Iterator[list[Launch]]:
 def specialise(
     launch: Launch, target: str
 ) -> tuple[dict[str, str], dict[tuple[int, ...], Any], dict[tuple[int, ...], list]]:
-    """Return (signature, constants, attributes) as Triton would derive them from the launch.
+    """Return what Triton's compiler takes for a launch: (signature, constants, attributes).
 
+    They are as Triton would derive them from the arguments of a real launch.
       signature    type of each argument by name: "*fp16", "i32", "constexpr"
       constants    values of constexpr arguments and of integers that are 1, by position (i,)
       attributes   what the compiler may assume, by position (i,): [["tt.divisibility", 16]]

@@ -29,13 +29,14 @@ from .shapes import Shape
 
 
 class TuningJob(NamedTuple):
-    """One configuration to tune.
+    """A job of the tuner: to find the fastest of some configurations for one call of a kernel.
 
-    key           where the result is stored in the tuned file of the GPU
-    place         where `kernels.verdict.force` takes a candidate for the kernel
+    key           name under which the fastest is stored in the GPU's file in kernels/tuned
+    place         name of the kernel to time, with head size or memory layout and dtype, such as
+                  "attention/forward/d40/float16"; under this name `kernels.verdict.force` makes it
+                  run with a candidate
     candidates    the configurations to try, such as those of `combinations`
-    shape, mode   a call that takes the configuration: the kernel's function at this shape,
-                  "forward" or "backward"
+    shape, mode   the call to time: the kernel's function at this shape, "forward" or "backward"
     """
 
     key: str
@@ -46,21 +47,33 @@ class TuningJob(NamedTuple):
 
 
 def combinations(**choices: tuple[int, ...]) -> list[dict[str, int]]:
-    """Return every combination of the values of each field, as a dict from field to value."""
+    """Return every combination of values as a configuration to try, a dict from field to value.
+
+    combinations(M=(16, 32), num_warps=(4, 8)) gives four dicts; the first is {"M": 16, "num_warps":
+    4}.
+    """
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A row of KERNELS; the module's docstring explains the fields that name functions.
+    """A kernel of this project, a row of KERNELS: what benchmark, checks and tests know of it.
 
     name             its key in KERNELS, also used on the command line
     label, marker    its name and its matplotlib marker in plots
-    bench            module with rows(device, dtype, modes, seconds), as kernels.bench.attention
+    bench            module whose rows(device, dtype, modes, seconds) times it
     modes            "forward", or "forward" and "backward": what is checked and measured
     shapes           shapes from `kernels.shapes` for a GPU
     small_shapes     shapes for Triton's interpreter on a CPU
     matmul_kernels   names of its Triton kernels that must use the GPU's matrix units
+
+    The others are names of functions, "module:function":
+    function               the public function, such as "kernels.attention:attention"
+    reference              the same in plain PyTorch
+    make_inputs            (shape, dtype, device, seed) -> iterator of each call's keyword arguments
+    launch_on_meta         (shape, dtype, mode): call the op on tensors without memory, to record it
+    check_configurations   (shape, dtype, mode, device, every) -> iterator of what to check
+    tuning_jobs            (shapes, dtype) -> iterator of TuningJob
     """
 
     name: str
@@ -85,7 +98,7 @@ class Kernel:
 
 
 def load(name: str) -> Callable[..., Any]:
-    """Import and return the function that is named as "module:function"."""
+    """Import and return the function that a row of KERNELS names as "module:function"."""
     module, _, function = name.partition(":")
     return getattr(import_module(module), function)
 

@@ -21,10 +21,11 @@ _DESTINATION = {"R2UR", "S2UR", "VOTEU", "REDUX", "CS2UR", "LDCU", "CREDUX"}
 
 
 def uninitialized_reads(sass: str) -> list[str]:
-    """Return the instructions that read a uniform register (UR) to which no write leads.
+    """Return the instructions that read a uniform register (UR) which nothing wrote before.
 
-    sass: the output of `nvdisasm -c` for compute capability 9.0. Each entry is an address and an
-    instruction, "05e0 UIADD3 UR14, UP0, UR14, 0x20". The list is empty for correct code.
+    They show a miscompiled kernel, which may crash or give wrong results; the list is empty for
+    correct code. sass: the output of `nvdisasm -c` for compute capability 9.0. Each item is an
+    address and an instruction, "05e0 UIADD3 UR14, UP0, UR14, 0x20".
     """
     out = []
     for section in re.split(r"(?m)^\.text\.", sass)[1:]:
@@ -33,7 +34,11 @@ def uninitialized_reads(sass: str) -> list[str]:
 
 
 def _reads_of_section(section: str) -> list[str]:
-    """Return `uninitialized_reads` of one kernel: a walk over its control flow graph."""
+    """Return one kernel's instructions that read a uniform register which nothing wrote before.
+
+    section: the text of the kernel in the output of `nvdisasm -c`. Its control flow graph is
+    walked; a register counts as written if any way to the instruction writes it.
+    """
     code: list[tuple[str, str]] = []
     labels: dict[str, int] = {}
     for line in section.splitlines():
@@ -60,7 +65,11 @@ def _reads_of_section(section: str) -> list[str]:
 
 
 def _successors(i: int, text: str, labels: dict[str, int], count: int) -> list[int]:
-    """Return the indices of the instructions that can run after instruction `i`."""
+    """Return the indices of the instructions that can run directly after instruction `i`.
+
+    text: the instruction. labels: index of the instruction at each label. count: of all
+    instructions.
+    """
     parts = _PARTS.match(text)
     assert parts
     predicate, opcode, rest = parts.groups()
@@ -77,7 +86,10 @@ def _successors(i: int, text: str, labels: dict[str, int], count: int) -> list[i
 
 
 def _registers(text: str) -> tuple[set[int], set[int]]:
-    """Return the numbers of the uniform registers that an instruction reads and writes."""
+    """Return the numbers of the uniform registers that an instruction (SASS) reads and writes.
+
+    text: the instruction, "UIADD3 UR14, UP0, UR14, 0x20". Returns two sets: (reads, writes).
+    """
     parts = _PARTS.match(text)
     assert parts
     _, opcode, rest = parts.groups()

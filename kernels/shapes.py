@@ -13,11 +13,11 @@ GROUPS = 32  # groups of every GroupNorm in Stable Diffusion
 
 
 class AttentionShape(NamedTuple):
-    """The shape of one attention layer, and the commands that use it.
+    """The shape of one attention layer of a model, and the commands that use it.
 
     q is (batch, queries, heads, head_size); k and v are (batch, keys, heads, head_size).
 
-      model      the model that has the layer ("SD 1.5"), for titles
+      model      the model that has the layer ("SD 1.5"), for titles; "odd" and "small" are no model
       size       side of the generated image in pixels; 0 if no model has this shape
       measured   whether `python -m kernels.bench` times it
       compiled   whether `python -m kernels.compile` compiles it
@@ -37,12 +37,12 @@ class AttentionShape(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Short name for `kernels.compile`: "SD 1.5 4096x77 d40" (queries x keys, head size)."""
+        """Short name, for a table: "SD 1.5 4096x77 d40" (queries x keys, head size)."""
         return f"{self.model} {self.queries}x{self.keys} d{self.head_size}"
 
     @property
     def full_title(self) -> str:
-        """Name with image size, batch and heads: "SD 1.5 512 B2 4096x77 H8 D40"."""
+        """Long name, with image size, batch and heads: "SD 1.5 512 B2 4096x77 H8 D40"."""
         return (
             f"{self.model} {self.size} B{self.batch} {self.queries}x{self.keys} "
             f"H{self.heads} D{self.head_size}"
@@ -50,7 +50,7 @@ class AttentionShape(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """One GroupNorm layer with input x of shape (N, channels, side, side), N being the batch.
+    """One GroupNorm layer of a network, with input x (N, channels, side, side), N being the batch.
 
     shift   whether the timestep embedding (N, channels) is added to x before normalizing
     silu    whether SiLU follows
@@ -65,13 +65,16 @@ class Norm(NamedTuple):
 
 
 class GroupNormShape(NamedTuple):
-    """The GroupNorm layers that are measured together, and the commands that use them.
+    """GroupNorm layers of a model that are measured together, and the commands that use them.
 
-      norms           one layer, or all layers of a network
-      batch           N of every layer
-      channels_last   memory layout of x: NHWC if true, NCHW if false
-
-    The other fields mean the same as in AttentionShape.
+    model           the model that has the layers ("SD 1.5"), for titles
+    size            side of the generated image in pixels; 0 if no model has this shape
+    batch           N of every layer
+    norms           one layer, or all layers of a network
+    measured        whether `python -m kernels.bench` times it
+    compiled        whether `python -m kernels.compile` compiles it
+    quick           whether `python -m kernels.check --quick` runs it
+    channels_last   memory layout of x: NHWC if true, NCHW if false
     """
 
     model: str
@@ -85,17 +88,17 @@ class GroupNormShape(NamedTuple):
 
     @property
     def layout(self) -> str:
-        """Memory layout of x: "NCHW" (contiguous) or "NHWC" (channels last)."""
+        """Memory layout of the layers' input: "NCHW" (contiguous) or "NHWC" (channels last)."""
         return "NHWC" if self.channels_last else "NCHW"
 
     @property
     def title(self) -> str:
-        """Short name for `kernels.compile`: "SD 1.5 320x64x64 NCHW" (channels x height x width)."""
+        """Short name, for a table: "SD 1.5 320x64x64 NCHW" (channels x height x width)."""
         return f"{self.model} {self._norms} {self.layout}"
 
     @property
     def full_title(self) -> str:
-        """Name with image size and batch: "SD 1.5 512 B2 320x64x64 NCHW"."""
+        """Long name, with image size and batch: "SD 1.5 512 B2 320x64x64 NCHW"."""
         return f"{self.model} {self.size} B{self.batch} {self._norms} {self.layout}"
 
     @property

@@ -40,11 +40,17 @@ Config = dict[str, Any]
 
 
 class NoRightConfiguration(RuntimeError):
-    """Every configuration that a launch could use failed `kernels.check` on this GPU."""
+    """A kernel can't be launched: each configuration for it failed `kernels.check` on this GPU."""
 
 
 class Machine(NamedTuple):
-    """What a verdict is valid for. capability: "9.0", or "gfx942" of an AMD GPU."""
+    """A GPU with the software for which the results of `python -m kernels.check` are valid.
+
+    gpu          its name, as torch.cuda.get_device_name returns it
+    capability   compute capability, "9.0", or architecture of an AMD GPU, "gfx942"
+    triton       version of Triton
+    code         hash of the kernels' code, without comments and docstrings
+    """
 
     gpu: str
     capability: str
@@ -54,10 +60,15 @@ class Machine(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """The check of one configuration at one shape.
+    """What `python -m kernels.check` found of one configuration of a kernel at one shape.
 
-    error, allowed: largest absolute error and its limit, NaN where nothing could be compared.
-    note: "ok", "WRONG", "CRASHED", "HUNG", "UNEQUAL" (two runs gave other bits) or "FAILED: why".
+    place    kernel, head size or layout, and dtype: "attention/forward/d40/float16"
+    config   the configuration: {"M": 128, "N": 64, "num_warps": 4, "num_stages": 3}
+    shape    title of the shape
+    error    largest absolute error against fp64; NaN where nothing could be compared
+    allowed  the most that `error` may be, or NaN
+    note     "ok", "WRONG", "UNEQUAL" (two runs gave other bits), or "CRASHED", "HUNG" or "FAILED"
+             followed by the reason
     """
 
     place: str
@@ -69,20 +80,28 @@ class Result:
 
     @property
     def right(self) -> bool:
-        """Whether the answer was right."""
+        """Whether the kernel was right at this shape, with the same bits in two runs."""
         return self.note == "ok"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All results for one machine. recorded: driver, torch, date and seconds of the check."""
+    """All results of `python -m kernels.check` that are known for one GPU: what may run there.
+
+    machine: the GPU and the versions for which they are valid. recorded: a dict with the driver's
+    and torch's versions, the date and the seconds of the check.
+    """
 
     machine: Machine
     results: tuple[Result, ...]
     recorded: dict[str, Any] = field(default_factory=dict)
 
     def configurations(self, place: str, *, right: bool) -> list[Config]:
-        """Return the configurations of `place` that were right everywhere, or those that failed."""
+        """Return a kernel's configurations that were right at every shape, or those that failed.
+
+        place: kernel, head size or layout, and dtype, such as "attention/forward/d40/float16".
+        right: which of both to return. A configuration occurs as often as it has results.
+        """
         failed = [r.config for r in self.results if r.place == place and not r.right]
         if not right:
             return failed
@@ -94,12 +113,12 @@ class Verdict:
 
     @property
     def places(self) -> set[str]:
-        """The places with at least one result."""
+        """Names of the kernels that have results, such as "attention/forward/d40/float16"."""
         return {r.place for r in self.results}
 
 
 def machine_of(device: torch.device) -> Machine:
-    """Return what a verdict for the CUDA or ROCm device must be valid for."""
+    """Return the CUDA or ROCm device as a Machine: GPU, versions and code to look results up by."""
     import triton
 
     from .code_hash import code_hash
@@ -113,7 +132,10 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def user_folder() -> Path:
-    """Return the folder for verdicts of this machine: $GLASSBOX_VERDICTS or the user's cache."""
+    """Return the folder for results of `kernels.check` on this machine's GPUs.
+
+    It is $GLASSBOX_VERDICTS or, if that is not set, glassbox/verdicts in the user's cache folder.
+    """
     if chosen := os.environ.get("GLASSBOX_VERDICTS"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -124,16 +146,16 @@ def user_folder() -> Path:
 
 
 def file_name(machine: Machine) -> str:
-    """Return the name of the machine's file: "NVIDIA_H200-9.0-triton-3.6.0.json"."""
+    """Return the name of the file with a machine's results: "NVIDIA_H200-9.0-triton-3.6.0.json"."""
     text = f"{machine.gpu}-{machine.capability}-triton-{machine.triton}"
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_") + ".json"
 
 
 def read(path: Path, machine: Machine) -> Verdict | None:
-    """Read a verdict for `machine`.
+    """Read the results of `python -m kernels.check` for `machine` from the file `path`.
 
-    None if there is no file and, with one logged line, if it is damaged or for something else: it
-    is then as if the kernels had not been checked.
+    None if there is no file and, with one logged line, if it is damaged or for another GPU, version
+    of Triton or state of the kernels' code: it is then as if the kernels had not been checked.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -161,9 +183,10 @@ def read(path: Path, machine: Machine) -> Verdict | None:
 
 @lru_cache
 def load(machine: Machine) -> Verdict | None:
-    """Return the verdict for `machine`, cached: this machine's results, then the shipped ones.
+    """Return the results of `kernels.check` for `machine`, its own and shipped ones; cached.
 
-    A place that this machine's file has is taken from there alone.
+    Of a kernel, head size or layout, and dtype that was checked on this machine, only its own
+    results are returned, not the shipped ones. None if there are no results.
     """
     found = [
         v
@@ -179,15 +202,16 @@ def load(machine: Machine) -> Verdict | None:
 
 
 def forget() -> None:
-    """Clear the caches, so that the next call reads the files again."""
+    """Forget the results of checks read so far, so that the next launch reads their files again."""
     load.cache_clear()
     _right.cache_clear()
 
 
 def write(verdict: Verdict, folder: Path) -> Path:
-    """Write a verdict into `folder`; places that it does not have keep their earlier results.
+    """Write results of `python -m kernels.check` to their file in `folder`, beside earlier ones.
 
-    Returns the file's path. Raises OSError if the folder can't be written.
+    Of a kernel, head size or layout, and dtype that the verdict has results for, the earlier
+    results are dropped. Returns the file's path. Raises OSError if the folder can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(verdict.machine)
@@ -207,16 +231,20 @@ def write(verdict: Verdict, folder: Path) -> Path:
 
 
 def verdict_of(device: torch.device) -> Verdict | None:
-    """Return the verdict for `device`, None if there is none or it is no CUDA or ROCm device."""
+    """Return all results of `python -m kernels.check` that are known for `device`.
+
+    None if there are none, if it is no CUDA or ROCm device, and if Triton interprets kernels.
+    """
     return load(machine_of(device)) if device.type == "cuda" and not INTERPRETED else None
 
 
 def problem(device: torch.device, places: Iterable[str]) -> str | None:
-    """Return in one sentence why the kernels of `places` must not be trusted on `device`, or None.
+    """Return in one sentence why kernels must not be trusted on `device`, or None if they may.
 
-    They are trusted if each place has a configuration that was right; a * in a place stands for
-    any text, and one matching place is enough. `is_unchecked` tells whether the sentence is about
-    a place that was never checked. Devices that are no GPU need no verdict.
+    places: names of the kernels, such as "attention/forward/d40/float16". Each must have a
+    configuration that `python -m kernels.check` found right; a * in a name stands for any text, and
+    one matching name is enough. `is_unchecked` tells whether the sentence is about a kernel that
+    was never checked. None for devices that are no GPU, and if Triton interprets kernels.
     """
     if device.type != "cuda" or INTERPRETED:
         return None
@@ -230,7 +258,11 @@ def problem(device: torch.device, places: Iterable[str]) -> str | None:
 
 
 def _command_for(place: str) -> str:
-    """Return the command that checks a place; the quick check is enough to draw."""
+    """Return the command with which a user can check a kernel: "python -m kernels.check --quick".
+
+    place: what is unchecked, such as "attention/forward/d40/float16". Without --quick for a kernel
+    of the backward pass; with --dtype for any dtype but float16.
+    """
     backward = any(f"/{kind}/" in place for kind in ("dkv", "dq", "backward"))
     dtype = place.rpartition("/")[2]
     out = "python -m kernels.check" + ("" if backward else " --quick")
@@ -241,15 +273,17 @@ UNCHECKED = "our kernels were not checked on this GPU yet"
 
 
 def is_unchecked(reason: str | None) -> bool:
-    """Return whether a sentence of `problem` says that a check is missing."""
+    """Return whether `reason`, a sentence from `problem` or None, says that a check is missing."""
     return bool(reason) and UNCHECKED in str(reason)
 
 
 @lru_cache
 def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
-    """Return the right configurations of a place on CUDA device `index`, None if unchecked; cached.
+    """Return a kernel's configurations that `kernels.check` found right on CUDA device `index`.
 
-    place: may hold * for any text; the configurations of all matching places.
+    place: a name such as "attention/forward/d40/float16"; a * stands for any text, then those of
+    all matching names are returned. A configuration is a frozenset of its items. Empty if all
+    failed, None if the kernel was not checked. Cached.
     """
     verdict = verdict_of(torch.device("cuda", index))
     names = sorted(fnmatch.filter(verdict.places, place)) if verdict else []
@@ -261,7 +295,12 @@ def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
 
 
 def _right_configurations(device: torch.device, place: str) -> tuple[frozenset, ...] | None:
-    """Return `_right` for a CUDA device; None, not kept, where no GPU can be asked for its name."""
+    """Return a kernel's configurations that `kernels.check` found right on `device`.
+
+    place: a name such as "attention/forward/d40/float16". A configuration is a frozenset of its
+    items. None if the kernel was not checked and, not cached, where no GPU can be asked for its
+    name yet, as on ZeroGPU.
+    """
     try:
         return _right(device_index(device), place)
     except (RuntimeError, AssertionError):  # on ZeroGPU a GPU comes with the request
@@ -273,7 +312,11 @@ _forced: dict[str, Config] = {}
 
 @contextmanager
 def force(configurations: dict[str, Config]) -> Iterator[None]:
-    """Make `choose` return these configurations, by place; for checks and tests in one thread."""
+    """In a `with` block, make launches use these configurations; for checks, the tuner and tests.
+
+    configurations: by kernel, under names such as "attention/forward/d40/float16". They hold for
+    all threads, so only one may use it.
+    """
     earlier = dict(_forced)
     _forced.update(configurations)
     try:
@@ -286,11 +329,12 @@ def force(configurations: dict[str, Config]) -> Iterator[None]:
 def choose(
     device: torch.device, place: str, candidates: Sequence[Config | Callable[[], Config | None]]
 ) -> Config:
-    """Return the first configuration of `candidates` that the verdict for `device` calls right.
+    """Return the configuration for a launch: the first of `candidates` that a check found right.
 
-    A candidate may be a function, called only if the ones before it are not taken; it may return
-    None. Without a verdict for `place`, return the first candidate. Raises NoRightConfiguration if
-    the verdict calls none of them right.
+    The check is that of `python -m kernels.check` for `device` and the kernel named `place`, such
+    as "attention/forward/d40/float16"; if there was none, the first candidate is returned. A
+    candidate may be a function, called only if the ones before it are not taken; it may return
+    None, which is passed over. Raises NoRightConfiguration if the check found none of them right.
     """
     if place in _forced:
         return _forced[place]

@@ -41,9 +41,11 @@ MAX_KEYS = 128
 def reference(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return o (B, Tq, H, D) and maps (B, Tq, Tk), fp32, computed by plain PyTorch.
+    """Return (attention's output, its probabilities averaged over heads), in plain PyTorch.
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D). All probabilities (B, H, Tq, Tk) are stored on the way.
+    The results of the Triton kernel `word_kernel` are compared with it. q (B, Tq, H, D), k and v
+    (B, Tk, H, D). The output is (B, Tq, H, D), the averages (B, Tq, Tk), fp32. All probabilities
+    (B, H, Tq, Tk) are in memory at once.
     """
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     weights = scores.softmax(-1)
@@ -53,13 +55,13 @@ def reference(
 def heuristic(
     b: int, d: int, tq: int, tk: int, dtype: torch.dtype, processors: int, major: int = 9
 ) -> dict[str, int]:
-    """Return M, SPLIT, num_warps and num_stages of the kernel.
+    """Return the default configuration of `word_kernel`: {"M", "SPLIT", "num_warps", "num_stages"}.
 
     M, the queries of a block, is the largest of 64, 32 and 16 that leaves at most half of the GPU's
     `processors` (multiprocessors) idle; fp32 and wide heads take 16. SPLIT: head size and keys are
     covered by two powers of two each, 77 keys by 64 + 16 columns. Triton then lays all warps along
-    the rows, which pays for 64 rows; for fewer, padding to one power of two is faster. major: of
-    the GPU's compute capability.
+    the rows, which pays for 64 rows; for fewer, padding to one power of two is faster. b, d, tq,
+    tk: batch, head size, queries, keys. major: of the GPU's compute capability.
     """
     if bits(dtype) == 32 or sum(split_head(d)) > 128:
         m = 16
@@ -76,29 +78,38 @@ def heuristic(
 
 
 def conservative() -> dict[str, int]:
-    """Return the configuration to fall back on: blocks too small for Hopper's HGMMA."""
+    """Return {"M", "SPLIT", "num_warps", "num_stages"} to use where others gave wrong results.
+
+    Its blocks of 16 queries are too small for HGMMA, Hopper's matrix instruction, with which wrong
+    results were seen.
+    """
     return {"M": 16, "SPLIT": False, "num_warps": 4, "num_stages": 1}
 
 
 def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
-    """Return the name of a configuration in kernels/tuned: "word_attention/d40/qlong/k80/16".
+    """Return the name under which the GPU's file in kernels/tuned has a tuned configuration.
 
-    d, tq, tk: head size, queries, keys.
+    d, tq, tk: head size, queries, keys; 40, 4096 and 77 in fp16 give
+    "word_attention/d40/qlong/k80/16" (range of queries, padded keys, bits).
     """
     keys = sum(split_head(tk))
     return f"word_attention/d{d}/q{length_class(tq)}/k{keys}/{bits(dtype)}"
 
 
 def place(d: int, dtype: torch.dtype) -> str:
-    """Return where a verdict has the results of the kernel: "word_attention/d40/float16"."""
+    """Return the name for which `kernels.check` stores results: "word_attention/d40/float16".
+
+    d: head size.
+    """
     return f"word_attention/d{d}/{dtype_name(dtype)}"
 
 
 def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return M, SPLIT, num_warps and num_stages for q (B, Tq, H, D) and `tk` keys.
+    """Return {"M", "SPLIT", "num_warps", "num_stages"} for q (B, Tq, H, D) and `tk` keys.
 
-    The first that the GPU's verdict does not rule out of: those that were tuned for it, those of
-    `heuristic`, the conservative ones.
+    Tried in this order are the configuration tuned for this GPU, that of `heuristic`, that of
+    `conservative`: the first that `python -m kernels.check` found right on this GPU is returned, or
+    the first if nothing was checked. Raises NoRightConfiguration if none was right.
     """
     b, tq, _, d = q.shape
     major = compute_capability(q.device)[0]
@@ -113,7 +124,11 @@ def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
 
 
 def choosable(d: int, dtype: torch.dtype, processors: int, major: int) -> list[dict[str, int]]:
-    """Return every default configuration for head size `d`, whatever the lengths and batches."""
+    """Return every configuration that `heuristic` or `conservative` gives at head size `d`.
+
+    For `kernels.check`, which tries them all: lengths and batches are varied. processors, major:
+    multiprocessors and major compute capability of the GPU.
+    """
     lengths = (16, 64, 256, 4096)
     configs = [heuristic(b, d, t, 77, dtype, processors, major) for t in lengths for b in (1, 64)]
     return unique([*configs, conservative()])
@@ -125,10 +140,12 @@ def scores(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Return s = q k^T log2(e) / sqrt(D) of M queries and the N keys o_k, [M, N]; -inf past key Tk.
+    """Return the scores [M, N] of M queries and the keys o_k [N], -inf past the last key Tk.
 
-    b_q0, b_q1   the queries' first D0 and last D1 columns
+    They are s = q k^T log2(e) / sqrt(D), so that softmax is 2^s. k points to one sample and head.
+    b_q0, b_q1   the queries' first D0 and, unless D1 is 0, last D1 columns
     o_0, o_1     offsets of these columns
+    skt, skd     strides of k by token, counted in UNIT values, and by channel
     scale        log2(e) / sqrt(D)
     """
     b_k0 = load_rows(k, o_k, o_0, skt, skd, Tk, UNIT, D, D0 <= D)  # [N, D0]
@@ -144,10 +161,12 @@ def dot_values(
     b_p, v, o_k, o_0, o_1, svt, svd, Tk, b_o0, b_o1,
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
 ):  # fmt: skip
-    """Return b_o0 [M, D0] + b_p v0 and b_o1 [M, D1] + b_p v1.
+    """Return b_o0 [M, D0] + b_p v0 and b_o1 [M, D1] + b_p v1: values weighted by probabilities.
 
-    b_p [M, N] are the probabilities of the N keys o_k; v0 and v1 are the first D0 and the last D1
-    columns of their values, at offsets o_0 and o_1. Names: see kernels/attention/blocks.py.
+    b_p [M, N] are the probabilities of the keys o_k [N]; v0 and v1 are the first D0 and, unless D1
+    is 0, the last D1 columns of their values, at offsets o_0 and o_1. v points to one sample and
+    head; svt, svd: its strides by token, counted in UNIT values, and by channel. Tk, D: keys, head
+    size.
     """
     b_p = b_p.to(v.dtype.element_ty)
     b_v0 = load_rows(v, o_k, o_0, svt, svd, Tk, UNIT, D, D0 <= D)
@@ -160,7 +179,10 @@ def dot_values(
 
 @triton.jit
 def store_map(p_map, o_k, o_m, Tq, Tk, b_map):
-    """Store b_map [M, N] to rows o_m and columns o_k of one sample's map (Tq, Tk)."""
+    """Store b_map [M, N], probabilities averaged over heads, to one sample's map (Tq, Tk).
+
+    o_m, o_k: the rows (queries) and columns (keys) of the map; nothing is written outside it.
+    """
     p = p_map + o_m.to(tl.int64)[:, None] * Tk + o_k[None, :]
     tl.store(p, b_map, mask=(o_m[:, None] < Tq) & (o_k[None, :] < Tk))
 
@@ -177,8 +199,10 @@ def word_kernel(
 
     For each head:
       p = softmax(q k^T / sqrt(D))   o = p v   lse2 = log2 sum_j exp(q k_j / sqrt(D))
-    and maps = (sum of p over heads) / H. Keys are in N0 columns and, unless N1 is 0, N1 more. Names
-    of other arguments: see kernels/attention/blocks.py.
+    and maps (B, Tq, Tk) = (sum of p over heads) / H. sqb, sqt, sqh, sqd: strides of q by batch,
+    token, head and channel, the first three counted in UNIT values; likewise for k, v and o. Tq,
+    Tk, D: queries, keys, head size. D0, D1 and N0, N1: powers of two that cover D and Tk; D1 and N1
+    may be 0.
     """
     # Program i has block i % blocks of the queries of sample i // blocks.
     blocks = tl.cdiv(Tq, M)
@@ -246,10 +270,10 @@ def word_kernel(
 def word_attention_op(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return o (B, Tq, H, D), maps (B, Tq, Tk) and lse2 (B, H, Tq); the last two are fp32.
+    """Return attention's output o (B, Tq, H, D), maps (B, Tq, Tk) and lse2 (B, H, Tq).
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D), Tk at most 128, which are not checked. maps:
-    probabilities averaged over heads. lse2, for the backward pass: log2 of the softmax's
+    q (B, Tq, H, D), k and v (B, Tk, H, D), Tk at most 128, which are not checked. maps, fp32:
+    probabilities averaged over heads. lse2, fp32, for the backward pass: log2 of the softmax's
     denominator for each query. If Tk = 0, o is 0 and lse2 infinity.
     """
     b, tq, h, d = q.shape
@@ -307,10 +331,10 @@ def unsupported(
     *,
     mask: bool = False,
 ) -> str | None:
-    """Return in one sentence why word attention can't run on `device`, or None if it can.
+    """Return in one sentence why `word_attention` can't run on `device`, or None if it can.
 
-    head_size and keys (Tk): None skips their checks. mask: whether the caller needs an attention
-    mask, which the kernel does not support.
+    head_size and keys (Tk, at most 128): None skips their checks. mask: whether the caller needs an
+    attention mask, which the kernel does not support.
     """
     if keys is not None and keys > MAX_KEYS:
         return f"word attention takes at most {MAX_KEYS} keys, not {keys}."
@@ -320,12 +344,13 @@ def unsupported(
 def word_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention's output and its probabilities averaged over heads.
+    """Return attention's output and its probabilities averaged over heads, as maps of the words.
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most 128; dtypes and devices as for
-    `kernels.attention.attention`. Returns o (B, Tq, H, D) and maps (B, Tq, Tk), fp32: row i tells
-    how much query i attends to each key and sums to 1. Gradients flow through o, not through the
-    maps. Raises ValueError for other inputs; `unsupported` tells beforehand.
+    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most 128, of one dtype (fp16, bf16, fp32) on
+    one CUDA or ROCm device; D a multiple of 8 up to 256. Returns o (B, Tq, H, D) and maps (B, Tq,
+    Tk), fp32: row i tells how much query i attends to each key and sums to 1. Gradients flow
+    through o, not through the maps. Raises ValueError for other inputs; `unsupported` tells
+    beforehand.
     """
     q, k, v = plain.autocast(q, k, v)
     plain.check(q, k, v)
@@ -339,9 +364,10 @@ def word_attention(
 
 
 def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None:
-    """Call the op on tensors without memory; `mode` is always "forward".
+    """Call `word_attention`'s op on tensors without memory, so that its launches are recorded.
 
-    Call it only inside `kernels.recorder.recording()`, where launches are recorded instead of run.
+    mode is always "forward". Call it only inside `kernels.recorder.recording()`, where a launch is
+    recorded, to be compiled without a GPU, instead of run.
     """
     (inputs,) = make_inputs(shape, dtype, "meta")
     word_attention_op._init_fn(**inputs)
@@ -350,7 +376,14 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def check_configurations(
     shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
-    """Yield what `kernels.check` runs, as `kernels.attention.cases.check_configurations`."""
+    """Yield the configurations that `python -m kernels.check` runs `word_attention` with.
+
+    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}.
+    Tried are the tuned, the default and the smallest one; with `every`, at shapes named "odd", all
+    defaults of other lengths too. Each item is (place, configuration, forced): place is the name
+    under which the result is stored, such as "word_attention/d40/float16"; forced is a dict from
+    place to configuration with what the launch must use.
+    """
     d, major = shape.head_size, compute_capability(device)[0]
     where, processors = place(d, dtype), multiprocessors(device)
     usual = heuristic(shape.batch, d, shape.queries, shape.keys, dtype, processors, major)
@@ -365,7 +398,7 @@ def check_configurations(
 
 
 def tuning_jobs(shapes: Sequence[AttentionShape], dtype: torch.dtype) -> Iterator[TuningJob]:
-    """Yield one job for each shape."""
+    """Yield the tuner's job for each shape: the configurations of `word_kernel` to time there."""
     # Not 64 rows in one stage: see CHOICES in kernels/attention/cases.py.
     candidates = [
         *combinations(M=(16, 32), SPLIT=(True, False), num_warps=(4, 8), num_stages=(1, 2)),

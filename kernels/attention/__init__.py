@@ -34,7 +34,11 @@ MAX_LENGTH = 2**31 - 1024  # token numbers are 32 bit in the kernels
 
 
 def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    """Raise ValueError, with a message of one sentence, unless q, k and v fit `attention`."""
+    """Raise ValueError, with a message of one sentence, unless `attention` takes these tensors.
+
+    It takes q (B, Tq, H, D), k and v (B, Tk, H, D) of one supported dtype on one device that can
+    run Triton, with D a multiple of 8 up to 256.
+    """
     check_tensors(q=q, k=k, v=v)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4:
@@ -111,9 +115,11 @@ def attention_backward_op(
     lse2: torch.Tensor,
     do: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients dq, dk and dv of `attention_op`, contiguous and shaped like q, k and v.
+    """Return dq, dk and dv, the gradients of softmax(q k^T / sqrt(D)) v for the gradient `do`.
 
-    o and lse2 are the results of `attention_op`; do (B, Tq, H, D) is the gradient of o.
+    q, do (B, Tq, H, D), k and v (B, Tk, H, D) are not checked. o and lse2 are what `attention_op`
+    returned for q, k and v: the output and, for each query, log2 of the softmax's denominator. The
+    gradients are contiguous and shaped like q, k and v.
     """
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     if q.numel() == 0 or k.numel() == 0:
@@ -148,9 +154,10 @@ attention_op.register_autograd(_backward, setup_context=_save)
 
 
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return the tensors in autocast's dtype if autocast is on for their device, as SDPA does.
+    """Return the tensors cast to autocast's dtype if autocast is on for their device, as SDPA does.
 
-    Otherwise, and if one has a dtype that kernels do not support, return them unchanged.
+    The tensors are returned as they are if autocast is off, or if any of them has a dtype other
+    than fp16, bf16 and fp32.
     """
     if not all(isinstance(x, torch.Tensor) and x.dtype in DTYPES for x in tensors):
         return tensors  # `check` raises an error that names the wrong one

@@ -27,10 +27,12 @@ def delta_kernel(
     H, Tq,
     UNIT: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Compute delta, the sum of o * do over channels, for M queries of one sample and head.
+    """Compute delta, the sum of o * do over channels, which the softmax's gradient needs.
 
-    o and do are (B, Tq, H, D), delta is (B, H, Tq), fp32. DP is D rounded up to a power of two.
-    Names of other arguments: see kernels/attention/blocks.py.
+    One program has M queries of one sample and head. o, the output of attention, and do, its
+    gradient, are (B, Tq, H, D); delta is (B, H, Tq), fp32. sob, sot, soh, sod: strides of o by
+    batch, token, head and channel, the first three counted in UNIT values; likewise sdob to sdod
+    for do. H, Tq, D: heads, queries, head size. DP: D rounded up to a power of two.
     """
     # Program i has block i % blocks of the queries of (sample, head) bh = i // blocks.
     blocks = tl.cdiv(Tq, M)
@@ -56,11 +58,15 @@ def dkv_kernel(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Compute dk and dv for N keys of one sample and head, in a loop over all queries.
+    """Compute dk and dv for N keys of one sample and head, in a loop over all queries, M at a time.
 
       dv = sum over queries of p^T do        dk = sum over queries of ds^T q / sqrt(D)
       p = 2^(s log2(e) - lse2)               ds = p (do v^T - delta)
-    Scores are transposed here, [N, M]. Names of arguments: see kernels/attention/blocks.py.
+    s = q k^T / sqrt(D), here as transposed blocks [N, M]; lse2 (B, H, Tq) is from the forward
+    kernel, delta (B, H, Tq) from `delta_kernel`. sqb, sqt, sqh, sqd: strides of q by batch, token,
+    head and channel, the first three counted in UNIT values; likewise for the other tensors. H, Tq,
+    Tk, D: heads, queries, keys, head size. D0, D1: powers of two that cover D together; D1 may be
+    0.
     """
     # Program i has block i % blocks of the keys of (sample, head) bh = i // blocks.
     blocks = tl.cdiv(Tk, N)
@@ -132,10 +138,13 @@ def dq_kernel(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """Compute dq for M queries of one sample and head, in a loop over all keys.
+    """Compute dq for M queries of one sample and head, in a loop over all keys, N at a time.
 
       dq = sum over keys of ds k / sqrt(D)   ds = p (do v^T - delta)   p = 2^(s log2(e) - lse2)
-    EVEN: N divides Tk. Names of other arguments: see kernels/attention/blocks.py.
+    s = q k^T / sqrt(D); lse2 (B, H, Tq) is from the forward kernel, delta (B, H, Tq) from
+    `delta_kernel`. sqb, sqt, sqh, sqd: strides of q by batch, token, head and channel, the first
+    three counted in UNIT values; likewise for the other tensors. H, Tq, Tk, D: heads, queries,
+    keys, head size. D0, D1: powers of two that cover D together; D1 may be 0. EVEN: N divides Tk.
     """
     # Program i has block i % blocks of the queries of (sample, head) bh = i // blocks.
     blocks = tl.cdiv(Tq, M)
@@ -204,11 +213,11 @@ def launch_backward(
     dk: torch.Tensor,
     dv: torch.Tensor,
 ) -> None:
-    """Compute the gradients of q, k and v with three kernels and write them to dq, dk and dv.
+    """Compute attention's gradients with three kernels and write them to dq, dk and dv.
 
-    o (B, Tq, H, D) and lse2 (B, H, Tq) are results of the forward kernel, do is the gradient of o.
-    dq, dk and dv are shaped like q, k and v; none of the tensors is empty, and all may have any
-    strides.
+    o (B, Tq, H, D), the output, and lse2 (B, H, Tq), log2 of the softmax's denominators, are from
+    the forward kernel; do is the gradient of o. dq, dk and dv are shaped like q, k and v. None of
+    the tensors is empty. lse2 is contiguous; the others may have any strides.
     """
     (_, tq, h, d), tk = q.shape, k.shape[1]
     with device_guard(q):

@@ -25,10 +25,11 @@ INTERPRETED = tl.constexpr(launch.INTERPRETED)
 
 @triton.jit
 def load_rows(p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, FULL: tl.constexpr):
-    """Return a block [rows, columns] of x (T, D): rows o_t and columns o_d; zeros outside.
+    """Load and return a block [rows, columns] of a matrix x (T, D), such as one head's queries.
 
+    The block has rows o_t and columns o_d of x; those outside x are zeros.
     p_base   pointer to x[0, 0]
-    st, sd   strides of x's rows, in UNIT values, and of its columns
+    st, sd   strides of x's rows, counted in UNIT values, and of its columns
     FULL     every column of o_d is below D, so columns need no mask
     """
     o_row = o_t.to(tl.int64)[:, None] * st * UNIT  # 64 bit before it can overflow
@@ -42,9 +43,12 @@ def load_rows(p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, 
 def store_rows(
     p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, FULL: tl.constexpr, b_x
 ):
-    """Store the block b_x [rows, columns] to rows o_t and columns o_d of x (T, D), in x's dtype.
+    """Store the block b_x [rows, columns] to rows o_t and columns o_d of a matrix x (T, D).
 
-    p_base, st, sd, UNIT and FULL mean the same as in `load_rows`; nothing is written outside.
+    The values are converted to x's dtype; nothing is written to rows or columns outside x.
+    p_base   pointer to x[0, 0]
+    st, sd   strides of x's rows, counted in UNIT values, and of its columns
+    FULL     every column of o_d is below D, so columns need no mask
     """
     o_row = o_t.to(tl.int64)[:, None] * st * UNIT  # 64 bit before it can overflow
     p = p_base + o_row + o_d.to(tl.int64)[None, :] * sd
@@ -57,17 +61,21 @@ def store_rows(
 
 @triton.jit
 def dot(b_x, b_y, b_sum):
-    """Return the matrix product b_x b_y plus b_sum; fp32 at full precision, not as TF32."""
+    """Return the matrix product b_x b_y plus b_sum (fp32) in a kernel.
+
+    Inputs in fp32 are multiplied at full precision, not as TF32.
+    """
     if INTERPRETED:  # the interpreter multiplies the bits of bf16 as if they were integers
         return tl.dot(b_x.to(tl.float32), b_y.to(tl.float32), b_sum, input_precision="ieee")
     return tl.dot(b_x, b_y, b_sum, input_precision="ieee")
 
 
 def strides(*tensors: torch.Tensor) -> tuple[int, list[int]]:
-    """Return UNIT and a list of the strides that kernels take, four for each tensor (B, T, H, D).
+    """Return UNIT and the strides of tensors (B, T, H, D), as the attention kernels take them.
 
-    UNIT is 8 if 8 divides every stride of batch, token and head, else 1; these strides are divided
-    by UNIT, those of channels are not. A dimension of size 1 counts as stride 0.
+    UNIT is 8 if 8 divides every stride of batch, token and head, which tells the compiler that rows
+    are aligned; else 1. The list has four strides for each tensor: of batch, token and head,
+    divided by UNIT and 0 for a dimension of size 1, and of the channel, not divided.
     """
     rows = [
         [s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True)]
@@ -82,5 +90,8 @@ def strides(*tensors: torch.Tensor) -> tuple[int, list[int]]:
 
 
 def grid(blocks: int, q: torch.Tensor) -> tuple[int]:
-    """Return a launch grid of `blocks` programs for each sample and head of q (B, T, H, D)."""
+    """Return the launch grid of a kernel that takes `blocks` programs for each sample and head.
+
+    q (B, T, H, D) tells the numbers of samples and heads.
+    """
     return (blocks * q.shape[0] * q.shape[2],)

@@ -33,9 +33,10 @@ CHOICES = {
 def make_inputs(
     shape: AttentionShape, dtype: torch.dtype, device: str | torch.device, seed: int = 0
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield one dict with the tensors q, k and v of a shape from `kernels.shapes`.
+    """Yield one dict with random tensors q, k and v of this shape, for a check or a measurement.
 
     The values are standard normal and depend on `seed`. On the device "meta" they have no values.
+    An iterator, as other kernels need several calls for one shape.
     """
     make = normal_tensors(dtype, device, seed)
     heads = shape.heads, shape.head_size
@@ -47,9 +48,10 @@ def make_inputs(
 
 
 def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None:
-    """Call the custom op of `mode` ("forward" or "backward") on tensors without memory.
+    """Call attention's op on tensors without memory, so that its launches can be recorded.
 
-    Call it only inside `kernels.recorder.recording()`, where launches are recorded instead of run.
+    mode: "forward" or "backward". Call it only inside `kernels.recorder.recording()`, where a
+    launch is recorded, to be compiled without a GPU, instead of run.
     """
     (inputs,) = make_inputs(shape, dtype, "meta")
     q, k, v = inputs.values()
@@ -63,16 +65,20 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def check_configurations(
     shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
-    """Yield what `kernels.check` runs at a shape: place, configuration, configurations to force.
+    """Yield the configurations with which `python -m kernels.check` runs attention at this shape.
 
-    They are the tuned and the default configuration and the conservative one; with `every`, all
-    defaults too, at the shapes named "odd". The dkv and dq kernels of the backward pass are tried
-    one at a time, the other one with the conservative configuration.
+    A configuration is a dict such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}. Tried are
+    the tuned, the default and the smallest one; with `every`, at shapes named "odd", all defaults
+    of other lengths too. In mode "backward" the kernels for dk and dv and for dq are tried one at a
+    time, while the others (forward too) have the smallest configuration.
+
+    Each item is (place, configuration, forced): place is the name of the kernel under which the
+    result is stored, such as "attention/forward/d40/float16"; forced is a dict from place to
+    configuration with what the launches must use.
     """
-    kinds = ("forward",) if mode == "forward" else ("dkv", "dq")
     d, processors = shape.head_size, multiprocessors(device)
-    places = {kind: place(kind, d, dtype) for kind in kinds}
-    for kind in kinds:
+    places = {kind: place(kind, d, dtype) for kind in ("forward", "dkv", "dq")}
+    for kind in ("forward",) if mode == "forward" else ("dkv", "dq"):
         lengths = shape.queries, shape.keys
         usual = heuristic(kind, d, *lengths, dtype, shape.batch * shape.heads, processors)
         tuned = tuned_config(device, key(kind, d, *lengths, dtype), usual)
@@ -92,7 +98,10 @@ def check_configurations(
 
 
 def tuning_jobs(shapes: Sequence[AttentionShape], dtype: torch.dtype) -> Iterator[TuningJob]:
-    """Yield three jobs for each shape: for the forward kernel, that of dk and dv, that of dq."""
+    """Yield three jobs for the tuner for each shape: kernels of forward, of dk and dv, and of dq.
+
+    A TuningJob has the configurations (block sizes, warps, stages) to time at the shape.
+    """
     for shape in shapes:
         for kind, mode in (("forward", "forward"), ("dkv", "backward"), ("dq", "backward")):
             name = key(kind, shape.head_size, shape.queries, shape.keys, dtype)

@@ -19,15 +19,17 @@ def forward_kernel(
     UNIT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """Compute o (B, Tq, H, D) and lse2 (B, H, Tq) for M queries of one sample and head.
+    """Compute attention's o (B, Tq, H, D) and lse2 (B, H, Tq), M queries of a head per program.
 
     With s_j = q k_j log2(e) / sqrt(D), for each query:
       o = sum_j 2^(s_j - max) v_j / sum_j 2^(s_j - max)
       lse2 = log2 sum_j 2^s_j = max + log2 sum_j 2^(s_j - max)
-    max is the maximum of the keys read so far: when a block of keys raises it, the sums so far are
-    multiplied by alpha = 2^(max - max_new).
+    max is the maximum of the keys read so far, N at a time: when a block of keys raises it, the
+    sums so far are multiplied by alpha = 2^(max - max_new).
 
-    EVEN: N divides Tk. Names of other arguments: see kernels/attention/blocks.py.
+    sqb, sqt, sqh, sqd: strides of q by batch, token, head and channel, the first three counted in
+    UNIT values; likewise for k, v and o. H, Tq, Tk, D: heads, queries, keys, head size. D0, D1:
+    powers of two that cover D together; D1 may be 0. EVEN: N divides Tk.
     """
     # Program i has block i % blocks of the queries of (sample, head) bh = i // blocks.
     blocks = tl.cdiv(Tq, M)
@@ -86,10 +88,11 @@ def forward_kernel(
 def launch_forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, o: torch.Tensor, lse2: torch.Tensor
 ) -> None:
-    """Compute attention of q (B, Tq, H, D), k and v (B, Tk, H, D) and write o and lse2.
+    """Run attention's forward kernel on q (B, Tq, H, D), k and v (B, Tk, H, D); write o and lse2.
 
-    None of the tensors is empty. o (B, Tq, H, D), any strides; lse2 (B, H, Tq), contiguous, fp32:
-    log2 of the softmax's denominator for each query.
+    None of the tensors is empty. o, the output: (B, Tq, H, D), any strides. lse2: (B, H, Tq),
+    contiguous, fp32: for each query log2 of the softmax's denominator, which the backward pass
+    needs.
     """
     (_, tq, h, d), tk = q.shape, k.shape[1]
     config = configuration("forward", q, tk)

@@ -12,8 +12,9 @@ from ..launch import bits, dtype_name, multiprocessors, tuned_config
 def split_head(d: int) -> tuple[int, int]:
     """Return two powers of two (D0, D1) whose sum covers head size `d`: (32, 16) for 40.
 
-    D1 is 0 unless two parts need fewer columns than d padded to the next power of two: (64, 0) for
-    64. Each part is at least 16, the matrix unit's smallest side.
+    Triton's blocks have powers of two as sides; two parts can waste less than one: 48 columns
+    instead of 64. D1 is 0 unless two parts need fewer columns than d padded to the next power of
+    two: (64, 0) for 64. Each part is at least 16, the matrix unit's smallest side.
     """
     whole = max(16, triton.next_power_of_2(d))
     low = whole // 2
@@ -32,15 +33,15 @@ def heuristic(
     heads: int = 1024,
     processors: int = 132,
 ) -> dict[str, int]:
-    """Return M, N, num_warps and num_stages for the kernel `kind`: "forward", "dkv" or "dq".
+    """Return an attention kernel's default configuration: {"M", "N", "num_warps", "num_stages"}.
 
     A block has M queries and N keys. Each kernel keeps two or three operands of its own block in
     registers beside fp32 accumulators, so wide heads and fp32 get smaller blocks.
-
+      kind         the kernel: "forward", "dkv" (gradients of k and v) or "dq" (gradient of q)
       d, tq, tk    head size, queries, keys
       heads        heads of all samples together (B H)
-      processors   multiprocessors of the GPU; "forward" halves large blocks if fewer than three
-                   quarters of them would have one
+      processors   multiprocessors of the GPU; "forward" takes half of 128 queries where there would
+                   be fewer blocks than three quarters of the multiprocessors
     """
     width = sum(split_head(d))
     wide = bits(dtype) == 32
@@ -78,15 +79,20 @@ def heuristic(
 
 
 def conservative() -> dict[str, int]:
-    """Return the configuration to fall back on: blocks too small for Hopper's HGMMA."""
+    """Return {"M", "N", "num_warps", "num_stages"} to use where other ones gave wrong results.
+
+    Its blocks of 16 queries and 16 keys are too small for HGMMA, Hopper's matrix instruction, with
+    which wrong results were seen.
+    """
     return {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
 
 
 def is_unsafe(rows: int, stages: int, dtype: torch.dtype) -> bool:
     """Return whether a configuration is of the kind that gave wrong results or crashed on an H200.
 
-    rows: of the left operand of the kernel's matrix products; from 64 on, in fp16 and bf16,
-    compute capability 9.0 multiplies with HGMMA.
+    That kind multiplies fp16 or bf16 with HGMMA in one pipeline stage. rows: rows of the left
+    operand of the kernel's matrix products (M or N); from 64 on, GPUs of compute capability 9.0 use
+    HGMMA. stages: num_stages. dtype: that of q, k and v.
     """
     # ptxas 12.8, which triton 3.6 uses for sm_90, can build descriptors of HGMMA's operands from a
     # register that was never written (kernels/sass.py finds it): wrong values or an illegal memory
@@ -98,9 +104,10 @@ def is_unsafe(rows: int, stages: int, dtype: torch.dtype) -> bool:
 
 
 def length_class(t: int) -> str:
-    """Return the range of sequence lengths that t is in: "16", "128", "512", "2048" or "long".
+    """Return the range that a number of tokens is in: "16", "128", "512", "2048" or "long".
 
-    A range is named by its largest length. Lengths in one range share a tuned configuration.
+    A range is named by its largest number. Queries or keys whose numbers are in one range share a
+    tuned configuration (block sizes, warps, stages).
     """
     for name, limit in (("16", 16), ("128", 128), ("512", 512), ("2048", 2048)):
         if t <= limit:
@@ -109,24 +116,30 @@ def length_class(t: int) -> str:
 
 
 def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
-    """Return the name of a configuration in a file of kernels/tuned.
+    """Return the name under which the GPU's file in kernels/tuned has a tuned configuration.
 
-    kind: "forward", "dkv" or "dq". Sizes d, tq, tk 40, 4096, 77 in fp16 give
-    "attention/forward/d40/qlong/k128/16".
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". d, tq, tk: head size,
+    queries, keys; 40, 4096 and 77 in fp16 give "attention/forward/d40/qlong/k128/16" (ranges of
+    lengths, bits).
     """
     return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
 
 
 def place(kind: str, d: int, dtype: torch.dtype) -> str:
-    """Return where a verdict has the results of a kernel: "attention/forward/d40/float16"."""
+    """Return the name for which `kernels.check` stores results: "attention/forward/d40/float16".
+
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". d: head size.
+    """
     return f"attention/{kind}/d{d}/{dtype_name(dtype)}"
 
 
 def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return M, N, num_warps and num_stages of a kernel for q (B, Tq, H, D) and `tk` keys.
+    """Return {"M", "N", "num_warps", "num_stages"} for a launch with q (B, Tq, H, D) and `tk` keys.
 
-    The first that the GPU's verdict does not rule out of: those that were tuned for it, those of
-    `heuristic`, the conservative ones. kind: "forward", "dkv" or "dq".
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". Tried in this order are the
+    configuration tuned for this GPU, that of `heuristic`, that of `conservative`: the first that
+    `python -m kernels.check` found right on this GPU is returned, or the first if nothing was
+    checked. Raises NoRightConfiguration if none was right.
     """
     b, tq, h, d = q.shape
     usual = heuristic(kind, d, tq, tk, q.dtype, b * h, multiprocessors(q.device))
@@ -143,7 +156,11 @@ def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
 
 
 def choosable(kind: str, d: int, dtype: torch.dtype, processors: int) -> list[dict[str, int]]:
-    """Return every default configuration for head size `d`, whatever the lengths and heads."""
+    """Return every configuration that `heuristic` or `conservative` can give at head size `d`.
+
+    For `kernels.check`, which tries them all: lengths and numbers of heads are varied. kind:
+    "forward", "dkv" (gradients of k and v) or "dq". processors: multiprocessors of the GPU.
+    """
     lengths = (16, 32, 64, 128, 4096)
     return unique(
         [
@@ -157,5 +174,5 @@ def choosable(kind: str, d: int, dtype: torch.dtype, processors: int) -> list[di
 
 
 def unique(configs: list[dict[str, int]]) -> list[dict[str, int]]:
-    """Return the configurations without repetitions, in order."""
+    """Return the configurations (block sizes, warps, stages) without repetitions, in order."""
     return [config for i, config in enumerate(configs) if config not in configs[:i]]

@@ -24,7 +24,7 @@ WIDTHS = (34, 18, 8, 9, 8, 14, 10, 12, 0)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser of the arguments of `python -m kernels.bench`."""
     root = argparse.ArgumentParser(
         "python -m kernels.bench",
         description="Times our kernels against their peers at Stable Diffusion's shapes.",
@@ -42,10 +42,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def print_group(rows: list[Row]) -> None:
-    """Print one table row for each implementation of an op at one shape and mode.
+    """Print one table row for each implementation of an op ("ours", "sdpa") at one shape and mode.
 
     The column "to best peer" is the time of the fastest implementation that is not ours, divided by
-    that of the row. "timed by" is "graph" or "events", see `kernels.bench.measure.Timing`.
+    that of the row. "timed by" is "graph" (replays of a CUDA graph), "events" (CUDA events) or
+    empty.
     """
     peers = [r.p50 for r in rows if r.p50 and not r.provider.startswith("ours")]
     best = min(peers, default=None)
@@ -66,10 +67,10 @@ def print_group(rows: list[Row]) -> None:
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """Return one sentence for each op and mode: our speed relative to the best competitor.
+    """Return a sentence for each op and mode: how many times as fast ours is as the best other.
 
-    The speed at a shape is the time of the fastest implementation that is not ours, divided by our
-    time. A sentence has the geometric mean over the shapes and the lowest value.
+    At a shape this is the time of the fastest implementation that is not ours, divided by our time.
+    A sentence has the geometric mean over the shapes and the lowest value.
     """
     out = []
     groups: dict[tuple[str, str], dict[tuple[str, str], list[Row]]] = {}
@@ -94,7 +95,10 @@ def summary(rows: list[Row]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return its exit code: 0, or 2 if the arguments can't be used."""
+    """Run `python -m kernels.bench`, which times kernels or tunes them (`--tune`).
+
+    Returns the exit code: 0, or 2 if the arguments can't be used.
+    """
     args = parser().parse_args(argv)
     for op in args.ops:
         if op not in KERNELS:

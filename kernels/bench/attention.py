@@ -23,7 +23,7 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def require_gpu(device: torch.device) -> None:
-    """Raise RuntimeError unless our kernels run on `device` as compiled code.
+    """Raise RuntimeError unless our kernels can be timed on `device`: run as compiled code there.
 
     Triton's interpreter counts as not running: its time says nothing about the kernel.
     """
@@ -38,9 +38,10 @@ def _ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _sdpa_backend(backend: str) -> Callable[..., torch.Tensor]:
-    """Return a function (q, k, v) that calls SDPA with only one of its backends allowed.
+    """Return a function (q, k, v) that calls SDPA with one of its backends alone, to time that one.
 
-    backend: name of a member of torch.nn.attention.SDPBackend.
+    backend: name of a member of torch.nn.attention.SDPBackend. The function raises an exception if
+    that backend can't run.
     """
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -63,7 +64,10 @@ def _xformers(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 
 def _xformers_operator(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str:
-    """Return the name of the operator that xformers chooses for these inputs, "" if unknown."""
+    """Return the name of the operator that xformers chooses for these inputs, "" if unknown.
+
+    The benchmark's table shows it beside the time.
+    """
     try:
         from xformers.ops import fmha
 
@@ -85,9 +89,10 @@ RUNS: dict[str, Callable[..., torch.Tensor] | None] = {
 
 
 def provider(name: str, mode: str) -> Provider:
-    """Return the Provider for the implementation `name`, a key of RUNS.
+    """Return an implementation of attention for the benchmark: its name and how to call it.
 
-    mode: "forward" or "backward".
+    name: a key of RUNS, such as "ours" or "sdpa flash". mode: "forward" or "backward", what is
+    timed.
     """
 
     def make(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, do: torch.Tensor) -> Call:
@@ -108,10 +113,10 @@ def provider(name: str, mode: str) -> Provider:
 
 
 def work_of(q: torch.Tensor, k: torch.Tensor, mode: str) -> Work:
-    """Return the floating-point operations and bytes of one call of attention.
+    """Return the floating-point operations and bytes of one call of attention, to rate its time by.
 
-    q (B, Tq, H, D), k (B, Tk, H, D). Forward has two matrix products, backward five. The bytes are
-    those of q, k, v and o, each moved once, and twice as many backward.
+    q (B, Tq, H, D), k (B, Tk, H, D). mode: "forward" has two matrix products, "backward" five. The
+    bytes are those of q, k, v and o, each moved once, and twice as many backward.
     """
     b, tq, h, d = q.shape
     tk = k.shape[1]
@@ -127,10 +132,11 @@ def work_of(q: torch.Tensor, k: torch.Tensor, mode: str) -> Work:
 def rows(
     device: str, dtype: torch.dtype, modes: Sequence[str], seconds: float = 0.2
 ) -> Iterator[Row]:
-    """Time every implementation in RUNS at every shape and mode; yield one Row each.
+    """Time attention: each implementation ("ours", "sdpa", "xformers" ...) at each shape and mode.
 
-    modes: "forward", "backward". seconds: how long each one is repeated. On a CPU only small shapes
-    and batches up to 2 are timed.
+    Yields one Row of the benchmark's table for each, as it is measured. modes: "forward",
+    "backward". seconds: how long each one is repeated. On a CPU only small shapes and batches up to
+    2 are timed.
     """
     for shape in SHAPES:
         if torch.device(device).type == "cpu" and (

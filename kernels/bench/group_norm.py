@@ -30,18 +30,20 @@ RUNS: dict[str, Callable[..., torch.Tensor] | None] = {
 
 
 def _run_all(run: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """Return a function that calls `run` once for each dict of keyword arguments in a list.
+    """Return a function that computes several GroupNorm layers, timed as one call.
 
-    It returns a tuple of the results.
+    It takes a list with the keyword arguments of each layer, calls `run` with each and returns a
+    tuple of the results.
     """
     return lambda norms: tuple([run(**norm) for norm in norms])
 
 
 def provider(name: str, mode: str) -> Provider:
-    """Return the Provider for the implementation `name`, a key of RUNS.
+    """Return an implementation of GroupNorm for the benchmark: its name and how to call it.
 
-    mode: "forward" or "backward". Its `make` takes the keyword arguments of each layer and the
-    gradients of the layers' outputs.
+    name: a key of RUNS, such as "ours" or "torch eager". mode: "forward" or "backward", what is
+    timed. The Provider's `make` takes a list with the keyword arguments of each layer and a list
+    with the gradient of each layer's output.
     """
 
     def make(norms: list[dict[str, Any]], gradients: list[torch.Tensor]) -> Call:
@@ -64,10 +66,10 @@ def provider(name: str, mode: str) -> Provider:
 def _require_grad(
     norms: list[dict[str, Any]], dtype: torch.dtype | None = None
 ) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
-    """Return a list of new tensors that require gradients, and `norms` with these tensors.
+    """Return copies of the layers' tensors that require gradients, for timing a backward pass.
 
-    norms: keyword arguments of each layer; all tensors in them are copied. dtype: that of the
-    copies, None keeps it.
+    norms: keyword arguments of each GroupNorm layer. Returns a list of all copies, and `norms` with
+    the copies in place of the tensors. dtype: that of the copies, None keeps it.
     """
     inputs, arguments = [], []
     for norm in norms:
@@ -85,10 +87,12 @@ def _require_grad(
 def _exact(
     mode: str, norms: list[dict[str, Any]], gradients: list[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
-    """Return the right outputs, or gradients of all inputs, of all layers; fp32.
+    """Return all layers' right outputs, or gradients of all inputs, to compare results with.
 
-    Inputs are made contiguous first: PyTorch's channels-last GroupNorm on a CPU loses precision if
-    the mean is large.
+    They are PyTorch's in fp32. mode: "forward" returns outputs, "backward" gradients. norms:
+    keyword arguments of each layer. gradients: that of each layer's output. Inputs are made
+    contiguous first: PyTorch's channels-last GroupNorm on a CPU loses precision if the mean is
+    large.
     """
     inputs, arguments = _require_grad(
         [norm | {"x": norm["x"].contiguous()} for norm in norms], torch.float32
@@ -102,10 +106,11 @@ def _exact(
 def rows(
     device: str, dtype: torch.dtype, modes: Sequence[str], seconds: float = 0.2
 ) -> Iterator[Row]:
-    """Time every implementation in RUNS at every shape, memory layout and mode; yield one Row each.
+    """Time GroupNorm: every implementation ("ours", "torch eager", ...) at every shape and mode.
 
-    modes: "forward", "backward". seconds: how long each one is repeated. On a CPU only the smaller
-    shapes and batches up to 2 are timed.
+    Yields one Row of the benchmark's table for each, as it is measured; contiguous and
+    channels-last tensors are different shapes. modes: "forward", "backward". seconds: how long each
+    one is repeated. On a CPU only the smaller shapes and batches up to 2 are timed.
     """
     for shape in SHAPES:
         largest = max(norm.channels * norm.side**2 for norm in shape.norms)

@@ -16,7 +16,7 @@ START_LIMIT = 300  # seconds in which a child process must have imported its fun
 
 
 class Failure(NamedTuple):
-    """Why a task has no result.
+    """Why a task that was given to a child process has no result.
 
     reason        one sentence or phrase
     new_process   whether the process must run no other task, because this one may have damaged its
@@ -28,13 +28,21 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, what: str, error: BaseException, new_process: bool = False) -> Failure:
-        """Return the Failure "what: the first line of the error's message"."""
+        """Return a Failure whose reason is "WHAT: the first line of the error's message".
+
+        what: what went wrong, such as "does not compile". new_process: whether the process that
+        raised the error must be replaced before it runs another task.
+        """
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         return cls(f"{what}: {text}", new_process)
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
-    """Answer each task that comes through `connection` with the function's result or a Failure."""
+    """Run tasks in a child process: answer each with `function`'s result or a Failure.
+
+    Tasks come and answers go through `connection`; None is sent first, to say that the process has
+    started. Returns when the parent closes its end.
+    """
     connection.send(None)  # it has started
     while True:
         try:
@@ -49,8 +57,9 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
 
 
 class ChildProcess(Generic[T, R]):
-    """A process that runs `function` on one task at a time and is replaced when it ends or hangs.
+    """A process that runs `function` on one task at a time, as a task may crash it or hang.
 
+    It is then replaced by a new one for the next task.
     function   importable by its name, takes a task and returns its result or a Failure; both are
                pickled
     limit      seconds after which a task without an answer counts as hanging
@@ -62,7 +71,11 @@ class ChildProcess(Generic[T, R]):
         self.connection: Connection
 
     def run(self, task: T) -> R | Failure:
-        """Return the result of the task, or the Failure that it gave or that its process met."""
+        """Run this object's `function` on `task` in the child process and return its result.
+
+        Starts the process if none is running. Returns a Failure instead if the function returned
+        one or raised an exception, or if the process crashed, hung or could not be started.
+        """
         if self.process is None and (failure := self._start()):
             return failure
         answer: R | Failure
@@ -79,7 +92,7 @@ class ChildProcess(Generic[T, R]):
         return answer
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; the next task starts a new one."""
         if self.process is not None:
             self.connection.close()
             self.process.kill()
@@ -102,7 +115,7 @@ class ChildProcess(Generic[T, R]):
             return Failure(f"its process did not start: {self._death()}")
 
     def _death(self) -> str:
-        """Say how the process ended."""
+        """Return how a crashed process ended, "crashed: its process ended by SIGSEGV"."""
         assert self.process is not None
         self.process.join(10)  # its end of the connection is closed, so it is ending
         code = self.process.exitcode
@@ -115,9 +128,11 @@ class ChildProcess(Generic[T, R]):
 def run_isolated(
     function: Callable[[T], R | Failure], tasks: Sequence[T], limit: float, processes: int = 1
 ) -> Iterator[R | Failure]:
-    """Yield the result or the Failure of each task, in the order of the tasks.
+    """Run `function` on each task in child processes; yield results in the order of the tasks.
 
-    function, limit: see `ChildProcess`. processes: how many run tasks at the same time.
+    A task whose process crashes, or has no answer after `limit` seconds, yields a Failure; the rest
+    goes on in a new process. function: importable by its name, takes a task and returns its result
+    or a Failure; both are pickled. processes: how many run tasks at the same time.
     """
     processes = max(1, min(processes, len(tasks)))
     children = [ChildProcess(function, limit) for _ in range(processes)]

@@ -23,7 +23,7 @@ import torch
 
 @dataclass(frozen=True)
 class Call:
-    """A function to time, without arguments, and a remark for the table.
+    """A function to time, without arguments, and a remark to show beside its time.
 
     The remark says, for example, which operator xformers chose.
     """
@@ -34,10 +34,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Provider:
-    """One implementation of an op, such as "ours" or "xformers".
+    """One implementation of an op to be timed, such as "ours" or "xformers".
 
-    `make(*inputs)` returns the Call to time. It, or the call, raises an exception if the
-    implementation can't run here.
+    `make(*inputs)`, with the tensors of a shape, returns the Call to time. It, or the call, raises
+    an exception if the implementation can't run here.
     """
 
     name: str
@@ -46,9 +46,10 @@ class Provider:
 
 @dataclass(frozen=True)
 class Work:
-    """What one call has to do: floating-point operations and bytes that it must at least move.
+    """What one call has to do, by which its speed is rated: operations and bytes to move.
 
-    metric: the unit in which its rate is given, "TFLOP/s" or "GB/s".
+    flop: floating-point operations. bytes: the least that is read and written. metric: the unit in
+    which its rate is given, "TFLOP/s" or "GB/s".
     """
 
     flop: float
@@ -56,7 +57,7 @@ class Work:
     metric: str
 
     def rate(self, milliseconds: float) -> float:
-        """Return the rate, in units of `metric`, of a call that takes `milliseconds`."""
+        """Return the rate, in units of `metric`, of a call that takes this many milliseconds."""
         if self.metric == "TFLOP/s":
             return self.flop / milliseconds / 1e9
         return self.bytes / milliseconds / 1e6
@@ -66,16 +67,20 @@ class Work:
 class Row:
     """One measurement: an implementation of an op at one shape; written to JSON as it is.
 
-    kernel               name of the op in `kernels.registry`
+    kernel               name of the op, a key of KERNELS, such as "attention"
     provider             name of the implementation, such as "ours" or "sdpa flash"
+    mode                 "forward" or "backward"
     metric               unit of `rate`: "TFLOP/s" or "GB/s"
     flop, bytes          floating-point operations and bytes of one call
     ceilings             the device's best rates by unit, measured by `ceilings`
     p50, p20, p80        median, 20th and 80th percentile in milliseconds; None without a time
     share                rate / ceilings[metric], so 0 to about 1
     note                 a remark, or why there is no time
-    gpu ... versions     see `environment`
-    timed                how, see `Timing`; files of older versions do not have it
+    gpu, capability, driver   name, compute capability and driver of a GPU
+    cpu, threads         name of the processor and PyTorch's threads, if it is no GPU
+    versions             of python, torch, triton, xformers and cuda; None: not installed
+    timed                "graph" (replays of a CUDA graph), "events" or None (a CPU's clock);
+                         files of older versions do not have it
     """
 
     kernel: str
@@ -102,7 +107,7 @@ class Row:
     timed: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as a dict for JSON, with measurements rounded to four digits."""
+        """Return the row as a dict to write as JSON, with measurements rounded to four digits."""
         out = asdict(self)
         for key in ("p50", "p20", "p80", "rate", "share"):
             if out[key]:
@@ -113,7 +118,7 @@ class Row:
 
 @lru_cache
 def environment(device: str) -> dict[str, Any]:
-    """Return the fields of a Row that describe the machine, as keyword arguments; cached.
+    """Return device and versions of a measurement, as keyword arguments of a Row; cached.
 
     gpu, capability, driver   name, compute capability and driver version of a CUDA device
     cpu, threads              name of the processor and PyTorch's threads, if it is not CUDA
@@ -142,17 +147,17 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def device_name(row: Mapping[str, Any]) -> str:
-    """Return the name of the GPU, or the CPU's name and threads, of a measurement.
+    """Return the name of the GPU, or the CPU's name and threads, of a measurement, to show it.
 
-    row: a Row as a dict, or the result of `environment`.
+    row: a measurement (a Row) as a dict, or the result of `environment`.
     """
     return row.get("gpu") or f"{row.get('cpu')} ({row.get('threads')} threads)"
 
 
 def describe_environment(row: Mapping[str, Any]) -> str:
-    """Return device, driver and versions of a measurement in one line.
+    """Return device, driver and versions of a measurement in one line, for a heading.
 
-    row: a Row as a dict, or the result of `environment`.
+    row: a measurement (a Row) as a dict, or the result of `environment`.
     """
     driver = f", driver {row['driver']}" if row.get("driver") else ""
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if v)
@@ -197,10 +202,11 @@ class Timing(NamedTuple):
 
 
 def select_device(device: str) -> None:
-    """Make a CUDA device current, with a stream that can be captured; do nothing for others.
+    """Make a CUDA device current, with a stream that a CUDA graph can capture.
 
     PyTorch runs a backward pass on the stream of its forward pass, and the default stream cannot be
-    captured: call this before the inputs are made.
+    captured: call this before the inputs of what is to be timed are made. Nothing is done for other
+    devices.
     """
     chosen = torch.device(device)
     if chosen.type == "cuda":
@@ -211,7 +217,7 @@ def select_device(device: str) -> None:
 
 
 def time_call(call: Callable[[], object], device: str, seconds: float) -> Timing:
-    """Time `call`, again and again for `seconds`.
+    """Time `call`, again and again for `seconds`; return median and percentiles in milliseconds.
 
     On a GPU a CUDA graph with many calls is replayed, each call after the L2 cache has been
     overwritten. A second graph only overwrites the cache as often. Replays of both alternate, and
@@ -239,7 +245,7 @@ def time_call(call: Callable[[], object], device: str, seconds: float) -> Timing
 
 
 def _percentiles(times: list[float]) -> tuple[float, float, float]:
-    """Return the median, 20th and 80th percentile."""
+    """Return the median, 20th and 80th percentile of the times."""
     fifths = statistics.quantiles(times, n=5)
     return statistics.median(times), fifths[0], fifths[-1]
 
@@ -251,10 +257,11 @@ LEAST_CACHE = 64 << 20  # bytes that are overwritten to clear the L2 cache, if i
 
 
 def _replay(call: Callable[[], object], device: str, seconds: float) -> list[float] | None:
-    """Return samples of a call's time in milliseconds, or None if it cannot be captured.
+    """Time a call by replaying a CUDA graph; return samples in ms, None if it can't be captured.
 
-    See `time_call`. It runs on the current stream of the device, which must be the current one, or
-    on a new stream if that is the default one.
+    A sample is the difference between two graphs, one with the call and one without, divided by the
+    number of calls in it; `seconds` is about how long all take. It runs on the current stream of
+    the device, which must be the current one, or on a new stream if that is the default one.
     """
     for _ in range(3):  # compiles, tunes and allocates what a capture must not
         call()
@@ -277,7 +284,7 @@ def _replay(call: Callable[[], object], device: str, seconds: float) -> list[flo
 
 
 def _capture(functions: list[Callable[[], object]]) -> torch.cuda.CUDAGraph:
-    """Return a CUDA graph of the functions, called one after another."""
+    """Return a CUDA graph of the functions, called one after another, to be replayed for timing."""
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.current_stream()
     if stream == torch.cuda.default_stream():
@@ -304,8 +311,8 @@ def _elapsed(graphs: list[torch.cuda.CUDAGraph]) -> list[float]:
 def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
     """Return the best rates measured on the device: {"TFLOP/s": ..., "GB/s": ...}; cached.
 
-    "TFLOP/s" is that of matrix products in `dtype`, "GB/s" that of copies, each the best of three
-    sizes.
+    Rates of kernels are compared with them. "TFLOP/s" is that of matrix products in `dtype`, "GB/s"
+    that of copies, each the best of three sizes.
     """
     on_gpu = torch.device(device).type == "cuda"
 
@@ -329,7 +336,8 @@ def ceilings(device: str, dtype: torch.dtype) -> dict[str, float]:
 def relative_error(result: Any, exact: Any) -> float:
     """Return the largest error of any output, divided by the largest absolute value of that output.
 
-    result and exact are both a tensor or both a tuple of tensors. NaN if any value is NaN.
+    result is what is checked, exact the right values: both a tensor or both a tuple of tensors. NaN
+    if any value is NaN.
     """
     pairs = zip(result, exact, strict=True) if isinstance(exact, tuple) else [(result, exact)]
     errors = [
@@ -354,9 +362,10 @@ def compare(
     device: str,
     seconds: float,
 ) -> Iterator[Row]:
-    """Check and time each provider on the same inputs; yield one Row for each.
+    """Check and time several implementations of an op on the same inputs; yield one Row for each.
 
-      kernel, mode, shape, dtype   for the rows; shape is a title
+      kernel, mode, shape, dtype   for the rows; shape is a title, mode "forward" or "backward"
+      providers                    the implementations
       inputs                       what each provider's `make` takes
       exact                        the right result, to which results are compared
       work                         operations and bytes of one call
@@ -385,7 +394,7 @@ def compare(
 
 
 def first_sentence(error: Exception) -> str:
-    """Return the first sentence of an exception's message, at most 200 characters.
+    """Return the first sentence of an exception's message, at most 200 characters, for a table.
 
     A first line that ends with a colon is joined with the next one: "backend='inductor' raised:
     RuntimeError: no compiler". If the message is empty, return the name of the exception's type.
@@ -397,7 +406,7 @@ def first_sentence(error: Exception) -> str:
 
 
 def compile_for_shapes(function: Callable) -> Callable:
-    """Return `function` compiled by torch.compile for the shapes of its first call.
+    """Return `function` compiled by torch.compile for the shapes of its first call, to be timed.
 
     Earlier compilations are dropped: after eight shapes torch.compile would no longer compile,
     without a warning. Its backward pass may run more than once.

@@ -21,17 +21,20 @@ MARKERS = {"o": "circles", "^": "triangles", "s": "squares", "D": "diamonds", "v
 
 
 def colours(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Return a dict from each implementation's name in `rows` to its colour; ours are green."""
+    """Return a dict from each implementation's name to its colour in plots; ours are green.
+
+    rows: measurements, of which the field "provider" ("ours", "sdpa") counts.
+    """
     names = list(dict.fromkeys(r["provider"] for r in rows))
     peers = [n for n in names if not n.startswith("ours")]
     return {n: OURS if n.startswith("ours") else PEERS[peers.index(n) % len(PEERS)] for n in names}
 
 
 def plots(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write PNG files to `folder`, which is created, and return their paths.
+    """Plot measurements: write PNG files to `folder`, which is created, and return their paths.
 
-    A bar chart for each kernel and mode, and a roofline for each mode. rows: dicts of
-    `kernels.bench.measure.Row.as_dict`.
+    There is a bar chart for each kernel and mode, and a roofline for each mode. rows: measurements
+    as dicts, as the benchmark's JSON files have them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -50,8 +53,8 @@ def plots(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
 def bars(rows: list[dict[str, Any]]) -> Figure:
     """Return a bar chart with a group of bars for each shape and a bar for each implementation.
 
-    rows: those of one kernel and mode. A bar's length is its rate, in TFLOP/s or GB/s as the rows
-    say. A dashed line marks the ceiling that was measured on the device.
+    rows: measurements of one kernel and mode, as dicts (Row.as_dict). A bar's length is its rate,
+    in TFLOP/s or GB/s as the rows say. A dashed line marks the ceiling measured on the device.
     """
     shapes: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -86,10 +89,11 @@ def bars(rows: list[dict[str, Any]]) -> Figure:
 
 
 def roofline(rows: list[dict[str, Any]], ink: str = "black") -> Figure:
-    """Return a roofline plot: TFLOP/s over FLOP per byte, both logarithmic.
+    """Return a roofline plot of measurements: TFLOP/s over FLOP per byte, both logarithmic.
 
-    rows: those of one mode, of any kernels. ink: colour of the line that shows the device's
-    measured ceilings. Williams, Waterman and Patterson, doi 10.1145/1498765.1498785.
+    rows: measurements of one mode, of any kernels, as dicts (Row.as_dict). ink: colour of the line
+    that shows the device's measured ceilings. Williams, Waterman and Patterson, doi
+    10.1145/1498765.1498785.
     """
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()

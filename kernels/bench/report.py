@@ -36,7 +36,9 @@ KINDS = (  # of the kernels in a profile: what a name has, and what it computes
 class Ratio(NamedTuple):
     """Our time against that of the fastest other implementation at one shape.
 
-    times   how many times as fast ours is: the other's time divided by ours
+    shape         title of the shape
+    ours, other   the two measurements, as dicts (Row.as_dict)
+    times         how many times as fast ours is: the other's time divided by ours
     """
 
     shape: str
@@ -51,9 +53,12 @@ def ratios(
     mode: str,
     others: Callable[[str], bool] = lambda name: not name.startswith("ours"),
 ) -> list[Ratio]:
-    """Return a Ratio for each shape at which ours and another implementation have a time.
+    """Return how our kernel compares with the fastest other implementation at each shape.
 
-    others: whether an implementation, by its name, is one to compare with; default: all but ours.
+    rows: measurements of one device, as dicts (Row.as_dict). kernel, mode: which of them to use,
+    such as "attention" and "forward". others: whether an implementation, by its name, is one to
+    compare with; default: all but ours. Shapes at which ours or all others have no time are left
+    out.
     """
     shapes: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -76,13 +81,17 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def _load(folder: str, name: str) -> dict[str, Any] | None:
-    """Return what else was measured on the machine of the rows NAME.json; None if nothing."""
+    """Read a JSON file in kernels/bench/results/FOLDER, with further measurements of a device.
+
+    folder: "end_to_end" (times of whole UNet calls) or "profiles" (times of single kernels in
+    them). name: of the device's file, without ".json". None if there is no such file.
+    """
     path = results.FOLDER / folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _machines() -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each GPU, by the name of their file."""
+    """Return the committed measurements of each GPU, by the name of their file without ".json"."""
     return {name: rows for name, rows in results.load_results().items() if rows[0].get("gpu")}
 
 
@@ -93,7 +102,10 @@ def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
 
 
 def _where(row: dict[str, Any]) -> str:
-    """Return GPU, driver, versions, type and kind of timing of a row, for a sentence."""
+    """Return GPU, driver, versions, dtype and kind of timing of a measurement, for a sentence.
+
+    row: the measurement as a dict (Row.as_dict).
+    """
     versions = ", ".join(f"{k} {row['versions'][k]}" for k in ("torch", "triton"))
     how = TIMED[row.get("timed") or "events"]
     driver = f" (driver {row['driver']})" if row["driver"] else ""
@@ -101,7 +113,7 @@ def _where(row: dict[str, Any]) -> str:
 
 
 def summary() -> str:
-    """Return the README's table: our kernels against the fastest others, and whole UNet calls."""
+    """Return the README's table: our kernels against the fastest others, and UNet calls."""
     out = []
     for name, rows in _machines().items():
         compiled = ratios(rows, "group_norm", "forward", lambda p: p == "torch.compile")
@@ -121,7 +133,10 @@ def summary() -> str:
 
 
 def _unet_calls(rows: list[dict[str, Any]]) -> str:
-    """Return in one clause how long a call of SD 1.5's UNet takes, channels last."""
+    """Return in one clause how long a call of SD 1.5's UNet takes, channels last, for the README.
+
+    rows: measured calls, as the files in kernels/bench/results/end_to_end have them.
+    """
     ms = {
         (row["attention"], row["run"]): row["ms"]
         for row in rows
@@ -137,7 +152,10 @@ def _unet_calls(rows: list[dict[str, Any]]) -> str:
 
 
 def _compared(found: list[Ratio], with_what: str) -> str:
-    """Return mean and range of the ratios in one clause."""
+    """Return in one clause how many times as fast our kernel is, mean and range over the shapes.
+
+    with_what: name of what it is compared with.
+    """
     times = [ratio.times for ratio in found]
     return (
         f"{geometric_mean(times):.2f}x as fast as {with_what} (mean of {len(times)} shapes; "
@@ -146,7 +164,10 @@ def _compared(found: list[Ratio], with_what: str) -> str:
 
 
 def shapes() -> str:
-    """Return a table for each kernel and mode with ours and the fastest other at each shape."""
+    """Return docs/kernels.md's Markdown tables with our kernel and the fastest other at each shape.
+
+    There is one for each GPU, kernel and mode.
+    """
     out = []
     for rows in _machines().values():
         first = rows[0]
@@ -192,7 +213,10 @@ def _ms(value: float) -> str:
 
 
 def unet() -> str:
-    """Return the tables of whole UNet calls: how long each way took, and what took the time."""
+    """Return docs/kernels.md's Markdown tables of whole UNet calls.
+
+    They say how long each combination of backends took, and which kinds of kernels took the time.
+    """
     out = []
     for name in _machines():
         if measured := _load("end_to_end", name):
@@ -233,7 +257,11 @@ def _profile_table(calls: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _kinds(kernels: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the microseconds of each of KINDS in a list of a profile's kernels."""
+    """Return a dict from kinds of GPU kernels, such as "attention", to microseconds in a profile.
+
+    kernels: the kernels of one call, dicts with the name "kernel" and the time "us". The kinds are
+    those of KINDS.
+    """
     times = dict.fromkeys((kind for kind, _ in KINDS), 0.0)
     for kernel in kernels:
         kind = next(kind for kind, pattern in KINDS if re.search(pattern, kernel["kernel"]))
@@ -242,7 +270,7 @@ def _kinds(kernels: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def cpu() -> str:
-    """Return a sentence for each CPU: PyTorch's fused attention against plain products."""
+    """Return a sentence for each CPU: PyTorch's fused attention against plain matrix products."""
     out = []
     for rows in results.load_results().values():
         if rows[0].get("gpu"):
@@ -271,12 +299,16 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def fill(text: str) -> str:
-    """Return a document's text with the figures of today's files between its marks."""
+    """Return a document's text with the measured figures put between its marks.
+
+    Marks are `<!-- measured: NAME -->` and `<!-- end -->`; NAME is a key of BLOCKS, such as
+    "summary".
+    """
     return MARKED.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[3]}", text)
 
 
 def main() -> int:
-    """Write the figures into the documents; return the exit code, 0."""
+    """Write the measured figures into README.md and docs/kernels.md; return the exit code, 0."""
     for name in DOCUMENTS:
         path = ROOT / name
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -19,9 +19,11 @@ log = logging.getLogger(__name__)
 
 @lru_cache
 def load_results() -> dict[str, list[dict[str, Any]]]:
-    """Return all committed measurements: a dict from file name, without ".json", to rows; cached.
+    """Return the measurements in kernels/bench/results by file name, without ".json"; cached.
 
-    A file that can't be read is left out, with a logged warning.
+    Each value is a list of measurements of one device, as dicts
+    (kernels.bench.measure.Row.as_dict). A file that can't be read is left out, with a logged
+    warning.
     """
     out = {}
     for path in sorted(FOLDER.glob("*.json")):
@@ -37,10 +39,11 @@ def load_results() -> dict[str, list[dict[str, Any]]]:
 
 
 def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict[str, Any]] | None:
-    """Return the rows measured on the GPU `name`, else on one of the same compute capability.
+    """Return the measurements (Row.as_dict) made on a GPU like this one, or None if there are none.
 
-    None if there are none. capability: (major, minor) as CUDA counts; None for an AMD GPU, to which
-    only rows of the same name apply.
+    Those made on the GPU `name` are preferred to those on one of the same compute capability.
+    capability: (major, minor) as CUDA counts; None for an AMD GPU, to which only measurements of
+    the same name apply.
     """
     near = None
     for rows in load_results().values():
@@ -56,9 +59,10 @@ def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict[str
 def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, float]:
     """Return a dict from each implementation's name to its time divided by the fastest one's.
 
-    rows: measurements as the committed files have them. kernel, mode: which of them to use. The
-    value, 1.0 or more, is the geometric mean over the shapes for which the implementation ("ours",
-    "sdpa") has a time. One that was wrong at any shape is left out.
+    rows: measurements of one device, as dicts (Row.as_dict). kernel, mode: which of them to use,
+    such as "attention" and "forward". The value, 1.0 or more, is the geometric mean over the shapes
+    for which the implementation ("ours", "sdpa") has a time. One that was wrong at any shape is
+    left out.
     """
     shapes: dict[tuple, dict[str, float]] = {}
     wrong = wrong_providers(rows, kernel, mode)
@@ -75,7 +79,11 @@ def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, fl
 
 
 def wrong_providers(rows: list[dict[str, Any]], kernel: str, mode: str) -> set[str]:
-    """Return the names of the implementations that gave a wrong answer at any shape."""
+    """Return the names of the implementations that gave a wrong answer at any shape.
+
+    rows: measurements of one device, as dicts (Row.as_dict). kernel, mode: which of them to use,
+    such as "attention" and "forward".
+    """
     return {
         r["provider"]
         for r in rows
@@ -84,7 +92,7 @@ def wrong_providers(rows: list[dict[str, Any]], kernel: str, mode: str) -> set[s
 
 
 class AttentionSizes(NamedTuple):
-    """The sizes that the title of a measured attention shape ends with."""
+    """The sizes of a measured attention shape, read from its title by `attention_sizes`."""
 
     queries: int
     keys: int
@@ -93,6 +101,9 @@ class AttentionSizes(NamedTuple):
 
 
 def attention_sizes(title: str) -> AttentionSizes | None:
-    """Return the sizes in a title such as "SD 1.5 512 B2 4096x77 H8 D40"; None for any other."""
+    """Return the sizes in a title such as "SD 1.5 512 B2 4096x77 H8 D40"; None for any other text.
+
+    They are the numbers of queries and keys, of heads, and the head size: 4096, 77, 8 and 40 here.
+    """
     found = re.search(r"\b(\d+)x(\d+) H(\d+) D(\d+)$", title)
     return AttentionSizes(*map(int, found.groups())) if found else None

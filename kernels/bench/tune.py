@@ -45,13 +45,14 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Session:
-    """What all candidates of one run of the tuner share.
+    """What all configurations compared by one run of the tuner share.
 
+    device    such as "cuda:0"
     seed      of the random inputs
     seconds   how long the default configuration is timed; another one for a quarter of that
     target    NVIDIA GPU to compile for before anything runs, "sm_90"; None: do not compile before
     timer     "module:function", called like `kernels.bench.measure.time_call`
-    limit     seconds in which a candidate must be compared and timed
+    limit     seconds in which one configuration must be compared with fp64 and timed
     """
 
     device: str
@@ -64,7 +65,12 @@ class Session:
 
 
 class Task(NamedTuple):
-    """One configuration of a job to compile or to measure; None is the default one."""
+    """One configuration of a kernel for the tuner to compile, or to compare with fp64 and time.
+
+    config        the configuration, such as {"M": 64, "N": 32}; None is the default one
+    place         the Triton kernel that takes it, such as "attention/forward/d40/float16"
+    shape, mode   the call to time: `kernel`'s function at this shape, "forward" or "backward"
+    """
 
     session: Session
     kernel: Kernel
@@ -75,21 +81,21 @@ class Task(NamedTuple):
 
 
 def tasks_of(session: Session, kernel: Kernel, job: TuningJob) -> list[Task]:
-    """Return the tasks of a job: the default configuration, then every candidate."""
+    """Return the tuner's tasks for one job: the default configuration, then every candidate."""
     where = session, kernel, job.place, job.shape, job.mode
     return [Task(*where, config) for config in (None, *job.candidates)]
 
 
 def use(task: Task) -> Any:
-    """Return a context manager in which launches take the task's configuration."""
+    """Return a context manager in which kernels are launched with the task's configuration."""
     return verdict.force({} if task.config is None else {task.place: task.config})
 
 
 def compile_candidate(task: Task) -> Failure | None:
-    """Compile the launches of one call, which fills Triton's cache; return why they can't be used.
+    """Compile a configuration's kernels into Triton's cache; return why it can't be used.
 
-    Machine code that reads registers which nothing wrote (`kernels.sass`) is refused: running it
-    may crash the GPU's context.
+    None if it can. Machine code that reads registers which nothing wrote (ptxas can make such code)
+    is refused: running it may crash the GPU's context.
     """
     session = task.session
     assert session.target
@@ -107,29 +113,32 @@ def compile_candidate(task: Task) -> Failure | None:
 
 
 class _Driver:
-    """Triton's driver for a GPU that this process does not use: what a compilation asks for."""
+    """A driver that lets Triton compile for a GPU that this process does not use.
+
+    It answers only what a compilation asks for. target: "sm_90".
+    """
 
     def __init__(self, target: str) -> None:
         self.target = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
 
     def get_current_target(self) -> GPUTarget:
-        """Return what to compile for."""
+        """Return the GPU that Triton compiles for."""
         return self.target
 
     def get_current_device(self) -> int:
-        """Return the number of the device."""
+        """Return the device's number, 0: Triton keeps compiled kernels by device."""
         return 0
 
     def get_current_stream(self, device: int) -> int:
-        """Return the handle of the default stream."""
+        """Return the handle of the default stream, 0; nothing is launched on it."""
         return 0
 
 
 def compile_launch(recorded: Launch, target: str) -> Any:
     """Compile a recorded launch for an NVIDIA GPU, "sm_90"; return triton's CompiledKernel.
 
-    Unlike `kernels.compile.build` it goes the way of a launch, so that a launch on this GPU finds
-    the result in Triton's cache.
+    It calls Triton as a launch does, so that a later launch of the same on this GPU finds the
+    result in Triton's cache.
     """
     driver.set_active(_Driver(target))
     return recorded.kernel.warmup(grid=(1,), **recorded.args, **recorded.options)
@@ -147,10 +156,11 @@ def disassemble(compiled: Any) -> str:
 def make_call(
     name: str, inputs: dict[str, Any], mode: str, seed: int
 ) -> Callable[[], list[torch.Tensor]]:
-    """Return a function that computes the outputs, or the gradients of all input tensors.
+    """Return a function to compare and time: it gives a kernel's outputs or its inputs' gradients.
 
-    name: "module:function" of the registry. mode: in "backward" the forward pass runs here, once,
-    and the gradient of the output is standard normal, from `seed`, rounded to fp16.
+    name: the kernel or its reference, "module:function". inputs: its keyword arguments. mode: in
+    "backward" the forward pass runs here, once, and the gradient of the output is standard normal,
+    from `seed`, rounded to fp16; the gradients are those of all inputs that are tensors.
     """
     function = load(name)
     if mode == "forward":
@@ -176,7 +186,12 @@ def make_call(
 def _expected(
     session: Session, kernel: Kernel, shape: Shape, mode: str
 ) -> tuple[dict[str, Any], list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Return new inputs, and PyTorch's results in their dtype and in fp64."""
+    """Return random inputs at the shape, and what a configuration's results are compared with.
+
+    The inputs are keyword arguments. The rest is a list with a pair for each output or, in mode
+    "backward", gradient: PyTorch's result in the inputs' dtype and in fp64. The last result is
+    cached.
+    """
     (inputs,) = load(kernel.make_inputs)(shape, session.dtype, session.device, session.seed)
     inputs64 = {
         k: v.double().contiguous() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()
@@ -188,10 +203,10 @@ def _expected(
 
 
 def measure_candidate(task: Task) -> Timing | Failure:
-    """Compare one configuration's results with fp64, then time it.
+    """Compare one configuration's results with fp64, then time it; return its time or a Failure.
 
-    The memory that it writes to is filled with NaN before. After the timing its results must still
-    have the same bits.
+    The memory that it writes to is filled with NaN before, so that values left unwritten show.
+    After the timing its results must still have the same bits.
     """
     session, kernel = task.session, task.kernel
     select_device(session.device)
@@ -220,9 +235,9 @@ def measure_candidate(task: Task) -> Timing | Failure:
 
 
 def measure_all(tasks: Sequence[Task], processes: int) -> Iterator[Timing | Failure]:
-    """Yield the time of each task's configuration, or why it has none, in the order of the tasks.
+    """Compile and measure each task's configuration; yield its time, or why it has none, in order.
 
-    Each is compiled before it runs: `processes` compile ahead while one process measures.
+    `processes` compile ahead while one process measures.
     """
     compiled: Iterator[Failure | None] = iter([None] * len(tasks))
     if tasks and tasks[0].session.target:
@@ -241,8 +256,9 @@ def choose(
 ) -> tuple[Config, Timing] | None:
     """Return the fastest configuration with its time, or None if the default is as good; print it.
 
-    results: the default, which is None, first. A candidate counts only if it takes at most MARGIN
-    of the default's time, or if the default has none.
+    key: the name to print. results: for each configuration, first the default, which is None, its
+    time or why it has none. Another one is taken only if it needs at most 98 % of the default's
+    time, or if the default has none.
     """
     for config, result in results:
         if isinstance(result, Failure):
@@ -261,13 +277,13 @@ def choose(
 
 
 class TunedFile:
-    """The tuned file of a GPU: what it holds, changed key by key and written as a whole.
+    """The tuned configurations of a GPU, kernels/tuned/<GPU name>.json, changed one by one.
 
-    It is JSON with the fields
-      surroundings     `kernels.bench.measure.environment`
+    The file is written as a whole after each change. It is JSON with the fields
+      surroundings     device and versions, as `kernels.bench.measure.environment` returns them
       timed            how: "graph" (replays of a CUDA graph), "events", or "events and graph"
-      configurations   by key, see `kernels.launch.load_table`
-      failed           by key, a list of {"configuration", "reason"}; null is the default one
+      configurations   by name, such as "attention/forward/d40/qlong/k128/16"
+      failed           by name, a list of {"configuration", "reason"}; null is the default one
     Files of older versions have neither `timed`, as they were timed by events, nor `failed`.
     """
 
@@ -286,7 +302,11 @@ class TunedFile:
         best: tuple[Config, Timing] | None,
         failed: Sequence[tuple[Config | None, Failure]],
     ) -> None:
-        """Replace what the file has for `key` and write it."""
+        """Replace what the file has under the name `key` and write it.
+
+        best: the configuration to use and its time; None: the default is used. failed: those that
+        gave wrong results, crashed or did not compile, and why.
+        """
         for table in (self.configurations, self.failed, self.timed):
             table.pop(key, None)
         if best:
@@ -314,7 +334,7 @@ class TunedFile:
 
 
 def compile_target(device: str) -> str | None:
-    """Return the target to compile for on an NVIDIA GPU, such as "sm_90"; None elsewhere."""
+    """Return what Triton compiles for on an NVIDIA GPU, such as "sm_90"; None elsewhere."""
     if torch.device(device).type != "cuda" or torch.version.hip:
         return None
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
@@ -329,12 +349,13 @@ def tune(
     mode: str | None = None,
     **changes: Any,
 ) -> int:
-    """Tune the kernels `ops` on this GPU and write kernels/tuned/<GPU name>.json.
+    """Find the fastest right configurations on this GPU and write kernels/tuned/<GPU name>.json.
 
-    ops: names in the registry. processes: how many compile; by default one less than there are
-    processors. mode: tune only what "forward" or "backward" uses. changes: fields of the Session,
-    for tests. What the file has for other shapes, dtypes and kernels is kept; it is written after
-    every key. Returns the command's exit code.
+    ops: the kernels to tune, keys of KERNELS. seconds: how long each default configuration is
+    timed. processes: how many compile; by default one less than there are processors. mode: tune
+    only what "forward" or "backward" uses. changes: fields of the Session to replace, for tests.
+    What the file has for other shapes, dtypes and kernels is kept; it is written after each
+    configuration found. Returns the exit code of `python -m kernels.bench --tune`.
     """
     session = Session(device, dtype, secrets.randbelow(2**31), seconds, compile_target(device))
     session = Session(**(session.__dict__ | changes))

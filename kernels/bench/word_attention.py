@@ -33,10 +33,11 @@ def _provider(name: str, run: Callable[..., object]) -> Provider:
 def rows(
     device: str, dtype: torch.dtype, modes: Sequence[str], seconds: float = 0.2
 ) -> Iterator[Row]:
-    """Time every implementation at every shape, forward only; yield one Row each.
+    """Time attention that returns maps of words: ours, plain PyTorch's, and attention without maps.
 
-    modes: nothing is yielded if "forward" is not among them. seconds: how long each one is
-    repeated. On a CPU only batches up to 2 are timed.
+    Yields one Row of the benchmark's table for each implementation and shape, forward only. modes:
+    nothing is yielded if "forward" is not among them. seconds: how long each one is repeated. On a
+    CPU only batches up to 2 are timed.
     """
     if "forward" not in modes:
         return

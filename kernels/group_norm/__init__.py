@@ -35,12 +35,19 @@ __all__ = ["group_norm", "group_norm_backward_op", "group_norm_op", "reference",
 
 
 def _with_flat_strides(x: torch.Tensor) -> torch.Tensor:
-    """Return x (N, C, *), or a contiguous copy if `flat_strides` finds no strides for it."""
+    """Return x (N, C, *) as the kernels can read it, with one stride through all spatial positions.
+
+    That is x itself if its spatial dimensions lie in order (contiguous, channels last), else a
+    contiguous copy.
+    """
     return x.contiguous() if flat_strides(x) is None else x
 
 
 def _empty_dtemb_bias(x: torch.Tensor, temb_bias: torch.Tensor | None) -> torch.Tensor:
-    """Return an uninitialized tensor for the gradient of temb_bias (N, C); (0, C) if None."""
+    """Return an uninitialized tensor for the gradient of temb_bias (N, C), the timestep embedding.
+
+    It has temb_bias's shape and dtype; if temb_bias is None, the shape (0, C).
+    """
     if temb_bias is None:
         return x.new_empty((0, x.shape[1]))
     return x.new_empty(temb_bias.shape, dtype=temb_bias.dtype)
@@ -56,11 +63,11 @@ def group_norm_op(
     silu: bool,
     temb_bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return y, shaped and laid out like x, and stats (N, G, 3), fp32, for the backward pass.
+    """Return y, GroupNorm of x + temb_bias, then SiLU if `silu`; and stats for the backward pass.
 
-    x (N, C, *), weight and bias (C,), temb_bias (N, C) is added to x first; nothing is checked.
-    stats holds for each of the G groups its pivot (first value), the mean of its values minus the
-    pivot, and 1 / sqrt(variance + eps).
+    x (N, C, *), weight and bias (C,), temb_bias (N, C), the timestep embedding; nothing is checked.
+    y has the shape and layout of x. stats (N, G, 3), fp32, holds for each of the G groups its pivot
+    (first value), the mean of its values minus the pivot, and 1 / sqrt(variance + eps).
     """
     x = _with_flat_strides(x)
     y = torch.empty_like(x)
@@ -96,11 +103,12 @@ def group_norm_backward_op(
     stats: torch.Tensor,
     dy: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of x, weight, bias and temb_bias for dy, the gradient of y.
+    """Return GroupNorm's gradients (of x, weight, bias, temb_bias) for dy, that of its output.
 
-    stats: as returned by `group_norm_op`. The gradient of x has its shape, dtype and layout, those
-    of weight and bias are (C,) fp32, also for None, that of temb_bias is like it, or (0, C) for
-    None.
+    stats (N, G, 3): as `group_norm_op` returned them in the forward pass. temb_bias (N, C): the
+    timestep embedding that was added to x; silu: whether SiLU followed. The gradient of x has its
+    shape, dtype and layout; those of weight and bias are (C,) fp32, even if they are None; that of
+    temb_bias is shaped like it, or (0, C) if it is None.
     """
     x, dy = _with_flat_strides(x), _with_flat_strides(dy)
     n, c = x.shape[:2]
@@ -171,7 +179,11 @@ def check(
     eps: float,
     shift: torch.Tensor | None,
 ) -> None:
-    """Raise ValueError, with a message of one sentence, unless `group_norm` takes these inputs."""
+    """Raise ValueError, with a message of one sentence, unless `group_norm` takes these inputs.
+
+    It takes x (N, C, *), with groups that divide C, weight and bias (C,) and shift (N, C) or None,
+    in supported dtypes on one device that can run Triton, and a finite eps, 0 or more.
+    """
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"x must be a tensor, not {type(x).__name__}.")
     if x.ndim < 2:

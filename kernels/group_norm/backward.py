@@ -27,11 +27,16 @@ def bwd_partials_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Sum dz, dz xhat and xhat over the positions of each tile; a program has `per_program` tiles.
+    """Sum dz, dz xhat and xhat over the positions of each tile: the backward pass's first kernel.
 
-    sums is (3, N, C, spatial_blocks), fp32: one value for each channel and block of SB positions.
-    The tiles of a program are of GB groups of one sample. Names of arguments: see
-    kernels/group_norm/blocks.py.
+    xhat is x normalized, dz the gradient of xhat weight + bias, which is dy taken back through
+    SiLU. A tile has SB positions of CB channels of each of GB groups; a program does `per_program`
+    of the `partials` tiles that cover GB groups of one sample. sums (3, N, C, spatial_blocks),
+    fp32, receives one value for each channel and each block of SB positions.
+
+    x, dy: (N, C, S), strides sxn, sxc, sxs and sdyn, sdyc, sdys. temb_bias (N, C), strides stn,
+    stc, is added to x first. stats (N, G, 3): from the forward pass. G, CG, S: groups, channels of
+    a group, positions. HAS_...: whether the tensor exists; else its pointer is not read.
     """
     # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
@@ -60,12 +65,16 @@ def bwd_tile(
 ):  # fmt: skip
     """Return xhat and dz of one tile, zeros outside, and the tile's offsets and masks.
 
+    xhat is x normalized, dz the gradient of xhat weight + bias, which is dy taken back through
+    SiLU. A tile has SB positions of CB channels of each of GB groups. The six results, from which
+    the other kernels compute sums and dx:
       xhat, dz   [SB, GB * CB], fp32
       o_s, o_c   positions [SB] and channels [GB * CB]
       m_c, m_x   whether the channel exists [GB * CB], whether the value exists [SB, GB * CB]
-      group      index of the block of GB groups
-      tile       index of the tile in these groups
-    Pointers are those of one sample. Names of other arguments: see kernels/group_norm/blocks.py.
+    group: index of the block of GB groups. tile: index of the tile in these groups, of which
+    spatial_blocks lie side by side along the positions. x, dy, temb_bias and stats point to one
+    sample. sxc, sxs, sdyc, sdys, stc: strides of x, dy and temb_bias by channel (c) and position
+    (s). G, CG, S: groups, channels of a group, positions. HAS_...: whether the tensor exists.
     """
     o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
     o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
@@ -98,15 +107,17 @@ def bwd_merge_kernel(
     CG: tl.constexpr, CP: tl.constexpr, L: tl.constexpr,
     HAS_WEIGHT: tl.constexpr, HAS_TEMB: tl.constexpr,
 ):  # fmt: skip
-    """Add up the sums of `bwd_partials_kernel` for one group of one sample and compute from them:
+    """Add up `bwd_partials_kernel`'s sums for one group of one sample: backward's second kernel.
 
+    From these sums of dz, dz xhat and xhat (xhat is x normalized, dz the gradient of xhat weight +
+    bias; S positions, CG channels of a group) it writes
       totals (2, N, C)   sum dz and sum dz xhat over positions: the gradients of bias and weight
                          before they are summed over samples
       means (N, G, 2)    mean(dz weight) and mean(dz weight xhat) over the group, for `dx_kernel`
       dtemb_bias (N, C)  rstd (sum dz weight - S mean(dz weight) - sum xhat mean(dz weight xhat))
-
-    CP: CG rounded up to a power of two. L: sums read at a time. Names of other arguments: see
-    kernels/group_norm/blocks.py.
+    sums: (3, N, C, spatial_blocks). stats (N, G, 3): from the forward pass; its last value is rstd.
+    CP: CG rounded up to a power of two. L: how many of a channel's sums are read at a time.
+    HAS_WEIGHT, HAS_TEMB: whether weight and the timestep embedding temb_bias exist.
     """
     # Program i has group i % G of sample i // G, whose channels are o_c [CP].
     n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
@@ -152,11 +163,17 @@ def dx_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Compute dx for `per_program` tiles of GB groups of one sample.
+    """Compute dx, the gradient of x, for `per_program` tiles: the backward pass's third kernel.
 
       dx = (dz weight - mean(dz weight) - xhat mean(dz weight xhat)) rstd
-    means (N, G, 2) is from `bwd_merge_kernel`. Names of arguments: see
-    kernels/group_norm/blocks.py.
+    xhat is x normalized, dz the gradient of xhat weight + bias, which is dy taken back through
+    SiLU; means (N, G, 2) are the two means over a group, from `bwd_merge_kernel`. A tile has SB
+    positions of CB channels of each of GB groups; `partials` tiles cover GB groups of one sample,
+    spatial_blocks of them side by side along the positions.
+
+    x, dy, dx: (N, C, S), with strides sxn, sxc, sxs and so on. temb_bias (N, C), strides stn, stc,
+    is added to x first. stats (N, G, 3): from the forward pass. G, CG, S: groups, channels of a
+    group, positions. HAS_...: whether the tensor exists; else its pointer is not read.
     """
     # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
@@ -193,11 +210,12 @@ def launch_backward(
     totals: torch.Tensor,
     dtemb_bias: torch.Tensor,
 ) -> None:
-    """Compute the gradients with three kernels and write them to dx, totals and dtemb_bias.
+    """Compute GroupNorm's gradients with three kernels; write them to dx, totals and dtemb_bias.
 
-    x, dy and dx (N, C, *) are not empty and have flat strides (see `flat_strides`); stats (N, G, 3)
-    is from the forward pass. totals (2, N, C), fp32: gradients of bias and of weight, not yet
-    summed over samples. dtemb_bias (N, C) is written only if temb_bias is not None.
+    x, dy (the gradient of the output) and dx (N, C, *) are not empty, and each has one stride
+    through all its spatial positions; stats (N, G, 3) is from the forward pass. totals (2, N, C),
+    fp32: gradients of bias and of weight, not yet summed over samples. dtemb_bias (N, C) is written
+    only if temb_bias, the timestep embedding added to x, is not None.
     """
     n, c = x.shape[:2]
     plan = Plan.of(x, groups)

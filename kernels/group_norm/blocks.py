@@ -23,9 +23,11 @@ import triton.language as tl
 
 @triton.jit
 def tile_columns(group, block, G, CG: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr):
-    """Return for each column of a tile its channel and whether that exists, both [GB * CB].
+    """Return for each column of a tile its channel and whether that channel exists, both [GB * CB].
 
-    group: index of the block of GB groups. block: index of the block of CB channels in each group.
+    A tile has CB channels of each of GB groups as columns; CG is the number of channels of a group,
+    G that of groups. group: index of the block of GB groups. block: index of the block of CB
+    channels in each group.
     """
     o = tl.arange(0, GB * CB)
     o_g = group * GB + o // CB
@@ -38,10 +40,14 @@ def load_centred(
     x, temb_bias, o_s, o_c, m_c, b_pivot, stc, sxs, sxc, S,
     CG: tl.constexpr, HAS_TEMB: tl.constexpr,
 ):  # fmt: skip
-    """Return d = x - pivot + (temb_bias - first) and a mask of the values that exist.
+    """Load a tile of x minus its groups' first values, so that a large mean is not rounded away.
 
-    Both are [SB, GB * CB], d is fp32. first is temb_bias of the group's first channel; b_pivot, o_c
-    and m_c are [GB * CB], o_s is [SB].
+    Returns d = x - pivot + (temb_bias - first), fp32, and a mask of the values that exist, both
+    [SB, GB * CB]: SB positions of CB channels of each of GB groups. pivot is the group's first
+    value, first is temb_bias (the timestep embedding, not read unless HAS_TEMB) of the group's
+    first channel. b_pivot and the channels o_c with their mask m_c are [GB * CB], the positions o_s
+    [SB]. sxs, sxc, stc: strides of x by position and channel, of temb_bias by channel. S, CG:
+    positions, channels of a group.
     """
     m_x = (o_s[:, None] < S) & m_c[None, :]
     p_x = x + o_s.to(tl.int64)[:, None] * sxs + o_c.to(tl.int64)[None, :] * sxc
@@ -56,19 +62,29 @@ def load_centred(
 
 @triton.jit
 def load_pivot(x, o_g, G, sxc, CG: tl.constexpr):
-    """Return the pivot of each group of one sample, x at its first channel and position, [GB]."""
+    """Return the pivots [GB] of groups o_g of a sample: x at a group's first channel and position.
+
+    Statistics are taken of x minus its group's pivot, so that a large mean is not rounded away. G,
+    CG: groups, channels of a group. sxc: stride of x by channel.
+    """
     return tl.load(x + (o_g * CG).to(tl.int64) * sxc, mask=o_g < G, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def broadcast_groups(b_g, GB: tl.constexpr, CB: tl.constexpr):
-    """Return [GB * CB]: for each column of a tile the value that b_g [GB] has for its group."""
+    """Return [GB * CB]: for each column of a tile the value that b_g [GB] has for its group.
+
+    A tile has CB channels of each of GB groups as columns.
+    """
     return tl.reshape(tl.broadcast_to(b_g[:, None], (GB, CB)), (GB * CB,))
 
 
 @triton.jit
 def sum_groups(b_x, GB: tl.constexpr, CB: tl.constexpr):
-    """Return the sum of b_x [SB, GB * CB] over the positions and channels of each group, [GB]."""
+    """Return the sums [GB] of a tile b_x [SB, GB * CB] over positions and channels of each group.
+
+    A tile has SB positions as rows and CB channels of each of GB groups as columns.
+    """
     return tl.sum(tl.reshape(tl.sum(b_x, 0), (GB, CB)), 1)
 
 
@@ -76,7 +92,9 @@ def sum_groups(b_x, GB: tl.constexpr, CB: tl.constexpr):
 def tile_count(tile, spatial_blocks, S, CG, SB: tl.constexpr, CB: tl.constexpr):
     """Return how many values of one group are in a tile, as fp32; 0 past the last tile.
 
-    There are at most 4096, which fp32 holds exactly.
+    A tile covers SB of the S positions and CB of a group's CG channels, of which fewer exist at the
+    edges; spatial_blocks tiles lie side by side along the positions. There are at most 4096 values,
+    which fp32 holds exactly.
     """
     channels = tl.minimum(CB, CG - (tile // spatial_blocks) * CB)
     spatial = tl.minimum(SB, S - (tile % spatial_blocks) * SB)
@@ -85,10 +103,11 @@ def tile_count(tile, spatial_blocks, S, CG, SB: tl.constexpr, CB: tl.constexpr):
 
 @triton.jit
 def partial_stats(b_d, m_x, count, GB: tl.constexpr, CB: tl.constexpr):
-    """Return the partial (mean, m2) of a tile b_d [SB, GB * CB] for each group, both [GB].
+    """Return (mean, m2), both [GB], of a tile b_d [SB, GB * CB]: partial statistics of each group.
 
       mean = sum(d) / count        m2 = sum((d - mean)^2)
-    count: values of each group in the tile. m_x: mask of the values that exist.
+    A tile has SB positions of CB channels of each of GB groups. count: values of each group in the
+    tile. m_x: mask of the values that exist.
     """
     b_mean = sum_groups(tl.where(m_x, b_d, 0.0), GB, CB) / count
     b_r = tl.where(m_x, b_d - broadcast_groups(b_mean, GB, CB)[None, :], 0.0)
@@ -100,9 +119,11 @@ def normalize(
     b_d, b_mean, b_rstd, weight, bias, o_c, m_c,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Return (d - mean) rstd weight + bias, [SB, GB * CB]; b_mean and b_rstd are [GB * CB].
+    """Return a tile normalized and scaled: (d - mean) rstd weight + bias, [SB, GB * CB].
 
-    Without HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
+    b_d, the tile of x minus its groups' first values, has SB positions of CB channels of each of GB
+    groups. b_mean and b_rstd, the statistics of each column's group, are [GB * CB]. o_c, m_c: the
+    columns' channels and which exist. Without HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
     """
     b_y = (b_d - b_mean[None, :]) * b_rstd[None, :]
     if HAS_WEIGHT:
@@ -118,10 +139,11 @@ def optional_inputs(
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], dict[str, bool]]:
-    """Return the launch arguments for temb_bias (N, C), weight (C,) and bias (C,).
+    """Return a launch's arguments for temb_bias (N, C), weight (C,) and bias (C,), if they exist.
 
-    These are the three tensors, the strides of temb_bias, and HAS_TEMB, HAS_WEIGHT and HAS_BIAS by
-    name. In place of a tensor that is None stands x, which the kernels then do not read.
+    These are the tensors temb_bias, weight and bias, the two strides of temb_bias, and a dict with
+    the flags HAS_TEMB, HAS_WEIGHT and HAS_BIAS. In place of a tensor that is None stands x, which
+    the kernels then do not read.
     """
     temb, w, b = (x if t is None else t for t in (temb_bias, weight, bias))
     flags = {

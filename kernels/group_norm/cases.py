@@ -18,10 +18,10 @@ from .tiling import LANES, Plan, key, place
 def make_inputs(
     shape: GroupNormShape, dtype: torch.dtype, device: str | torch.device, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Yield the keyword arguments of one call of `group_norm` for each layer of a shape.
+    """Yield keyword arguments for `group_norm` with random values, for each layer of a shape.
 
-    A layer with `times` of 5 is yielded five times, with new values. Values are standard normal and
-    depend on `seed`.
+    For checks and measurements. A layer whose `times` is 5 (the network has five of them) is
+    yielded five times, with new values. Values are standard normal and depend on `seed`.
     """
     make = normal_tensors(dtype, device, seed)
     layout = torch.channels_last if shape.channels_last else torch.contiguous_format
@@ -40,10 +40,11 @@ def make_inputs(
 
 
 def launch_on_meta(shape: GroupNormShape, dtype: torch.dtype, mode: str) -> None:
-    """Call the custom op of `mode` ("forward" or "backward") on tensors without memory.
+    """Call GroupNorm's op on tensors without memory, so that its launches can be recorded.
 
-    The shape must have one layer; it gets a timestep embedding unless it is the autoencoder's. Call
-    this only inside `kernels.recorder.recording()`, where launches are recorded instead of run.
+    mode: "forward" or "backward". The shape must have one layer; it gets a timestep embedding
+    unless it is the autoencoder's. Call it only inside `kernels.recorder.recording()`, where a
+    launch is recorded, to be compiled without a GPU, instead of run.
     """
     (norm,) = shape.norms
     shape = shape._replace(norms=(norm._replace(shift=shape.model != "VAE"),))
@@ -60,10 +61,13 @@ def launch_on_meta(shape: GroupNormShape, dtype: torch.dtype, mode: str) -> None
 def check_configurations(
     shape: GroupNormShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
-    """Yield what `kernels.check` runs at a shape: place, configuration, configurations to force.
+    """Yield the configurations with which `python -m kernels.check` runs GroupNorm at this shape.
 
-    Forward: three launches, and one if every norm of the shape has few enough partials. Backward
-    has no configuration to choose.
+    In mode "forward" they are {"one_launch": False} (three launches) and, if the groups are small
+    enough, {"one_launch": True}; in "backward" {}, as there is no choice. Each item is (place,
+    configuration, forced): place is the name under which the result is stored, such as
+    "group_norm/forward/NHWC/float16"; forced is a dict from place to configuration with what the
+    launch must use. `every` is not used.
     """
     where = place(mode, shape.channels_last, dtype)
     if mode == "backward":
@@ -77,9 +81,10 @@ def check_configurations(
 
 
 def tuning_jobs(shapes: Sequence[GroupNormShape], dtype: torch.dtype) -> Iterator[TuningJob]:
-    """Yield one job for each batch, layer size and memory layout for which one launch is possible.
+    """Yield the tuner's jobs for GroupNorm: whether one launch is faster than three.
 
-    Each finds out whether one launch is faster than three.
+    There is one TuningJob for each batch, layer size and memory layout for which one launch, with a
+    program for whole groups, is possible.
     """
     sizes = {(s.batch, norm.channels, norm.side): s for s in shapes for norm in s.norms}
     for (_, channels, side), shape in sorted(sizes.items(), key=lambda item: item[0]):

@@ -27,15 +27,17 @@ from .tiling import LANES, Plan, flat_strides, use_one_launch
 
 @triton.jit
 def halve(b_x, L: tl.constexpr, GB: tl.constexpr):
-    """Return the even and the odd rows of b_x [L, GB], each [L / 2, GB]."""
+    """Return the even and the odd rows of b_x [L, GB], each [L / 2, GB], for `merge` to pair."""
     return tl.split(tl.permute(tl.reshape(b_x, (L // 2, 2, GB)), (0, 2, 1)))
 
 
 @triton.jit
 def merge(b_n, b_mean, b_m2, L: tl.constexpr, GB: tl.constexpr):
-    """Merge L partials (count n, mean, m2), each [L, GB], into one, [1, GB], in pairs along a tree.
+    """Merge the statistics of L tiles, each [L, GB], into those of all their values, [1, GB].
 
-    Two partials, with n = n0 + n1 and delta = mean1 - mean0 (Chan, Golub, LeVeque 1979):
+    b_n, b_mean, b_m2: number of values, mean and sum of squared deviations from the mean, for each
+    tile and each of GB groups. Returned are the same three. They are merged in pairs along a tree;
+    of two tiles, with n = n0 + n1 and delta = mean1 - mean0 (Chan, Golub, LeVeque 1979):
       mean = mean0 + delta n1 / n
       m2 = m20 + m21 + delta^2 n0 n1 / n
     """
@@ -60,11 +62,15 @@ def apply_tile(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Compute and store one tile of y = (x + temb_bias - mean) rstd weight + bias.
+    """Compute and store a tile of y = (x + temb_bias - mean) rstd weight + bias; SiLU if SILU.
 
-    If SILU, y sigmoid(y) is stored instead. b_pivot, b_mean and b_rstd, [GB], are the statistics of
-    the groups; x, y and temb_bias point to one sample. Names of other arguments: see
-    kernels/group_norm/blocks.py.
+    A tile has SB positions of CB channels of each of GB groups. b_pivot, b_mean and b_rstd, [GB],
+    are the statistics of the groups: first value, mean minus it, 1 / sqrt(variance + eps). group:
+    index of the block of GB groups. tile: index of the tile in these groups, of which
+    spatial_blocks lie side by side along the positions. x, y and temb_bias point to one sample;
+    sxs, sxc, sys, syc, stc are their strides by position (s) and channel (c). G, CG, S: groups,
+    channels of a group, positions. HAS_...: whether the tensor exists; else its pointer is not
+    read.
     """
     o_s = (tile % spatial_blocks) * SB + tl.arange(0, SB)
     o_c, m_c = tile_columns(group, tile // spatial_blocks, G, CG, GB, CB)
@@ -83,7 +89,11 @@ def apply_tile(
 
 @triton.jit
 def store_stats(stats, o_g, G, b_pivot, b_mean, b_rstd):
-    """Store pivot, mean and rstd of the groups o_g, [GB] each, to stats (G, 3) of one sample."""
+    """Store pivot, mean and rstd, [GB] each, of the groups o_g to stats (G, 3) of one sample.
+
+    pivot is a group's first value, mean that of its values minus the pivot, rstd 1 / sqrt(variance
+    + eps). The backward pass reads them.
+    """
     tl.store(stats + o_g * 3, b_pivot, mask=o_g < G)
     tl.store(stats + o_g * 3 + 1, b_mean, mask=o_g < G)
     tl.store(stats + o_g * 3 + 2, b_rstd, mask=o_g < G)
@@ -97,12 +107,18 @@ def fused_fwd_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr, L: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Compute y and stats for GB groups of one sample, reading x twice.
+    """Compute y, GroupNorm of x, and stats for GB groups of one sample: all in one launch.
 
-    First the partials of all tiles are computed and kept in registers, [L, GB]; they are merged
-    into mean and m2, and rstd = 1 / sqrt(m2 / n + eps). Then each tile is read again and
-    normalized. L is `partials` rounded up to a power of two, at least 2. Names of other arguments:
-    see kernels/group_norm/blocks.py.
+    For small groups; x is read twice. First the mean and the sum of squared deviations m2 of each
+    tile are computed and kept in registers, [L, GB]; they are merged, and rstd = 1 / sqrt(m2 / n +
+    eps). Then each tile is read again and normalized. A tile has SB positions of CB channels of
+    each of GB groups; `partials` tiles cover GB groups, spatial_blocks of them side by side along
+    the positions. L is `partials` rounded up to a power of two, at least 2.
+
+    x, y: (N, C, S), with strides sxn, sxc, sxs and syn, syc, sys. temb_bias (N, C), strides stn,
+    stc, is added to x first. stats (N, G, 3): a group's first value, its mean minus that, rstd. G,
+    CG, S: groups, channels of a group, positions. HAS_...: whether the tensor exists; SILU: SiLU
+    follows.
     """
     # Program i has block i % blocks of the groups of sample i // blocks.
     blocks = tl.cdiv(G, GB)
@@ -148,10 +164,14 @@ def partials_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr,
 ):  # fmt: skip
-    """Compute the partials of `per_program` tiles of GB groups of one sample.
+    """Compute the statistics of `per_program` tiles: the first of three launches for large groups.
 
-    They are written to means and m2s (N, G, partials), fp32. Names of arguments: see
-    kernels/group_norm/blocks.py.
+    Mean and sum of squared deviations of each tile and group are written to means and m2s (N, G,
+    partials), fp32. A tile has SB positions of CB channels of each of GB groups; `partials` tiles
+    cover GB groups of one sample, spatial_blocks of them side by side along the positions.
+
+    x: (N, C, S), strides sxn, sxc, sxs. temb_bias (N, C), strides stn, stc, is added to x first if
+    HAS_TEMB. G, CG, S: groups, channels of a group, positions.
     """
     # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
@@ -182,10 +202,13 @@ def merge_kernel(
     sxn, sxc, eps, G, S, spatial_blocks, partials,
     CG: tl.constexpr, SB: tl.constexpr, CB: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """Merge all partials of one group of one sample, L at a time, and write the group's stats.
+    """Merge the tiles' statistics of one group of one sample: the second launch for large groups.
 
-    means and m2s (N, G, partials) are from `partials_kernel`. Names of other arguments: see
-    kernels/group_norm/blocks.py.
+    means and m2s (N, G, partials), from `partials_kernel`: mean and sum of squared deviations of
+    each of the `partials` tiles of SB positions and CB channels that cover a group, spatial_blocks
+    of them side by side along the positions. They are read L at a time. Written to stats (N, G, 3)
+    are the group's first value, its mean minus that, and 1 / sqrt(variance + eps). sxn, sxc:
+    strides of x by sample and channel. G, CG, S: groups, channels of a group, positions.
     """
     # Program i has group i % G of sample i // G; (b_n, b_mean, b_m2) is what is merged so far.
     n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
@@ -221,9 +244,15 @@ def apply_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Compute y for `per_program` tiles of GB groups of one sample, with stats from `merge_kernel`.
+    """Normalize `per_program` tiles of x to y: the last of the three launches for large groups.
 
-    Names of arguments: see kernels/group_norm/blocks.py.
+    stats (N, G, 3), from `merge_kernel`: a group's first value, its mean minus that, 1 /
+    sqrt(variance + eps). A tile has SB positions of CB channels of each of GB groups; `partials`
+    tiles cover GB groups of one sample, spatial_blocks of them side by side along the positions.
+
+    x, y: (N, C, S), with strides sxn, sxc, sxs and syn, syc, sys. temb_bias (N, C), strides stn,
+    stc, is added to x first. G, CG, S: groups, channels of a group, positions. HAS_...: whether the
+    tensor exists; else its pointer is not read. SILU: SiLU follows.
     """
     # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
@@ -254,10 +283,12 @@ def launch_forward(
     y: torch.Tensor,
     stats: torch.Tensor,
 ) -> None:
-    """Compute GroupNorm of x (N, C, *) and write y, shaped like x, and stats (N, G, 3).
+    """Compute GroupNorm of x (N, C, *) and write y, shaped like x, and stats (N, G, 3), fp32.
 
-    x is not empty; x and y have flat strides (see `flat_strides`). temb_bias (N, C) is added to x
-    first; SiLU follows if `silu`.
+    x is not empty; x and y each have one stride through all their spatial positions. temb_bias (N,
+    C), the timestep embedding, is added to x first; SiLU follows if `silu`. stats, for the backward
+    pass: for each group its first value, the mean of its values minus that, 1 / sqrt(variance +
+    eps).
     """
     plan = Plan.of(x, groups)
     tiles = plan.tiles

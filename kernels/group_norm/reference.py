@@ -16,9 +16,10 @@ def reference(
     silu: bool = False,
     shift: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return GroupNorm of x (N, C, *) + shift (N, C), followed by SiLU if `silu` is true.
+    """Return GroupNorm of x (N, C, *) + shift (N, C), then SiLU if `silu`, in plain PyTorch.
 
-    weight and bias are (C,). None leaves out shift, weight or bias. The result has the dtype of x.
+    The kernels are compared with it. weight and bias are (C,). None leaves out shift, weight or
+    bias. The result has the dtype of x.
     """
     if shift is not None:
         x = x + shift.reshape(*shift.shape, *(1,) * (x.ndim - 2))

@@ -27,10 +27,10 @@ MAX_CHANNELS = 1 << 16  # of a group: bwd_merge_kernel holds them all
 
 
 def flat_strides(x: torch.Tensor) -> tuple[int, int, int] | None:
-    """Return the strides (sample, channel, position) of x (N, C, *) seen as (N, C, S).
+    """Return a kernel's strides (sample, channel, position) of x (N, C, *) seen as (N, C, S).
 
     S is the product of the spatial dimensions. Returns None if no single stride steps through all
-    spatial positions in order.
+    spatial positions in order; then x must be copied first.
     """
     spatial, expected = 1, None
     for size, stride in zip(reversed(x.shape[2:]), reversed(x.stride()[2:]), strict=True):
@@ -46,7 +46,7 @@ def flat_strides(x: torch.Tensor) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sizes and numbers of tiles; a tile is a block of spatial x (groups x channels) values.
+    """How x is cut into tiles of spatial x (groups x channels) values for GroupNorm.
 
       spatial          positions of a tile, a power of two
       channels         channels of each group in a tile, a power of two
@@ -56,8 +56,8 @@ class Tiles:
       warps            warps of a program
       channels_last    whether the channels of a position lie side by side in memory
 
-    Each tile gives one partial of each of its groups: the mean of its values and the sum of their
-    squared deviations from it.
+    For each of its groups a tile gives the mean of its values and the sum of their squared
+    deviations from it (a "partial"), which are then merged over tiles.
     """
 
     spatial: int
@@ -70,17 +70,18 @@ class Tiles:
 
     @property
     def partials(self) -> int:
-        """Number of tiles that cover a group, and so of partials of a group."""
+        """Number of tiles that cover a group; each gives one mean and m2 to merge for it."""
         return self.channel_blocks * self.spatial_blocks
 
 
 def choose_tiles(
     group_size: int, groups: int, spatial: int, channels_last: bool, itemsize: int
 ) -> Tiles:
-    """Return the tiles for `groups` groups of `group_size` channels and `spatial` positions.
+    """Return the tiles into which a GroupNorm is cut, chosen from its sizes and layout alone.
 
-    In channels-last memory (`channels_last`) a tile has all channels of a group, up to 4096, and
-    enough groups to read 64 bytes in a row at each position. itemsize: bytes of a value.
+    There are `groups` groups of `group_size` channels and `spatial` positions. In channels-last
+    memory (`channels_last`) a tile has all channels of a group, up to 4096, and enough groups to
+    read 64 bytes in a row at each position. itemsize: bytes of a value.
     """
     if channels_last:
         channels, together = min(triton.next_power_of_2(group_size), TILE), 1
@@ -105,18 +106,18 @@ def choose_tiles(
 def fits_one_launch(tiles: Tiles) -> bool:
     """Return whether one program should normalize a whole group, in one launch instead of three.
 
-    With few partials, two more launches would cost more time than splitting a group saves. In
-    channels-last memory the split pays earlier, as measured (see MAX_FUSED).
+    With few tiles in a group, two more launches would cost more time than sharing a group among
+    several programs saves. In channels-last memory sharing pays earlier, as measured on an H200.
     """
     most = MAX_FUSED_CHANNELS_LAST if tiles.channels_last else MAX_FUSED
     return tiles.partials <= most
 
 
 def partials_per_program(tiles: Tiles, programs: int, processors: int) -> int:
-    """Return how many tiles (partials) of a group one program computes if each group is split.
+    """Return how many tiles of a group one program computes if groups are shared among programs.
 
     Chosen so that each of the GPU's `processors` (multiprocessors) gets about four programs.
-    programs: number of programs if no group were split.
+    programs: number of programs if each computed whole groups.
     """
     wanted = max(1, 4 * processors // max(1, programs))
     return max(1, triton.cdiv(tiles.partials, wanted))
@@ -143,7 +144,7 @@ class Plan:
 
     @classmethod
     def of(cls, x: torch.Tensor, groups: int) -> Plan:
-        """Return the plan for x (N, C, *), which is not empty, in `groups` groups."""
+        """Return how to launch GroupNorm of x (N, C, *), which is not empty, in `groups` groups."""
         n, c = x.shape[:2]
         spatial = x[0, 0].numel()
         last = is_channels_last(x)
@@ -153,17 +154,21 @@ class Plan:
 
     @property
     def per_program(self) -> int:
-        """Number of tiles (partials) of a group that one program computes if groups are split."""
+        """How many of a group's tiles each program computes if several programs share a group."""
         return partials_per_program(self.tiles, self.programs, self.processors)
 
     @property
     def grid(self) -> tuple[int]:
-        """The launch grid of the kernels that split each group among several programs."""
+        """The launch grid of the kernels in which several programs share each group."""
         return (self.programs * triton.cdiv(self.tiles.partials, self.per_program),)
 
     @property
     def blocks(self) -> dict[str, int]:
-        """The keyword arguments CG, SB, GB, CB (see blocks.py) and num_warps of a launch."""
+        """Keyword arguments of the kernels that process tiles: CG, SB, GB, CB and num_warps.
+
+        CG is the number of channels of a group; a tile has SB positions of CB channels of each of
+        GB groups.
+        """
         tiles = self.tiles
         return {
             "CG": self.c // self.groups,
@@ -175,16 +180,20 @@ class Plan:
 
 
 def key(plan: Plan) -> str:
-    """Return the name of a configuration in a file of kernels/tuned: "group_norm/4096x1x1/parts10".
+    """Return the name under which the GPU's file in kernels/tuned has a tuned configuration.
 
-    The numbers are positions, channels and groups of a tile, and tiles of a group.
+    In "group_norm/4096x1x1/parts10" the numbers are positions, channels and groups of a tile, and
+    how many tiles cover a group.
     """
     tiles = plan.tiles
     return f"group_norm/{tiles.spatial}x{tiles.channels}x{tiles.groups}/parts{tiles.partials}"
 
 
 def place(mode: str, channels_last: bool, dtype: torch.dtype) -> str:
-    """Return where a verdict has the results of a mode: "group_norm/forward/NHWC/float16"."""
+    """Return the name for which `kernels.check` stores results: "group_norm/forward/NHWC/float16".
+
+    mode: "forward" or "backward".
+    """
     return f"group_norm/{mode}/{'NHWC' if channels_last else 'NCHW'}/{dtype_name(dtype)}"
 
 
@@ -196,8 +205,10 @@ def is_channels_last(x: torch.Tensor) -> bool:
 def use_one_launch(plan: Plan, x: torch.Tensor) -> bool:
     """Return whether to normalize x in one launch rather than three.
 
-    The first choice that the GPU's verdict does not rule out of: as tuned for it, as
-    `fits_one_launch` says, the other. One launch takes at most LANES partials.
+    Tried in this order are the choice tuned for this GPU, that of `fits_one_launch`, the other one:
+    the first that `python -m kernels.check` found right on this GPU is taken, or the first if
+    nothing was checked. One launch is possible up to 64 tiles a group. Raises NoRightConfiguration
+    if none was right.
     """
     possible = plan.tiles.partials <= LANES
     usual = {"one_launch": possible and fits_one_launch(plan.tiles)}

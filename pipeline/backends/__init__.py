@@ -58,9 +58,9 @@ def unsupported_reason(
 ) -> str | None:
     """Return in one sentence why a backend cannot run on `device`, or None if it can.
 
-    kind: "attention" or "group_norm". name: a key of that kind's table. heads: the head sizes that
-    attention must support; empty leaves them unchecked. A backend that failed earlier in this
-    process cannot run either.
+    kind: the operation, "attention" or "group_norm". name: one of its backends, such as "sdpa" or
+    "triton". heads: the head sizes that attention must support; empty leaves them unchecked. A
+    backend that failed earlier in this process cannot run either.
     """
     backend = KINDS[kind].table[name]
     for head_size in sorted(heads) if kind == "attention" and heads else [None]:
@@ -77,11 +77,12 @@ def candidates(
     dtype: torch.dtype,
     heads: frozenset[int] = NO_HEADS,
 ) -> tuple[str, ...]:
-    """Return the names of the backends to use for `name`, best first.
+    """Return the names of the backends with which to try an operation, best first.
 
-    For "auto" these are all that can run, else only `name` itself. kind: "attention" or
-    "group_norm". heads: the head sizes that attention must support. Raises InputError if `name`
-    does not exist or cannot run.
+    kind: the operation, "attention" or "group_norm". name: what the user chose: one backend, which
+    is returned alone, or "auto", for which all that can run are returned. heads: the head sizes
+    that attention must support. Raises InputError if `name` does not exist or cannot run. If our
+    kernels are named and were never checked on this GPU, they are checked first.
     """
     what, table = KINDS[kind].name, KINDS[kind].table
     if name == "auto":
@@ -107,10 +108,10 @@ def untrainable_reason(
     dtype: torch.dtype,
     heads: frozenset[int] = NO_HEADS,
 ) -> str | None:
-    """Return in one sentence why the backend `name` cannot compute gradients, or None if it can.
+    """Return in one sentence why a backend that can draw can't compute gradients, or None.
 
-    For a backend that can run. kind: "attention" or "group_norm". heads: the head sizes of the
-    network that is trained.
+    None: it can. kind: the operation, "attention" or "group_norm". name: one of its backends, such
+    as "sdpa". heads: the head sizes of the network that is trained.
     """
     code = KINDS[kind].table[name].code if KINDS[kind].table[name].file else None
     check = getattr(code, "backward_unsupported", None)
@@ -126,26 +127,30 @@ def choose(
     dtype: torch.dtype,
     heads: frozenset[int] = NO_HEADS,
 ) -> str:
-    """Return the backend to use for `name`: itself, or for "auto" the fastest that can run.
+    """Return the backend for an operation: `name` itself, or for "auto" the best that can run.
 
-    kind: "attention" or "group_norm". heads: the head sizes that attention must support. Raises
-    InputError if `name` does not exist or cannot run.
+    kind: the operation, "attention" or "group_norm". heads: the head sizes that attention must
+    support. Raises InputError if `name` does not exist or cannot run.
     """
     return candidates(kind, name, device, dtype, heads)[0]
 
 
 def head_sizes(network: nn.Module) -> frozenset[int]:
-    """Return the head sizes (channels per head) of all diffusers attention layers in `network`."""
+    """Return the head sizes (channels per head) of all diffusers attention layers in `network`.
+
+    An attention backend must support them.
+    """
     return frozenset(
         m.inner_dim // m.heads for m in network.modules() if isinstance(m, Attention) and m.heads
     )
 
 
 class Backends:
-    """The backends of one model's UNet and autoencoder; each request may choose others.
+    """What computes attention and GroupNorm in one model's UNet and autoencoder.
 
       unet, vae               diffusers networks; their attention processors are replaced
-      attention, group_norm   names of the model's backends, or "auto"
+      attention, group_norm   names of the backends that a request gets if it chooses none ("sdpa",
+                              "triton"), or "auto", the fastest that can run
 
     Raises InputError if a backend does not exist or cannot run.
     """
@@ -173,9 +178,10 @@ class Backends:
     def open_session(
         self, attention: str | None = None, group_norm: str | None = None
     ) -> BackendSession:
-        """Return the backends of one request; None stands for the model's own choice.
+        """Return the backends with which one request draws, as a BackendSession.
 
-        Raises InputError if a backend does not exist or cannot run.
+        attention, group_norm: names that the request chose, or "auto"; None stands for the model's
+        own choice. Raises InputError if a backend does not exist or cannot run.
         """
         wanted = {"attention": attention, "group_norm": group_norm}
         names = {k: v or self.names[k] for k, v in wanted.items()}
@@ -191,24 +197,26 @@ class Backends:
         return BackendSession(self, choices)
 
     def candidates(self, kind: str, name: str) -> tuple[str, ...]:
-        """Return the names of the backends to use for `name` on this model, best first.
+        """Return the names of the backends with which this model can be tried, best first.
 
-        See the function `candidates`, also for errors.
+        kind: the operation, "attention" or "group_norm". name: one backend, which is returned
+        alone, or "auto", for which all that can run are returned. Raises InputError if `name` does
+        not exist or cannot run.
         """
         return candidates(kind, name, self.device, self.dtype, self.heads)
 
     def unsupported_reason(self, kind: str, name: str) -> str | None:
         """Return in one sentence why the backend `name` cannot run this model, or None if it can.
 
-        kind: "attention" or "group_norm".
+        kind: the operation that it computes, "attention" or "group_norm".
         """
         return unsupported_reason(kind, name, self.device, self.dtype, self.heads)
 
     def install(self, attention: str, group_norm: str) -> None:
-        """Make the UNet and the autoencoder use these two backends.
+        """Make the UNet and the autoencoder compute with these two backends from now on.
 
         The autoencoder uses "sdpa" if `attention` does not support its head size. The caller holds
-        the model's lock.
+        the model's lock, as the networks are changed.
         """
         self.processor.name = attention
         # xformers and our kernels do not support the autoencoder's head size of 512.
@@ -223,16 +231,19 @@ class Backends:
 
 
 class BackendSession:
-    """The backends of one request; `attention` and `group_norm` are the names of those in use.
+    """The backends with which one request draws, and what to try next if one fails.
 
-    If a kernel fails and its backend was chosen by "auto", `call` goes on with the next candidate.
-    "per_shape", whose choices stay the same during the request, goes on with the next backend for
-    the shape.
+    If a kernel fails and its backend was chosen by "auto", `call` goes on with the next backend
+    that can run. The backend "per_shape", which calls the fastest other one for each shape, keeps
+    to its choices during the request and, if one of them fails, goes on with the next for that
+    shape.
     """
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
-        """choices: a dict from "attention" and "group_norm" to (the name asked for, its
-        candidates).
+        """choices: a dict from "attention" and "group_norm" to a pair (name, candidates).
+
+        name: what was asked for, one backend or "auto". candidates: the backends to try, in this
+        order.
         """
         self._backends, self._choices = backends, choices
         self._per_shape: dict[Shape, str] = {}  # what "per_shape" chose
@@ -240,20 +251,20 @@ class BackendSession:
 
     @property
     def attention(self) -> str:
-        """The name of the attention backend in use."""
+        """Name of the attention backend that the request uses now, such as "sdpa"."""
         return self._choices["attention"][1][0]
 
     @property
     def group_norm(self) -> str:
-        """The name of the GroupNorm backend in use."""
+        """Name of the GroupNorm backend that the request uses now, "triton" or "torch"."""
         return self._choices["group_norm"][1][0]
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call `function`, which runs the networks, on the session's backends; return its result.
+        """Call `function`, which runs the networks, with the session's backends; return its result.
 
         The caller holds the model's lock. If a kernel fails and its backend was chosen by "auto" or
-        by "per_shape", the next backend is taken and `function` is called again. Raises InputError
-        if the backend was asked for by name, or if none is left.
+        by "per_shape" (the fastest for each shape), the next backend is taken and `function` is
+        called again. Raises InputError if the backend was asked for by name, or if none is left.
         """
         while True:
             self._backends.install(self.attention, self.group_norm)
@@ -265,7 +276,7 @@ class BackendSession:
                 self._handle(failure)
 
     def _handle(self, failure: KernelFailed) -> None:
-        """Blacklist the backend that failed and choose another for its kind.
+        """Exclude a backend that failed for the rest of this process and choose another instead.
 
         Raises InputError if the user asked for the one that failed, or if none is left.
         """

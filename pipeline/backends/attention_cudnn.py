@@ -20,8 +20,8 @@ def unsupported(
 ) -> str | None:
     """Return in one sentence why cuDNN's attention cannot run on `device`, or None if it can.
 
-    head_size: channels per head; None leaves it unchecked. For each head size one small call is
-    tried the first time.
+    head_size: channels per head; None is checked as 64. For each head size one small call is tried
+    the first time.
     """
     if device.type != "cuda" or torch.version.hip:
         where = "an AMD GPU" if device.type == "cuda" else device.type
@@ -30,7 +30,7 @@ def unsupported(
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
+    """Return cuDNN's attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     # Without a mask; the logarithms of the softmax's sums are for the backward pass alone.
@@ -40,9 +40,10 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype, head_size: int) -> str | None:
-    """Return None if PyTorch takes cuDNN for such heads and one small call is right, else why not.
+    """Try cuDNN's attention at a head size; return None if it works, else why not; cached.
 
-    The result is cached. On ZeroGPU nothing is tried, as there is no GPU yet.
+    It works if PyTorch takes cuDNN for such heads and one small call is right. On ZeroGPU nothing
+    is tried, as there is no GPU yet.
     """
     if failures.ON_ZERO_GPU:
         return None

@@ -10,12 +10,12 @@ MAX_BYTES = 1 << 29  # of softmax weights at once; all of a large picture would 
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return None: this backend runs on every device."""
+    """Return None: plain PyTorch attention, the backend "math", runs on every device."""
     return None
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q.
+    """Return plain PyTorch's attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q.
 
     Queries are processed in chunks, so that the softmax weights take at most about 512 MiB.
     """
@@ -29,9 +29,10 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def softmax_weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q k^T / sqrt(D)), (B, H, Tq, Tk), for q (B, Tq, H, D) and k (B, Tk, H, D).
+    """Return attention's weights softmax(q k^T / sqrt(D)), (B, H, Tq, Tk), in plain PyTorch.
 
-    The result and all arithmetic are fp32, as the scores could overflow in fp16.
+    q (B, Tq, H, D), k (B, Tk, H, D). The result and all arithmetic are fp32, as the scores could
+    overflow in fp16.
     """
     q, k = q.transpose(1, 2).float() * q.shape[-1] ** -0.5, k.transpose(1, 2).float()
     return (q @ k.transpose(-1, -2)).float().softmax(-1)

@@ -30,9 +30,11 @@ _fixed: ContextVar[dict[Shape, str] | None] = ContextVar("fixed", default=None)
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why there is nothing to choose by on `device`, or None if there is.
+    """Return in one sentence why "per_shape" lacks measured speeds to choose by, or None if not.
 
-    head_size is ignored: there is a backend for every head size.
+    The backend "per_shape" calls the attention backend that was measured as the fastest for the
+    shape on a GPU like `device`, in a type of as many bits as `dtype`. head_size is ignored: there
+    is a backend for every head size.
     """
     if device.type != "cuda":
         return f"per_shape goes by the measured speeds of GPUs, and the device is {device.type}."
@@ -53,14 +55,19 @@ def unsupported(
 def backward_unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str:
-    """Return in one sentence why it cannot train: the measured times are of the forward pass."""
+    """Return in one sentence why the backend "per_shape" can never train.
+
+    The arguments are not used. It calls the backend that was the fastest for the shape, by times of
+    the forward pass alone.
+    """
     return "it goes by the speeds of the forward pass alone."
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q.
 
-    Raises KernelFailed, which names the backend that `choose` returned, if that backend fails.
+    The backend measured as the fastest for the shape computes it. Raises KernelFailed, which names
+    the backend that `choose` returned, if that backend fails.
     """
     name = choose(q, k)
     guard = failures.wrap_kernel_errors("attention", name, q)
@@ -71,7 +78,8 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def choose(q: torch.Tensor, k: torch.Tensor) -> str:
     """Return the name of the fastest backend that can run for q (B, Tq, H, D) and k (B, Tk, H, D).
 
-    A backend cannot run if its `unsupported` says so or if it failed earlier in this process.
+    Fastest by the measurements of a GPU like q's. A backend cannot run if its `unsupported` says so
+    or if it failed earlier in this process.
     """
     from kernels.attention.tiling import length_class  # it imports triton
 
@@ -81,10 +89,10 @@ def choose(q: torch.Tensor, k: torch.Tensor) -> str:
 
 @contextmanager
 def fixed_choices(choices: dict[Shape, str]) -> Iterator[None]:
-    """Context manager in which `choose` gives the same answer for a shape every time.
+    """In a `with` block, attention of one shape is always computed by the same backend.
 
-    choices: what was chosen so far; new shapes are added. So a request whose networks run inside
-    stays with its choices, if a backend becomes usable meanwhile.
+    For one request: it stays with its backends if a faster one becomes usable meanwhile. choices:
+    the backends' names chosen so far, by shape; new shapes are added.
     """
     token = _fixed.set(choices)
     try:
@@ -115,12 +123,15 @@ def _choose(
 def ranking(
     device: torch.device, dtype: torch.dtype, head_size: int, queries: str, keys: str
 ) -> tuple[str, ...]:
-    """Return the names of all other backends, the fastest for such shapes first; cached.
+    """Return the names of the attention backends, the fastest for such shapes first; cached.
 
-    queries, keys: ranges of lengths, "16", "128", "512", "2048" or "long" (see `length_class`).
-    Where this head size was not measured at these lengths, the nearest one that was counts; where
-    none was, the mean over all shapes. Backends without a time come after those that have one, and
-    one that ever gave a wrong answer is left out. Whether a backend can run is not checked.
+    The order comes from stored measurements of a GPU like `device`. If they lack this head size at
+    these lengths, those of the nearest head size are used; if they have no head size at these
+    lengths, the mean over all shapes. Backends without a time come last. "per_shape" itself and
+    backends that ever gave a wrong answer are left out. Whether a backend can run is not checked.
+
+    queries, keys: the ranges that the numbers of queries and keys fall into, named by the largest
+    number: "16", "128", "512", "2048" or "long".
     """
     from kernels.attention.tiling import length_class
     from kernels.bench import results
@@ -159,7 +170,10 @@ def ranking(
 
 
 def _rows(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Return the rows of attention measured on such a GPU, in types of as many bits as `dtype`."""
+    """Return the measurements of attention, forward, on a GPU like `device`, to rank backends.
+
+    They are dicts (Row.as_dict), in types of as many bits as `dtype`.
+    """
     bits = torch.finfo(dtype).bits
     return [
         row

@@ -19,15 +19,14 @@ MAPS_BYTES = 1 << 26  # of softmax weights at once, in addition to the backend's
 def run_with_maps(
     backend: Backend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, last: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention's output on `backend`, and its weights averaged over heads.
+    """Return attention's output on `backend`, and its weights averaged over heads, to show as maps.
 
     q (B, Tq, H, D), k and v (B, Tk, H, D). The output is shaped like q; the weights are (B, Tq,
     Tk), fp32, or with `last` only those of the last sample, (1, Tq, Tk).
 
-    This project's Triton backend computes both at once where its kernel for that is trusted,
-    without a gradient for the weights. For other backends, and if q needs a gradient, the weights
-    are computed separately in plain PyTorch.
-    That is cheap with 77 keys, and the output has the same bits as without maps.
+    This project's Triton backend computes both at once if `kernels.check` found its kernel for that
+    right on this GPU, without a gradient for the weights. For other backends, and if q needs a
+    gradient, the weights are computed separately in plain PyTorch.
     """
     own = getattr(backend.code, "run_with_maps", None)
     if (
@@ -46,11 +45,12 @@ def run_with_maps(
 
 
 class AttentionProcessor:
-    """A diffusers attention processor that runs self and cross attention on the backend `name`.
+    """A diffusers attention processor that runs self and cross attention on one backend.
 
-    If `attention_hook` is set, it is called for every cross attention with the weights averaged
-    over heads, (B, Tq, Tk), fp32. A hook with an attribute `last` that is true gets those of the
-    last sample only, (1, Tq, Tk). Raises KernelFailed if the backend's kernel fails.
+    name: the backend, such as "sdpa"; assign another to change it. attention_hook: None or a
+    function, called for every cross attention with the weights averaged over heads, (B, Tq, Tk),
+    fp32, or, if it has an attribute `last` that is true, with those of the last sample only, (1,
+    Tq, Tk). Raises KernelFailed if the backend's kernel fails.
     """
 
     def __init__(self, name: str):
@@ -64,10 +64,11 @@ class AttentionProcessor:
         v: torch.Tensor,
         attention_hook: AttentionHook | None = None,
     ) -> torch.Tensor:
-        """Return attention on the backend, shaped like q, and call the hook with its weights.
+        """Return attention on the processor's backend and call the hook with its weights.
 
-        q (B, Tq, H, D), k and v (B, Tk, H, D). attention_hook: see the class; None computes no
-        weights.
+        q (B, Tq, H, D), k and v (B, Tk, H, D); the result is shaped like q. attention_hook: takes
+        the weights averaged over heads, (B, Tq, Tk), fp32, or if its attribute `last` is true those
+        of the last sample, (1, Tq, Tk); None computes no weights.
         """
         name, backend = self.name, ATTENTION[self.name]
         if backend.combines:

@@ -14,10 +14,11 @@ MAX_KEYS = 128  # the most keys that `run_with_maps` takes
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why the kernels cannot run on `device`, or None if they can.
+    """Return in one sentence why our attention kernel cannot run on `device`, or None if it can.
 
-    head_size: channels per head; None leaves it unchecked. On a GPU they run only where
-    `kernels.check` found them right; interpreted, one small call of each is tried the first time.
+    head_size: channels per head; None leaves it unchecked. On a GPU it runs only where `python -m
+    kernels.check` found it right. If Triton interprets kernels on a CPU, one small call is tried
+    the first time.
     """
     try:
         from kernels import attention
@@ -32,27 +33,36 @@ def unsupported(
 def backward_unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why gradients cannot be computed on `device`, or None if they can.
+    """Return in one sentence why our attention kernels can't compute gradients here, or None.
 
-    For a backend for which `unsupported` returned None.
+    None: they can, as `python -m kernels.check` found them right on `device`. head_size: channels
+    per head; None leaves it unchecked. Ask only where `unsupported` returned None for the same
+    arguments.
     """
     return trust.problem(device, [_place(kind, dtype, head_size) for kind in ("dkv", "dq")])
 
 
 def maps_supported(q: torch.Tensor) -> bool:
-    """Return whether `run_with_maps` may run for q (B, Tq, H, D)."""
+    """Return whether our kernel for attention with maps may run for q (B, Tq, H, D).
+
+    On a GPU it may where `python -m kernels.check` found it right for q's head size and dtype.
+    """
     where = f"word_attention/d{q.shape[-1]}/{str(q.dtype).removeprefix('torch.')}"
     return trust.problem(q.device, [where]) is None
 
 
 def _place(kind: str, dtype: torch.dtype, head_size: int | None) -> str:
-    """Return the place of a kernel in a verdict, with * for a head size that is not known."""
+    """Return the name under which `kernels.check` stores results: "attention/forward/d40/float16".
+
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". The head size is * if it is
+    None, which stands for any.
+    """
     size = "*" if head_size is None else head_size
     return f"attention/{kind}/d{size}/{str(dtype).removeprefix('torch.')}"
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
+    """Return our kernel's attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
     from kernels.attention import attention
 
     return attention(q, k, v)
@@ -61,9 +71,10 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def run_with_maps(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention, shaped like q, and its weights averaged over heads, (B, Tq, Tk), fp32.
+    """Return attention and its weights averaged over heads, both from one kernel of ours.
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most MAX_KEYS. The weights have no gradient.
+    q (B, Tq, H, D), k and v (B, Tk, H, D) with Tk at most 128. The output is shaped like q, the
+    weights are (B, Tq, Tk), fp32, without a gradient.
     """
     from kernels.word_attention import word_attention
 
@@ -72,9 +83,10 @@ def run_with_maps(
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    """Call each kernel once on small tensors; return None if they work, else the reason; cached.
+    """Try our attention kernels on small tensors; return None if they work, else why not; cached.
 
-    A kernel that fails is blacklisted, with a warning.
+    Both are called, that without and that with maps. If one fails, the backend "triton" is not used
+    again in this process, and a warning is logged.
     """
     from kernels.attention import attention
     from kernels.word_attention import word_attention

@@ -19,7 +19,8 @@ def unsupported(
 ) -> str | None:
     """Return in one sentence why xformers cannot run on `device`, or None if it can.
 
-    head_size: channels per head; None leaves it unchecked. One small call is tried the first time.
+    head_size: channels per head; None leaves it unchecked. The first time for a device and dtype
+    one small call is tried.
     """
     if head_size is not None and head_size > MAX_HEAD_SIZE:
         return f"xformers has no operator for a head of {head_size}."
@@ -27,7 +28,7 @@ def unsupported(
 
 
 def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
+    """Return xformers' attention of q (B, Tq, H, D) to k and v (B, Tk, H, D), shaped like q."""
     from xformers.ops import memory_efficient_attention
 
     return memory_efficient_attention(q, k, v)
@@ -35,9 +36,9 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    """Call xformers once on small tensors; return None if it works, else the reason; cached.
+    """Call xformers once on small tensors; return None if it works, else why not in words.
 
-    On ZeroGPU only the import is tried, as there is no GPU yet.
+    Cached. On ZeroGPU only the import is tried, as there is no GPU yet.
     """
     logger = logging.getLogger("xformers")
     level = logger.level

@@ -12,8 +12,9 @@ from .table import ATTENTION, GROUP_NORM
 
 
 def add_providers() -> None:
-    """Add each backend of ATTENTION and GROUP_NORM that kernels.bench does not know to its RUNS.
+    """Make `python -m kernels.bench` time the backends of this project that it does not know.
 
+    Each backend of ATTENTION and GROUP_NORM is added to the benchmark's tables of implementations.
     One that only calls other backends is left out.
     """
     from kernels.bench import attention, group_norm
@@ -26,7 +27,10 @@ def add_providers() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Add the backends and run the command of kernels.bench; return its exit code."""
+    """Run `python -m kernels.bench` with all backends of this project; return its exit code.
+
+    argv: the command's arguments; None is those of this process.
+    """
     from kernels.bench.__main__ import main as bench
 
     add_providers()

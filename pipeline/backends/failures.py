@@ -17,10 +17,10 @@ ON_ZERO_GPU = bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
 class KernelFailed(RuntimeError):
-    """A backend's own code failed.
+    """A backend's kernel raised an error while it ran; another backend may be tried instead.
 
     kind      "attention" or "GroupNorm"
-    backend   the backend's key in its table, such as "triton"
+    backend   the backend's name, such as "triton"
     reason    shape, dtype and device of the input, and the first line of the error
     """
 
@@ -30,7 +30,7 @@ class KernelFailed(RuntimeError):
 
 
 def blacklist(failure: KernelFailed) -> None:
-    """Exclude a backend that failed for the rest of this process, with one logged warning."""
+    """Exclude the backend of this failure for the rest of this process, with one logged warning."""
     key = failure.kind, failure.backend
     if key not in BLACKLIST:
         log.warning("%s; it is not used again.", failure)
@@ -44,11 +44,11 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def wrap_kernel_errors(kind: str, backend: str, x: torch.Tensor) -> Iterator[None]:
-    """Context manager that turns an error of a backend's kernel into KernelFailed.
+    """In a `with` block, turn an error of a backend's kernel into KernelFailed.
 
-    kind: "attention" or "GroupNorm". backend: the backend's key in its table. x: the kernel's
-    input, which the message describes. Running out of memory is raised as torch.OutOfMemoryError
-    instead; a KernelFailed, of a backend that `backend` calls, is passed on.
+    kind: "attention" or "GroupNorm". backend: the backend's name, such as "triton". x: the kernel's
+    input, whose shape, dtype and device the message has. Running out of memory is raised as
+    torch.OutOfMemoryError instead; a KernelFailed, of a backend that `backend` calls, is passed on.
     """
     try:
         yield

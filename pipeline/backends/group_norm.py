@@ -31,7 +31,10 @@ def _run(
 
 
 class FusedGroupNorm(nn.GroupNorm):
-    """An nn.GroupNorm that computes on the backend named `self.backend`."""
+    """An nn.GroupNorm that one of this project's GroupNorm backends computes.
+
+    backend: its name, such as "triton", set by `swap_group_norm`.
+    """
 
     backend: str
 
@@ -40,7 +43,7 @@ class FusedGroupNorm(nn.GroupNorm):
 
 
 class FusedResnetBlock(ResnetBlock2D):
-    """A diffusers ResnetBlock2D with one call for GroupNorm + SiLU.
+    """A diffusers ResnetBlock2D that calls a GroupNorm backend once for GroupNorm + SiLU.
 
     Its second GroupNorm also adds the timestep embedding in the same call.
     """
@@ -74,9 +77,10 @@ FUSED: dict[type, type] = {ResnetBlock2D: FusedResnetBlock, nn.GroupNorm: FusedG
 
 
 def swap_group_norm(network: nn.Module, name: str) -> None:
-    """Make every GroupNorm of `network` compute on the backend `name`, a key of GROUP_NORM.
+    """Make every GroupNorm of `network` compute on the backend `name`, "triton" or "torch".
 
-    "torch" restores the original classes.
+    The classes of its GroupNorms and ResNet blocks are replaced in place; weights stay. "torch"
+    puts the original classes back.
     """
     own = GROUP_NORM[name].file is None
     swap = {new: old for old, new in FUSED.items()} if own else FUSED

@@ -12,10 +12,10 @@ from . import failures, trust
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why the kernel cannot run on `device`, or None if it can.
+    """Return in one sentence why our GroupNorm kernel cannot run on `device`, or None if it can.
 
-    head_size is ignored. On a GPU it runs only where `kernels.check` found it right; interpreted,
-    one small call is tried the first time.
+    head_size is ignored. On a GPU it runs only where `python -m kernels.check` found it right. If
+    Triton interprets kernels on a CPU, one small call is tried the first time.
     """
     try:
         from kernels import group_norm
@@ -30,15 +30,20 @@ def unsupported(
 def backward_unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why gradients cannot be computed on `device`, or None if they can.
+    """Return in one sentence why our GroupNorm kernels can't compute gradients here, or None.
 
-    For a device and dtype for which `unsupported` returned None; head_size is ignored.
+    None: they can, as `python -m kernels.check` found them right on `device`. Ask only where
+    `unsupported` returned None for the same device and dtype; head_size is ignored.
     """
     return trust.problem(device, _places("backward", dtype))
 
 
 def _places(mode: str, dtype: torch.dtype) -> list[str]:
-    """Return the places of a mode, "forward" or "backward", in a verdict: one for each layout."""
+    """Return the names under which `kernels.check` stores results, one for each memory layout.
+
+    For mode "forward" in float16: "group_norm/forward/NCHW/float16" and the same with NHWC;
+    likewise for "backward".
+    """
     name = str(dtype).removeprefix("torch.")
     return [f"group_norm/{mode}/{layout}/{name}" for layout in ("NCHW", "NHWC")]
 
@@ -53,10 +58,11 @@ def run(
     silu: bool = False,
     shift: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return GroupNorm of x (B, C, H, W) + shift (B, C), followed by SiLU if `silu` is true.
+    """Return GroupNorm of x (B, C, H, W) + shift (B, C), then SiLU if `silu`, by our kernel.
 
-    weight and bias are (C,). None leaves out shift, weight or bias. A dtype in which the kernel is
-    not trusted, as an autoencoder's that was raised to float32, is computed by PyTorch.
+    weight and bias are (C,). None leaves out shift, weight or bias. PyTorch computes it instead if
+    `python -m kernels.check` did not find the kernel right on this GPU in x's dtype: an autoencoder
+    may run in float32 where only float16 was checked.
     """
     from kernels.group_norm import group_norm, reference
 
@@ -67,9 +73,9 @@ def run(
 
 @lru_cache
 def _probe(device: str, dtype: torch.dtype) -> str | None:
-    """Call the kernel once on a small tensor; return None if it works, else the reason; cached.
+    """Try our GroupNorm kernel on a small tensor; return None if it works, else the reason; cached.
 
-    A kernel that fails is blacklisted, with a warning.
+    If it fails, the backend "triton" is not used again in this process, and a warning is logged.
     """
     x = torch.zeros((1, 8, 4, 4), device=device, dtype=dtype)
     try:

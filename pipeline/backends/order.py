@@ -20,8 +20,10 @@ from .table import KINDS
 def order(kind: str, device: torch.device) -> tuple[str, ...]:
     """Return the names of the backends that "auto" may use on `device`, the fastest first.
 
-    kind: "attention" or "group_norm". Whether a backend can run is not checked. One that calls the
-    fastest of the others comes first if they were measured on such a GPU; fallbacks come last.
+    kind: the operation, "attention" or "group_norm". Speeds are those measured on a GPU like
+    `device`; if there are any, the backend that calls the fastest other one for each shape comes
+    first. Last come those to use only if no other can run. Whether a backend can run is not
+    checked.
     """
     table, slowdown = KINDS[kind].table, _slowdown(kind, device)
     default_order = sorted(
@@ -39,7 +41,7 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
 
 
 def measured_rows(device: torch.device) -> list[dict[str, Any]]:
-    """Return the rows of kernels/bench/results that were measured on a GPU like `device`.
+    """Return the measurements (Row.as_dict) in kernels/bench/results from a GPU like `device`.
 
     They are of the same GPU, else of one of the same compute capability; empty if there are none,
     and for other devices than GPUs.
@@ -55,10 +57,10 @@ def measured_rows(device: torch.device) -> list[dict[str, Any]]:
 
 
 def _slowdown(kind: str, device: torch.device) -> dict[str, float]:
-    """Return a dict from each backend to its time divided by the fastest one's.
+    """Return a dict from each backend to its time divided by the fastest one's, to order them by.
 
-    The times were measured on a GPU like `device`; empty if there are none. Keys are the names that
-    kernels.bench uses ("ours", "sdpa").
+    kind: the operation, "attention" or "group_norm". The times were measured on a GPU like
+    `device`; empty if there are none. Keys are the names that the benchmark uses ("ours", "sdpa").
     """
     rows = measured_rows(device)
     if not rows:

@@ -30,16 +30,16 @@ import torch
 
 @dataclass(frozen=True)
 class Backend:
-    """An implementation of attention or GroupNorm: a row of ATTENTION or GROUP_NORM.
+    """An implementation of attention or of GroupNorm that a user can choose: a row of a table.
 
     note, note_zh   what it is, in English and Chinese
-    file            the module beside this one that implements it; None: the network's own code
-    rank            place in the order of "auto" if no speed was measured; the lowest is first
+    file            the module in pipeline/backends that implements it; None: the network's own code
+    rank            position in the order of "auto" if no speed was measured; lowest is first
     auto_on         types of devices on which "auto" may use it ("cuda"); None: all
     fallback        "auto" uses it only if no other backend can run
     may_fail        its kernels may fail on an unusual GPU; then the next backend is used
-    provider        its name in kernels.bench; None: its key in the table
-    combines        it calls other backends, see `choose` above: "auto" tries it first
+    provider        its name in `python -m kernels.bench`; None: its key in the table
+    combines        it calls the fastest other backend for each shape: "auto" tries it first
     """
 
     note: str
@@ -54,7 +54,7 @@ class Backend:
 
     @cached_property
     def code(self) -> ModuleType:
-        """The imported module `file`."""
+        """The imported module that implements the backend: has `unsupported` and `run`."""
         return import_module(f"{__package__}.{self.file}")
 
     def unsupported(
@@ -67,7 +67,12 @@ class Backend:
         return None if self.file is None else self.code.unsupported(device, dtype, head_size)
 
     def run(self, *tensors: Any, **named: Any) -> torch.Tensor:
-        """Call `run` of the backend's module; the docstring of this module lists its arguments."""
+        """Compute the operation with this backend, by `run` of its module, and return the result.
+
+        Attention: (q, k, v), q (B, Tq, H, D), k and v (B, Tk, H, D); the result is shaped like q.
+        GroupNorm: (x, groups, weight, bias, eps, *, silu, shift), x (B, C, H, W), shift (B, C) is
+        added to x first, SiLU follows if `silu`; the result is shaped like x.
+        """
         return self.code.run(*tensors, **named)
 
 

@@ -36,7 +36,10 @@ _said: set[str] = set()
 
 @dataclass
 class Check:
-    """A check of our kernels that runs or has run. problem: why it gave no verdict, or None."""
+    """A run of `python -m kernels.check` in a process of its own; `done` is set when it has ended.
+
+    problem: in one sentence why it gave no results, or None.
+    """
 
     done: threading.Event
     problem: str | None = None
@@ -45,8 +48,9 @@ class Check:
 def problem(device: torch.device, places: Iterable[str]) -> str | None:
     """Return in one sentence why our kernels must not run on `device`, or None if they may.
 
-    places: those of kernels.verdict that are needed, such as "attention/forward/d40/float16". None
-    for devices that are no GPU. The caller has made sure that triton can be imported.
+    places: names of the kernels that are needed, such as "attention/forward/d40/float16"; each must
+    be one that `python -m kernels.check` found right on this GPU. None for devices that are no GPU.
+    The caller has made sure that triton can be imported.
     """
     if device.type != "cuda":
         return None
@@ -56,7 +60,10 @@ def problem(device: torch.device, places: Iterable[str]) -> str | None:
 
 
 def is_unchecked(reason: str | None) -> bool:
-    """Return whether the sentence `reason` says that our kernels were not checked on this GPU."""
+    """Return whether `reason`, why a backend can't run, is that its kernels were never checked.
+
+    reason: a sentence or None. If so, a check on this GPU can help.
+    """
     if reason is None:
         return False
     try:
@@ -67,7 +74,11 @@ def is_unchecked(reason: str | None) -> bool:
 
 
 def command(device: torch.device, dtype: torch.dtype, heads: Iterable[int]) -> list[str]:
-    """Return the command that checks what drawing in `dtype` with these head sizes needs."""
+    """Return the command that checks our kernels as far as drawing on `device` in `dtype` needs it.
+
+    It is `python -m kernels.check --quick` with options. heads: the head sizes of the UNet's
+    attention.
+    """
     out = [sys.executable, "-m", "kernels.check", "--quick", "--device", str(device)]
     out += ["--dtype", str(dtype).removeprefix("torch.")]
     for head_size in sorted(heads):
@@ -81,10 +92,12 @@ def run_check(
     heads: Iterable[int],
     progress: Callable[[int], None] = lambda cases: None,
 ) -> str | None:
-    """Run the check in a process of its own and wait for it; once for each device and dtype.
+    """Check our kernels on `device` in a process of its own and wait for it.
 
-    progress: called with the number of cases done. Returns None if there is a verdict now, else one
-    sentence that says why not; a check that takes longer than LIMIT is ended.
+    There is one check for each device and dtype; a second call waits for the first or returns what
+    it gave. heads: the head sizes of the UNet's attention. progress: called with the number of
+    cases done. Returns None if there are results now, else one sentence that says why not; a check
+    that takes longer than ten minutes is ended.
     """
     key = str(device), str(dtype)
     with _lock:
@@ -106,7 +119,11 @@ def run_check(
 
 
 def _run(argv: list[str], progress: Callable[[int], None]) -> str | None:
-    """Run a check; return None if it ended by itself with a verdict, else why not."""
+    """Run a check of our kernels as a command; return None if it ended with results, else why not.
+
+    argv: the command. progress: called with the number of cases done. The command is ended after
+    ten minutes.
+    """
     import kernels
 
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
@@ -136,8 +153,8 @@ def _run(argv: list[str], progress: Callable[[int], None]) -> str | None:
 def state(device: torch.device, dtype: torch.dtype) -> str | None:
     """Return the state of our kernels on a GPU: "checked", "checking", "failed" or "unchecked".
 
-    "failed" means that the check itself gave no verdict. None for a device that is no GPU and
-    where triton is not installed.
+    "checked": results for `dtype` are known, right or wrong. "failed": the check itself gave no
+    results. None for a device that is no GPU and where triton is not installed.
     """
     try:
         from kernels import verdict
@@ -164,9 +181,10 @@ STATES = {
 
 
 def notice(device: torch.device, dtype: torch.dtype, heads: Iterable[int]) -> None:
-    """Act on a request with "auto" that cannot use our kernels because they were not checked.
+    """Start or suggest the check of our kernels that a request with "auto" lacked to use them.
 
-    A server starts the check in the background, once; a single command says how to run it.
+    A server starts the check in the background, once for each device and dtype; a single command
+    prints how to run it. heads: the head sizes of the UNet's attention. On ZeroGPU nothing is done.
     """
     if ON_ZERO_GPU:
         return
@@ -192,9 +210,10 @@ def notice(device: torch.device, dtype: torch.dtype, heads: Iterable[int]) -> No
 
 
 def check_by_name(device: torch.device, dtype: torch.dtype, heads: Iterable[int]) -> str | None:
-    """Run the check for a request that names our backend, with a line that shows its progress.
+    """Check our kernels for a request that names them as its backend; show a line of progress.
 
-    Returns None if there is a verdict now, else one sentence that says why not.
+    heads: the head sizes of the UNet's attention. Returns None if there are results now, else one
+    sentence that says why not.
     """
     if ON_ZERO_GPU:
         return "our kernels were not checked on this GPU."
