@@ -24,9 +24,9 @@ TEXTS = {  # key: (English, Chinese)
         "以及与最快的其他实现之比。{versions}。",
     ),
     "bench_ours": (
-        "Ours is {mean}× as fast as the fastest other (geometric mean of {count} shapes, "
-        "{least}× to {most}×).",
-        "本项目内核的速度是其他实现中最快者的 {mean} 倍"
+        "Ours is {mean}× as fast as the fastest other timed there (geometric mean of {count} "
+        "shapes, {least}× to {most}×).",
+        "本项目内核的速度是所测的其他实现中最快者的 {mean} 倍"
         "（{count} 种形状的几何平均，{least} 到 {most} 倍）。",
     ),
     "bench_graph": (
