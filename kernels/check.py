@@ -164,9 +164,11 @@ class Checker:
         return self._kept[1]
 
     def check(self, case: Case) -> Result:
-        """Run a case's kernel twice, compare it with fp64 and with itself; return the Result.
+        """Check the kernel of a case against PyTorch in fp64; return the Result, noted "ok" or not.
 
-        An exception does not pass: it becomes the result's note, "FAILED: why".
+        The kernel runs twice on the same inputs. The note is "WRONG" if the error is larger than
+        allowed, "UNEQUAL" if the two runs differ in any bit, and "FAILED: why" for an exception,
+        which is not raised.
         """
         error = allowed = math.nan
         try:
@@ -199,11 +201,13 @@ def cases(
     dtypes: Iterable[torch.dtype] | None = None,
     head_sizes: Iterable[int] = (),
 ) -> Iterator[Case]:
-    """Yield the comparisons with fp64 that `python -m kernels.check` makes of a kernel.
+    """Yield all the checks that `python -m kernels.check` makes of a kernel, as a Case for each.
 
-    quick: only the forward pass at the shapes marked `quick`, each configuration once; in fp16
-    unless `dtypes` says otherwise. dtypes: None is all. head_sizes: head sizes to check attention
-    with beside those of its shapes. Dtypes that the device does not support are left out.
+    A Case is a shape, dtype, mode (forward or backward) and configuration with which the kernel is
+    compared with PyTorch in fp64. quick: only the forward pass, only the shapes marked `quick`, and
+    no configuration twice; in fp16 unless `dtypes` says otherwise. dtypes: None means all; those
+    that the device does not support are left out. head_sizes: for attention, head sizes to check
+    besides those of its usual shapes.
     """
     target, listed = torch.device(device), set()
     wanted = tuple(dtypes or ((torch.float16,) if quick else DTYPES))
@@ -226,10 +230,11 @@ def cases(
 
 
 def _shapes_of(head_sizes: Iterable[int], shapes: tuple[Shape, ...]) -> Iterator[AttentionShape]:
-    """Yield attention shapes for those head sizes that `shapes` lack, as a user's model may have.
+    """Yield shapes at which to check attention for head sizes that `shapes`, its usual ones, lack.
 
-    Each is yielded with every number of keys, of 77 and 1024, that `shapes` has. Nothing is yielded
-    if `shapes` are not attention's, or for a head size that the kernel does not take.
+    head_sizes: those of a user's model, for example. Each one that `shapes` lack and the kernel
+    takes gets a shape with 77 keys and one with 1024 keys, if `shapes` have one with as many keys.
+    If `shapes` are those of another kernel, nothing is yielded.
     """
     attention = [s for s in shapes if isinstance(s, AttentionShape)]
     if attention:
@@ -473,9 +478,10 @@ def describe_check(device: str, quick: bool, seconds: float) -> dict[str, Any]:
 def write_verdict(
     device: torch.device, results: list[Result], recorded: dict[str, Any], folder: Path | None
 ) -> Path:
-    """Store a check's results, which decide what may run on `device`; return the file's path.
+    """Save the results of a check of kernels on a GPU; they decide which kernels may run there.
 
-    recorded: what `describe_check` returned. folder: None is the user's cache folder.
+    Returns the file's path. recorded: facts about the check to save with them, such as its date,
+    from `describe_check`. folder: where the file is; None means the user's cache folder.
     """
     made = verdict.Verdict(verdict.machine_of(device), tuple(results), recorded)
     return verdict.write(made, folder or verdict.user_folder())

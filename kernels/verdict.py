@@ -183,10 +183,11 @@ def read(path: Path, machine: Machine) -> Verdict | None:
 
 @lru_cache
 def load(machine: Machine) -> Verdict | None:
-    """Return the results of `kernels.check` for `machine`, its own and shipped ones; cached.
+    """Return all results of `python -m kernels.check` that are valid for `machine`, or None.
 
-    Of a kernel, head size or layout, and dtype that was checked on this machine, only its own
-    results are returned, not the shipped ones. None if there are no results.
+    They are those in `user_folder` and those that come with this repository. Where both have
+    some under the same name, such as "attention/forward/d40/float16", only the user's are returned.
+    None means that there are none at all. Cached.
     """
     found = [
         v
@@ -208,10 +209,11 @@ def forget() -> None:
 
 
 def write(verdict: Verdict, folder: Path) -> Path:
-    """Write results of `python -m kernels.check` to their file in `folder`, beside earlier ones.
+    """Save results of `python -m kernels.check` in the file for their machine, in `folder`.
 
-    Of a kernel, head size or layout, and dtype that the verdict has results for, the earlier
-    results are dropped. Returns the file's path. Raises OSError if the folder can't be written.
+    Results that the file has already are kept, except those under a name that the new ones have
+    too, such as "attention/forward/d40/float16". Returns the file's path. Raises OSError if it
+    cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(verdict.machine)
@@ -312,10 +314,11 @@ _forced: dict[str, Config] = {}
 
 @contextmanager
 def force(configurations: dict[str, Config]) -> Iterator[None]:
-    """In a `with` block, make launches use these configurations; for checks, the tuner and tests.
+    """In a `with` block, make kernels run with given configurations; for checks, tuning and tests.
 
-    configurations: by kernel, under names such as "attention/forward/d40/float16". They hold for
-    all threads, so only one may use it.
+    configurations: from a name such as "attention/forward/d40/float16" to the configuration (block
+    sizes, warps, stages). They apply to all threads of the process, so two threads must not be
+    inside such blocks at the same time.
     """
     earlier = dict(_forced)
     _forced.update(configurations)

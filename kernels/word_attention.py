@@ -78,10 +78,11 @@ def heuristic(
 
 
 def conservative() -> dict[str, int]:
-    """Return {"M", "SPLIT", "num_warps", "num_stages"} to use where others gave wrong results.
+    """Return the safe configuration of `word_kernel`, to use if others gave wrong results.
 
-    Its blocks of 16 queries are too small for HGMMA, Hopper's matrix instruction, with which wrong
-    results were seen.
+    `word_kernel` computes attention and its maps. The configuration is {"M", "SPLIT", "num_warps",
+    "num_stages"}. Wrong results were seen with HGMMA, Hopper's matrix instruction; blocks of M = 16
+    queries are too small for it.
     """
     return {"M": 16, "SPLIT": False, "num_warps": 4, "num_stages": 1}
 
@@ -105,11 +106,13 @@ def place(d: int, dtype: torch.dtype) -> str:
 
 
 def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return {"M", "SPLIT", "num_warps", "num_stages"} for q (B, Tq, H, D) and `tk` keys.
+    """Return the configuration with which `word_kernel` runs on queries q (B, Tq, H, D), `tk` keys.
 
-    Tried in this order are the configuration tuned for this GPU, that of `heuristic`, that of
-    `conservative`: the first that `python -m kernels.check` found right on this GPU is returned, or
-    the first if nothing was checked. Raises NoRightConfiguration if none was right.
+    `word_kernel` computes attention and its maps. The configuration is {"M", "SPLIT", "num_warps",
+    "num_stages"}. The candidates are, in this order, the one tuned for this GPU, that of
+    `heuristic` and that of `conservative`. Returned is the first that `python -m kernels.check`
+    found right on this GPU, or the first of all if nothing was checked. Raises NoRightConfiguration
+    if none was right.
     """
     b, tq, _, d = q.shape
     major = compute_capability(q.device)[0]

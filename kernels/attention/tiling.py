@@ -156,10 +156,11 @@ def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
 
 
 def choosable(kind: str, d: int, dtype: torch.dtype, processors: int) -> list[dict[str, int]]:
-    """Return every configuration that `heuristic` or `conservative` can give at head size `d`.
+    """Return all configurations of an attention kernel that `heuristic` or `conservative` can give.
 
-    For `kernels.check`, which tries them all: lengths and numbers of heads are varied. kind:
-    "forward", "dkv" (gradients of k and v) or "dq". processors: multiprocessors of the GPU.
+    `kernels.check` tests them all. They are those for head size `d` with any lengths and number of
+    heads. kind: "forward", "dkv" (gradients of k and v) or "dq". processors: multiprocessors of the
+    GPU.
     """
     lengths = (16, 32, 64, 128, 4096)
     return unique(

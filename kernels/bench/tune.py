@@ -130,7 +130,7 @@ class _Driver:
         return 0
 
     def get_current_stream(self, device: int) -> int:
-        """Return the handle of the default stream, 0; nothing is launched on it."""
+        """Return 0, the default stream's handle: Triton asks for it, but launches nothing."""
         return 0
 
 
@@ -254,11 +254,11 @@ def measure_all(tasks: Sequence[Task], processes: int) -> Iterator[Timing | Fail
 def choose(
     key: str, results: Sequence[tuple[Config | None, Timing | Failure]]
 ) -> tuple[Config, Timing] | None:
-    """Return the fastest configuration with its time, or None if the default is as good; print it.
+    """Choose the fastest of a kernel's timed configurations; None means to stay with the default.
 
-    key: the name to print. results: for each configuration, first the default, which is None, its
-    time or why it has none. Another one is taken only if it needs at most 98 % of the default's
-    time, or if the default has none.
+    Prints and returns the configuration and its time. It must need at most 98 % of the default's
+    time, unless the default has no time. key: a name for the kernel and shape, to print. results:
+    (configuration, its time or why it has none) for each; the first is the default, given as None.
     """
     for config, result in results:
         if isinstance(result, Failure):

@@ -95,7 +95,7 @@ class BackendPair:
 
     @property
     def key(self) -> str:
-        """The name of this pair of backends in files and JSON, such as "math-torch"."""
+        """The pair's name in files and JSON: its attention and GroupNorm backend, "math-torch"."""
         return f"{self.attention}-{self.group_norm}"
 
 
@@ -480,11 +480,13 @@ class _Run:
 def _round_robin(
     runs: Sequence[_Run], reference: Reference | None = None
 ) -> Iterator[CallDone | EntryDone | Failed]:
-    """Let several samplers or pairs of backends make one model call in turn until all are done.
+    """Run a race: all draw the same picture, one model call each in turn, until the last is done.
 
-    Each draws the same picture. Yields their events. runs: the state of each. reference: the almost
-    exact picture to which each CallDone tells the distance; None for no distance. A pair whose
-    backend fails yields Failed and takes no more turns; a failing sampler raises InputError.
+    Those who race are samplers, or pairs of an attention and a GroupNorm backend. Yields a CallDone
+    for each call and an EntryDone for each that is done. A pair whose backend fails yields Failed
+    and takes no more turns; a failing sampler raises InputError. runs: the state of each.
+    reference: an almost exact picture; each CallDone then has the distance to it. None: no
+    distances.
     """
     left = list(runs)
     while left:

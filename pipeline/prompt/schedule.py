@@ -151,11 +151,12 @@ def select_tokens(
 
 
 def step_runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
-    """Yield (last step, representative) for each run of steps with the same prompt text.
+    """Divide a picture's steps into runs of consecutive steps that have the same prompt text.
 
-    choices: the prompt's brackets [from:to:when] and [a|b]. Steps count from 1. Runs with the same
-    text, as every second step of [a|b], have the same representative, a step of the first of them,
-    so that the caller computes each text once.
+    Yields for each run (its last step, the step whose text it has); steps count from 1. Where a
+    text comes again, as at every second step of [a|b], the second number is the same, so that the
+    caller computes the text once. choices: the prompt's brackets [from:to:when] and [a|b], by the
+    index of their opening token. steps: number of steps of the picture.
     """
     lasts = sorted({c.last for c in choices.values() if c.last is not None})
     turns = sorted({len(c.ranges) for c in choices.values() if c.last is None})

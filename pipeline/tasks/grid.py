@@ -277,7 +277,11 @@ def _entries(kind: str, model_cache: ModelCache) -> dict[str, Any]:
 
 
 def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> Models:
-    """Return the model that draws one picture of a grid, loading it if it is not in memory."""
+    """Return the model with which to draw one picture of a grid; load it if it is not in memory.
+
+    models: the request's model, which draws the pictures that name no other model or autoencoder.
+    model_cache: loads the others; it may be None only if there are none.
+    """
     if cell.model is None and cell.vae is None:
         return models
     assert model_cache is not None

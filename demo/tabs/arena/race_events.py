@@ -130,10 +130,10 @@ class LaneState:
     comparison: arena.BackendComparison | None = None
 
     def apply(self, event: object) -> None:
-        """Update this state of a sampler or pair of backends with an event about it.
+        """Update what the page shows of a sampler or backend pair in a race, by an event about it.
 
-        event: a CallDone (one model call), Distances, Failed or BackendComparison of
-        pipeline.introspection.arena; others change nothing.
+        A backend pair is an attention and a GroupNorm backend. event: a CallDone (one model call),
+        Distances, Failed or BackendComparison of pipeline.introspection.arena; others are ignored.
         """
         if isinstance(event, arena.CallDone):
             self.calls, self.total, self.seconds = event.calls, event.total, event.seconds

@@ -26,7 +26,7 @@ class RaceView:
     In a race they draw the same picture side by side. Samplers are compared with a reference, an
     almost exact solution of the ODE.
 
-    entries          the samplers or pairs of backends that race
+    entries          the samplers that race, or the pairs of an attention and a GroupNorm backend
     steps            the number of sampling steps of each of them
     size             (width, height) of the pictures in pixels
     of_backends      whether pairs of backends race, not samplers

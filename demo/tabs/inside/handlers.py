@@ -185,9 +185,10 @@ class InsideHandlers:
         return self._show_evicted(str(event.key), tree, request_language(request))
 
     def set_step(self, event: gr.EventData) -> int:
-        """Return the step to which the visitor moved the viewer's slider, from 1.
+        """Return the step, from 1, to which the visitor moved the viewer's slider, for the form.
 
-        It becomes the first step of a new branch in the form.
+        The form starts a branch, which draws the picture again from a step on with changed options.
+        The number is filled in there as that step.
         """
         return event.step
 
@@ -319,9 +320,11 @@ class InsideHandlers:
             raise error_toast(str(error), language) from None
 
     def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
-        """Open an exported file, a picture and its branches with all steps, and show the last one.
+        """Open an exported file with a picture and all its branches; show the last one in it.
 
-        Returns the updates; for a file that cannot be opened they show an error in the status line.
+        A branch continues the picture from one of its steps with changed options. path: the
+        file's. Returns the updates of the page; if the file cannot be opened, they show the error
+        in the status line.
         """
         language = request_language(request)
         try:

@@ -122,9 +122,10 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def __call__(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random picture: with probability FREE of emoji anywhere on a gradient.
+        """Return a random training picture for the upscaler, (3, 256, 256) in [0, 1].
 
-        The others are of the kind the emoji model draws: one or two emoji on a plain background.
+        With probability FREE it shows one to three emoji of any size, anywhere, on a gradient.
+        Otherwise it is like the emoji model's pictures: one or two emoji on a plain background.
         """
         free = float(torch.rand((), generator=generator)) < FREE
         return self.draw_free(generator) if free else self.draw_known(generator)
