@@ -173,7 +173,8 @@ class Backends:
         unet.set_attn_processor(self.processor)
         vae.set_attn_processor(self.vae_processor)
         self.group_norm = "torch"
-        self.open_session()
+        for kind, name in self.names.items():
+            self.candidates(kind, name)
 
     def open_session(
         self, attention: str | None = None, group_norm: str | None = None
