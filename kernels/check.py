@@ -283,10 +283,11 @@ def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
 
 
 def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iterator[Result]:
-    """Yield the Result of each case, run in a child process, so that a crash loses one case only.
+    """Compare a kernel with fp64 in each case of `group`; yield the Results in order.
 
-    The process is replaced if a case crashes it or takes longer than `limit` seconds; that case's
-    result is "CRASHED" or "HUNG". seed: of the random inputs.
+    A case is one shape and configuration of a kernel. All run in a child process. If a case crashes
+    it or takes longer than `limit` seconds, its Result says "CRASHED" or "HUNG", and a new process
+    goes on with the next case. seed: of the random inputs.
     """
     rest = list(group)
     context = multiprocessing.get_context("spawn")

@@ -273,7 +273,10 @@ UNCHECKED = "our kernels were not checked on this GPU yet"
 
 
 def is_unchecked(reason: str | None) -> bool:
-    """Return whether `reason`, a sentence from `problem` or None, says that a check is missing."""
+    """Return whether `reason` says that a kernel was never checked on this GPU, not that it failed.
+
+    reason: the sentence that `problem` returned, or None.
+    """
     return bool(reason) and UNCHECKED in str(reason)
 
 

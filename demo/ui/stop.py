@@ -147,9 +147,10 @@ class StopButton:
     def _open(self, button: int, run_id: str, request: gr.Request) -> str:
         """Register the run that a press of a button has started, and show that it waits.
 
-        Returns the HTML status line; if Stop came first, it says that the run was stopped. button:
-        the button's index among those added. run_id: made by the browser. Raises gr.Error, which
-        the page does not show, while an earlier run of the button is running.
+        Returns the HTML status line. If the visitor pressed Stop before this request arrived, the
+        line says that the run was stopped. button: the button's index among those added. run_id:
+        made by the browser. If an earlier run of the button is still running, no run is registered
+        and gr.Error is raised, which the page does not show.
         """
         session, language = request.session_hash or "", request_language(request)
         run = self.runs.open(session, self.group, button, run_id)

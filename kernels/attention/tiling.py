@@ -118,9 +118,10 @@ def length_class(t: int) -> str:
 def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
     """Return the name under which the GPU's file in kernels/tuned has a tuned configuration.
 
-    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". d, tq, tk: head size,
-    queries, keys; 40, 4096 and 77 in fp16 give "attention/forward/d40/qlong/k128/16" (ranges of
-    lengths, bits).
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq" (gradient of q). d, tq, tk:
+    head size, number of queries, number of keys. For "forward" with 40, 4096 and 77 in fp16 the
+    name is "attention/forward/d40/qlong/k128/16": q and k are followed by the range that the number
+    is in, and 16 are the bits of the dtype.
     """
     return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
 

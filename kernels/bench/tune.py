@@ -45,13 +45,14 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Session:
-    """What all configurations compared by one run of the tuner share.
+    """The settings of one run of the tuner, which looks for the fastest configuration of a kernel.
 
-    device    such as "cuda:0"
+    device    the GPU that is used, such as "cuda:0"
+    dtype     of the kernel's inputs
     seed      of the random inputs
-    seconds   how long the default configuration is timed; another one for a quarter of that
+    seconds   how long the default configuration is timed; each other one for a quarter of that
     target    NVIDIA GPU to compile for before anything runs, "sm_90"; None: do not compile before
-    timer     "module:function", called like `kernels.bench.measure.time_call`
+    timer     the function that times, "module:function": `kernels.bench.measure.time_call` or alike
     limit     seconds in which one configuration must be compared with fp64 and timed
     """
 
@@ -203,10 +204,12 @@ def _expected(
 
 
 def measure_candidate(task: Task) -> Timing | Failure:
-    """Compare one configuration's results with fp64, then time it; return its time or a Failure.
+    """Run a kernel with the task's configuration: check that it is right, then time it.
 
-    The memory that it writes to is filled with NaN before, so that values left unwritten show.
-    After the timing its results must still have the same bits.
+    Returns the time, or a Failure with the reason if it is wrong or does not run. Right means that
+    its results are close enough to those of the reference in fp64, and that a call after the timing
+    gives the same bits. Memory that it writes to is filled with NaN first, so that values left
+    unwritten show.
     """
     session, kernel = task.session, task.kernel
     select_device(session.device)
@@ -235,9 +238,10 @@ def measure_candidate(task: Task) -> Timing | Failure:
 
 
 def measure_all(tasks: Sequence[Task], processes: int) -> Iterator[Timing | Failure]:
-    """Compile and measure each task's configuration; yield its time, or why it has none, in order.
+    """Compile each task's kernel in its configuration and time it; yield the results in order.
 
-    `processes` compile ahead while one process measures.
+    A result is a Timing, or a Failure that says why the configuration can't be used. processes: how
+    many processes compile the next tasks, while another one times.
     """
     compiled: Iterator[Failure | None] = iter([None] * len(tasks))
     if tasks and tasks[0].session.target:
@@ -302,10 +306,12 @@ class TunedFile:
         best: tuple[Config, Timing] | None,
         failed: Sequence[tuple[Config | None, Failure]],
     ) -> None:
-        """Replace what the file has under the name `key` and write it.
+        """Store the tuner's result for the kernel and shapes named `key`, and write the file.
 
-        best: the configuration to use and its time; None: the default is used. failed: those that
-        gave wrong results, crashed or did not compile, and why.
+        What the file had under this name is replaced. key: such as
+        "attention/forward/d40/qlong/k128/16". best: the fastest configuration and its time; None if
+        the default one is to be used. failed: the configurations (None: the default one) that gave
+        wrong results, crashed or did not compile, and why.
         """
         for table in (self.configurations, self.failed, self.timed):
             table.pop(key, None)

@@ -139,11 +139,12 @@ def optional_inputs(
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], dict[str, bool]]:
-    """Return a launch's arguments for temb_bias (N, C), weight (C,) and bias (C,), if they exist.
+    """Return what a GroupNorm kernel is launched with for its three optional inputs.
 
-    These are the tensors temb_bias, weight and bias, the two strides of temb_bias, and a dict with
-    the flags HAS_TEMB, HAS_WEIGHT and HAS_BIAS. In place of a tensor that is None stands x, which
-    the kernels then do not read.
+    These are temb_bias (N, C), the timestep embedding added to x, weight (C,) and bias (C,).
+    Returns five items: the three tensors, the two strides of temb_bias, and a dict with the flags
+    HAS_TEMB, HAS_WEIGHT and HAS_BIAS. In place of a tensor that is None stands x, which the kernel
+    then does not read.
     """
     temb, w, b = (x if t is None else t for t in (temb_bias, weight, bias))
     flags = {

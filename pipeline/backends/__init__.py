@@ -197,11 +197,11 @@ class Backends:
         return BackendSession(self, choices)
 
     def candidates(self, kind: str, name: str) -> tuple[str, ...]:
-        """Return the names of the backends with which this model can be tried, best first.
+        """Return the names of the backends to try for one operation of this model, best first.
 
-        kind: the operation, "attention" or "group_norm". name: one backend, which is returned
-        alone, or "auto", for which all that can run are returned. Raises InputError if `name` does
-        not exist or cannot run.
+        If one fails while it runs, the next is tried. kind: the operation, "attention" or
+        "group_norm". name: one backend, which is returned alone, or "auto", for which all that can
+        run are returned. Raises InputError if the backend `name` does not exist or cannot run.
         """
         return candidates(kind, name, self.device, self.dtype, self.heads)
 

@@ -128,14 +128,15 @@ class CallDone:
 
 @dataclass(frozen=True)
 class EntryDone:
-    """Event of a race, which draws one picture with several samplers or pairs of backends.
+    """Event of a race: one of the samplers or pairs of backends has finished its picture.
 
-    One of them has finished its picture, which is the same as if it were drawn alone.
+    In a race, several samplers, or pairs of an attention and a GroupNorm backend, draw the same
+    picture in turns. The result of each has the same bits as if it had drawn alone.
 
     entry    index of the sampler or pair in the race; None for the reference, the almost exact
              picture that samplers are compared with
-    calls    number of model calls that it has made
-    seconds  time of all its calls, without decoding
+    calls    number of model calls that its picture took
+    seconds  time of these calls, without decoding
     result   the picture, and how it was made
     """
 
@@ -425,12 +426,16 @@ def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None
 
 
 class _Run:
-    """State of one sampler or pair of backends in a race, which draws one picture with several.
+    """One competitor's drawing in a race: it is advanced by one model call at a time.
 
-    stack  closes the run's events when the race ends
-    entry  index of the sampler or pair in the race, None for the reference (the almost exact
-           picture that samplers are compared with)
-    pair   the backends to use in a race of backends; None in a race of samplers
+    In a race, several samplers, or pairs of an attention and a GroupNorm backend, draw the same
+    picture in turns.
+
+    stack    stops the drawing when the race ends
+    options  the picture to draw, with this competitor's sampler or backends
+    entry    index of the competitor in the race, None for the reference (the almost exact picture
+             that samplers are compared with)
+    pair     the two backends to install before each call; None in a race of samplers
     """
 
     def __init__(

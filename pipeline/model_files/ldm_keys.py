@@ -69,7 +69,10 @@ class Stored:
     how: str = ""
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the file's tensor, given that of the network's tensor."""
+        """Return the shape of the checkpoint file's tensor in which a network's tensor is stored.
+
+        shape: of the tensor in the diffusers or transformers network.
+        """
         if self.how == "conv":
             return (*shape, 1, 1)
         if self.how == "T":

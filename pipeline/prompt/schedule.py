@@ -129,12 +129,12 @@ def _last_step(when: str, steps: int, hints: Hints) -> int:
 def select_tokens(
     count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
 ) -> list[int]:
-    """Replace brackets [from:to:when] and [a|b] by some of their texts; return what remains.
+    """Return the indices of the prompt's tokens that remain when its choices are resolved.
 
-    The result is the indices of tokens, 0 to below `count`.
-
-    choices: the brackets by the index of their opening token. pick: returns where the texts of a
-    bracket that remain are: (first, end) each.
+    A choice is a bracket [from:to:when] or [a|b]. Of each, only the texts remain that `pick`
+    selects; its brackets, signs and other texts are left out. count: number of tokens in the
+    prompt. choices: the choices by the index of the token that opens them. pick: given a choice,
+    returns the token range (first, one past the last) of each text to keep.
     """
     out: list[int] = []
     todo = [(0, count)]

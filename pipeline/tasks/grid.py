@@ -156,7 +156,10 @@ def _cell_error(
 
 
 def cost(options: Options) -> float:
-    """Estimate the time of drawing a grid, that of one picture being 1: its number of pictures."""
+    """Return how many pictures a grid has, as an estimate of the time that it takes to draw.
+
+    The unit is the time of one picture. Used to reserve a GPU for long enough.
+    """
     return float(len(plan_cells(options, parse_axes(options))))
 
 

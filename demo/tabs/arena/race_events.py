@@ -25,12 +25,14 @@ Entries = Sequence[arena.Entry] | Sequence[arena.BackendPair]
 
 @dataclass(frozen=True)
 class RaceEvent:
-    """One event of a race, in which samplers or backends draw a picture side by side.
+    """One event of a race, in which samplers or backends draw the same picture, to compare them.
+
+    In a race of backends each competitor is a pair: an attention and a GroupNorm backend.
 
     event     the pipeline's event: CallDone (one model call), EntryDone (a picture is finished),
               Reference, Distances, Failed or BackendComparison of pipeline.introspection.arena
-    picture   the new picture that the page shows for that sampler or pair of backends, a data URL;
-              "" if its picture does not change
+    picture   a data URL of the new picture to show on the page for the sampler or pair that the
+              event is about; "" if its picture does not change
     file      the path of a finished picture's PNG file; "" for other events
     text      a finished picture's parameters text (infotext); "" for other events
     warnings  sentences on settings of a finished picture that were not applied as requested

@@ -92,10 +92,11 @@ class Races:
     ) -> Generator[RaceView, None, None]:
         """Run a race, in which samplers or backends draw the same picture; yield its state.
 
-        This is the RaceView (state and HTML), the same object each time, updated in place: first,
-        after each event, and at the end, when its `finished` is true. entries: the samplers or
-        pairs of backends that race. names, models, options: from `resolve`. Closing the generator
-        stops the race and deletes the PNG files of its pictures.
+        The state is a RaceView, which also renders it as HTML. The same object is yielded before
+        the race, after each event and at the end, when its `finished` is true. names, models,
+        options: from `resolve`. entries: what races: samplers, or pairs of an attention and a
+        GroupNorm backend. Closing the generator stops the race and deletes the PNG files of its
+        pictures.
         """
         width, height, steps = options.width, options.height, options.steps
         assert width and height and steps  # resolved

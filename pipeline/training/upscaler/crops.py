@@ -105,7 +105,10 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def draw_known(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random picture as the emoji model draws them: emoji on a plain background."""
+        """Return a random picture (3, 256, 256) of the kind that the emoji model draws.
+
+        It shows one or two emoji on a plain background, at twice that model's size.
+        """
         return self.draw(random_scene(len(self.sprites), generator))
 
     def draw_free(self, generator: torch.Generator) -> torch.Tensor:
