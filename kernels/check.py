@@ -321,10 +321,11 @@ def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iter
 def check_all(
     groups: list[list[Case]], device: str, seed: int, limit: float, jobs: int
 ) -> Iterator[Result]:
-    """Yield the Results of all groups of cases, as they come.
+    """Check all cases and yield a Result for each, in the order in which they finish.
 
-    Each group has a child process of its own; `jobs` groups are checked at a time. seed: of the
-    random inputs. limit: seconds that a case may take.
+    A Case compares a kernel, at one shape and with one configuration, with PyTorch in fp64. Each
+    group of cases runs in a child process of its own, `jobs` groups at a time. device: such as
+    "cuda:0". seed: of the random inputs. limit: seconds that a case may take.
     """
     waiting: queue.Queue[list[Case]] = queue.Queue()
     for group in groups:

@@ -376,13 +376,14 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def check_configurations(
     shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
-    """Yield the configurations that `python -m kernels.check` runs `word_attention` with.
+    """Yield the configurations with which `python -m kernels.check` runs `word_attention`.
 
-    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}.
-    Tried are the tuned, the default and the smallest one; with `every`, at shapes named "odd", all
-    defaults of other lengths too. Each item is (place, configuration, forced): place is the name
-    under which the result is stored, such as "word_attention/d40/float16"; forced is a dict from
-    place to configuration with what the launch must use.
+    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}. At
+    each shape the tuned, the default and the smallest one are checked. With `every`, a shape of the
+    model "odd" (unusual lengths) is also checked with the configurations that are the default at
+    other lengths. Each item is (place, configuration, forced). place: the name under which the
+    result is stored, such as "word_attention/d40/float16". forced: {place: configuration}, which
+    the launch must use. mode: always "forward".
     """
     d, major = shape.head_size, compute_capability(device)[0]
     where, processors = place(d, dtype), multiprocessors(device)

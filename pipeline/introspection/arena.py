@@ -187,9 +187,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class BackendComparison:
-    """Event at the end of a race of backends, which all draw one picture: how one pair did.
+    """Event at the end of a race of backends: the speed of one pair, and how its picture differs.
 
-    It has the pair's speed, and how its picture differs.
+    Such a race draws the same picture with several pairs of backends, one for attention and one for
+    GroupNorm, and yields one such event for each pair.
 
     entry     index of the pair of backends in the race
     baseline  index of the pair that it is compared with
@@ -273,11 +274,12 @@ def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
 
 
 def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> int:
-    """Return an upper limit of the model calls of a race, to reserve enough time for it.
+    """Return an upper limit of the UNet calls of a race, to reserve enough time for it.
 
-    A race draws the same picture with several samplers or pairs of backends, `entries`, each with
-    `steps` sampling steps. A race of samplers includes the 200 calls of the reference that they are
-    compared with.
+    A race draws the same picture several times, each time with another sampler or another pair of
+    backends (one for attention, one for GroupNorm). entries: these samplers or pairs; each takes
+    `steps` sampling steps. With samplers, the 200 calls for the reference picture with which they
+    are compared are included.
     """
     calls, samplers = 0, False
     for entry in entries:
@@ -449,10 +451,12 @@ class _Run:
         self.result: Result | None = None
 
     def advance(self, reference: Reference | None) -> CallDone | EntryDone:
-        """Make the next model call of this sampler or pair of backends and return a CallDone.
+        """Make the next UNet call for this competitor's picture and return a CallDone.
 
-        If it has no call left, decode the picture instead and return an EntryDone. reference: the
-        almost exact picture to which the CallDone tells the distance; None for no distance.
+        The competitor is a sampler, or a pair of backends (one for attention, one for GroupNorm).
+        If the last call has been made, decode the picture instead and return an EntryDone.
+        reference: the almost exact solution; the CallDone has the distance of the predicted clean
+        latents from it, or None if `reference` is None.
         """
         if self.pair:  # installed before the clock runs
             with self.models.lock:

@@ -96,11 +96,13 @@ class BranchRun(Recorder):
     def _start(
         self, models: Models, options: ResolvedOptions, noise_seed: int | None
     ) -> InitialState:
-        """Return the state that the engine begins the branch from: latents, noise, earlier outputs.
+        """Return the state from which the engine draws a branch of the recorded picture.
 
-        Also sets `self.reseeds`, the (step, seed) pairs at which the sampler's noise gets a new
-        seed. noise_seed: the new seed of that noise, None to keep it. Raises InputError for a step
-        from which the picture cannot be continued.
+        A branch continues the picture from one of its steps with changed options. The state has the
+        latents and noise to begin from or, if sampler and schedule stay, the recorded UNet outputs
+        of the earlier steps. options: those of the branch. noise_seed: a new seed for the noise
+        that the sampler adds, None to keep the old. Also sets `self.reseeds`: (step, seed) wherever
+        that noise gets a new seed. Raises InputError for a step that cannot be continued from.
         """
         parent, step = self.parent, self.step
         call, start = parent.first_call(step), parent.origin.initial_state

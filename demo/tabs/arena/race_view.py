@@ -170,10 +170,11 @@ class RaceView:
     # ---- the report ---------------------------------------------------------------------------
 
     def render_report(self) -> str:
-        """Return what stands below the pictures of a race of samplers or of backends, as HTML.
+        """Return the results of a race as HTML, to stand below its pictures.
 
-        For samplers it is plots, a table and their parameters texts (infotext), for pairs of
-        backends a table.
+        A race draws the same picture with several samplers, or with several pairs of backends (one
+        for attention, one for GroupNorm). Samplers get plots, a table and the parameters texts
+        (infotext) of their pictures; pairs of backends get a table.
         """
         if self.of_backends:
             return self._backend_table(cast(Sequence[arena.BackendPair], self.entries))

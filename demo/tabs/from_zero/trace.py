@@ -216,10 +216,10 @@ def render_row(cards: list[Card], language: str) -> str:
 
 
 def select_steps(steps: list[Card]) -> list[Card]:
-    """Return at most STEPS of the cards of sampling steps, so that they fit in one box.
+    """Select the sampling steps that the page shows, at most STEPS, as one box has to hold them.
 
-    They are the first, the last, and evenly spaced ones between. steps: the cards of all steps so
-    far, in order.
+    They are the first step, the last, and evenly spaced ones between. steps: the Cards (what the
+    page shows of a stage) of all steps done so far, in order. Returns those of the selected steps.
     """
     if not steps:
         return []
@@ -267,7 +267,11 @@ def _text(card: Card, language: str) -> str:
 
 
 def _tokens(card: Card, language: str) -> str:
-    """Return the prompt's tokens with their ids as HTML, and the number of padding tokens."""
+    """Return an HTML list of the prompt's CLIP tokens with their ids.
+
+    The padding tokens of each chunk of 77 are not listed, only counted. card: what the page knows
+    of the stage "tokens"; its `rows` holds the tokens.
+    """
     lines = []
     for row in card.rows:
         last = row[-1][0]
