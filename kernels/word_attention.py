@@ -41,11 +41,11 @@ MAX_KEYS = 128
 def reference(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention's output o and maps of its probabilities, computed in plain PyTorch.
+    """Return (attention's output, its probabilities averaged over heads), in plain PyTorch.
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D); o is (B, Tq, H, D), the maps (B, Tq, Tk), fp32, are
-    averaged over heads. The kernel is compared with it. All probabilities (B, H, Tq, Tk) are stored
-    on the way.
+    The results of the Triton kernel `word_kernel` are compared with it. q (B, Tq, H, D), k and v
+    (B, Tk, H, D). The output is (B, Tq, H, D), the averages (B, Tq, Tk), fp32. All probabilities
+    (B, H, Tq, Tk) are in memory at once.
     """
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     weights = scores.softmax(-1)

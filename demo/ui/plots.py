@@ -94,7 +94,7 @@ def swatch(mark: int) -> str:
 
 
 def _line(curve: Curve, frame: Frame) -> str:
-    """Return one curve of the plot as SVG, with a dot at its last point."""
+    """Return a curve as SVG, with a dot at its last point. frame: the range of the plot's axes."""
     places = [frame.place(*point) for point in curve.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     x, y = places[-1]

@@ -207,9 +207,10 @@ class StopButton:
         yield from self._stopped(run, session, language)
 
     def _stopped(self, run: Run, session: str, language: str) -> Generator[Update]:
-        """Yield the status line of a stopped run, unless the visitor has started a newer run since.
+        """Yield an update of the status line, which then says that the visitor has stopped `run`.
 
-        The newer one, if of the same Stop button, uses the same status line.
+        Yields nothing if the run was not stopped, or if the visitor has started a newer run of this
+        Stop button, which uses the same status line. session: the visitor's Gradio session.
         """
         if run.state == "stopped" and self.runs.is_latest(session, self.group, run):
             yield {self.status: self.stopped_line(run.progress, language)}

@@ -81,9 +81,10 @@ class ResultView:
 def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
     """Return the CSS rules that hide each component that does not belong to the selected tab.
 
-    The task tabs share their components, the workspace. One of class gb-for is visible only in the
-    tabs KEY for which it has a class gb-for-KEY. In a tab that is no TaskTab, the whole workspace
-    is hidden. tabs: a dict from tab key to tab.
+    All task tabs share one set of components, the workspace. A component with the CSS class gb-for
+    is visible only in the tabs that it names by further classes: "gb-for-inpaint" for the tab with
+    the key "inpaint". In a tab that is no TaskTab, the whole workspace is hidden. tabs: a dict from
+    tab key to tab.
     """
     rules = []
     for key, tab in tabs.items():

@@ -40,8 +40,8 @@ def heuristic(
       kind         the kernel: "forward", "dkv" (gradients of k and v) or "dq" (gradient of q)
       d, tq, tk    head size, queries, keys
       heads        heads of all samples together (B H)
-      processors   multiprocessors of the GPU; "forward" halves large blocks if fewer than three
-                   quarters of them would have one
+      processors   multiprocessors of the GPU; "forward" takes half of 128 queries where there would
+                   be fewer blocks than three quarters of the multiprocessors
     """
     width = sum(split_head(d))
     wide = bits(dtype) == 32

@@ -154,7 +154,7 @@ class Plan:
 
     @property
     def per_program(self) -> int:
-        """Number of tiles of a group that one program computes if programs share groups."""
+        """How many of a group's tiles each program computes if several programs share a group."""
         return partials_per_program(self.tiles, self.programs, self.processors)
 
     @property

@@ -124,11 +124,13 @@ def ranking(
 ) -> tuple[str, ...]:
     """Return the names of the attention backends, the fastest for such shapes first; cached.
 
-    queries, keys: ranges of lengths, named by the largest: "16", "128", "512", "2048" or "long".
-    Where this head size was not measured at these lengths on a GPU like `device`, the nearest one
-    that was counts; where none was, the mean over all shapes. Backends without a time come after
-    those that have one; one that ever gave a wrong answer and "per_shape" itself are left out.
-    Whether a backend can run is not checked.
+    The order comes from stored measurements of a GPU like `device`. If they lack this head size at
+    these lengths, those of the nearest head size are used; if they have no head size at these
+    lengths, the mean over all shapes. Backends without a time come last. "per_shape" itself and
+    backends that ever gave a wrong answer are left out. Whether a backend can run is not checked.
+
+    queries, keys: the ranges that the numbers of queries and keys fall into, named by the largest
+    number: "16", "128", "512", "2048" or "long".
     """
     from kernels.attention.tiling import length_class
     from kernels.bench import results

@@ -30,9 +30,10 @@ class WordMaps:
         self._cached: tuple[Spans, list[torch.Tensor]] | None = None  # last result of `_layers`
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Add the attention maps (B, Tq, Tk) of one cross attention layer, averaged over the heads.
+        """Collect the attention of one cross attention layer in a UNet call; it becomes word maps.
 
-        Only the last sample of the batch is kept, which is the conditional one.
+        maps: its attention weights (B, Tq, Tk), averaged over the heads. Only the last sample of
+        the batch, the conditional one, is kept.
         """
         self.layers.append(maps[-1])
 

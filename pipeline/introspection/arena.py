@@ -407,10 +407,11 @@ def race_backends(
 
 
 def _largest_differences(one: Result, other: Result) -> tuple[int, float]:
-    """Return the largest difference of the first pictures of two Results, as (pixels, latents).
+    """Compare the first pictures of two Results: return their largest differences.
 
-    It tells how much two pairs of backends differ. pixels: of a colour value, 0 to 255. latents: of
-    the final latents, absolute.
+    Returns (largest difference of a colour value, 0 to 255; largest absolute difference of the
+    final latents). It tells how much a picture changes if other attention and GroupNorm backends
+    draw it.
     """
     import numpy as np
 

@@ -99,7 +99,11 @@ class Receipt(BaseModel):
 
     @property
     def fingerprints(self) -> list[LatentFingerprint]:
-        """Hash and projection of the latents, initially and after each step: `steps`, parsed."""
+        """Fingerprints (hash and random projection) of the latents, to compare them with others.
+
+        The first is that of the initial latents; then one follows for each step. They are parsed
+        from the field `steps`, which has them as text.
+        """
         return [LatentFingerprint.parse(text) for text in self.steps]
 
     @property

@@ -179,7 +179,9 @@ def vae_names(config: Mapping[str, Any]) -> dict[str, str]:
 def plan(
     component: str, prefix: str, config: Mapping[str, Any], keys: Iterable[str]
 ) -> dict[str, Stored]:
-    """Return the name and form in which a single-file checkpoint stores each tensor of `keys`.
+    """Return where a single-file checkpoint stores each tensor of `keys`: its name and form there.
+
+    The form says, for example, that the file's matrix is transposed.
 
     component: "unet", "vae", "text_encoder" or "text_encoder_2". prefix: what the names of its
     tensors in the file begin with ("first_stage_model."). config: its config.json. keys: tensor

@@ -30,7 +30,11 @@ class Choice:
     last: int | None
 
     def at(self, step: int) -> Range:
-        """Return where the text for `step`, counted from 1, is among the tokens: (first, end)."""
+        """Return which tokens of the prompt are the bracket's text at the sampling step `step`.
+
+        They are a range (index of the first token, index after the last). step: counted from 1. In
+        [from:to:when] and [a|b] the step decides which of the texts is used.
+        """
         if self.last is None:
             return self.ranges[(step - 1) % len(self.ranges)]
         return self.ranges[step > self.last]

@@ -40,7 +40,7 @@ class Hints:
         self._sentences: dict[str, None] = {}
 
     def add(self, sentence: str) -> None:
-        """Add a sentence unless it was added before."""
+        """Add a sentence for the user about the prompt's syntax, unless it was added before."""
         self._sentences[sentence] = None
 
     def sentences(self) -> tuple[str, ...]:

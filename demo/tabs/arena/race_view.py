@@ -148,10 +148,14 @@ class RaceView:
         )
 
     def _progress(self, lane: LaneState, index: int) -> str:
-        """Return the text under the picture of a sampler or pair of backends as HTML.
+        """Return the HTML text under the picture of one competitor of a race: how far it has got.
 
-        It is the step, the model calls, and a sampler's distance to the reference or the seconds of
-        a pair of backends; or why the pair has failed. index: index in `lanes`, or REFERENCE.
+        Competitors that draw the same picture are samplers or pairs of an attention and a GroupNorm
+        backend. The text has the step and the model calls, and for a sampler the distance to the
+        reference (an almost exact solution of the ODE), for a pair the seconds, or why it failed.
+        For the reference itself it has only the step, or says that its picture is already known.
+
+        lane: the competitor's state. index: its index in `lanes`; REFERENCE for the reference.
         """
         if lane.failure:
             return escape(lane.failure)

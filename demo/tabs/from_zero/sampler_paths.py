@@ -224,9 +224,10 @@ def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
 def render_curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
     """Return a plot as HTML that compares samplers: distance to the data over model calls.
 
-    The Wasserstein-1 distance is that from the final samples to the data. Each sampler has a curve;
-    both axes are logarithmic. A horizontal line marks the distance of random draws from the data
-    themselves. samplers: four keys of SAMPLERS. schedule: a key of SCHEDULES.
+    The distance is the Wasserstein-1 distance between a sampler's final samples and the data
+    distribution. Each sampler has a curve; both axes are logarithmic. A horizontal line marks the
+    distance that samples drawn from the data distribution itself would have. samplers: four keys of
+    SAMPLERS. schedule: a key of SCHEDULES.
     """
 
     def x(calls: float) -> float:

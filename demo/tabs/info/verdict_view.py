@@ -86,7 +86,7 @@ def _cells(same: Sequence[bool], count: int, language: str) -> str:
 def _pictures(verdict: Verdict, language: str) -> str:
     """Return the picture drawn again and the image of its differences from the file as HTML.
 
-    verdict: the result of verifying the file. The HTML is "" if it has no such images, as when
+    verdict: the result of verifying the file. Returns "" if it lacks one of the two images, as when
     nothing was drawn or nothing differs.
     """
     if verdict.image is None or verdict.difference is None:

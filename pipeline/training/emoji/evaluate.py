@@ -316,11 +316,12 @@ def find_name(words: tuple[str, ...], name: str) -> slice | None:
 
 
 def is_in_right_half(word_map: torch.Tensor, relation: str | None, first: bool) -> bool:
-    """Return whether an emoji's attention map lies mainly in the correct half of the picture.
+    """Return whether the attention to an emoji's name is in the half of the picture it belongs to.
 
-    word_map: attention to the emoji's name (h, w), whose centre of mass counts; relation: where the
-    first of two emoji stands as seen from the second, "left", "right", "above" or "below"; first:
-    True if the map is that of the first emoji, False for the second.
+    The prompt names two emoji. The centre of mass of the attention map decides. word_map: the
+    attention to the name of one of them (h, w); first: whether it is the first one; relation: where
+    the first one should stand as seen from the second, "left", "right", "above" or "below", not
+    None (which Scene has for one emoji).
     """
     along = word_map.sum(0 if relation in ("left", "right") else 1)
     positions = (torch.arange(len(along)) + 0.5) / len(along)
