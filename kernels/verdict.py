@@ -119,7 +119,11 @@ class Verdict:
 
 
 def machine_of(device: torch.device) -> Machine:
-    """Return the CUDA or ROCm device as a Machine: GPU, versions and code to look results up by."""
+    """Return the Machine for which results of `python -m kernels.check` on `device` are stored.
+
+    It holds the GPU's name, its compute capability or AMD architecture, the version of Triton and
+    the hash of the kernels' code. device: of CUDA or ROCm.
+    """
     import triton
 
     from .code_hash import code_hash
@@ -203,7 +207,10 @@ def load(machine: Machine) -> Verdict | None:
 
 
 def forget() -> None:
-    """Forget the results of checks read so far, so that the next launch reads their files again."""
+    """Forget the results of `kernels.check` that this process has read.
+
+    The next kernel launch reads their files again.
+    """
     load.cache_clear()
     _right.cache_clear()
 

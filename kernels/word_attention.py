@@ -97,7 +97,7 @@ def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
 
 
 def place(d: int, dtype: torch.dtype) -> str:
-    """Return the name for which `kernels.check` stores results: "word_attention/d40/float16".
+    """Return the name under which `kernels.check` stores results: "word_attention/d40/float16".
 
     d: head size.
     """
@@ -124,10 +124,11 @@ def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
 
 
 def choosable(d: int, dtype: torch.dtype, processors: int, major: int) -> list[dict[str, int]]:
-    """Return every configuration that `heuristic` or `conservative` gives at head size `d`.
+    """Return the configurations that `word_kernel` may get at head size `d` where none is tuned.
 
-    For `kernels.check`, which tries them all: lengths and batches are varied. processors, major:
-    multiprocessors and major compute capability of the GPU.
+    They are the results of `heuristic` for several numbers of queries and batch sizes, and that of
+    `conservative`, without duplicates. `kernels.check` tests each of them. processors, major:
+    number of multiprocessors and major compute capability of the GPU.
     """
     lengths = (16, 64, 256, 4096)
     configs = [heuristic(b, d, t, 77, dtype, processors, major) for t in lengths for b in (1, 64)]

@@ -192,7 +192,8 @@ class Timing(NamedTuple):
     """The median, 20th and 80th percentile of a call's time, in milliseconds, and how it was timed.
 
     timed   "graph": by replays of a CUDA graph; "events": by CUDA events around each call, which
-            measures the host if it is slower than the call; None: by the clock of a CPU
+            give the CPU's time for launching where that is longer than the GPU's work; None: by the
+            clock of a CPU
     """
 
     p50: float

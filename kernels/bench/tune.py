@@ -67,6 +67,7 @@ class Session:
 class Task(NamedTuple):
     """One configuration of a kernel for the tuner to compile, or to compare with fp64 and time.
 
+    session       what the tasks of one run of the tuner share: device, dtype, seed, time limits
     config        the configuration, such as {"M": 64, "N": 32}; None is the default one
     place         the Triton kernel that takes it, such as "attention/forward/d40/float16"
     shape, mode   the call to time: `kernel`'s function at this shape, "forward" or "backward"

@@ -120,11 +120,12 @@ def normalize(
     b_d, b_mean, b_rstd, weight, bias, o_c, m_c,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile normalized and scaled: (d - mean) rstd weight + bias, [SB, GB * CB].
+    """Return a tile normalized and scaled, (b_d - mean) rstd weight + bias, [SB, GB * CB].
 
-    b_d, the tile of x minus its groups' first values, has SB positions of CB channels of each of GB
-    groups. b_mean and b_rstd, the statistics of each column's group, are [GB * CB]. o_c, m_c: the
-    columns' channels and which exist. Without HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
+    b_d, the tile of x minus its groups' first values, has SB positions as rows and CB channels of
+    each of GB groups as columns. b_mean and b_rstd [GB * CB] are the statistics of each column's
+    group. o_c: the channel of each column; m_c: False for a column without a channel. Without
+    HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
     """
     b_y = (b_d - b_mean[None, :]) * b_rstd[None, :]
     if HAS_WEIGHT:

@@ -82,10 +82,10 @@ def check_configurations(
 
 
 def tuning_jobs(shapes: Sequence[GroupNormShape], dtype: torch.dtype) -> Iterator[TuningJob]:
-    """Yield the tuner's jobs for GroupNorm: whether one launch is faster than three.
+    """Yield the tuner's jobs for GroupNorm, each to find whether one launch is faster than three.
 
-    There is one TuningJob for each batch, layer size and memory layout for which one launch, with a
-    program for whole groups, is possible.
+    There is a TuningJob for each batch size, layer size and memory layout of `shapes`. Left out are
+    layers whose groups are too large for one launch, in which a program computes whole groups.
     """
     sizes = {(s.batch, norm.channels, norm.side): s for s in shapes for norm in s.norms}
     for (_, channels, side), shape in sorted(sizes.items(), key=lambda item: item[0]):

@@ -90,7 +90,7 @@ class BackendPair:
 
     @property
     def label(self) -> str:
-        """The name of this pair of backends that users are shown, such as "math + torch"."""
+        """The name of this pair that users see, attention + GroupNorm backend: "math + torch"."""
         return f"{self.attention} + {self.group_norm}"
 
     @property
@@ -101,11 +101,12 @@ class BackendPair:
 
 @dataclass(frozen=True)
 class CallDone:
-    """Event of a race, which draws one picture with several samplers or pairs of backends.
+    """Event of a race: one of its competitors has made one more model call.
 
-    One of them has made one more model call.
+    In a race several competitors draw the same picture. They are samplers, or pairs of an attention
+    and a GroupNorm backend.
 
-    entry        index of the sampler or pair in the race; None for the reference, the almost exact
+    entry        index of the competitor in the race; None for the reference, the almost exact
                  picture that samplers are compared with
     calls        number of model calls that it has made
     step, total  the sampling step, 1 to `total`
@@ -176,9 +177,10 @@ class Distances:
 
 @dataclass(frozen=True)
 class Failed:
-    """Event of a race of backends, which all draw one picture: a pair of backends has failed.
+    """Event of a race of backends: a pair of an attention and a GroupNorm backend has failed.
 
-    It makes no more model calls. entry: index of the pair in the race. reason: one sentence.
+    In the race each pair draws the same picture. The failed one makes no more model calls. entry:
+    index of the pair in the race. reason: one sentence.
     """
 
     entry: int
@@ -352,11 +354,12 @@ def entry_options(
 
 
 def backend_pairs(models: Models) -> tuple[BackendPair, ...]:
-    """Return the pairs of backends for a race of all that can run here, which draws one picture.
+    """Return the pairs of an attention and a GroupNorm backend for a race of all that can run here.
 
-    The first is PLAIN, the reference implementations. Then each other attention backend is paired
-    with the plain GroupNorm, and each other GroupNorm backend with the plain attention, so that a
-    difference has one cause. The last is the pair that "auto" selects.
+    A race draws the same picture with each pair. The first pair is PLAIN, the reference
+    implementations. Then each other attention backend is paired with the plain GroupNorm, and each
+    other GroupNorm backend with the plain attention, so that a difference has one cause. The last
+    is the pair that "auto" selects. No pair is listed twice.
     """
     can = {kind: models.backends.candidates(kind, "auto") for kind in KINDS}
     plain = BackendPair(**PLAIN)

@@ -152,15 +152,17 @@ class BranchRun(Recorder):
 
 
 class ReplayRun(Recorder):
-    """Draws a picture again that came about by branches, each from a step of the one before.
+    """Draws again a picture that was made by branches, for example because its recording is gone.
 
-    Iterating it yields the Steps of the first picture and of each branch, then the Result of the
-    last; afterwards `recordings` holds the new Recording.
+    A branch continues a recorded picture from one of its steps, with changed options. So the first
+    picture is drawn again, then each branch in turn. Iterating a ReplayRun yields the Steps of all
+    of them, then the Result of the last; afterwards `recordings` holds its Recording, or None if a
+    recording takes more than `limit` bytes.
 
     lineage      the options of the first picture, then {"at": step from 0, changed options} of each
                  branch that led to the picture
-    key, parent  key of the new Recording, and key of its parent, the picture that it continues;
-                 None keeps those it gets
+    key, parent  the key that the new Recording shall have, and that of its parent, the picture that
+                 it continues; None: as the drawing sets them
     """
 
     def __init__(

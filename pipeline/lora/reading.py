@@ -140,10 +140,10 @@ def _kind(roles: Iterable[str]) -> str | None:
 
 
 def _rank(shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """Return the rank of a layer's matrices, by which alpha is divided.
+    """Return the rank of one layer's LoRA matrices; a LoRA's scale is alpha / rank.
 
-    shapes: the matrices' shapes by what they are ("down", "LoHa w1_a"). None for a Kronecker
-    product of two full matrices.
+    shapes: from each matrix's role in the layer ("down", "LoHa w1_a") to its shape. Returns None
+    for a LoKr of two full matrices, which has no rank.
     """
     kind = _kind(shapes)
     if kind is None:

@@ -84,9 +84,9 @@ def _finished(event: arena.EntryDone, folder: str, key: str) -> RaceEvent:
 def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) -> str:
     """Return the preview after a model call of a race as a data URL; "" if it comes too soon.
 
-    It comes too soon within PICTURE_EVERY seconds of the last preview of the same sampler or pair
-    of backends. last_sent: a dict from the index of the sampler or pair to the time (seconds) of
-    its last preview; this function updates it.
+    It comes too soon within PICTURE_EVERY seconds of the last preview of the same competitor: a
+    sampler, or a pair of an attention and a GroupNorm backend. last_sent: a dict from the index of
+    the competitor to the time (seconds) of its last preview; this function updates it.
     """
     now = time.monotonic()
     if call.event is None or now - last_sent.get(call.entry, 0.0) < PICTURE_EVERY:

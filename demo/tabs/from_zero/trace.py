@@ -305,9 +305,10 @@ def _picture(card: Card, language: str) -> str:
 
 
 def _steps(steps: list[Card], language: str) -> str:
-    """Return sampling steps as HTML: noise level, first latent channel, predicted x0, time.
+    """Return sampling steps as HTML, each with sigma, first latent channel, predicted x0 and time.
 
-    steps: the card of each step to show.
+    steps: the steps to show, each as a Card that `make_card` has made: its numbers, and its
+    pictures as data URLs.
     """
     images: dict[str, list[str]] = {"seen": [], "believed": []}
     for i, name in enumerate(images):
