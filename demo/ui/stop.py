@@ -163,9 +163,9 @@ class StopButton:
     def _stop(self, run_ids: str, request: gr.Request) -> Any:
         """Stop the runs with the given ids, because the visitor has pressed Stop.
 
-        run_ids: separated by spaces, the newest last. Returns two updates: if the newest run still
-        waits in the queue, its status line, and its id, which takes it out of the queue; otherwise
-        two times "no change", since the run itself then updates the status line.
+        run_ids: separated by spaces, the newest last. Returns updates of the status line and of the
+        id of the run that the browser takes out of the queue. Both change only if the newest run
+        was still waiting in the queue; a run that has begun updates the status line itself.
         """
         session, language = request.session_hash or "", request_language(request)
         named = run_ids.split()[-MAX_STOPPED:]

@@ -79,10 +79,10 @@ def heuristic(
 
 
 def conservative() -> dict[str, int]:
-    """Return {"M", "N", "num_warps", "num_stages"} to use where other ones gave wrong results.
+    """Return the attention kernels' safest configuration, for use where others failed a check.
 
-    Its blocks of 16 queries and 16 keys are too small for HGMMA, Hopper's matrix instruction, with
-    which wrong results were seen.
+    It is {"M", "N", "num_warps", "num_stages"}. Its blocks of 16 queries (M) and 16 keys (N) are
+    too small for HGMMA, Hopper's matrix instruction, with which wrong results were seen.
     """
     return {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
 

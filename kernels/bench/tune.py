@@ -68,6 +68,7 @@ class Session:
 class Task(NamedTuple):
     """One configuration of a kernel for the tuner to compile, or to compare with fp64 and time.
 
+    session       what the tasks of one run of the tuner share: device, dtype, seed, time limits
     config        the configuration, such as {"M": 64, "N": 32}; None is the default one
     place         the Triton kernel that takes it, such as "attention/forward/d40/float16"
     shape, mode   the call to time: `kernel`'s function at this shape, "forward" or "backward"
@@ -82,7 +83,11 @@ class Task(NamedTuple):
 
 
 def tasks_of(session: Session, kernel: Kernel, job: TuningJob) -> list[Task]:
-    """Return the tuner's tasks for one job: the default configuration, then every candidate."""
+    """Return a Task for each configuration that the tuner shall test for one kernel and shape.
+
+    The first is for the default configuration, the others are for the candidates of `job`. Each
+    task is to compile one configuration, or to check and time it.
+    """
     where = session, kernel, job.place, job.shape, job.mode
     return [Task(*where, config) for config in (None, *job.candidates)]
 
@@ -187,11 +192,12 @@ def make_call(
 def _expected(
     session: Session, kernel: Kernel, shape: Shape, mode: str
 ) -> tuple[dict[str, Any], list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Return random inputs at the shape, and what a configuration's results are compared with.
+    """Return random inputs for a kernel at `shape`, and PyTorch's results for these inputs.
 
-    The inputs are keyword arguments. The rest is a list with a pair for each output or, in mode
-    "backward", gradient: PyTorch's result in the inputs' dtype and in fp64. The last result is
-    cached.
+    The kernel's own results are compared with the latter. Returns (inputs, results). inputs: the
+    keyword arguments. results: a pair of tensors for each output in mode "forward", for each
+    gradient in mode "backward"; the first is computed in the inputs' dtype, the second in fp64.
+    Only the last call is cached.
     """
     (inputs,) = load(kernel.make_inputs)(shape, session.dtype, session.device, session.seed)
     inputs64 = {
@@ -281,14 +287,16 @@ def choose(
 
 
 class TunedFile:
-    """The tuned configurations of a GPU, kernels/tuned/<GPU name>.json, changed one by one.
+    """The file kernels/tuned/<GPU name>.json: the best configuration of each kernel on this GPU.
 
-    The file is written as a whole after each change. It is JSON with the fields
+    After each change the whole file is written again. It is JSON with the fields
       surroundings     device and versions, as `kernels.bench.measure.environment` returns them
-      timed            how: "graph" (replays of a CUDA graph), "events", or "events and graph"
-      configurations   by name, such as "attention/forward/d40/qlong/k128/16"
-      failed           by name, a list of {"configuration", "reason"}; null is the default one
-    Files of older versions have neither `timed`, as they were timed by events, nor `failed`.
+      timed            how times were measured: "graph" (replays of a CUDA graph), "events" (CUDA
+                       events) or "events and graph"
+      configurations   from name, such as "attention/forward/d40/qlong/k128/16", to configuration
+      failed           from name to a list of {"configuration", "reason"}, those that cannot be
+                       used; the configuration null stands for the default one
+    Files of older versions lack `timed` (they were timed by events) and `failed`.
     """
 
     def __init__(self, path: Path, surroundings: dict[str, Any]) -> None:

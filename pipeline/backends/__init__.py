@@ -240,10 +240,11 @@ class BackendSession:
     """
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
-        """choices: a dict from "attention" and "group_norm" to a pair (name, candidates).
+        """Store which backends the request may use; nothing is installed before `call`.
 
-        name: what was asked for, one backend or "auto". candidates: the backends to try, in this
-        order.
+        backends: the model's, into which `call` installs the chosen ones. choices: a dict from
+        "attention" and "group_norm" to a pair (name, candidates): what the request asked for, one
+        backend or "auto", and the names of the backends to try, in this order.
         """
         self._backends, self._choices = backends, choices
         self._per_shape: dict[Shape, str] = {}  # what "per_shape" chose

@@ -30,11 +30,11 @@ _fixed: ContextVar[dict[Shape, str] | None] = ContextVar("fixed", default=None)
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why "per_shape" lacks measured speeds to choose by, or None if not.
+    """Return in one sentence why the attention backend "per_shape" cannot run, or None if it can.
 
-    The backend "per_shape" calls the attention backend that was measured as the fastest for the
-    shape on a GPU like `device`, in a type of as many bits as `dtype`. head_size is ignored: there
-    is a backend for every head size.
+    For each shape it calls the backend that was measured as the fastest on a GPU like `device`. It
+    cannot run where there are no such measurements for a dtype with as many bits as `dtype`.
+    head_size is ignored: there is a backend for every head size.
     """
     if device.type != "cuda":
         return f"it goes by the measured speeds of a GPU, and the device is {device.type}."

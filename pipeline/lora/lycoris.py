@@ -49,7 +49,10 @@ class Product:
         return size.rows, size.columns
 
     def matrix(self) -> Tensor:
-        """Return the layer's weight difference before it is scaled: (rows, columns), fp32."""
+        """Return what this LoHa or LoKr adds to the layer's weight, before the factor `scale`.
+
+        It is a matrix (rows, columns), fp32, computed from `tensors`.
+        """
         return PRODUCTS[self.kind].matrix({role: t.float() for role, t in self.tensors.items()})
 
 

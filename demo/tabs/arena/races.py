@@ -47,11 +47,11 @@ class Races:
     ) -> Iterator[RaceEvent]:
         """Run a race, in which samplers or backends draw the same picture; yield its RaceEvents.
 
-        The PNG files are saved to `folder`. entries: the samplers or pairs of backends. names:
-        (model, autoencoder) by their names in the model cache. reference: the almost exact solution
-        with which samplers are compared, from an earlier race with the same options; None has it
-        drawn after the samplers. task is "arena": from the first five arguments server/zerogpu.py
-        estimates the GPU seconds.
+        The PNG files are saved to `folder`. entries: the samplers, or the pairs of an attention and
+        a GroupNorm backend. names: (model, autoencoder) by their names in the model cache.
+        reference: the almost exact solution with which samplers are compared, from an earlier race
+        with the same options; None has it drawn after the samplers. task: always "arena".
+        server/zerogpu.py estimates the GPU seconds from the arguments other than `reference`.
         """
         models = self.model_cache.get(*names)
         events: Iterator[Any]
