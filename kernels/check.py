@@ -90,7 +90,7 @@ class Case:
 
     mode            "forward" or "backward"
     config          the configuration that is checked, such as {"M": 64, "N": 32, "num_warps": 4}
-    place           for what the result is stored: a name such as "attention/forward/d40/float16"
+    place           name under which the result is stored, such as "attention/forward/d40/float16"
     forced          configurations of all kernels that run, by place: `config` and, for attention's
                     backward pass, those of the other kernels
     """
@@ -141,11 +141,12 @@ class Checker:
         self._kept: tuple[Any, list[Any]] = (None, [])
 
     def references(self, case: Case) -> list[Any]:
-        """Return what a case is compared with: a list with one tuple for each call at its shape.
+        """Return the inputs of a case's kernel calls, and PyTorch's results to compare with.
 
-        A tuple is (inputs, results of PyTorch in the case's dtype, results in fp64); results are
-        lists of outputs or, in mode "backward", of gradients. Cached for the last kernel, shape,
-        dtype and mode.
+        The list has a tuple (inputs, results in the case's dtype, results in fp64) for each call.
+        Attention has one call for a shape, GroupNorm one for each layer in it. Results are lists of
+        outputs or, in mode "backward", of gradients. Cached for the last kernel, shape, dtype and
+        mode.
         """
         what = case.kernel.name, case.shape, case.dtype, case.mode
         if self._kept[0] != what:
@@ -245,10 +246,10 @@ def _shapes_of(head_sizes: Iterable[int], shapes: tuple[Shape, ...]) -> Iterator
 
 
 def _too_large(shape: Shape, mode: str) -> bool:
-    """Return whether a check must be left out: its fp64 gradients need too much memory.
+    """Return whether a check is skipped because its fp64 gradients would need too much memory.
 
-    That is so in mode "backward" at long attention shapes: a model's weights may be on the same
-    GPU.
+    True only for attention's backward pass with many queries and keys. The limit is low because a
+    model's weights may be on the same GPU.
     """
     if mode == "forward" or not isinstance(shape, AttentionShape):
         return False
@@ -288,10 +289,11 @@ def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
 
 
 def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iterator[Result]:
-    """Yield the Result of each case, run in a child process, so that a crash loses one case only.
+    """Compare a kernel with fp64 in each case of `group`; yield the Results in order.
 
-    The process is replaced if a case crashes it or takes longer than `limit` seconds; that case's
-    result is "CRASHED" or "HUNG". seed: of the random inputs.
+    A case is one shape and configuration of a kernel. All run in a child process. If a case crashes
+    it or takes longer than `limit` seconds, its Result says "CRASHED" or "HUNG", and a new process
+    goes on with the next case. seed: of the random inputs.
     """
     rest = list(group)
     context = multiprocessing.get_context("spawn")
@@ -326,10 +328,11 @@ def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iter
 def check_all(
     groups: list[list[Case]], device: str, seed: int, limit: float, jobs: int
 ) -> Iterator[Result]:
-    """Yield the Results of all groups of cases, as they come.
+    """Check all cases and yield a Result for each, in the order in which they finish.
 
-    Each group has a child process of its own; `jobs` groups are checked at a time. seed: of the
-    random inputs. limit: seconds that a case may take.
+    A Case compares a kernel, at one shape and with one configuration, with PyTorch in fp64. Each
+    group of cases runs in a child process of its own, `jobs` groups at a time. device: such as
+    "cuda:0". seed: of the random inputs. limit: seconds that a case may take.
     """
     waiting: queue.Queue[list[Case]] = queue.Queue()
     for group in groups:

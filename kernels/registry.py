@@ -32,8 +32,9 @@ class TuningJob(NamedTuple):
     """A job of the tuner: to find the fastest of some configurations for one call of a kernel.
 
     key           name under which the fastest is stored in the GPU's file in kernels/tuned
-    place         name of the Triton kernel and head size or layout that takes a configuration, such
-                  as "attention/forward/d40/float16", for `kernels.verdict.force`
+    place         name of the kernel to time, with head size or memory layout and dtype, such as
+                  "attention/forward/d40/float16"; under this name `kernels.verdict.force` makes it
+                  run with a candidate
     candidates    the configurations to try, such as those of `combinations`
     shape, mode   the call to time: the kernel's function at this shape, "forward" or "backward"
     """

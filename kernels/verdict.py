@@ -97,10 +97,11 @@ class Verdict:
     recorded: dict[str, Any] = field(default_factory=dict)
 
     def configurations(self, place: str, *, right: bool) -> list[Config]:
-        """Return a kernel's configurations that were right at every shape, or those that failed.
+        """Return the configurations of one kernel that passed the check, or those that failed it.
 
         place: kernel, head size or layout, and dtype, such as "attention/forward/d40/float16".
-        right: which of both to return. A configuration occurs as often as it has results.
+        right: True for the configurations whose results were right at every shape, False for those
+        that failed at a shape. A configuration with several such results occurs several times.
         """
         failed = [r.config for r in self.results if r.place == place and not r.right]
         if not right:
@@ -118,7 +119,11 @@ class Verdict:
 
 
 def machine_of(device: torch.device) -> Machine:
-    """Return the CUDA or ROCm device as a Machine: GPU, versions and code to look results up by."""
+    """Return the Machine for which results of `python -m kernels.check` on `device` are stored.
+
+    It holds the GPU's name, its compute capability or AMD architecture, the version of Triton and
+    the hash of the kernels' code. device: of CUDA or ROCm.
+    """
     import triton
 
     from .code_hash import code_hash
@@ -203,7 +208,10 @@ def load(machine: Machine) -> Verdict | None:
 
 
 def forget() -> None:
-    """Forget the results of checks read so far, so that the next launch reads their files again."""
+    """Forget the results of `kernels.check` that this process has read.
+
+    The next kernel launch reads their files again.
+    """
     load.cache_clear()
     _right.cache_clear()
 
@@ -275,7 +283,10 @@ UNCHECKED = "our kernels were not checked on this GPU yet"
 
 
 def is_unchecked(reason: str | None) -> bool:
-    """Return whether `reason`, a sentence from `problem` or None, says that a check is missing."""
+    """Return whether `reason` says that a kernel was never checked on this GPU, not that it failed.
+
+    reason: the sentence that `problem` returned, or None.
+    """
     return bool(reason) and UNCHECKED in str(reason)
 
 
@@ -297,11 +308,11 @@ def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
 
 
 def _right_configurations(device: torch.device, place: str) -> tuple[frozenset, ...] | None:
-    """Return a kernel's configurations that `kernels.check` found right on `device`.
+    """Return a kernel's configurations that `kernels.check` found right on the GPU `device`.
 
-    place: a name such as "attention/forward/d40/float16". A configuration is a frozenset of its
-    items. None if the kernel was not checked and, not cached, where no GPU can be asked for its
-    name yet, as on ZeroGPU.
+    place: a name such as "attention/forward/d40/float16". Each configuration is the frozenset of
+    the items of its dict. Empty if all failed. None if the kernel was not checked, or if the
+    process has no GPU yet, as on ZeroGPU outside a request; this None is not cached.
     """
     try:
         return _right(device_index(device), place)

@@ -41,11 +41,11 @@ MAX_KEYS = 128
 def reference(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention's output o and maps of its probabilities, computed in plain PyTorch.
+    """Return (attention's output, its probabilities averaged over heads), in plain PyTorch.
 
-    q (B, Tq, H, D), k and v (B, Tk, H, D); o is (B, Tq, H, D), the maps (B, Tq, Tk), fp32, are
-    averaged over heads. The kernel is compared with it. All probabilities (B, H, Tq, Tk) are stored
-    on the way.
+    The results of the Triton kernel `word_kernel` are compared with it. q (B, Tq, H, D), k and v
+    (B, Tk, H, D). The output is (B, Tq, H, D), the averages (B, Tq, Tk), fp32. All probabilities
+    (B, H, Tq, Tk) are in memory at once.
     """
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     weights = scores.softmax(-1)
@@ -98,7 +98,7 @@ def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
 
 
 def place(d: int, dtype: torch.dtype) -> str:
-    """Return the name for which `kernels.check` stores results: "word_attention/d40/float16".
+    """Return the name under which `kernels.check` stores results: "word_attention/d40/float16".
 
     d: head size.
     """
@@ -127,10 +127,11 @@ def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
 
 
 def choosable(d: int, dtype: torch.dtype, processors: int, major: int) -> list[dict[str, int]]:
-    """Return every configuration that `heuristic` or `conservative` gives at head size `d`.
+    """Return the configurations that `word_kernel` may get at head size `d` where none is tuned.
 
-    For `kernels.check`, which tries them all: lengths and batches are varied. processors, major:
-    multiprocessors and major compute capability of the GPU.
+    They are the results of `heuristic` for several numbers of queries and batch sizes, and that of
+    `conservative`, without duplicates. `kernels.check` tests each of them. processors, major:
+    number of multiprocessors and major compute capability of the GPU.
     """
     lengths = (16, 64, 256, 4096)
     configs = [heuristic(b, d, t, 77, dtype, processors, major) for t in lengths for b in (1, 64)]
@@ -379,13 +380,14 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def check_configurations(
     shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
-    """Yield the configurations that `python -m kernels.check` runs `word_attention` with.
+    """Yield the configurations with which `python -m kernels.check` runs `word_attention`.
 
-    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}.
-    Tried are the tuned, the default and the smallest one; with `every`, at shapes named "odd", all
-    defaults of other lengths too. Each item is (place, configuration, forced): place is the name
-    under which the result is stored, such as "word_attention/d40/float16"; forced is a dict from
-    place to configuration with what the launch must use.
+    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}. At
+    each shape the tuned, the default and the smallest one are checked. With `every`, a shape of the
+    model "odd" (unusual lengths) is also checked with the configurations that are the default at
+    other lengths. Each item is (place, configuration, forced). place: the name under which the
+    result is stored, such as "word_attention/d40/float16". forced: {place: configuration}, which
+    the launch must use. mode: always "forward".
     """
     d, major = shape.head_size, compute_capability(device)[0]
     where, processors = place(d, dtype), multiprocessors(device)

@@ -45,7 +45,10 @@ class Frame:
         )
 
     def around(self, curves: Sequence[Curve]) -> Frame:
-        """Return a copy with `right` and `high` increased until all points of the curves fit in."""
+        """Return a copy of the axes' range that is increased until all points of the curves fit in.
+
+        Only `right`, the end of the x axis, and `high`, that of the y axis, are increased.
+        """
         xs = [x for curve in curves for x, _ in curve.points]
         ys = [y for curve in curves for _, y in curve.points]
         return Frame(max(self.right, *xs, 1), self.low, max(self.high, *ys, 0))
@@ -94,7 +97,7 @@ def swatch(mark: int) -> str:
 
 
 def _line(curve: Curve, frame: Frame) -> str:
-    """Return one curve of the plot as SVG, with a dot at its last point."""
+    """Return a curve as SVG, with a dot at its last point. frame: the range of the plot's axes."""
     places = [frame.place(*point) for point in curve.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     x, y = places[-1]

@@ -81,9 +81,10 @@ class ResultView:
 def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
     """Return the CSS rules that hide each component that does not belong to the selected tab.
 
-    The task tabs share their components, the workspace. One of class gb-for is visible only in the
-    tabs KEY for which it has a class gb-for-KEY. In a tab that is no TaskTab, the whole workspace
-    is hidden. tabs: a dict from tab key to tab.
+    All task tabs share one set of components, the workspace. A component with the CSS class gb-for
+    is visible only in the tabs that it names by further classes: "gb-for-inpaint" for the tab with
+    the key "inpaint". In a tab that is no TaskTab, the whole workspace is hidden. tabs: a dict from
+    tab key to tab.
     """
     rules = []
     for key, tab in tabs.items():
@@ -101,8 +102,9 @@ def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
 def build(page: Page, tabs: dict[str, TaskTab]) -> None:
     """Build the workspace, the components that all task tabs share, and attach their listeners.
 
-    Adds the components to `page`: form, own_size, boxes, translated, result, inside_button, fill.
-    tabs: a dict from task key, such as "inpaint", to the tab that runs the task.
+    They are the prompts, the settings, the buttons and the result. It sets the fields of `page`
+    that hold them, from `form` to `fill`. tabs: a dict from task key, such as "inpaint", to the tab
+    that runs the task.
     """
     i18n = page.i18n
     form, own = page.form, dict[str, dict[str, Any]]()

@@ -40,8 +40,8 @@ def heuristic(
       kind         the kernel: "forward", "dkv" (gradients of k and v) or "dq" (gradient of q)
       d, tq, tk    head size, queries, keys
       heads        heads of all samples together (B H)
-      processors   multiprocessors of the GPU; "forward" halves large blocks if fewer than three
-                   quarters of them would have one
+      processors   multiprocessors of the GPU; "forward" takes half of 128 queries where there would
+                   be fewer blocks than three quarters of the multiprocessors
     """
     width = sum(split_head(d))
     wide = bits(dtype) == 32
@@ -79,10 +79,10 @@ def heuristic(
 
 
 def conservative() -> dict[str, int]:
-    """Return {"M", "N", "num_warps", "num_stages"} to use where other ones gave wrong results.
+    """Return the attention kernels' safest configuration, for use where others failed a check.
 
-    Its blocks of 16 queries and 16 keys are too small for HGMMA, Hopper's matrix instruction, with
-    which wrong results were seen.
+    It is {"M", "N", "num_warps", "num_stages"}. Its blocks of 16 queries (M) and 16 keys (N) are
+    too small for HGMMA, Hopper's matrix instruction, with which wrong results were seen.
     """
     return {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
 
@@ -118,9 +118,10 @@ def length_class(t: int) -> str:
 def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
     """Return the name under which the GPU's file in kernels/tuned has a tuned configuration.
 
-    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". d, tq, tk: head size,
-    queries, keys; 40, 4096 and 77 in fp16 give "attention/forward/d40/qlong/k128/16" (ranges of
-    lengths, bits).
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq" (gradient of q). d, tq, tk:
+    head size, number of queries, number of keys. For "forward" with 40, 4096 and 77 in fp16 the
+    name is "attention/forward/d40/qlong/k128/16": q and k are followed by the range that the number
+    is in, and 16 are the bits of the dtype.
     """
     return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
 

@@ -71,10 +71,10 @@ class ChildProcess(Generic[T, R]):
         self.connection: Connection
 
     def run(self, task: T) -> R | Failure:
-        """Run `function` on the task in the process and return its result.
+        """Run this object's `function` on `task` in the child process and return its result.
 
-        Returns a Failure instead if the function gave one or raised an exception, or if the process
-        crashed, hung or could not be started.
+        Starts the process if none is running. Returns a Failure instead if the function returned
+        one or raised an exception, or if the process crashed, hung or could not be started.
         """
         if self.process is None and (failure := self._start()):
             return failure

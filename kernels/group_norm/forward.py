@@ -288,8 +288,8 @@ def launch_forward(
 
     x is not empty; x and y each have one stride through all their spatial positions. temb_bias (N,
     C), the timestep embedding, is added to x first; SiLU follows if `silu`. stats, for the backward
-    pass: for each group its first value, the mean of its values minus that, 1 / sqrt(variance +
-    eps).
+    pass, holds three numbers for each group: its first value, its mean minus its first value, and 1
+    / sqrt(variance + eps).
     """
     plan = Plan.of(x, groups)
     tiles = plan.tiles

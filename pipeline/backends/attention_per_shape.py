@@ -30,11 +30,11 @@ _fixed: ContextVar[dict[Shape, str] | None] = ContextVar("fixed", default=None)
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why "per_shape" lacks measured speeds to choose by, or None if not.
+    """Return in one sentence why the attention backend "per_shape" cannot run, or None if it can.
 
-    The backend "per_shape" calls the attention backend that was measured as the fastest for the
-    shape on a GPU like `device`, in a type of as many bits as `dtype`. head_size is ignored: there
-    is a backend for every head size.
+    For each shape it calls the backend that was measured as the fastest on a GPU like `device`. It
+    cannot run where there are no such measurements for a dtype with as many bits as `dtype`.
+    head_size is ignored: there is a backend for every head size.
     """
     if device.type != "cuda":
         return f"it goes by the measured speeds of a GPU, and the device is {device.type}."
@@ -125,11 +125,13 @@ def ranking(
 ) -> tuple[str, ...]:
     """Return the names of the attention backends, the fastest for such shapes first; cached.
 
-    queries, keys: ranges of lengths, named by the largest: "16", "128", "512", "2048" or "long".
-    Where this head size was not measured at these lengths on a GPU like `device`, the nearest one
-    that was counts; where none was, the mean over all shapes. Backends without a time come after
-    those that have one; one that ever gave a wrong answer and "per_shape" itself are left out.
-    Whether a backend can run is not checked.
+    The order comes from stored measurements of a GPU like `device`. If they lack this head size at
+    these lengths, those of the nearest head size are used; if they have no head size at these
+    lengths, the mean over all shapes. Backends without a time come last. "per_shape" itself and
+    backends that ever gave a wrong answer are left out. Whether a backend can run is not checked.
+
+    queries, keys: the ranges that the numbers of queries and keys fall into, named by the largest
+    number: "16", "128", "512", "2048" or "long".
     """
     from kernels.attention.tiling import length_class
     from kernels.bench import results

@@ -24,15 +24,20 @@ class WordMaps:
     last = True  # only the maps of the batch's last sample, see backends.AttentionProcessor
 
     def __init__(self, height: int, width: int):
-        """height, width: size (h, w) of the UNet's input latents."""
+        """Begin without maps, to collect the cross attention maps of one UNet call.
+
+        height, width: size (h, w) of the call's input latents. From their ratio follow the height
+        and width of each layer's maps, which arrive with all positions in one dimension.
+        """
         self.ratio = height / width
         self.layers: list[torch.Tensor] = []
         self._cached: tuple[Spans, list[torch.Tensor]] | None = None  # last result of `_layers`
 
     def __call__(self, maps: torch.Tensor) -> None:
-        """Add the attention maps (B, Tq, Tk) of one cross attention layer, averaged over the heads.
+        """Collect the attention of one cross attention layer in a UNet call; it becomes word maps.
 
-        Only the last sample of the batch is kept, which is the conditional one.
+        maps: its attention weights (B, Tq, Tk), averaged over the heads. Only the last sample of
+        the batch, the conditional one, is kept.
         """
         self.layers.append(maps[-1])
 

@@ -194,10 +194,11 @@ def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torc
 
 
 def _cells(side: int, scaled: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pixels of a mask lie under each latent, along one axis: (starts, ends).
+    """Return which pixels of a mask belong to each latent, along one axis: (starts, ends).
 
-    Both are int64 (scaled // factor); ends are exclusive. side: of the mask in pixels. scaled: the
-    same side of the picture to draw. factor: pixels per latent.
+    These are two int64 arrays with an item for each latent: the index of its first mask pixel, and
+    one past its last. side: width or height of the mask in pixels. scaled: width or height of the
+    picture to draw, to which the mask is scaled. factor: pixels of that picture per latent.
     """
     import numpy as np
 

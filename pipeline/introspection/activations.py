@@ -41,9 +41,10 @@ class Block:
 class Activations:
     """A context manager that records the outputs of a UNet's blocks in its last call, to show them.
 
-    It uses forward hooks, which change no values. After each UNet call the attributes describe that
-    call, for the last sample of its batch, which is the conditional one. The caller must hold the
-    model's lock, or calls of other requests are recorded.
+    It uses forward hooks, which change no values. After each UNet call, `blocks` (a Block for each
+    block of the UNet) and the two attributes below describe that call, for the last sample of its
+    batch, which is the conditional one. The caller must hold the model's lock, or calls of other
+    requests are recorded.
 
     time_proj       the sinusoidal timestep embedding (W,); None before the first call
     time_embedding  the output (T,) of the two linear layers after it; None before the first call

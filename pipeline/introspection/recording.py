@@ -150,10 +150,11 @@ class Recording:
     def replayed_answers(self, step: int, reseed: int | None = None) -> ReplayedAnswers:
         """Return the recorded model outputs that bring a new run of the same sampler to `step`.
 
-        They are sent to the sampler instead of calling the model, so that the picture can be
-        continued from there (InitialState.replayed_answers). Each item is (model outputs, the seed
-        that the sampler's noise gets after them or None). reseed: a new seed for the noise from
-        `step` on.
+        They are sent to the sampler in place of UNet calls, so that the picture can be continued
+        from `step` without drawing the earlier steps again. The result is a value for the field
+        InitialState.replayed_answers: items (model outputs, seed), in order. After the outputs of
+        an item, the sampler's noise gets the new seed; None for the last item. reseed: a new seed
+        of the noise from `step` on; None: the noise goes on unchanged.
         """
         seeds = dict(r for r in self.reseeds if r[0] <= step)
         if reseed is not None:

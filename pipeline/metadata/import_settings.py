@@ -62,7 +62,8 @@ class Settings:
 
     fields    from a field of GenerateOptions to its value, validated; fields that are not in the
               text are left out
-    model     the name of the text's model among those that the caller has, or None
+    model     name, in the caller's list of models, of the model that the text names or gives the
+              hash of; None if there is none
     others    all other values of the text by their names in it, to display
     warnings  a sentence for each value that was ignored, with the reason
     """

@@ -141,11 +141,12 @@ def _is_empty(parsed: ParsedPrompt) -> bool:
 
 
 def _layer_from_end(text: TextEncoders, clip_skip: int | None) -> int:
-    """Return the text encoder's layer whose states to use, counted from the end: 1 is the last.
+    """Return which layer of the text encoder gives the prompt's states: 1 is the last loaded one.
 
-    It is that of the loaded network, which differs from `clip_skip` (A1111's option, None for 1)
-    for SD 2.x, saved without its last layer, and for XL, which never uses it. Raises InputError if
-    `clip_skip` exceeds the layers.
+    It follows `clip_skip`, A1111's option that also counts layers from the end; None means 1. For
+    SD 2.x the result is one less, but at least 1, because these encoders are saved without their
+    last layer. For SD XL it is at least 2, because SD XL never uses the last layer. Raises
+    InputError if `clip_skip` is less than 1 or more than the number of layers.
     """
     skip = 1 if clip_skip is None else clip_skip
     spare = 1 if text.kind == "sd2" else 0

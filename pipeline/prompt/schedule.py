@@ -30,7 +30,11 @@ class Choice:
     last: int | None
 
     def at(self, step: int) -> Range:
-        """Return where the text for `step`, counted from 1, is among the tokens: (first, end)."""
+        """Return which tokens of the prompt are the bracket's text at the sampling step `step`.
+
+        They are a range (index of the first token, index after the last). step: counted from 1. In
+        [from:to:when] and [a|b] the step decides which of the texts is used.
+        """
         if self.last is None:
             return self.ranges[(step - 1) % len(self.ranges)]
         return self.ranges[step > self.last]
@@ -129,12 +133,12 @@ def _last_step(when: str, steps: int, hints: Hints) -> int:
 def select_tokens(
     count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
 ) -> list[int]:
-    """Replace brackets [from:to:when] and [a|b] by some of their texts; return what remains.
+    """Return the indices of the prompt's tokens that remain when its choices are resolved.
 
-    The result is the indices of tokens, 0 to below `count`.
-
-    choices: the brackets by the index of their opening token. pick: returns where the texts of a
-    bracket that remain are: (first, end) each.
+    A choice is a bracket [from:to:when] or [a|b]. Of each, only the texts remain that `pick`
+    selects; its brackets, signs and other texts are left out. count: number of tokens in the
+    prompt. choices: the choices by the index of the token that opens them. pick: given a choice,
+    returns the token range (first, one past the last) of each text to keep.
     """
     out: list[int] = []
     todo = [(0, count)]

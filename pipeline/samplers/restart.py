@@ -93,9 +93,12 @@ def _run(model: Model, intervals: list[tuple[float, float]]) -> Coroutine:
 def _intervals(sigmas: list[float], length: int, times: int) -> list[tuple[float, float]]:
     """Return the noise levels (from, to) of every Heun step of the sampler Restart, in order.
 
-    A restart adds noise at the level of `sigmas` nearest to 0.1, up to the one nearest to 2, and
-    goes down again. sigmas: falling noise levels with 0 at the end. length: steps of one restart.
-    times: number of restarts; there is none if both levels are the same.
+    Sampling goes down through `sigmas`. At a low level it restarts: noise is added up to a high
+    level, from which steps lead down again to the low one. The low level is the one in `sigmas`
+    nearest to 0.1, the high level the one nearest to 2; if both are the same, nothing restarts.
+
+    sigmas: falling noise levels with 0 at the end. length: number of steps of one restart. times:
+    number of restarts.
     """
     low, high = (int(np.abs(np.array(sigmas) - level).argmin()) for level in (LOW, HIGH))
     again: list[tuple[float, float]] = []

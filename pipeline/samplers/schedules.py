@@ -71,18 +71,20 @@ def align_your_steps(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> 
 
 
 def simple(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the noise levels at n even timesteps, whole numbers, from the last timestep down.
+    """Return n noise levels for A1111's schedule "Simple", the highest first.
 
+    They are those of n evenly spaced timesteps from the last trained one down, each a whole number.
     trained: the noise level of every trained timestep, rising. `config` is not used.
     """
     return trained[-1 - (np.arange(n) * (len(trained) / n)).astype(int)]
 
 
 def normal(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the noise levels at n even timesteps from the last to the first, both included.
+    """Return the noise levels at n evenly spaced timesteps, from the last trained one to the first.
 
-    Timesteps may be fractions; their levels are interpolated in log sigma. k-diffusion's
-    get_sigmas. trained: the noise level of every trained timestep, rising. `config` is not used.
+    Both ends are included. Timesteps may be fractions; their levels are interpolated in log sigma.
+    This is k-diffusion's get_sigmas. trained: the noise level of every trained timestep, rising.
+    `config` is not used.
     """
     timesteps = np.linspace(len(trained) - 1, 0, n)
     return np.exp(np.interp(timesteps, np.arange(len(trained)), np.log(trained)))

@@ -57,8 +57,8 @@ class RaceView:
     def apply(self, race_event: RaceEvent) -> None:
         """Update what is shown of the competitor that an event of the race concerns.
 
-        A competitor is a sampler, a pair of backends or the reference. The event's warnings are
-        added to `warnings`.
+        A competitor is a sampler, a pair of an attention and a GroupNorm backend, or the reference.
+        The event's warnings are added to `warnings`.
         """
         event = race_event.event
         if isinstance(event, arena.Reference):
@@ -122,9 +122,10 @@ class RaceView:
     # ---- the lanes ----------------------------------------------------------------------------
 
     def render_lanes(self) -> str:
-        """Return a tile for each sampler or pair of backends as HTML: picture, name and progress.
+        """Return a tile for each competitor of the race as HTML: picture, name and progress.
 
-        In a race of samplers the last tile is that of the reference, an almost exact solution.
+        A competitor is a sampler, or a pair of an attention and a GroupNorm backend. In a race of
+        samplers the last tile is that of the reference, an almost exact solution.
         """
         tiles = [self._tile(lane, i) for i, lane in enumerate(self.lanes)]
         if not self.of_backends:
@@ -147,10 +148,14 @@ class RaceView:
         )
 
     def _progress(self, lane: LaneState, index: int) -> str:
-        """Return the text under the picture of a sampler or pair of backends as HTML.
+        """Return the HTML text under the picture of one competitor of a race: how far it has got.
 
-        It is the step, the model calls, and a sampler's distance to the reference or the seconds of
-        a pair of backends; or why the pair has failed. index: index in `lanes`, or REFERENCE.
+        Competitors that draw the same picture are samplers or pairs of an attention and a GroupNorm
+        backend. The text has the step and the model calls, and for a sampler the distance to the
+        reference (an almost exact solution of the ODE), for a pair the seconds, or why it failed.
+        For the reference itself it has only the step, or says that its picture is already known.
+
+        lane: the competitor's state. index: its index in `lanes`; REFERENCE for the reference.
         """
         if lane.failure:
             return escape(lane.failure)
@@ -170,10 +175,11 @@ class RaceView:
     # ---- the report ---------------------------------------------------------------------------
 
     def render_report(self) -> str:
-        """Return what stands below the pictures of a race of samplers or of backends, as HTML.
+        """Return the results of a race as HTML, to stand below its pictures.
 
-        For samplers it is plots, a table and their parameters texts (infotext), for pairs of
-        backends a table.
+        A race draws the same picture with several samplers, or with several pairs of backends (one
+        for attention, one for GroupNorm). Samplers get plots, a table and the parameters texts
+        (infotext) of their pictures; pairs of backends get a table.
         """
         if self.of_backends:
             return self._backend_table(cast(Sequence[arena.BackendPair], self.entries))

@@ -55,10 +55,11 @@ def status(i18n: gr.I18n, elem_id: str) -> gr.HTML:
 
 
 def frame_slider(elem_id: str) -> gr.HTML:
-    """Add an empty slider that shows one of several frames, such as one for each sampling step.
+    """Add a component in which a slider chooses what the HTML above it shows, such as a step.
 
-    A frame is what changes in the HTML above the slider. The component's value comes from
-    `frames_json`; frame_slider.js draws it.
+    It is empty until an update gives it a value made by `frames_json`: JSON with the HTML and, for
+    each position of the slider, the texts and pictures to put into it. frame_slider.js renders it
+    in the browser.
     """
     return gr.HTML(
         "",

@@ -224,9 +224,10 @@ def measure_distances(sampler: str, schedule: str) -> list[tuple[int, float]]:
 def render_curves(samplers: tuple[str, ...], schedule: str, language: str) -> str:
     """Return a plot as HTML that compares samplers: distance to the data over model calls.
 
-    The Wasserstein-1 distance is that from the final samples to the data. Each sampler has a curve;
-    both axes are logarithmic. A horizontal line marks the distance of random draws from the data
-    themselves. samplers: four keys of SAMPLERS. schedule: a key of SCHEDULES.
+    The distance is the Wasserstein-1 distance between a sampler's final samples and the data
+    distribution. Each sampler has a curve; both axes are logarithmic. A horizontal line marks the
+    distance that samples drawn from the data distribution itself would have. samplers: four keys of
+    SAMPLERS. schedule: a key of SCHEDULES.
     """
 
     def x(calls: float) -> float:
@@ -337,10 +338,12 @@ def _bars(ends: np.ndarray, tallest: float) -> str:
 
 @lru_cache
 def backdrop(columns: int = 120, rows: int = 125) -> str:
-    """Return the background of the plot of sampling paths: the density of the noised data.
+    """Return the background of the plot of sampling paths as a PNG data URL.
 
-    It is a PNG data URL, more opaque where the density is higher. columns: how many noise levels
-    are evaluated; rows: how many values from EDGE to -EDGE.
+    It shows the density of the plot's data (a mixture of Gaussians, in one dimension) with noise:
+    one column for each noise level, more opaque where the density is higher. columns: the number of
+    noise levels, from high at the left to low; rows: the number of values, from EDGE at the top to
+    -EDGE.
     """
     tail = round(columns * TAIL / (RIGHT - LEFT))
     sigmas = [*np.geomspace(TOP, BOTTOM, columns - tail), *[BOTTOM] * tail]

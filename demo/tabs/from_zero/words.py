@@ -177,8 +177,8 @@ def build(page: Page) -> None:
 def model_with_clip(model_cache: ModelCache, name: str | None) -> tuple[str | None, Models]:
     """Return (name, model) of a model whose folder has CLIP's image encoder, to embed pictures.
 
-    It is the model `name` (None: the first one) if that has one, else the model "emoji", which
-    comes with this repository.
+    It is the model `name` if that has the encoder, else the model "emoji", which comes with this
+    repository. A name of None, given or returned, stands for the server's first model.
     """
     models = model_cache.get(name, None)
     if has_clip(models.path):
@@ -276,9 +276,11 @@ def _render_table(
 
 
 def _picture_label(pictures: Pictures, number: int, language: str) -> str:
-    """Return the alternative text, as HTML, of a picture in the table of sentences and pictures.
+    """Return the alt text, escaped for HTML, of a picture that heads a column of CLIP's table.
 
-    number: the picture's column, from 0.
+    The table compares sentences (rows) with pictures (columns). The text tells whether the picture
+    was drawn from a sentence or is the visitor's own. pictures: those of the table. number: the
+    picture's column, from 0.
     """
     if number >= pictures.drawn:
         return escape(say("zero_own_column", language))

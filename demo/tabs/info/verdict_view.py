@@ -86,7 +86,7 @@ def _cells(same: Sequence[bool], count: int, language: str) -> str:
 def _pictures(verdict: Verdict, language: str) -> str:
     """Return the picture drawn again and the image of its differences from the file as HTML.
 
-    verdict: the result of verifying the file. The HTML is "" if it has no such images, as when
+    verdict: the result of verifying the file. Returns "" if it lacks one of the two images, as when
     nothing was drawn or nothing differs.
     """
     if verdict.image is None or verdict.difference is None:
@@ -121,9 +121,10 @@ def _environment(verdict: Verdict, language: str) -> str:
 
 
 def _label(what: str, language: str) -> str:
-    """Return the translated name of something that verification compares: "Device" for "device".
+    """Return the heading of a table row on something that verification compares, as HTML.
 
-    what: its key, such as "dtype", or the name of a file, which is returned as HTML as it is.
+    what: a key such as "device", for which the name in the visitor's language is returned
+    ("Device"). Any other name, such as that of a package, is returned itself.
     """
     key = f"around_{what}"
     return say(key, language) if key in TEXTS else escape(what)

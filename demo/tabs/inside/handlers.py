@@ -149,11 +149,12 @@ class InsideHandlers:
         key: str | None,
         request: gr.Request,
     ) -> dict[Any, Any]:
-        """Return updates that open the gallery's picture when the visitor selects this tab.
+        """Open the gallery's selected picture when the visitor goes to the tab Look inside.
 
-        If the open tree has that picture, or it was not recorded, nothing changes. keys: the key of
-        each gallery picture's recording, None for a picture without one. index: the index of the
-        gallery's selected picture. key: the key of the open recording.
+        Returns the updates of the components. The picture that is open stays if the selected one is
+        in its tree (a picture and its branches) or has no recording in memory. keys: for each
+        picture of the gallery the key of its recording, or None. index: that of the selected
+        picture in the gallery. tree: the open tree. key: the key of the open recording.
         """
         newest = keys[min(index, len(keys) - 1)] if keys else None
         if newest is None or newest in tree:

@@ -278,8 +278,8 @@ def evaluate_colorize(args: argparse.Namespace) -> None:
     """Measure how well a model colours grey pictures (the task "colorize") and print the errors.
 
     The pictures are composed of emoji, so their true colours are known. `args.model`: the model,
-    None for the emoji model; `args.count`: number of pictures with one emoji; `args.sheet`: PNG
-    file for the first pictures, or None.
+    None for the emoji model; `args.count`: number of pictures with one emoji, to which half as many
+    with two are added; `args.sheet`: PNG file to write, which shows the first pictures, or None.
     """
     from ...loading.load import load
     from . import evaluate_colorize as measure

@@ -316,11 +316,12 @@ def find_name(words: tuple[str, ...], name: str) -> slice | None:
 
 
 def is_in_right_half(word_map: torch.Tensor, relation: str | None, first: bool) -> bool:
-    """Return whether an emoji's attention map lies mainly in the correct half of the picture.
+    """Return whether the attention to an emoji's name is in the half of the picture it belongs to.
 
-    word_map: attention to the emoji's name (h, w), whose centre of mass counts; relation: where the
-    first of two emoji stands as seen from the second, "left", "right", "above" or "below"; first:
-    True if the map is that of the first emoji, False for the second.
+    The prompt names two emoji. The centre of mass of the attention map decides. word_map: the
+    attention to the name of one of them (h, w); first: whether it is the first one; relation: where
+    the first one should stand as seen from the second, "left", "right", "above" or "below", not
+    None (which Scene has for one emoji).
     """
     along = word_map.sum(0 if relation in ("left", "right") else 1)
     positions = (torch.arange(len(along)) + 0.5) / len(along)
@@ -336,11 +337,13 @@ def word_map_accuracy(
     *,
     progress: bool = True,
 ) -> float:
-    """Return the share (0 to 1) of emoji names whose attention map lies in the half of their emoji.
+    """Measure how often the model looks at an emoji's name where it shall draw that emoji.
 
-    Draws every scene of `pairs`, two emoji each, from its caption. models: the model to measure;
-    vocabulary: the emoji's names; language: "en" or "zh"; progress: show a progress bar. A name
-    that is not found in the prompt counts as wrong.
+    Draws a picture from the caption of each scene of `pairs`, which has two emoji, one in each half
+    of the picture. Returns the share (0 to 1) of their names whose attention map lies mainly in the
+    half of its emoji; a name that is not found in the prompt counts as wrong. models: the model to
+    measure; vocabulary: the emoji's names; language: of the captions, "en" or "zh"; progress: show
+    a progress bar.
     """
     right = []
     for seed, scene in enumerate(tqdm(pairs, desc="words", disable=not progress)):

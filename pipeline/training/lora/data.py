@@ -155,9 +155,9 @@ class LoraDataset:
 
     latents: (N, C, h, w), multiplied by the scaling factor; contexts: text embeddings (N, K, E);
     pooled: pooled text embeddings (N, P) for SD XL, else None; size: side of the pictures in
-    pixels; classes: so many of the N pictures, the last ones, show the class (any dog) instead of
-    the character (my dog), for DreamBooth's prior preservation; empty: (context (1, K, E), pooled
-    (1, P) or None) of the empty caption.
+    pixels; classes: number of class pictures, which are the last of the N and show any dog, for
+    example, where the others show my dog (DreamBooth's prior preservation); empty: (context (1, K,
+    E), pooled (1, P) or None) of the empty caption, None if no caption is to be left empty.
     """
 
     latents: Tensor
