@@ -53,11 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if os.environ.get("SPACES_ZERO_GPU"):
         import spaces  # noqa: F401 - ZeroGPU wants it before torch
     from pipeline import InputError, load
-    from pipeline.backends import trust
 
-    trust.check_in_background = (
-        True  # of our kernels, where nobody knows yet whether they are right
-    )
     try:
         options = {"low_memory": args.low_memory}
         models = load(args.model, vae=args.vae, **options)
@@ -66,7 +62,11 @@ def main(argv: list[str] | None = None) -> int:
 
     from demo import build, serve
     from demo.server.zerogpu import wrap_gpu_work
+    from pipeline.backends import trust
     from pipeline.model_cache import ModelCache
+
+    trust.check_in_background = True
+    models.backends.open_session()  # begins the check of our kernels, where there is no verdict yet
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
     page = build(ModelCache(models, **options), wrap_gpu_work)

@@ -90,7 +90,7 @@ class Case:
 
     mode            "forward" or "backward"
     config          the configuration that is checked, such as {"M": 64, "N": 32, "num_warps": 4}
-    place           for what the result is stored: a name such as "attention/forward/d40/float16"
+    place           name under which the result is stored, such as "attention/forward/d40/float16"
     forced          configurations of all kernels that run, by place: `config` and, for attention's
                     backward pass, those of the other kernels
     """
@@ -141,11 +141,12 @@ class Checker:
         self._kept: tuple[Any, list[Any]] = (None, [])
 
     def references(self, case: Case) -> list[Any]:
-        """Return what a case is compared with: a list with one tuple for each call at its shape.
+        """Return the inputs of a case's kernel calls, and PyTorch's results to compare with.
 
-        A tuple is (inputs, results of PyTorch in the case's dtype, results in fp64); results are
-        lists of outputs or, in mode "backward", of gradients. Cached for the last kernel, shape,
-        dtype and mode.
+        The list has a tuple (inputs, results in the case's dtype, results in fp64) for each call.
+        Attention has one call for a shape, GroupNorm one for each layer in it. Results are lists of
+        outputs or, in mode "backward", of gradients. Cached for the last kernel, shape, dtype and
+        mode.
         """
         what = case.kernel.name, case.shape, case.dtype, case.mode
         if self._kept[0] != what:
@@ -164,9 +165,11 @@ class Checker:
         return self._kept[1]
 
     def check(self, case: Case) -> Result:
-        """Run a case's kernel twice, compare it with fp64 and with itself; return the Result.
+        """Check the kernel of a case against PyTorch in fp64; return the Result, noted "ok" or not.
 
-        An exception does not pass: it becomes the result's note, "FAILED: why".
+        The kernel runs twice on the same inputs. The note is "WRONG" if the error is larger than
+        allowed, "UNEQUAL" if the two runs differ in any bit, and "FAILED: why" for an exception,
+        which is not raised.
         """
         error = allowed = math.nan
         try:
@@ -199,11 +202,13 @@ def cases(
     dtypes: Iterable[torch.dtype] | None = None,
     head_sizes: Iterable[int] = (),
 ) -> Iterator[Case]:
-    """Yield the comparisons with fp64 that `python -m kernels.check` makes of a kernel.
+    """Yield all the checks that `python -m kernels.check` makes of a kernel, as a Case for each.
 
-    quick: only the forward pass at the shapes marked `quick`, each configuration once; in fp16
-    unless `dtypes` says otherwise. dtypes: None is all. head_sizes: head sizes to check attention
-    with beside those of its shapes. Dtypes that the device does not support are left out.
+    A Case is a shape, dtype, mode (forward or backward) and configuration with which the kernel is
+    compared with PyTorch in fp64. quick: only the forward pass, only the shapes marked `quick`, and
+    no configuration twice; in fp16 unless `dtypes` says otherwise. dtypes: None means all; those
+    that the device does not support are left out. head_sizes: for attention, head sizes to check
+    besides those of its usual shapes.
     """
     target, listed = torch.device(device), set()
     wanted = tuple(dtypes or ((torch.float16,) if quick else DTYPES))
@@ -226,10 +231,11 @@ def cases(
 
 
 def _shapes_of(head_sizes: Iterable[int], shapes: tuple[Shape, ...]) -> Iterator[AttentionShape]:
-    """Yield attention shapes for those head sizes that `shapes` lack, as a user's model may have.
+    """Yield shapes at which to check attention for head sizes that `shapes`, its usual ones, lack.
 
-    Each is yielded with every number of keys, of 77 and 1024, that `shapes` has. Nothing is yielded
-    if `shapes` are not attention's, or for a head size that the kernel does not take.
+    head_sizes: those of a user's model, for example. Each one that `shapes` lack and the kernel
+    takes gets a shape with 77 keys and one with 1024 keys, if `shapes` have one with as many keys.
+    If `shapes` are those of another kernel, nothing is yielded.
     """
     attention = [s for s in shapes if isinstance(s, AttentionShape)]
     if attention:
@@ -240,10 +246,10 @@ def _shapes_of(head_sizes: Iterable[int], shapes: tuple[Shape, ...]) -> Iterator
 
 
 def _too_large(shape: Shape, mode: str) -> bool:
-    """Return whether a check must be left out: its fp64 gradients need too much memory.
+    """Return whether a check is skipped because its fp64 gradients would need too much memory.
 
-    That is so in mode "backward" at long attention shapes: a model's weights may be on the same
-    GPU.
+    True only for attention's backward pass with many queries and keys. The limit is low because a
+    model's weights may be on the same GPU.
     """
     if mode == "forward" or not isinstance(shape, AttentionShape):
         return False
@@ -283,10 +289,11 @@ def _work(pipe: Connection, group: list[Case], device: str, seed: int) -> None:
 
 
 def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iterator[Result]:
-    """Yield the Result of each case, run in a child process, so that a crash loses one case only.
+    """Compare a kernel with fp64 in each case of `group`; yield the Results in order.
 
-    The process is replaced if a case crashes it or takes longer than `limit` seconds; that case's
-    result is "CRASHED" or "HUNG". seed: of the random inputs.
+    A case is one shape and configuration of a kernel. All run in a child process. If a case crashes
+    it or takes longer than `limit` seconds, its Result says "CRASHED" or "HUNG", and a new process
+    goes on with the next case. seed: of the random inputs.
     """
     rest = list(group)
     context = multiprocessing.get_context("spawn")
@@ -321,10 +328,11 @@ def check_group(group: list[Case], device: str, seed: int, limit: float) -> Iter
 def check_all(
     groups: list[list[Case]], device: str, seed: int, limit: float, jobs: int
 ) -> Iterator[Result]:
-    """Yield the Results of all groups of cases, as they come.
+    """Check all cases and yield a Result for each, in the order in which they finish.
 
-    Each group has a child process of its own; `jobs` groups are checked at a time. seed: of the
-    random inputs. limit: seconds that a case may take.
+    A Case compares a kernel, at one shape and with one configuration, with PyTorch in fp64. Each
+    group of cases runs in a child process of its own, `jobs` groups at a time. device: such as
+    "cuda:0". seed: of the random inputs. limit: seconds that a case may take.
     """
     waiting: queue.Queue[list[Case]] = queue.Queue()
     for group in groups:
@@ -473,9 +481,10 @@ def describe_check(device: str, quick: bool, seconds: float) -> dict[str, Any]:
 def write_verdict(
     device: torch.device, results: list[Result], recorded: dict[str, Any], folder: Path | None
 ) -> Path:
-    """Store a check's results, which decide what may run on `device`; return the file's path.
+    """Save the results of a check of kernels on a GPU; they decide which kernels may run there.
 
-    recorded: what `describe_check` returned. folder: None is the user's cache folder.
+    Returns the file's path. recorded: facts about the check to save with them, such as its date,
+    from `describe_check`. folder: where the file is; None means the user's cache folder.
     """
     made = verdict.Verdict(verdict.machine_of(device), tuple(results), recorded)
     return verdict.write(made, folder or verdict.user_folder())

@@ -19,7 +19,10 @@ LEFT_OUT = ("cases.py", "reference.py")  # inputs and plain PyTorch: no GPU kern
 
 
 def code_files() -> list[Path]:
-    """Return the files to hash, which define and launch the kernels of KERNELS, sorted by name."""
+    """Return the Python files that define and launch the kernels of KERNELS, sorted by name.
+
+    Their hash tells whether stored results of checks are still those of the present code.
+    """
     root = Path(__file__).parent
     out: set[Path] = set()
     for kernel in KERNELS.values():

@@ -131,9 +131,10 @@ def compute_capability(device: torch.device) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def assume_capability(major: int, minor: int) -> Iterator[None]:
-    """In a `with` block, prepare launches of tensors without a GPU for this compute capability.
+    """In a `with` block, configure kernels for this compute capability where there is no GPU.
 
-    So kernels can be compiled for a GPU that is not there.
+    Launches with tensors on other devices than CUDA ("cpu", "meta") are then prepared as on such a
+    GPU. So kernels can be compiled for a GPU that is not there.
     """
     _assumed_capability.append((major, minor))
     try:

@@ -70,9 +70,10 @@ class Launch:
 
 
 def cases() -> list[Case]:
-    """Return every call to record and compile: each kernel of KERNELS at its shapes, in each mode.
+    """Return all kernel calls whose Triton launches are to be recorded and then compiled.
 
-    Of its shapes those marked `compiled`.
+    There is a Case for each kernel of KERNELS, each of its shapes that is marked `compiled`, and
+    each of its modes ("forward", "backward").
     """
     return [
         Case(kernel, shape, mode)

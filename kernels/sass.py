@@ -34,10 +34,11 @@ def uninitialized_reads(sass: str) -> list[str]:
 
 
 def _reads_of_section(section: str) -> list[str]:
-    """Return one kernel's instructions that read a uniform register which nothing wrote before.
+    """Return the instructions of one kernel that read a uniform register before it is written.
 
-    section: the text of the kernel in the output of `nvdisasm -c`. Its control flow graph is
-    walked; a register counts as written if any way to the instruction writes it.
+    They show that ptxas miscompiled the kernel; the list is empty for correct code. section: the
+    kernel's part of the output of `nvdisasm -c`. All paths of its control flow are followed; a
+    register counts as written if at least one path to the instruction writes it.
     """
     code: list[tuple[str, str]] = []
     labels: dict[str, int] = {}

@@ -97,10 +97,11 @@ class Verdict:
     recorded: dict[str, Any] = field(default_factory=dict)
 
     def configurations(self, place: str, *, right: bool) -> list[Config]:
-        """Return a kernel's configurations that were right at every shape, or those that failed.
+        """Return the configurations of one kernel that passed the check, or those that failed it.
 
         place: kernel, head size or layout, and dtype, such as "attention/forward/d40/float16".
-        right: which of both to return. A configuration occurs as often as it has results.
+        right: True for the configurations whose results were right at every shape, False for those
+        that failed at a shape. A configuration with several such results occurs several times.
         """
         failed = [r.config for r in self.results if r.place == place and not r.right]
         if not right:
@@ -118,7 +119,11 @@ class Verdict:
 
 
 def machine_of(device: torch.device) -> Machine:
-    """Return the CUDA or ROCm device as a Machine: GPU, versions and code to look results up by."""
+    """Return the Machine for which results of `python -m kernels.check` on `device` are stored.
+
+    It holds the GPU's name, its compute capability or AMD architecture, the version of Triton and
+    the hash of the kernels' code. device: of CUDA or ROCm.
+    """
     import triton
 
     from .code_hash import code_hash
@@ -183,10 +188,11 @@ def read(path: Path, machine: Machine) -> Verdict | None:
 
 @lru_cache
 def load(machine: Machine) -> Verdict | None:
-    """Return the results of `kernels.check` for `machine`, its own and shipped ones; cached.
+    """Return all results of `python -m kernels.check` that are valid for `machine`, or None.
 
-    Of a kernel, head size or layout, and dtype that was checked on this machine, only its own
-    results are returned, not the shipped ones. None if there are no results.
+    They are those in `user_folder` and those that come with this repository. Where both have
+    some under the same name, such as "attention/forward/d40/float16", only the user's are returned.
+    None means that there are none at all. Cached.
     """
     found = [
         v
@@ -202,16 +208,20 @@ def load(machine: Machine) -> Verdict | None:
 
 
 def forget() -> None:
-    """Forget the results of checks read so far, so that the next launch reads their files again."""
+    """Forget the results of `kernels.check` that this process has read.
+
+    The next kernel launch reads their files again.
+    """
     load.cache_clear()
     _right.cache_clear()
 
 
 def write(verdict: Verdict, folder: Path) -> Path:
-    """Write results of `python -m kernels.check` to their file in `folder`, beside earlier ones.
+    """Save results of `python -m kernels.check` in the file for their machine, in `folder`.
 
-    Of a kernel, head size or layout, and dtype that the verdict has results for, the earlier
-    results are dropped. Returns the file's path. Raises OSError if the folder can't be written.
+    Results that the file has already are kept, except those under a name that the new ones have
+    too, such as "attention/forward/d40/float16". Returns the file's path. Raises OSError if it
+    cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(verdict.machine)
@@ -273,7 +283,10 @@ UNCHECKED = "our kernels were not checked on this GPU yet"
 
 
 def is_unchecked(reason: str | None) -> bool:
-    """Return whether `reason`, a sentence from `problem` or None, says that a check is missing."""
+    """Return whether `reason` says that a kernel was never checked on this GPU, not that it failed.
+
+    reason: the sentence that `problem` returned, or None.
+    """
     return bool(reason) and UNCHECKED in str(reason)
 
 
@@ -295,11 +308,11 @@ def _right(index: int, place: str) -> tuple[frozenset, ...] | None:
 
 
 def _right_configurations(device: torch.device, place: str) -> tuple[frozenset, ...] | None:
-    """Return a kernel's configurations that `kernels.check` found right on `device`.
+    """Return a kernel's configurations that `kernels.check` found right on the GPU `device`.
 
-    place: a name such as "attention/forward/d40/float16". A configuration is a frozenset of its
-    items. None if the kernel was not checked and, not cached, where no GPU can be asked for its
-    name yet, as on ZeroGPU.
+    place: a name such as "attention/forward/d40/float16". Each configuration is the frozenset of
+    the items of its dict. Empty if all failed. None if the kernel was not checked, or if the
+    process has no GPU yet, as on ZeroGPU outside a request; this None is not cached.
     """
     try:
         return _right(device_index(device), place)
@@ -312,10 +325,11 @@ _forced: dict[str, Config] = {}
 
 @contextmanager
 def force(configurations: dict[str, Config]) -> Iterator[None]:
-    """In a `with` block, make launches use these configurations; for checks, the tuner and tests.
+    """In a `with` block, make kernels run with given configurations; for checks, tuning and tests.
 
-    configurations: by kernel, under names such as "attention/forward/d40/float16". They hold for
-    all threads, so only one may use it.
+    configurations: from a name such as "attention/forward/d40/float16" to the configuration (block
+    sizes, warps, stages). They apply to all threads of the process, so two threads must not be
+    inside such blocks at the same time.
     """
     earlier = dict(_forced)
     _forced.update(configurations)

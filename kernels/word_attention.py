@@ -78,10 +78,11 @@ def heuristic(
 
 
 def conservative() -> dict[str, int]:
-    """Return {"M", "SPLIT", "num_warps", "num_stages"} to use where others gave wrong results.
+    """Return the safe configuration of `word_kernel`, to use if others gave wrong results.
 
-    Its blocks of 16 queries are too small for HGMMA, Hopper's matrix instruction, with which wrong
-    results were seen.
+    `word_kernel` computes attention and its maps. The configuration is {"M", "SPLIT", "num_warps",
+    "num_stages"}. Wrong results were seen with HGMMA, Hopper's matrix instruction; blocks of M = 16
+    queries are too small for it.
     """
     return {"M": 16, "SPLIT": False, "num_warps": 4, "num_stages": 1}
 
@@ -97,7 +98,7 @@ def key(d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
 
 
 def place(d: int, dtype: torch.dtype) -> str:
-    """Return the name for which `kernels.check` stores results: "word_attention/d40/float16".
+    """Return the name under which `kernels.check` stores results: "word_attention/d40/float16".
 
     d: head size.
     """
@@ -105,11 +106,13 @@ def place(d: int, dtype: torch.dtype) -> str:
 
 
 def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
-    """Return {"M", "SPLIT", "num_warps", "num_stages"} for q (B, Tq, H, D) and `tk` keys.
+    """Return the configuration with which `word_kernel` runs on queries q (B, Tq, H, D), `tk` keys.
 
-    Tried in this order are the configuration tuned for this GPU, that of `heuristic`, that of
-    `conservative`: the first that `python -m kernels.check` found right on this GPU is returned, or
-    the first if nothing was checked. Raises NoRightConfiguration if none was right.
+    `word_kernel` computes attention and its maps. The configuration is {"M", "SPLIT", "num_warps",
+    "num_stages"}. The candidates are, in this order, the one tuned for this GPU, that of
+    `heuristic` and that of `conservative`. Returned is the first that `python -m kernels.check`
+    found right on this GPU, or the first of all if nothing was checked. Raises NoRightConfiguration
+    if none was right.
     """
     b, tq, _, d = q.shape
     major = compute_capability(q.device)[0]
@@ -124,10 +127,11 @@ def configuration(q: torch.Tensor, tk: int) -> dict[str, int]:
 
 
 def choosable(d: int, dtype: torch.dtype, processors: int, major: int) -> list[dict[str, int]]:
-    """Return every configuration that `heuristic` or `conservative` gives at head size `d`.
+    """Return the configurations that `word_kernel` may get at head size `d` where none is tuned.
 
-    For `kernels.check`, which tries them all: lengths and batches are varied. processors, major:
-    multiprocessors and major compute capability of the GPU.
+    They are the results of `heuristic` for several numbers of queries and batch sizes, and that of
+    `conservative`, without duplicates. `kernels.check` tests each of them. processors, major:
+    number of multiprocessors and major compute capability of the GPU.
     """
     lengths = (16, 64, 256, 4096)
     configs = [heuristic(b, d, t, 77, dtype, processors, major) for t in lengths for b in (1, 64)]
@@ -376,13 +380,14 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def check_configurations(
     shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
-    """Yield the configurations that `python -m kernels.check` runs `word_attention` with.
+    """Yield the configurations with which `python -m kernels.check` runs `word_attention`.
 
-    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}.
-    Tried are the tuned, the default and the smallest one; with `every`, at shapes named "odd", all
-    defaults of other lengths too. Each item is (place, configuration, forced): place is the name
-    under which the result is stored, such as "word_attention/d40/float16"; forced is a dict from
-    place to configuration with what the launch must use.
+    A configuration is a dict such as {"M": 64, "SPLIT": True, "num_warps": 4, "num_stages": 2}. At
+    each shape the tuned, the default and the smallest one are checked. With `every`, a shape of the
+    model "odd" (unusual lengths) is also checked with the configurations that are the default at
+    other lengths. Each item is (place, configuration, forced). place: the name under which the
+    result is stored, such as "word_attention/d40/float16". forced: {place: configuration}, which
+    the launch must use. mode: always "forward".
     """
     d, major = shape.head_size, compute_capability(device)[0]
     where, processors = place(d, dtype), multiprocessors(device)

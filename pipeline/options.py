@@ -144,7 +144,10 @@ class GenerateOptions(BaseModel):
     @field_validator("attention", "group_norm", mode="before")
     @classmethod
     def _backend(cls, value: Any, info: ValidationInfo) -> str | None:
-        """Check that a backend's name is a string; whether it can run is checked by the model."""
+        """Check that a backend's name is a string of at most 100 characters; "" becomes None.
+
+        Whether the backend exists and can run is checked later, when the loaded model is to draw.
+        """
         if value is not None and (not isinstance(value, str) or len(value) > 100):
             raise ValueError(
                 f"{info.field_name} must be a backend's name, not {short_repr(value)}."

@@ -40,11 +40,12 @@ MAX_DECODING_DIFFERENCE = 8
 
 @dataclass(frozen=True)
 class StepChecked:
-    """The event while a picture is verified: its next model call was made again.
+    """One more model call was made while a picture is verified: drawn again and compared.
 
-    The receipt in the picture's file has a fingerprint of the latents of each step.
+    The receipt in the picture's file has a fingerprint of the latents after each step. Those of the
+    new drawing are compared with it.
 
-    step   number of the step that was compared last, 1 to `total`; 0 for the initial latents
+    step   number of the last step that was compared, 1 to `total`; 0: only the initial latents
     total  number of steps of the picture
     same   whether the latents of this and of all steps before equal the receipt's fingerprints
     """

@@ -81,10 +81,11 @@ def names(key: str) -> tuple[str, ...]:
 
 
 def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str], str]]]:
-    """Return the generator function that serves the endpoint of the task `key`.
+    """Return the generator function that serves the web API's endpoint of the task `key`.
 
     It yields ([], "") after each sampling step, then (paths of PNG files, parameters text). Its
-    signature and docstring, which Gradio shows to clients, are made from the task's fields.
+    signature and docstring, which Gradio shows to clients, are made from the task's fields. key:
+    such as "inpaint". runner: draws the pictures on the server's device.
     """
     fields = names(key)
 

@@ -33,14 +33,15 @@ def estimate_seconds(
     entries: Any = (),
     *_: Any,
 ) -> int:
-    """Return for how many seconds, at most MAX_SECONDS, a call requests the GPU on ZeroGPU.
+    """Estimate for how many seconds to request the GPU on ZeroGPU for a call, at most MAX_SECONDS.
 
-    It gets the arguments of that call. Functions that draw pictures take these five first, in this
-    order. If the second argument has no `steps`, the call draws none and gets 60 seconds.
-    task: key of the task, or "arena" for a race of samplers or backends
+    ZeroGPU passes the arguments of the call; the parameters here are in the order that functions
+    for drawing pictures have. If `options` has no field `steps`, the call draws none and gets 60
+    seconds.
+    task: key of the task, or "arena" for a race: several samplers or backends draw one picture
     options: the task's Options
-    entries: for "arena", the samplers or pairs of backends that race
-    names, folder: not used
+    entries: what takes part in a race: samplers, or pairs of an attention and a GroupNorm backend
+    names, folder and any further arguments: not used
     """
     if not hasattr(options, "steps"):
         return 60

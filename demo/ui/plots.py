@@ -45,7 +45,10 @@ class Frame:
         )
 
     def around(self, curves: Sequence[Curve]) -> Frame:
-        """Return a copy with `right` and `high` increased until all points of the curves fit in."""
+        """Return a copy of the axes' range that is increased until all points of the curves fit in.
+
+        Only `right`, the end of the x axis, and `high`, that of the y axis, are increased.
+        """
         xs = [x for curve in curves for x, _ in curve.points]
         ys = [y for curve in curves for _, y in curve.points]
         return Frame(max(self.right, *xs, 1), self.low, max(self.high, *ys, 0))

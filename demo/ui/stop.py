@@ -147,9 +147,10 @@ class StopButton:
     def _open(self, button: int, run_id: str, request: gr.Request) -> str:
         """Register the run that a press of a button has started, and show that it waits.
 
-        Returns the HTML status line; if Stop came first, it says that the run was stopped. button:
-        the button's index among those added. run_id: made by the browser. Raises gr.Error, which
-        the page does not show, while an earlier run of the button is running.
+        Returns the HTML status line. If the visitor pressed Stop before this request arrived, the
+        line says that the run was stopped. button: the button's index among those added. run_id:
+        made by the browser. If an earlier run of the button is still running, no run is registered
+        and gr.Error is raised, which the page does not show.
         """
         session, language = request.session_hash or "", request_language(request)
         run = self.runs.open(session, self.group, button, run_id)
@@ -162,9 +163,9 @@ class StopButton:
     def _stop(self, run_ids: str, request: gr.Request) -> Any:
         """Stop the runs with the given ids, because the visitor has pressed Stop.
 
-        run_ids: separated by spaces, the newest last. Returns two updates: if the newest run still
-        waits in the queue, its status line, and its id, which takes it out of the queue; otherwise
-        two times "no change", since the run itself then updates the status line.
+        run_ids: separated by spaces, the newest last. Returns updates of the status line and of the
+        id of the run that the browser takes out of the queue. Both change only if the newest run
+        was still waiting in the queue; a run that has begun updates the status line itself.
         """
         session, language = request.session_hash or "", request_language(request)
         named = run_ids.split()[-MAX_STOPPED:]

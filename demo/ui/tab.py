@@ -35,10 +35,10 @@ def no_inputs(page: Page, key: str) -> dict[str, Any]:
 
 
 def first_picture(values: dict[str, Any]) -> str | None:
-    """Return the path of the input picture: the default of TaskTab.before.
+    """Return the path of a task's input picture, which the before/after slider shows as "before".
 
-    The before/after slider compares it with the result. values: those of the task's own inputs, by
-    name; None is returned if there is no "picture".
+    It is values["picture"], None if there is none. values: the values of the inputs that only this
+    task has, by name. A TaskTab uses this function unless its field `before` is set to another.
     """
     return values.get("picture")
 

@@ -35,7 +35,10 @@ class PictureBox(gr.Image, metaclass=NoStubFiles):
         super().__init__(**fixed | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration for the browser, which shows this as a gr.Image."""
+        """Return the component's configuration for the browser, which shows it as a gr.Image.
+
+        cls: an argument of Gradio's method, not used.
+        """
         return super().get_config(gr.Image)
 
     def preprocess(self, payload: Any) -> str | None:
@@ -61,7 +64,10 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
         super().__init__(**fixed | {"sources": (), "transforms": ()} | more)
 
     def get_config(self, cls: type | None = None) -> dict[str, Any]:
-        """Return the configuration for the browser, which shows this as a gr.ImageEditor."""
+        """Return the settings that Gradio sends to the browser, those of a gr.ImageEditor.
+
+        The browser shows this component as one. cls: a parameter of Gradio's own method, not used.
+        """
         return super().get_config(gr.ImageEditor)
 
     def preprocess(self, payload: Any) -> list[str]:  # type: ignore[override]  # files, no pixels

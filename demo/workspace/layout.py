@@ -102,8 +102,9 @@ def css(tabs: Mapping[str, Tab | TaskTab]) -> str:
 def build(page: Page, tabs: dict[str, TaskTab]) -> None:
     """Build the workspace, the components that all task tabs share, and attach their listeners.
 
-    Adds the components to `page`: form, own_size, boxes, translated, result, inside_button, fill.
-    tabs: a dict from task key, such as "inpaint", to the tab that runs the task.
+    They are the prompts, the settings, the buttons and the result. It sets the fields of `page`
+    that hold them, from `form` to `fill`. tabs: a dict from task key, such as "inpaint", to the tab
+    that runs the task.
     """
     i18n = page.i18n
     form, own = page.form, dict[str, dict[str, Any]]()

@@ -34,10 +34,11 @@ def build_panel(i18n: gr.I18n, prompt: Component, visible: bool) -> tuple[gr.Acc
 
 
 def panel_updates(rows: list[dict] | None, language: str) -> tuple[dict[str, Any], str]:
-    """Return the updates of the panel, and of its list of the objects that a model was trained on.
+    """Return new values for the panel that lists the objects which the loaded model was trained on.
 
-    rows: the objects of the model's vocabulary.json, a dict for each; None, which hides the panel,
-    for a model without that file.
+    Returns (update that shows or hides the panel, HTML of the list in it). rows: the content of the
+    model's vocabulary.json, a dict for each object; None for a model without that file: the panel
+    is then hidden and the list empty. language: "en" or "zh".
     """
     return gr.update(visible=bool(rows)), render_vocabulary(rows, language) if rows else ""
 

@@ -27,9 +27,11 @@ INTERPRETED = tl.constexpr(launch.INTERPRETED)
 def load_rows(p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, FULL: tl.constexpr):
     """Load and return a block [rows, columns] of a matrix x (T, D), such as one head's queries.
 
-    The block has rows o_t and columns o_d of x; those outside x are zeros.
     p_base   pointer to x[0, 0]
-    st, sd   strides of x's rows, counted in UNIT values, and of its columns
+    o_t      indices of the rows to load; rows from T on are zeros
+    o_d      indices of the columns to load; columns from D on are zeros
+    st       the stride of x's rows divided by UNIT: from one row to the next are st * UNIT values
+    sd       the stride of x's columns
     FULL     every column of o_d is below D, so columns need no mask
     """
     o_row = o_t.to(tl.int64)[:, None] * st * UNIT  # 64 bit before it can overflow

@@ -65,16 +65,17 @@ def launch_on_meta(shape: AttentionShape, dtype: torch.dtype, mode: str) -> None
 def check_configurations(
     shape: AttentionShape, dtype: torch.dtype, mode: str, device: torch.device, every: bool
 ) -> Iterator[tuple[str, Config, dict[str, Config]]]:
-    """Yield the configurations with which `python -m kernels.check` runs attention at this shape.
+    """Yield the configurations with which `python -m kernels.check` tests attention at one shape.
 
-    A configuration is a dict such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}. Tried are
-    the tuned, the default and the smallest one; with `every`, at shapes named "odd", all defaults
-    of other lengths too. In mode "backward" the kernels for dk and dv and for dq are tried one at a
-    time, while the others (forward too) have the smallest configuration.
+    A configuration is a dict such as {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}. Tested
+    are the one tuned for the GPU, if there is one, the default one and the smallest one. If `every`
+    is true and the shape's `model` is "odd", the defaults for all other lengths are tested too.
+    mode: "forward" tests the forward kernel; "backward" tests the kernel for dk and dv, then that
+    for dq. The kernels that are not being tested run with the smallest configuration.
 
-    Each item is (place, configuration, forced): place is the name of the kernel under which the
-    result is stored, such as "attention/forward/d40/float16"; forced is a dict from place to
-    configuration with what the launches must use.
+    Each item is (place, configuration, forced). place: the name under which the result is stored,
+    such as "attention/forward/d40/float16". forced: from place to configuration, for each of the
+    three kernels what it must run with during this test.
     """
     d, processors = shape.head_size, multiprocessors(device)
     places = {kind: place(kind, d, dtype) for kind in ("forward", "dkv", "dq")}

@@ -79,10 +79,10 @@ def heuristic(
 
 
 def conservative() -> dict[str, int]:
-    """Return {"M", "N", "num_warps", "num_stages"} to use where other ones gave wrong results.
+    """Return the attention kernels' safest configuration, for use where others failed a check.
 
-    Its blocks of 16 queries and 16 keys are too small for HGMMA, Hopper's matrix instruction, with
-    which wrong results were seen.
+    It is {"M", "N", "num_warps", "num_stages"}. Its blocks of 16 queries (M) and 16 keys (N) are
+    too small for HGMMA, Hopper's matrix instruction, with which wrong results were seen.
     """
     return {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
 
@@ -118,9 +118,10 @@ def length_class(t: int) -> str:
 def key(kind: str, d: int, tq: int, tk: int, dtype: torch.dtype) -> str:
     """Return the name under which the GPU's file in kernels/tuned has a tuned configuration.
 
-    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". d, tq, tk: head size,
-    queries, keys; 40, 4096 and 77 in fp16 give "attention/forward/d40/qlong/k128/16" (ranges of
-    lengths, bits).
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq" (gradient of q). d, tq, tk:
+    head size, number of queries, number of keys. For "forward" with 40, 4096 and 77 in fp16 the
+    name is "attention/forward/d40/qlong/k128/16": q and k are followed by the range that the number
+    is in, and 16 are the bits of the dtype.
     """
     return f"attention/{kind}/d{d}/q{length_class(tq)}/k{length_class(tk)}/{bits(dtype)}"
 
@@ -156,10 +157,11 @@ def configuration(kind: str, q: torch.Tensor, tk: int) -> dict[str, int]:
 
 
 def choosable(kind: str, d: int, dtype: torch.dtype, processors: int) -> list[dict[str, int]]:
-    """Return every configuration that `heuristic` or `conservative` can give at head size `d`.
+    """Return all configurations of an attention kernel that `heuristic` or `conservative` can give.
 
-    For `kernels.check`, which tries them all: lengths and numbers of heads are varied. kind:
-    "forward", "dkv" (gradients of k and v) or "dq". processors: multiprocessors of the GPU.
+    `kernels.check` tests them all. They are those for head size `d` with any lengths and number of
+    heads. kind: "forward", "dkv" (gradients of k and v) or "dq". processors: multiprocessors of the
+    GPU.
     """
     lengths = (16, 32, 64, 128, 4096)
     return unique(

@@ -23,9 +23,10 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def require_gpu(device: torch.device) -> None:
-    """Raise RuntimeError unless our kernels can be timed on `device`: run as compiled code there.
+    """Raise RuntimeError unless our kernels can be timed on `device`.
 
-    Triton's interpreter counts as not running: its time says nothing about the kernel.
+    They must run as compiled code there. In Triton's interpreter their time says nothing about the
+    kernel.
     """
     problem = device_problem(device)
     if INTERPRETED or problem:

@@ -46,10 +46,10 @@ class Provider:
 
 @dataclass(frozen=True)
 class Work:
-    """What one call has to do, by which its speed is rated: operations and bytes to move.
+    """How much one call of a kernel has to compute and to move, to convert its time into a rate.
 
-    flop: floating-point operations. bytes: the least that is read and written. metric: the unit in
-    which its rate is given, "TFLOP/s" or "GB/s".
+    flop: floating-point operations. bytes: the fewest bytes that must be read and written. metric:
+    the unit of the rate, "TFLOP/s" or "GB/s".
     """
 
     flop: float
@@ -57,7 +57,7 @@ class Work:
     metric: str
 
     def rate(self, milliseconds: float) -> float:
-        """Return the rate, in units of `metric`, of a call that takes this many milliseconds."""
+        """Return how fast the call is, in TFLOP/s or GB/s (see `metric`), if it takes this long."""
         if self.metric == "TFLOP/s":
             return self.flop / milliseconds / 1e9
         return self.bytes / milliseconds / 1e6
@@ -192,7 +192,8 @@ class Timing(NamedTuple):
     """The median, 20th and 80th percentile of a call's time, in milliseconds, and how it was timed.
 
     timed   "graph": by replays of a CUDA graph; "events": by CUDA events around each call, which
-            measures the host if it is slower than the call; None: by the clock of a CPU
+            give the CPU's time for launching where that is longer than the GPU's work; None: by the
+            clock of a CPU
     """
 
     p50: float

@@ -113,7 +113,11 @@ def _where(row: dict[str, Any]) -> str:
 
 
 def summary() -> str:
-    """Return the README's table: our kernels against the fastest others, and UNet calls."""
+    """Return the README's Markdown tables of kernel speed, one for each GPU that was measured.
+
+    The rows compare our attention with the fastest other one and our GroupNorm + SiLU with
+    torch.compile; where it was measured, there is also a row on whole UNet calls of SD 1.5.
+    """
     out = []
     for name, rows in _machines().items():
         compiled = ratios(rows, "group_norm", "forward", lambda p: p == "torch.compile")
@@ -257,10 +261,10 @@ def _profile_table(calls: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _kinds(kernels: list[dict[str, Any]]) -> dict[str, float]:
-    """Return a dict from kinds of GPU kernels, such as "attention", to microseconds in a profile.
+    """Add up the times of the GPU kernels of one UNet call, for each kind of kernel.
 
-    kernels: the kernels of one call, dicts with the name "kernel" and the time "us". The kinds are
-    those of KINDS.
+    Returns a dict from the kinds of KINDS, such as "attention", to microseconds. kernels: the
+    kernels that a profiler recorded, as dicts with the kernel's name "kernel" and its time "us".
     """
     times = dict.fromkeys((kind for kind, _ in KINDS), 0.0)
     for kernel in kernels:
@@ -270,7 +274,11 @@ def _kinds(kernels: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def cpu() -> str:
-    """Return a sentence for each CPU: PyTorch's fused attention against plain matrix products."""
+    """Return English text for docs/kernels.md: how fast PyTorch's fused attention is on CPUs.
+
+    It has a sentence for each CPU of which this repository has benchmark results. The sentence
+    compares the time with that of attention by plain matrix products.
+    """
     out = []
     for rows in results.load_results().values():
         if rows[0].get("gpu"):
@@ -308,7 +316,10 @@ def fill(text: str) -> str:
 
 
 def main() -> int:
-    """Write the measured figures into README.md and docs/kernels.md; return the exit code, 0."""
+    """Write the kernels' stored benchmark results into README.md and docs/kernels.md as tables.
+
+    Returns the process's exit code, 0.
+    """
     for name in DOCUMENTS:
         path = ROOT / name
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -45,13 +45,14 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Session:
-    """What all configurations compared by one run of the tuner share.
+    """The settings of one run of the tuner, which looks for the fastest configuration of a kernel.
 
-    device    such as "cuda:0"
+    device    the GPU that is used, such as "cuda:0"
+    dtype     of the kernel's inputs
     seed      of the random inputs
-    seconds   how long the default configuration is timed; another one for a quarter of that
+    seconds   how long the default configuration is timed; each other one for a quarter of that
     target    NVIDIA GPU to compile for before anything runs, "sm_90"; None: do not compile before
-    timer     "module:function", called like `kernels.bench.measure.time_call`
+    timer     the function that times, "module:function": `kernels.bench.measure.time_call` or alike
     limit     seconds in which one configuration must be compared with fp64 and timed
     """
 
@@ -67,6 +68,7 @@ class Session:
 class Task(NamedTuple):
     """One configuration of a kernel for the tuner to compile, or to compare with fp64 and time.
 
+    session       what the tasks of one run of the tuner share: device, dtype, seed, time limits
     config        the configuration, such as {"M": 64, "N": 32}; None is the default one
     place         the Triton kernel that takes it, such as "attention/forward/d40/float16"
     shape, mode   the call to time: `kernel`'s function at this shape, "forward" or "backward"
@@ -81,7 +83,11 @@ class Task(NamedTuple):
 
 
 def tasks_of(session: Session, kernel: Kernel, job: TuningJob) -> list[Task]:
-    """Return the tuner's tasks for one job: the default configuration, then every candidate."""
+    """Return a Task for each configuration that the tuner shall test for one kernel and shape.
+
+    The first is for the default configuration, the others are for the candidates of `job`. Each
+    task is to compile one configuration, or to check and time it.
+    """
     where = session, kernel, job.place, job.shape, job.mode
     return [Task(*where, config) for config in (None, *job.candidates)]
 
@@ -130,7 +136,7 @@ class _Driver:
         return 0
 
     def get_current_stream(self, device: int) -> int:
-        """Return the handle of the default stream, 0; nothing is launched on it."""
+        """Return 0, the default stream's handle: Triton asks for it, but launches nothing."""
         return 0
 
 
@@ -186,11 +192,12 @@ def make_call(
 def _expected(
     session: Session, kernel: Kernel, shape: Shape, mode: str
 ) -> tuple[dict[str, Any], list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Return random inputs at the shape, and what a configuration's results are compared with.
+    """Return random inputs for a kernel at `shape`, and PyTorch's results for these inputs.
 
-    The inputs are keyword arguments. The rest is a list with a pair for each output or, in mode
-    "backward", gradient: PyTorch's result in the inputs' dtype and in fp64. The last result is
-    cached.
+    The kernel's own results are compared with the latter. Returns (inputs, results). inputs: the
+    keyword arguments. results: a pair of tensors for each output in mode "forward", for each
+    gradient in mode "backward"; the first is computed in the inputs' dtype, the second in fp64.
+    Only the last call is cached.
     """
     (inputs,) = load(kernel.make_inputs)(shape, session.dtype, session.device, session.seed)
     inputs64 = {
@@ -203,10 +210,12 @@ def _expected(
 
 
 def measure_candidate(task: Task) -> Timing | Failure:
-    """Compare one configuration's results with fp64, then time it; return its time or a Failure.
+    """Run a kernel with the task's configuration: check that it is right, then time it.
 
-    The memory that it writes to is filled with NaN before, so that values left unwritten show.
-    After the timing its results must still have the same bits.
+    Returns the time, or a Failure with the reason if it is wrong or does not run. Right means that
+    its results are close enough to those of the reference in fp64, and that a call after the timing
+    gives the same bits. Memory that it writes to is filled with NaN first, so that values left
+    unwritten show.
     """
     session, kernel = task.session, task.kernel
     select_device(session.device)
@@ -235,9 +244,10 @@ def measure_candidate(task: Task) -> Timing | Failure:
 
 
 def measure_all(tasks: Sequence[Task], processes: int) -> Iterator[Timing | Failure]:
-    """Compile and measure each task's configuration; yield its time, or why it has none, in order.
+    """Compile each task's kernel in its configuration and time it; yield the results in order.
 
-    `processes` compile ahead while one process measures.
+    A result is a Timing, or a Failure that says why the configuration can't be used. processes: how
+    many processes compile the next tasks, while another one times.
     """
     compiled: Iterator[Failure | None] = iter([None] * len(tasks))
     if tasks and tasks[0].session.target:
@@ -254,11 +264,11 @@ def measure_all(tasks: Sequence[Task], processes: int) -> Iterator[Timing | Fail
 def choose(
     key: str, results: Sequence[tuple[Config | None, Timing | Failure]]
 ) -> tuple[Config, Timing] | None:
-    """Return the fastest configuration with its time, or None if the default is as good; print it.
+    """Choose the fastest of a kernel's timed configurations; None means to stay with the default.
 
-    key: the name to print. results: for each configuration, first the default, which is None, its
-    time or why it has none. Another one is taken only if it needs at most 98 % of the default's
-    time, or if the default has none.
+    Prints and returns the configuration and its time. It must need at most 98 % of the default's
+    time, unless the default has no time. key: a name for the kernel and shape, to print. results:
+    (configuration, its time or why it has none) for each; the first is the default, given as None.
     """
     for config, result in results:
         if isinstance(result, Failure):
@@ -277,14 +287,16 @@ def choose(
 
 
 class TunedFile:
-    """The tuned configurations of a GPU, kernels/tuned/<GPU name>.json, changed one by one.
+    """The file kernels/tuned/<GPU name>.json: the best configuration of each kernel on this GPU.
 
-    The file is written as a whole after each change. It is JSON with the fields
+    After each change the whole file is written again. It is JSON with the fields
       surroundings     device and versions, as `kernels.bench.measure.environment` returns them
-      timed            how: "graph" (replays of a CUDA graph), "events", or "events and graph"
-      configurations   by name, such as "attention/forward/d40/qlong/k128/16"
-      failed           by name, a list of {"configuration", "reason"}; null is the default one
-    Files of older versions have neither `timed`, as they were timed by events, nor `failed`.
+      timed            how times were measured: "graph" (replays of a CUDA graph), "events" (CUDA
+                       events) or "events and graph"
+      configurations   from name, such as "attention/forward/d40/qlong/k128/16", to configuration
+      failed           from name to a list of {"configuration", "reason"}, those that cannot be
+                       used; the configuration null stands for the default one
+    Files of older versions lack `timed` (they were timed by events) and `failed`.
     """
 
     def __init__(self, path: Path, surroundings: dict[str, Any]) -> None:
@@ -302,10 +314,12 @@ class TunedFile:
         best: tuple[Config, Timing] | None,
         failed: Sequence[tuple[Config | None, Failure]],
     ) -> None:
-        """Replace what the file has under the name `key` and write it.
+        """Store the tuner's result for the kernel and shapes named `key`, and write the file.
 
-        best: the configuration to use and its time; None: the default is used. failed: those that
-        gave wrong results, crashed or did not compile, and why.
+        What the file had under this name is replaced. key: such as
+        "attention/forward/d40/qlong/k128/16". best: the fastest configuration and its time; None if
+        the default one is to be used. failed: the configurations (None: the default one) that gave
+        wrong results, crashed or did not compile, and why.
         """
         for table in (self.configurations, self.failed, self.timed):
             table.pop(key, None)

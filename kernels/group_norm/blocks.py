@@ -40,14 +40,15 @@ def load_centred(
     x, temb_bias, o_s, o_c, m_c, b_pivot, stc, sxs, sxc, S,
     CG: tl.constexpr, HAS_TEMB: tl.constexpr,
 ):  # fmt: skip
-    """Load a tile of x minus its groups' first values, so that a large mean is not rounded away.
+    """Load a tile of x and subtract from each value its group's first value, the pivot.
 
-    Returns d = x - pivot + (temb_bias - first), fp32, and a mask of the values that exist, both
-    [SB, GB * CB]: SB positions of CB channels of each of GB groups. pivot is the group's first
-    value, first is temb_bias (the timestep embedding, not read unless HAS_TEMB) of the group's
-    first channel. b_pivot and the channels o_c with their mask m_c are [GB * CB], the positions o_s
-    [SB]. sxs, sxc, stc: strides of x by position and channel, of temb_bias by channel. S, CG:
-    positions, channels of a group.
+    This keeps the statistics exact where the mean is large compared with the deviation. Returns d =
+    x - pivot + (temb_bias - first), fp32, and a mask of the values that exist, both [SB, GB * CB]:
+    SB positions of CB channels of each of GB groups. temb_bias is the timestep embedding that is
+    added to x, first its value at the group's first channel; without HAS_TEMB both are left out.
+    o_s [SB]: the positions. o_c, m_c, b_pivot [GB * CB]: for each column the channel, whether it
+    exists, and the pivot. sxs, sxc, stc: strides of x by position and channel, of temb_bias by
+    channel. S, CG: positions, channels of a group.
     """
     m_x = (o_s[:, None] < S) & m_c[None, :]
     p_x = x + o_s.to(tl.int64)[:, None] * sxs + o_c.to(tl.int64)[None, :] * sxc
@@ -119,11 +120,12 @@ def normalize(
     b_d, b_mean, b_rstd, weight, bias, o_c, m_c,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile normalized and scaled: (d - mean) rstd weight + bias, [SB, GB * CB].
+    """Return a tile normalized and scaled, (b_d - mean) rstd weight + bias, [SB, GB * CB].
 
-    b_d, the tile of x minus its groups' first values, has SB positions of CB channels of each of GB
-    groups. b_mean and b_rstd, the statistics of each column's group, are [GB * CB]. o_c, m_c: the
-    columns' channels and which exist. Without HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
+    b_d, the tile of x minus its groups' first values, has SB positions as rows and CB channels of
+    each of GB groups as columns. b_mean and b_rstd [GB * CB] are the statistics of each column's
+    group. o_c: the channel of each column; m_c: False for a column without a channel. Without
+    HAS_WEIGHT or HAS_BIAS, weight or bias is left out.
     """
     b_y = (b_d - b_mean[None, :]) * b_rstd[None, :]
     if HAS_WEIGHT:
@@ -139,11 +141,12 @@ def optional_inputs(
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], dict[str, bool]]:
-    """Return a launch's arguments for temb_bias (N, C), weight (C,) and bias (C,), if they exist.
+    """Return what a GroupNorm kernel is launched with for its three optional inputs.
 
-    These are the tensors temb_bias, weight and bias, the two strides of temb_bias, and a dict with
-    the flags HAS_TEMB, HAS_WEIGHT and HAS_BIAS. In place of a tensor that is None stands x, which
-    the kernels then do not read.
+    These are temb_bias (N, C), the timestep embedding added to x, weight (C,) and bias (C,).
+    Returns five items: the three tensors, the two strides of temb_bias, and a dict with the flags
+    HAS_TEMB, HAS_WEIGHT and HAS_BIAS. In place of a tensor that is None stands x, which the kernel
+    then does not read.
     """
     temb, w, b = (x if t is None else t for t in (temb_bias, weight, bias))
     flags = {

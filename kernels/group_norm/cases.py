@@ -40,11 +40,12 @@ def make_inputs(
 
 
 def launch_on_meta(shape: GroupNormShape, dtype: torch.dtype, mode: str) -> None:
-    """Call GroupNorm's op on tensors without memory, so that its launches can be recorded.
+    """Call GroupNorm's op on tensors of the device "meta", to record its Triton launches.
 
-    mode: "forward" or "backward". The shape must have one layer; it gets a timestep embedding
-    unless it is the autoencoder's. Call it only inside `kernels.recorder.recording()`, where a
-    launch is recorded, to be compiled without a GPU, instead of run.
+    Call this only inside `kernels.recorder.recording()`: there a launch is not run but recorded, so
+    that it can be compiled without a GPU. shape: must have exactly one layer; a layer of the UNet
+    also gets a timestep embedding to add, a layer of the autoencoder gets none. mode: "forward" or
+    "backward".
     """
     (norm,) = shape.norms
     shape = shape._replace(norms=(norm._replace(shift=shape.model != "VAE"),))
@@ -81,10 +82,10 @@ def check_configurations(
 
 
 def tuning_jobs(shapes: Sequence[GroupNormShape], dtype: torch.dtype) -> Iterator[TuningJob]:
-    """Yield the tuner's jobs for GroupNorm: whether one launch is faster than three.
+    """Yield the tuner's jobs for GroupNorm, each to find whether one launch is faster than three.
 
-    There is one TuningJob for each batch, layer size and memory layout for which one launch, with a
-    program for whole groups, is possible.
+    There is a TuningJob for each batch size, layer size and memory layout of `shapes`. Left out are
+    layers whose groups are too large for one launch, in which a program computes whole groups.
     """
     sizes = {(s.batch, norm.channels, norm.side): s for s in shapes for norm in s.norms}
     for (_, channels, side), shape in sorted(sizes.items(), key=lambda item: item[0]):

@@ -244,15 +244,16 @@ def apply_kernel(
     CG: tl.constexpr, SB: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr,
     HAS_TEMB: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Normalize `per_program` tiles of x to y: the last of the three launches for large groups.
+    """Compute GroupNorm's output y from x and the statistics of its groups; SiLU follows if SILU.
 
-    stats (N, G, 3), from `merge_kernel`: a group's first value, its mean minus that, 1 /
-    sqrt(variance + eps). A tile has SB positions of CB channels of each of GB groups; `partials`
-    tiles cover GB groups of one sample, spatial_blocks of them side by side along the positions.
+    It is the last of the three launches for large groups. One program computes `per_program` tiles.
+    A tile has SB positions of CB channels of each of GB groups; `partials` tiles cover GB groups of
+    one sample, and spatial_blocks of them lie side by side along the positions.
 
-    x, y: (N, C, S), with strides sxn, sxc, sxs and syn, syc, sys. temb_bias (N, C), strides stn,
-    stc, is added to x first. G, CG, S: groups, channels of a group, positions. HAS_...: whether the
-    tensor exists; else its pointer is not read. SILU: SiLU follows.
+    stats (N, G, 3), from `merge_kernel`: for each group its first value, its mean minus that value,
+    and 1 / sqrt(variance + eps). x, y: (N, C, S), with strides sxn, sxc, sxs and syn, syc, sys.
+    temb_bias (N, C), strides stn, stc, is added to x first. G, CG, S: groups, channels of a group,
+    positions. HAS_...: whether the tensor exists; else its pointer is not read.
     """
     # Programs are numbered ((sample, block of GB groups), chunk of `per_program` tiles).
     blocks, chunks = tl.cdiv(G, GB), tl.cdiv(partials, per_program)
@@ -287,8 +288,8 @@ def launch_forward(
 
     x is not empty; x and y each have one stride through all their spatial positions. temb_bias (N,
     C), the timestep embedding, is added to x first; SiLU follows if `silu`. stats, for the backward
-    pass: for each group its first value, the mean of its values minus that, 1 / sqrt(variance +
-    eps).
+    pass, holds three numbers for each group: its first value, its mean minus its first value, and 1
+    / sqrt(variance + eps).
     """
     plan = Plan.of(x, groups)
     tiles = plan.tiles

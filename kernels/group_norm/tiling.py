@@ -70,7 +70,11 @@ class Tiles:
 
     @property
     def partials(self) -> int:
-        """Number of tiles that cover a group; each gives one mean and m2 to merge for it."""
+        """Number of tiles that cover a group.
+
+        Each gives a partial result for the group, its own mean and sum of squared deviations; all
+        are merged.
+        """
         return self.channel_blocks * self.spatial_blocks
 
 
@@ -104,20 +108,22 @@ def choose_tiles(
 
 
 def fits_one_launch(tiles: Tiles) -> bool:
-    """Return whether one program should normalize a whole group, in one launch instead of three.
+    """Return whether GroupNorm with these tiles should take one launch rather than three.
 
-    With few tiles in a group, two more launches would cost more time than sharing a group among
-    several programs saves. In channels-last memory sharing pays earlier, as measured on an H200.
+    In one launch each program normalizes whole groups; in three, several programs share a group.
+    One launch is better if few tiles cover a group: up to MAX_FUSED, or MAX_FUSED_CHANNELS_LAST in
+    channels-last memory, limits that were measured on an H200.
     """
     most = MAX_FUSED_CHANNELS_LAST if tiles.channels_last else MAX_FUSED
     return tiles.partials <= most
 
 
 def partials_per_program(tiles: Tiles, programs: int, processors: int) -> int:
-    """Return how many tiles of a group one program computes if groups are shared among programs.
+    """Return how many tiles each program of a GroupNorm kernel computes if programs share groups.
 
-    Chosen so that each of the GPU's `processors` (multiprocessors) gets about four programs.
-    programs: number of programs if each computed whole groups.
+    The number is chosen so that each of the GPU's multiprocessors gets about four programs, if
+    there are enough tiles. tiles: how x is cut into tiles. programs: how many programs there would
+    be if each computed whole groups. processors: number of the GPU's multiprocessors.
     """
     wanted = max(1, 4 * processors // max(1, programs))
     return max(1, triton.cdiv(tiles.partials, wanted))
@@ -203,12 +209,13 @@ def is_channels_last(x: torch.Tensor) -> bool:
 
 
 def use_one_launch(plan: Plan, x: torch.Tensor) -> bool:
-    """Return whether to normalize x in one launch rather than three.
+    """Return whether to compute GroupNorm of x in one launch (True) or in three (False).
 
-    Tried in this order are the choice tuned for this GPU, that of `fits_one_launch`, the other one:
-    the first that `python -m kernels.check` found right on this GPU is taken, or the first if
-    nothing was checked. One launch is possible up to 64 tiles a group. Raises NoRightConfiguration
-    if none was right.
+    The preferred choice is the one tuned for this GPU; if there is none, that of `fits_one_launch`.
+    If `python -m kernels.check` found it wrong on this GPU, the next choice that was right is
+    taken. If all were wrong, NoRightConfiguration is raised. If nothing was checked, the preferred
+    one is taken. plan: how GroupNorm is cut into tiles. One launch is only possible up to 64 tiles
+    a group.
     """
     possible = plan.tiles.partials <= LANES
     usual = {"one_launch": possible and fits_one_launch(plan.tiles)}

@@ -173,7 +173,8 @@ class Backends:
         unet.set_attn_processor(self.processor)
         vae.set_attn_processor(self.vae_processor)
         self.group_norm = "torch"
-        self.open_session()
+        for kind, name in self.names.items():
+            self.candidates(kind, name)
 
     def open_session(
         self, attention: str | None = None, group_norm: str | None = None
@@ -197,11 +198,11 @@ class Backends:
         return BackendSession(self, choices)
 
     def candidates(self, kind: str, name: str) -> tuple[str, ...]:
-        """Return the names of the backends with which this model can be tried, best first.
+        """Return the names of the backends to try for one operation of this model, best first.
 
-        kind: the operation, "attention" or "group_norm". name: one backend, which is returned
-        alone, or "auto", for which all that can run are returned. Raises InputError if `name` does
-        not exist or cannot run.
+        If one fails while it runs, the next is tried. kind: the operation, "attention" or
+        "group_norm". name: one backend, which is returned alone, or "auto", for which all that can
+        run are returned. Raises InputError if the backend `name` does not exist or cannot run.
         """
         return candidates(kind, name, self.device, self.dtype, self.heads)
 
@@ -240,10 +241,11 @@ class BackendSession:
     """
 
     def __init__(self, backends: Backends, choices: dict[str, tuple[str, tuple[str, ...]]]):
-        """choices: a dict from "attention" and "group_norm" to a pair (name, candidates).
+        """Store which backends the request may use; nothing is installed before `call`.
 
-        name: what was asked for, one backend or "auto". candidates: the backends to try, in this
-        order.
+        backends: the model's, into which `call` installs the chosen ones. choices: a dict from
+        "attention" and "group_norm" to a pair (name, candidates): what the request asked for, one
+        backend or "auto", and the names of the backends to try, in this order.
         """
         self._backends, self._choices = backends, choices
         self._per_shape: dict[Shape, str] = {}  # what "per_shape" chose

@@ -30,11 +30,11 @@ _fixed: ContextVar[dict[Shape, str] | None] = ContextVar("fixed", default=None)
 def unsupported(
     device: torch.device, dtype: torch.dtype, head_size: int | None = None
 ) -> str | None:
-    """Return in one sentence why "per_shape" lacks measured speeds to choose by, or None if not.
+    """Return in one sentence why the attention backend "per_shape" cannot run, or None if it can.
 
-    The backend "per_shape" calls the attention backend that was measured as the fastest for the
-    shape on a GPU like `device`, in a type of as many bits as `dtype`. head_size is ignored: there
-    is a backend for every head size.
+    For each shape it calls the backend that was measured as the fastest on a GPU like `device`. It
+    cannot run where there are no such measurements for a dtype with as many bits as `dtype`.
+    head_size is ignored: there is a backend for every head size.
     """
     if device.type != "cuda":
         return f"per_shape goes by the measured speeds of GPUs, and the device is {device.type}."
@@ -89,10 +89,11 @@ def choose(q: torch.Tensor, k: torch.Tensor) -> str:
 
 @contextmanager
 def fixed_choices(choices: dict[Shape, str]) -> Iterator[None]:
-    """In a `with` block, attention of one shape is always computed by the same backend.
+    """In a `with` block, "per_shape" keeps the attention backend that it has chosen for a shape.
 
-    For one request: it stays with its backends if a faster one becomes usable meanwhile. choices:
-    the backends' names chosen so far, by shape; new shapes are added.
+    "per_shape" uses for each shape the fastest backend that can run. A request is drawn inside such
+    a block, so that it does not change to a faster backend that becomes usable meanwhile. choices:
+    from shape to the backend's name; what is chosen for further shapes in the block is added.
     """
     token = _fixed.set(choices)
     try:
@@ -170,9 +171,10 @@ def ranking(
 
 
 def _rows(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Return the measurements of attention, forward, on a GPU like `device`, to rank backends.
+    """Return how fast each attention backend was on a GPU like `device`, to rank the backends.
 
-    They are dicts (Row.as_dict), in types of as many bits as `dtype`.
+    They are the stored measurements of the forward pass with dtypes of as many bits as `dtype`: a
+    dict (Row.as_dict) for each implementation and shape.
     """
     bits = torch.finfo(dtype).bits
     return [

@@ -64,11 +64,12 @@ class AttentionProcessor:
         v: torch.Tensor,
         attention_hook: AttentionHook | None = None,
     ) -> torch.Tensor:
-        """Return attention on the processor's backend and call the hook with its weights.
+        """Compute attention with the processor's backend; pass the attention weights to a hook.
 
-        q (B, Tq, H, D), k and v (B, Tk, H, D); the result is shaped like q. attention_hook: takes
-        the weights averaged over heads, (B, Tq, Tk), fp32, or if its attribute `last` is true those
-        of the last sample, (1, Tq, Tk); None computes no weights.
+        Returns the output, shaped like q. q (B, Tq, H, D), k and v (B, Tk, H, D). attention_hook: a
+        function that is called with the softmax's weights averaged over heads, (B, Tq, Tk), fp32;
+        if its attribute `last` is true, with those of the last sample alone, (1, Tq, Tk). None: no
+        weights are computed.
         """
         name, backend = self.name, ATTENTION[self.name]
         if backend.combines:

@@ -54,8 +54,8 @@ def maps_supported(q: torch.Tensor) -> bool:
 def _place(kind: str, dtype: torch.dtype, head_size: int | None) -> str:
     """Return the name under which `kernels.check` stores results: "attention/forward/d40/float16".
 
-    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". The head size is * if it is
-    None, which stands for any.
+    kind: the kernel, "forward", "dkv" (gradients of k and v) or "dq". head_size: None stands for
+    any and is written as *, "attention/forward/d*/float16".
     """
     size = "*" if head_size is None else head_size
     return f"attention/{kind}/d{size}/{str(dtype).removeprefix('torch.')}"

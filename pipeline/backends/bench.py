@@ -12,10 +12,10 @@ from .table import ATTENTION, GROUP_NORM
 
 
 def add_providers() -> None:
-    """Make `python -m kernels.bench` time the backends of this project that it does not know.
+    """Make `python -m kernels.bench` also time the backends that only the pipeline defines.
 
-    Each backend of ATTENTION and GROUP_NORM is added to the benchmark's tables of implementations.
-    One that only calls other backends is left out.
+    Each backend of ATTENTION and GROUP_NORM is added to the benchmark's tables of implementations,
+    unless it is there already. An attention backend that only calls others is left out.
     """
     from kernels.bench import attention, group_norm
 

@@ -18,12 +18,12 @@ from .table import KINDS
 
 @lru_cache
 def order(kind: str, device: torch.device) -> tuple[str, ...]:
-    """Return the names of the backends that "auto" may use on `device`, the fastest first.
+    """Return the names of the backends that "auto" may use on `device`, in order of preference.
 
-    kind: the operation, "attention" or "group_norm". Speeds are those measured on a GPU like
-    `device`; if there are any, the backend that calls the fastest other one for each shape comes
-    first. Last come those to use only if no other can run. Whether a backend can run is not
-    checked.
+    kind: the operation, "attention" or "group_norm". If speeds were measured on a GPU like
+    `device`, the fastest come first; for attention "per_shape" stands before them, which calls the
+    fastest of the others for each shape. Without measurements the order is a fixed one. Last come
+    backends to use only if no other can run. Whether a backend can run is not checked.
     """
     table, slowdown = KINDS[kind].table, _slowdown(kind, device)
     default_order = sorted(

@@ -60,9 +60,10 @@ def problem(device: torch.device, places: Iterable[str]) -> str | None:
 
 
 def is_unchecked(reason: str | None) -> bool:
-    """Return whether `reason`, why a backend can't run, is that its kernels were never checked.
+    """Return whether `reason` says that a backend cannot run as its kernels were never checked.
 
-    reason: a sentence or None. If so, a check on this GPU can help.
+    reason: the sentence that explains why the backend cannot run; None if it can. If it
+    says so, `python -m kernels.check` on this GPU may make the backend available.
     """
     if reason is None:
         return False
@@ -181,10 +182,11 @@ STATES = {
 
 
 def notice(device: torch.device, dtype: torch.dtype, heads: Iterable[int]) -> None:
-    """Start or suggest the check of our kernels that a request with "auto" lacked to use them.
+    """Start or suggest a check of our kernels, which "auto" cannot choose before they are checked.
 
-    A server starts the check in the background, once for each device and dtype; a single command
-    prints how to run it. heads: the head sizes of the UNet's attention. On ZeroGPU nothing is done.
+    Called for a request when one of our backends was left out for this reason. A server starts the
+    check in the background, once for each device and dtype; a command prints how to run it. On
+    ZeroGPU nothing is done. heads: the head sizes of the UNet's attention.
     """
     if ON_ZERO_GPU:
         return

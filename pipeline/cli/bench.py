@@ -42,7 +42,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run `python -m pipeline bench`: print how the time compares with diffusers'."""
+    """Run `python -m pipeline bench`: measure and print the time to draw a picture.
+
+    The time is compared with what diffusers needs for the same picture.
+    """
     from ..loading.silence import silence_libraries
 
     with silence_libraries():
@@ -52,14 +55,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(name: str, *, steps: int, repeats: int, device: str, dtype: str) -> dict[str, float]:
-    """Compare the time to draw a picture with diffusers'; print and return the figures.
+    """Time drawing a picture with this pipeline and with diffusers; print and return the results.
 
-    The figures: median seconds a picture under "ours", "recorded" (with attention maps recorded)
-    and "diffusers"; "ratio", diffusers to ours; "recording", recorded to ours; "difference", the
-    largest of the final latents; "cold", seconds from starting a process to the written file.
-
-    name: the model's. repeats: runs of each. device, dtype: as on the command line ("auto"). Raises
-    InputError for an unknown model, for steps outside 1 to 200 and for repeats below 1.
+    The dict that is returned has:
+      "ours", "diffusers"   median seconds to draw the picture
+      "recorded"            the same of ours while all steps and attention maps are recorded
+      "ratio", "recording"  how many times as long as "ours" take "diffusers" and "recorded"
+      "difference"          largest absolute difference of the final latents, ours to diffusers'
+      "cold"                seconds from starting a new process until it has written the picture
+    name: the model's. repeats: how often each draws the picture. device, dtype: as on the command
+    line, such as "auto". Raises InputError for an unknown model, for steps outside 1 to 200 and for
+    repeats below 1.
     """
     if not 1 <= steps <= 200 or repeats < 1:
         raise InputError("--steps must be from 1 to 200 and --repeats at least 1.")

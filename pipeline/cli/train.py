@@ -23,7 +23,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of all stages of `train` to `parser`; `train lora` has its own group."""
+    """Add the arguments of the command `python -m pipeline train`, for all its stages, to `parser`.
+
+    The stage, such as "unet", is positional. The flags that only the stage "lora" takes are a
+    separate group in the help.
+    """
     parser.add_argument(
         "stage",
         choices=STAGES,

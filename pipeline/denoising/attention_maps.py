@@ -24,7 +24,11 @@ class WordMaps:
     last = True  # only the maps of the batch's last sample, see backends.AttentionProcessor
 
     def __init__(self, height: int, width: int):
-        """height, width: size (h, w) of the UNet's input latents."""
+        """Begin without maps, to collect the cross attention maps of one UNet call.
+
+        height, width: size (h, w) of the call's input latents. From their ratio follow the height
+        and width of each layer's maps, which arrive with all positions in one dimension.
+        """
         self.ratio = height / width
         self.layers: list[torch.Tensor] = []
         self._cached: tuple[Spans, list[torch.Tensor]] | None = None  # last result of `_layers`

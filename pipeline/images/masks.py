@@ -133,12 +133,12 @@ def _ramp(hole: np.ndarray, most: int) -> np.ndarray:
 
 
 def _thickness(hole: np.ndarray, depth: np.ndarray, most: int) -> np.ndarray:
-    """Return half the local thickness of a mask at each pixel, in pixels, float32 (h, w).
+    """Return how wide a mask's softened edge is, in pixels, for each pixel: float32 (h, w).
 
-    The mask's edge is softened over so many pixels. The value is about the radius of the largest
-    disc inside the mask that covers the pixel, at most `most`, smoothed, so that there is no seam
-    where the thickness changes. hole: bool (h, w), True in the mask. depth: distance of each pixel
-    to the mask's edge, (h, w).
+    It is half the mask's local thickness: about the radius of the largest disc inside the mask that
+    covers the pixel, at most `most`. It is smoothed, so that there is no seam where the thickness
+    changes. hole: bool (h, w), True in the mask. depth: distance of each pixel to the mask's edge,
+    (h, w).
     """
     import numpy as np
     from scipy.ndimage import distance_transform_edt as distances
@@ -194,10 +194,11 @@ def latent_mask(mask: Image.Image, width: int, height: int, factor: int) -> torc
 
 
 def _cells(side: int, scaled: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pixels of a mask lie under each latent, along one axis: (starts, ends).
+    """Return which pixels of a mask belong to each latent, along one axis: (starts, ends).
 
-    Both are int64 (scaled // factor); ends are exclusive. side: of the mask in pixels. scaled: the
-    same side of the picture to draw. factor: pixels per latent.
+    These are two int64 arrays with an item for each latent: the index of its first mask pixel, and
+    one past its last. side: width or height of the mask in pixels. scaled: width or height of the
+    picture to draw, to which the mask is scaled. factor: pixels of that picture per latent.
     """
     import numpy as np
 
@@ -263,9 +264,11 @@ def _extended_size(size: tuple[int, int], margins: dict[str, int]) -> tuple[int,
 
 
 def _count_outwards(row: np.ndarray, widths: tuple[int, int], axis: int, flags: dict) -> None:
-    """Write the distance to the old values into the padding of `row`, in place: a mode for np.pad.
+    """Write into the padding how far each pixel is from the picture, for outpainting.
 
-    np.pad calls it for each row along an axis. widths: of the padding before and after, in pixels.
+    A mode for np.pad, which calls it for each row along an axis. It sets the padding at both ends
+    of `row`, in place, to 1, 2, 3, ... outwards. widths: of the padding before and after, in
+    pixels. axis and flags, which np.pad passes, are not used.
     """
     import numpy as np
 

@@ -90,22 +90,23 @@ class BackendPair:
 
     @property
     def label(self) -> str:
-        """The name of this pair of backends that users are shown, such as "math + torch"."""
+        """The name of this pair that users see, attention + GroupNorm backend: "math + torch"."""
         return f"{self.attention} + {self.group_norm}"
 
     @property
     def key(self) -> str:
-        """The name of this pair of backends in files and JSON, such as "math-torch"."""
+        """The pair's name in files and JSON: its attention and GroupNorm backend, "math-torch"."""
         return f"{self.attention}-{self.group_norm}"
 
 
 @dataclass(frozen=True)
 class CallDone:
-    """Event of a race, which draws one picture with several samplers or pairs of backends.
+    """Event of a race: one of its competitors has made one more model call.
 
-    One of them has made one more model call.
+    In a race several competitors draw the same picture. They are samplers, or pairs of an attention
+    and a GroupNorm backend.
 
-    entry        index of the sampler or pair in the race; None for the reference, the almost exact
+    entry        index of the competitor in the race; None for the reference, the almost exact
                  picture that samplers are compared with
     calls        number of model calls that it has made
     step, total  the sampling step, 1 to `total`
@@ -128,14 +129,15 @@ class CallDone:
 
 @dataclass(frozen=True)
 class EntryDone:
-    """Event of a race, which draws one picture with several samplers or pairs of backends.
+    """Event of a race: one of the samplers or pairs of backends has finished its picture.
 
-    One of them has finished its picture, which is the same as if it were drawn alone.
+    In a race, several samplers, or pairs of an attention and a GroupNorm backend, draw the same
+    picture in turns. The result of each has the same bits as if it had drawn alone.
 
     entry    index of the sampler or pair in the race; None for the reference, the almost exact
              picture that samplers are compared with
-    calls    number of model calls that it has made
-    seconds  time of all its calls, without decoding
+    calls    number of model calls that its picture took
+    seconds  time of these calls, without decoding
     result   the picture, and how it was made
     """
 
@@ -176,9 +178,10 @@ class Distances:
 
 @dataclass(frozen=True)
 class Failed:
-    """Event of a race of backends, which all draw one picture: a pair of backends has failed.
+    """Event of a race of backends: a pair of an attention and a GroupNorm backend has failed.
 
-    It makes no more model calls. entry: index of the pair in the race. reason: one sentence.
+    In the race each pair draws the same picture. The failed one makes no more model calls. entry:
+    index of the pair in the race. reason: one sentence.
     """
 
     entry: int
@@ -187,9 +190,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class BackendComparison:
-    """Event at the end of a race of backends, which all draw one picture: how one pair did.
+    """Event at the end of a race of backends: the speed of one pair, and how its picture differs.
 
-    It has the pair's speed, and how its picture differs.
+    Such a race draws the same picture with several pairs of backends, one for attention and one for
+    GroupNorm, and yields one such event for each pair.
 
     entry     index of the pair of backends in the race
     baseline  index of the pair that it is compared with
@@ -273,11 +277,12 @@ def reference_key(models: Models, options: GenerateOptions) -> tuple[Any, ...]:
 
 
 def max_calls(entries: Sequence[Entry] | Sequence[BackendPair], steps: int) -> int:
-    """Return an upper limit of the model calls of a race, to reserve enough time for it.
+    """Return an upper limit of the UNet calls of a race, to reserve enough time for it.
 
-    A race draws the same picture with several samplers or pairs of backends, `entries`, each with
-    `steps` sampling steps. A race of samplers includes the 200 calls of the reference that they are
-    compared with.
+    A race draws the same picture several times, each time with another sampler or another pair of
+    backends (one for attention, one for GroupNorm). entries: these samplers or pairs; each takes
+    `steps` sampling steps. With samplers, the 200 calls for the reference picture with which they
+    are compared are included.
     """
     calls, samplers = 0, False
     for entry in entries:
@@ -350,11 +355,12 @@ def entry_options(
 
 
 def backend_pairs(models: Models) -> tuple[BackendPair, ...]:
-    """Return the pairs of backends for a race of all that can run here, which draws one picture.
+    """Return the pairs of an attention and a GroupNorm backend for a race of all that can run here.
 
-    The first is PLAIN, the reference implementations. Then each other attention backend is paired
-    with the plain GroupNorm, and each other GroupNorm backend with the plain attention, so that a
-    difference has one cause. The last is the pair that "auto" selects.
+    A race draws the same picture with each pair. The first pair is PLAIN, the reference
+    implementations. Then each other attention backend is paired with the plain GroupNorm, and each
+    other GroupNorm backend with the plain attention, so that a difference has one cause. The last
+    is the pair that "auto" selects. No pair is listed twice.
     """
     can = {kind: models.backends.candidates(kind, "auto") for kind in KINDS}
     plain = BackendPair(**PLAIN)
@@ -426,12 +432,16 @@ def _check_entry(models: Models, options: ResolvedOptions, entry: Entry) -> None
 
 
 class _Run:
-    """State of one sampler or pair of backends in a race, which draws one picture with several.
+    """One competitor's drawing in a race: it is advanced by one model call at a time.
 
-    stack  closes the run's events when the race ends
-    entry  index of the sampler or pair in the race, None for the reference (the almost exact
-           picture that samplers are compared with)
-    pair   the backends to use in a race of backends; None in a race of samplers
+    In a race, several samplers, or pairs of an attention and a GroupNorm backend, draw the same
+    picture in turns.
+
+    stack    stops the drawing when the race ends
+    options  the picture to draw, with this competitor's sampler or backends
+    entry    index of the competitor in the race, None for the reference (the almost exact picture
+             that samplers are compared with)
+    pair     the two backends to install before each call; None in a race of samplers
     """
 
     def __init__(
@@ -450,10 +460,12 @@ class _Run:
         self.result: Result | None = None
 
     def advance(self, reference: Reference | None) -> CallDone | EntryDone:
-        """Make the next model call of this sampler or pair of backends and return a CallDone.
+        """Make the next UNet call for this competitor's picture and return a CallDone.
 
-        If it has no call left, decode the picture instead and return an EntryDone. reference: the
-        almost exact picture to which the CallDone tells the distance; None for no distance.
+        The competitor is a sampler, or a pair of backends (one for attention, one for GroupNorm).
+        If the last call has been made, decode the picture instead and return an EntryDone.
+        reference: the almost exact solution; the CallDone has the distance of the predicted clean
+        latents from it, or None if `reference` is None.
         """
         if self.pair:  # installed before the clock runs
             with self.models.lock:
@@ -481,11 +493,13 @@ class _Run:
 def _round_robin(
     runs: Sequence[_Run], reference: Reference | None = None
 ) -> Iterator[CallDone | EntryDone | Failed]:
-    """Let several samplers or pairs of backends make one model call in turn until all are done.
+    """Run a race: all draw the same picture, one model call each in turn, until the last is done.
 
-    Each draws the same picture. Yields their events. runs: the state of each. reference: the almost
-    exact picture to which each CallDone tells the distance; None for no distance. A pair whose
-    backend fails yields Failed and takes no more turns; a failing sampler raises InputError.
+    Those who race are samplers, or pairs of an attention and a GroupNorm backend. Yields a CallDone
+    for each call and an EntryDone for each that is done. A pair whose backend fails yields Failed
+    and takes no more turns; a failing sampler raises InputError. runs: the state of each.
+    reference: an almost exact picture; each CallDone then has the distance to it. None: no
+    distances.
     """
     left = list(runs)
     while left:

@@ -96,11 +96,13 @@ class BranchRun(Recorder):
     def _start(
         self, models: Models, options: ResolvedOptions, noise_seed: int | None
     ) -> InitialState:
-        """Return the state that the engine begins the branch from: latents, noise, earlier outputs.
+        """Return the state from which the engine draws a branch of the recorded picture.
 
-        Also sets `self.reseeds`, the (step, seed) pairs at which the sampler's noise gets a new
-        seed. noise_seed: the new seed of that noise, None to keep it. Raises InputError for a step
-        from which the picture cannot be continued.
+        A branch continues the picture from one of its steps with changed options. The state has the
+        latents and noise to begin from or, if sampler and schedule stay, the recorded UNet outputs
+        of the earlier steps. options: those of the branch. noise_seed: a new seed for the noise
+        that the sampler adds, None to keep the old. Also sets `self.reseeds`: (step, seed) wherever
+        that noise gets a new seed. Raises InputError for a step that cannot be continued from.
         """
         parent, step = self.parent, self.step
         call, start = parent.first_call(step), parent.origin.initial_state
@@ -150,15 +152,17 @@ class BranchRun(Recorder):
 
 
 class ReplayRun(Recorder):
-    """Draws a picture again that came about by branches, each from a step of the one before.
+    """Draws again a picture that was made by branches, for example because its recording is gone.
 
-    Iterating it yields the Steps of the first picture and of each branch, then the Result of the
-    last; afterwards `recordings` holds the new Recording.
+    A branch continues a recorded picture from one of its steps, with changed options. So the first
+    picture is drawn again, then each branch in turn. Iterating a ReplayRun yields the Steps of all
+    of them, then the Result of the last; afterwards `recordings` holds its Recording, or None if a
+    recording takes more than `limit` bytes.
 
     lineage      the options of the first picture, then {"at": step from 0, changed options} of each
                  branch that led to the picture
-    key, parent  key of the new Recording, and key of its parent, the picture that it continues;
-                 None keeps those it gets
+    key, parent  the key that the new Recording shall have, and that of its parent, the picture that
+                 it continues; None: as the drawing sets them
     """
 
     def __init__(

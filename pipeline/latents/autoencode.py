@@ -116,9 +116,9 @@ def _call(
     """Run the autoencoder: call `once`, and if memory runs out, once more with it in tiles.
 
     once: encodes or decodes. It is called with the model's lock and the backends of `session`
-    (None: the model's default ones). large: whether to use tiles at once. on_short_memory: called
-    before the second attempt. Returns the result of `once`, or None if memory runs out in both
-    attempts.
+    (None: the model's default ones). large: whether the first attempt uses tiles too.
+    on_short_memory: called before the second attempt. Returns the result of `once`, or None if
+    memory runs out in both attempts.
     """
     backends = session or models.backends.open_session()
 

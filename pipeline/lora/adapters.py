@@ -255,11 +255,11 @@ def _bare(shape: Iterable[int]) -> tuple[int, ...]:
 def _to_device(
     lora: LoraFile, layer: nn.Module, part: LowRankDelta | Product, device: torch.device | None
 ) -> Delta:
-    """Return a LoRA's matrices for `layer` on the layer's device in its dtype, ready to be added.
+    """Move a LoRA's matrices for one layer to that layer's device and dtype, ready to be added.
 
-    A LoHa or LoKr product is multiplied out. lora: its file, named in the error message. device:
-    used instead of the layer's, where its weights are kept in main memory. Raises InputError if a
-    value overflows the dtype.
+    part: the matrices; those of a LoHa or LoKr are multiplied out to one matrix. lora: the LoRA's
+    file, for the error message. device: where the layer computes, if its weights are kept in main
+    memory; None means where its weights are. Raises InputError if a value overflows the dtype.
     """
     weight = cast(Tensor, layer.weight)
 

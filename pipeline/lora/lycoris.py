@@ -49,7 +49,10 @@ class Product:
         return size.rows, size.columns
 
     def matrix(self) -> Tensor:
-        """Return the layer's weight difference before it is scaled: (rows, columns), fp32."""
+        """Return what this LoHa or LoKr adds to the layer's weight, before the factor `scale`.
+
+        It is a matrix (rows, columns), fp32, computed from `tensors`.
+        """
         return PRODUCTS[self.kind].matrix({role: t.float() for role, t in self.tensors.items()})
 
 
@@ -120,11 +123,11 @@ def _lokr(tensors: Mapping[str, Tensor]) -> Tensor:
 def _lokr_factor(
     of: Mapping[str, Any], i: int, full: Callable[..., Any], pair: Callable[..., Any]
 ) -> Any:
-    """Return factor `i` (1 or 2) of a LoKr's Kronecker product, or its shape.
+    """Return factor `i` (1 or 2) of a LoKr's Kronecker product; given shapes, return its shape.
 
-    of: the matrices, or their shapes, by LyCORIS's names. A file holds factor 1 as one full matrix
-    w1, which is passed to `full`, or as two low-rank matrices w1_a and w1_b with an optional core
-    t1, which are passed to `pair`; factor 2 likewise.
+    of: the matrices, or their shapes, by LyCORIS's names. Factor 1 may be stored as one full matrix
+    w1: the result is then full(w1). Or it is stored as two low-rank matrices w1_a and w1_b and an
+    optional core t1: the result is then pair(w1_a, w1_b, t1 or None). Likewise for factor 2.
     """
     if f"w{i}" in of:
         return full(of[f"w{i}"])

@@ -140,10 +140,10 @@ def _kind(roles: Iterable[str]) -> str | None:
 
 
 def _rank(shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """Return the rank of a layer's matrices, by which alpha is divided.
+    """Return the rank of one layer's LoRA matrices; a LoRA's scale is alpha / rank.
 
-    shapes: the matrices' shapes by what they are ("down", "LoHa w1_a"). None for a Kronecker
-    product of two full matrices.
+    shapes: from each matrix's role in the layer ("down", "LoHa w1_a") to its shape. Returns None
+    for a LoKr of two full matrices, which has no rank.
     """
     kind = _kind(shapes)
     if kind is None:
@@ -157,9 +157,10 @@ def _product_size(kind: str, shapes: Mapping[str, Sequence[int]]) -> Size | None
 
 
 def _agree(shapes: Mapping[str, list[int]]) -> bool:
-    """Return whether a layer's matrices of these shapes can be multiplied with each other.
+    """Return whether the tensors that a LoRA file has for one layer fit each other in shape.
 
-    shapes: by what the matrices are in the layer: "down", "up", "alpha", "LoHa w1_a" and the like.
+    shapes: from a tensor's role ("down", "up", "alpha", "LoHa w1_a", ...) to its shape. They fit if
+    the matrices can be multiplied in their order, none is empty and alpha is one number.
     """
     shapes = dict(shapes)
     if math.prod(shapes.pop("alpha", [])) != 1 or not all(map(math.prod, shapes.values())):

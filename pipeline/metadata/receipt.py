@@ -126,12 +126,13 @@ class Receipt(BaseModel):
 def provenance(
     task: str, given: GenerateOptions, resolved: GenerateOptions, image: int, words: bool
 ) -> dict[str, Any]:
-    """Return the fields of a picture's receipt that say by which request it was drawn.
+    """Return the fields of a picture's receipt that describe the request for the picture.
 
     The receipt is the record in a PNG by which the picture can be drawn again. The fields are
-    "task", "options", "image", "words", "inputs" and "branches" (empty). task: key of the task
-    ("generate"). given, resolved: its options before and after defaults were filled in. image:
-    0-based index of the picture in the request. words: whether attention maps were recorded.
+    "task", "options", "image", "words", "inputs" (hashes of the input pictures) and "branches"
+    (empty). task: key of the task, such as "generate". given, resolved: the request's options
+    before and after defaults were filled in. image: 0-based index of the picture in the request.
+    words: whether attention maps of words were recorded.
     """
     options = given.model_dump(mode="json", exclude={*INPUT_PICTURES, "attention", "group_norm"})
     names = RESOLVED_FIELDS + (RESOLVED_FIELDS_OF_GENERATE if task == "generate" else ())
@@ -162,11 +163,12 @@ def extend_provenance(parent: Receipt, change: Mapping[str, Any]) -> dict[str, A
 def write(
     models: Models, result: Result, index: int, provenance: Mapping[str, Any], steps: list[str]
 ) -> str:
-    """Return the receipt of picture `index` of `result` as JSON: how to draw it again.
+    """Return the receipt of picture `index` of `result` as JSON text.
 
-    provenance: the fields "task", "options", "image", "words", "inputs" and "branches", by which
-    request it was drawn. steps: hash and random projection of the picture's latents as text,
-    initially and after each step.
+    The receipt is the record in a PNG by which the picture can be drawn again and verified.
+    provenance: the fields that describe the request: "task", "options", "image", "words", "inputs"
+    and "branches", as `provenance` returns them. steps: for the initial latents, then for those
+    after each step, their hash and random projection as one text.
     """
     from ..oom import DECODED_IN_TILES, GUIDANCE_SPLIT
 

@@ -120,10 +120,11 @@ class Verdict:
 
     @property
     def facts(self) -> list[tuple[str, dict[str, Any]]]:
-        """What was found by drawing the picture again: (key of SENTENCES, values for the sentence).
+        """The findings of a verification, which draws a picture again, to be told as sentences.
 
-        In the order to tell them. The demo translates the sentences by these keys. What differs in
-        the environment (device, packages, ...) is not among them.
+        Each is (key, values): the key of a sentence template in SENTENCES, and the values for its
+        placeholders. The order is that of the sentences; the demo has translations by the same
+        keys. Differences of the environment (device, packages, ...) are not among them.
         """
         steps: dict[str, Any] = {"steps": self.steps, "step": self.step}
         if self.kind == "other":

@@ -183,9 +183,10 @@ def _family(unet: ComponentShapes) -> str:
 
 
 def _embedding(shapes: Shapes) -> FileIdentity | None:
-    """Return the identity of a textual inversion, or None for any other file.
+    """Return a FileIdentity if a file with these tensors is a textual inversion, else None.
 
-    A textual inversion holds vectors of a text encoder's width and nothing else.
+    A textual inversion holds vectors of a text encoder's width and nothing else; the width tells
+    the family of models. shapes: from tensor name to shape.
     """
     if {"clip_l", "clip_g"} <= shapes.keys():
         return FileIdentity("embedding", "a textual inversion", "xl")

@@ -45,10 +45,11 @@ class ComponentShapes:
         self.shapes = {k[len(prefix) :]: v for k, v in shapes.items() if k.startswith(prefix)}
 
     def get(self, name: str, sizes: int) -> tuple[int, ...]:
-        """Return the shape of the tensor `name`, given without the prefix.
+        """Return the shape of one tensor of the network, as the single-file checkpoint has it.
 
-        sizes: how many dimensions it must have. Raises DamagedCheckpoint where the tensor is
-        missing, has another number of dimensions, or a dimension of size 0.
+        name: the tensor's name without the network's prefix, such as "first_stage_model.". sizes:
+        how many dimensions it must have. Raises DamagedCheckpoint where the tensor is missing, has
+        another number of dimensions, or a dimension of size 0.
         """
         shape = self.shapes.get(name)
         if shape is None:

@@ -69,7 +69,10 @@ class Stored:
     how: str = ""
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the file's tensor, given that of the network's tensor."""
+        """Return the shape of the checkpoint file's tensor in which a network's tensor is stored.
+
+        shape: of the tensor in the diffusers or transformers network.
+        """
         if self.how == "conv":
             return (*shape, 1, 1)
         if self.how == "T":
@@ -77,7 +80,11 @@ class Stored:
         return (shape[0] * 3, *shape[1:]) if self.how else shape
 
     def take(self, tensor: Tensor) -> Tensor:
-        """Return the network's tensor, given the one that the file stores as `name`."""
+        """Convert a tensor as the file stores it to the network's tensor, as `how` says.
+
+        tensor: the file's tensor `name`. It is transposed, loses two dimensions of size 1, or is
+        reduced to a third of its rows; with `how` "" it is returned unchanged.
+        """
         if self.how == "conv":
             return tensor[..., 0, 0]
         if self.how == "T":
@@ -208,10 +215,11 @@ def plan(
 
 
 def _open_clip(key: str) -> Stored:
-    """Return the name and form in which OpenCLIP stores the tensor `key` of a text encoder.
+    """Return how OpenCLIP stores the tensor `key` of a text encoder: its name there and its form.
 
-    key: the tensor's name in transformers' CLIPTextModel. Raises KeyError for a tensor that
-    OpenCLIP does not have.
+    The form says if it is stored unchanged, transposed, or as a third of a joined matrix. key: the
+    tensor's name in transformers' CLIPTextModel. Raises KeyError for a tensor that OpenCLIP does
+    not have.
     """
     direct = {
         "embeddings.token_embedding.weight": Stored("token_embedding.weight"),

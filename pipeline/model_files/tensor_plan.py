@@ -39,12 +39,12 @@ class ComponentFiles:
     prefix: str | None = None
 
     def locate(self, keys: Iterable[str]) -> dict[str, Stored]:
-        """Return the name and form in which the files store each tensor of the network.
+        """Find under which name and in which form the files store each tensor of the network.
 
-        keys: names of the network's tensors, as `current_name` returns them; they are the keys of
-        the result. Files with diffusers' names are not asked for `keys`: the result then has an
-        entry for each tensor in the files. Raises KeyError for a key that CompVis' original layout
-        lacks.
+        Returns a dict from the network's name for a tensor to that name and form. keys: for a file
+        in CompVis' original layout, the tensors to find, by the network's names; raises KeyError
+        for one that the layout lacks. For files with diffusers' names it is not used: the dict then
+        has every tensor in the files.
         """
         if self.prefix is not None:
             return ldm_keys.plan(self.name, self.prefix, self.config, keys)

@@ -133,12 +133,12 @@ def _last_step(when: str, steps: int, hints: Hints) -> int:
 def select_tokens(
     count: int, choices: dict[int, Choice], pick: Callable[[Choice], tuple[Range, ...]]
 ) -> list[int]:
-    """Replace brackets [from:to:when] and [a|b] by some of their texts; return what remains.
+    """Return the indices of the prompt's tokens that remain when its choices are resolved.
 
-    The result is the indices of tokens, 0 to below `count`.
-
-    choices: the brackets by the index of their opening token. pick: returns where the texts of a
-    bracket that remain are: (first, end) each.
+    A choice is a bracket [from:to:when] or [a|b]. Of each, only the texts remain that `pick`
+    selects; its brackets, signs and other texts are left out. count: number of tokens in the
+    prompt. choices: the choices by the index of the token that opens them. pick: given a choice,
+    returns the token range (first, one past the last) of each text to keep.
     """
     out: list[int] = []
     todo = [(0, count)]
@@ -155,11 +155,12 @@ def select_tokens(
 
 
 def step_runs(choices: dict[int, Choice], steps: int) -> Iterator[tuple[int, int]]:
-    """Yield (last step, representative) for each run of steps with the same prompt text.
+    """Divide a picture's steps into runs of consecutive steps that have the same prompt text.
 
-    choices: the prompt's brackets [from:to:when] and [a|b]. Steps count from 1. Runs with the same
-    text, as every second step of [a|b], have the same representative, a step of the first of them,
-    so that the caller computes each text once.
+    Yields for each run (its last step, the step whose text it has); steps count from 1. Where a
+    text comes again, as at every second step of [a|b], the second number is the same, so that the
+    caller computes the text once. choices: the prompt's brackets [from:to:when] and [a|b], by the
+    index of their opening token. steps: number of steps of the picture.
     """
     lasts = sorted({c.last for c in choices.values() if c.last is not None})
     turns = sorted({len(c.ranges) for c in choices.values() if c.last is None})

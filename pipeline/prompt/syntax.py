@@ -136,11 +136,11 @@ def parse_spans(text: str) -> list[Span]:
 
 
 def _segments(tokens: list[Token], weighed: list[tuple[int, float]]) -> tuple[Segment | Break, ...]:
-    """Join neighbouring tokens of the prompt's syntax that have one weight to pieces of text.
+    """Join neighbouring tokens of a prompt that have the same weight into pieces of text.
 
-    weighed: (index in `tokens`, weight) of each token of the text, in order. White space around
-    BREAK is removed. A BREAK inside brackets ends a chunk too; A1111 multiplies its internal mark
-    for BREAK by the weight and then takes it for a word.
+    weighed: (index in `tokens`, weight) of each token to keep, in order. Returns the pieces, with
+    BREAK where the prompt has the word BREAK, which ends a chunk; white space around it is removed.
+    BREAK inside brackets also ends a chunk, while A1111 reads it there as an ordinary word.
     """
     out: list[Segment | Break] = []
     texts: list[str] = []

@@ -34,7 +34,11 @@ class Token(NamedTuple):
 
 
 class Hints:
-    """Collects sentences that tell the user which prompt syntax was probably meant otherwise."""
+    """A list of warnings for the user about the prompt, each once, filled while it is parsed.
+
+    They are sentences on syntax that is ignored or probably not read as the user meant it, such as
+    a bracket that closes nothing.
+    """
 
     def __init__(self) -> None:
         self._sentences: dict[str, None] = {}
@@ -44,7 +48,10 @@ class Hints:
         self._sentences[sentence] = None
 
     def sentences(self) -> tuple[str, ...]:
-        """Return the first 8 sentences (MAX_HINTS), then one that counts the rest, if any."""
+        """Return the warnings about the prompt: at most 8 (MAX_HINTS), then how many more exist.
+
+        The last is a sentence too, and is left out if there are no more.
+        """
         every = list(self._sentences)
         more = len(every) - MAX_HINTS
         return (*every[:MAX_HINTS], *([f"{more:,} more hints are not shown."] * (more > 0)))

@@ -300,11 +300,11 @@ def trained_sigmas(scheduler: Any) -> np.ndarray:
 
 
 def _fix_ancestral_levels(scheduler: Any) -> None:
-    """Replace the noise levels of DPM2 a that rounding made NaN, in place.
+    """Repair the noise levels that are NaN in the diffusers scheduler of sampler DPM2 a, in place.
 
-    diffusers' KDPM2AncestralDiscreteScheduler has such levels where one step divides sigma by
-    thousands. `sigmas_down` there becomes sigma_next**2 / sigma, and the level and timestep of the
-    step's second call those of the next step.
+    Rounding makes them NaN where one step divides sigma by thousands. There `sigmas_down` is set to
+    sigma_next**2 / sigma. Each step makes two model calls; the second one gets the noise level and
+    timestep of the next step. scheduler: a KDPM2AncestralDiscreteScheduler.
     """
     levels, down, middle = (
         x[::2] for x in (scheduler.sigmas, scheduler.sigmas_down, scheduler.sigmas_interpol)

@@ -69,7 +69,10 @@ class GaussianMixture:
         return np.exp(self.log_densities(x, sigma)).sum(1)
 
     def score(self, x: np.ndarray, sigma: float) -> np.ndarray:
-        """Return the score at x (N, D): the gradient (N, D) of the log of `density`."""
+        """Return the score (N, D) at the noisy points x (N, D): the gradient of log `density`.
+
+        sigma: standard deviation of the noise.
+        """
         pulls = (self.means - x[:, None]) / (self.deviations**2 + sigma**2)[:, None]
         return (self.responsibilities(x, sigma)[..., None] * pulls).sum(1)
 

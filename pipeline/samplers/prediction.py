@@ -71,8 +71,9 @@ def predicted_clean(query: Query, output: Tensor, prediction: str) -> Tensor:
 def output_for(query: Query, clean: Tensor, prediction: str) -> Tensor:
     """Return the model output that predicts the clean latents `clean` for the UNet's input query.x.
 
-    With it a sampler can be sent changed clean latents, as inpainting does. clean: (1, C, h, w), as
-    the result. prediction: the kind of output, "epsilon", "v_prediction" or "sample".
+    Inpainting, for example, changes the predicted clean latents and needs them as a model output to
+    send to the sampler. clean: (1, C, h, w), as the result. prediction: the kind of output,
+    "epsilon", "v_prediction" or "sample".
     """
     alpha, beta = alpha_beta(query.sigma)
     if prediction == "v_prediction":

@@ -71,8 +71,9 @@ def align_your_steps(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> 
 
 
 def simple(n: int, trained: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the noise levels at n even timesteps, whole numbers, from the last timestep down.
+    """Return n noise levels for A1111's schedule "Simple", the highest first.
 
+    They are those of n evenly spaced timesteps from the last trained one down, each a whole number.
     trained: the noise level of every trained timestep, rising. `config` is not used.
     """
     return trained[-1 - (np.arange(n) * (len(trained) / n)).astype(int)]

@@ -156,7 +156,10 @@ def _cell_error(
 
 
 def cost(options: Options) -> float:
-    """Estimate the time of drawing a grid, that of one picture being 1: its number of pictures."""
+    """Return how many pictures a grid has, as an estimate of the time that it takes to draw.
+
+    The unit is the time of one picture. Used to reserve a GPU for long enough.
+    """
     return float(len(plan_cells(options, parse_axes(options))))
 
 
@@ -233,7 +236,11 @@ def _sheet_text(models: Models, options: ResolvedOptions, axes: dict[str, Axis])
 
 
 def _fix_seeds(options: Options) -> Options:
-    """Return a grid's options with a random seed for all pictures where none is given."""
+    """Return a grid's options in which a missing seed is replaced by a random one.
+
+    All pictures of the grid then share it, unless an axis varies it. The options are `seed` and
+    `variation_seed`; a value that the user gave stays.
+    """
     seeds = {
         name: secrets.randbelow(MAX_SEED + 1)
         for name in ("seed", "variation_seed")
@@ -277,7 +284,11 @@ def _entries(kind: str, model_cache: ModelCache) -> dict[str, Any]:
 
 
 def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> Models:
-    """Return the model that draws one picture of a grid, loading it if it is not in memory."""
+    """Return the model with which to draw one picture of a grid; load it if it is not in memory.
+
+    models: the request's model, which draws the pictures that name no other model or autoencoder.
+    model_cache: loads the others; it may be None only if there are none.
+    """
     if cell.model is None and cell.vae is None:
         return models
     assert model_cache is not None

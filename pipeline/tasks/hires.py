@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 
 
 def cost(options: Options) -> float:
-    """Estimate the time of drawing a picture in two passes, that of one pass being 1."""
+    """Estimate the time of a picture drawn in two passes, the second one at a larger size.
+
+    The unit is the time of the first pass.
+    """
     return 1 + options.scale**2
 
 

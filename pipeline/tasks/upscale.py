@@ -48,7 +48,10 @@ if TYPE_CHECKING:
 
 
 def cost(options: Options) -> float:
-    """Estimate the time of enlarging a picture, that of text to image at its size being 1."""
+    """Estimate how long it takes to enlarge a picture, to reserve a GPU for it.
+
+    The unit is the time that text to image takes for a picture of the size before enlarging.
+    """
     return 1 + options.scale**2
 
 

@@ -73,7 +73,8 @@ def draw_shapes(shapes: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 class ResidualBlock(nn.Module):
     """A block of the tiny UNet: two 3x3 convolutions with a skip connection.
 
-    The embedding of noise level and shape, which conditions it, is projected and added in between.
+    Between them the projected embedding is added. It encodes what the UNet is conditioned on: the
+    noise level, and what to draw (a disc, square, triangle or ring).
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -93,7 +94,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return the block's output, features (B, out_channels, H, W).
 
-        x: (B, in_channels, H, W); embedding: encodes noise level and shape, (B, 64).
+        x: (B, in_channels, H, W); embedding: encodes the noise level and what to draw, (B, 64).
         """
         h = self.norm(self.first(x)) + self.project(embedding)[:, :, None, None]
         return self.shortcut(x) + self.second(F.silu(h))
@@ -267,7 +268,7 @@ def make_sheet(samples: torch.Tensor, columns: int = SAMPLES_PER_SHAPE) -> Image
     """Return one picture that shows the tiny model's samples in a grid.
 
     samples: (N, 3, 16, 16) in [-1, 1]; columns: pictures in a row. With the default, the samples of
-    a Snapshot give one row for each shape.
+    a Snapshot give one row each for disc, square, triangle and ring.
     """
     rows = len(samples) // columns
     grid = samples.view(rows, columns, 3, SIDE, SIDE).permute(0, 3, 1, 4, 2)

@@ -32,6 +32,7 @@ def test_help_imports_nothing_heavy():
     assert "heavy: []" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

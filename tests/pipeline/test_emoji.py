@@ -66,6 +66,7 @@ def test_autoencoder_keeps_the_colours(models):
         assert (kept - picture).abs().mean() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompts", "channel"),
     [
@@ -131,6 +132,7 @@ def models_options(sampler):
     return GenerateOptions(prompt="a red apple on a blue background", sampler=sampler, seed=3)
 
 
+@pytest.mark.slow
 def test_bench_compares_with_diffusers_on_the_same_folder(capsys):
     from pipeline.cli import bench
 

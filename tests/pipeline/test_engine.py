@@ -34,6 +34,7 @@ def test_events_come_in_order_and_the_result_last(models):
     assert steps[0].preview.size == result.images[0].size == (64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [s for s in SAMPLERS if not unsupported(s)])
 def test_same_options_same_pixels_alone_and_third_of_four(models, sampler):
     fields = {"prompt": "a red apple", "sampler": sampler, "steps": 3}

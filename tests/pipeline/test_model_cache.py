@@ -19,6 +19,7 @@ def model_cache(library_folder):
     return ModelCache(loading.load("one", device="cpu"), device="cpu")
 
 
+@pytest.mark.slow
 def test_model_cache_loads_by_name_and_keeps_a_few(model_cache):
     assert model_cache.get() is model_cache.first is model_cache.get("one")
     two = model_cache.get("two")

@@ -107,6 +107,7 @@ def described(tmp_path_factory):
     return fake_row.describe(folder, Path(__file__).with_name("describe_tables.py"))
 
 
+@pytest.mark.slow
 def test_the_listings_name_them(described):
     samplers, backends = described["listed"]["samplers"], described["listed"]["backends"]
     assert "sleepy" in samplers and "Euler that is tired." in samplers

@@ -34,6 +34,7 @@ def limit(monkeypatch, module, most):
     return calls
 
 
+@pytest.mark.slow
 def test_guidance_is_split_where_memory_runs_out(models, monkeypatch):
     whole = models.generate(**ASK)
     first = next(models.stream(OPTIONS, words=True))
@@ -47,6 +48,7 @@ def test_guidance_is_split_where_memory_runs_out(models, monkeypatch):
     assert len(step.words) == 3 and (step.maps - first.maps).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_made_names_a_size_that_can(models, monkeypatch):
     limit(monkeypatch, models.unet, 4 * 24 * 24)
     with pytest.raises(InputError) as caught:
@@ -60,6 +62,7 @@ def test_a_picture_that_cannot_be_made_names_a_size_that_can(models, monkeypatch
         models.generate(**ASK)
 
 
+@pytest.mark.slow
 def test_decoding_falls_back_to_tiles(models, monkeypatch):
     models.vae.tile_latent_min_size, models.vae.tile_sample_min_size = 8, 64
     ask = ASK | {"size": (128, 128)}
@@ -92,6 +95,7 @@ def test_offloaded_layers_draw_the_same(models):
     assert list(result.images[0].getdata()) == list(whole.images[0].getdata())
 
 
+@pytest.mark.slow
 def test_a_processor_has_words_of_its_own_for_it(models, monkeypatch):
     def full(*_, **__):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")

@@ -25,12 +25,14 @@ Entries = Sequence[arena.Entry] | Sequence[arena.BackendPair]
 
 @dataclass(frozen=True)
 class RaceEvent:
-    """One event of a race, in which samplers or backends draw a picture side by side.
+    """One event of a race, in which samplers or backends draw the same picture, to compare them.
+
+    In a race of backends each competitor is a pair: an attention and a GroupNorm backend.
 
     event     the pipeline's event: CallDone (one model call), EntryDone (a picture is finished),
               Reference, Distances, Failed or BackendComparison of pipeline.introspection.arena
-    picture   the new picture that the page shows for that sampler or pair of backends, a data URL;
-              "" if its picture does not change
+    picture   a data URL of the new picture to show on the page for the sampler or pair that the
+              event is about; "" if its picture does not change
     file      the path of a finished picture's PNG file; "" for other events
     text      a finished picture's parameters text (infotext); "" for other events
     warnings  sentences on settings of a finished picture that were not applied as requested
@@ -46,12 +48,13 @@ class RaceEvent:
 def to_race_events(
     events: Generator[Any, None, None], folder: str, entries: Entries
 ) -> Iterator[RaceEvent]:
-    """Yield a RaceEvent for each event of a race; save each finished picture as a PNG file.
+    """Yield a RaceEvent for the page for each event of a race; save finished pictures as PNG files.
 
-    In a race, samplers or backends draw the same picture. events: from `race` or `race_backends` of
-    pipeline.introspection.arena. folder: where the files are written. entries: the samplers or
-    pairs of backends that race, whose keys become part of the file names. Closing the iterator
-    stops the race.
+    A race draws the same picture with several samplers, or with several pairs of backends (one for
+    attention, one for GroupNorm). events: what `race` or `race_backends` of
+    pipeline.introspection.arena yields. folder: where the files are written. entries: the samplers
+    or pairs that race; their keys become part of the file names. Closing the iterator stops the
+    race.
     """
     last_sent: dict[int | None, float] = {}  # by index of the entry: time of its last preview
     try:
@@ -83,9 +86,9 @@ def _finished(event: arena.EntryDone, folder: str, key: str) -> RaceEvent:
 def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) -> str:
     """Return the preview after a model call of a race as a data URL; "" if it comes too soon.
 
-    It comes too soon within PICTURE_EVERY seconds of the last preview of the same sampler or pair
-    of backends. last_sent: a dict from the index of the sampler or pair to the time (seconds) of
-    its last preview; this function updates it.
+    It comes too soon within PICTURE_EVERY seconds of the last preview of the same competitor: a
+    sampler, or a pair of an attention and a GroupNorm backend. last_sent: a dict from the index of
+    the competitor to the time (seconds) of its last preview; this function updates it.
     """
     now = time.monotonic()
     if call.event is None or now - last_sent.get(call.entry, 0.0) < PICTURE_EVERY:
@@ -98,8 +101,9 @@ def _picture_if_due(call: arena.CallDone, last_sent: dict[int | None, float]) ->
 class LaneState:
     """What the page shows of one competitor of a race, or of the race's reference.
 
-    In a race, samplers or pairs of backends draw the same picture. The reference is an almost exact
-    solution of the ODE, with which samplers are compared.
+    A race draws the same picture with several samplers, or with several pairs of backends (one for
+    attention, one for GroupNorm). The reference is an almost exact solution of the ODE, with which
+    samplers are compared.
 
     label       the name that is shown
     picture     the latest picture, as a data URL
@@ -130,10 +134,10 @@ class LaneState:
     comparison: arena.BackendComparison | None = None
 
     def apply(self, event: object) -> None:
-        """Update this state of a sampler or pair of backends with an event about it.
+        """Update what the page shows of a sampler or backend pair in a race, by an event about it.
 
-        event: a CallDone (one model call), Distances, Failed or BackendComparison of
-        pipeline.introspection.arena; others change nothing.
+        A backend pair is an attention and a GroupNorm backend. event: a CallDone (one model call),
+        Distances, Failed or BackendComparison of pipeline.introspection.arena; others are ignored.
         """
         if isinstance(event, arena.CallDone):
             self.calls, self.total, self.seconds = event.calls, event.total, event.seconds

@@ -26,7 +26,7 @@ class RaceView:
     In a race they draw the same picture side by side. Samplers are compared with a reference, an
     almost exact solution of the ODE.
 
-    entries          the samplers or pairs of backends that race
+    entries          the samplers that race, or the pairs of an attention and a GroupNorm backend
     steps            the number of sampling steps of each of them
     size             (width, height) of the pictures in pixels
     of_backends      whether pairs of backends race, not samplers
@@ -57,8 +57,8 @@ class RaceView:
     def apply(self, race_event: RaceEvent) -> None:
         """Update what is shown of the competitor that an event of the race concerns.
 
-        A competitor is a sampler, a pair of backends or the reference. The event's warnings are
-        added to `warnings`.
+        A competitor is a sampler, a pair of an attention and a GroupNorm backend, or the reference.
+        The event's warnings are added to `warnings`.
         """
         event = race_event.event
         if isinstance(event, arena.Reference):
@@ -122,9 +122,10 @@ class RaceView:
     # ---- the lanes ----------------------------------------------------------------------------
 
     def render_lanes(self) -> str:
-        """Return a tile for each sampler or pair of backends as HTML: picture, name and progress.
+        """Return a tile for each competitor of the race as HTML: picture, name and progress.
 
-        In a race of samplers the last tile is that of the reference, an almost exact solution.
+        A competitor is a sampler, or a pair of an attention and a GroupNorm backend. In a race of
+        samplers the last tile is that of the reference, an almost exact solution.
         """
         tiles = [self._tile(lane, i) for i, lane in enumerate(self.lanes)]
         if not self.of_backends:
@@ -174,10 +175,11 @@ class RaceView:
     # ---- the report ---------------------------------------------------------------------------
 
     def render_report(self) -> str:
-        """Return what stands below the pictures of a race of samplers or of backends, as HTML.
+        """Return the results of a race as HTML, to stand below its pictures.
 
-        For samplers it is plots, a table and their parameters texts (infotext), for pairs of
-        backends a table.
+        A race draws the same picture with several samplers, or with several pairs of backends (one
+        for attention, one for GroupNorm). Samplers get plots, a table and the parameters texts
+        (infotext) of their pictures; pairs of backends get a table.
         """
         if self.of_backends:
             return self._backend_table(cast(Sequence[arena.BackendPair], self.entries))

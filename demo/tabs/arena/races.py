@@ -47,11 +47,11 @@ class Races:
     ) -> Iterator[RaceEvent]:
         """Run a race, in which samplers or backends draw the same picture; yield its RaceEvents.
 
-        The PNG files are saved to `folder`. entries: the samplers or pairs of backends. names:
-        (model, autoencoder) by their names in the model cache. reference: the almost exact solution
-        with which samplers are compared, from an earlier race with the same options; None has it
-        drawn after the samplers. task is "arena": from the first five arguments server/zerogpu.py
-        estimates the GPU seconds.
+        The PNG files are saved to `folder`. entries: the samplers, or the pairs of an attention and
+        a GroupNorm backend. names: (model, autoencoder) by their names in the model cache.
+        reference: the almost exact solution with which samplers are compared, from an earlier race
+        with the same options; None has it drawn after the samplers. task: always "arena".
+        server/zerogpu.py estimates the GPU seconds from the arguments other than `reference`.
         """
         models = self.model_cache.get(*names)
         events: Iterator[Any]
@@ -92,10 +92,11 @@ class Races:
     ) -> Generator[RaceView, None, None]:
         """Run a race, in which samplers or backends draw the same picture; yield its state.
 
-        This is the RaceView (state and HTML), the same object each time, updated in place: first,
-        after each event, and at the end, when its `finished` is true. entries: the samplers or
-        pairs of backends that race. names, models, options: from `resolve`. Closing the generator
-        stops the race and deletes the PNG files of its pictures.
+        The state is a RaceView, which also renders it as HTML. The same object is yielded before
+        the race, after each event and at the end, when its `finished` is true. names, models,
+        options: from `resolve`. entries: what races: samplers, or pairs of an attention and a
+        GroupNorm backend. Closing the generator stops the race and deletes the PNG files of its
+        pictures.
         """
         width, height, steps = options.width, options.height, options.steps
         assert width and height and steps  # resolved

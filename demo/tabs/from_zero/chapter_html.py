@@ -24,18 +24,20 @@ ROOT = Path(__file__).parents[3]  # of this repository
 
 
 def frames_json(html: str, label: str, frames: list[dict[str, str]], at: int = 0) -> str:
-    """Return the value of a `frame_slider` component as JSON: HTML that changes with a slider.
+    """Return the value of a `frame_slider`, a component whose HTML changes with a slider, as JSON.
 
-    html: what is shown above the slider; elements in it that have a data-is attribute change.
-    frames: one dict for each position of the slider, from the value of data-is to the element's
-    text (of an <img>: its source), and from "place" to the text beside the slider. label: the
-    slider's name. at: the initial position, from 0.
+    html: what stands above the slider. An element in it with the attribute data-is="KEY" shows
+    the text that the current frame has under KEY; an <img> takes it as its source.
+    frames: one dict {KEY: text} for each position of the slider. Its "place" is the text beside the
+    slider
+    label: the slider's name
+    at: the initial position, from 0
     """
     return json.dumps({"html": html, "label": label, "frames": frames, "at": at})
 
 
 def ready_line(language: str) -> str:
-    """Return the HTML status line of a chapter in which nothing runs: it is ready."""
+    """Return the HTML status line of a chapter while nothing runs in it, which says "ready"."""
     return status_line("ready", say("ready", language))
 
 

@@ -338,10 +338,12 @@ def _bars(ends: np.ndarray, tallest: float) -> str:
 
 @lru_cache
 def backdrop(columns: int = 120, rows: int = 125) -> str:
-    """Return the background of the plot of sampling paths: the density of the noised data.
+    """Return the background of the plot of sampling paths as a PNG data URL.
 
-    It is a PNG data URL, more opaque where the density is higher. columns: how many noise levels
-    are evaluated; rows: how many values from EDGE to -EDGE.
+    It shows the density of the plot's data (a mixture of Gaussians, in one dimension) with noise:
+    one column for each noise level, more opaque where the density is higher. columns: the number of
+    noise levels, from high at the left to low; rows: the number of values, from EDGE at the top to
+    -EDGE.
     """
     tail = round(columns * TAIL / (RIGHT - LEFT))
     sigmas = [*np.geomspace(TOP, BOTTOM, columns - tail), *[BOTTOM] * tail]

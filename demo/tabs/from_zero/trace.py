@@ -216,10 +216,10 @@ def render_row(cards: list[Card], language: str) -> str:
 
 
 def select_steps(steps: list[Card]) -> list[Card]:
-    """Return at most STEPS of the cards of sampling steps, so that they fit in one box.
+    """Select the sampling steps that the page shows, at most STEPS, as one box has to hold them.
 
-    They are the first, the last, and evenly spaced ones between. steps: the cards of all steps so
-    far, in order.
+    They are the first step, the last, and evenly spaced ones between. steps: the Cards (what the
+    page shows of a stage) of all steps done so far, in order. Returns those of the selected steps.
     """
     if not steps:
         return []
@@ -267,7 +267,11 @@ def _text(card: Card, language: str) -> str:
 
 
 def _tokens(card: Card, language: str) -> str:
-    """Return the prompt's tokens with their ids as HTML, and the number of padding tokens."""
+    """Return an HTML list of the prompt's CLIP tokens with their ids.
+
+    The padding tokens of each chunk of 77 are not listed, only counted. card: what the page knows
+    of the stage "tokens"; its `rows` holds the tokens.
+    """
     lines = []
     for row in card.rows:
         last = row[-1][0]
@@ -301,9 +305,10 @@ def _picture(card: Card, language: str) -> str:
 
 
 def _steps(steps: list[Card], language: str) -> str:
-    """Return sampling steps as HTML: noise level, first latent channel, predicted x0, time.
+    """Return sampling steps as HTML, each with sigma, first latent channel, predicted x0 and time.
 
-    steps: the card of each step to show.
+    steps: the steps to show, each as a Card that `make_card` has made: its numbers, and its
+    pictures as data URLs.
     """
     images: dict[str, list[str]] = {"seen": [], "believed": []}
     for i, name in enumerate(images):

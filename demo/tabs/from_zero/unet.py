@@ -117,11 +117,11 @@ def build(page: Page) -> None:
 def _frame(
     event: Step, activations: Activations, preview: Preview, language: str
 ) -> dict[str, str]:
-    """Return the pictures with which one sampling step fills the drawing of the UNet.
+    """Return what the drawing of the UNet shows of one sampling step, as a frame for `frames_json`.
 
-    They are data URLs: "latents", "picture" (the predicted x0), "waves" and "time" (vectors of the
-    timestep), and for each block's name its activation map. "place" is the step's number as text.
-    The dict is one position of the slider over all steps, for `frames_json`.
+    A frame is one position of the slider over all steps. It is a dict of pictures as data URLs:
+    "latents", "picture" (the predicted x0), "waves" and "time" (vectors of the timestep), and under
+    each block's name its activation map. "place" is the step's number as text.
     """
     frame = {
         "place": say("step", language, index=event.index, total=event.total),

@@ -177,8 +177,8 @@ def build(page: Page) -> None:
 def model_with_clip(model_cache: ModelCache, name: str | None) -> tuple[str | None, Models]:
     """Return (name, model) of a model whose folder has CLIP's image encoder, to embed pictures.
 
-    It is the model `name` (None: the first one) if that has one, else the model "emoji", which
-    comes with this repository.
+    It is the model `name` if that has the encoder, else the model "emoji", which comes with this
+    repository. A name of None, given or returned, stands for the server's first model.
     """
     models = model_cache.get(name, None)
     if has_clip(models.path):

@@ -121,9 +121,10 @@ def _environment(verdict: Verdict, language: str) -> str:
 
 
 def _label(what: str, language: str) -> str:
-    """Return the translated name of something that verification compares: "Device" for "device".
+    """Return the heading of a table row on something that verification compares, as HTML.
 
-    what: its key, such as "dtype", or the name of a file, which is returned as HTML as it is.
+    what: a key such as "device", for which the name in the visitor's language is returned
+    ("Device"). Any other name, such as that of a package, is returned itself.
     """
     key = f"around_{what}"
     return say(key, language) if key in TEXTS else escape(what)

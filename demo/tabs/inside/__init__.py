@@ -142,8 +142,9 @@ def _files(i18n: gr.I18n) -> tuple[gr.Button, gr.UploadButton, gr.File]:
 def _form(i18n: gr.I18n) -> dict[str, Any]:
     """Add the inputs of a branch (the open picture drawn again from one step on, with changes).
 
-    Returns them by name: "at", the first step that is drawn again, and CHANGES, the options. They
-    set no limits, because GenerateOptions checks the values.
+    Returns the components by name: "at" is the first step that is drawn again; "prompt",
+    "negative", "sampler", "cfg" and "noise_seed" are the options that can be changed. They set no
+    limits, because GenerateOptions checks the values.
     """
     form: dict[str, Any] = {
         "at": gr.Number(label=i18n("inside_at"), precision=0, elem_id="inside-at", min_width=90),

@@ -149,11 +149,12 @@ class InsideHandlers:
         key: str | None,
         request: gr.Request,
     ) -> dict[Any, Any]:
-        """Return updates that open the gallery's picture when the visitor selects this tab.
+        """Open the gallery's selected picture when the visitor goes to the tab Look inside.
 
-        If the open tree has that picture, or it was not recorded, nothing changes. keys: the key of
-        each gallery picture's recording, None for a picture without one. index: the index of the
-        gallery's selected picture. key: the key of the open recording.
+        Returns the updates of the components. The picture that is open stays if the selected one is
+        in its tree (a picture and its branches) or has no recording in memory. keys: for each
+        picture of the gallery the key of its recording, or None. index: that of the selected
+        picture in the gallery. tree: the open tree. key: the key of the open recording.
         """
         newest = keys[min(index, len(keys) - 1)] if keys else None
         if newest is None or newest in tree:
@@ -185,9 +186,10 @@ class InsideHandlers:
         return self._show_evicted(str(event.key), tree, request_language(request))
 
     def set_step(self, event: gr.EventData) -> int:
-        """Return the step to which the visitor moved the viewer's slider, from 1.
+        """Return the step, from 1, to which the visitor moved the viewer's slider, for the form.
 
-        It becomes the first step of a new branch in the form.
+        The form starts a branch, which draws the picture again from a step on with changed options.
+        The number is filled in there as that step.
         """
         return event.step
 
@@ -319,9 +321,11 @@ class InsideHandlers:
             raise error_toast(str(error), language) from None
 
     def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
-        """Open an exported file, a picture and its branches with all steps, and show the last one.
+        """Open an exported file with a picture and all its branches; show the last one in it.
 
-        Returns the updates; for a file that cannot be opened they show an error in the status line.
+        A branch continues the picture from one of its steps with changed options. path: the
+        file's. Returns the updates of the page; if the file cannot be opened, they show the error
+        in the status line.
         """
         language = request_language(request)
         try:

@@ -20,14 +20,16 @@ LABELS = (  # the texts that inside.js shows, by key without "inside_"
 
 
 def describe_picture(recording: Recording, tree: Tree, language: str) -> str:
-    """Return the open picture and the tree of its branches as JSON for inside.js, the viewer.
+    """Return a recorded picture and the tree of its branches as JSON for inside.js, the viewer.
 
-    The only images in it are the tree's thumbnails: inside.js asks FrameServer for decoded frames
-    and attention maps of words as it needs them. Its less obvious items:
-    calls   [step, timestep t, sigma, index into "words"] of each model call
-    words   the lists of prompt words, each once: the prompt may change from step to step
-    before  how many of the calls, at the beginning, were made for the picture that it branches off
-    grids   [h, w] of the attention maps at each resolution of the UNet's layers
+    A branch is a picture drawn again from one of its steps on with other options. The only images
+    in the JSON are the tree's thumbnails: inside.js asks FrameServer for decoded frames and
+    attention maps of words as it needs them. The less obvious items of the JSON:
+    calls   for each UNet call [step, timestep t, sigma, index into "words"]
+    words   the different lists of prompt words; several if the prompt changes from step to step
+    before  if the picture is a branch: how many of the first calls it has in common with the
+            picture that it branches off; else 0
+    grids   [h, w] of the attention maps, for each resolution at which the UNet has them
     kinds   the views of a call that can be decoded, such as "latents", see decoded_views.KINDS
     nodes   the pictures of the tree
     """

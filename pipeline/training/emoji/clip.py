@@ -87,10 +87,11 @@ class PairSource:
     def scenes(self, batch: int, generator: torch.Generator) -> list[Scene]:
         """Choose what the `batch` pictures of a CLIP training batch show, with hard negatives.
 
-        batch: a multiple of 4. The first half has one emoji, the second half two. Scenes 2i and 2i
-        + 1 are similar, so that CLIP must learn relations and colours too: the same two emoji with
-        places exchanged; or one emoji on two backgrounds, where the second is at random another
-        emoji in half of the cases.
+        batch: a multiple of 4. The first half of the pictures show one emoji, the second half two.
+        Pictures 2i and 2i + 1 are similar, so that CLIP must learn relations and colours too. With
+        two emoji, they differ only in that the places are exchanged. With one emoji, they differ in
+        the background; in half of these pairs, at random, the second shows a randomly chosen emoji
+        instead of the same one.
         """
         quarter = batch // 4
         out: list[Scene] = []

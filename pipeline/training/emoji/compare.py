@@ -105,10 +105,11 @@ class Evaluator:
         tokenizer: CLIPTokenizer,
         text_encoder: CLIPTextModel,
     ) -> Evaluator:
-        """Return an Evaluator, which measures UNets trained on latents of `vae`.
+        """Return an Evaluator, which measures UNets that were trained on latents of `vae`.
 
-        Draws and encodes the held-out pictures and those of each emoji alone. composer: draws them;
-        vocabulary: the list of emoji; tokenizer, text_encoder: for the UNet's text embeddings.
+        It needs pictures that no UNet was trained on, and pictures of every single emoji: both are
+        drawn by `composer` and encoded by `vae` here. vocabulary: the list of emoji. tokenizer,
+        text_encoder: for the text embeddings that the UNets take.
         """
         held_out = LatentCache(composer, vae, HELD_OUT, unet.PAIRS)
         held_out.fill(2**33)

@@ -337,11 +337,13 @@ def word_map_accuracy(
     *,
     progress: bool = True,
 ) -> float:
-    """Return the share (0 to 1) of emoji names whose attention map lies in the half of their emoji.
+    """Measure how often the model looks at an emoji's name where it shall draw that emoji.
 
-    Draws every scene of `pairs`, two emoji each, from its caption. models: the model to measure;
-    vocabulary: the emoji's names; language: "en" or "zh"; progress: show a progress bar. A name
-    that is not found in the prompt counts as wrong.
+    Draws a picture from the caption of each scene of `pairs`, which has two emoji, one in each half
+    of the picture. Returns the share (0 to 1) of their names whose attention map lies mainly in the
+    half of its emoji; a name that is not found in the prompt counts as wrong. models: the model to
+    measure; vocabulary: the emoji's names; language: of the captions, "en" or "zh"; progress: show
+    a progress bar.
     """
     right = []
     for seed, scene in enumerate(tqdm(pairs, desc="words", disable=not progress)):

@@ -49,7 +49,10 @@ class LatentCache(LatentPool):
     """A pool of training latents that is filled only once, so that several trainings share it."""
 
     def fill(self, seed: int) -> None:
-        """Fill the pool with latents of random pictures from `seed`, if it is empty."""
+        """Fill the pool with latents of random training pictures, unless it is filled already.
+
+        seed: of the random pictures.
+        """
         if not self.scenes:
             super().fill(seed)
 

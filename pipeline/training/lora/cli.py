@@ -77,10 +77,11 @@ def run(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Let the training end in order: collect SIGINT and SIGTERM instead of dying from them.
+    """In a `with` block, collect the signals SIGINT and SIGTERM instead of ending the process.
 
-    Yields a list to which the number of every such signal is appended; the caller looks there after
-    each step. After the `with` block the old handlers are restored.
+    The training can then finish its current step and stop. Yields a list, empty at first, to
+    which the number of each such signal is appended; the caller looks there after each step. After
+    the block the old handlers are restored.
     """
     arrived: list[int] = []
 

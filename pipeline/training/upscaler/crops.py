@@ -105,7 +105,10 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def draw_known(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random picture as the emoji model draws them: emoji on a plain background."""
+        """Return a random picture (3, 256, 256) of the kind that the emoji model draws.
+
+        It shows one or two emoji on a plain background, at twice that model's size.
+        """
         return self.draw(random_scene(len(self.sprites), generator))
 
     def draw_free(self, generator: torch.Generator) -> torch.Tensor:
@@ -122,9 +125,10 @@ class SceneRenderer:
         return canvas.mul_(255).round_().div_(255)
 
     def __call__(self, generator: torch.Generator) -> torch.Tensor:
-        """Return a random picture: with probability FREE of emoji anywhere on a gradient.
+        """Return a random training picture for the upscaler, (3, 256, 256) in [0, 1].
 
-        The others are of the kind the emoji model draws: one or two emoji on a plain background.
+        With probability FREE it shows one to three emoji of any size, anywhere, on a gradient.
+        Otherwise it is like the emoji model's pictures: one or two emoji on a plain background.
         """
         free = float(torch.rand((), generator=generator)) < FREE
         return self.draw_free(generator) if free else self.draw_known(generator)
@@ -181,10 +185,13 @@ def degrade(small: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class CropSource:
-    """Source of the upscaler's training batches: call it to get pairs of small and doubled crops.
+    """Source of training batches for the upscaler, which doubles the size of pictures.
 
-    renderer: draws the pictures; vae: reconstructs a share AUTOENCODED of the small ones, so that
-    the upscaler learns slightly blurred ones too; may be None only if AUTOENCODED is 0.
+    Call it to get a batch of small crops and of the same regions at twice the size.
+
+    renderer: draws the large pictures, which are then reduced. vae: encodes and decodes a share
+    AUTOENCODED of the reduced ones, so that the upscaler also learns from slightly blurred ones;
+    may be None only if AUTOENCODED is 0.
     """
 
     def __init__(self, renderer: SceneRenderer, vae: AutoencoderKL | None):

@@ -33,6 +33,7 @@ def tools(tiny_model, tmp_path_factory, server_of):
         running.stop()
 
 
+@pytest.mark.slow
 def test_each_task_is_a_tool(tools):
     assert set(tools) == {*tasks.TASKS, "train_lora", "race", "verify"}
     for key, task in tasks.TASKS.items():

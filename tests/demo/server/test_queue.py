@@ -88,6 +88,7 @@ def test_one_at_a_time_and_everyone_gets_their_own(serve, fake_models):
         assert pictures[0]["image"].endswith(f"glassbox-{seed}.png")
 
 
+@pytest.mark.slow
 def test_a_full_queue_says_so(serve, fake_models):
     models = fake_models(seconds_a_step=0.02)
     client = Client(serve(models, queue_size=1), verbose=False)

@@ -155,6 +155,7 @@ def test_one_lane_is_no_race_and_a_race_can_be_stopped(visit, server):
     assert "200 / 200" not in page.inner_text("#arena-view")
 
 
+@pytest.mark.slow
 def test_two_visitors_at_once_get_their_own(server, models, raced):
     """Over the web API, which shares the page's queue and device."""
     got = {}

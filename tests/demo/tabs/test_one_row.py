@@ -87,6 +87,7 @@ def described(tmp_path_factory):
     return fake_row.describe(folder, Path(__file__).with_name("describe_page.py"))
 
 
+@pytest.mark.slow
 def test_a_tab_shows_in_both_languages_with_its_components_and_styles(described):
     assert {"tab-postcard", "postcard-message"} <= set(described["ids"])
     english, chinese = (described["texts"][language] for language in ("en", "zh"))

@@ -94,6 +94,7 @@ def test_a_listener_hears_every_cross_attention_and_changes_nothing(name, tiny_m
         assert (maps.sum(-1) - 1).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_fused_group_norm_is_diffusers_own_and_comes_out_again(triton_runs, tiny_model, training):
     models = load(str(tiny_model), device="cpu", dtype="fp32", group_norm="triton")
@@ -248,6 +249,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_runs_on_the_kernels_and_comes_back(triton_runs, family, tiny_model):
     """SD 1.x, 2.x and XL: the same numbers as diffusers' own, word maps of every cross attention,

@@ -103,6 +103,7 @@ def test_reads_the_names_of_older_files(tiny_copy, models):
     assert same(again.vae, models.vae) and same(again.text_encoder, models.text_encoder)
 
 
+@pytest.mark.slow
 def test_prints_nothing(tiny_model):
     code = f"from pipeline import load; print(load({str(tiny_model)!r}, device='cpu').name)"
     done = subprocess.run(
@@ -232,6 +233,7 @@ def sha256(files: list[Path]) -> str:
     return digest.hexdigest()[:10]
 
 
+@pytest.mark.slow
 def test_a_load_of_the_embedded_model_reads_each_file_once():
     place = library.EMBEDDED / "emoji"
     opened, tensors, digest = count_reads(place, "emoji")
@@ -245,6 +247,7 @@ def test_a_load_of_the_embedded_model_reads_each_file_once():
     assert digest == sha256(sorted(place.glob("unet/*.safetensors")))
 
 
+@pytest.mark.slow
 def test_a_load_of_a_single_file_reads_it_twice(pairs):
     """Once for header and hash together, once for the tensors of all its networks."""
     file = pairs("xl").file
@@ -253,6 +256,7 @@ def test_a_load_of_a_single_file_reads_it_twice(pairs):
     assert digest == sha256([file])
 
 
+@pytest.mark.slow
 def test_a_load_of_sharded_weights_reads_each_shard_twice(tiny_copy, models):
     shutil.rmtree(tiny_copy / "unet")
     models.unet.save_pretrained(tiny_copy / "unet", max_shard_size="200KB")

@@ -83,6 +83,7 @@ def test_every_layer_gives_what_merged_weights_give(networks, adapters, files, m
     assert strides == {(1, 1), (2, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attention, group_norm",
     [*((name, "torch") for name in ATTENTION), *(("sdpa", n) for n in GROUP_NORM if n != "torch")],

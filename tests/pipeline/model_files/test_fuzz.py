@@ -370,6 +370,7 @@ def readable(path: Path, header: SafetensorsHeader) -> None:
             assert file.get_slice(name).get_shape() == info["shape"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_damaged_files(target):
     counts = run(read_header, readable, target, FILES)
     assert min(counts.values()) > FILES // 100, counts  # the damage is neither nothing nor all

@@ -41,6 +41,7 @@ def networks_of(models):
     return {"unet": models.unet, "vae": models.vae, **towers}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_layouts_give_the_same_model(loaded, pairs, family):
     folder, file = loaded(family, "folder"), loaded(family, "file")
@@ -61,6 +62,7 @@ def test_both_layouts_give_the_same_model(loaded, pairs, family):
     assert all(torch.equal(stored[k].float(), v) for k, v in file.unet.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", ["", "a blue apple"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_latents_equal_diffusers(loaded, pairs, family, negative):
@@ -355,6 +357,7 @@ def test_the_file_may_be_replaced_while_the_model_serves(pairs, tmp_path):
     assert "truncated" in refusal(path)
 
 
+@pytest.mark.slow
 def test_command_line_draws_with_each(pairs, tmp_path, capsys):
     from pipeline.__main__ import main
 

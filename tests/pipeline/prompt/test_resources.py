@@ -78,6 +78,7 @@ def test_loras_from_the_prompt(models, folder):
     assert torch.equal(guided, latents(models, "", negative="a red apple"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["sdpa", "math", "triton"])
 def test_loras_with_every_attention_backend(models, folder, backend, request):
     if backend == "triton":

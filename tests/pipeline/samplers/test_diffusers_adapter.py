@@ -158,6 +158,7 @@ def test_every_sampler_is_compared():
     assert {name for name, row in SAMPLERS.items() if row.file != "diffusers_adapter"} == OWN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prediction", "steps"),
     [("v_prediction", 1), ("epsilon", 2), ("epsilon", 7), ("v_prediction", 16)],
@@ -171,12 +172,14 @@ def test_latents_agree_with_the_pipeline(both, sampler, prediction, steps):
     assert (ours - theirs).abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "schedule"), PAIRS)
 def test_latents_agree_on_every_other_schedule(both, sampler, schedule):
     ours, theirs = both(sampler, schedule, "epsilon" if sampler == "plms" else "v_prediction", 4)
     assert (ours - theirs).abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("sampler", sorted(set(CLASSES) - {"plms", "lms"}))
 def test_image_to_image_agrees_with_the_pipeline(both, sampler, prediction):

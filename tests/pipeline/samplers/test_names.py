@@ -218,6 +218,7 @@ def test_the_import_is_light():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_whatever_the_configuration_holds(configs):
     config = configs["epsilon"] | {"solver_order": 2, "sigma_data": 1, "unheard_of": [1]}
     done = run(

@@ -20,6 +20,7 @@ CASES = [  # steps and what the configuration says besides
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_pair_ends_finite(drive, sampler):
     for schedule in SAMPLERS[sampler].schedules:

@@ -58,6 +58,7 @@ def off(made, given):
     return np.abs(lab.to_lab(made) - lab.to_lab(given))[..., 0].max()
 
 
+@pytest.mark.slow
 def test_colours_come_nearer_to_the_true_ones(emoji):
     """Mean CIEDE2000 of four scenes, English and Chinese, against leaving them grey."""
     coloured, left = [], []
@@ -84,6 +85,7 @@ def test_every_size_comes_back_with_its_lightness(models, colours, size):
         assert made.size == size and off(made, picture) <= 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["xl"])
 def test_other_families_colour(pairs, family, colours):
     models = load(pairs(family).folder, device="cpu")

@@ -41,6 +41,7 @@ def test_one_of_a_batch_is_the_picture_alone(models):
     assert both.images[1].tobytes() == alone.images[0].tobytes()
 
 
+@pytest.mark.slow
 def test_the_large_picture_is_the_small_one_with_more_in_it(emoji):
     prompt = "a red apple on a blue background"
     small = emoji.generate(prompt=prompt, seed=7, sampler="dpmpp_2m").images[0]

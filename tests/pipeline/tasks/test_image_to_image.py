@@ -19,6 +19,7 @@ def draw(models, **fields):
     return events[:-1], events[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
 @pytest.mark.parametrize("sampler", ["ddim", "euler"])
 def test_latents_equal_diffusers(pairs, family, sampler, colours):

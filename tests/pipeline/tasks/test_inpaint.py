@@ -63,6 +63,7 @@ def test_latents_outside_stay_with_every_sampler(models, colours, sampler):
     assert (result.latents[0] - kept)[..., 1:5, 1:5].abs().max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fox", "penguin"])
 def test_what_was_asked_for_is_inside(emoji, rank, name):
     picture = emoji.generate(prompt="a red apple on a blue background", seed=7).images[0]

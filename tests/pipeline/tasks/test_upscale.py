@@ -26,6 +26,7 @@ def test_any_size_and_scale(models, colours, size, scale):
     assert found["Upscale"] == f"{scale:g}" and found["Upscaler"] == "lanczos"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
 def test_the_unet_never_sees_more_than_a_tile(pairs, colours, family):
     models = load(pairs(family).folder, device="cpu")
@@ -43,6 +44,7 @@ def test_the_unet_never_sees_more_than_a_tile(pairs, colours, family):
     assert result.images[0].size == (200, 160)
 
 
+@pytest.mark.slow
 def test_seams_are_not_to_be_seen(emoji):
     """Across the borders of tiles neighbouring pixels differ no more than elsewhere, where tiles
     drawn one by one and laid side by side do."""
