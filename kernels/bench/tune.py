@@ -13,9 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +27,7 @@ from triton.runtime import driver
 
 from .. import launch, verdict
 from ..check import allowed_error, equal_bits, max_error, nan_in_fresh_memory, usable, worst
-from ..compile import _tool as cuda_tool
+from ..compile import disassemble
 from ..recorder import Launch, recording
 from ..registry import KERNELS, Kernel, TuningJob, load
 from ..sass import uninitialized_reads
@@ -148,15 +146,6 @@ def compile_launch(recorded: Launch, target: str) -> Any:
     """
     driver.set_active(_Driver(target))
     return recorded.kernel.warmup(grid=(1,), **recorded.args, **recorded.options)
-
-
-def disassemble(compiled: Any) -> str:
-    """Return the machine code (SASS) of triton's CompiledKernel for an NVIDIA GPU, as text."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        command = [cuda_tool("nvdisasm"), "-c", file.name]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def make_call(
