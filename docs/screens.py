@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PORT = 7959
 CHROMIUM = "/usr/bin/chromium"
 WORDS = {  # by browser language: the Generate button, and the tabs that are visited
-    "en-US": ("Generate", "Arena", "From zero", "PNG info"),
-    "zh-CN": ("生成", "竞技场", "从零讲起", "图片信息"),
+    "en-US": ("Generate", "Arena", "From zero", "PNG info", "Kernels"),
+    "zh-CN": ("生成", "竞技场", "从零讲起", "图片信息", "内核"),
 }
 SCENE = "a penguin to the left of a red apple on a yellow background"
 
@@ -105,12 +105,20 @@ def verify(page: Page, language: str) -> None:
         page.wait_for_timeout(4000)
 
 
+def kernels(page: Page, language: str) -> None:
+    """Show the tab Kernels: which backends run here, and what was measured on a GPU."""
+    tab(page, language, 4)
+    page.wait_for_selector("#bench .gb-row")
+    page.wait_for_timeout(700)
+
+
 SCREENS = {  # by file name: what to do on the page, the browser's language, height in pixels
     "page": (the_page, "en-US", 1400),
     "inside": (inside, "en-US", 1500),
     "arena": (arena, "zh-CN", 1400),
     "zero": (zero, "en-US", 1500),
     "verify": (verify, "zh-CN", 1100),
+    "kernels": (kernels, "en-US", 1500),
 }
 
 

@@ -37,7 +37,7 @@ def unsupported(
     head_size is ignored: there is a backend for every head size.
     """
     if device.type != "cuda":
-        return f"it goes by the measured speeds of a GPU, and the device is {device.type}."
+        return f"per_shape goes by the measured speeds of GPUs, and the device is {device.type}."
     try:
         from kernels.attention import tiling  # noqa: F401 (it imports triton)
     except ImportError:
@@ -46,8 +46,9 @@ def unsupported(
         return None
     kind = str(dtype).removeprefix("torch.")
     return (
-        f"attention in {kind} was measured neither on {torch.cuda.get_device_name(device)} nor on "
-        "a GPU of its compute capability; python -m kernels.bench measures it."
+        f"per_shape has no measured speeds of attention in {kind} on a "
+        f"{torch.cuda.get_device_name(device)} or another GPU of its compute capability; "
+        "python -m kernels.bench measures them."
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from kernels.bench import results
+from kernels.bench import report, results
 from kernels.registry import KERNELS
 
 from ...page import Page
@@ -35,7 +35,7 @@ def build(page: Page) -> None:
     Adds its components to the page that is being built, and attaches their listeners.
     """
     i18n = page.i18n
-    measured = results.load_results()
+    measured = machines()
     with gr.Column(elem_id="gb-here", elem_classes="gb-card", min_width=0):
         _heading(i18n("kernels_here"), i18n("kernels_here_hint"))
         here = gr.HTML(apply_default_css=False, elem_id="backends", min_height=300)
@@ -70,6 +70,12 @@ def build(page: Page) -> None:
 
     # Without triggers, Gradio calls `show` when the page opens and when a choice changes.
     gr.on(None, show, [machine, operation], view, **UNQUEUED)
+
+
+def machines() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each results file by its name, those of GPUs first."""
+    measured = results.load_results()
+    return dict(sorted(measured.items(), key=lambda item: item[1][0].get("gpu") is None))
 
 
 @lru_cache(64)
@@ -108,7 +114,8 @@ def _operation(kernel: str, mode: str) -> str:
 def bars(rows: list[dict[str, Any]], language: str) -> str:
     """Return the benchmark results of one kernel as HTML: a bar chart for each shape of its input.
 
-    It has a bar for each provider, an implementation such as "ours" or "xformers", with its rate
+    It has a bar for each provider, an implementation such as "ours" or "xformers", as long as it is
+    fast against the fastest one at that shape, with its rate, its share of the device's ceiling,
     and its speed relative to the fastest one that is not ours. Providers without a time at any
     shape are listed below the charts, with the reason. rows: dicts of one kernel in one mode, such
     as "forward", see kernels.bench.measure.Row.
@@ -120,20 +127,33 @@ def bars(rows: list[dict[str, Any]], language: str) -> str:
     for r in timed:
         shapes.setdefault(r["shape"], []).append(r)
     ceiling = timed[0]["ceilings"][timed[0]["metric"]]
-    top = max(ceiling, *(r["rate"] for r in timed))
     blocks = []
     for shape, here in shapes.items():
         best = min((r["p50"] for r in here if not r["provider"].startswith("ours")), default=None)
+        top = max(r["rate"] for r in here)
         lines = "".join(_bar(r, top, best) for r in here)
         blocks.append(
             f'<table class="gb-bench"><caption>{escape(shape)}</caption>'
-            f'<tbody style="--ceiling:{ceiling / top:.1%}">{lines}</tbody></table>'
+            f"<tbody>{lines}</tbody></table>"
         )
-    versions = ", ".join(f"{k} {v}" for k, v in timed[0]["versions"].items() if v)
+    first = timed[0]
+    versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items() if v)
     legend = say(
-        "bench_legend", language, metric=timed[0]["metric"], ceiling=f"{ceiling:.3g}",
-        dtype=timed[0]["dtype"], versions=versions,
+        "bench_legend", language, metric=first["metric"], ceiling=f"{ceiling:.3g}",
+        dtype=first["dtype"], versions=versions,
     )  # fmt: skip
+    ways = sorted({r["timed"] for r in timed if r.get("timed")})
+    space = "" if language == "zh" else " "
+    legend = space.join([*(say(f"bench_{way}", language) for way in ways), legend])
+    ratios = report.ratios(rows, first["kernel"], first["mode"])
+    compared = ""
+    if ratios:
+        times = [ratio.times for ratio in ratios]
+        sentence = say(
+            "bench_ours", language, mean=f"{report.geometric_mean(times):.2f}", count=len(times),
+            least=f"{min(times):.2f}", most=f"{max(times):.2f}",
+        )  # fmt: skip
+        compared = f'<p class="gb-compared">{escape(sentence)}</p>'
     absent = {r["provider"]: r["note"] for r in rows if not r["p50"]}
     for r in timed:
         absent.pop(r["provider"], None)
@@ -145,7 +165,7 @@ def bars(rows: list[dict[str, Any]], language: str) -> str:
         head = say("bench_absent", language)
         missing = f'<div class="gb-absent"><p>{head}</p><ul>{missing}</ul></div>'
     legend = f'<p class="gb-note">{escape(legend)}</p>'
-    return f'{legend}<div class="gb-benches">{"".join(blocks)}</div>{missing}'
+    return f'{compared}{legend}<div class="gb-benches">{"".join(blocks)}</div>{missing}'
 
 
 def _bar(row: dict[str, Any], top: float, best: float | None) -> str:
@@ -154,7 +174,8 @@ def _bar(row: dict[str, Any], top: float, best: float | None) -> str:
     return (
         f'<tr class="gb-row{ours}"><th scope="row">{escape(row["provider"])}</th>'
         f'<td class="gb-track"><i style="width:{row["rate"] / top:.1%}"></i></td>'
-        f"<td>{row['rate']:.3g}</td><td>{ratio}</td></tr>"
+        f'<td>{row["rate"]:.3g}</td><td class="gb-share">{row["share"]:.0%}</td>'
+        f"<td>{ratio}</td></tr>"
     )
 
 

@@ -17,10 +17,25 @@ TEXTS = {  # key: (English, Chinese)
     "operation": ("Operation", "运算"),
     "bench_none": ("Nothing was measured for this here.", "这一项没有测得数据。"),
     "bench_legend": (
-        "{metric}, {dtype}; the dashed line is what this device reached itself, {ceiling}. "
-        "The last column is the speed against the best peer. {versions}.",
-        "{metric}，{dtype}；虚线是这台设备自身达到的上限 {ceiling}。"
-        "最后一列是与最快的其他实现之比。{versions}。",
+        "The numbers are {metric} in {dtype}, the share of the most that this device reached "
+        "({ceiling}; left out on narrow screens), and the speed against the fastest other. "
+        "{versions}.",
+        "数字依次是 {dtype} 的 {metric}、占这台设备自身所达上限 {ceiling} 的比例（窄屏不显示），"
+        "以及与最快的其他实现之比。{versions}。",
+    ),
+    "bench_ours": (
+        "Ours is {mean}× as fast as the fastest other timed there (geometric mean of {count} "
+        "shapes, {least}× to {most}×).",
+        "本项目内核的速度是所测的其他实现中最快者的 {mean} 倍"
+        "（{count} 种形状的几何平均，{least} 到 {most} 倍）。",
+    ),
+    "bench_graph": (
+        "Timed by replays of a CUDA graph, without the host's time per call.",
+        "以重放 CUDA graph 计时，不含主机每次调用的时间。",
+    ),
+    "bench_events": (
+        "Timed by CUDA events around each call.",
+        "以每次调用前后的 CUDA 事件计时。",
     ),
     "bench_absent": ("Not measured on this device:", "在这台设备上没有测："),
 }

@@ -104,12 +104,12 @@ def test_where_nothing_was_measured_it_says_so(h200, monkeypatch):
     reason = attention_per_shape.unsupported
     assert "the device is cpu" in reason(CPU, FP32)
     assert reason(CARD, HALF) is None and reason(CARD, torch.bfloat16, 512) is None
-    assert "in float32 was measured neither on NVIDIA H200 nor" in reason(CARD, FP32)
+    assert "attention in float32 on a NVIDIA H200 or another GPU" in reason(CARD, FP32)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
     assert reason(CARD, HALF) is None  # of the same compute capability
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    assert "measured neither on NVIDIA H100 nor" in reason(CARD, HALF)
-    with pytest.raises(InputError, match="per_shape cannot run here: it goes by the measured"):
+    assert "on a NVIDIA H100 or another GPU" in reason(CARD, HALF)
+    with pytest.raises(InputError, match="per_shape cannot run here: per_shape goes by"):
         backends.choose("attention", "per_shape", CPU, FP32)
 
 
