@@ -54,7 +54,7 @@ def error_toast(sentence: str, language: str) -> gr.Error:
 
 @contextmanager
 def raise_client_errors(upload: str | Path | None = None) -> Iterator[None]:
-    """Turn the failures of a request into a gr.Error, so that clients of the web API see a sentence.
+    """Turn the failures of a request into a gr.Error, so that clients of the web API see why.
 
     InputError (the visitor's mistake) gives its own sentence, Broken (an unexpected exception) one
     that says that the server failed. upload: an uploaded file; the sentence names it without its

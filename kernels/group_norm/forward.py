@@ -113,7 +113,8 @@ def fused_fwd_kernel(
     tile are computed and kept in registers, [L, GB]; they are merged, and rstd = 1 / sqrt(m2 / n +
     eps). Then each tile is read again and normalized. A tile has SB positions of CB channels of
     each of GB groups. The tiles of these groups form a grid: spatial_blocks tiles along the
-    positions, partials / spatial_blocks along the channels. L is `partials` rounded up to a power of two, at least 2.
+    positions, partials / spatial_blocks along the channels. L is `partials` rounded up to a power
+    of two, at least 2.
 
     x, y: (N, C, S), with strides sxn, sxc, sxs and syn, syc, sys. temb_bias (N, C), strides stn,
     stc, is added to x first. stats (N, G, 3): a group's first value, its mean minus that, rstd. G,
@@ -207,9 +208,10 @@ def merge_kernel(
 
     means and m2s (N, G, partials), from `partials_kernel`: mean and sum of squared deviations of
     each of the tiles of SB positions and CB channels that cover a group: spatial_blocks tiles along
-    the positions, partials / spatial_blocks along the channels. They are read L at a time. Written to stats (N, G, 3)
-    are the group's first value, its mean minus that, and 1 / sqrt(variance + eps). sxn, sxc:
-    strides of x by sample and channel. G, CG, S: groups, channels of a group, positions.
+    the positions, partials / spatial_blocks along the channels. They are read L at a time. Written
+    to stats (N, G, 3) are the group's first value, its mean minus that, and 1 / sqrt(variance +
+    eps). sxn, sxc: strides of x by sample and channel. G, CG, S: groups, channels of a group,
+    positions.
     """
     # Program i has group i % G of sample i // G; (b_n, b_mean, b_m2) is what is merged so far.
     n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
