@@ -149,7 +149,7 @@ def scores(
     They are s = q k^T log2(e) / sqrt(D), so that softmax is 2^s. k points to one sample and head.
     b_q0, b_q1   the queries' first D0 and, unless D1 is 0, last D1 columns
     o_0, o_1     offsets of these columns
-    skt, skd     strides of k by token, counted in UNIT values, and by channel
+    skt, skd     strides of k by token, divided by UNIT, and by channel
     scale        log2(e) / sqrt(D)
     """
     b_k0 = load_rows(k, o_k, o_0, skt, skd, Tk, UNIT, D, D0 <= D)  # [N, D0]
@@ -169,7 +169,7 @@ def dot_values(
 
     b_p [M, N] are the probabilities of the keys o_k [N]; v0 and v1 are the first D0 and, unless D1
     is 0, the last D1 columns of their values, at offsets o_0 and o_1. v points to one sample and
-    head; svt, svd: its strides by token, counted in UNIT values, and by channel. Tk, D: keys, head
+    head; svt, svd: its strides by token, divided by UNIT, and by channel. Tk, D: keys, head
     size.
     """
     b_p = b_p.to(v.dtype.element_ty)
@@ -204,7 +204,7 @@ def word_kernel(
     For each head:
       p = softmax(q k^T / sqrt(D))   o = p v   lse2 = log2 sum_j exp(q k_j / sqrt(D))
     and maps (B, Tq, Tk) = (sum of p over heads) / H. sqb, sqt, sqh, sqd: strides of q by batch,
-    token, head and channel, the first three counted in UNIT values; likewise for k, v and o. Tq,
+    token, head and channel, the first three divided by UNIT; likewise for k, v and o. Tq,
     Tk, D: queries, keys, head size. D0, D1 and N0, N1: powers of two that cover D and Tk; D1 and N1
     may be 0.
     """

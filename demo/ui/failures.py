@@ -54,9 +54,11 @@ def error_toast(sentence: str, language: str) -> gr.Error:
 
 @contextmanager
 def raise_client_errors(upload: str | Path | None = None) -> Iterator[None]:
-    """Replace InputError and Broken by a gr.Error, whose sentence clients of the web API get.
+    """Turn the failures of a request into a gr.Error, so that clients of the web API see why.
 
-    upload: an uploaded file, which the sentence names without its path on the server.
+    InputError (the visitor's mistake) gives its own sentence, Broken (an unexpected exception) one
+    that says that the server failed. upload: an uploaded file; the sentence names it without its
+    path on the server.
     """
     try:
         yield

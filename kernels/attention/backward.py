@@ -31,7 +31,7 @@ def delta_kernel(
 
     One program has M queries of one sample and head. o, the output of attention, and do, its
     gradient, are (B, Tq, H, D); delta is (B, H, Tq), fp32. sob, sot, soh, sod: strides of o by
-    batch, token, head and channel, the first three counted in UNIT values; likewise sdob to sdod
+    batch, token, head and channel, the first three divided by UNIT; likewise sdob to sdod
     for do. H, Tq, D: heads, queries, head size. DP: D rounded up to a power of two.
     """
     # Program i has block i % blocks of the queries of (sample, head) bh = i // blocks.
@@ -64,7 +64,7 @@ def dkv_kernel(
       p = 2^(s log2(e) - lse2)               ds = p (do v^T - delta)
     s = q k^T / sqrt(D), here as transposed blocks [N, M]; lse2 (B, H, Tq) is from the forward
     kernel, delta (B, H, Tq) from `delta_kernel`. sqb, sqt, sqh, sqd: strides of q by batch, token,
-    head and channel, the first three counted in UNIT values; likewise for the other tensors. H, Tq,
+    head and channel, the first three divided by UNIT; likewise for the other tensors. H, Tq,
     Tk, D: heads, queries, keys, head size. D0, D1: powers of two that cover D together; D1 may be
     0.
     """
@@ -143,7 +143,7 @@ def dq_kernel(
       dq = sum over keys of ds k / sqrt(D)   ds = p (do v^T - delta)   p = 2^(s log2(e) - lse2)
     s = q k^T / sqrt(D); lse2 (B, H, Tq) is from the forward kernel, delta (B, H, Tq) from
     `delta_kernel`. sqb, sqt, sqh, sqd: strides of q by batch, token, head and channel, the first
-    three counted in UNIT values; likewise for the other tensors. H, Tq, Tk, D: heads, queries,
+    three divided by UNIT; likewise for the other tensors. H, Tq, Tk, D: heads, queries,
     keys, head size. D0, D1: powers of two that cover D together; D1 may be 0. EVEN: N divides Tk.
     """
     # Program i has block i % blocks of the queries of (sample, head) bh = i // blocks.

@@ -3,7 +3,7 @@
 Names in the kernels:
   b_, p_, o_, m_       a block in registers, pointers, offsets, a mask
   sqb, sqt, sqh, sqd   strides of q by batch, token, head and channel; likewise for k, v, o, ...
-  UNIT                 all strides but a channel's are counted in UNIT values
+  UNIT                 all strides but a channel's are divided by UNIT
   H, Tq, Tk, D         heads, queries, keys, head size
   D0, D1               a head is covered by D0 columns and, unless D1 is 0, D1 more
   M, N                 queries and keys of a block
@@ -30,8 +30,8 @@ def load_rows(p_base, o_t, o_d, st, sd, T, UNIT: tl.constexpr, D: tl.constexpr, 
     p_base   pointer to x[0, 0]
     o_t      indices of the rows to load; rows from T on are zeros
     o_d      indices of the columns to load; columns from D on are zeros
-    st       the stride of x's rows divided by UNIT: from one row to the next are st * UNIT values
-    sd       the stride of x's columns
+    st, sd   strides: x[t, d] is at p_base + t * st * UNIT + d * sd. UNIT (1 or 8) is a known
+             divisor of the distance between rows, so that the compiler can load 16 bytes at once
     FULL     every column of o_d is below D, so columns need no mask
     """
     o_row = o_t.to(tl.int64)[:, None] * st * UNIT  # 64 bit before it can overflow
@@ -49,7 +49,8 @@ def store_rows(
 
     The values are converted to x's dtype; nothing is written to rows or columns outside x.
     p_base   pointer to x[0, 0]
-    st, sd   strides of x's rows, counted in UNIT values, and of its columns
+    st, sd   strides: x[t, d] is at p_base + t * st * UNIT + d * sd. UNIT (1 or 8) is a known
+             divisor of the distance between rows, so that the compiler can store 16 bytes at once
     FULL     every column of o_d is below D, so columns need no mask
     """
     o_row = o_t.to(tl.int64)[:, None] * st * UNIT  # 64 bit before it can overflow

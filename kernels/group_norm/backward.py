@@ -168,8 +168,8 @@ def dx_kernel(
       dx = (dz weight - mean(dz weight) - xhat mean(dz weight xhat)) rstd
     xhat is x normalized, dz the gradient of xhat weight + bias, which is dy taken back through
     SiLU; means (N, G, 2) are the two means over a group, from `bwd_merge_kernel`. A tile has SB
-    positions of CB channels of each of GB groups; `partials` tiles cover GB groups of one sample,
-    spatial_blocks of them side by side along the positions.
+    positions of CB channels of each of GB groups. The tiles of GB groups of one sample form a grid:
+    spatial_blocks tiles along the positions, partials / spatial_blocks along the channels.
 
     x, dy, dx: (N, C, S), with strides sxn, sxc, sxs and so on. temb_bias (N, C), strides stn, stc,
     is added to x first. stats (N, G, 3): from the forward pass. G, CG, S: groups, channels of a

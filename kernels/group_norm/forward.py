@@ -112,8 +112,9 @@ def fused_fwd_kernel(
     For small groups; x is read twice. First the mean and the sum of squared deviations m2 of each
     tile are computed and kept in registers, [L, GB]; they are merged, and rstd = 1 / sqrt(m2 / n +
     eps). Then each tile is read again and normalized. A tile has SB positions of CB channels of
-    each of GB groups; `partials` tiles cover GB groups, spatial_blocks of them side by side along
-    the positions. L is `partials` rounded up to a power of two, at least 2.
+    each of GB groups. The tiles of these groups form a grid: spatial_blocks tiles along the
+    positions, partials / spatial_blocks along the channels. L is `partials` rounded up to a power
+    of two, at least 2.
 
     x, y: (N, C, S), with strides sxn, sxc, sxs and syn, syc, sys. temb_bias (N, C), strides stn,
     stc, is added to x first. stats (N, G, 3): a group's first value, its mean minus that, rstd. G,
@@ -167,8 +168,9 @@ def partials_kernel(
     """Compute the statistics of `per_program` tiles: the first of three launches for large groups.
 
     Mean and sum of squared deviations of each tile and group are written to means and m2s (N, G,
-    partials), fp32. A tile has SB positions of CB channels of each of GB groups; `partials` tiles
-    cover GB groups of one sample, spatial_blocks of them side by side along the positions.
+    partials), fp32. A tile has SB positions of CB channels of each of GB groups. The tiles of GB
+    groups of one sample form a grid: spatial_blocks tiles along the positions, partials /
+    spatial_blocks along the channels.
 
     x: (N, C, S), strides sxn, sxc, sxs. temb_bias (N, C), strides stn, stc, is added to x first if
     HAS_TEMB. G, CG, S: groups, channels of a group, positions.
@@ -205,10 +207,11 @@ def merge_kernel(
     """Merge the tiles' statistics of one group of one sample: the second launch for large groups.
 
     means and m2s (N, G, partials), from `partials_kernel`: mean and sum of squared deviations of
-    each of the `partials` tiles of SB positions and CB channels that cover a group, spatial_blocks
-    of them side by side along the positions. They are read L at a time. Written to stats (N, G, 3)
-    are the group's first value, its mean minus that, and 1 / sqrt(variance + eps). sxn, sxc:
-    strides of x by sample and channel. G, CG, S: groups, channels of a group, positions.
+    each of the tiles of SB positions and CB channels that cover a group: spatial_blocks tiles along
+    the positions, partials / spatial_blocks along the channels. They are read L at a time. Written
+    to stats (N, G, 3) are the group's first value, its mean minus that, and 1 / sqrt(variance +
+    eps). sxn, sxc: strides of x by sample and channel. G, CG, S: groups, channels of a group,
+    positions.
     """
     # Program i has group i % G of sample i // G; (b_n, b_mean, b_m2) is what is merged so far.
     n, g = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
@@ -247,8 +250,9 @@ def apply_kernel(
     """Compute GroupNorm's output y from x and the statistics of its groups; SiLU follows if SILU.
 
     It is the last of the three launches for large groups. One program computes `per_program` tiles.
-    A tile has SB positions of CB channels of each of GB groups; `partials` tiles cover GB groups of
-    one sample, and spatial_blocks of them lie side by side along the positions.
+    A tile has SB positions of CB channels of each of GB groups. The tiles of GB groups of one
+    sample form a grid: spatial_blocks tiles along the positions, partials / spatial_blocks along
+    the channels.
 
     stats (N, G, 3), from `merge_kernel`: for each group its first value, its mean minus that value,
     and 1 / sqrt(variance + eps). x, y: (N, C, S), with strides sxn, sxc, sxs and syn, syc, sys.
