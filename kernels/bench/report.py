@@ -8,7 +8,6 @@ took in one of them (profiles/NAME.json). Text stands between `<!-- measured: NA
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -80,16 +79,6 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
-def _load(folder: str, name: str) -> dict[str, Any] | None:
-    """Read a JSON file in kernels/bench/results/FOLDER, with further measurements of a device.
-
-    folder: "end_to_end" (times of whole UNet calls) or "profiles" (times of single kernels in
-    them). name: of the device's file, without ".json". None if there is no such file.
-    """
-    path = results.FOLDER / folder / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def _machines() -> dict[str, list[dict[str, Any]]]:
     """Return the committed measurements of each GPU, by the name of their file without ".json"."""
     return {name: rows for name, rows in results.load_results().items() if rows[0].get("gpu")}
@@ -125,7 +114,7 @@ def summary() -> str:
             ["Attention", _compared(ratios(rows, "attention", "forward"), "the fastest other")],
             ["GroupNorm + SiLU", _compared(compiled, "torch.compile")],
         ]
-        if calls := _load("end_to_end", name):
+        if calls := results.load_further("end_to_end", name):
             lines.append(["SD 1.5's UNet, 512x512, batch 2", _unet_calls(calls["rows"])])
         versions = rows[0]["versions"]
         out.append(
@@ -223,9 +212,9 @@ def unet() -> str:
     """
     out = []
     for name in _machines():
-        if measured := _load("end_to_end", name):
+        if measured := results.load_further("end_to_end", name):
             out.append(f"{measured['surroundings']['gpu']}:\n\n{_calls_table(measured['rows'])}")
-        if profile := _load("profiles", name):
+        if profile := results.load_further("profiles", name):
             out.append(
                 "Milliseconds of one call in a CUDA graph, NHWC, by what the GPU computed:\n\n"
                 + _profile_table(profile["calls"])

@@ -56,6 +56,34 @@ def rows_for_gpu(name: str, capability: tuple[int, int] | None) -> list[dict[str
     return near
 
 
+@lru_cache
+def load_further(folder: str, name: str) -> dict[str, Any] | None:
+    """Return the content of kernels/bench/results/FOLDER/NAME.json; None without one; cached.
+
+    folder: "end_to_end" (times of whole UNet calls) or "profiles" (times of the single kernels in
+    them). name: of a device's file of measurements, without ".json".
+    """
+    path = FOLDER / folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def is_slower_eagerly(rows: list[dict[str, Any]]) -> bool:
+    """Return whether a UNet took longer with our kernels than with PyTorch's, launched one by one.
+
+    Launched so ("eager"), a call of our kernels costs the host time that a CUDA graph does not. The
+    times are those of whole UNet calls (end_to_end) on the device of `rows`, measurements as
+    `rows_for_gpu` returns them. False if none were measured.
+    """
+    name = next((name for name, other in load_results().items() if other is rows), "")
+    ours: dict[tuple, list[float]] = {}
+    theirs: dict[tuple, list[float]] = {}
+    for row in (load_further("end_to_end", name) or {"rows": []})["rows"]:
+        if row["run"] == "eager" and row["ms"]:
+            side = ours if "ours" in (row["attention"], row["group_norm"]) else theirs
+            side.setdefault((row["model"], row["size"], row["layout"]), []).append(row["ms"])
+    return any(min(times) > min(theirs.get(key, times)) for key, times in ours.items())
+
+
 def slowdown(rows: list[dict[str, Any]], kernel: str, mode: str) -> dict[str, float]:
     """Return a dict from each implementation's name to its time divided by the fastest one's.
 

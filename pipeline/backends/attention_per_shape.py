@@ -18,12 +18,13 @@ from typing import Any
 import torch
 
 from . import failures
-from .order import measured_rows
+from .order import is_slower_eagerly, measured_rows
 from .table import ATTENTION
 
 EQUAL = 1.03  # times whose ratio is at most this count as equal: the field `rank` decides
-# device, dtype, head size, ranges of the numbers of queries and keys (see `length_class`)
-Shape = tuple[torch.device, torch.dtype, int, str, str]
+# device, dtype, head size, ranges of the numbers of queries and keys (see `length_class`), and
+# whether each kernel is launched by the host
+Shape = tuple[torch.device, torch.dtype, int, str, str, bool]
 _fixed: ContextVar[dict[Shape, str] | None] = ContextVar("fixed", default=None)
 
 
@@ -78,13 +79,26 @@ def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def choose(q: torch.Tensor, k: torch.Tensor) -> str:
     """Return the name of the fastest backend that can run for q (B, Tq, H, D) and k (B, Tk, H, D).
 
-    Fastest by the measurements of a GPU like q's. A backend cannot run if its `unsupported` says so
-    or if it failed earlier in this process.
+    Fastest by the measurements of a GPU like q's. These are times without the host's; so a call
+    that is neither compiled nor captured into a CUDA graph leaves out this project's kernels, if a
+    whole UNet call was slower with them on such a GPU. A backend cannot run if its `unsupported`
+    says so or if it failed earlier in this process.
     """
     from kernels.attention.tiling import length_class  # it imports triton
 
     ranges = length_class(q.shape[1]), length_class(k.shape[1])
-    return _choose(q.device, q.dtype, q.shape[3], *ranges)
+    return _choose(q.device, q.dtype, q.shape[3], *ranges, launched_by_host(q.device))
+
+
+def launched_by_host(device: torch.device) -> bool:
+    """Return whether kernels called now on `device` are launched one by one, by the host.
+
+    Not so while torch.compile traces or a CUDA graph is captured. False for devices that are no
+    GPU.
+    """
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return False
+    return not torch.cuda.is_current_stream_capturing()
 
 
 @contextmanager
@@ -104,15 +118,17 @@ def fixed_choices(choices: dict[Shape, str]) -> Iterator[None]:
 
 @torch.compiler.assume_constant_result  # torch.compile calls it once, when it traces a shape
 def _choose(
-    device: torch.device, dtype: torch.dtype, head_size: int, queries: str, keys: str
+    device: torch.device, dtype: torch.dtype, head_size: int, queries: str, keys: str, by_host: bool
 ) -> str:
-    shape, fixed = (device, dtype, head_size, queries, keys), _fixed.get()
+    shape, fixed = (device, dtype, head_size, queries, keys, by_host), _fixed.get()
+    left_out = "ours" if by_host and is_slower_eagerly(device) else ""
     if fixed is not None and shape in fixed:
         return fixed[shape]
     name = next(
         name
-        for name in ranking(*shape)
-        if ("attention", name) not in failures.BLACKLIST
+        for name in ranking(*shape[:-1])
+        if ATTENTION[name].provider != left_out
+        and ("attention", name) not in failures.BLACKLIST
         and ATTENTION[name].unsupported(device, dtype, head_size) is None
     )
     if fixed is not None:

@@ -22,7 +22,8 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
 
     kind: the operation, "attention" or "group_norm". If speeds were measured on a GPU like
     `device`, the fastest come first; for attention "per_shape" stands before them, which calls the
-    fastest of the others for each shape. Without measurements the order is a fixed one. Last come
+    fastest of the others for each shape. This project's kernels come after the others where a whole
+    UNet call was slower with them. Without measurements the order is a fixed one. Last come
     backends to use only if no other can run. Whether a backend can run is not checked.
     """
     table, slowdown = KINDS[kind].table, _slowdown(kind, device)
@@ -37,6 +38,8 @@ def order(kind: str, device: torch.device) -> tuple[str, ...]:
     combining = [name for name in default_order if table[name].combines]
     slowdown |= dict.fromkeys(combining, 0.0 if slowdown else math.inf)
     ranked = sorted(default_order, key=lambda n: slowdown.get(table[n].provider or n, math.inf))
+    if is_slower_eagerly(device):  # pictures are drawn eagerly
+        ranked.sort(key=lambda n: table[n].provider == "ours")
     return (*ranked, *(name for name, row in table.items() if row.fallback))
 
 
@@ -54,6 +57,20 @@ def measured_rows(device: torch.device) -> list[dict[str, Any]]:
         return []
     capability = None if torch.version.hip else torch.cuda.get_device_capability(device)
     return results.rows_for_gpu(torch.cuda.get_device_name(device), capability) or []
+
+
+def is_slower_eagerly(device: torch.device) -> bool:
+    """Return whether a UNet was slower with our kernels on a GPU like `device`, without CUDA graph.
+
+    A kernel that is the faster one on the GPU can still lose by the host's time for each launch.
+    False where nothing was measured.
+    """
+    rows = measured_rows(device)
+    if not rows:
+        return False
+    from kernels.bench import results
+
+    return results.is_slower_eagerly(rows)
 
 
 def _slowdown(kind: str, device: torch.device) -> dict[str, float]:

@@ -12,9 +12,7 @@ from kernels.shapes import ATTENTION, AttentionShape
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="`kernels.check` does this on a GPU.")
 HEAD_SIZES = sorted({s.head_size for s in ATTENTION if s.model != "odd"})
-SLOW = [
-    (d, dtype) for d in HEAD_SIZES for dtype in (torch.float16, torch.float32)
-]  # the first is in the quick part
+CASES = [(d, dtype) for d in HEAD_SIZES for dtype in (torch.float16, torch.float32)]
 
 
 def blocks(config):
@@ -22,7 +20,7 @@ def blocks(config):
     return tuple(v for k, v in config.items() if k not in ("num_warps", "num_stages"))
 
 
-@pytest.mark.parametrize("d, dtype", [pytest.param(*SLOW[0], marks=pytest.mark.quick), *SLOW[1:]])
+@pytest.mark.parametrize("d, dtype", CASES)
 def test_every_configuration_is_right(d, dtype):
     checker, tried = check.Checker("cpu", seed=d), set()
     for name, keys in (("attention", 77), ("word_attention", 77)):
@@ -46,6 +44,7 @@ def test_every_configuration_is_right(d, dtype):
     assert {b for p, b in tried if p == word_attention.place(d, dtype)} == listed
 
 
+@pytest.mark.quick
 def test_a_wrong_block_size_is_noticed(monkeypatch):
     """The proof above fails where the configuration decides about the answer."""
     kernel = KERNELS["attention"]

@@ -205,7 +205,7 @@ def test_a_grid_is_a_sheet_and_its_pictures(page, tmp_path):
     page.wait_for_selector(".gb-error >> text=/axis x.*hot/")
 
 
-@pytest.mark.slow
+@pytest.mark.quick
 def test_a_file_that_is_no_picture_is_refused_at_once_and_nothing_is_lost(page):
     prompt = page.input_value("#prompt textarea")
     open_tab(page, "image_to_image")

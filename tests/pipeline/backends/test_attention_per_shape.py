@@ -251,3 +251,38 @@ def test_it_does_not_train(here, tiny_model):
         hardware.find_trainable("attention", "per_shape", CPU, FP32, None, hardware._try_attention)
     found = hardware.find_trainable("attention", "auto", CPU, FP32, None, hardware._try_attention)
     assert found == "sdpa"
+
+
+def test_launched_by_the_host_ours_waits_until_a_unet_is_faster_with_it(h200, monkeypatch):
+    """On an H200 a UNet call took three times as long with ours, launched one by one."""
+    order = backends.order.__wrapped__
+    monkeypatch.setattr(attention_triton, "unsupported", lambda *_: None)
+    monkeypatch.setattr(failures, "BLACKLIST", {})
+    shape = CARD, HALF, 40, "long", "128"  # where ours is 1.30 times as fast on the GPU
+    assert attention_per_shape._choose(*shape, False) == "triton"
+    assert attention_per_shape._choose(*shape, True) == "sdpa"
+    assert order("attention", CARD)[0] == "per_shape"
+    assert order("attention", CARD).index("triton") > order("attention", CARD).index("sdpa")
+    assert order("group_norm", CARD) == ("torch", "triton")
+
+    measured = results.load_further("end_to_end", "nvidia-h200")
+    faster = [
+        row | ({"ms": 20.0} if row["group_norm"] == "ours" else {}) for row in measured["rows"]
+    ]
+    monkeypatch.setattr(results, "load_further", lambda *_: {"rows": faster})
+    assert attention_per_shape._choose(*shape, True) == "triton"
+    assert order("group_norm", CARD) == ("triton", "torch")
+    monkeypatch.setattr(results, "load_further", lambda *_: None)  # nobody measured it
+    assert order("group_norm", CARD) == ("triton", "torch")
+
+
+def test_capture_and_compilation_are_not_launched_by_the_host(monkeypatch):
+    launched = attention_per_shape.launched_by_host
+    assert not launched(CPU)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert launched(CARD)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert not launched(CARD)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not launched(CARD)

@@ -9,7 +9,7 @@ from pipeline.training.emoji import clip, evaluate, export, tokenizer, unet, vae
 from pipeline.training.emoji.vocabulary import Vocabulary
 
 
-@pytest.mark.slow
+@pytest.mark.quick
 def test_export_writes_a_model_that_loads_draws_and_can_be_measured(
     tmp_path, tiny_data, few_objects, words
 ):
