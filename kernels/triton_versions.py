@@ -111,10 +111,13 @@ def install(version: str) -> Path:
 
 
 def _reason(output: str) -> str:
-    """Return the line of pip's error output that says why, as the end of a sentence."""
+    """Return why a process failed, from its error output, as the end of a sentence."""
+    if "after connection broken by" in output:  # pip goes on to say that there is no such version
+        return "the package index cannot be reached."
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:]
-    return (errors[-1].removeprefix("ERROR:").strip() if errors else "pip failed").rstrip(".") + "."
+    reason = errors[-1].removeprefix("ERROR:").strip() if errors else "no reason is given"
+    return reason.rstrip(".") + "."
 
 
 def environment(folder: Path | None) -> dict[str, str]:

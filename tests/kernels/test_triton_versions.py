@@ -103,6 +103,10 @@ def test_why_it_cannot_be_installed_is_one_sentence(cache, monkeypatch):
     with pytest.raises(T.VersionError, match=sentence):
         T.find("1.2")
     assert not list(T.cache_folder("1.2").parent.iterdir())
+    offline = "WARNING: Retrying (total=0) after connection broken by 'X'\nERROR: No distribution\n"
+    fake_pip(monkeypatch, fails=offline)
+    with pytest.raises(T.VersionError, match=r"installed: the package index cannot be reached\.$"):
+        T.find("1.2")
     fake_pip(monkeypatch, fails="/usr/bin/python: No module named pip\n")
     with pytest.raises(T.VersionError, match=r"installed: /usr/bin/python: No module named pip\.$"):
         T.find("1.2")
