@@ -302,6 +302,9 @@ def main(argv: list[str] | None = None) -> int:
     names = args.triton or (list(CI) if args.ci else ["newest"])
     if args.ci and (args.target or args.dtype or not CI.keys() >= set(names)):
         options.error("--ci has its own targets and types, and --triton is oldest or newest there.")
+    for file in filter(None, (args.report, args.rows)):
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            options.error(f"{file} cannot be written.")
     if INTERPRETED:
         print("TRITON_INTERPRET is set: unset it to compile.", file=sys.stderr)
         return 2

@@ -163,6 +163,11 @@ def test_a_triton_that_cannot_be_used_is_one_sentence(compiling, tmp_path, capfd
     with pytest.raises(SystemExit):
         C.main(["--ci", "--target", "sm_90"])
     assert "--ci has its own targets" in capfd.readouterr().err
+    for file in (tmp_path, tmp_path / "no" / "report.md"):  # said before an hour of compiling
+        with pytest.raises(SystemExit):
+            C.main(["--report", str(file)])
+        assert f"{file} cannot be written." in capfd.readouterr().err
+    assert not compiling[0]
 
 
 def test_a_triton_that_ends_early_is_one_sentence(compiling, tmp_path, capfd):
