@@ -141,12 +141,12 @@ def test_one_lane_is_no_race_and_a_race_can_be_stopped(visit, server):
     page.click("#arena-go")
     page.wait_for_selector("#arena-status .gb-error")
     assert "2 to 6 lanes, not 1" in page.inner_text("#arena-status")
-    page.reload()
+    page = visit()  # a page that is reloaded loses what is filled in before its scripts run
     open_tab(page)
     choose(page, "Heun")  # the fifth lane: long enough to be stopped
     page.fill("#arena-steps :is(input, textarea)", "200")
     page.click("#arena-go")
-    page.wait_for_selector("#arena-view .gb-lane")
+    page.wait_for_selector("#arena-view .gb-lane:has-text('/ 200')")
     page.click("#arena-stop")
     page.wait_for_selector("#arena-status .gb-stopped")
     # The device is free: another's picture is drawn at once.
