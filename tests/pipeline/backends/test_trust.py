@@ -87,6 +87,22 @@ def test_auto_leaves_out_what_was_not_checked_or_failed(card, kind):
     assert "failed `python -m kernels.check`" in reason and not trust.is_unchecked(reason)
 
 
+@pytest.mark.parametrize(
+    "note",
+    ["WRONG", "CRASHED: its process ended", "HUNG: no answer in 120 s", "UNEQUAL", "FAILED: x"],
+)
+def test_whatever_the_check_found_wrong_is_refused(card, note):
+    """The notes of tests/kernels/test_check.py, which plants kernels of each kind."""
+    from kernels import check
+
+    rows = [Result(place, {"M": 16}, "s", 0.0, 1.0, note) for place in PLACES]
+    check.write_verdict(CARD, rows, {}, None)
+    for kind in backends.KINDS:
+        assert "triton" not in auto(kind)
+        with pytest.raises(InputError, match="failed `python -m kernels.check` on this GPU"):
+            backends.candidates(kind, "triton", CARD, HALF, HEADS)
+
+
 def test_another_head_size_and_gradients_need_a_check_of_their_own(card):
     write(card)
     assert attention_triton.unsupported(CARD, HALF, 40) is None
