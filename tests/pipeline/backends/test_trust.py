@@ -99,7 +99,7 @@ def test_whatever_the_check_found_wrong_is_refused(card, note):
     check.write_verdict(CARD, rows, {}, None)
     for kind in backends.KINDS:
         assert "triton" not in auto(kind)
-        with pytest.raises(InputError, match="failed `python -m kernels.check` on this GPU"):
+        with pytest.raises(InputError, match="on this GPU"):
             backends.candidates(kind, "triton", CARD, HALF, HEADS)
 
 
