@@ -1,11 +1,16 @@
-"""The gate notices what is wrong, and its tables count it."""
+"""The gate notices what is wrong, and docs/compiled.md is of the kernels as they are."""
+
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("triton")
 from kernels import compile_report as R
+from kernels.code_hash import code_hash
+from kernels.triton_versions import oldest
 
 pytestmark = pytest.mark.quick
+DOCUMENT = Path(R.__file__).parents[1] / "docs" / "compiled.md"
 
 
 def row(**changes):
@@ -71,3 +76,21 @@ def test_a_launch_has_one_line_for_both_tritons_and_for_types_that_agree():
         "| dq_kernel | s | sm_90 | fp32 | does not compile |  |  |  | 200 | 0 | 1 | 8 HGMMA |",
         "| dq_kernel | s | sm_90 | fp16 |  |  |  |  | 50 | 0 | 1 | 8 HGMMA |",
     ]
+
+
+def test_the_committed_tables_are_of_this_code():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert R.reported_hash(text) == code_hash(), (
+        f"docs/compiled.md is older than the kernels; run: {R.REPORT}"
+    )
+
+
+def test_the_committed_tables_are_whole_and_show_no_failure():
+    head = DOCUMENT.read_text(encoding="utf-8").split("## Remarked on")[0]
+    table = [x.strip("| ").split(" | ") for x in head.splitlines() if x.startswith("| ")][1:]
+    versions = list(dict.fromkeys(cells[0] for cells in table))
+    assert len(versions) == 2 and versions[0].startswith(oldest())
+    groups = {tuple(cells[:3]) for cells in table}
+    needed = [(t, d) for t in R.TARGETS for d in R.DTYPES if (t, d) != ("sm_75", "bf16")]
+    assert groups == {(version, *each) for version in versions for each in needed}
+    assert all(cells[5] == cells[7] == "0" for cells in table)  # do not compile, are wrong
