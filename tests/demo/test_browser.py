@@ -262,7 +262,7 @@ def test_the_history_survives_a_reload_and_is_this_browsers_alone(visit):
     page.wait_for_selector("#strip img[alt='third']")
     page.click("#history-clear")
     page.wait_for_selector("#strip img", state="detached")
-    assert not page.is_visible("#history-settings")
+    page.wait_for_selector("#history-settings", state="hidden")
     page.reload()
     page.wait_for_selector(f"text={_word('history_hint', 'en')}")
     assert page.locator("#strip img").count() == 0
