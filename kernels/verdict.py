@@ -219,14 +219,17 @@ def forget() -> None:
 def write(verdict: Verdict, folder: Path) -> Path:
     """Save results of `python -m kernels.check` in the file for their machine, in `folder`.
 
-    Results that the file has already are kept, except those under a name that the new ones have
-    too, such as "attention/forward/d40/float16". Returns the file's path. Raises OSError if it
-    cannot be written.
+    Results that the file has already are kept, except those of a kernel, configuration and shape
+    that were checked again: a quick check takes back no fault that a whole one found elsewhere.
+    Returns the file's path. Raises OSError if it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(verdict.machine)
     earlier = read(path, verdict.machine) if path.exists() else None
-    kept = [r for r in earlier.results if r.place not in verdict.places] if earlier else []
+    new = [(r.place, r.config, r.shape) for r in verdict.results]
+    kept = (
+        [r for r in earlier.results if (r.place, r.config, r.shape) not in new] if earlier else []
+    )
     content = {
         "format": FORMAT,
         "machine": verdict.machine._asdict(),

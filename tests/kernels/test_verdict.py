@@ -83,6 +83,14 @@ def test_a_second_check_replaces_its_places_and_keeps_the_others(card):
     assert not list(path.parent.glob("*.part"))
 
 
+def test_a_quick_check_takes_back_no_fault_found_at_another_shape(card):
+    write(card / "user", result(LARGE, "WRONG", shape="large"), result(SMALL))
+    write(card / "user", result(LARGE, shape="small"))
+    assert verdict.choose(CARD, PLACE, [LARGE, SMALL]) == SMALL
+    write(card / "user", result(LARGE, shape="large"))
+    assert verdict.choose(CARD, PLACE, [LARGE, SMALL]) == LARGE
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
