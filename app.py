@@ -7,6 +7,8 @@ import os
 import socket
 import sys
 
+from demo.limits import add_flags, read_flags
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -33,6 +35,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="a public link through gradio.live")
     parser.add_argument("--mcp", action="store_true", help="offer each task to MCP clients too")
+    add_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     models.backends.open_session()  # begins the check of our kernels, where there is no verdict yet
 
     where = {"server_name": args.host, "server_port": args.port, "share": args.share or None}
-    page = build(ModelCache(models, **options), wrap_gpu_work)
+    page = build(ModelCache(models, **options), wrap_gpu_work, read_flags(args))
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
     except OSError as error:  # no port was free, or no such address is ours

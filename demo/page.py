@@ -12,6 +12,7 @@ from gradio.components import Component
 
 from pipeline.model_cache import ModelCache
 
+from .limits import Limits
 from .server.runner import Runner
 from .server.runs import Runs
 from .ui.fields import Box
@@ -34,6 +35,7 @@ class Page:
     runner: runs requests on the server's device, one at a time
     head: the header, which names the model
     tabs, panels: the row of tabs, and a dict from tab key (such as "inpaint") to its gr.Tab
+    limits: what visitors may use of the server
     form: a dict from field name of GenerateOptions (such as "steps"), "model" or "vae" to the
         component that sets it
     own_size: checkbox, whether the result's width and height come from the input picture
@@ -56,6 +58,7 @@ class Page:
     head: gr.HTML
     tabs: gr.Tabs
     panels: dict[str, gr.Tab]
+    limits: Limits
     form: dict[str, Component] = field(default_factory=dict)
     own_size: gr.Checkbox = field(init=False)
     boxes: dict[str, Box] = field(default_factory=dict)

@@ -35,6 +35,7 @@ ORDER = (
     "pipeline.cli",
     "pipeline.__main__",
     "pipeline",
+    "demo.limits",
     "demo.texts",
     "demo.events",
     "demo.ui",
@@ -42,6 +43,7 @@ ORDER = (
     "demo.page",
     "demo.workspace",
     "demo.tabs",
+    "demo.serving",
     "demo",
     "app",
 )

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
-import demo
+import demo.serving
 
 STEPS = 200
 
@@ -18,7 +18,7 @@ def serve(monkeypatch, fake_model_cache):
     pages = []
 
     def start(models, queue_size=8):
-        monkeypatch.setattr(demo, "QUEUE_SIZE", queue_size)
+        monkeypatch.setattr(demo.serving, "QUEUE_SIZE", queue_size)
         page = demo.build(fake_model_cache(models))
         pages.append(page)
         return demo.serve(page)[1]

@@ -1,0 +1,154 @@
+"""What one request, one visitor and all visitors together may use of a server: LIMITS, Limits.
+
+Each row of LIMITS is a flag of app.py, a field of Limits and a line of docs/operations.md. A server
+that strangers reach (a Space, `--share`, a host that is not this machine) has other defaults than
+one on its owner's own machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LOCAL_NAMES = ("localhost", "")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A row of LIMITS.
+
+    help: what is limited and in which unit; 0 means no limit
+    private: the default of a server that only its own machine reaches
+    public: the default of a server that strangers reach
+    """
+
+    help: str
+    private: int
+    public: int
+
+
+LIMITS: dict[str, Limit] = {  # a number; the flag is the name with dashes
+    "max_work": Limit(
+        "the largest request, in millions of pixels times model calls: 16 pictures of 512x512 in 20"
+        " steps are 84",
+        private=0,
+        public=400,
+    ),
+    "max_seconds": Limit("seconds that one request may draw", private=0, public=600),
+    "max_waiting": Limit(
+        "requests of one visitor that may wait or draw at a time", private=0, public=4
+    ),
+    "max_sessions": Limit(
+        "visits whose state is kept; the one unused for longest is dropped first",
+        private=200,
+        public=200,
+    ),
+    "training_disk_mb": Limit(
+        "MB of the trainings of all visitors on the disk", private=20_000, public=4_000
+    ),
+    "training_disk_visitor_mb": Limit(
+        "MB of one visitor's trainings on the disk", private=20_000, public=1_000
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a server; 0 means no limit. See LIMITS for the numbers' meaning.
+
+    allow_training: whether visitors may train at all
+    shared_training: whether all visitors share the trainings: every run, its file and its name
+    hosts: host names under which the server answers; () for any
+    """
+
+    max_work: int = LIMITS["max_work"].private
+    max_seconds: int = LIMITS["max_seconds"].private
+    max_waiting: int = LIMITS["max_waiting"].private
+    max_sessions: int = LIMITS["max_sessions"].private
+    training_disk_mb: int = LIMITS["training_disk_mb"].private
+    training_disk_visitor_mb: int = LIMITS["training_disk_visitor_mb"].private
+    allow_training: bool = True
+    shared_training: bool = False
+    hosts: tuple[str, ...] = ()
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag to app.py's command line for each limit, in a group of its own."""
+    group = parser.add_argument_group("limits for visitors (0: no limit)")
+    for name, limit in LIMITS.items():
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=_whole_number,
+            metavar="N",
+            help=f"{limit.help} (default: {limit.private or 'no limit'}; where strangers reach it"
+            f" {limit.public or 'no limit'})",
+        )
+    group.add_argument(
+        "--allow-training",
+        action="store_true",
+        help="let visitors train where strangers reach the server",
+    )
+    group.add_argument(
+        "--shared-training",
+        action="store_true",
+        help="all visitors see, continue and draw with each other's trainings",
+    )
+    group.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a host name under which the server answers (default: any that suits --host)",
+    )
+
+
+def read_flags(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Limits:
+    """Return the limits from app.py's command line. args: with the flags of `add_flags` and others.
+
+    environment: the process's environment variables, which tell whether this is a Space.
+    """
+    public = is_public(args.host or environment.get("GRADIO_SERVER_NAME"), args.share, environment)
+    numbers: dict[str, Any] = {
+        name: limit.public if public else limit.private for name, limit in LIMITS.items()
+    }
+    numbers |= {n: getattr(args, n) for n in LIMITS if getattr(args, n) is not None}
+    return Limits(
+        **numbers,
+        allow_training=args.allow_training or not public,
+        shared_training=args.shared_training,
+        hosts=tuple(args.allowed_host),
+    )
+
+
+def is_public(
+    host: str | None, share: bool = False, environment: Mapping[str, str] = os.environ
+) -> bool:
+    """Return whether other machines reach a server that listens on `host`.
+
+    True for a Hugging Face Space, for a public link (`share`, or GRADIO_SHARE), and for every host
+    but this machine's own addresses (localhost, 127.0.0.0/8, ::1). host: None for the default.
+    """
+    if (
+        environment.get("SPACE_ID")
+        or share
+        or environment.get("GRADIO_SHARE", "").lower() == "true"
+    ):
+        return True
+    name = (host or "").strip("[]").lower()
+    if name in LOCAL_NAMES:
+        return False
+    try:
+        return not ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return True
+
+
+def _whole_number(text: str) -> int:
+    """Return a limit's value; raise argparse.ArgumentTypeError for all but 0, 1, 2, ..."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 for no limit, not {text!r}")
+    return int(text)

@@ -1,0 +1,88 @@
+"""Build the page with its tabs and the web API, and serve both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio.routes import App
+
+from pipeline.model_cache import ModelCache
+
+from . import texts
+from .limits import Limits
+from .page import Page
+from .server import api
+from .server.runner import Runner
+from .server.zerogpu import Work
+from .tabs import PANEL_TABS, TABS, TASK_TABS
+from .ui import theme
+from .workspace import layout
+
+QUEUE_SIZE = 24  # requests that may wait; a further one gets the error that the queue is full
+LARGEST_FILE = "64mb"  # limit of one uploaded file; a large PNG picture has 30 MB
+# JavaScript that scrolls the row of tabs, on a narrow screen, until the selected tab is visible.
+INTO_VIEW = """() => {
+  const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
+  tab?.scrollIntoView({block: 'nearest', inline: 'center'});
+}"""
+KEEP_FILES = (600, 3600)  # seconds: every 600 s, pictures older than 3600 s are deleted
+
+
+def build(
+    model_cache: ModelCache,
+    wrap_gpu_work: Callable[[Work], Work] = lambda work: work,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> api.Blocks:
+    """Build the page and the web API that draw with the models of `model_cache`.
+
+    wrap_gpu_work: decorates each generator function that uses the device, for servers on which each
+    call must request a GPU; for ZeroGPU it is demo.server.zerogpu.wrap_gpu_work.
+    limits: what visitors may use of the server.
+    """
+    i18n = texts.translations()
+    runner = Runner(model_cache, wrap_gpu_work)
+    with api.Blocks(
+        title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
+    ) as blocks:
+        head = gr.HTML(
+            theme.header(i18n("tagline"), model_cache.first),
+            apply_default_css=False,
+            elem_id="gb-head",
+        )
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+            panels = {key: gr.Tab(i18n(f"tab_{key}"), id=key, elem_id=f"tab-{key}") for key in TABS}
+        tabs.change(None, js=INTO_VIEW)
+        page = Page(model_cache, runner, i18n, head, tabs, panels, limits)
+        layout.build(page, TASK_TABS)
+        for key, tab in PANEL_TABS.items():
+            with panels[key]:
+                tab.build(page)
+        api.endpoints(runner)
+    blocks.queue(max_size=QUEUE_SIZE, api_open=False)
+    blocks.i18n = i18n
+    return blocks
+
+
+def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
+    """Start the page's server in a background thread; return (FastAPI app, local URL, public URL).
+
+    where: further arguments of `gr.Blocks.launch`, such as server_name, server_port and share.
+    The public URL is None without share=True. Raises OSError if the server cannot listen on that
+    address and port.
+    """
+    return page.launch(
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        theme=theme.theme(),
+        css=theme.CSS + layout.css(TABS),
+        head=theme.HEAD,
+        i18n=page.i18n,
+        footer_links=["api", "gradio"],
+        run_history=False,
+        ssr_mode=False,
+        max_file_size=LARGEST_FILE,
+        **where,
+    )
