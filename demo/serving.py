@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.routes import App
+from starlette.middleware import Middleware
 
 from pipeline.model_cache import ModelCache
 
@@ -15,6 +16,7 @@ from .limits import Limits
 from .page import Page
 from .server import api
 from .server.runner import Runner
+from .server.visitors import VisitorCookie, Visitors
 from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
@@ -42,7 +44,8 @@ def build(
     limits: what visitors may use of the server.
     """
     i18n = texts.translations()
-    runner = Runner(model_cache, wrap_gpu_work)
+    visitors = Visitors(limits)
+    runner = Runner(model_cache, wrap_gpu_work, visitors)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
@@ -61,7 +64,7 @@ def build(
                 tab.build(page)
         api.endpoints(runner)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
-    blocks.i18n = i18n
+    blocks.i18n, blocks.visitors = i18n, visitors
     return blocks
 
 
@@ -72,6 +75,9 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     The public URL is None without share=True. Raises OSError if the server cannot listen on that
     address and port.
     """
+    page.visitors.start_sweeping()
+    limits = page.visitors.limits
+    cookie = [] if limits.shared_training else [Middleware(VisitorCookie)]
     return page.launch(
         prevent_thread_lock=True,
         quiet=True,
@@ -84,5 +90,6 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         run_history=False,
         ssr_mode=False,
         max_file_size=LARGEST_FILE,
+        app_kwargs={"middleware": cookie},
         **where,
     )

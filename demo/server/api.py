@@ -23,6 +23,7 @@ from ..ui.failures import raise_client_errors
 from ..ui.listeners import GPU
 from ..ui.upload import PictureBox
 from .runner import MODEL_FIELDS, Runner
+from .visitors import Visitors, identify
 
 PICTURES = ("picture", "mask")  # fields whose value is a file
 FIRST = ("picture", "mask", "prompt", "negative")  # of these, a task's fields come first
@@ -39,10 +40,12 @@ class Blocks(gr.Blocks):
 
     Endpoints of tasks, and `/verify`, then take the defaults of these values.
 
-    i18n: the page's texts in English and Chinese, to be passed to `launch`.
+    i18n: the page's texts in English and Chinese, to be passed to `launch`. visitors: the visitors'
+    trainings.
     """
 
     i18n: gr.I18n
+    visitors: Visitors
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
         """Append the default of each value a request leaves out, then let Gradio check the rest.
@@ -89,13 +92,14 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
     """
     fields = names(key)
 
-    def draw(*values: Any) -> Iterator[tuple[list[str], str]]:
+    def draw(*arguments: Any) -> Iterator[tuple[list[str], str]]:
+        *values, request = arguments
         given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
         with (
             raise_client_errors(),
             tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
         ):
-            for event in runner.stream(given, folder, key):
+            for event in runner.stream(given, folder, key, visitor=identify(request)):
                 # A yield at every step lets the work stop when the client cancels or is gone.
                 if isinstance(event, Finished):
                     yield event.files, event.parameters
@@ -111,7 +115,10 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
             )
             for name in fields
         ]
+        # Filled in by Gradio, which knows it by its type.
+        + [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)]
     )
+    draw.__annotations__ = {"request": gr.Request}
     return draw
 
 
