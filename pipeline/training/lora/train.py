@@ -17,7 +17,6 @@ import functools
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -27,9 +26,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
-from safetensors import SafetensorError
 
 from ... import engine, oom
+from ...disk import make_folder, remove
 from ...errors import InputError
 from ...metadata.save import save_picture
 from ...options import GenerateOptions
@@ -115,22 +114,6 @@ class StepTrainer(Trainer):
         self.seconds += time.monotonic() - begin
         return loss
 
-    def save(self) -> Path:
-        """Write a checkpoint of the LoRA training and return its path.
-
-        Raises InputError if it cannot be written (disk full); the previous checkpoint then stays.
-        """
-        try:
-            return super().save()
-        except (OSError, SafetensorError) as error:
-            lora_files.remove_quietly(self.folder / f".checkpoint-{self.step:08d}.safetensors.part")
-            last = newest_checkpoint(self.folder)
-            stays = f"{last.name} stays" if last else "nothing was saved before"
-            raise InputError(
-                f"Cannot save step {self.step} in {self.folder}: {lora_files.reason(error)};"
-                f" {stays}. Make room and resume."
-            ) from None
-
 
 def train(models: Models, options: LoraOptions) -> Generator[Progress | Trained, None, None]:
     """Train a LoRA for `models`; yield Progress events, then one Trained event at the end.
@@ -175,7 +158,7 @@ def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[E
     if not options.prior_prompt.strip():
         return
     folder = options.folder / CLASS_PICTURES / class_key(models, options)
-    _make_folder(folder)
+    make_folder(folder)
     for i in range(options.prior_count):
         seed = (options.seed + i) % 2**32
         path = folder / f"{seed}.png"
@@ -236,16 +219,8 @@ def largest_rank(models: Models, options: LoraOptions, limit: int) -> int:
 
 def _delete_run(folder: Path) -> None:
     """Delete the checkpoints and class pictures of a LoRA training in `folder`, which is done."""
-    for path in checkpoints(folder):
-        lora_files.remove_quietly(path)
-    shutil.rmtree(folder / CLASS_PICTURES, ignore_errors=True)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot write to {folder}: {lora_files.reason(error)}.") from None
+    for path in (*checkpoints(folder), folder / CLASS_PICTURES):
+        remove(path)
 
 
 def _copy_unet(models: Models) -> Any:
@@ -311,7 +286,6 @@ def make_trainer(
     if models.vae_name is not None:  # the latents are those of another autoencoder
         weights += f" {models.digests['vae'][:10]}"
     config |= {"prior": options.prior_prompt, "model": weights, "pictures": pictures}
-    _make_folder(options.folder)
     trainer = StepTrainer(
         options.folder,
         layers,
@@ -346,7 +320,7 @@ def _run_steps(
     """
     due = {round(options.steps * (i + 1) / options.previews) for i in range(options.previews)}
     end = None if options.minutes is None else time.monotonic() + options.minutes * 60
-    log = _open_log(options.folder, trainer.step)
+    log = CsvLog(options.folder / "log.csv", trainer.step)
     mean: float | None = None
     saved = trainer.step
     try:
@@ -359,7 +333,8 @@ def _run_steps(
                 )
             mean = loss if mean is None else 0.95 * mean + 0.05 * loss
             if trainer.step % LOG_EVERY == 0 or trainer.step == options.steps:
-                _write_row(log, trainer, loss, mean)
+                speed = trainer.batch * trainer.step / max(trainer.seconds, 1e-9)
+                log.write(trainer.step, trainer.seconds, speed, {"loss": loss, "mean": mean})
             if trainer.step % options.checkpoint_steps == 0:
                 trainer.save()
                 saved = trainer.step
@@ -391,24 +366,6 @@ def _run_steps(
     yield Trained(
         options.name, options.path, other_path, trainer.step, trainer.seconds, mean, tuple(notes)
     )
-
-
-def _open_log(folder: Path, step: int) -> CsvLog:
-    try:
-        return CsvLog(folder / "log.csv", step)
-    except OSError as error:
-        raise InputError(f"Cannot write to {folder}: {lora_files.reason(error)}.") from None
-
-
-def _write_row(log: CsvLog, trainer: StepTrainer, loss: float, mean: float) -> None:
-    speed = trainer.batch * trainer.step / max(trainer.seconds, 1e-9)
-    try:
-        log.write(trainer.step, trainer.seconds, speed, {"loss": loss, "mean": mean})
-    except OSError as error:
-        raise InputError(
-            f"Cannot write to {trainer.folder}: {lora_files.reason(error)}; the last checkpoint"
-            " stays. Make room and resume."
-        ) from None
 
 
 class WithLora:

@@ -137,10 +137,9 @@ def test_where_strangers_come_nobody_trains_and_both_tab_and_client_are_told_why
 ):
     place = tmp_path_factory.mktemp("public")
     running = server_of(tiny_model, place, "--host", "0.0.0.0")
-    running.url = f"http://0.0.0.0:{running.port}/"
+    running.url = f"http://localhost:{running.port}/"
     try:
         running.wait()
-        running.url = f"http://127.0.0.1:{running.port}/"
         client = Client(running.url, verbose=False)
         with pytest.raises(Exception, match=r"does not train.*--allow-training"):
             client.predict(
