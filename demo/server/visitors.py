@@ -108,7 +108,7 @@ def _token(header: bytes) -> str:
     return found.value if found else ""
 
 
-class NoRoom(InputError):
+class DiskQuotaExceeded(InputError):
     """A training would take more of the disk than is left. left: bytes that are left for it."""
 
     def __init__(self, left: int):
@@ -173,7 +173,7 @@ class Visitors:
         """Hold room on the disk for a training of a visitor while the `with` block runs it.
 
         visitor: the id. name: of the training. most: bytes that it may take, with what it has
-        written before it was stopped. Raises NoRoom where less is left for this visitor or in all,
+        written before it was stopped. Raises DiskQuotaExceeded where less is left for this visitor or in all,
         and InputError if the visitor trains under this name already.
         """
         key = self._place(visitor), name
@@ -186,7 +186,7 @@ class Visitors:
             needed = max(most - _size(folder), 0)
             left = self._left(key[0])
             if left is not None and needed > left:
-                raise NoRoom(max(left, 0) + _size(folder))
+                raise DiskQuotaExceeded(max(left, 0) + _size(folder))
             self._running[key] = needed
         try:
             yield

@@ -18,7 +18,7 @@ from ...ui.stop import Final, StopButton, Update, Updates
 from ...ui.tab import Tab
 from . import texts
 from .api import add_endpoint
-from .training import TEXTS, TRAIN, train, why_not
+from .training import TEXTS, TRAIN, train, refusal
 from .view import done_line, lora_tag, progress_line, stopped_line
 
 SHOW_EVERY = 0.5  # seconds between two updates of the status line
@@ -30,7 +30,7 @@ def build(page: Page) -> None:
 
     Adds its components to the page that is being built, and attaches their listeners.
     """
-    i18n, refused = page.i18n, why_not(page.runner.visitors)
+    i18n, refused = page.i18n, refusal(page.runner.visitors)
     with gr.Column(elem_id="gb-character", min_width=0):
         with gr.Column(elem_classes="gb-card", min_width=0):
             if refused:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import InputError
 from pipeline.model_cache import ModelCache
 
-from ...server.visitors import MB, NoRoom, Visitors
+from ...server.visitors import MB, DiskQuotaExceeded, Visitors
 from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import say
 from ...ui.failures import hide_internal_errors
@@ -30,7 +30,7 @@ WANTED = {  # by required field: the end of the sentence "There is no FIELD: ...
 }
 
 
-def why_not(visitors: Visitors) -> str | None:
+def refusal(visitors: Visitors) -> str | None:
     """Return the text key of the sentence that says why nobody can train here; None if they can.
 
     visitors: the visitors' trainings, with the server's limits.
@@ -52,7 +52,7 @@ def train(
     Raises InputError for what the user can correct, a server without training and a full quota of
     the disk, and Broken for an internal error.
     """
-    refused = why_not(visitors)
+    refused = refusal(visitors)
     if refused:
         raise InputError(say(refused, "en"))
     fields = read_fields(request)
@@ -78,7 +78,7 @@ def train(
             ):
                 for event in events:
                     yield replace(event, notes=tuple(map(folders.hide, event.notes)))
-        except NoRoom as error:
+        except DiskQuotaExceeded as error:
             rank = lora.largest_rank(models, options, error.left)
             raise InputError(
                 f"This training takes up to {most / MB:.0f} MB of the disk, and"

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from demo.limits import Limits
-from demo.server.visitors import COOKIE, MB, NoRoom, VisitorCookie, Visitors, identify
+from demo.server.visitors import COOKIE, MB, DiskQuotaExceeded, VisitorCookie, Visitors, identify
 from pipeline.errors import InputError
 
 TOKEN = "a" * 43
@@ -132,13 +132,13 @@ def test_each_visitor_has_folders_of_their_own(visitors):
 def test_room_for_one_visitor_and_for_all(visitors):
     these = visitors(training_disk_mb=10, training_disk_visitor_mb=4)
     write(these.folders("browser x", "old").run / "checkpoint", 3 * MB)
-    with pytest.raises(NoRoom) as refused, these.training("browser x", "zog", 2 * MB):
+    with pytest.raises(DiskQuotaExceeded) as refused, these.training("browser x", "zog", 2 * MB):
         pass
     assert refused.value.left == 1 * MB
     with (
         these.training("browser x", "zog", MB),  # what runs counts with what it may still write
         these.training("browser y", "zog", 4 * MB),
-        pytest.raises(NoRoom) as refused,
+        pytest.raises(DiskQuotaExceeded) as refused,
         these.training("browser z", "zog", 3 * MB),
     ):
         pass
@@ -152,7 +152,7 @@ def test_a_stopped_training_goes_on_in_the_room_that_it_has(visitors):
     write(these.folders("browser x", "zog").run / "checkpoint", 3 * MB)
     with these.training("browser x", "zog", 4 * MB):
         pass
-    with pytest.raises(NoRoom) as refused, these.training("browser x", "zog", 5 * MB):
+    with pytest.raises(DiskQuotaExceeded) as refused, these.training("browser x", "zog", 5 * MB):
         pass
     assert refused.value.left == 4 * MB
 
@@ -163,7 +163,7 @@ def test_shared_trainings_have_the_limit_of_all(visitors, tmp_path, monkeypatch)
     write(tmp_path / "runs/lora/old/checkpoint", 3 * MB)
     with these.training("browser x", "zog", MB):
         pass
-    with pytest.raises(NoRoom), these.training("browser y", "zog", 2 * MB):
+    with pytest.raises(DiskQuotaExceeded), these.training("browser y", "zog", 2 * MB):
         pass
 
 
