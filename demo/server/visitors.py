@@ -173,8 +173,8 @@ class Visitors:
         """Hold room on the disk for a training of a visitor while the `with` block runs it.
 
         visitor: the id. name: of the training. most: bytes that it may take, with what it has
-        written before it was stopped. Raises DiskQuotaExceeded where less is left for this visitor or in all,
-        and InputError if the visitor trains under this name already.
+        written before it was stopped. Raises DiskQuotaExceeded where less is left for this visitor
+        or in all, and InputError if the visitor trains under this name already.
         """
         key = self._place(visitor), name
         _touch(key[0])

@@ -18,7 +18,7 @@ from ...ui.stop import Final, StopButton, Update, Updates
 from ...ui.tab import Tab
 from . import texts
 from .api import add_endpoint
-from .training import TEXTS, TRAIN, train, refusal
+from .training import TEXTS, TRAIN, refusal, train
 from .view import done_line, lora_tag, progress_line, stopped_line
 
 SHOW_EVERY = 0.5  # seconds between two updates of the status line

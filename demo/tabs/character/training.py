@@ -86,7 +86,8 @@ def train(
                 + (f"a rank of {rank} fits." if rank else _when_room(visitors))
             ) from None
         except InputError as error:
-            raise InputError(folders.hide(str(error))) from None
+            error.args = tuple(map(folders.hide, error.args))
+            raise
 
 
 def _when_room(visitors: Visitors) -> str:
