@@ -24,6 +24,7 @@ from pipeline.prompt.encode import encode_prompts
 from ...page import Page
 from ...server.temp_folder import request_folder
 from ...texts import request_language, say
+from ...ui.failures import error_sentence
 from ...ui.images import data_url
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_line
@@ -165,7 +166,7 @@ def build(page: Page) -> None:
         try:
             lines = sentences(text, language)
         except InputError as error:
-            return {status: error_line(str(error))}
+            return {status: error_line(error_sentence(error, language))}
         return {status: ready_line(language), **render_views(pictures, lines, language)}
 
     parts.on_device(draw.click, draw_all, [*model, box, own], [current, *views], status)

@@ -24,7 +24,7 @@ from pipeline.model_cache import ModelCache
 
 from ...events import Broken
 from ...texts import say
-from ...ui.failures import hide_internal_errors
+from ...ui.failures import error_sentence, hide_internal_errors
 from .view import MAX_WORDS
 
 LOSSLESS_PIXELS = (
@@ -76,7 +76,7 @@ class FrameServer:
             self._urls.put((key, call, kind), url)
             return {"url": url}
         except InputError as error:
-            return {"error": str(error)}
+            return {"error": error_sentence(error, "en")}
         except (Broken, KeyError, TypeError, ValueError):
             return {"error": say("broken", "en")}
 

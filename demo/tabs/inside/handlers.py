@@ -318,7 +318,7 @@ class InsideHandlers:
                 path = recording_file.save(recordings, Path(folder) / "glassbox-tree.safetensors")
                 yield gr.update(value=str(path), visible=True)
         except InputError as error:
-            raise error_toast(str(error), language) from None
+            raise error_toast(error_sentence(error, language), language) from None
 
     def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
         """Open an exported file with a picture and all its branches; show the last one in it.
