@@ -15,11 +15,12 @@ from demo.server.sessions import (
     Sessions,
     measure,
 )
+from pipeline.model_cache import ModelCache
 
 
-@pytest.fixture
-def blocks(fake_model_cache, fake_models):
-    return demo.build(fake_model_cache(fake_models()))
+@pytest.fixture(scope="module")
+def blocks(fake_models):
+    return demo.build(ModelCache(fake_models()))
 
 
 @pytest.fixture
@@ -31,7 +32,11 @@ def make(blocks):
         return Sessions(blocks, app, limit, clock=lambda: build.now, **more)
 
     build.now = 0.0
-    return build
+    yield build
+    queue = blocks._queue
+    for kept in (queue.event_ids_to_events, queue.pending_event_ids_session):
+        kept.clear()
+    queue.pending_messages_per_session.clear()
 
 
 def sweep(kept, make, seconds):
