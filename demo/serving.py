@@ -14,8 +14,9 @@ from pipeline.model_cache import ModelCache
 from . import texts
 from .limits import Limits
 from .page import Page
-from .server import api
+from .server import api, temp_folder
 from .server.runner import Runner
+from .server.upkeep import Upkeep
 from .server.visitors import VisitorCookie, Visitors
 from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
@@ -29,7 +30,6 @@ INTO_VIEW = """() => {
   const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
   tab?.scrollIntoView({block: 'nearest', inline: 'center'});
 }"""
-KEEP_FILES = (600, 3600)  # seconds: every 600 s, pictures older than 3600 s are deleted
 
 
 def build(
@@ -43,12 +43,10 @@ def build(
     call must request a GPU; for ZeroGPU it is demo.server.zerogpu.wrap_gpu_work.
     limits: what visitors may use of the server.
     """
+    temp_folder.current()  # Gradio's components take their folder from it
     i18n = texts.translations()
-    visitors = Visitors(limits)
-    runner = Runner(model_cache, wrap_gpu_work, visitors)
-    with api.Blocks(
-        title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
-    ) as blocks:
+    runner = Runner(model_cache, wrap_gpu_work, Visitors(limits))
+    with api.Blocks(title="Glassbox Diffusion", analytics_enabled=False) as blocks:
         head = gr.HTML(
             theme.header(i18n("tagline"), model_cache.first),
             apply_default_css=False,
@@ -64,7 +62,7 @@ def build(
                 tab.build(page)
         api.endpoints(runner)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
-    blocks.i18n, blocks.visitors = i18n, visitors
+    blocks.i18n, blocks.upkeep = i18n, Upkeep(blocks, runner, limits)
     return blocks
 
 
@@ -75,9 +73,8 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     The public URL is None without share=True. Raises OSError if the server cannot listen on that
     address and port.
     """
-    page.visitors.start_sweeping()
-    limits = page.visitors.limits
-    cookie = [] if limits.shared_training else [Middleware(VisitorCookie)]
+    shared = page.upkeep.limits.shared_training
+    middleware = [] if shared else [Middleware(VisitorCookie)]
     return page.launch(
         prevent_thread_lock=True,
         quiet=True,
@@ -90,6 +87,6 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         run_history=False,
         ssr_mode=False,
         max_file_size=LARGEST_FILE,
-        app_kwargs={"middleware": cookie},
+        app_kwargs={"lifespan": page.upkeep.lifespan, "middleware": middleware},
         **where,
     )

@@ -94,6 +94,13 @@ class Runner:
         loras = self.visitors.lora_folder(visitor) if visitor else None
         return (*(fields.get(key) or None for key in MODEL_FIELDS), loras)
 
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until no work has the device, for at most `seconds`; return whether that is so.
+
+        The device is not given to any work after that: for a server that ends.
+        """
+        return self._device_lock.acquire(timeout=seconds)
+
     def stream(
         self,
         fields: dict[str, Any],

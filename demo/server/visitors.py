@@ -39,7 +39,6 @@ SHARED_RUNS = Path("runs/lora")  # of a server whose visitors share their traini
 BROWSER, SESSION = "browser", "session"  # how a visitor is told apart; see `identify`
 # Hours until the trainings of a session are deleted where no limit is set: it cannot come back.
 SESSION_HOURS = 24
-SWEEP_SECONDS = 600  # between two searches for trainings that are too old
 MB = 1_000_000
 
 
@@ -225,23 +224,13 @@ class Visitors:
             hours = self.limits.training_hours
             if home.name.startswith(SESSION):
                 hours = hours or SESSION_HOURS
-            if hours and now - _last_use(home) > hours * 3600:
+            if hours and _is_unused(home, now - hours * 3600):
                 with self._lock:
                     if any(home == place for place, _ in self._running):
                         continue
                     shutil.rmtree(home, ignore_errors=True)
                 deleted.append(home)
         return deleted
-
-    def start_sweeping(self) -> None:
-        """Delete what is too old now and every SWEEP_SECONDS, in a thread, as long as it serves."""
-
-        def sweep_on() -> None:
-            while True:
-                self.sweep()
-                time.sleep(SWEEP_SECONDS)
-
-        threading.Thread(target=sweep_on, name="visitors", daemon=True).start()
 
 
 def _touch(home: Path) -> None:
@@ -277,10 +266,11 @@ def _size(folder: Path) -> int:
     return sum(state.st_size for state in _files(folder))
 
 
-def _last_use(home: Path) -> float:
-    """Return when a visitor's folder was used last, in seconds since 1970."""
+def _is_unused(home: Path, since: float) -> bool:
+    """Return whether a visitor's folder was not used `since` a time, in seconds since 1970."""
     try:
-        used = home.stat().st_mtime
+        if home.stat().st_mtime >= since:
+            return False
     except OSError:
-        return time.time()
-    return max(used, max((state.st_mtime for state in _files(home)), default=0.0))
+        return False
+    return all(state.st_mtime < since for state in _files(home))
