@@ -8,13 +8,15 @@ from typing import Any
 import gradio as gr
 from gradio.routes import App
 
+from pipeline.images.gate import GATE
 from pipeline.model_cache import ModelCache
 
 from . import texts
 from .limits import Limits
 from .page import Page
-from .server import api
+from .server import api, temp_folder
 from .server.runner import Runner
+from .server.upkeep import Upkeep
 from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
@@ -27,7 +29,6 @@ INTO_VIEW = """() => {
   const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
   tab?.scrollIntoView({block: 'nearest', inline: 'center'});
 }"""
-KEEP_FILES = (600, 3600)  # seconds: every 600 s, pictures older than 3600 s are deleted
 
 
 def build(
@@ -41,11 +42,11 @@ def build(
     call must request a GPU; for ZeroGPU it is demo.server.zerogpu.wrap_gpu_work.
     limits: what visitors may use of the server.
     """
+    GATE.budget = limits.decoding_mb * 10**6
+    temp_folder.current()  # Gradio's components take their folder from it
     i18n = texts.translations()
     runner = Runner(model_cache, wrap_gpu_work)
-    with api.Blocks(
-        title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
-    ) as blocks:
+    with api.Blocks(title="Glassbox Diffusion", analytics_enabled=False) as blocks:
         head = gr.HTML(
             theme.header(i18n("tagline"), model_cache.first),
             apply_default_css=False,
@@ -61,7 +62,7 @@ def build(
                 tab.build(page)
         api.endpoints(runner)
     blocks.queue(max_size=QUEUE_SIZE, api_open=False)
-    blocks.i18n = i18n
+    blocks.i18n, blocks.upkeep = i18n, Upkeep(blocks, runner, limits)
     return blocks
 
 
@@ -84,5 +85,6 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         run_history=False,
         ssr_mode=False,
         max_file_size=LARGEST_FILE,
+        app_kwargs={"lifespan": page.upkeep.lifespan},
         **where,
     )

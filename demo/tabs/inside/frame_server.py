@@ -32,6 +32,7 @@ LOSSLESS_PIXELS = (
 )  # a frame of at most so many pixels is sent as PNG, a larger one as JPEG
 FRAME_SIDE = 512  # pixels: the longer side of a frame
 CACHE_CHARACTERS = 64 << 20  # total length of the data URLs that the server caches
+CACHE_SECONDS = 3600  # after its last use, a data URL is dropped
 
 
 class FrameServer:
@@ -45,7 +46,7 @@ class FrameServer:
 
     def __init__(self, model_cache: ModelCache, recordings: RecordingStore):
         self.model_cache, self.recordings = model_cache, recordings
-        self._urls: LruCache[tuple, str] = LruCache(CACHE_CHARACTERS, len)
+        self._urls: LruCache[tuple, str] = LruCache(CACHE_CHARACTERS, len, CACHE_SECONDS)
         self._decoding = threading.Lock()
 
     def frame(self, query: Any) -> dict[str, str]:
