@@ -49,6 +49,11 @@ LIMITS: dict[str, Limit] = {  # a number; the flag is the name with dashes
         private=200,
         public=200,
     ),
+    "decoding_mb": Limit(
+        "MB of memory in which all visitors' pictures and files are opened; more wait",
+        private=1_000,
+        public=1_000,
+    ),
     "temp_disk_mb": Limit(
         "MB of files that visitors uploaded or were given, for an hour; the oldest go first",
         private=20_000,
@@ -59,6 +64,9 @@ LIMITS: dict[str, Limit] = {  # a number; the flag is the name with dashes
     ),
     "training_disk_visitor_mb": Limit(
         "MB of one visitor's trainings on the disk", private=20_000, public=1_000
+    ),
+    "training_hours": Limit(
+        "hours after which a visitor's trainings are deleted if nothing used them", 0, public=24
     ),
 }
 
@@ -76,9 +84,11 @@ class Limits:
     max_seconds: int = LIMITS["max_seconds"].private
     max_waiting: int = LIMITS["max_waiting"].private
     max_sessions: int = LIMITS["max_sessions"].private
+    decoding_mb: int = LIMITS["decoding_mb"].private
     temp_disk_mb: int = LIMITS["temp_disk_mb"].private
     training_disk_mb: int = LIMITS["training_disk_mb"].private
     training_disk_visitor_mb: int = LIMITS["training_disk_visitor_mb"].private
+    training_hours: int = LIMITS["training_hours"].private
     allow_training: bool = True
     shared_training: bool = False
     hosts: tuple[str, ...] = ()
