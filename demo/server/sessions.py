@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import gradio as gr
     from gradio.routes import App
 
-MAX_BYTES = 256 << 20  # of the states of all sessions
+MAX_BYTES = 64 << 20  # of the states of all sessions
 CLOSED_SECONDS = 3600  # after a page was closed, its session is dropped; so long it may come back
 UNUSED_SECONDS = 24 * 3600  # after its last use, a session is dropped whose page was not closed
 UNREAD_SECONDS = 600  # after a request has ended, its messages are dropped if nobody fetches them

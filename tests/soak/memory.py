@@ -143,13 +143,13 @@ class Visitor:
 
     def visit(self) -> str:
         """Do what a visitor does; return how it leaves, one of LEAVES."""
-        leaves = LEAVES[self.random.randrange(len(LEAVES))]
+        ending = LEAVES[self.random.randrange(len(LEAVES))]
         path = self._upload()
-        if leaves == "fetches no result":
+        if ending == "fetches no result":
             picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
             self._post("call/image_to_image", {"data": [picture, "red", "", 0.5, None, None, 1]})
             self._post("call/generate", {"data": ["red", "", None, None, 1]})
-            return leaves
+            return ending
         with self.http.stream("GET", f"{self.url}gradio_api/heartbeat/{self.session}") as beat:
             lines = beat.iter_lines()  # the connection is closed when it is collected
             next(lines)
@@ -158,11 +158,11 @@ class Visitor:
             self._run(opened, [run])
             values = [run, *drawn["values"][1:]]
             self._run(drawn, values)
-            if leaves == "closes its page":
-                return leaves
+            if ending == "closes its page":
+                return ending
         # A page whose connection broke: the session is used once more, and never closed.
         self._run(opened, [f"{run}2"])
-        return leaves
+        return ending
 
     def _upload(self) -> str:
         from PIL import Image
