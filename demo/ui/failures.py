@@ -11,7 +11,7 @@ import gradio as gr
 
 from pipeline.errors import InputError
 
-from ..events import Broken
+from ..events import Broken, Refused
 from ..texts import say
 
 FAILURES = (InputError, Broken)  # what remains of all exceptions after hide_internal_errors
@@ -38,11 +38,13 @@ def error_sentence(
 ) -> str:
     """Return the sentence that tells the user of an error; for Broken only that the server failed.
 
-    language: "en" or "zh", of the sentence for Broken; InputErrors are English.
+    language: "en" or "zh", of the sentence for Broken and Refused; other InputErrors are English.
     upload: an uploaded file; where its server path is in the sentence, its name is put instead.
     """
     if isinstance(error, Broken):
         return say("broken", language)
+    if isinstance(error, Refused):
+        return error.sentence(language)
     sentence = str(error)
     return sentence.replace(str(upload), Path(upload).name) if upload else sentence
 
