@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LOCAL_NAMES = ("localhost", "")
@@ -147,6 +149,29 @@ def read_flags(args: argparse.Namespace, environment: Mapping[str, str] = os.env
     )
 
 
+def table() -> str:
+    """Return LIMITS as a table in Markdown: each flag, what it limits and its two defaults.
+
+    docs/operations.md holds it.
+    """
+    lines = ["| flag | what it limits | on its own machine | public |", "|---|---|---|---|"]
+    for name, limit in LIMITS.items():
+        flag = "--" + name.replace("_", "-")
+        defaults = (f"{n:,}" if n else "no limit" for n in (limit.private, limit.public))
+        lines.append(f"| `{flag}` | {limit.help} | {' | '.join(defaults)} |")
+    return "\n".join(lines)
+
+
+def fill(document: str) -> str:
+    """Return the text of docs/operations.md with today's `table` between its two marks."""
+    return re.sub(
+        r"(?<=<!-- limits -->\n).*?(?=<!-- /limits -->)",
+        lambda _: table() + "\n",
+        document,
+        flags=re.DOTALL,
+    )
+
+
 def is_public(
     host: str | None, share: bool = False, environment: Mapping[str, str] = os.environ
 ) -> bool:
@@ -185,3 +210,13 @@ def _whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 for no limit, not {text!r}")
     return int(text)
+
+
+def main() -> None:
+    """Write today's table into docs/operations.md."""
+    path = Path(__file__).parents[1] / "docs" / "operations.md"
+    path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -78,7 +78,7 @@ def test_a_visit(visit, tmp_path, language):
     page.fill("#count input", "1")
 
     ask(page, prompt, 3)
-    page.wait_for_function("document.querySelector('#parameters textarea').value.includes(': 3,')")
+    page.wait_for_function("document.querySelector('#parameters textarea')?.value.includes(': 3,')")
     assert "Steps: 3" in finished(page)
 
     ask(page, prompt, 9999)
@@ -89,7 +89,7 @@ def test_a_visit(visit, tmp_path, language):
     assert "Steps: 3" in page.input_value("#parameters textarea")
 
     ask(page, prompt, 4)
-    page.wait_for_function("document.querySelector('#parameters textarea').value.includes(': 4,')")
+    page.wait_for_function("document.querySelector('#parameters textarea')?.value.includes(': 4,')")
     assert page.foreign == []
 
 
@@ -122,10 +122,10 @@ def test_the_seed_is_reused_and_made_random_again(visit):
     seed = re.search(r"Seed: (\d+)", finished(page))[1]
     page.click("#reuse")
     page.wait_for_function(
-        f"document.querySelector('#seed input, #seed textarea').value == '{seed}'"
+        f"document.querySelector('#seed input, #seed textarea')?.value == '{seed}'"
     )
     page.click("#randomize")
-    page.wait_for_function("document.querySelector('#seed input, #seed textarea').value == ''")
+    page.wait_for_function("document.querySelector('#seed input, #seed textarea')?.value == ''")
 
 
 def test_backends_are_chosen_or_refused_with_their_reason(visit):
@@ -196,7 +196,7 @@ def test_a_dropped_picture_fills_the_form(visit, tmp_path, language, width):
     assert page.input_value("#prompt textarea") == "kept"
     drop.set_input_files(tmp_path / "picture.png")
     page.wait_for_selector("#info-settings .gb-known")
-    page.wait_for_function("document.querySelector('#info-picture img').naturalWidth == 96")
+    page.wait_for_function("document.querySelector('#info-picture img')?.naturalWidth == 96")
     shown = page.inner_text("#info-settings")
     assert "a <b>red</b> apple" in shown and "rain, (fog:1.2)" in shown and "Heun" in shown
     assert page.input_value("#info-text textarea") == text
@@ -206,7 +206,7 @@ def test_a_dropped_picture_fills_the_form(visit, tmp_path, language, width):
     page.click("#info-use")
     page.wait_for_selector("#generate", state="visible")
     page.wait_for_function(
-        f"document.querySelector('#status').innerText.includes({_word('info_used', language)!r})"
+        f"document.querySelector('#status')?.innerText.includes({_word('info_used', language)!r})"
     )
     page.click("#generate")
     assert finished(page) == text
@@ -248,7 +248,7 @@ def test_the_history_survives_a_reload_and_is_this_browsers_alone(visit):
     page.keyboard.press("Enter")
     page.wait_for_selector("#history-settings >> text=first")
     page.click("#history-use")
-    page.wait_for_function("document.querySelector('#prompt textarea').value == 'first'")
+    page.wait_for_function("document.querySelector('#prompt textarea')?.value == 'first'")
 
     stranger = visit()
     assert stranger.locator("#strip img").count() == 0
@@ -337,7 +337,7 @@ def test_another_model_is_chosen_or_refused(visit):
     choose(page, "model", "damaged ✕")
     page.wait_for_selector(".gb-error")
     assert "damaged.safetensors" in page.inner_text("#status")
-    page.wait_for_function("document.querySelector('#model input').value.startsWith('other')")
+    page.wait_for_function("document.querySelector('#model input')?.value.startsWith('other')")
     assert "other" in page.inner_text(".gb-badge")
     assert page.input_value("#prompt textarea") == "a"
     stranger = visit()
@@ -351,10 +351,10 @@ def test_loras_and_embeddings_go_into_the_prompt(visit):
     page.wait_for_selector("#lora")
     for _ in range(2):
         choose(page, "lora", "soft light")
-        page.wait_for_function("document.querySelector('#lora input').value == ''")
+        page.wait_for_function("document.querySelector('#lora input')?.value == ''")
     choose(page, "embedding", "zonk")
     wanted = "a red apple <lora:soft light:1> zonk"
-    page.wait_for_function(f"document.querySelector('#prompt textarea').value == {wanted!r}")
+    page.wait_for_function(f"document.querySelector('#prompt textarea')?.value == {wanted!r}")
     page.wait_for_selector("#prompt-line >> text=8 / 75 tokens")
     ask(page, f"{wanted} <lora:nowhere:1>", 2)
     text = finished(page)

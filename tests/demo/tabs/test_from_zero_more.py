@@ -109,7 +109,7 @@ def test_the_formula_has_the_numbers_of_the_step(visit):
     slide(page, "zero-look", 9)
     page.wait_for_function(
         "document.querySelector('#zero-formula')?.textContent.includes('9 / 25')"
-        " && document.querySelector('#zero-formula').textContent.includes('4 ·')"
+        " && document.querySelector('#zero-formula')?.textContent.includes('4 ·')"
     )
     rows = {
         key: [

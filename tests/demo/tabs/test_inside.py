@@ -193,8 +193,8 @@ def step_to(page, call):
     slider.fill(str(call))
     slider.dispatch_event("change")
     page.wait_for_function(
-        f"document.querySelector('.gbi-a').dataset.shown.endsWith('/{call}/' +"
-        " document.querySelector('.gbi-kinds [aria-checked=true]').dataset.kind)"
+        f"document.querySelector('.gbi-a')?.dataset.shown?.endsWith('/{call}/' +"
+        " document.querySelector('.gbi-kinds [aria-checked=true]')?.dataset.kind)"
     )
 
 
@@ -226,7 +226,7 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     # Two steps, a line between them.
     page.check(".gbi-compare")
     page.locator(".gbi-second .gbi-slider").fill("0")
-    page.wait_for_function("document.querySelector('.gbi-b').dataset.shown?.includes('/0/')")
+    page.wait_for_function("document.querySelector('.gbi-b')?.dataset.shown?.includes('/0/')")
     page.locator(".gbi-divider").fill("30")
     assert "30%" in page.get_attribute(".gbi-b", "style")
     assert page.inner_text(".gbi-tag-b") == "1"
@@ -234,7 +234,7 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     # Words: pointing at one darkens the picture where it does not look.
     page.click(".gbi-kinds [data-kind=clean]")
     page.hover(".gbi-word >> nth=1")
-    page.wait_for_function("document.querySelector('.gbi-veil').width > 0")
+    page.wait_for_function("document.querySelector('.gbi-veil')?.width > 0")
     light = page.evaluate(
         """() => { const c = document.querySelector('.gbi-veil');
         const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, n = 8, out = [];
@@ -261,7 +261,7 @@ def test_steps_words_and_branches_of_a_picture(visit, server, models, tmp_path):
     node = page.locator(".gbi-node[aria-current=true]")
     assert node.inner_text().split("\n") == ["From step 3", "Prompt: blue apple"]
     made = branched(models, same, 2, prompt="blue apple")
-    page.wait_for_function("document.querySelector('.gbi-a').dataset.shown.endsWith('/3/clean')")
+    page.wait_for_function("document.querySelector('.gbi-a')?.dataset.shown?.endsWith('/3/clean')")
     page.wait_for_selector(".gbi-wait", state="hidden")
     wanted = np.asarray(decoded_views.decode_view(models, made.calls[3], "clean", "epsilon"), float)
     assert np.abs(shown(page) - wanted).max() <= 1
@@ -309,7 +309,7 @@ def test_steps_that_were_dropped_are_said_and_made_again(visit):
     page.route(re.compile("component_server"), drop)
     look(page)
     before = shown(page)
-    page.wait_for_function("document.querySelector('.gbi-a').dataset.shown.endsWith('/3/clean')")
+    page.wait_for_function("document.querySelector('.gbi-a')?.dataset.shown?.endsWith('/3/clean')")
     dropping.append(True)
     page.click(".gbi-kinds [data-kind=noise]")
     page.wait_for_selector("#inside-status .gb-error")
@@ -318,7 +318,7 @@ def test_steps_that_were_dropped_are_said_and_made_again(visit):
     page.click("#inside-again")
     page.wait_for_selector("#inside-status .gb-done")
     page.click(".gbi-kinds [data-kind=clean]")
-    page.wait_for_function("document.querySelector('.gbi-a').dataset.shown.endsWith('/3/clean')")
+    page.wait_for_function("document.querySelector('.gbi-a')?.dataset.shown?.endsWith('/3/clean')")
     assert np.abs(shown(page) - before).max() == 0
     assert page.locator(".gbi-node").count() == 1
 
@@ -338,7 +338,7 @@ def test_an_empty_place_offers_to_draw_and_files_that_are_none_are_refused(visit
     assert wide <= 390
     assert page.locator(".gbi-word").count() >= 5
     page.click(".gbi-play")  # from the start to the end by itself
-    page.wait_for_function("document.querySelector('.gbi-main .gbi-slider').value === '0'")
+    page.wait_for_function("document.querySelector('.gbi-main .gbi-slider')?.value === '0'")
     page.wait_for_function(
         "(s => s.value === s.max)(document.querySelector('.gbi-main .gbi-slider'))", timeout=120_000
     )
