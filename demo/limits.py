@@ -144,8 +144,7 @@ def read_flags(args: argparse.Namespace, environment: Mapping[str, str] = os.env
         allow_training=args.allow_training or not public,
         shared_training=args.shared_training,
         hosts=tuple(args.allowed_host),
-        proxies=tuple(args.trusted_proxy)
-        or (SPACE_PROXIES if environment.get("SPACE_ID") else ()),
+        proxies=tuple(args.trusted_proxy) or (SPACE_PROXIES if environment.get("SPACE_ID") else ()),
     )
 
 

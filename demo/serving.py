@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.routes import App
+from starlette.middleware import Middleware
 
 from pipeline.model_cache import ModelCache
 
@@ -14,13 +15,14 @@ from . import texts
 from .limits import Limits
 from .page import Page
 from .server import api
+from .server.queueing import Listeners, VisitorQueue, WatchListeners
 from .server.runner import Runner
 from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
 
-QUEUE_SIZE = 24  # requests that may wait; a further one gets the error that the queue is full
+QUEUE_SIZE = 24  # requests that may wait in each line; a further one is told that it is full
 LARGEST_FILE = "64mb"  # limit of one uploaded file; a large PNG picture has 30 MB
 # JavaScript that scrolls the row of tabs, on a narrow screen, until the selected tab is visible.
 INTO_VIEW = """() => {
@@ -42,7 +44,7 @@ def build(
     limits: what visitors may use of the server.
     """
     i18n = texts.translations()
-    runner = Runner(model_cache, wrap_gpu_work)
+    runner = Runner(model_cache, wrap_gpu_work, limits)
     with api.Blocks(
         title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
     ) as blocks:
@@ -60,7 +62,8 @@ def build(
             with panels[key]:
                 tab.build(page)
         api.endpoints(runner)
-    blocks.queue(max_size=QUEUE_SIZE, api_open=False)
+    blocks.queue(api_open=False)
+    blocks._queue = VisitorQueue(blocks, limits, QUEUE_SIZE, page.runs.refusals)
     blocks.i18n = i18n
     return blocks
 
@@ -72,7 +75,12 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     The public URL is None without share=True. Raises OSError if the server cannot listen on that
     address and port.
     """
+    listeners = Listeners()
+    middleware = [Middleware(WatchListeners, listeners=listeners)]
+    if isinstance(page._queue, VisitorQueue):
+        page._queue.listeners = listeners
     return page.launch(
+        app_kwargs={"middleware": middleware},
         prevent_thread_lock=True,
         quiet=True,
         show_error=False,

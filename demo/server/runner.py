@@ -73,8 +73,8 @@ class Runner:
         Closing the generator that a call returns stops the work. InputError and Broken are passed
         on; any other exception is logged and replaced by Broken.
 
-        A function that draws pictures takes (task, options, names, folder, entries, ...), as many of
-        them as it needs, see `estimate_seconds` in zerogpu.py. A call that would draw more than
+        A function that draws pictures takes (task, options, names, folder, entries, ...), as many
+        of them as it needs, see `estimate_seconds` in zerogpu.py. A call that would draw more than
         `limits` allow raises Refused before it waits for the device; any call that has had the
         device for longer than they allow is ended after its step, by Refused.
         """
@@ -100,9 +100,10 @@ class Runner:
         """
         if not self.limits.max_work or not is_drawing(args):
             return
-        task, options, names, _, entries, *_ = (*args, *[()] * 5)
+        task, options = args[:2]
+        names = args[2] if len(args) > 2 else ()
+        entries = args[4] if task == "arena" else ()
         defaults = self.model_cache.get(*names).defaults
-        entries = entries if task == "arena" else ()
         check_work(self.limits.max_work, task, options, entries, defaults)
 
     def _until_deadline(self, events: Iterable[Any]) -> Iterator[Any]:
@@ -132,7 +133,6 @@ class Runner:
             given = {k: v for k, v in fields.items() if k not in MODEL_FIELDS}
             options = tasks.options(task, **given)
             self.model_cache.get(*names)
-            self._check(task, options, names)
         yield from self._draw(task, options, names, folder, record and not ON_ZERO_GPU)
 
 

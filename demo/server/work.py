@@ -18,6 +18,7 @@ from ..events import Refused
 
 MILLION = 1e6  # in which limits count
 SIDE = 8  # sides in pixels are its multiples
+LEAST_SIDE = int(LIMITS["width"][0])  # pixels
 SCALE_STEP = 0.1  # between the scales that are tried
 
 
@@ -60,7 +61,9 @@ def check_work(
     work = count(options)
     if work <= limit:
         return
-    fits = find_fits(lambda changed: count(changed) <= limit, options, defaults or USUAL)
+    fits = []
+    if task in (*tasks.TASKS, "arena"):  # others continue a picture, whose options are fixed
+        fits = find_fits(lambda changed: count(changed) <= limit, options, defaults or USUAL)
     figures: dict[str, Any] = {"work": f"{math.ceil(work):,}", "limit": f"{limit:,}"}
     if fits:
         raise Refused("too_much_fits", **figures, fits=fits)
@@ -73,8 +76,9 @@ def find_fits(
     """Return what makes a request small enough, each change alone, with the least change of each.
 
     They are (key, values) of the texts "fits_count", "fits_steps", "fits_size" and "fits_scale";
-    changes that do not suffice are left out. fit: whether a request with the given options is small enough.
-    options: those of the request, which is not. defaults: the model's width, height and steps.
+    changes that do not suffice are left out. fit: whether a request with the given options is small
+    enough. options: those of the request, which is not. defaults: the model's width, height and
+    steps.
     """
 
     def largest(changes: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -89,16 +93,15 @@ def find_fits(
         return changes[low - 1] if low else None
 
     found: list[tuple[str, dict[str, Any]]] = []
-    least, steps = LIMITS["steps"][0], options.steps or defaults["steps"]
-    for name, lowest, value in (("count", 1, options.count), ("steps", least, steps)):
-        change = largest([{name: n} for n in range(lowest, value)])
+    for name, value in (("count", options.count), ("steps", options.steps or defaults["steps"])):
+        change = largest([{name: n} for n in range(1, value)])
         if change:
             found.append((f"fits_{name}", {"value": change[name]}))
     width, height = options.width or defaults["width"], options.height or defaults["height"]
     sizes = []
-    for long in range(LIMITS["width"][0], max(width, height), SIDE):
+    for long in range(LEAST_SIDE, max(width, height), SIDE):
         share = long / max(width, height)
-        sides = (max(LIMITS["width"][0], int(s * share) // SIDE * SIDE) for s in (width, height))
+        sides = (max(LEAST_SIDE, int(s * share) // SIDE * SIDE) for s in (width, height))
         sizes.append(dict(zip(("width", "height"), sides, strict=True)))
     change = largest(sizes)
     if change:

@@ -90,8 +90,8 @@ def build(page: Page) -> None:
             finished = yield from parts.draw(page, fields, folder, language, status)
             yield from show_file(language, name, vae_name, width, height, finished.files[0])
 
-    parts.on_device(draw.click, draw_and_show, [*model, prompt], [view, noise], status)
-    parts.on_device(box.upload, show_file, [*model, box], [view, noise], status)
+    parts.on_device(page, draw.click, draw_and_show, [*model, prompt], [view, noise], status)
+    parts.on_device(page, box.upload, show_file, [*model, box], [view, noise], status)
 
 
 def _render_views(

@@ -1,0 +1,186 @@
+"""The queue of a public server: shares of visitors, their turns, and answers that nobody reads."""
+
+import threading
+import time
+
+import httpx
+import pytest
+from gradio_client import Client
+
+import demo.serving
+from demo.limits import Limits
+from demo.server import queueing
+
+FIELDS = ["a", "", None, None]  # prompt, negative, sampler, schedule; then steps
+
+
+@pytest.fixture
+def serve(fake_model_cache):
+    """serve(models, **limits) starts a page for them and returns (page, its address)."""
+    pages = []
+
+    def start(models, **limits):
+        page = demo.build(fake_model_cache(models), limits=Limits(**limits))
+        pages.append(page)
+        return page, demo.serve(page)[1]
+
+    yield start
+    for page in pages:
+        page.close(verbose=False)
+
+
+def until(condition):
+    """Wait for it, but not for ever."""
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("waited in vain")
+
+
+def post(url, steps=200, prompt="a", visitor=None, **headers):
+    """Send a request as curl does. visitor: its address, as a proxy on this machine says it."""
+    if visitor:
+        headers["X-Forwarded-For"] = visitor
+    data = [prompt, *FIELDS[1:], steps]
+    return httpx.post(f"{url}gradio_api/call/generate", json={"data": data}, headers=headers)
+
+
+def read(url, answer):
+    """Read the answer to a request; return its last event."""
+    event = answer.json()["event_id"]
+    with httpx.stream("GET", f"{url}gradio_api/call/generate/{event}", timeout=60) as stream:
+        return [line for line in stream.iter_lines() if line.startswith("event:")][-1]
+
+
+class Reader:
+    """A client in a thread of its own that reads the answer to a request."""
+
+    def __init__(self, url, answer):
+        self.event = None
+        self.thread = threading.Thread(target=self.run, args=(url, answer))
+        self.thread.start()
+
+    def run(self, url, answer):
+        self.event = read(url, answer)
+
+    def result(self):
+        self.thread.join(60)
+        return self.event
+
+
+def line(page):
+    """Return the prompts that wait for the device, in the order in which they are served."""
+    return [event.data.data[0] for event in page._queue._waiting("gpu")]
+
+
+def test_a_request_whose_answer_nobody_reads_is_not_drawn(serve, fake_models, monkeypatch):
+    monkeypatch.setattr(queueing, "LISTEN_SECONDS", 1)
+    models = fake_models()
+    page, url = serve(models)
+    unread = post(url, prompt="unread")
+    assert read(url, post(url, steps=2)) == "event: complete"  # it did not wait for that one
+    assert models.steps_done == 2
+    until(lambda: not line(page))  # dropped
+    queue = page._queue
+    assert not queue.pending_event_ids_session and not len(queue.pending_messages_per_session)
+    assert unread.json()["event_id"] not in queue.event_ids_to_events
+
+
+def test_a_request_waits_for_the_client_that_asks_later(serve, fake_models):
+    models = fake_models()
+    _, url = serve(models)
+    answer = post(url, steps=2)
+    time.sleep(0.3)
+    assert models.steps_done == 0
+    assert read(url, answer) == "event: complete"
+
+
+def test_a_running_request_ends_when_its_reader_was_forgotten(serve, fake_models, monkeypatch):
+    """Gradio does not notice where it has dropped the session of the reader itself."""
+    monkeypatch.setattr(queueing, "SILENT_SECONDS", 0)
+    models = fake_models(seconds_a_step=0.02)
+    page, url = serve(models)
+    Reader(url, post(url))
+    until(lambda: models.steps_done > 3)
+    page._queue.listeners._open.clear()
+    page._queue.listeners._open.update(dict.fromkeys(("gone",), 1))
+    until(lambda: models.active == 0)
+    assert models.steps_done < 200
+
+
+def test_a_visit_has_a_share_of_the_line(serve, fake_models):
+    models = fake_models(seconds_a_step=0.02)
+    _, url = serve(models, max_waiting=2)
+    mine, other = Client(url, verbose=False), Client(url, verbose=False)
+    jobs = [mine.submit(prompt="a", steps=200, api_name="/generate") for _ in range(2)]
+    until(lambda: models.steps_done > 0)
+    with pytest.raises(Exception, match="2 of your requests wait or run already"):
+        mine.submit(prompt="a", steps=2, api_name="/generate").result()
+    theirs = other.submit(prompt="b", steps=2, api_name="/generate")
+    for job in jobs:
+        job.cancel()
+    assert theirs.result()[0]
+    assert mine.submit(prompt="a", steps=2, api_name="/generate").result()[0]  # free again
+
+
+def test_an_address_has_a_share_whatever_sessions_it_makes(serve, fake_models):
+    models = fake_models(seconds_a_step=0.02)
+    page, url = serve(models, max_waiting_address=3)
+    answers = [post(url, visitor="198.51.100.7") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
+    assert "3 requests from your network address" in answers[-1].json()["detail"]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    made_up = post(url, visitor="1.2.3.4, 198.51.100.7")  # the last is what the proxy has seen
+    assert made_up.status_code == 429
+    assert post(url, visitor="203.0.113.5").status_code == 200
+    assert len(line(page)) == 4
+
+
+def test_a_refusal_leaves_nothing_behind(serve, fake_models):
+    page, url = serve(fake_models(), max_waiting_address=1)
+    post(url)
+    queue = page._queue
+    kept = (queue.pending_messages_per_session, queue.pending_event_ids_session,
+            queue.event_ids_to_events, queue.event_analytics)  # fmt: skip
+    before = [len(things) for things in kept]
+    for i in range(20):
+        session = {"data": [], "fn_index": None, "session_hash": f"s{i}"}
+        fn = next(f for f in page.fns.values() if f.api_name == "generate")
+        session["fn_index"] = fn._id
+        assert httpx.post(f"{url}gradio_api/queue/join", json=session).status_code == 422
+    assert [len(things) for things in kept] == before
+
+
+def test_visitors_are_served_in_turn(serve, fake_models):
+    page, url = serve(fake_models(seconds_a_step=0.02))
+    for prompt, visitor in (
+        *((f"crowd {i}", "198.51.100.7") for i in range(5)),
+        ("late 1", "203.0.113.5"),
+        ("late 2", "203.0.113.5"),
+        ("last", "192.0.2.1"),
+    ):
+        assert post(url, prompt=prompt, visitor=visitor).status_code == 200
+    served = ["crowd 0", "late 1", "last", "crowd 1", "late 2", "crowd 2", "crowd 3", "crowd 4"]
+    assert line(page) == served
+
+
+@pytest.mark.parametrize("max_seconds", [1])
+def test_a_request_has_the_device_for_a_time(serve, fake_models, max_seconds):
+    models = fake_models(seconds_a_step=0.05)
+    _, url = serve(models, max_seconds=max_seconds)
+    client = Client(url, verbose=False)
+    with pytest.raises(Exception, match="ended after 1 s"):
+        client.submit(prompt="a", steps=200, api_name="/generate").result()
+    assert models.steps_done < 60
+    assert client.submit(prompt="a", steps=2, api_name="/generate").result()[0]
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_draws(serve, fake_models):
+    models = fake_models()
+    _, url = serve(models, max_work=1)
+    client = Client(url, verbose=False)
+    with pytest.raises(Exception, match=r"too large.*would fit with a count of 7 or 3 steps"):
+        client.submit(prompt="a", steps=8, count=8, api_name="/generate").result()
+    assert models.steps_done == 0
+    assert client.submit(prompt="a", steps=8, api_name="/generate").result()[0]
