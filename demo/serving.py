@@ -78,7 +78,7 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     listeners = Listeners()
     middleware = [Middleware(WatchListeners, listeners=listeners)]
     if isinstance(page._queue, VisitorQueue):
-        page._queue.listeners = listeners
+        page._queue.watch(listeners)
     return page.launch(
         app_kwargs={"middleware": middleware},
         prevent_thread_lock=True,

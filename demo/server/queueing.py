@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -41,6 +41,7 @@ class Listeners:
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
+        self.on_leave: Callable[[str], None] | None = None  # called when the last one has left
 
     def __contains__(self, name: str) -> bool:
         return name in self._open
@@ -54,6 +55,8 @@ class Listeners:
         self._open[name] -= 1
         if not self._open[name]:
             del self._open[name]
+            if self.on_leave:
+                self.on_leave(name)
 
 
 class WatchListeners:
@@ -92,8 +95,10 @@ class VisitorQueue(queueing.Queue):
         proxies are trusted to name addresses
     size: requests that may wait in each line
     refusals: is told why a request of the page was refused, so that the page can say it
-    listeners: who reads answers; None where nobody counts them, then all are taken as read
+    listeners: who reads answers, set by `watch`; None: all answers are taken as read
     """
+
+    listeners: Listeners | None
 
     def __init__(
         self,
@@ -101,7 +106,6 @@ class VisitorQueue(queueing.Queue):
         limits: Limits,
         size: int,
         refusals: Refusals,
-        listeners: Listeners | None = None,
     ):
         given = blocks._queue
         super().__init__(
@@ -112,10 +116,14 @@ class VisitorQueue(queueing.Queue):
             blocks=blocks,
             default_concurrency_limit=given.default_concurrency_limit,
         )
-        self.limits, self.size, self.refusals, self.listeners = limits, size, refusals, listeners
+        self.limits, self.size, self.refusals, self.listeners = limits, size, refusals, None
         self._proxies = tuple(ipaddress.ip_network(proxy) for proxy in limits.proxies)
         self._silent: dict[str, float] = {}  # since when a running request has no reader, by id
         self._pushing = asyncio.Lock()  # between the look at a line and the request's place in it
+
+    def watch(self, listeners: Listeners) -> None:
+        """Run only requests whose answers somebody reads. listeners: who does, see there."""
+        self.listeners, listeners.on_leave = listeners, self._forget_session
 
     # ---- who may wait -------------------------------------------------------------------------
 
@@ -236,7 +244,7 @@ class VisitorQueue(queueing.Queue):
                 if not self._is_read(event):
                     line.queue.remove(event)
                     self.event_ids_to_events.pop(event._id, None)
-                    self._forget(event)
+                    self._forget_session(event.session_hash)
 
     def send_message(self, event: queueing.Event, event_message: Any) -> None:
         """Send a message to the client of a request; end the request if nobody reads it.
@@ -259,14 +267,18 @@ class VisitorQueue(queueing.Queue):
         finally:
             for event in events:
                 self._silent.pop(event._id, None)
-                if not self._is_read(event):
-                    self._forget(event)
+                self._forget_session(event.session_hash)
 
-    def _forget(self, event: queueing.Event) -> None:
-        """Drop what Gradio keeps for the answers of a request that nobody reads any more."""
-        session = event.session_hash
-        waiting = self.pending_event_ids_session.get(session, set())
-        waiting.discard(event._id)
-        if not waiting:
-            self.pending_event_ids_session.pop(session, None)
-            self.pending_messages_per_session.pop(session, None)
+    def _forget_session(self, session: str) -> None:
+        """Drop what Gradio keeps to answer a session of which nothing waits, runs or is read.
+
+        session: its hash; a request without one has its own id for it.
+        """
+        if self.listeners is None or session in self.listeners:
+            return
+        for line in self.event_queue_per_concurrency_id:
+            for event in (*self._waiting(line), *self._running(line)):
+                if event.session_hash == session:
+                    return
+        self.pending_event_ids_session.pop(session, None)
+        self.pending_messages_per_session.pop(session, None)

@@ -50,7 +50,7 @@ REFUSED = {
     "generate": dict(count=16, steps=60),
     "image_to_image": dict(count=16, steps=120),
     "inpaint": dict(count=16, steps=60),
-    "hires": dict(scale=4, steps=60),
+    "hires": dict(scale=4, steps=200),
     "upscale": dict(scale=8, strength=0.9, steps=30),
     "colorize": dict(count=16, steps=100),
     "grid": dict(width=1024, height=1024),
