@@ -64,7 +64,7 @@ def build(
         api.endpoints(runner)
     blocks.queue(api_open=False)
     blocks._queue = VisitorQueue(blocks, limits, QUEUE_SIZE, page.runs.refusals)
-    blocks.i18n = i18n
+    blocks.i18n, blocks.runner = i18n, runner
     return blocks
 
 

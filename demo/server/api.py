@@ -40,9 +40,11 @@ class Blocks(gr.Blocks):
     Endpoints of tasks, and `/verify`, then take the defaults of these values.
 
     i18n: the page's texts in English and Chinese, to be passed to `launch`.
+    runner: runs the page's requests on the server's device.
     """
 
     i18n: gr.I18n
+    runner: Runner
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
         """Append the default of each value a request leaves out, then let Gradio check the rest.

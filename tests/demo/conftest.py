@@ -126,7 +126,7 @@ class FakeModels:
             self.active -= 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fake_models():
     """Return the class FakeModels."""
     return FakeModels
