@@ -14,9 +14,10 @@ from pipeline.model_cache import ModelCache
 from . import texts
 from .limits import Limits
 from .page import Page
-from .server import api
+from .server import api, temp_folder
 from .server.queueing import Listeners, VisitorQueue, WatchListeners
 from .server.runner import Runner
+from .server.upkeep import Upkeep
 from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
@@ -29,7 +30,6 @@ INTO_VIEW = """() => {
   const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
   tab?.scrollIntoView({block: 'nearest', inline: 'center'});
 }"""
-KEEP_FILES = (600, 3600)  # seconds: every 600 s, pictures older than 3600 s are deleted
 
 
 def build(
@@ -43,11 +43,10 @@ def build(
     call must request a GPU; for ZeroGPU it is demo.server.zerogpu.wrap_gpu_work.
     limits: what visitors may use of the server.
     """
+    temp_folder.current()  # Gradio's components take their folder from it
     i18n = texts.translations()
     runner = Runner(model_cache, wrap_gpu_work, limits)
-    with api.Blocks(
-        title="Glassbox Diffusion", analytics_enabled=False, delete_cache=KEEP_FILES
-    ) as blocks:
+    with api.Blocks(title="Glassbox Diffusion", analytics_enabled=False) as blocks:
         head = gr.HTML(
             theme.header(i18n("tagline"), model_cache.first),
             apply_default_css=False,
@@ -64,7 +63,7 @@ def build(
         api.endpoints(runner)
     blocks.queue(api_open=False)
     blocks._queue = VisitorQueue(blocks, limits, QUEUE_SIZE, page.runs.refusals)
-    blocks.i18n, blocks.runner = i18n, runner
+    blocks.i18n, blocks.upkeep = i18n, Upkeep(blocks, runner, limits)
     return blocks
 
 
@@ -80,7 +79,6 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     if isinstance(page._queue, VisitorQueue):
         page._queue.watch(listeners)
     return page.launch(
-        app_kwargs={"middleware": middleware},
         prevent_thread_lock=True,
         quiet=True,
         show_error=False,
@@ -92,5 +90,6 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         run_history=False,
         ssr_mode=False,
         max_file_size=LARGEST_FILE,
+        app_kwargs={"lifespan": page.upkeep.lifespan, "middleware": middleware},
         **where,
     )

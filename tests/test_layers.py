@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     "kernels",
     "pipeline.errors",
+    "pipeline.disk",
     "pipeline.lru",
     "pipeline.version",
     "pipeline.old_names",

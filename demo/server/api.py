@@ -8,7 +8,6 @@ send fields by position, so a new field must come last.
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +22,8 @@ from ..ui.failures import raise_client_errors
 from ..ui.listeners import GPU
 from ..ui.upload import PictureBox
 from .runner import MODEL_FIELDS, Runner
+from .temp_folder import request_folder
+from .upkeep import Upkeep
 
 PICTURES = ("picture", "mask")  # fields whose value is a file
 FIRST = ("picture", "mask", "prompt", "negative")  # of these, a task's fields come first
@@ -40,11 +41,11 @@ class Blocks(gr.Blocks):
     Endpoints of tasks, and `/verify`, then take the defaults of these values.
 
     i18n: the page's texts in English and Chinese, to be passed to `launch`.
-    runner: runs the page's requests on the server's device.
+    upkeep: holds what the page's server keeps within its bounds.
     """
 
     i18n: gr.I18n
-    runner: Runner
+    upkeep: Upkeep
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
         """Append the default of each value a request leaves out, then let Gradio check the rest.
@@ -95,7 +96,7 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
         given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
         with (
             raise_client_errors(),
-            tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
+            request_folder() as folder,
         ):
             for event in runner.stream(given, folder, key):
                 # A yield at every step lets the work stop when the client cancels or is gone.

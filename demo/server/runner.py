@@ -114,6 +114,13 @@ class Runner:
                 raise Refused("too_long", seconds=limit)
             yield event
 
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until no work has the device, for at most `seconds`; return whether that is so.
+
+        The device is not given to any work after that: for a server that ends.
+        """
+        return self._device_lock.acquire(timeout=seconds)
+
     def stream(
         self, fields: dict[str, Any], folder: str, task: str = "generate", *, record: bool = False
     ) -> Iterator[Progress | Finished]:

@@ -123,7 +123,12 @@ class StopButton:
             if not run.begin():
                 yield from self._stopped(run, session, language)
                 return
-            yield from self._follow(run, session, language, make_updates(run, language, *values))
+            try:
+                yield from self._follow(
+                    run, session, language, make_updates(run, language, *values)
+                )
+            finally:
+                run.progress = None  # the run is remembered, its pictures are not
 
         def open_run(run_id: str, request: gr.Request) -> str:
             return self._open(button, run_id, request)

@@ -12,6 +12,7 @@ from pipeline.model_files import library
 from pipeline.model_files.library import Entry
 
 from ..texts import say
+from ..ui.failures import hide_paths
 
 if TYPE_CHECKING:
     from pipeline.model_cache import ModelCache
@@ -87,7 +88,7 @@ def describe_checkpoint(model_cache: ModelCache, name: str) -> str:
     "" for an unknown name.
     """
     entry = find_checkpoint(model_cache, name)
-    return (entry.reason or entry.note) if entry else ""
+    return hide_paths(entry.reason or entry.note) if entry else ""
 
 
 def find_checkpoint(model_cache: ModelCache, name: str) -> Entry | None:

@@ -12,6 +12,7 @@ from pipeline.errors import InputError
 from pipeline.images.open import open_picture
 
 from ..texts import request_language, say
+from ..ui.failures import error_sentence
 from ..ui.fields import Box
 from ..ui.listeners import UNQUEUED
 from ..ui.status import error_line, status_line, warning_list
@@ -77,7 +78,7 @@ def picture_updates(
     try:
         picture = open_picture(path)
     except InputError as error:
-        return {status: error_line(str(error)), **box.show(None, None)}
+        return {status: error_line(error_sentence(error, language)), **box.show(None, None)}
     width, height = picture.image.size
     ready = say("picture_ready", language, width=width, height=height)
     updates: dict[Any, Any] = {

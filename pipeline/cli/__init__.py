@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from ..disk import is_full, reason
 from ..errors import InputError
 
 __all__ = ["main"]
@@ -34,3 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"Cannot write {error.filename or 'a file'}: {reason(error)}.", file=sys.stderr)
+        return 2

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..disk import write_file
 from ..errors import InputError
 from ..metadata.save import KEYWORD
 from ..version import __version__
@@ -38,7 +39,6 @@ def save(recordings: Iterable[Recording], path: str | Path) -> Path:
     recordings: each picture before the branches that continue it. Returns the path. Raises
     InputError if the file cannot be written or the picture that a branch continues is missing.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path, saved = Path(path), set()
@@ -50,12 +50,12 @@ def save(recordings: Iterable[Recording], path: str | Path) -> Path:
         saved.add(recording.key)
         rows.append(_row(recording, f"{len(rows)}", tensors))
     header = {"kind": KIND, "version": VERSION, "glassbox": __version__, "recordings": rows}
-    try:
-        save_file(tensors, path, {"tree": json.dumps(header, ensure_ascii=False)})
-        path.chmod(0o644)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"Cannot write {path.name}: {str(error)[:200]}.") from None
-    return path
+
+    def write(part: Path) -> None:
+        save_file(tensors, part, {"tree": json.dumps(header, ensure_ascii=False)})
+        part.chmod(0o644)
+
+    return write_file(path, write)
 
 
 def _row(recording: Recording, at: str, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..disk import reason, write_file
 from ..errors import InputError
 from .containers import encode_exif
 
@@ -62,16 +63,12 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
             f"Cannot write {path}: prompt and settings take {len(flags['exif']):,} bytes in a JPEG "
             f"(two a character, emoji four), which holds {JPEG_EXIF:,}; .png and .webp hold more."
         )
-    part = path.with_name(f".{path.name}.part")
     try:
-        picture.save(part, kind, **flags)
-        os.replace(part, path)
-    except (OSError, ValueError) as error:
-        part.unlink(missing_ok=True)
-        raise InputError(
-            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}."
-        ) from None
-    return path
+        return write_file(path, lambda part: picture.save(part, kind, **flags))
+    except ValueError as error:  # of Pillow: the picture does not fit the format
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"Cannot write {path}: {reason(error)}.") from None
 
 
 def _png(info: dict) -> dict:

@@ -19,7 +19,7 @@ from .emoji.packages import fetch
 from .lora import cli as lora
 from .upscaler import cli as upscaler
 
-STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
+STAGES: dict[str, Callable[[argparse.Namespace], object]] = {
     "clip": emoji.train_clip,
     "vae": emoji.train_vae,
     "decoder": emoji.train_decoder,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -26,6 +27,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from ..disk import explain_failure, make_folder, remove, write_file
+
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """Return the CPU random generator for training step `step`, seeded by (`seed`, `step`).
@@ -35,17 +38,21 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
 
 
-def save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+def save_atomically(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str], *, more: str = ""
+) -> None:
     """Write `tensors` and `metadata` to the safetensors file `path`, replacing it atomically.
 
     If the process is killed meanwhile, `path` is the complete old file or the complete new one.
+    Raises InputError if it cannot be written (disk full); an old file at `path` then stays. more:
+    appended to that sentence.
     """
-    part = path.with_name(f".{path.name}.part")
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata)
-    with open(part, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.chmod(part, 0o644)
-    os.replace(part, path)
+
+    def write(part: Path) -> None:
+        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata)
+        os.chmod(part, 0o644)
+
+    write_file(path, write, durable=True, more=more)
 
 
 class Ema:
@@ -113,7 +120,10 @@ class Trainer:
         self.ema = Ema(module, ema_decay)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.step, self.seconds = 0, 0.0
-        folder.mkdir(parents=True, exist_ok=True)
+        self.stopped = False  # whether a signal has ended the training
+        make_folder(folder)
+        for part in folder.glob(".checkpoint-*.part"):  # of a process that was killed while saving
+            remove(part)
 
     # ---- checkpoints --------------------------------------------------------------------------
 
@@ -127,12 +137,13 @@ class Trainer:
     def save(self) -> Path:
         """Save the training's state as a checkpoint in the trainer's folder; return its path.
 
-        Deletes all but the newest two checkpoints.
+        Deletes all but the newest two checkpoints. Raises InputError if it cannot be written (disk
+        full); the previous checkpoint then stays.
         """
         path = self.folder / f"checkpoint-{self.step:08d}.safetensors"
         header = {"step": str(self.step), "seconds": str(self.seconds)}
         header["config"] = json.dumps(self.config)
-        save_atomically(self._state(), path, header)
+        save_atomically(self._state(), path, header, more=_what_stays(self.folder))
         for old in checkpoints(self.folder)[:-2]:
             old.unlink(missing_ok=True)
         return path
@@ -170,8 +181,22 @@ class Trainer:
             state.setdefault(int(index), {})[field] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._arrange_moments()
         self.step, self.seconds = int(header["step"]), float(header["seconds"])
         return True
+
+    def _arrange_moments(self) -> None:
+        """Give each of the optimizer's moments, just loaded, the memory layout of its parameter.
+
+        Files hold contiguous tensors, but parameters may have their channels last, as moments that
+        the optimizer made itself then have. Fused optimizers go through parameter, gradient and
+        moments in the order of memory, so with another layout they mix up the elements.
+        """
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if value.shape == parameter.shape:
+                    like = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                    state[name] = like.copy_(value)
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -179,13 +204,14 @@ class Trainer:
         """Train for `minutes` from now or until step `steps`, whichever comes first.
 
         None means no such limit; `steps` includes those done before a resume. SIGINT and SIGTERM
-        finish the current step, save a checkpoint and return; without both limits only they end the
-        training.
+        finish the current step, save a checkpoint and return, and `stopped` is True then; without
+        both limits only they end the training. Raises InputError if checkpoint, log or sample
+        pictures cannot be written.
         """
-        stop = {"now": False}
+        self.stopped = False
 
         def ask_to_stop(*_: object) -> None:
-            stop["now"] = True
+            self.stopped = True
 
         try:
             handlers = {s: signal.signal(s, ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -197,7 +223,7 @@ class Trainer:
         bar = tqdm(total=steps, initial=self.step, unit="step", mininterval=1, dynamic_ncols=True)
         mean = None
         try:
-            while not stop["now"]:
+            while not self.stopped:
                 now = time.monotonic()
                 if steps is not None and self.step >= steps:
                     break
@@ -249,28 +275,29 @@ class CsvLog:
     """Writes the log of a training run, the CSV file `path`: speed and losses at some steps.
 
     step: the step that the run resumes from; an old log's rows up to it stay, those after it are
-    dropped. With step 0 the log starts empty.
+    dropped, and so are rows that were not written completely. With step 0 the log starts empty.
+    Raises InputError if the log cannot be written.
     """
 
     def __init__(self, path: Path, step: int):
         self.path = path
-        self.rows: list[dict[str, str]] = []
-        if path.exists() and step:
-            with path.open(newline="") as file:
-                self.rows = [r for r in csv.DictReader(file) if int(r["step"]) <= step]
-        if self.rows:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(self.rows[0]))
-                writer.writeheader()
-                writer.writerows(self.rows)
-        self.file = path.open("a" if self.rows else "w", newline="")
-        self.writer: csv.DictWriter[str] | None = None
+        self.columns, rows = _read_log(path, step) if step else ([], [])
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        if rows:
+            writer.writeheader()
+            writer.writerows(rows)
+        content = text.getvalue().encode()
+        write_file(path, lambda part: part.write_bytes(content))
+        with explain_failure(path):
+            self.file = path.open("ab", buffering=0)
 
     def write(self, step: int, seconds: float, speed: float, losses: dict[str, float]) -> None:
         """Append a row to the training log; the first row written defines the columns.
 
         step, seconds: training so far; speed: images per second; losses: dict from column name to
-        value.
+        value. Raises InputError if the row cannot be written; the log then ends with the row
+        before.
         """
         row: dict[str, float] = {
             "step": step,
@@ -278,16 +305,51 @@ class CsvLog:
             "images_per_second": round(speed, 1),
         }
         row |= {k: round(v, 6) for k, v in losses.items()}
-        if self.writer is None:
-            self.writer = csv.DictWriter(self.file, list(row))
-            if not self.rows:
-                self.writer.writeheader()
-        self.writer.writerow(row)
-        self.file.flush()
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns or list(row))
+        if not self.columns:
+            self.columns = list(row)
+            writer.writeheader()
+        writer.writerow(row)
+        content, before = text.getvalue().encode(), self.file.seek(0, os.SEEK_END)
+        with explain_failure(self.path, _what_stays(self.path.parent)):
+            try:
+                while content:
+                    content = content[self.file.write(content) :]
+            except OSError:
+                self.file.truncate(before)
+                raise
 
     def close(self) -> None:
         """Close the log file."""
         self.file.close()
+
+
+def _read_log(path: Path, step: int) -> tuple[list[str], list[dict[str, str]]]:
+    """Return (names of the columns, complete rows up to `step`) of a log, ([], []) if none.
+
+    Rows are dicts from column to text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "?")
+    except OSError:
+        return [], []
+    whole = text[: text.rfind("\n") + 1]  # the last row lacks its end if it was cut off
+    reader = csv.DictReader(io.StringIO(whole, newline=""))
+    rows = [
+        row
+        for row in reader
+        if None not in row and None not in row.values() and row.get("step", "").isdigit()
+    ]
+    rows = [row for row in rows if int(row["step"]) <= step]
+    return (list(reader.fieldnames or []), rows) if rows else ([], [])
+
+
+def _what_stays(folder: Path) -> str:
+    """Return the end of the sentence on a failed write: which checkpoint of `folder` is left."""
+    last = newest_checkpoint(folder)
+    stays = f"{last.name} stays" if last else "No checkpoint was saved before"
+    return f" {stays}: make room and resume." if last else f" {stays}: make room and start again."
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -24,13 +24,14 @@ def loop_options(args: argparse.Namespace) -> dict[str, Any]:
     return given | {"seed": args.seed, "checkpoint_steps": args.checkpoint_steps}
 
 
-def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> None:
+def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | None) -> bool:
     """Run a training loop as the command line `args` says: how long, and afresh or resumed.
 
     trainer: the loop; minutes: how long to train, None for no limit; it also ends at step
     `args.steps`. With `args.resume` it goes on from the newest checkpoint. Raises InputError if the
-    folder holds a run and --resume is missing, if that run has other settings, and if an attention
-    or GroupNorm kernel fails.
+    folder holds a run and --resume is missing, if that run has other settings, if an attention or
+    GroupNorm kernel fails, and if a file cannot be written. Returns False if a signal has ended the
+    training before.
     """
     if args.resume:
         print(
@@ -49,6 +50,7 @@ def run_trainer(args: argparse.Namespace, trainer: Trainer, minutes: float | Non
         flag = "--attention" if failure.kind == "attention" else "--group-norm"
         raise InputError(f"{failure}; {flag} chooses another.") from None
     print(f"{trainer.folder}: step {trainer.step}, {trainer.seconds / 60:.1f} minutes in all.")
+    return not trainer.stopped
 
 
 def resume(trainer: Trainer) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, cast
@@ -14,6 +13,7 @@ from pipeline.model_cache import ModelCache
 from pipeline.options import GenerateOptions
 
 from ...server.runner import MODEL_FIELDS, Runner
+from ...server.temp_folder import request_folder
 from .race_events import Entries, RaceEvent, to_race_events
 from .race_view import RaceView
 
@@ -106,7 +106,7 @@ class Races:
             reference = self.references.get(key)
         if reference is not None:
             view.set_reference(reference)
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+        with request_folder() as folder:
             work = self._race("arena", options, names, folder, entries, reference)
             with closing(cast("Generator[RaceEvent, None, None]", work)) as events:
                 yield view

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from pipeline.latents.noise import alphas_cumprod
 from pipeline.samplers.prediction import add_noise
 
 from ...page import Page
+from ...server.temp_folder import request_folder
 from ...texts import say
 from ...ui.images import THUMBNAIL_SIDE as SMALL
 from ...ui.images import data_url
@@ -85,7 +85,7 @@ def build(page: Page) -> None:
     def draw_and_show(
         language: str, name: str, vae_name: str, width: Any, height: Any, text: str
     ) -> Iterator[dict[Any, Any]]:
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+        with request_folder() as folder:
             fields = dict(model=name, vae=vae_name, width=width, height=height, prompt=text)
             finished = yield from parts.draw(page, fields, folder, language, status)
             yield from show_file(language, name, vae_name, width, height, finished.files[0])

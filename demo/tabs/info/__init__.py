@@ -6,7 +6,6 @@ of the tab Generate. A file with a receipt can be verified, see verify.py.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ from pipeline.metadata import infotext
 
 from ...page import Page
 from ...texts import request_language, say
+from ...ui.failures import error_sentence
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_paragraph
 from ...ui.tab import Tab
@@ -69,8 +69,7 @@ def build(page: Page) -> None:
         try:
             text = infotext.read(path)
         except InputError as error:
-            # The visitor sees the file's name, not its path on the server.
-            sentence = str(error).replace(str(path), Path(path).name)
+            sentence = error_sentence(error, request_language(request), upload=path)
             return {dropped: None, picture: error_paragraph(sentence)}
         language = request_language(request)
         updates = {dropped: None, pasted: text} | show_settings(text, language)

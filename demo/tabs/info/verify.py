@@ -120,7 +120,7 @@ class Panel:
         except InputError as error:
             damaged = receipt.KEYWORD in containers.read_texts(path, receipt.KEYWORD)
             about = (
-                error_paragraph(str(error))
+                error_paragraph(error_sentence(error, language, upload=path))
                 if damaged
                 else render_note(say("verify_none", language))
             )

@@ -7,7 +7,6 @@ picture) is evicted when the server needs its memory.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from ...events import Finished
 from ...page import Page
 from ...server.runner import MODEL_FIELDS, report_events, task_fields
 from ...server.runs import Run
+from ...server.temp_folder import request_folder
 from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import request_language, say
 from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
@@ -223,7 +223,7 @@ class InsideHandlers:
             yield from events_of(folder)
 
         yield {self.status: status_line("running", say("starting", language))}
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+        with request_folder() as folder:
             for event in self.page.runner.on_device(draw)(task, options, names, folder):
                 if isinstance(event, Finished):
                     recording = self.recordings.get(event.records[0]) if event.records else None
@@ -331,11 +331,11 @@ class InsideHandlers:
         if not tree or len(recordings) < len(tree):
             raise error_toast(say("inside_evicted" if tree else "inside_none", language), language)
         try:
-            with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+            with request_folder() as folder:
                 path = recording_file.save(recordings, Path(folder) / "glassbox-tree.safetensors")
                 yield gr.update(value=str(path), visible=True)
         except InputError as error:
-            raise error_toast(str(error), language) from None
+            raise error_toast(error_sentence(error, language), language) from None
 
     def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
         """Open an exported file with a picture and all its branches; show the last one in it.

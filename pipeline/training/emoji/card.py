@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from ...disk import make_folder, write_text
 from ..loop import newest_checkpoint
 from . import evaluate
 from .vocabulary import COLOURS, OBJECTS
@@ -45,8 +46,7 @@ def record_base(run: Path, stage: str, base: Path | None) -> None:
         return
     before = json.loads(source.read_text(encoding="utf-8"))["stages"].get(stage)
     if before:
-        (run / stage).mkdir(parents=True, exist_ok=True)
-        (run / stage / "base.json").write_text(json.dumps(before), encoding="utf-8")
+        write_text(make_folder(run / stage) / "base.json", json.dumps(before))
 
 
 def training_history(run: Path, before: dict[str, Any] | None) -> dict[str, Any]:
@@ -94,7 +94,8 @@ def write(folder: Path) -> None:
         table = evaluate.report(json.loads(evaluation.read_text(encoding="utf-8")))
     colours = ", ".join(COLOURS)
     count = sum(len(v) for v in OBJECTS.values())
-    (folder / "README.md").write_text(
+    write_text(
+        folder / "README.md",
         f"""---
 license: apache-2.0
 library_name: diffusers
@@ -139,5 +140,4 @@ Apache-2.0.
 
 {table}
 """,
-        encoding="utf-8",
     )

@@ -14,6 +14,7 @@ import shutil
 import torch
 from diffusers import AutoencoderKL
 
+from ...disk import write_folder, write_text
 from ...errors import InputError
 from .. import hardware
 from ..loop import load_ema, newest_checkpoint
@@ -34,12 +35,12 @@ SHARES = (
 )
 
 
-def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
+def train_clip(args: argparse.Namespace, minutes: float | None = None) -> bool:
     """Train the emoji model's CLIP, both towers: the stage "clip" of `python -m pipeline train`.
 
     If the run's folder has no tokenizer, it is trained first, or copied from the model folder
     `args.base`, from which CLIP's initial weights then come too. minutes: how long to train; None
-    takes `args.minutes`.
+    takes `args.minutes`. Returns False if a signal has ended the training before.
     """
     run = RunFolder(args)
     folder = args.folder / "tokenizer"
@@ -47,7 +48,8 @@ def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
         if args.base is None:
             tokenizer.train(run.vocabulary, folder)
         else:
-            shutil.copytree(args.base / "tokenizer", folder)
+            base = args.base / "tokenizer"
+            write_folder(folder, lambda part: shutil.copytree(base, part, dirs_exist_ok=True))
     encoder = tokenizer.load(folder)
     torch.manual_seed(args.seed)
     trainer = clip.make_trainer(
@@ -58,15 +60,15 @@ def train_clip(args: argparse.Namespace, minutes: float | None = None) -> None:
         device=run.device,
         **loop_options(args),
     )
-    run_trainer(args, trainer, minutes or args.minutes)
+    return run_trainer(args, trainer, minutes or args.minutes)
 
 
-def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
+def train_vae(args: argparse.Namespace, minutes: float | None = None) -> bool:
     """Train the emoji model's autoencoder: the stage "vae" of `python -m pipeline train`.
 
     Afterwards its weights are changed so that its latents have mean 0 and deviation 1 in each
     channel, and written to `args.folder`/vae/final. minutes: how long to train; None takes
-    `args.minutes`.
+    `args.minutes`. Returns False if a signal has ended the training before.
     """
     run = RunFolder(args)
     torch.manual_seed(args.seed)
@@ -92,13 +94,14 @@ def train_vae(args: argparse.Namespace, minutes: float | None = None) -> None:
         sample_fn=save_samples,
         **loop_options(args),
     )
-    run_trainer(args, trainer, minutes or args.minutes)
+    finished = run_trainer(args, trainer, minutes or args.minutes)
     load_ema(model, folder)
     hardware.restore_group_norm(model)
     model.cpu().eval()
     vae.normalise(model, pictures(96, torch.Generator().manual_seed(2**41)))
-    model.save_pretrained(folder / "final")
+    write_folder(folder / "final", model.save_pretrained)
     print(f"PSNR {vae.psnr(model, held_out):.2f} dB on held-out scenes.")
+    return finished
 
 
 def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> None:
@@ -134,14 +137,15 @@ def train_decoder(args: argparse.Namespace, minutes: float | None = None) -> Non
 
 def train_unet(
     args: argparse.Namespace, minutes: float | None = None, side: int | None = None
-) -> None:
+) -> bool:
     """Train the emoji model's UNet: the stage "unet" of `python -m pipeline train`.
 
     The autoencoder and CLIP, which give latents and text embeddings, must be trained before, in
     this run or in the model folder `args.base`. minutes: how long to train, None takes
     `args.minutes`; side: width and height of the training pictures in pixels, None takes
     `args.side`. Raises InputError if an earlier stage is missing, or if --pairs, the share of
-    pictures with two emoji, is not in [0, 1].
+    pictures with two emoji, is not in [0, 1]. Returns False if a signal has ended the training
+    before.
     """
     pairs = unet.PAIRS if args.pairs is None else args.pairs
     if not 0 <= pairs <= 1:
@@ -177,7 +181,7 @@ def train_unet(
         save_sheet(pictures, folder / "sample.png", columns=8)
 
     trainer.sample_fn = save_samples
-    run_trainer(args, trainer, minutes or args.minutes)
+    return run_trainer(args, trainer, minutes or args.minutes)
 
 
 def train_all(args: argparse.Namespace) -> None:
@@ -185,7 +189,7 @@ def train_all(args: argparse.Namespace) -> None:
 
     Trains CLIP, the autoencoder, and the UNet on 64-pixel, then on 128-pixel pictures.
     `args.minutes` is divided among these four by SHARES; `args.steps` is the number of steps of
-    each network.
+    each network. SIGINT and SIGTERM end it after the current step, with a checkpoint.
     """
     for stage, side, share in SHARES:
         print(f"Stage {stage}" + (f" at {side} pixels" if side else ""))
@@ -196,11 +200,14 @@ def train_all(args: argparse.Namespace) -> None:
             stage_args.steps = max(1, args.steps // 2)
         minutes = args.minutes * share if args.minutes else None
         if side:
-            train_unet(stage_args, minutes, side)
+            finished = train_unet(stage_args, minutes, side)
         elif stage == "clip":
-            train_clip(stage_args, minutes)
+            finished = train_clip(stage_args, minutes)
         else:
-            train_vae(stage_args, minutes)
+            finished = train_vae(stage_args, minutes)
+        if not finished:  # the later stages would learn from a network that is not trained yet
+            print("Stopped; --resume goes on from there.")
+            return
     export_model(args)
 
 
@@ -254,7 +261,7 @@ def export_model(args: argparse.Namespace) -> None:
     )
     (args.model / "evaluation.json").unlink(missing_ok=True)  # of the weights before
     history = card.training_history(args.folder, before)
-    history_file.write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    write_text(history_file, json.dumps(history, indent=2) + "\n")
     card.write(args.model)
     size = sum(p.stat().st_size for p in args.model.rglob("*") if p.is_file())
     print(f"{args.model}: {size / 2**20:.1f} MB")

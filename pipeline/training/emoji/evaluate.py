@@ -27,6 +27,7 @@ import torch
 from tqdm import tqdm
 from transformers import CLIPVisionModelWithProjection
 
+from ...disk import write_text
 from ...events import Step
 from ...latents import noise
 from ...latents.vae import decode
@@ -428,4 +429,4 @@ def save(table: dict[str, Any], path: Path) -> None:
 
     The file becomes the model's evaluation.json, of which the model card is made.
     """
-    path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(table, indent=2) + "\n")

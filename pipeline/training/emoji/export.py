@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
+from ...disk import write_folder
 from ..loop import save_atomically
 from .unet import make_scheduler
 from .vocabulary import Vocabulary
@@ -53,23 +54,12 @@ def write_model(
 
     Besides networks, tokenizer and scheduler it writes vocabulary.json (the emoji that it knows)
     and generation.json (default sampler, steps, guidance and size), but no model card. prediction:
-    what the UNet predicts, "v_prediction" or "epsilon". All files are first written to a temporary
-    folder and then replace the old ones, so the networks may have been loaded from `folder` itself.
+    what the UNet predicts, "v_prediction" or "epsilon". The folder is written whole or not at all;
+    other files in it stay, and the networks may have been loaded from it. Raises InputError if it
+    cannot be written.
     """
-    target, folder = folder, folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     text, image = split_towers(clip)
     parts = {"unet": unet, "vae": vae, "text_encoder": text, "clip/image_encoder": image}
-    for name, module in parts.items():
-        half = module.to(torch.float16)
-        half.save_pretrained(folder / name, safe_serialization=True, max_shard_size=SHARD)
-        module.to(torch.float32)
-    projection = {"text_projection.weight": clip.text_projection.weight.half()}
-    projection["logit_scale"] = clip.logit_scale
-    save_atomically(projection, folder / "clip" / "text_projection.safetensors", {})
-    shutil.copytree(tokenizer_folder, folder / "tokenizer")
-    make_scheduler(prediction).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",
@@ -83,16 +73,22 @@ def write_model(
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "generation.json").write_text(json.dumps(GENERATION, indent=2) + "\n")
-    vocabulary.save(folder / "vocabulary.json")
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(0o644)
-    target.mkdir(exist_ok=True)
-    for new in folder.iterdir():
-        old = target / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.replace(old)
-    folder.rmdir()
+
+    def write(part: Path) -> None:
+        for name, module in parts.items():
+            half = module.to(torch.float16)
+            half.save_pretrained(part / name, safe_serialization=True, max_shard_size=SHARD)
+            module.to(torch.float32)
+        projection = {"text_projection.weight": clip.text_projection.weight.half()}
+        projection["logit_scale"] = clip.logit_scale
+        save_atomically(projection, part / "clip" / "text_projection.safetensors", {})
+        shutil.copytree(tokenizer_folder, part / "tokenizer")
+        make_scheduler(prediction).save_pretrained(part / "scheduler")
+        (part / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        (part / "generation.json").write_text(json.dumps(GENERATION, indent=2) + "\n")
+        vocabulary.save(part / "vocabulary.json")
+        for path in part.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)
+
+    write_folder(folder, write, keep=True)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
+
+from ...disk import explain_failure, make_folder
 
 PACKAGES = {
     "emoji": "@lobehub/fluent-emoji-3d",
@@ -21,7 +24,7 @@ def fetch(folder: Path) -> None:
     """Download the training data, npm packages with the pictures and names of emoji, to `folder`.
 
     Uses `npm pack`, only for packages that are missing there. Raises RuntimeError if npm is not
-    installed or fails.
+    installed or fails, and InputError if the folder cannot be written.
     """
     missing = [name for name in PACKAGES.values() if not find_archives(folder, name)]
     if not missing:
@@ -32,13 +35,16 @@ def fetch(folder: Path) -> None:
             f"The training data is not in {folder} and npm is not installed: install Node.js, or "
             f"put the packages {', '.join(missing)} there and pass --data {folder}."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [npm, "pack", "--silent", *missing], cwd=folder, capture_output=True, text=True
-    )
-    if done.returncode:
-        reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
-        raise RuntimeError(f"npm pack could not fetch {', '.join(missing)}: {reason}")
+    make_folder(folder)
+    with explain_failure(folder), tempfile.TemporaryDirectory(dir=folder) as part:
+        done = subprocess.run(
+            [npm, "pack", "--silent", *missing], cwd=part, capture_output=True, text=True
+        )
+        if done.returncode:
+            reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+            raise RuntimeError(f"npm pack could not fetch {', '.join(missing)}: {reason}")
+        for archive in Path(part).glob("*.tgz"):  # each is complete now
+            archive.replace(folder / archive.name)
 
 
 def find_archives(folder: Path, package: str) -> list[Path]:

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
+from ...disk import restore_folder
 from ...errors import InputError
 from ...loading.device import choose_device
 from ..loop import load_ema, newest_checkpoint
@@ -38,6 +39,7 @@ class RunFolder:
         self.device = str(choose_device(args.device))
 
     def _find(self, own: Path, in_base: str) -> Path:
+        restore_folder(own)
         if own.exists():
             return own
         if self.base is not None and (self.base / in_base).exists():

@@ -7,8 +7,6 @@ be encoded. Each Han (Chinese) character counts as one word (see pipeline.prompt
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from ...disk import write_folder
 from ...prompt.text import space_han
 from .captions import caption
 from .scenes import random_scene
@@ -67,15 +66,15 @@ def train(
     tokens += [t for t in ("".join(m) for m in merges) if t not in set(tokens)]
     vocab = {token: i for i, token in enumerate(dict.fromkeys([*tokens, BOS, EOS]))}
     clip = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
-    part = folder.with_name(f".{folder.name}.part")  # so that `folder` is complete or absent
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    clip.save_pretrained(part)
-    # The two files that every reader of CLIP's format expects.
-    (part / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
-    (part / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(part, folder)
+
+    def write(part: Path) -> None:
+        clip.save_pretrained(part)
+        # The two files that every reader of CLIP's format expects.
+        (part / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+        (part / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    write_folder(folder, write)
 
 
 def load(folder: Path) -> CLIPTokenizer:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...disk import write_text
 from .packages import PACKAGES, NpmPackage, strip_variation_selector
 
 # 42 emoji per group, chosen to be told apart at a glance and to have plain names.
@@ -316,4 +317,4 @@ class Vocabulary:
         """
         rows = [{"emoji": o.emoji, "en": o.en, "zh": o.zh, "group": o.group} for o in self.objects]
         lines = ",\n ".join(json.dumps(r, ensure_ascii=False) for r in rows)
-        path.write_text(f"[{lines}]\n", encoding="utf-8")
+        write_text(path, f"[{lines}]\n")

@@ -7,17 +7,15 @@ matrices, so either gives the same picture.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from ...errors import InputError
+from ... import disk
 from ...lora.reading import PEFT
 from ...model_files import ldm_keys
 
@@ -91,31 +89,9 @@ def write(
     """
     half = {p: (down.half(), up.half()) for p, (down, up) in matrices.items()}
     tensors, more = NAMINGS[naming](half, alpha, config)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(save(tensors, {"format": "pt", **metadata, **more}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        remove_quietly(part)
-        raise InputError(f"Cannot write {path}: {reason(error)}.") from None
-    return path
-
-
-def remove_quietly(path: Path) -> None:
-    """Delete the file `path`; do nothing if it does not exist or cannot be deleted."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
-
-
-def reason(error: Exception) -> str:
-    """Return why writing a file failed, such as "No space left on device", without a full stop."""
-    return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
+    header = {"format": "pt", **metadata, **more}
+    disk.make_folder(path.parent)
+    return disk.write_file(path, lambda part: part.write_bytes(save(tensors, header)), durable=True)
 
 
 def build_metadata(models: Models, **facts: Any) -> dict[str, str]:

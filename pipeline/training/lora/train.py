@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
-from safetensors import SafetensorError
 
 from ... import engine, oom
+from ...disk import make_folder
 from ...errors import InputError
 from ...metadata.save import save_picture
 from ...options import GenerateOptions
@@ -110,22 +110,6 @@ class StepTrainer(Trainer):
         self.seconds += time.monotonic() - begin
         return loss
 
-    def save(self) -> Path:
-        """Write a checkpoint of the LoRA training and return its path.
-
-        Raises InputError if it cannot be written (disk full); the previous checkpoint then stays.
-        """
-        try:
-            return super().save()
-        except (OSError, SafetensorError) as error:
-            lora_files.remove_quietly(self.folder / f".checkpoint-{self.step:08d}.safetensors.part")
-            last = newest_checkpoint(self.folder)
-            stays = f"{last.name} stays" if last else "nothing was saved before"
-            raise InputError(
-                f"Cannot save step {self.step} in {self.folder}: {lora_files.reason(error)};"
-                f" {stays}. Make room and resume."
-            ) from None
-
 
 def train(models: Models, options: LoraOptions) -> Generator[Progress | Trained, None, None]:
     """Train a LoRA for `models`; yield Progress events, then one Trained event at the end.
@@ -169,7 +153,7 @@ def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[E
     if not options.prior_prompt.strip():
         return
     folder = options.folder / "class"
-    _make_folder(folder)
+    make_folder(folder)
     for i in range(options.prior_count):
         path = folder / f"{i:04d}.png"
         if not path.exists():
@@ -180,13 +164,6 @@ def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[E
             save_picture(result.images[0], path)
         with Image.open(path) as picture:
             yield Example(picture.convert("RGB"), options.prior_prompt)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot write to {folder}: {lora_files.reason(error)}.") from None
 
 
 def _copy_unet(models: Models) -> Any:
@@ -249,7 +226,6 @@ def make_trainer(
     names = ("prompt", "rank", "alpha", "rate", "batch", "layers", "size", "flip", "seed")
     config = {k: getattr(options, k) for k in names}
     config |= {"prior": options.prior_prompt, "model": models.hash, "pictures": pictures}
-    _make_folder(options.folder)
     trainer = StepTrainer(
         options.folder,
         layers,
@@ -284,7 +260,7 @@ def _run_steps(
     """
     due = {round(options.steps * (i + 1) / options.previews) for i in range(options.previews)}
     end = None if options.minutes is None else time.monotonic() + options.minutes * 60
-    log = _open_log(options.folder, trainer.step)
+    log = CsvLog(options.folder / "log.csv", trainer.step)
     mean: float | None = None
     saved = trainer.step
     try:
@@ -297,7 +273,8 @@ def _run_steps(
                 )
             mean = loss if mean is None else 0.95 * mean + 0.05 * loss
             if trainer.step % LOG_EVERY == 0 or trainer.step == options.steps:
-                _write_row(log, trainer, loss, mean)
+                speed = trainer.batch * trainer.step / max(trainer.seconds, 1e-9)
+                log.write(trainer.step, trainer.seconds, speed, {"loss": loss, "mean": mean})
             if trainer.step % options.checkpoint_steps == 0:
                 trainer.save()
                 saved = trainer.step
@@ -327,24 +304,6 @@ def _run_steps(
     yield Trained(
         options.name, options.path, other_path, trainer.step, trainer.seconds, mean, tuple(notes)
     )
-
-
-def _open_log(folder: Path, step: int) -> CsvLog:
-    try:
-        return CsvLog(folder / "log.csv", step)
-    except OSError as error:
-        raise InputError(f"Cannot write to {folder}: {lora_files.reason(error)}.") from None
-
-
-def _write_row(log: CsvLog, trainer: StepTrainer, loss: float, mean: float) -> None:
-    speed = trainer.batch * trainer.step / max(trainer.seconds, 1e-9)
-    try:
-        log.write(trainer.step, trainer.seconds, speed, {"loss": loss, "mean": mean})
-    except OSError as error:
-        raise InputError(
-            f"Cannot write to {trainer.folder}: {lora_files.reason(error)}; the last checkpoint"
-            " stays. Make room and resume."
-        ) from None
 
 
 class WithLora:

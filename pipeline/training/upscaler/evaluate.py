@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors import safe_open
 
+from ...disk import make_folder, write_text
 from ...images import upscaler
 from ..emoji import card
 from ..loop import load_ema, newest_checkpoint, save_atomically, step_generator
@@ -53,7 +54,7 @@ def export(folder: Path, run: Path) -> None:
     """
     model = upscaler.Upscaler()
     load_ema(model, run / "upscaler")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_atomically(
         {k: v.half() for k, v in model.state_dict().items()}, folder / upscaler.WEIGHTS, {}
     )
@@ -74,7 +75,7 @@ def export(folder: Path, run: Path) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) -> float:
@@ -232,7 +233,8 @@ def write_card(folder: Path) -> None:
     table = "Not measured yet."
     if (folder / "evaluation.json").exists():
         table = report(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
-    (folder / "README.md").write_text(
+    write_text(
+        folder / "README.md",
         f"""---
 license: apache-2.0
 pipeline_tag: image-to-image
@@ -267,7 +269,6 @@ with it all that begin with the same Unicode character. The weights are Apache-2
 
 {table}
 """,
-        encoding="utf-8",
     )
 
 

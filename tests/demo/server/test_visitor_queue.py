@@ -33,7 +33,7 @@ def serve(served, monkeypatch):
     def start(seconds_a_step=0.0, **limits):
         limits = Limits(**limits)
         monkeypatch.setattr(page._queue, "limits", limits)
-        monkeypatch.setattr(page.runner, "limits", limits)
+        monkeypatch.setattr(page.upkeep.runner, "limits", limits)
         models.seconds_a_step, models.steps_done = seconds_a_step, 0
         return page, url, models
 

@@ -1,6 +1,7 @@
 """`python -m pipeline train`: sentences for what is wrong, and one short run of every stage."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,15 +62,16 @@ def test_data_is_fetched_with_npm_pack(capsys, tmp_path, monkeypatch, tiny_data)
     from pipeline.training.emoji import packages
 
     npm = tmp_path / "npm"
-    npm.write_text(f"#!/bin/sh\necho $@ > asked\ncp {tiny_data}/*.tgz .\n")
+    npm.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\ncp {tiny_data}/*.tgz .\n")
     npm.chmod(0o755)
     monkeypatch.setattr(packages.shutil, "which", lambda _: str(npm))
     packages.fetch(tmp_path / "data")
-    asked = (tmp_path / "data" / "asked").read_text()
+    asked = (tmp_path / "asked").read_text()
     assert asked.startswith("pack --silent @lobehub/fluent-emoji-3d cldr-annotations-full")
-    (tmp_path / "data" / "asked").unlink()
+    assert all(p.suffix == ".tgz" for p in (tmp_path / "data").iterdir())
+    (tmp_path / "asked").unlink()
     packages.fetch(tmp_path / "data")  # all there: npm is not asked again
-    assert not (tmp_path / "data" / "asked").exists()
+    assert not (tmp_path / "asked").exists()
 
 
 def test_every_stage_once_then_a_model_that_draws(capsys, tmp_path, tiny_data, small):
@@ -119,6 +121,28 @@ def test_all_stages_in_one_command_small_pictures_first(
     assert sides == [(64, 8), (128, 16)]
     made = json.loads((tmp_path / "model/training.json").read_text())["stages"]
     assert {k: v["steps"] for k, v in made.items()} == {"clip": 2, "vae": 2, "unet": 2}
+
+
+def test_a_signal_ends_all_stages(capsys, tmp_path, tiny_data, monkeypatch, small):
+    """Not the first alone: the later ones would learn from a network that is not trained yet."""
+    from pipeline.training.loop import Trainer
+
+    run_step = Trainer.run_step
+
+    def step_then_signal(trainer):
+        losses = run_step(trainer)
+        signal.raise_signal(signal.SIGTERM)
+        return losses
+
+    monkeypatch.setattr(Trainer, "run_step", step_then_signal)
+    where = ["--run", tmp_path / "run", "--data", tiny_data, "--device", "cpu"]
+    few = ["--steps", 3, "--batch", 4, "--pool", 8, "--model", tmp_path / "model"]
+    code, out, _ = run(capsys, "all", *few, *where)
+    assert code == 0 and "--resume goes on from there" in out
+    assert [p.name for p in (tmp_path / "run/clip").glob("*-*")] == [
+        "checkpoint-00000001.safetensors"
+    ]
+    assert not (tmp_path / "run/vae").exists() and not (tmp_path / "model").exists()
 
 
 def test_towers_and_autoencoder_go_on_from_a_model_folder(capsys, tmp_path, tiny_data, small):
