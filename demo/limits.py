@@ -57,6 +57,11 @@ LIMITS: dict[str, Limit] = {  # a number; the flag is the name with dashes
         private=200,
         public=200,
     ),
+    "decoding_mb": Limit(
+        "MB of memory in which all visitors' pictures and files are opened; more wait",
+        private=1_000,
+        public=1_000,
+    ),
     "temp_disk_mb": Limit(
         "MB of files that visitors uploaded or were given, for an hour; the oldest go first",
         private=20_000,
@@ -87,6 +92,7 @@ class Limits:
     max_waiting: int = LIMITS["max_waiting"].private
     max_waiting_address: int = LIMITS["max_waiting_address"].private
     max_sessions: int = LIMITS["max_sessions"].private
+    decoding_mb: int = LIMITS["decoding_mb"].private
     temp_disk_mb: int = LIMITS["temp_disk_mb"].private
     training_disk_mb: int = LIMITS["training_disk_mb"].private
     training_disk_visitor_mb: int = LIMITS["training_disk_visitor_mb"].private

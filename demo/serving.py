@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.routes import App
 from starlette.middleware import Middleware
 
+from pipeline.images.gate import GATE
 from pipeline.model_cache import ModelCache
 
 from . import texts
@@ -43,6 +44,7 @@ def build(
     call must request a GPU; for ZeroGPU it is demo.server.zerogpu.wrap_gpu_work.
     limits: what visitors may use of the server.
     """
+    GATE.budget = limits.decoding_mb * 10**6
     temp_folder.current()  # Gradio's components take their folder from it
     i18n = texts.translations()
     runner = Runner(model_cache, wrap_gpu_work, limits)

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from pipeline.errors import InputError
-from pipeline.images.open import open_picture
+from pipeline.images.open import opened
 
 from ..texts import request_language, say
 from ..ui.failures import error_sentence
@@ -76,15 +76,15 @@ def picture_updates(
     if path is None:
         return box.show(None, None)
     try:
-        picture = open_picture(path)
+        with opened(path) as (picture,):
+            width, height = picture.image.size
+            ready = say("picture_ready", language, width=width, height=height)
+            updates: dict[Any, Any] = {
+                status: status_line("ready", ready, below=warning_list(picture.notes))
+            }
+            return updates | (box.show(path, picture.image) if box.follow or not given else {})
     except InputError as error:
         return {status: error_line(error_sentence(error, language)), **box.show(None, None)}
-    width, height = picture.image.size
-    ready = say("picture_ready", language, width=width, height=height)
-    updates: dict[Any, Any] = {
-        status: status_line("ready", ready, below=warning_list(picture.notes))
-    }
-    return updates | (box.show(path, picture.image) if box.follow or not given else {})
 
 
 def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
