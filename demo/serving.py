@@ -19,6 +19,7 @@ from .server import api, temp_folder
 from .server.queueing import Listeners, VisitorQueue, WatchListeners
 from .server.runner import Runner
 from .server.upkeep import Upkeep
+from .server.visitors import VisitorCookie, Visitors
 from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
@@ -47,7 +48,7 @@ def build(
     GATE.budget = limits.decoding_mb * 10**6
     temp_folder.current()  # Gradio's components take their folder from it
     i18n = texts.translations()
-    runner = Runner(model_cache, wrap_gpu_work, limits)
+    runner = Runner(model_cache, wrap_gpu_work, Visitors(limits), limits)
     with api.Blocks(title="Glassbox Diffusion", analytics_enabled=False) as blocks:
         head = gr.HTML(
             theme.header(i18n("tagline"), model_cache.first),
@@ -80,6 +81,8 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     middleware = [Middleware(WatchListeners, listeners=listeners)]
     if isinstance(page._queue, VisitorQueue):
         page._queue.watch(listeners)
+    if not page.upkeep.limits.shared_training:
+        middleware.append(Middleware(VisitorCookie))
     return page.launch(
         prevent_thread_lock=True,
         quiet=True,

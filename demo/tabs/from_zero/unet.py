@@ -68,14 +68,13 @@ def build(page: Page) -> None:
 
     @page.runner.on_device
     def stream_frames(
-        task: str, options: GenerateOptions, names: tuple, folder: str, language: str
+        task: str, options: GenerateOptions, names: tuple[Any, ...], folder: str, language: str
     ) -> Iterator[tuple[str, str, Any]]:
         """Draw a picture: yield (status line, drawing of the UNet, frame) after each model call.
 
         The drawing is HTML, the frame a dict for `frames_json`. Last comes ("", "", data URL of the
-        finished picture). names: (model, autoencoder) by their names in the model cache. task and
-        folder have no use but their place in the order of a drawing's arguments, see
-        server/zerogpu.py.
+        finished picture). names: the arguments of ModelCache.get. task and folder have no use but
+        their place in the order of a drawing's arguments, see server/zerogpu.py.
         """
         from pipeline.events import Result
         from pipeline.introspection.activations import record_activations
@@ -97,13 +96,21 @@ def build(page: Page) -> None:
             events.close()
 
     def draw(
-        language: str, name: str, vae: str, steps: Any, width: Any, height: Any, text: str
+        language: str,
+        name: str,
+        vae: str,
+        steps: Any,
+        width: Any,
+        height: Any,
+        text: str,
+        visitor: str,
     ) -> Iterator[dict[Any, Any]]:
         """Draw a picture; yield updates that show the UNet at each step, then all steps."""
+        names = page.runner.names({"model": name, "vae": vae}, visitor)
         options = GenerateOptions(prompt=text, steps=steps, width=width, height=height)
         began, label, drawing = time.monotonic(), say("zero_u_step", language), ""
         frames: list[dict[str, str]] = []
-        for line, html, frame in stream_frames("generate", options, (name, vae), "", language):
+        for line, html, frame in stream_frames("generate", options, names, "", language):
             if line:
                 drawing = html
                 frames.append(frame)

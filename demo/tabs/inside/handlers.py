@@ -234,6 +234,10 @@ class InsideHandlers:
                     run.progress = event
                     yield {self.status: progress_line(event, language)}
 
+    def _names(self, model: str | None, vae: str | None, run: Run) -> tuple[Any, ...]:
+        """Return the arguments of ModelCache.get for a run. model, vae: names in the cache."""
+        return self.page.runner.names({"model": model, "vae": vae}, run.visitor)
+
     def draw_branch(
         self, run: Run, language: str, tree: Tree, key: str | None, at: Any, *values: Any
     ) -> Updates:
@@ -258,7 +262,7 @@ class InsideHandlers:
                 break
             parent = grandparent
         changes = {name: value for name, value in fields.items() if value is not None}
-        branched, names = parent, (parent.model[0], parent.model[2])
+        branched, names = parent, self._names(parent.model[0], parent.model[2], run)
         with hide_internal_errors():
             options, _ = resolve_changes(branched, changes)
 
@@ -283,7 +287,8 @@ class InsideHandlers:
         if node is None or not node.lineage:
             yield Final(self._error(say("inside_none", language)))
             return
-        names, options = (node.model[0], node.model[2]), largest_options(node.lineage)
+        names = self._names(node.model[0], node.model[2], run)
+        options = largest_options(node.lineage)
 
         def events(folder: str) -> Iterator[Any]:
             models = self.page.model_cache.get(*names)
@@ -304,7 +309,8 @@ class InsideHandlers:
         fields = dict(zip(self.field_names, values, strict=True)) | {"count": 1}
         for name in TEXT_NUMBERS:
             fields[name] = (fields[name] or "").strip() or None
-        names = tuple(fields.pop(name, None) for name in MODEL_FIELDS)
+        names = self.page.runner.names(fields, run.visitor)
+        fields = {name: value for name, value in fields.items() if name not in MODEL_FIELDS}
         fields["prompt"] = fields["prompt"] or EXAMPLE
         options = tasks.options("generate", **fields)
 
