@@ -46,8 +46,8 @@ LIMITS: dict[str, Limit] = {  # a number; the flag is the name with dashes
     ),
     "max_sessions": Limit(
         "visits whose state is kept; the one unused for longest is dropped first",
-        private=200,
-        public=200,
+        private=2_000,
+        public=2_000,
     ),
     "decoding_mb": Limit(
         "MB of memory in which all visitors' pictures and files are opened; more wait",
