@@ -150,19 +150,21 @@ class Visitor:
             self._post("call/image_to_image", {"data": [picture, "red", "", 0.5, None, None, 1]})
             self._post("call/generate", {"data": ["red", "", None, None, 1]})
             return ending
+        if ending == "leaves its page open":  # its connection broke, so the server hears no end
+            self._draw()
+            return ending
         with self.http.stream("GET", f"{self.url}gradio_api/heartbeat/{self.session}") as beat:
             lines = beat.iter_lines()  # the connection is closed when it is collected
             next(lines)
-            opened, drawn = self.generate
-            run = f"{self.session}run"
-            self._run(opened, [run])
-            values = [run, *drawn["values"][1:]]
-            self._run(drawn, values)
-            if ending == "closes its page":
-                return ending
-        # A page whose connection broke: the session is used once more, and never closed.
-        self._run(opened, [f"{run}2"])
+            self._draw()
         return ending
+
+    def _draw(self) -> None:
+        """Press the page's button Generate."""
+        opened, drawn = self.generate
+        run = f"{self.session}run"
+        self._run(opened, [run])
+        self._run(drawn, [run, *drawn["values"][1:]])
 
     def _upload(self) -> str:
         from PIL import Image
