@@ -65,6 +65,9 @@ LIMITS: dict[str, Limit] = {  # a number; the flag is the name with dashes
     "training_disk_visitor_mb": Limit(
         "MB of one visitor's trainings on the disk", private=20_000, public=1_000
     ),
+    "training_hours": Limit(
+        "hours after which a visitor's trainings are deleted if nothing used them", 0, public=24
+    ),
 }
 
 
@@ -85,6 +88,7 @@ class Limits:
     temp_disk_mb: int = LIMITS["temp_disk_mb"].private
     training_disk_mb: int = LIMITS["training_disk_mb"].private
     training_disk_visitor_mb: int = LIMITS["training_disk_visitor_mb"].private
+    training_hours: int = LIMITS["training_hours"].private
     allow_training: bool = True
     shared_training: bool = False
     hosts: tuple[str, ...] = ()

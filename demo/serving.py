@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.routes import App
+from starlette.middleware import Middleware
 
 from pipeline.images.gate import GATE
 from pipeline.model_cache import ModelCache
@@ -17,6 +18,7 @@ from .page import Page
 from .server import api, temp_folder
 from .server.runner import Runner
 from .server.upkeep import Upkeep
+from .server.visitors import VisitorCookie, Visitors
 from .server.zerogpu import Work
 from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
@@ -45,7 +47,7 @@ def build(
     GATE.budget = limits.decoding_mb * 10**6
     temp_folder.current()  # Gradio's components take their folder from it
     i18n = texts.translations()
-    runner = Runner(model_cache, wrap_gpu_work)
+    runner = Runner(model_cache, wrap_gpu_work, Visitors(limits))
     with api.Blocks(title="Glassbox Diffusion", analytics_enabled=False) as blocks:
         head = gr.HTML(
             theme.header(i18n("tagline"), model_cache.first),
@@ -73,6 +75,8 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     The public URL is None without share=True. Raises OSError if the server cannot listen on that
     address and port.
     """
+    shared = page.upkeep.limits.shared_training
+    middleware = [] if shared else [Middleware(VisitorCookie)]
     return page.launch(
         prevent_thread_lock=True,
         quiet=True,
@@ -85,6 +89,6 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         run_history=False,
         ssr_mode=False,
         max_file_size=LARGEST_FILE,
-        app_kwargs={"lifespan": page.upkeep.lifespan},
+        app_kwargs={"lifespan": page.upkeep.lifespan, "middleware": middleware},
         **where,
     )

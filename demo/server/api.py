@@ -24,6 +24,7 @@ from ..ui.upload import PictureBox
 from .runner import MODEL_FIELDS, Runner
 from .temp_folder import request_folder
 from .upkeep import Upkeep
+from .visitors import identify
 
 PICTURES = ("picture", "mask")  # fields whose value is a file
 FIRST = ("picture", "mask", "prompt", "negative")  # of these, a task's fields come first
@@ -92,13 +93,14 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
     """
     fields = names(key)
 
-    def draw(*values: Any) -> Iterator[tuple[list[str], str]]:
+    def draw(*arguments: Any) -> Iterator[tuple[list[str], str]]:
+        *values, request = arguments
         given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
         with (
             raise_client_errors(),
             request_folder() as folder,
         ):
-            for event in runner.stream(given, folder, key):
+            for event in runner.stream(given, folder, key, visitor=identify(request)):
                 # A yield at every step lets the work stop when the client cancels or is gone.
                 if isinstance(event, Finished):
                     yield event.files, event.parameters
@@ -114,7 +116,10 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
             )
             for name in fields
         ]
+        # Filled in by Gradio, which knows it by its type.
+        + [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)]
     )
+    draw.__annotations__ = {"request": gr.Request}
     return draw
 
 

@@ -16,6 +16,7 @@ from pipeline.model_cache import ModelCache
 from ..events import Finished, Progress
 from ..ui.failures import hide_internal_errors
 from ..ui.images import THUMBNAIL_SIDE, data_url
+from .visitors import Visitors
 from .zerogpu import ON_ZERO_GPU, Work
 
 MODEL_FIELDS = ("model", "vae")  # fields that name a checkpoint and an autoencoder
@@ -39,13 +40,18 @@ class Runner:
 
     wrap_gpu_work: decorates the generator functions that use the device; on ZeroGPU it requests a
     GPU
+    visitors: the visitors' trainings, whose LoRAs they draw with
     recordings: the store of recordings: all model calls of each picture that was drawn with
         `record`, which the tab Look inside shows
     """
 
     def __init__(
-        self, model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+        self,
+        model_cache: ModelCache,
+        wrap_gpu_work: Callable[[Work], Work] = lambda work: work,
+        visitors: Visitors | None = None,
     ):
+        self.visitors = visitors or Visitors()
         self.model_cache, self.recordings = model_cache, RecordingStore()
         self._wrap_gpu_work, self._device_lock = wrap_gpu_work, threading.Lock()
 
@@ -79,6 +85,15 @@ class Runner:
 
         return run
 
+    def names(self, fields: dict[str, Any], visitor: str) -> tuple[Any, ...]:
+        """Return the arguments of ModelCache.get for a request: model, autoencoder, LoRA folder.
+
+        fields: of the request, with "model" and "vae"; None or "" for the default. visitor: the id
+        of the visitor whose own LoRAs prompts may name; "" for nobody's.
+        """
+        loras = self.visitors.lora_folder(visitor) if visitor else None
+        return (*(fields.get(key) or None for key in MODEL_FIELDS), loras)
+
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until no work has the device, for at most `seconds`; return whether that is so.
 
@@ -87,7 +102,13 @@ class Runner:
         return self._device_lock.acquire(timeout=seconds)
 
     def stream(
-        self, fields: dict[str, Any], folder: str, task: str = "generate", *, record: bool = False
+        self,
+        fields: dict[str, Any],
+        folder: str,
+        task: str = "generate",
+        *,
+        record: bool = False,
+        visitor: str = "",
     ) -> Iterator[Progress | Finished]:
         """Run a task on the device: yield a Progress after each sampling step, then a Finished.
 
@@ -97,9 +118,11 @@ class Runner:
         folder: where the PNG files are written
         record: store all model calls of each picture in `recordings`, for the tab Look inside;
             ignored on ZeroGPU
+        visitor: the id of the visitor, from visitors.identify, whose own LoRAs the prompt may name;
+            "" for nobody's
         Raises InputError for what the user can correct, and Broken for every other error.
         """
-        names = tuple(fields.get(key) for key in MODEL_FIELDS)
+        names = self.names(fields, visitor)
         with hide_internal_errors():
             # Before holding the device: wrong input must not wait, opening files must not block it.
             given = {k: v for k, v in fields.items() if k not in MODEL_FIELDS}

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pipeline.lru import LruCache
 
+from .visitors import identify
+
 Terminal = Literal["done", "stopped", "failed"]
 State = Literal["waiting", "running"] | Terminal
 MAX_RUNS = 4096  # how many runs of all visitors are remembered; a forgotten one still runs on
@@ -26,11 +28,13 @@ class Run:
     progress: the run's last event, from which the status line of a stopped run is made; None before
         the first event
     has_begun: whether the run has left the queue
+    visitor: the id of the visitor who started it, from visitors.identify; "" before it has begun
     """
 
     def __init__(self) -> None:
         self.progress: Any = None
         self.has_begun = False
+        self.visitor = ""
         self._state: State = "waiting"
         self._lock = threading.Lock()
         self._on_stop: list[Callable[[], None]] = []
@@ -82,8 +86,10 @@ class Runs:
     A run is found by its visitor's Gradio session and by its id, which the browser makes. The
     buttons whose runs one Stop button stops form a group with a name; in a session, each button of
     a group has at most one run that waits or runs. Thread-safe. limit: how many runs are
-    remembered.
+    remembered. identify: identify(request) returns the id of the visitor who sent a request.
     """
+
+    identify = staticmethod(identify)
 
     def __init__(self, limit: int = MAX_RUNS):
         self._runs: LruCache[tuple[str, str], Run] = LruCache(limit)

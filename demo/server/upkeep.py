@@ -76,6 +76,7 @@ class Upkeep:
         folder.sweep(self.limits.temp_disk_mb * MB, kept)
         for paths in list(self.blocks.temp_file_sets):  # Gradio's notes of what it has written
             paths.intersection_update([p for p in list(paths) if folder.has(p)])
+        self.runner.visitors.sweep()
         lru.drop_unused()
         free_memory()
 

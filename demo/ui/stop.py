@@ -118,6 +118,7 @@ class StopButton:
             run = self.runs.find(session, run_id)
             if run is None:
                 return
+            run.visitor = self.runs.identify(request)
             if not run.begin():
                 yield from self._stopped(run, session, language)
                 return

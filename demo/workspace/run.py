@@ -66,7 +66,7 @@ def wire(
         yield starting | result.comparison.hide()
         fields, shown = options_of(given), 0.0
         with request_folder() as folder:
-            for event in page.runner.stream(fields, folder, key, record=True):
+            for event in page.runner.stream(fields, folder, key, record=True, visitor=run.visitor):
                 if isinstance(event, Finished):
                     compared = result.comparison.reset(task.before(given))
                     yield Final(_finished(result, event, language, task.first) | compared)

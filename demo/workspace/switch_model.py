@@ -9,6 +9,7 @@ import gradio as gr
 
 from pipeline.model_files import library
 
+from ..server.visitors import identify
 from ..texts import request_language, say
 from ..ui import theme
 from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
@@ -46,11 +47,13 @@ def wire(
     menu, current = form["model"], gr.State(model_cache.first.name)
     dependents = [page.head, *vocabulary_panel, *additions.values()]
 
-    def dependent_updates(name: str, models: Models, language: str) -> dict[Any, Any]:
+    def dependent_updates(name: str, models: Models, request: gr.Request) -> dict[Any, Any]:
+        language = request_language(request)
+        loras = page.runner.visitors.lora_folder(identify(request))
         updates = [
             theme.header(say("tagline", language), models),
             *vocabulary.panel_updates(models.vocabulary, language),
-            *menus.addition_updates(model_cache, name, language),
+            *menus.addition_updates(model_cache, name, language, loras),
         ]
         return dict(zip(dependents, updates, strict=True))
 
@@ -64,7 +67,7 @@ def wire(
             choices=menus.vae_choices(model_cache, language), visible=bool(model_cache.vaes())
         )
         updates = {menu: models, form["vae"]: vaes}
-        return updates | dependent_updates(first.name, first, language)
+        return updates | dependent_updates(first.name, first, request)
 
     def say_loading(name: str, before: str, request: gr.Request) -> Any:
         if name == before:
@@ -89,7 +92,7 @@ def wire(
             menu: gr.update(info=menus.describe_checkpoint(model_cache, name)),
             status: status_line("ready", say("model_ready", language, name=name)),
         }
-        updates |= dependent_updates(name, models, language)
+        updates |= dependent_updates(name, models, request)
         if defaults:
             values = models.defaults
             updates |= {form[key]: values[key] for key in NUMBERS}

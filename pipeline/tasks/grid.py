@@ -292,7 +292,8 @@ def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> 
     if cell.model is None and cell.vae is None:
         return models
     assert model_cache is not None
-    return model_cache.get(cell.model or models.name, None if cell.vae == OWN_VAE[0] else cell.vae)
+    vae = None if cell.vae == OWN_VAE[0] else cell.vae
+    return model_cache.get(cell.model or models.name, vae, models.lora_folder)
 
 
 def _cell_sizes(

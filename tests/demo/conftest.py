@@ -143,9 +143,9 @@ def fake_model_cache(monkeypatch):
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
         monkeypatch.setattr(
-            library, "find_entries", lambda kind: files if kind == "checkpoint" else {}
+            library, "find_entries", lambda kind, folder=None: files if kind == "checkpoint" else {}
         )
-        monkeypatch.setattr(library, "scan", lambda: list(files.values()))
+        monkeypatch.setattr(library, "scan", lambda folder=None: list(files.values()))
         model_cache = ModelCache(models)
         model_cache._held |= {(m.name, None): m for m in more}
         return model_cache

@@ -76,19 +76,26 @@ def build(page: Page) -> None:
         models = page.model_cache.get(name, vae_name)
         yield from _render_views(models, path, (width, height), language)
 
-    def show_file(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
+    def show_file(language: str, *values: Any, visitor: str) -> Iterator[dict[Any, Any]]:
         began = time.monotonic()
         for html, frames in encode_on_device(language, *values):
             yield {view: html} if frames is None else {noise: frames}
         yield {status: done_line(language, time.monotonic() - began)}
 
     def draw_and_show(
-        language: str, name: str, vae_name: str, width: Any, height: Any, text: str
+        language: str,
+        name: str,
+        vae_name: str,
+        width: Any,
+        height: Any,
+        text: str,
+        visitor: str,
     ) -> Iterator[dict[Any, Any]]:
         with request_folder() as folder:
             fields = dict(model=name, vae=vae_name, width=width, height=height, prompt=text)
-            finished = yield from parts.draw(page, fields, folder, language, status)
-            yield from show_file(language, name, vae_name, width, height, finished.files[0])
+            finished = yield from parts.draw(page, fields, folder, language, status, visitor)
+            values = name, vae_name, width, height, finished.files[0]
+            yield from show_file(language, *values, visitor=visitor)
 
     parts.on_device(draw.click, draw_and_show, [*model, prompt], [view, noise], status)
     parts.on_device(box.upload, show_file, [*model, box], [view, noise], status)

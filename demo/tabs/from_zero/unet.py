@@ -67,18 +67,23 @@ def build(page: Page) -> None:
 
     @page.runner.on_device
     def stream_frames(
-        language: str, name: str, vae: str, steps: Any, width: Any, height: Any, text: str
+        language: str,
+        names: tuple[Any, ...],
+        steps: Any,
+        width: Any,
+        height: Any,
+        text: str,
     ) -> Iterator[tuple[str, str, Any]]:
         """Draw a picture: yield (status line, drawing of the UNet, frame) after each model call.
 
-        The drawing is HTML, the frame a dict for `frames_json`. Last comes ("", "", data URL of the
-        finished picture).
+        names: the arguments of ModelCache.get. The drawing is HTML, the frame a dict for
+        `frames_json`. Last comes ("", "", data URL of the finished picture).
         """
         from pipeline.events import Result
         from pipeline.introspection.activations import record_activations
         from pipeline.options import GenerateOptions
 
-        models, html = page.model_cache.get(name, vae), ""
+        models, html = page.model_cache.get(*names), ""
         options = GenerateOptions(prompt=text, steps=steps, width=width, height=height)
         stream = cast("Generator[Any]", models.stream(options))
         events = cast("Generator[Any]", record_activations(models, stream))
@@ -95,11 +100,14 @@ def build(page: Page) -> None:
         finally:
             events.close()
 
-    def draw(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
+    def draw(
+        language: str, name: str, vae: str, *values: Any, visitor: str
+    ) -> Iterator[dict[Any, Any]]:
         """Draw a picture; yield updates that show the UNet at each step, then all steps."""
+        names = page.runner.names({"model": name, "vae": vae}, visitor)
         began, label, drawing = time.monotonic(), say("zero_u_step", language), ""
         frames: list[dict[str, str]] = []
-        for line, html, frame in stream_frames(language, *values):
+        for line, html, frame in stream_frames(language, names, *values):
             if line:
                 drawing = html
                 frames.append(frame)

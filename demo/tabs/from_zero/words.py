@@ -136,7 +136,12 @@ def build(page: Page) -> None:
         return dict(zip(views, values, strict=True))
 
     def draw_all(
-        language: str, name: str | None, vae: str | None, text: str, path: str | None
+        language: str,
+        name: str | None,
+        vae: str | None,
+        text: str,
+        path: str | None,
+        visitor: str,
     ) -> Iterator[dict[Any, Any]]:
         """Draw a picture of each sentence and yield updates of the table after each.
 
@@ -150,7 +155,7 @@ def build(page: Page) -> None:
         with request_folder() as folder:
             for line in lines:
                 fields = {"model": name, "prompt": line, "steps": STEPS}
-                finished = yield from parts.draw(page, fields, folder, language, status)
+                finished = yield from parts.draw(page, fields, folder, language, status, visitor)
                 pictures = pictures.with_picture(finished.files[0])
                 yield {current: pictures, **render_views(pictures, lines, language)}
         if path:

@@ -30,7 +30,9 @@ def build(page: Page) -> None:
     Adds its components to the page that is being built, and attaches their listeners.
     """
     i18n = page.i18n
-    run = verify.make_verifier(page.model_cache, page.runner.on_device)
+    run = verify.make_verifier(
+        page.model_cache, page.runner.on_device, page.runner.visitors.lora_folder
+    )
     verify.add_endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):

@@ -220,6 +220,10 @@ class InsideHandlers:
                     run.progress = event
                     yield {self.status: progress_line(event, language)}
 
+    def _names(self, model: str | None, vae: str | None, run: Run) -> tuple[Any, ...]:
+        """Return the arguments of ModelCache.get for a run. model, vae: names in the cache."""
+        return self.page.runner.names({"model": model, "vae": vae}, run.visitor)
+
     def draw_branch(
         self, run: Run, language: str, tree: Tree, key: str | None, at: Any, *values: Any
     ) -> Updates:
@@ -245,9 +249,10 @@ class InsideHandlers:
             parent = grandparent
         changes = {name: value for name, value in fields.items() if value is not None}
         branched = parent
+        names = self._names(branched.model[0], branched.model[2], run)
 
         def events(folder: str) -> Iterator[Any]:
-            models = self.page.model_cache.get(branched.model[0], branched.model[2])
+            models = self.page.model_cache.get(*names)
             branch = BranchRun(models, branched, step, changes)  # type: ignore[arg-type]  # checked
             yield from report_events(branch, folder, self.recordings)
 
@@ -267,9 +272,10 @@ class InsideHandlers:
         if node is None or not node.lineage:
             yield Final(self._error(say("inside_none", language)))
             return
+        names = self._names(node.model[0], node.model[2], run)
 
         def events(folder: str) -> Iterator[Any]:
-            models = self.page.model_cache.get(node.model[0], node.model[2])
+            models = self.page.model_cache.get(*names)
             replay = ReplayRun(models, node.lineage, node.key, node.parent)
             yield from report_events(replay, folder, self.recordings)
 
@@ -287,7 +293,8 @@ class InsideHandlers:
         fields = dict(zip(self.field_names, values, strict=True)) | {"count": 1}
         for name in TEXT_NUMBERS:
             fields[name] = (fields[name] or "").strip() or None
-        names = [fields.pop(name, None) for name in MODEL_FIELDS]
+        names = self.page.runner.names(fields, run.visitor)
+        fields = {name: value for name, value in fields.items() if name not in MODEL_FIELDS}
         fields["prompt"] = fields["prompt"] or EXAMPLE
 
         def events(folder: str) -> Iterator[Any]:
