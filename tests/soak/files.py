@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -19,7 +20,12 @@ import struct
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.model import Models
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -81,7 +87,9 @@ def picture_seeds() -> list[bytes]:
     for kind, mode, flags in plans:
         data = io.BytesIO()
         try:
-            rgba.convert(mode).save(data, kind, **flags)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                rgba.convert(mode).save(data, kind, **flags)
         except (OSError, ValueError):
             continue  # a pair that Pillow does not write
         seeds.append(data.getvalue())
@@ -103,9 +111,36 @@ def weight_seeds() -> list[bytes]:
     return [save(weights, {"format": "pt", "note": "x" * 40}), save({}), save({"b": torch.ones(2)})]
 
 
+@functools.cache
+def tiny_models() -> Models:
+    """Return a tiny model with random weights, which draws the trees."""
+    from pipeline import load
+    from tests.conftest import write_tiny_model
+
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        return load(str(write_tiny_model(Path(folder) / "tiny")), device="cpu", dtype="fp32")
+
+
 def tree_seeds() -> list[bytes]:
-    """Return the exported tree of the tests' data, a picture and its branch."""
-    return [(ROOT / "tests/data/tree.safetensors").read_bytes()]
+    """Return exported trees: pictures with branches of the same and of another sampler."""
+    from pipeline import GenerateOptions
+    from pipeline.introspection.branch import BranchRun
+    from pipeline.introspection.recording import Recorder
+    from pipeline.introspection.recording_file import save
+
+    models, seeds = tiny_models(), []
+    for sampler, other in (("euler_a", "dpmpp_2m"), ("heun", "ddim")):
+        asked = GenerateOptions(prompt="a red apple", seed=4, steps=4, cfg=3.0, sampler=sampler)
+        recorder: Recorder = Recorder(models, models.stream(asked, words=True))
+        tree = []
+        for at, change in ((1, {"noise_seed": 8, "cfg": 1.0}), (2, {"sampler": other}), (0, {})):
+            list(recorder)
+            tree += [recording for recording in recorder.recordings if recording]
+            recorder = BranchRun(models, tree[-1], max(at, tree[-1].sampler_start), change)
+        recorder.close()
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+            seeds.append(save(tree, Path(folder) / "tree.safetensors").read_bytes())
+    return seeds
 
 
 def mutate_tree(data: bytes, dice: random.Random) -> bytes:
@@ -173,17 +208,23 @@ def _mutate_tensor(tensors: dict, dice: random.Random) -> None:
     elif kind == 3 and tensors[name].is_floating_point():
         tensors[name] = torch.full_like(tensors[name], dice.choice((float("nan"), 6e4, -1.0)))
     elif tensors[name].dtype == torch.uint8:
-        pixels = mutate(tensors[name].numpy().tobytes(), dice)
+        pixels = mutate(tensors[name].numpy().tobytes(), dice) or b"0"
         tensors[name] = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)
 
 
-def use_tree(path: Path) -> None:
-    """Open an exported tree and do with it whatever the tab Look inside does without a model."""
-    from demo.tabs.inside.frame_server import pack_maps
+def use_tree(path: Path, dice: random.Random) -> bool:
+    """Open an exported tree and do with it whatever the tab Look inside does.
+
+    Frames are decoded and one branch is drawn where `dice` says. Returns whether it was opened. An
+    InputError is an answer only where the tab shows it: while opening, and for a branch of a
+    picture that cannot be continued.
+    """
+    from demo.tabs.inside.frame_server import encode_frame, pack_maps
     from demo.tabs.inside.tree import describe_change, make_node
     from demo.tabs.inside.view import describe_picture
     from pipeline.errors import InputError
-    from pipeline.introspection.branch import resolve_changes
+    from pipeline.introspection.branch import BranchRun, resolve_changes
+    from pipeline.introspection.decoded_views import KINDS, decode_view, has_guidance
     from pipeline.introspection.recording import RecordingStore
     from pipeline.introspection.recording_file import open_tree, save
     from pipeline.introspection.word_maps import average_word_maps
@@ -192,7 +233,7 @@ def use_tree(path: Path) -> None:
     try:
         recordings = open_tree(path)
     except InputError:
-        return
+        return False
     RecordingStore().put(recordings)
     tree = {recording.key: make_node(recording) for recording in recordings}
     for recording in recordings:
@@ -208,20 +249,35 @@ def use_tree(path: Path) -> None:
         resolve_changes(recording, {"cfg": 2.0, "noise_seed": 3})
         if tree[recording.key].lineage:
             GenerateOptions(**tree[recording.key].lineage[0])
-    save(recordings, path.with_name("again.safetensors"))
+    recording, models = dice.choice(recordings), tiny_models()
+    if recording.model == (models.name, models.hash, models.vae_name):
+        call = dice.choice(recording.calls)
+        kinds = KINDS if has_guidance(call) else KINDS[:3]
+        encode_frame(decode_view(models, call, dice.choice(kinds), recording.origin.prediction))
+        if recording.origin.initial_state.start_step >= 0:
+            step = dice.randrange(recording.sampler_start, recording.steps)
+            list(BranchRun(models, recording, step, {"cfg": 2.0, "noise_seed": 3}))
+    again = save(recordings, path.with_name("again.safetensors"))
+    assert len(open_tree(again)) == len(recordings)
+    return True
 
 
 def _refuse(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
-def open_one(part: str, path: Path) -> None:
-    """Open a file as `part` does; an InputError is an answer, any other exception a fault."""
+def open_one(part: str, path: Path, dice: random.Random) -> bool:
+    """Open a file as `part` does; return whether it was opened.
+
+    An InputError is an answer, any other exception is a fault.
+    """
     from pipeline.errors import InputError
     from pipeline.images.open import open_picture
     from pipeline.metadata.containers import read_texts
     from pipeline.model_files.safetensors_header import open_safetensors, read_header
 
+    if part == "trees":
+        return use_tree(path, dice)
     try:
         if part == "pictures":
             with contextlib.suppress(InputError):
@@ -229,52 +285,56 @@ def open_one(part: str, path: Path) -> None:
             open_picture(path)
         elif part == "headers":
             read_header(path)
-        elif part == "loads":
+        else:
             from safetensors.torch import load_file
 
             file, _ = open_safetensors(path)
             file.close()
             load_file(path)
-        else:
-            use_tree(path)
     except InputError:
-        pass
+        return False
+    return True
 
 
 def work(part: str, seed: int, count: int, results: multiprocessing.Queue) -> None:
-    """Open `count` mutated files; put (seed of a file, fault or None) into `results` for each."""
+    """Open `count` mutated files; put (seed, opened, fault or None) into `results` for each."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         path = Path(folder) / "file.safetensors"
         make = {"pictures": picture_seeds, "headers": weight_seeds, "loads": weight_seeds}
         seeds = (make | {"trees": tree_seeds})[part]()
         path.write_bytes(seeds[0])
-        open_one(part, path)  # imports what it needs
+        with contextlib.suppress(Exception):
+            open_one(part, path, random.Random(0))  # imports what it needs
         for number in range(seed, seed + count):
             dice = random.Random(f"{part} {number}")
             hurt = mutate_tree if part == "trees" and dice.random() < 0.9 else mutate
             path.write_bytes(hurt(dice.choice(seeds), dice))
-            before, began = _peak(), time.process_time()
+            before, began, opened, fault = _peak(), time.process_time(), False, None
             try:
-                open_one(part, path)
-                fault = None
+                opened = open_one(part, path, dice)
             except Exception as error:
                 fault = f"{type(error).__name__}: {error}"[:200]
             if time.process_time() - began > SECONDS:
                 fault = f"took {time.process_time() - began:.1f} s"
             elif _peak() - before > MEMORY:
                 fault = f"took {(_peak() - before) / 1e6:.0f} MB"
-            results.put((number, fault))
+            results.put((number, opened, fault))
 
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def run(part: str, seed: int, count: int) -> list[str]:
-    """Open `count` mutated files of a part in worker processes; return a line for each fault."""
-    context = multiprocessing.get_context("spawn")
-    faults, done = [], 0
+def run(part: str, seed: int, count: int) -> tuple[int, list[str]]:
+    """Open `count` mutated files of a part in worker processes.
+
+    Returns how many of them were opened, the others having been refused, and a line for each fault.
+    """
+    import demo.tabs.inside.frame_server  # noqa: F401 - once for all workers, which are forked
+
+    context = multiprocessing.get_context("fork")
+    faults, done, whole = [], 0, 0
     while done < count:
         size = min(BATCH, count - done)
         results = context.Queue()
@@ -283,7 +343,7 @@ def run(part: str, seed: int, count: int) -> list[str]:
         heard, waited = 0, time.monotonic()
         while heard < size:
             try:
-                number, fault = results.get(timeout=1)
+                number, opened, fault = results.get(timeout=1)
             except Exception:
                 if worker.is_alive() and time.monotonic() - waited < 30 * SECONDS:
                     continue
@@ -292,12 +352,12 @@ def run(part: str, seed: int, count: int) -> list[str]:
                 worker.kill()
                 heard += 1
                 break
-            heard, waited = heard + 1, time.monotonic()
+            heard, waited, whole = heard + 1, time.monotonic(), whole + opened
             if fault:
                 faults.append(f"{part} {number}: {fault}")
         worker.join()
         done += heard
-    return faults
+    return whole, faults
 
 
 def main(words: list[str] | None = None) -> int:
@@ -307,14 +367,14 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", choices=PARTS, action="append")
     args = parser.parse_args(words)
-    print(f"seed {args.seed}\n| files | opened | faults | seconds |\n|---|---|---|---|")
+    print(f"seed {args.seed}\n| files | tried | opened | faults | seconds |\n|---|---|---|---|---|")
     failed = []
     for part in args.part or PARTS:
         began, count = time.monotonic(), max(1, int(args.count * PARTS[part]))
-        faults = run(part, args.seed, count)
-        print(
-            f"| {part} | {count:,} | {len(faults)} | {time.monotonic() - began:.0f} |", flush=True
-        )
+        whole, faults = run(part, args.seed, count)
+        seconds = time.monotonic() - began
+        row = (part, f"{count:,}", f"{whole:,}", len(faults), f"{seconds:.0f}")
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
         failed += faults
     print("\n".join(failed[:50]))
     return 1 if failed else 0
