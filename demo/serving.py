@@ -16,6 +16,7 @@ from . import texts
 from .limits import Limits
 from .page import Page
 from .server import api, temp_folder
+from .server.queueing import Listeners, VisitorQueue, WatchListeners
 from .server.runner import Runner
 from .server.upkeep import Upkeep
 from .server.visitors import VisitorCookie, Visitors
@@ -24,7 +25,7 @@ from .tabs import PANEL_TABS, TABS, TASK_TABS
 from .ui import theme
 from .workspace import layout
 
-QUEUE_SIZE = 24  # requests that may wait; a further one gets the error that the queue is full
+QUEUE_SIZE = 24  # requests that may wait in each line; a further one is told that it is full
 LARGEST_FILE = "64mb"  # limit of one uploaded file; a large PNG picture has 30 MB
 # JavaScript that scrolls the row of tabs, on a narrow screen, until the selected tab is visible.
 INTO_VIEW = """() => {
@@ -47,7 +48,7 @@ def build(
     GATE.budget = limits.decoding_mb * 10**6
     temp_folder.current()  # Gradio's components take their folder from it
     i18n = texts.translations()
-    runner = Runner(model_cache, wrap_gpu_work, Visitors(limits))
+    runner = Runner(model_cache, wrap_gpu_work, Visitors(limits), limits)
     with api.Blocks(title="Glassbox Diffusion", analytics_enabled=False) as blocks:
         head = gr.HTML(
             theme.header(i18n("tagline"), model_cache.first),
@@ -63,7 +64,8 @@ def build(
             with panels[key]:
                 tab.build(page)
         api.endpoints(runner)
-    blocks.queue(max_size=QUEUE_SIZE, api_open=False)
+    blocks.queue(api_open=False)
+    blocks._queue = VisitorQueue(blocks, limits, QUEUE_SIZE, page.runs.refusals)
     blocks.i18n, blocks.upkeep = i18n, Upkeep(blocks, runner, limits)
     return blocks
 
@@ -75,8 +77,12 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     The public URL is None without share=True. Raises OSError if the server cannot listen on that
     address and port.
     """
-    shared = page.upkeep.limits.shared_training
-    middleware = [] if shared else [Middleware(VisitorCookie)]
+    listeners = Listeners()
+    middleware = [Middleware(WatchListeners, listeners=listeners)]
+    if isinstance(page._queue, VisitorQueue):
+        page._queue.watch(listeners)
+    if not page.upkeep.limits.shared_training:
+        middleware.append(Middleware(VisitorCookie))
     return page.launch(
         prevent_thread_lock=True,
         quiet=True,

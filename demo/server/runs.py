@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pipeline.lru import LruCache
 
+from ..events import Refused
 from .visitors import identify
 
 Terminal = Literal["done", "stopped", "failed"]
@@ -80,18 +81,43 @@ class Run:
             callback()
 
 
+class Refusals:
+    """Why the last request of a listener was refused before it could wait; read once. Thread-safe.
+
+    limit: how many of all visitors are remembered.
+    """
+
+    def __init__(self, limit: int = MAX_RUNS):
+        self._refused: dict[tuple[str, int], Refused] = {}
+        self._limit, self._lock = limit, threading.Lock()
+
+    def put(self, session: str, listener: int, refused: Refused) -> None:
+        """Remember why a request was refused. listener: the number of its Gradio listener."""
+        with self._lock:
+            self._refused[session[:MAX_ID], listener] = refused
+            while len(self._refused) > self._limit:
+                del self._refused[next(iter(self._refused))]
+
+    def take(self, session: str, listener: int) -> Refused | None:
+        """Return why the listener's last request was refused, and forget it; None if it was not."""
+        with self._lock:
+            return self._refused.pop((session[:MAX_ID], listener), None)
+
+
 class Runs:
     """The states of all runs on a server. A run is one press of a button that draws or trains.
 
     A run is found by its visitor's Gradio session and by its id, which the browser makes. The
     buttons whose runs one Stop button stops form a group with a name; in a session, each button of
     a group has at most one run that waits or runs. Thread-safe. limit: how many runs are
-    remembered. identify: identify(request) returns the id of the visitor who sent a request.
+    remembered. refusals: why requests were refused before they could wait. identify:
+    identify(request) returns the id of the visitor who sent a request.
     """
 
     identify = staticmethod(identify)
 
     def __init__(self, limit: int = MAX_RUNS):
+        self.refusals = Refusals(limit)
         self._runs: LruCache[tuple[str, str], Run] = LruCache(limit)
         self._of_button: LruCache[tuple[str, str, int], Run] = LruCache(limit)
         self._latest: LruCache[tuple[str, str], Run] = LruCache(limit)

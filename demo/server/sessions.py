@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import gradio as gr
     from gradio.routes import App
 
-MAX_BYTES = 256 << 20  # of the states of all sessions
+MAX_BYTES = 64 << 20  # of the states of all sessions
 CLOSED_SECONDS = 3600  # after a page was closed, its session is dropped; so long it may come back
 UNUSED_SECONDS = 24 * 3600  # after its last use, a session is dropped whose page was not closed
 UNREAD_SECONDS = 600  # after a request has ended, its messages are dropped if nobody fetches them
@@ -86,6 +86,7 @@ class Sessions(StateHolder):
     limit: how many sessions are kept; 0 for any number
     max_bytes: size in bytes of all their states
     clock: returns the time in seconds
+    sweep_at, swept: when they are swept next, by the clock, and how often they were
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Sessions(StateHolder):
         self.queue.ANALYTICS_MAX_EVENTS = ANALYTICS_REQUESTS
         self._single: set[str] = set()  # sessions of one request alone, which named none
         self._ended: dict[str, float] = {}  # when a session's last request was seen to have ended
-        self._swept = clock()
+        self.sweep_at, self.swept = clock() + SWEEP_SECONDS, 0
 
     def set_blocks(self, blocks: gr.Blocks) -> None:
         """Use these sessions for a page."""
@@ -146,11 +147,12 @@ class Sessions(StateHolder):
             for session_id in self._single - self.queue.event_ids_to_events.keys():
                 self._drop(session_id)
             now = self.clock()
-            if now - self._swept >= SWEEP_SECONDS:
-                self._swept = now
+            if now >= self.sweep_at:
+                self.sweep_at = now + SWEEP_SECONDS
                 self._drop_old(now)
                 self._drop_large()
                 self._forget_requests(now)
+                self.swept += 1
 
     def _drop_old(self, now: float) -> None:
         for session_id, session in list(self.session_data.items()):

@@ -16,7 +16,7 @@ import gradio as gr
 from pipeline.disk import is_full
 from pipeline.errors import InputError
 
-from ..events import Broken
+from ..events import Broken, Refused
 from ..texts import say
 
 FAILURES = (InputError, Broken)  # what remains of all exceptions after hide_internal_errors
@@ -78,12 +78,14 @@ def error_sentence(
 ) -> str:
     """Return the sentence that tells the user of an error; for Broken only that the server failed.
 
-    It holds no path of the server. language: "en" or "zh", of the sentence for Broken and for a
-    full disk; other InputErrors are English. upload: an uploaded file; where its path is in the
-    sentence, its name is put instead.
+    It holds no path of the server. language: "en" or "zh", of the sentence for Broken, for Refused
+    and for a full disk; other InputErrors are English. upload: an uploaded file; where its path is
+    in the sentence, its name is put instead.
     """
     if isinstance(error, Broken):
         return say("broken", language)
+    if isinstance(error, Refused):
+        return error.sentence(language)
     if is_full(error):
         return say("disk_full", language)
     sentence = str(error)

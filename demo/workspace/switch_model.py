@@ -14,6 +14,7 @@ from ..texts import request_language, say
 from ..ui import theme
 from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
 from ..ui.listeners import PRIVATE, UNQUEUED
+from ..ui.refusal import show_refusal
 from ..ui.status import error_line, status_line
 from . import menus, sampler_menu, vocabulary
 
@@ -114,13 +115,14 @@ def wire(
         """
         fields = (*sampler_menu.PAIR, *NUMBERS)
         outputs = [status, current, menu, *dependents, *(form[key] for key in fields)]
-        event(say_loading, [menu, current], status, **UNQUEUED).then(
+        loading = event(say_loading, [menu, current], status, **UNQUEUED).then(
             load_with_settings if defaults else load_alone,
             [menu, current],
             outputs,
             **PRIVATE,
             **LOAD,
         )
+        show_refusal(loading, page.runs.refusals, status)
 
     gr.on(None, open_page, None, [menu, form["vae"], *dependents], **UNQUEUED)
     load_after(menu.input, defaults=True)  # type: ignore[attr-defined]  # Gradio adds events

@@ -10,7 +10,8 @@ are compared, bit by bit, with those of one that nobody has killed, and a new on
 kills the command that replaces a model's folder.
 
 Prints a table. Exit status: 0, or 1 where a file was unreadable or mixed, a resumed training ended
-with other bits, a half-written file stayed, or fewer than a fifth of 50 or more kills met a writing.
+with other bits, a half-written file stayed, or of 50 and more kills fewer than a
+fifth met a writing.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Trainings:
         loaded = load(str(self.folder / "tiny"), device="cpu")
         import pipeline.loading.load as module
 
-        module.load = lambda name, device=None: loaded
+        module.load = lambda name, **_: loaded
 
     def start(self, stage: str, run: Path) -> None:
         """Create the folder of a new run, with what the stage reads of earlier ones."""

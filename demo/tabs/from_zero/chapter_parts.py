@@ -16,6 +16,7 @@ from ...server.visitors import identify
 from ...texts import request_language, say
 from ...ui.failures import FAILURES, error_sentence, hide_internal_errors
 from ...ui.listeners import GPU, PRIVATE
+from ...ui.refusal import show_refusal
 from ...ui.status import error_line, progress_line, status_line
 from .chapter_html import render_excerpt
 
@@ -73,6 +74,7 @@ def frame_slider(elem_id: str) -> gr.HTML:
 
 
 def on_device(
+    page: Page,
     event: Callable[..., Dependency],
     work: Callable[..., Iterator[dict[Any, Any]]],
     inputs: list[Component],
@@ -83,7 +85,8 @@ def on_device(
 
     work(language, *values of inputs, visitor=id of the visitor) yields updates {component: new
     value} of `outputs` and `status`. An InputError or an internal error becomes one sentence in
-    the status line `status`. Returns Gradio's listener.
+    the status line `status`. Where the request may not wait for the device, the status line says so
+    and offers to try again. Returns Gradio's listener.
     """
 
     def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
@@ -95,7 +98,9 @@ def on_device(
         except FAILURES as error:
             yield {status: error_line(error_sentence(error, language))}
 
-    return event(run, inputs, [*outputs, status], **PRIVATE, **GPU)
+    running = event(run, inputs, [*outputs, status], **PRIVATE, **GPU)
+    show_refusal(running, page.runs.refusals, status)
+    return running
 
 
 def draw(

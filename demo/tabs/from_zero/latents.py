@@ -97,8 +97,8 @@ def build(page: Page) -> None:
             values = name, vae_name, width, height, finished.files[0]
             yield from show_file(language, *values, visitor=visitor)
 
-    parts.on_device(draw.click, draw_and_show, [*model, prompt], [view, noise], status)
-    parts.on_device(box.upload, show_file, [*model, box], [view, noise], status)
+    parts.on_device(page, draw.click, draw_and_show, [*model, prompt], [view, noise], status)
+    parts.on_device(page, box.upload, show_file, [*model, box], [view, noise], status)
 
 
 def _render_views(

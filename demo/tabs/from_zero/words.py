@@ -174,7 +174,7 @@ def build(page: Page) -> None:
             return {status: error_line(error_sentence(error, language))}
         return {status: ready_line(language), **render_views(pictures, lines, language)}
 
-    parts.on_device(draw.click, draw_all, [*model, box, own], [current, *views], status)
+    parts.on_device(page, draw.click, draw_all, [*model, box, own], [current, *views], status)
     box.change(
         compare_again, [current, box], [status, *views], trigger_mode="always_last", **UNQUEUED
     )

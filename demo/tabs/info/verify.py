@@ -32,6 +32,7 @@ from ...ui.failures import (
     raise_client_errors,
 )
 from ...ui.listeners import GPU, PRIVATE, UNQUEUED
+from ...ui.refusal import show_refusal
 from ...ui.status import error_paragraph, status_line
 from ...ui.upload import PictureBox
 from .verdict_view import render_note, render_progress, render_verdict
@@ -193,9 +194,10 @@ def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
         except FAILURES as error:
             yield error_paragraph(error_sentence(error, language, upload=path))
 
-    button.click(wait, None, verdict, trigger_mode="once", **UNQUEUED).then(
+    running = button.click(wait, None, verdict, trigger_mode="once", **UNQUEUED).then(
         run, [file, *inputs.values()], verdict, **PRIVATE, **GPU
     )
+    show_refusal(running, page.runs.refusals, verdict)
     return Panel(column, about, inputs, button, verdict)
 
 

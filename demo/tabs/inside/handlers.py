@@ -17,8 +17,10 @@ import gradio as gr
 from pipeline import tasks
 from pipeline.errors import InputError
 from pipeline.introspection import recording_file
-from pipeline.introspection.branch import BranchRun, ReplayRun
+from pipeline.introspection.branch import BranchRun, ReplayRun, resolve_changes
 from pipeline.introspection.recording import Recorder, Recording
+from pipeline.options import GenerateOptions
+from pipeline.samplers import SAMPLERS
 
 from ...events import Finished
 from ...page import Page
@@ -201,16 +203,28 @@ class InsideHandlers:
         events_of: Callable[[str], Iterator[Any]],
         language: str,
         show: Callable[[Recording], dict[Any, Any]],
+        task: str,
+        options: GenerateOptions,
+        names: tuple[str | None, ...],
     ) -> Updates:
         """Draw one picture on the server's device and open its recording in the viewer.
 
         Yields updates of the status line, then a Final with the updates of `show(recording)`.
         events_of: events_of(folder) yields a Progress for each step, then a Finished, and saves the
-        picture to `folder`. Raises InputError if the picture was not recorded.
+        picture to `folder`. task, options, names: "generate", or "branch" where a picture is
+        continued; what is drawn at most; (model, autoencoder) by their names in the model cache:
+        the server's limit is checked with them. Raises InputError if the picture was not recorded,
+        and Refused if it is too large.
         """
+
+        def draw(
+            task: str, options: GenerateOptions, names: tuple[str | None, ...], folder: str
+        ) -> Iterator[Any]:
+            yield from events_of(folder)
+
         yield {self.status: status_line("running", say("starting", language))}
         with request_folder() as folder:
-            for event in self.page.runner.on_device(events_of)(folder):
+            for event in self.page.runner.on_device(draw)(task, options, names, folder):
                 if isinstance(event, Finished):
                     recording = self.recordings.get(event.records[0]) if event.records else None
                     if recording is None:
@@ -248,8 +262,9 @@ class InsideHandlers:
                 break
             parent = grandparent
         changes = {name: value for name, value in fields.items() if value is not None}
-        branched = parent
-        names = self._names(branched.model[0], branched.model[2], run)
+        branched, names = parent, self._names(parent.model[0], parent.model[2], run)
+        with hide_internal_errors():
+            options, _ = resolve_changes(branched, changes)
 
         def events(folder: str) -> Iterator[Any]:
             models = self.page.model_cache.get(*names)
@@ -260,7 +275,7 @@ class InsideHandlers:
             message = say("inside_made", language, step=int(step) + 1)
             return self._show(recording, add_picture(tree, recording), language, message)
 
-        yield from self._draw(run, events, language, show)
+        yield from self._draw(run, events, language, show, "branch", options, names)
 
     def redraw(self, run: Run, language: str, tree: Tree, key: str) -> Updates:
         """Draw a picture once more, because its recording (all model calls) is no longer in memory.
@@ -273,6 +288,7 @@ class InsideHandlers:
             yield Final(self._error(say("inside_none", language)))
             return
         names = self._names(node.model[0], node.model[2], run)
+        options = largest_options(node.lineage)
 
         def events(folder: str) -> Iterator[Any]:
             models = self.page.model_cache.get(*names)
@@ -282,7 +298,7 @@ class InsideHandlers:
         def show(recording: Recording) -> dict[Any, Any]:
             return self._show(recording, tree, language)
 
-        yield from self._draw(run, events, language, show)
+        yield from self._draw(run, events, language, show, "branch", options, names)
 
     def draw_example(self, run: Run, language: str, *values: Any) -> Updates:
         """Draw a picture with the settings of the tab Generate, and open it in the tab Look inside.
@@ -296,17 +312,17 @@ class InsideHandlers:
         names = self.page.runner.names(fields, run.visitor)
         fields = {name: value for name, value in fields.items() if name not in MODEL_FIELDS}
         fields["prompt"] = fields["prompt"] or EXAMPLE
+        options = tasks.options("generate", **fields)
 
         def events(folder: str) -> Iterator[Any]:
             models = self.page.model_cache.get(*names)
-            options = tasks.options("generate", **fields)
             steps = cast("Generator[Any]", tasks.stream(models, "generate", options, words=True))
             yield from report_events(Recorder(models, steps), folder, self.recordings)
 
         def show(recording: Recording) -> dict[Any, Any]:
             return self._show(recording, add_picture({}, recording), language)
 
-        yield from self._draw(run, events, language, show)
+        yield from self._draw(run, events, language, show, "generate", options, names)
 
     # ---- export -------------------------------------------------------------------------------
 
@@ -344,3 +360,16 @@ class InsideHandlers:
         tree = {recording.key: make_node(recording) for recording in recordings}
         message = say("inside_opened", language, count=len(recordings))
         return self._show(recordings[-1], tree, language, message)
+
+
+def largest_options(lineage: tuple[dict[str, Any], ...]) -> GenerateOptions:
+    """Return options that draw at least as much as a ReplayRun of `lineage` does.
+
+    A ReplayRun draws a picture, then each branch that led to another one; here all are drawn with
+    the sampler that calls the model most often. lineage: see `ReplayRun`.
+    """
+    options = GenerateOptions(**lineage[0])
+    named = [change.get("sampler") for change in lineage]
+    samplers = [key for key in named if key in SAMPLERS]
+    costly = max(samplers, key=lambda key: SAMPLERS[key].calls, default=options.sampler)
+    return options.model_copy(update={"count": len(lineage), "sampler": costly})

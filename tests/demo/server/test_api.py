@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import httpx
 import numpy as np
@@ -267,3 +268,19 @@ def test_no_error_names_a_path_of_the_server(client, tmp_path, endpoint, fields)
     sentence = str(caught.value)
     assert sentence.endswith(".") and " " in sentence
     assert not re.search(r"(?<![\w<])/\w+|0x[0-9a-f]{6}", sentence), sentence
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of a process")
+@pytest.mark.parametrize("fields", [{}, {"count": 2}, {"model": "other"}])
+def test_a_full_disk_is_said_and_then_it_draws_again(client, server, fields):
+    """A limit on the size of all files that the server writes stands in for the full disk."""
+    import resource
+
+    process, kind = server.process.pid, resource.RLIMIT_FSIZE
+    before = resource.prlimit(process, kind, (0, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(AppError, match="disk is full"):
+            call(client, **fields)
+    finally:
+        resource.prlimit(process, kind, before)
+    assert still_draws(client)

@@ -1,5 +1,6 @@
 """The loop: a kill at any moment leaves a loadable checkpoint, and resuming is exact."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from pipeline.errors import InputError
+from pipeline.training import loop
 from pipeline.training.loop import Ema, Trainer, checkpoints, newest_checkpoint
 
 
@@ -98,3 +101,54 @@ def test_log_is_one_csv_without_doubles(tmp_path):
         trainer.train(steps=until)
     rows = (tmp_path / "log.csv").read_text().splitlines()
     assert [int(r.split(",")[0]) for r in rows[1:]] == [50, 100, 150, 200]
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_ends_a_training_with_a_sentence(tmp_path, monkeypatch):
+    small(tmp_path).train(steps=2)
+    save_file = loop.save_file
+    for place in ("save_file", "fsync"):
+
+        def half(tensors, path, metadata):
+            path.write_bytes(b"half")
+            full()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "save_file", half if place == "save_file" else save_file)
+            if place == "fsync":
+                patch.setattr(os, "fsync", full)
+            trainer = small(tmp_path)
+            trainer.resume()
+            with pytest.raises(InputError, match=r"No space left .*00000002\S* stays: make room"):
+                trainer.train(steps=4)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            "checkpoint-00000001.safetensors",
+            "checkpoint-00000002.safetensors",
+            "log.csv",
+        ]
+    trainer = small(tmp_path)
+    assert trainer.resume() and trainer.step == 2
+
+
+def test_a_full_disk_cuts_no_row_of_the_log_in_half(tmp_path, monkeypatch):
+    """The row that fails is taken back, and closing the log raises nothing of its own."""
+    log = loop.CsvLog(tmp_path / "log.csv", 0)
+    log.write(50, 1.0, 2.0, {"loss": 0.5})
+    before, file = (tmp_path / "log.csv").read_text(), log.file
+
+    class FullFile:
+        def write(self, content):
+            file.write(content[:5])
+            full()
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+    log.file = FullFile()
+    with pytest.raises(InputError, match=r"Cannot write .*log\.csv: No space left on device\. No"):
+        log.write(100, 2.0, 2.0, {"loss": 0.4})
+    log.close()
+    assert (tmp_path / "log.csv").read_text() == before
