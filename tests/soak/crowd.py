@@ -32,7 +32,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-EACH = 25  # requests of a client
+REQUESTS_EACH = 25  # requests of a client
 LEAST_CLIENTS = 40  # of a short form, whose clients send fewer requests
 CANCELLED, DROPPED = 0.2, 0.1  # shares of all requests
 SHARED = 0.1  # of the requests that all clients send alike, with a seed of SEEDS
@@ -261,7 +261,7 @@ class Request:
 
 def count_clients(count: int) -> int:
     """Return how many clients send `count` requests: more than there are places to wait in."""
-    return max(count // EACH, min(count, LEAST_CLIENTS))
+    return max(count // REQUESTS_EACH, min(count, LEAST_CLIENTS))
 
 
 def soak(count: int, seed: int) -> Outcome:
@@ -297,7 +297,7 @@ def judge(outcome: Outcome, count: int) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the soak test, print its table, and return 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=200 * EACH, help="requests (default: 5000)")
+    parser.add_argument("--count", type=int, default=200 * REQUESTS_EACH, help="requests (default: 5000)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     args = parser.parse_args(argv)
     began = time.monotonic()
