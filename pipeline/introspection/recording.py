@@ -130,14 +130,17 @@ class Recording:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of its tensors and its picture.
+        """Size in bytes of its tensors, its picture and the pictures that its options hold.
 
         The UNet calls that it shares with its parent, the recorded picture that it continues, do
         not count.
         """
-        pixels = self.image.width * self.image.height * len(self.image.getbands())
+        given = [getattr(value, "image", value) for value in vars(self.options).values()]
+        pictures = [self.image, *(value for value in given if hasattr(value, "getbands"))]
+        pixels = sum(4 * picture.width * picture.height for picture in pictures)  # as Pillow does
+        begin = [value for value in vars(self.origin.initial_state).values() if value is not None]
         calls = sum(call.nbytes for call in self.calls[self.parent_calls :])
-        return calls + self.final.nbytes + pixels
+        return calls + self.final.nbytes + pixels + sum(getattr(t, "nbytes", 0) for t in begin)
 
     def first_call(self, step: int) -> ModelCall:
         """Return the first recorded UNet call of a step; some samplers make several calls per step.

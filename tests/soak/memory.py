@@ -32,7 +32,9 @@ GROWTH_MB = 100
 HOURS, STEPS = 2, 6  # of cleaning up, and in how many steps they go by
 AT_ONCE = 4  # visitors
 PATIENCE = 300  # seconds for one answer
-LEAVES = ("closes its page", "leaves its page open", "fetches no result")
+# How often a visit ends so. Requests whose result nobody fetches wait for a minute, so a crowd of
+# them fills the queue; that is what crowd.py tests.
+LEAVES = {"closes its page": 10, "leaves its page open": 9, "fetches no result": 1}
 
 
 # ---- the server's process ------------------------------------------------------------------------
@@ -60,14 +62,14 @@ def serve(folder: Path) -> None:
     """
     import demo
     from demo.limits import LIMITS, Limits
-    from demo.server import temp_folder
+    from demo.server import queueing, temp_folder
     from pipeline import load, lru
     from pipeline.model_cache import ModelCache
     from tests.conftest import write_tiny_model
 
     os.chdir(folder)
     clock = Clock()
-    temp_folder.time = clock  # type: ignore[assignment]
+    temp_folder.time = queueing.time = clock  # type: ignore[assignment]
     page = demo.build(
         ModelCache(load(str(write_tiny_model(folder / "tiny")), device="cpu")),
         limits=Limits(max_sessions=LIMITS["max_sessions"].public),
@@ -79,6 +81,7 @@ def serve(folder: Path) -> None:
     print(json.dumps({"url": url, "generate": find_generate(page)}), flush=True)
     for line in sys.stdin:
         clock.offset += float(line)
+        time.sleep(1)  # the queue drops requests that nobody reads
         sessions, swept = page.upkeep.sessions, page.upkeep.sessions.swept
         sessions.sweep_at = 0.0
         page.upkeep.sweep()
@@ -143,26 +146,27 @@ class Visitor:
 
     def visit(self) -> str:
         """Do what a visitor does; return how it leaves, one of LEAVES."""
-        ending = LEAVES[self.random.randrange(len(LEAVES))]
+        ending = self.random.choices([*LEAVES], [*LEAVES.values()])[0]
         path = self._upload()
         if ending == "fetches no result":
             picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
             self._post("call/image_to_image", {"data": [picture, "red", "", 0.5, None, None, 1]})
-            self._post("call/generate", {"data": ["red", "", None, None, 1]})
+            return ending
+        if ending == "leaves its page open":  # its connection broke, so the server hears no end
+            self._draw()
             return ending
         with self.http.stream("GET", f"{self.url}gradio_api/heartbeat/{self.session}") as beat:
             lines = beat.iter_lines()  # the connection is closed when it is collected
             next(lines)
-            opened, drawn = self.generate
-            run = f"{self.session}run"
-            self._run(opened, [run])
-            values = [run, *drawn["values"][1:]]
-            self._run(drawn, values)
-            if ending == "closes its page":
-                return ending
-        # A page whose connection broke: the session is used once more, and never closed.
-        self._run(opened, [f"{run}2"])
+            self._draw()
         return ending
+
+    def _draw(self) -> None:
+        """Press the page's button Generate."""
+        opened, drawn = self.generate
+        run = f"{self.session}run"
+        self._run(opened, [run])
+        self._run(drawn, [run, *drawn["values"][1:]])
 
     def _upload(self) -> str:
         from PIL import Image

@@ -56,7 +56,7 @@ def test_the_store_drops_the_least_recently_used(models):
     _, some = record(models, count=4, steps=2)
     size = some[0].nbytes
     shared = sum(m.nbytes for m in some[0].calls) + some[0].final.nbytes
-    pixels = some[0].image.width * some[0].image.height * 3
+    pixels = some[0].image.width * some[0].image.height * 4
     assert size == shared + pixels and shared > 4 * some[0].final.nbytes
     store = RecordingStore(limit=int(2.5 * size))
     keys = store.put(some)
