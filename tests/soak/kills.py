@@ -17,6 +17,7 @@ fifth met a writing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -114,11 +115,12 @@ def kill_stage(setup: Trainings, row: Row, count: int, steps: int, rng: random.R
             child = fork(lambda r=run: setup.train(stage, r, steps), folder / "log.txt")
             while_writing = row.writing < WRITING * (row.kills + 1)
             moment = rng.uniform(0, duration)
+            before = stamps(run)
             code = kill(child, run, moment, rng.random(), rng.randrange(4), while_writing)
             if code is not None:
                 break
             row.kills += 1
-            row.writing += bool(parts(run))
+            row.writing += not stamps(run).items() <= before.items()
             step = max(step, check(setup, stage, run, step, row.faults))
         else:
             code = run_child(lambda r=run: setup.train(stage, r, steps), folder / "log.txt")
@@ -158,9 +160,10 @@ def kill_export(setup: Trainings, row: Row, count: int, rng: random.Random) -> N
             break
         child = fork(lambda r=runs[i % 2]: setup.export(r, model), folder / "log.txt")
         moment, while_writing = rng.uniform(0, duration), row.writing < WRITING * (row.kills + 1)
+        before = stamps(folder)
         code = kill(child, folder, moment, rng.random(), 0, while_writing)
         row.kills += code is None
-        row.writing += bool(parts(folder))
+        row.writing += code is None and not stamps(folder).items() <= before.items()
         old = folder / ".model.old"
         if not model.exists() and old.exists():  # as the next command that writes it does
             old.rename(model)
@@ -181,14 +184,14 @@ def kill(
     while_writing: wait until it writes a file in `folder`, with `skip` files let pass, then a
     moment of `share` (0 to 1) times 30 ms; else kill it after `seconds`.
     """
-    begin, before = time.monotonic(), False
+    begin, before, old = time.monotonic(), False, stamps(folder)
     while True:
         done = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         now = time.monotonic() - begin
         if done is not None or now > (LONGEST if while_writing else seconds):
             break
         if while_writing:
-            writes = bool(parts(folder))
+            writes = not stamps(folder).items() <= old.items()
             skip -= writes and not before
             before = writes
             if writes and skip < 0:
@@ -253,6 +256,16 @@ def parts(folder: Path) -> list[Path]:
         for name in (*folders, *files)
         if name.startswith(".") and name.endswith(".part")
     ]
+
+
+def stamps(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Return by path when what is half written below `folder` was begun and last changed."""
+    found = {}
+    for path in parts(folder):
+        with contextlib.suppress(OSError):
+            about = (folder / path).stat()
+            found[path] = about.st_ino, about.st_mtime_ns
+    return found
 
 
 def tail(path: Path) -> str:

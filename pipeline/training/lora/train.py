@@ -30,6 +30,7 @@ from PIL import Image
 from ... import engine, oom
 from ...disk import make_folder, remove
 from ...errors import InputError
+from ...images.open import open_picture
 from ...metadata.save import save_picture
 from ...options import GenerateOptions
 from ...prompt import resources
@@ -167,8 +168,7 @@ def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[E
                 prompt=options.prior_prompt, seed=seed, width=options.size, height=options.size
             )
             save_picture(result.images[0], path)
-        with Image.open(path) as picture:
-            yield Example(picture.convert("RGB"), options.prior_prompt)
+        yield Example(open_picture(path).image, options.prior_prompt)
 
 
 def class_key(models: Models, options: ResolvedOptions) -> str:
