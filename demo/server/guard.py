@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -153,7 +153,7 @@ class RouteGuard:
                 await body.read_whole()
                 value = request_body.parse(body.whole)
                 request_body.CHECKS[route.check](self.blocks, value, parts)
-            answer.body = body
+            answer.body, answer.drain = body, lambda: _drain(scope, receive)
             await self.app(scope, body.receive, answer.send)
             if body.refused:
                 raise body.refused
@@ -259,7 +259,10 @@ class _Body:
 
     def check_length(self, scope: Scope) -> None:
         """Raise Refused if the request says that its body is larger than the route's bound."""
-        length = _headers(scope).get("content-length", "0")
+        headers = _headers(scope)
+        length = headers.get("content-length", "0")
+        if not self._route.body and "transfer-encoding" in headers:
+            raise self._too_large()
         if not length.isdecimal() or len(length) > 15 or int(length) > self._route.body:
             raise self._too_large()
 
@@ -322,16 +325,21 @@ class _Answer:
     policy: its Content-Security-Policy
     begun: whether its status has been sent
     body: the request's body; an answer of Gradio's to one that was refused is not sent
+    drain: reads what is left of the body, before an answer that did not wait for it
     """
 
     def __init__(self, send: Send, policy: str):
         self._send, self.begun, self._ended, self.policy = send, False, False, policy
         self.body: _Body | None = None
+        self.drain: Callable[[], Awaitable[None]] | None = None
 
     async def send(self, message: Message) -> None:
         """Send ASGI's message; raise TimeoutError where the client took no byte for a minute."""
         if self.body is not None and self.body.refused and not self.begun:
             return
+        if self.drain is not None and self.body is not None and not self.body.complete:
+            drain, self.drain = self.drain, None
+            await drain()
         await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:
@@ -385,8 +393,11 @@ async def _drain(scope: Scope, receive: Receive) -> None:
 
     A connection that is closed while bytes arrive is reset, and the answer on it is lost.
     """
-    length = _headers(scope).get("content-length", "0")
+    headers = _headers(scope)
+    length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:15]) > DRAINED:
+        return
+    if int(length) == 0 and "transfer-encoding" not in headers:
         return
     number = 0
     with contextlib.suppress(Refused, MultiPartException, TimeoutError):

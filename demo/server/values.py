@@ -71,11 +71,15 @@ def _check_value(name: str, component: Component, value: Any) -> Any:
         raise InputError(f"{name} must be true or false.")
     if isinstance(component, gr.Dropdown | gr.Radio):
         several = isinstance(value, list) and getattr(component, "multiselect", False)
-        if all(
-            v is None or isinstance(v, str | int | float) for v in (value if several else [value])
-        ):
+        chosen = value if several else [value]
+        emptied = value is None and component.value is not None  # such a menu cannot be emptied
+        if not emptied and all(v is None or isinstance(v, str | int | float) for v in chosen):
             return value
         raise InputError(f"{name} must be one of its choices.")
+    if isinstance(component, gr.Dataset):
+        if isinstance(value, int) and 0 <= value < len(component.samples or ()):
+            return value
+        raise InputError(f"{name} must be the number of an example.")
     return value
 
 

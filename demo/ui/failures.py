@@ -100,9 +100,9 @@ def error_toast(sentence: str, language: str) -> gr.Error:
 def client_error(sentence: str) -> gr.Error:
     """Return the exception that, raised in an endpoint, gives its client `sentence`.
 
-    It holds no path of the server; half characters (lone surrogates) are shown as "?".
+    It is one line without a path of the server; half characters (lone surrogates) become "?".
     """
-    shown = hide_paths(sentence).encode(errors="replace").decode()
+    shown = " ".join(hide_paths(sentence).split()).encode(errors="replace").decode()
     return gr.Error(shown, print_exception=False)
 
 

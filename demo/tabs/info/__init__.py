@@ -62,12 +62,14 @@ def build(page: Page) -> None:
     no_picture = {file: None, picture: "", sendable: gr.update(visible=False)}
     no_picture |= panel.show_receipt(None, "en")
 
-    def open_file(path: str, request: gr.Request) -> dict[Any, Any]:
+    def open_file(path: str | None, request: gr.Request) -> dict[Any, Any]:
         """Return updates that show a dropped file, its settings and its receipt.
 
         Its parameters text is put into the text box; the drop area is emptied for the next file. A
         file without a parameters text gives an error sentence, and all else stays as it was.
         """
+        if not path:
+            raise InputError("There is no file to open: choose one first.")
         try:
             text = infotext.read(path)
         except InputError as error:

@@ -344,7 +344,7 @@ class InsideHandlers:
         except InputError as error:
             raise error_toast(error_sentence(error, language), language) from None
 
-    def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
+    def import_tree(self, path: str | None, request: gr.Request) -> dict[Any, Any]:
         """Open an exported file with a picture and all its branches; show the last one in it.
 
         A branch continues the picture from one of its steps with changed options. path: the
@@ -353,6 +353,8 @@ class InsideHandlers:
         """
         language = request_language(request)
         try:
+            if not path:
+                raise InputError("There is no file to open: choose one first.")
             with hide_internal_errors():
                 recordings = recording_file.open_tree(path)
         except FAILURES as error:

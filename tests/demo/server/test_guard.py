@@ -66,7 +66,8 @@ def test_a_body_is_bounded_by_its_length_and_by_what_arrives(page):
     assert there.post(path, content=whole, headers=JSON).text == str(len(whole))
     refused(there.post(path, content=whole + b" ", headers=JSON), 413, "larger than 16 KB")
     refused(there.post(path, content=iter([whole, b" "]), headers=JSON), 413, "larger than 16 KB")
-    refused(there.request("GET", "/config", content=b"x"), 413, "takes no body")
+    for content in (b"x", iter([b"x"])):
+        refused(there.request("GET", "/config", content=content), 413, "takes no body")
 
 
 def test_an_upload_that_is_too_large_ends_the_parser_in_a_way_it_cleans_up_after(page):
@@ -341,6 +342,21 @@ def test_monitoring_is_closed_and_a_foreign_host_is_not_answered(server):
     assert httpx.get(f"{server.url}monitoring/summary").status_code == 404
     foreign = httpx.get(f"{server.url}config", headers={"host": "rebind.example"})
     refused(foreign, 421, "rebind.example")
+
+
+def test_gradios_own_refusals_wait_for_what_is_still_sent(page):
+    seen = []
+
+    async def hasty(scope, receive, send):
+        await PlainTextResponse("no", 400)(scope, receive, send)
+
+    def pieces():
+        for i in range(3):
+            seen.append(i)
+            yield b"x"
+
+    assert client(page, hasty).post(UPLOAD, content=pieces(), headers=FORM).text == "no"
+    assert seen == [0, 1, 2]
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(server):

@@ -37,11 +37,13 @@ def make():
         "slider": lambda: gr.Slider(0, 9, label="Steps"),
         "text": lambda: gr.Textbox(label="Prompt"),
         "tick": lambda: gr.Checkbox(label="Fast"),
-        "menu": lambda: gr.Dropdown(["a"], label="Model"),
+        "menu": lambda: gr.Dropdown(["a"], value=None, label="Model"),
+        "chosen": lambda: gr.Dropdown(["a"], value="a", label="Model"),
         "radio": lambda: gr.Radio(["a"], label="Model"),
         "file": lambda: gr.File(label="Tree"),
         "files": lambda: gr.File(label="Trees", file_count="multiple"),
         "picture": lambda: gr.Image(label="Picture"),
+        "examples": lambda: gr.Dataset(components=["textbox"], samples=[["a"]], label="Examples"),
         "gallery": lambda: gr.Gallery(label="Result"),
     }
 
@@ -57,7 +59,10 @@ def make():
         ("text", "x", "x"),
         ("tick", True, True),
         ("menu", "a", "a"),
+        ("menu", None, None),
+        ("chosen", "a", "a"),
         ("picture", None, None),
+        ("examples", 0, 0),
     ],
 )
 def test_what_a_page_sends_is_taken(make, kind, value, taken):
@@ -85,6 +90,9 @@ def test_what_a_page_sends_is_taken(make, kind, value, taken):
         ("file", {"path": "a\0b"}, "was uploaded to this server before"),
         ("file", {"path": 7}, "was uploaded to this server before"),
         ("files", [{"path": "/no"}] * 101, "`Trees` has 101 files; at most 100."),
+        ("chosen", None, "`Model` must be one of its choices."),
+        ("examples", None, "`Examples` must be the number of an example."),
+        ("examples", 1, "`Examples` must be the number of an example."),
         ("picture", [], "`Picture` must be an uploaded file."),
         ("gallery", [{"image": {"path": "/no/such"}}], "was uploaded to this server before"),
     ],
