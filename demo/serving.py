@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from gradio import utils as gradio_utils
 from gradio.routes import App
 from starlette.middleware import Middleware
 
@@ -13,9 +15,10 @@ from pipeline.images.gate import GATE
 from pipeline.model_cache import ModelCache
 
 from . import texts
-from .limits import Limits
+from .limits import Limits, is_public
 from .page import Page
 from .server import api, temp_folder
+from .server.guard import RouteGuard, hosts_of
 from .server.queueing import Listeners, VisitorQueue, WatchListeners
 from .server.runner import Runner
 from .server.upkeep import Upkeep
@@ -77,11 +80,17 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
     The public URL is None without share=True. Raises OSError if the server cannot listen on that
     address and port.
     """
-    listeners = Listeners()
-    middleware = [Middleware(WatchListeners, listeners=listeners)]
+    limits, listeners = page.upkeep.limits, Listeners()
+    guard = Middleware(
+        RouteGuard,
+        blocks=page,
+        hosts=hosts_of(where.get("server_name"), limits.hosts, _is_public(where)),
+        upload_mb=limits.temp_disk_mb,
+    )
+    middleware = [guard, Middleware(WatchListeners, listeners=listeners)]
     if isinstance(page._queue, VisitorQueue):
         page._queue.watch(listeners)
-    if not page.upkeep.limits.shared_training:
+    if not limits.shared_training:
         middleware.append(Middleware(VisitorCookie))
     return page.launch(
         prevent_thread_lock=True,
@@ -95,6 +104,17 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         run_history=False,
         ssr_mode=False,
         max_file_size=LARGEST_FILE,
+        enable_monitoring=False,
         app_kwargs={"lifespan": page.upkeep.lifespan, "middleware": middleware},
         **where,
     )
+
+
+def _is_public(where: dict[str, Any]) -> bool:
+    """Return whether a server that is launched with `where` is reached by other machines.
+
+    Gradio gives a server in a hosted notebook a public link without being asked.
+    """
+    host = where.get("server_name") or os.environ.get("GRADIO_SERVER_NAME")
+    notebook = gradio_utils.colab_check() or gradio_utils.is_hosted_notebook()
+    return notebook or is_public(host, bool(where.get("share")))

@@ -132,7 +132,7 @@ class Runs:
         session: the visitor's Gradio session. group: the name shared by all buttons whose runs one
         Stop button stops; button: index of the pressed button in that group.
         """
-        key = session, run_id[:MAX_ID]
+        key = _key(session, run_id)
         with self._lock:
             before = self._of_button.get((session, group, button))
             if before is not None and before.state == "running":
@@ -148,7 +148,7 @@ class Runs:
 
     def find(self, session: str, run_id: str) -> Run | None:
         """Return the run with the id `run_id` in the visitor's session; None for an unknown id."""
-        return self._runs.get((session, run_id[:MAX_ID]))
+        return self._runs.get(_key(session, run_id))
 
     def stop(self, session: str, run_id: str) -> Run:
         """Stop the run with the id `run_id` in the visitor's session, unless it has ended.
@@ -156,7 +156,7 @@ class Runs:
         Returns the run. For an unknown id, a stopped run is stored: Stop may reach the server
         before the press that starts the run, and `open` then finds the run already stopped.
         """
-        key = session, run_id[:MAX_ID]
+        key = _key(session, run_id)
         with self._lock:
             run = self._runs.get(key) or Run()
             self._runs.put(key, run)
@@ -170,3 +170,8 @@ class Runs:
         overwrite.
         """
         return self._latest.get((session, group)) is run
+
+
+def _key(session: str, run_id: str | None) -> tuple[str, str]:
+    """Return the key of a run; a request without an id, which no page sends, has the id ""."""
+    return session, (run_id or "")[:MAX_ID]

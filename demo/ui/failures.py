@@ -97,6 +97,15 @@ def error_toast(sentence: str, language: str) -> gr.Error:
     return gr.Error(hide_paths(sentence), title=say("error", language), print_exception=False)
 
 
+def client_error(sentence: str) -> gr.Error:
+    """Return the exception that, raised in an endpoint, gives its client `sentence`.
+
+    It holds no path of the server; half characters (lone surrogates) are shown as "?".
+    """
+    shown = hide_paths(sentence).encode(errors="replace").decode()
+    return gr.Error(shown, print_exception=False)
+
+
 @contextmanager
 def raise_client_errors(upload: str | Path | None = None) -> Iterator[None]:
     """Turn the failures of a request into a gr.Error, so that clients of the web API see why.
@@ -108,5 +117,4 @@ def raise_client_errors(upload: str | Path | None = None) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        sentence = error_sentence(error, "en", upload)
-        raise gr.Error(sentence, print_exception=False) from None
+        raise client_error(error_sentence(error, "en", upload)) from None

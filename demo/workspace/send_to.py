@@ -14,7 +14,7 @@ from pipeline.images.open import opened
 from ..texts import request_language, say
 from ..ui.failures import error_sentence
 from ..ui.fields import Box
-from ..ui.listeners import UNQUEUED
+from ..ui.listeners import UNQUEUED, event_value
 from ..ui.status import error_line, status_line, warning_list
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
         outputs = [result.status, *box.show(None, None)]
         box.picture.input(check, box.picture, outputs, **UNQUEUED)
 
-    def choose(event: gr.SelectData) -> int:
-        return event.index
+    def choose(event: gr.EventData) -> int:
+        return event_value(event, "index", int)
 
     result.gallery.select(choose, None, result.chosen, **UNQUEUED)
     wire_buttons(page, buttons, [result.gallery, result.chosen], chosen_picture)

@@ -68,7 +68,9 @@ def make_verifier(
         """
         yield from verify.check(model_cache.get(*names), case)
 
-    def run(path: str, visitor: str, **inputs: Any) -> Iterator[StepChecked | Verdict]:
+    def run(path: str | None, visitor: str, **inputs: Any) -> Iterator[StepChecked | Verdict]:
+        if not path:
+            raise InputError("There is no file to verify: choose one first.")
         with hide_internal_errors():
             case = verify.open_input(path, **inputs)
             if not case.receipt.intact:

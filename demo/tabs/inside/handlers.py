@@ -30,6 +30,7 @@ from ...server.temp_folder import request_folder
 from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import request_language, say
 from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
+from ...ui.listeners import event_value
 from ...ui.status import error_line, progress_line, status_line
 from ...ui.stop import Final, Updates
 from ...workspace.fill_form import TEXT_NUMBERS
@@ -171,7 +172,7 @@ class InsideHandlers:
 
         event: its `key` is the key of the picture's recording.
         """
-        key, language = str(event.key), request_language(request)
+        key, language = event_value(event, "key", str), request_language(request)
         if key not in tree:
             return {self.opened: None}
         recording = self.recordings.get(key)
@@ -185,7 +186,7 @@ class InsideHandlers:
         event: its `key` is the recording's key; inside.js sends it after a request for it has
         failed.
         """
-        return self._show_evicted(str(event.key), tree, request_language(request))
+        return self._show_evicted(event_value(event, "key", str), tree, request_language(request))
 
     def set_step(self, event: gr.EventData) -> int:
         """Return the step, from 1, to which the visitor moved the viewer's slider, for the form.
@@ -193,7 +194,7 @@ class InsideHandlers:
         The form starts a branch, which draws the picture again from a step on with changed options.
         The number is filled in there as that step.
         """
-        return event.step
+        return event_value(event, "step", int)
 
     # ---- draw ---------------------------------------------------------------------------------
 
