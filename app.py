@@ -8,6 +8,7 @@ import socket
 import sys
 
 from demo.limits import add_flags, read_flags
+from demo.server.upkeep import exit_on_signals
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -45,7 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     argv: the command line, None takes sys.argv. Returns the exit status: 0, or 2 after an error
     whose sentence was printed to stderr.
     """
-    args = arguments(argv)
+    with exit_on_signals():
+        return start(arguments(argv))
+
+
+def start(args: argparse.Namespace) -> int:
+    """Load the model and serve the page as the command line says; return the exit status."""
     if args.port is not None:
         if not 0 < args.port < 65536:
             return complain(f"--port must be from 1 to 65535, not {args.port}.")
@@ -55,8 +61,10 @@ def main(argv: list[str] | None = None) -> int:
             return complain(f"Cannot listen on {host}, port {args.port}: {reason}.")
     if os.environ.get("SPACES_ZERO_GPU"):
         import spaces  # noqa: F401 - ZeroGPU wants it before torch
+    from demo.server import temp_folder
     from pipeline import InputError, load
 
+    temp_folder.current()  # before Gradio is imported, which makes folders
     try:
         options = {"low_memory": args.low_memory}
         models = load(args.model, vae=args.vae, **options)
@@ -75,12 +83,14 @@ def main(argv: list[str] | None = None) -> int:
     page = build(ModelCache(models, **options), wrap_gpu_work, read_flags(args))
     try:
         _, local, public = serve(page, mcp_server=args.mcp or None, **where)
+        if page.mcp_error:
+            return complain(page.mcp_error)
+        print(f"Glassbox Diffusion draws with {models.name} at {public or local}", flush=True)
+        page.block_thread()
     except OSError as error:  # no port was free, or no such address is ours
         return complain(f"Cannot serve: {str(error).splitlines()[0]}")
-    if page.mcp_error:
-        return complain(page.mcp_error)
-    print(f"Glassbox Diffusion draws with {models.name} at {public or local}", flush=True)
-    page.block_thread()
+    finally:
+        page.upkeep.end()
     return 0
 
 

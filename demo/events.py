@@ -1,8 +1,35 @@
-"""Progress and Finished, the events of a request for pictures, and the exception Broken."""
+"""The events of a request for pictures, Progress and Finished, and its exceptions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import InputError
+
+from .texts import say
+
+
+class Refused(InputError):
+    """Raised for a request that is more than the server's limits allow; str() is in English.
+
+    key, values: the text of the sentence in demo.texts and what is filled in, from which `sentence`
+    makes it in another language. A value that is a list of (key, values) is filled in as
+    these texts, joined by the text "or".
+    """
+
+    def __init__(self, key: str, **values: Any):
+        self.key, self.values = key, values
+        super().__init__(self.sentence("en"))
+
+    def sentence(self, language: str) -> str:
+        """Return the sentence in a language, "en" or "zh"."""
+        values = dict(self.values)
+        for name, value in values.items():
+            if isinstance(value, list):
+                parts = [say(part, language, **more) for part, more in value]
+                values[name] = say("or", language).join(parts)
+        return say(self.key, language, **values)
 
 
 class Broken(Exception):

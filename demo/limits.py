@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 LOCAL_NAMES = ("localhost", "")
+# Addresses of the proxies in front of a Hugging Face Space: those that no visitor can have.
+SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,37 @@ LIMITS: dict[str, Limit] = {  # a number; the flag is the name with dashes
     ),
     "max_seconds": Limit("seconds that one request may draw", private=0, public=600),
     "max_waiting": Limit(
-        "requests of one visitor that may wait or draw at a time", private=0, public=4
+        "requests of one visit that may wait or run at a time, in each line", private=0, public=4
+    ),
+    "max_waiting_address": Limit(
+        "requests from one network address, behind which several visitors may be, that may wait or"
+        " run at a time, in each line",
+        private=0,
+        public=12,
     ),
     "max_sessions": Limit(
         "visits whose state is kept; the one unused for longest is dropped first",
-        private=200,
-        public=200,
+        private=2_000,
+        public=2_000,
+    ),
+    "decoding_mb": Limit(
+        "MB of memory in which all visitors' pictures and files are opened; more wait",
+        private=1_000,
+        public=1_000,
+    ),
+    "temp_disk_mb": Limit(
+        "MB of files that visitors uploaded or were given, for an hour; the oldest go first",
+        private=20_000,
+        public=4_000,
     ),
     "training_disk_mb": Limit(
         "MB of the trainings of all visitors on the disk", private=20_000, public=4_000
     ),
     "training_disk_visitor_mb": Limit(
         "MB of one visitor's trainings on the disk", private=20_000, public=1_000
+    ),
+    "training_hours": Limit(
+        "hours after which a visitor's trainings are deleted if nothing used them", 0, public=24
     ),
 }
 
@@ -65,17 +86,24 @@ class Limits:
     allow_training: whether visitors may train at all
     shared_training: whether all visitors share the trainings: every run, its file and its name
     hosts: host names under which the server answers; () for any
+    proxies: addresses or networks of proxies, such as "10.0.0.0/8", whose X-Forwarded-For header is
+        believed to name the visitor's address
     """
 
     max_work: int = LIMITS["max_work"].private
     max_seconds: int = LIMITS["max_seconds"].private
     max_waiting: int = LIMITS["max_waiting"].private
+    max_waiting_address: int = LIMITS["max_waiting_address"].private
     max_sessions: int = LIMITS["max_sessions"].private
+    decoding_mb: int = LIMITS["decoding_mb"].private
+    temp_disk_mb: int = LIMITS["temp_disk_mb"].private
     training_disk_mb: int = LIMITS["training_disk_mb"].private
     training_disk_visitor_mb: int = LIMITS["training_disk_visitor_mb"].private
+    training_hours: int = LIMITS["training_hours"].private
     allow_training: bool = True
     shared_training: bool = False
     hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +134,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a host name under which the server answers (default: any that suits --host)",
     )
+    group.add_argument(
+        "--trusted-proxy",
+        action="append",
+        type=_network,
+        default=[],
+        metavar="ADDRESS",
+        help="an address or network of a proxy whose X-Forwarded-For header names the visitors"
+        " (default: none; for a Space those of its own network)",
+    )
 
 
 def read_flags(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Limits:
@@ -123,6 +160,7 @@ def read_flags(args: argparse.Namespace, environment: Mapping[str, str] = os.env
         allow_training=args.allow_training or not public,
         shared_training=args.shared_training,
         hosts=tuple(args.allowed_host),
+        proxies=tuple(args.trusted_proxy) or (SPACE_PROXIES if environment.get("SPACE_ID") else ()),
     )
 
 
@@ -170,6 +208,16 @@ def is_public(
         return not ipaddress.ip_address(name).is_loopback
     except ValueError:
         return True
+
+
+def _network(text: str) -> str:
+    """Return an address or network as `ipaddress` writes it; raise ArgumentTypeError for others."""
+    try:
+        return str(ipaddress.ip_network(text.strip("[]"), strict=False))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be an address such as 10.0.0.5 or a network such as 10.0.0.0/8, not {text!r}"
+        ) from None
 
 
 def _whole_number(text: str) -> int:

@@ -317,12 +317,19 @@ def main(argv: list[str] | None = None) -> int:
     except VersionError as error:
         print(error, file=sys.stderr)
         return 2
+    texts: dict[Path, str] = {}
     if args.rows:
-        args.rows.write_text(json.dumps([asdict(row) for row in done]), encoding="utf-8")
+        texts[args.rows] = json.dumps([asdict(row) for row in done])
     else:
         print(summary(done))
     if args.report:
-        args.report.write_text(report(done, code), encoding="utf-8")
+        texts[args.report] = report(done, code)
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            print(f"Cannot write {path}: {error.strerror}.", file=sys.stderr)
+            return 2
     return 1 if any(row.failed for row in done) else 0
 
 

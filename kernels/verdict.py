@@ -237,8 +237,11 @@ def write(verdict: Verdict, folder: Path) -> Path:
         "results": [r.__dict__ for r in (*kept, *verdict.results)],
     }
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # it is there still where that failed
     forget()
     return path
 

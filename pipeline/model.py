@@ -48,6 +48,7 @@ class Models:
     backends          the attention and GroupNorm backends that it can use
     preview           the linear map that makes coarse pictures of latents
     lock              held while a network runs, so that requests take turns
+    lora_folder       a folder whose LoRAs prompts may name besides those in ./models; None for none
     """
 
     name: str
@@ -71,6 +72,7 @@ class Models:
     backends: Backends
     preview: Preview
     lock: AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False)
+    lora_folder: Path | None = None
 
     @property
     def tokenizer(self) -> Any:

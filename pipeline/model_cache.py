@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, closest
@@ -74,14 +75,21 @@ class ModelCache:
         """List the autoencoders that may replace a model's own: an Entry (name, path, ...) each."""
         return list(library.find_entries("vae").values())
 
-    def get(self, name: str | None = None, vae: str | None = None) -> Models:
+    def get(
+        self, name: str | None = None, vae: str | None = None, lora_folder: Path | None = None
+    ) -> Models:
         """Return a model by its name from the cache, or load it if it is not there.
 
         name: of a model that `choices` lists; None means the model that the server was started
-        with. vae: name of an autoencoder that `vaes` lists; None means the model's own. Raises
-        InputError for an unknown name and if loading fails. Waits while another model is being
-        loaded.
+        with. vae: name of an autoencoder that `vaes` lists; None means the model's own.
+        lora_folder: a folder whose LoRAs prompts may name besides those in ./models; None for none.
+        Raises InputError for an unknown name and if loading fails. Waits while another model is
+        being loaded.
         """
+        models = self._get(name, vae)
+        return models if lora_folder is None else replace(models, lora_folder=lora_folder)
+
+    def _get(self, name: str | None, vae: str | None) -> Models:
         name, vae = name or self.first.name, vae or None
         if not isinstance(name, str) or not isinstance(vae, str | None):
             raise InputError("A model and an autoencoder are asked for by their names.")

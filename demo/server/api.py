@@ -8,21 +8,33 @@ send fields by position, so a new field must come last.
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import BlockFunction
+from gradio.caching import CacheMissError
 from gradio.components import Component
+from gradio.state_holder import SessionState
 
 from pipeline import tasks
 
 from ..events import Finished
-from ..ui.failures import raise_client_errors
+from ..texts import request_language
+from ..ui.failures import (
+    FAILURES,
+    client_error,
+    error_sentence,
+    hide_internal_errors,
+    raise_client_errors,
+)
 from ..ui.listeners import GPU
 from ..ui.upload import PictureBox
 from .runner import MODEL_FIELDS, Runner
+from .temp_folder import request_folder
+from .upkeep import Upkeep
+from .values import read_values
+from .visitors import identify
 
 PICTURES = ("picture", "mask")  # fields whose value is a file
 FIRST = ("picture", "mask", "prompt", "negative")  # of these, a task's fields come first
@@ -35,24 +47,67 @@ DESCRIPTIONS = {  # of MODEL_FIELDS, which are not in the Options
 
 
 class Blocks(gr.Blocks):
-    """A gr.Blocks whose web API accepts requests that leave out the last values.
+    """A gr.Blocks that answers every request that it cannot serve with a sentence.
 
-    Endpoints of tasks, and `/verify`, then take the defaults of these values.
+    Endpoints of tasks, and `/verify`, also accept requests that leave out the last values, and then
+    take their defaults.
 
     i18n: the page's texts in English and Chinese, to be passed to `launch`.
+    upkeep: holds what the page's server keeps within its bounds.
     """
 
     i18n: gr.I18n
+    upkeep: Upkeep
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
-        """Append the default of each value a request leaves out, then let Gradio check the rest.
+        """Append the default of each value a request leaves out; check that none is missing then.
 
         block_fn: the function behind the endpoint. inputs: the values that the client sent, changed
-        in place.
+        in place. Raises gr.Error.
         """
         if block_fn.api_name in (*tasks.TASKS, "verify"):
             inputs += [getattr(field, "value", None) for field in block_fn.inputs[len(inputs) :]]
-        super().validate_inputs(block_fn, inputs)
+        if len(inputs) < len(block_fn.inputs):
+            wanted, given = len(block_fn.inputs), len(inputs)
+            raise client_error(f"This endpoint takes {wanted} values, not {given}.")
+
+    async def preprocess_data(
+        self,
+        block_fn: BlockFunction,
+        inputs: list[Any],
+        state: SessionState | None,
+        explicit_call: bool = False,
+    ) -> list[Any]:
+        """Check the values that a client sent, then let Gradio turn them into a listener's.
+
+        The arguments are Gradio's. Raises gr.Error, with a sentence that names the field.
+        """
+        self.validate_inputs(block_fn, inputs)
+        with raise_client_errors():
+            await read_values(block_fn, inputs, self.mcp_server)
+        try:
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        except gr.Error as error:
+            raise client_error(error.message) from None
+        except Exception:
+            raise client_error("A value of the request cannot be read.") from None
+
+    async def process_api(self, block_fn: BlockFunction | int, *args: Any, **more: Any) -> Any:
+        """Run a listener as Gradio does, and raise gr.Error for every exception.
+
+        An unexpected one is logged; the client gets a sentence that says that the server failed.
+        """
+        try:
+            return await super().process_api(block_fn, *args, **more)
+        except (gr.Error, CacheMissError):
+            raise
+        except Exception as error:
+            language = request_language(more.get("request"))
+            try:
+                with hide_internal_errors():
+                    raise error
+            except FAILURES as failure:
+                raise client_error(error_sentence(failure, language)) from None
 
 
 def endpoints(runner: Runner) -> None:
@@ -89,13 +144,14 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
     """
     fields = names(key)
 
-    def draw(*values: Any) -> Iterator[tuple[list[str], str]]:
+    def draw(*arguments: Any) -> Iterator[tuple[list[str], str]]:
+        *values, request = arguments
         given = {n: v for n, v in zip(fields, values, strict=False) if v is not None and v != ""}
         with (
             raise_client_errors(),
-            tempfile.TemporaryDirectory(prefix="glassbox-") as folder,
+            request_folder() as folder,
         ):
-            for event in runner.stream(given, folder, key):
+            for event in runner.stream(given, folder, key, visitor=identify(request)):
                 # A yield at every step lets the work stop when the client cancels or is gone.
                 if isinstance(event, Finished):
                     yield event.files, event.parameters
@@ -111,7 +167,10 @@ def handler(key: str, runner: Runner) -> Callable[..., Iterator[tuple[list[str],
             )
             for name in fields
         ]
+        # Filled in by Gradio, which knows it by its type.
+        + [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)]
     )
+    draw.__annotations__ = {"request": gr.Request}
     return draw
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from pipeline.events import Result, Step
 from pipeline.introspection.recording import Recorder, RecordingStore
 from pipeline.model_cache import ModelCache
 
-from ..events import Finished, Progress
+from ..events import Finished, Progress, Refused
+from ..limits import Limits
 from ..ui.failures import hide_internal_errors
 from ..ui.images import THUMBNAIL_SIDE, data_url
+from .visitors import Visitors
+from .work import check_work, is_drawing
 from .zerogpu import ON_ZERO_GPU, Work
 
 MODEL_FIELDS = ("model", "vae")  # fields that name a checkpoint and an autoencoder
@@ -39,13 +43,20 @@ class Runner:
 
     wrap_gpu_work: decorates the generator functions that use the device; on ZeroGPU it requests a
     GPU
+    visitors: the visitors' trainings, whose LoRAs they draw with
     recordings: the store of recordings: all model calls of each picture that was drawn with
         `record`, which the tab Look inside shows
+    limits: how much a request may draw (max_work) and for how long (max_seconds)
     """
 
     def __init__(
-        self, model_cache: ModelCache, wrap_gpu_work: Callable[[Work], Work] = lambda work: work
+        self,
+        model_cache: ModelCache,
+        wrap_gpu_work: Callable[[Work], Work] = lambda work: work,
+        visitors: Visitors | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ):
+        self.visitors, self.limits = visitors or Visitors(), limits
         self.model_cache, self.recordings = model_cache, RecordingStore()
         self._wrap_gpu_work, self._device_lock = wrap_gpu_work, threading.Lock()
 
@@ -65,22 +76,72 @@ class Runner:
         Of all functions that this Runner has decorated, one runs at a time and the others wait.
         Closing the generator that a call returns stops the work. InputError and Broken are passed
         on; any other exception is logged and replaced by Broken.
+
+        A function that draws pictures takes (task, options, names, folder, entries, ...), as many
+        of them as it needs, see `estimate_seconds` in zerogpu.py. A call that would draw more than
+        `limits` allow raises Refused before it waits for the device; any call that has had the
+        device for longer than they allow is ended after its step, by Refused.
         """
         on_gpu = self._wrap_gpu_work(work)
 
         def run(*args: Any) -> Iterator[Any]:
+            with hide_internal_errors():
+                self._check(*args)
             with self._device_lock:
                 events = on_gpu(*args)
                 try:
                     with hide_internal_errors():
-                        yield from events
+                        yield from self._until_deadline(events)
                 finally:
                     events.close()  # type: ignore[attr-defined]  # a generator
 
         return run
 
+    def _check(self, *args: Any) -> None:
+        """Raise Refused if a call with these arguments would draw more than the limits allow.
+
+        Arguments of a function that does not draw are not looked at.
+        """
+        if not self.limits.max_work or not is_drawing(args):
+            return
+        task, options = args[:2]
+        names = args[2] if len(args) > 2 else ()
+        entries = args[4] if task == "arena" else ()
+        defaults = self.model_cache.get(*names).defaults
+        check_work(self.limits.max_work, task, options, entries, defaults)
+
+    def _until_deadline(self, events: Iterable[Any]) -> Iterator[Any]:
+        """Yield `events`; raise Refused at the first one that comes later than max_seconds."""
+        began, limit = time.monotonic(), self.limits.max_seconds
+        for event in events:
+            if limit and time.monotonic() - began > limit:
+                raise Refused("too_long", seconds=limit)
+            yield event
+
+    def names(self, fields: dict[str, Any], visitor: str) -> tuple[Any, ...]:
+        """Return the arguments of ModelCache.get for a request: model, autoencoder, LoRA folder.
+
+        fields: of the request, with "model" and "vae"; None or "" for the default. visitor: the id
+        of the visitor whose own LoRAs prompts may name; "" for nobody's.
+        """
+        loras = self.visitors.lora_folder(visitor) if visitor else None
+        return (*(fields.get(key) or None for key in MODEL_FIELDS), loras)
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until no work has the device, for at most `seconds`; return whether that is so.
+
+        The device is not given to any work after that: for a server that ends.
+        """
+        return self._device_lock.acquire(timeout=seconds)
+
     def stream(
-        self, fields: dict[str, Any], folder: str, task: str = "generate", *, record: bool = False
+        self,
+        fields: dict[str, Any],
+        folder: str,
+        task: str = "generate",
+        *,
+        record: bool = False,
+        visitor: str = "",
     ) -> Iterator[Progress | Finished]:
         """Run a task on the device: yield a Progress after each sampling step, then a Finished.
 
@@ -90,9 +151,11 @@ class Runner:
         folder: where the PNG files are written
         record: store all model calls of each picture in `recordings`, for the tab Look inside;
             ignored on ZeroGPU
+        visitor: the id of the visitor, from visitors.identify, whose own LoRAs the prompt may name;
+            "" for nobody's
         Raises InputError for what the user can correct, and Broken for every other error.
         """
-        names = tuple(fields.get(key) for key in MODEL_FIELDS)
+        names = self.names(fields, visitor)
         with hide_internal_errors():
             # Before holding the device: wrong input must not wait, opening files must not block it.
             given = {k: v for k, v in fields.items() if k not in MODEL_FIELDS}

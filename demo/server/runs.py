@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from pipeline.lru import LruCache
 
+from ..events import Refused
+from .visitors import identify
+
 Terminal = Literal["done", "stopped", "failed"]
 State = Literal["waiting", "running"] | Terminal
 MAX_RUNS = 4096  # how many runs of all visitors are remembered; a forgotten one still runs on
@@ -26,11 +29,13 @@ class Run:
     progress: the run's last event, from which the status line of a stopped run is made; None before
         the first event
     has_begun: whether the run has left the queue
+    visitor: the id of the visitor who started it, from visitors.identify; "" before it has begun
     """
 
     def __init__(self) -> None:
         self.progress: Any = None
         self.has_begun = False
+        self.visitor = ""
         self._state: State = "waiting"
         self._lock = threading.Lock()
         self._on_stop: list[Callable[[], None]] = []
@@ -76,16 +81,43 @@ class Run:
             callback()
 
 
+class Refusals:
+    """Why the last request of a listener was refused before it could wait; read once. Thread-safe.
+
+    limit: how many of all visitors are remembered.
+    """
+
+    def __init__(self, limit: int = MAX_RUNS):
+        self._refused: dict[tuple[str, int], Refused] = {}
+        self._limit, self._lock = limit, threading.Lock()
+
+    def put(self, session: str, listener: int, refused: Refused) -> None:
+        """Remember why a request was refused. listener: the number of its Gradio listener."""
+        with self._lock:
+            self._refused[session[:MAX_ID], listener] = refused
+            while len(self._refused) > self._limit:
+                del self._refused[next(iter(self._refused))]
+
+    def take(self, session: str, listener: int) -> Refused | None:
+        """Return why the listener's last request was refused, and forget it; None if it was not."""
+        with self._lock:
+            return self._refused.pop((session[:MAX_ID], listener), None)
+
+
 class Runs:
     """The states of all runs on a server. A run is one press of a button that draws or trains.
 
     A run is found by its visitor's Gradio session and by its id, which the browser makes. The
     buttons whose runs one Stop button stops form a group with a name; in a session, each button of
     a group has at most one run that waits or runs. Thread-safe. limit: how many runs are
-    remembered.
+    remembered. refusals: why requests were refused before they could wait. identify:
+    identify(request) returns the id of the visitor who sent a request.
     """
 
+    identify = staticmethod(identify)
+
     def __init__(self, limit: int = MAX_RUNS):
+        self.refusals = Refusals(limit)
         self._runs: LruCache[tuple[str, str], Run] = LruCache(limit)
         self._of_button: LruCache[tuple[str, str, int], Run] = LruCache(limit)
         self._latest: LruCache[tuple[str, str], Run] = LruCache(limit)
@@ -100,7 +132,7 @@ class Runs:
         session: the visitor's Gradio session. group: the name shared by all buttons whose runs one
         Stop button stops; button: index of the pressed button in that group.
         """
-        key = session, run_id[:MAX_ID]
+        key = _key(session, run_id)
         with self._lock:
             before = self._of_button.get((session, group, button))
             if before is not None and before.state == "running":
@@ -116,7 +148,7 @@ class Runs:
 
     def find(self, session: str, run_id: str) -> Run | None:
         """Return the run with the id `run_id` in the visitor's session; None for an unknown id."""
-        return self._runs.get((session, run_id[:MAX_ID]))
+        return self._runs.get(_key(session, run_id))
 
     def stop(self, session: str, run_id: str) -> Run:
         """Stop the run with the id `run_id` in the visitor's session, unless it has ended.
@@ -124,7 +156,7 @@ class Runs:
         Returns the run. For an unknown id, a stopped run is stored: Stop may reach the server
         before the press that starts the run, and `open` then finds the run already stopped.
         """
-        key = session, run_id[:MAX_ID]
+        key = _key(session, run_id)
         with self._lock:
             run = self._runs.get(key) or Run()
             self._runs.put(key, run)
@@ -138,3 +170,8 @@ class Runs:
         overwrite.
         """
         return self._latest.get((session, group)) is run
+
+
+def _key(session: str, run_id: str | None) -> tuple[str, str]:
+    """Return the key of a run; a request without an id, which no page sends, has the id ""."""
+    return session, (run_id or "")[:MAX_ID]

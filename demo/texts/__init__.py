@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .limits import LIMITS
 from .vocabulary import COLOURS, VOCABULARY
 from .workspace import WORKSPACE
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOURS", "LANGUAGES", "TEXTS", "add", "note", "notes", "request_language", "say"]
 
-TEXTS: dict[str, tuple[str, str]] = {**WORKSPACE, **VOCABULARY}  # key: (English, Chinese)
+TEXTS: dict[str, tuple[str, str]] = {**WORKSPACE, **VOCABULARY, **LIMITS}  # key: (English, Chinese)
 
 LANGUAGES = ("en", "zh")
 

@@ -156,4 +156,8 @@ WORKSPACE = {  # key: (English, Chinese)
         "Something went wrong on the server; its log has the details. Please try again.",
         "服务器出了问题，详情见服务器日志。请再试一次。",
     ),
+    "disk_full": (
+        "The server's disk is full, so nothing more can be saved: make room on it, or try later.",
+        "服务器的磁盘已满，无法再保存：请腾出空间，或稍后再试。",
+    ),
 }

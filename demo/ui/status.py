@@ -7,6 +7,7 @@ from html import escape
 
 from ..events import Finished, Progress
 from ..texts import say
+from .failures import hide_paths
 
 CUBE = (
     '<svg viewBox="0 0 48 48" fill="none" stroke="currentColor" stroke-width="2" '
@@ -57,12 +58,12 @@ def status_line(
 
 def error_paragraph(sentence: str) -> str:
     """Return an error sentence as an HTML paragraph, to be shown in place of a result."""
-    return f'<p class="gb-sorry" role="alert">{escape(sentence)}</p>'
+    return f'<p class="gb-sorry" role="alert">{escape(hide_paths(sentence))}</p>'
 
 
 def warning_list(sentences: Iterable[str]) -> str:
     """Return warnings as an HTML list; "" for no warnings."""
-    rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    rows = "".join(f"<li>{escape(hide_paths(sentence))}</li>" for sentence in sentences)
     return f'<ul class="gb-warnings">{rows}</ul>' if rows else ""
 
 
@@ -102,7 +103,7 @@ def stopped_line(event: Progress | None, language: str) -> str:
 
 def error_line(sentence: str) -> str:
     """Return the HTML status line of a failed request. sentence: the error, plain text."""
-    return status_line("error", escape(sentence))
+    return status_line("error", escape(hide_paths(sentence)))
 
 
 def _share(event: Progress) -> float:

@@ -20,6 +20,7 @@ from gradio.events import Dependency
 from ..texts import request_language, say
 from .failures import FAILURES, error_sentence, error_toast, hide_internal_errors
 from .listeners import PRIVATE, UNQUEUED
+from .refusal import button_of, show_refusal
 from .status import error_line, status_line
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class StopButton:
         self.runs, self.group, self.status = runs, group, status
         self.stopped_line, self.waiting = stopped_line, waiting
         self._buttons = 0
+        self._again: str | None = None  # elem_id of the button that was added last
         self._run_id = gr.Textbox(visible=False)  # its value comes from the browser's scripts
         self._withdrawn = gr.State()  # the id of the run that is taken out of the queue
         button.click(
@@ -118,10 +120,16 @@ class StopButton:
             run = self.runs.find(session, run_id)
             if run is None:
                 return
+            run.visitor = self.runs.identify(request)
             if not run.begin():
                 yield from self._stopped(run, session, language)
                 return
-            yield from self._follow(run, session, language, make_updates(run, language, *values))
+            try:
+                yield from self._follow(
+                    run, session, language, make_updates(run, language, *values)
+                )
+            finally:
+                run.progress = None  # the run is remembered, its pictures are not
 
         def open_run(run_id: str, request: gr.Request) -> str:
             return self._open(button, run_id, request)
@@ -143,6 +151,8 @@ class StopButton:
             **PRIVATE | listener,
         )
         self._withdrawn.change(None, None, None, cancels=[running], **UNQUEUED)
+        self._again = button_of(opened) or self._again
+        show_refusal(running, self.runs.refusals, self.status, self._again)
 
     def _open(self, button: int, run_id: str, request: gr.Request) -> str:
         """Register the run that a press of a button has started, and show that it waits.

@@ -32,8 +32,11 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono
 DEMO = Path(__file__).parents[1]
 STYLES = (DEMO / "ui/page.css", *sorted(DEMO.glob("tabs/**/*.css")))
 CSS = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)
-DROPS = Path(__file__).with_name("drops.js").read_text(encoding="utf-8")
-HEAD = f'<meta name="color-scheme" content="light dark"><script>{DROPS}</script>'
+SCRIPTS = "".join(
+    f"<script>{Path(__file__).with_name(name).read_text(encoding='utf-8')}</script>"
+    for name in ("drops.js", "again.js")
+)
+HEAD = f'<meta name="color-scheme" content="light dark">{SCRIPTS}'
 
 
 def theme() -> gr.themes.Base:

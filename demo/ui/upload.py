@@ -53,6 +53,8 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
     """
 
     is_template = True  # the browser shows it as a gr.ImageEditor
+    # The page uploads the strokes as files; Gradio's other way keeps any number of bytes in memory.
+    accept_blobs = None
 
     def __init__(self, **more: Any):
         fixed: dict[str, Any] = {
@@ -74,7 +76,6 @@ class MaskEditor(gr.ImageEditor, metaclass=NoStubFiles):
         """Return the paths of the painted layers, the value that listeners get; [] for none."""
         if payload is None:
             return []
-        self.blob_storage.pop(payload.id, None)
         return [layer.path for layer in payload.layers]
 
 

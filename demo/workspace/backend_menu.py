@@ -10,6 +10,7 @@ import gradio as gr
 from pipeline.backends import KINDS, trust
 
 from ..texts import note, say
+from ..ui.failures import hide_paths
 from ..ui.listeners import UNQUEUED
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def build_dropdown(i18n: gr.I18n, models: Models, kind: str) -> gr.Dropdown:
     def explain(chosen: str) -> dict[str, Any]:
         reason = models.backends.unsupported_reason(kind, chosen) if chosen != "auto" else None
         key = "backend_auto" if chosen == "auto" else f"{kind}.{chosen}"
-        return gr.update(info=reason or i18n(key))
+        return gr.update(info=hide_paths(reason) if reason else i18n(key))
 
     box.input(explain, box, box, **UNQUEUED)
     return box
@@ -66,12 +67,13 @@ def render_table(models: Models, language: str) -> str:
         rows = []
         for name in KINDS[kind].table:
             reason = models.backends.unsupported_reason(kind, name)
+            about = hide_paths(reason) if reason else note(f"{kind}.{name}", language)
             mark = f'<b class="gb-auto">{say("auto_takes", language)}</b>' if name == first else ""
             state, word = ("no", "cannot_run") if reason else ("yes", "can_run")
             rows.append(
                 f'<tr class="gb-{state}"><th scope="row">{escape(name)}{mark}</th>'
                 f"<td><b>{say(word, language)}</b>"
-                f"<span>{escape(reason or note(f'{kind}.{name}', language))}</span></td></tr>"
+                f"<span>{escape(about)}</span></td></tr>"
             )
         caption = f"<caption>{say(kind, language)}</caption>"
         parts.append(f'<table class="gb-backends">{caption}{"".join(rows)}</table>')

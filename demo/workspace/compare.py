@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.processing_utils import save_pil_to_cache
 
-from pipeline.images.open import fit_image, open_picture
+from pipeline.images.open import fit_image, opened
 
 from ..ui.listeners import UNQUEUED
 from .send_to import chosen_picture
@@ -81,9 +82,11 @@ def wire(result: ResultView) -> None:
         path = chosen_picture(pictures, index)
         if shown or not path or not before:
             return parts.hide()
-        new = open_picture(path).image
-        old = fit_image(open_picture(before).image, *new.size)
-        return {parts.slider: gr.update(value=(old, new), visible=True), parts.shown: True}
+        with opened(path, before) as (new, old):
+            fitted = fit_image(old.image, *new.image.size)
+            # Written here, as Gradio would write it after the memory is no longer reserved.
+            file = save_pil_to_cache(fitted, parts.slider.GRADIO_CACHE, format="png")
+        return {parts.slider: gr.update(value=(file, path), visible=True), parts.shown: True}
 
     parts.button.click(
         toggle,

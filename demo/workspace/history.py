@@ -15,7 +15,7 @@ import gradio as gr
 
 from ..events import Finished
 from ..texts import request_language
-from ..ui.listeners import UNQUEUED
+from ..ui.listeners import UNQUEUED, event_value
 from . import fill_form
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def build_panel(page: Page) -> gr.HTML:
         fill_form.build_buttons(page, text, "history")
 
     def show(picked: gr.EventData, request: gr.Request):
-        words = str(picked.value)
+        words = event_value(picked, "value", str)
         if not words:
             return words, "", gr.update(visible=False)
         read = fill_form.read_parameters(words, page.model_cache)

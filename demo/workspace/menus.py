@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -12,6 +13,7 @@ from pipeline.model_files import library
 from pipeline.model_files.library import Entry
 
 from ..texts import say
+from ..ui.failures import hide_paths
 
 if TYPE_CHECKING:
     from pipeline.model_cache import ModelCache
@@ -87,7 +89,7 @@ def describe_checkpoint(model_cache: ModelCache, name: str) -> str:
     "" for an unknown name.
     """
     entry = find_checkpoint(model_cache, name)
-    return (entry.reason or entry.note) if entry else ""
+    return hide_paths(entry.reason or entry.note) if entry else ""
 
 
 def find_checkpoint(model_cache: ModelCache, name: str) -> Entry | None:
@@ -98,15 +100,18 @@ def find_checkpoint(model_cache: ModelCache, name: str) -> Entry | None:
     return next((e for e in model_cache.choices() if e.name == name), None)
 
 
-def addition_updates(model_cache: ModelCache, name: str, language: str) -> list[dict[str, Any]]:
+def addition_updates(
+    model_cache: ModelCache, name: str, language: str, lora_folder: Path | None = None
+) -> list[dict[str, Any]]:
     """Return updates that list LoRAs in one menu and embeddings in the other, in this order.
 
     ✕ in a label marks a file that cannot be used, or that is for another family of models (such as
-    SD 2.x) than the checkpoint `name`.
+    SD 2.x) than the checkpoint `name`. lora_folder: a folder whose LoRAs are listed too, besides
+    those in ./models; None for none.
     """
     chosen = find_checkpoint(model_cache, name)
     family = chosen.family if chosen else ""
-    found = library.scan()
+    found = library.scan(lora_folder)
     updates = []
     for kind in TAGS:
         choices = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from gradio.components import Component
 from ..events import Finished
 from ..server.runner import task_fields
 from ..server.runs import Run
+from ..server.temp_folder import request_folder
 from ..texts import say
 from ..ui.listeners import GPU
 from ..ui.status import done_line, empty_frame, preview_frame, progress_line, status_line
@@ -65,8 +65,8 @@ def wire(
         starting: Update = {result.status: status_line("running", say("starting", language))}
         yield starting | result.comparison.hide()
         fields, shown = options_of(given), 0.0
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-            for event in page.runner.stream(fields, folder, key, record=True):
+        with request_folder() as folder:
+            for event in page.runner.stream(fields, folder, key, record=True, visitor=run.visitor):
                 if isinstance(event, Finished):
                     compared = result.comparison.reset(task.before(given))
                     yield Final(_finished(result, event, language, task.first) | compared)

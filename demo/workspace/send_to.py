@@ -9,11 +9,12 @@ import gradio as gr
 from gradio.components import Component
 
 from pipeline.errors import InputError
-from pipeline.images.open import open_picture
+from pipeline.images.open import opened
 
 from ..texts import request_language, say
+from ..ui.failures import error_sentence
 from ..ui.fields import Box
-from ..ui.listeners import UNQUEUED
+from ..ui.listeners import UNQUEUED, event_value
 from ..ui.status import error_line, status_line, warning_list
 
 if TYPE_CHECKING:
@@ -75,15 +76,15 @@ def picture_updates(
     if path is None:
         return box.show(None, None)
     try:
-        picture = open_picture(path)
+        with opened(path) as (picture,):
+            width, height = picture.image.size
+            ready = say("picture_ready", language, width=width, height=height)
+            updates: dict[Any, Any] = {
+                status: status_line("ready", ready, below=warning_list(picture.notes))
+            }
+            return updates | (box.show(path, picture.image) if box.follow or not given else {})
     except InputError as error:
-        return {status: error_line(str(error)), **box.show(None, None)}
-    width, height = picture.image.size
-    ready = say("picture_ready", language, width=width, height=height)
-    updates: dict[Any, Any] = {
-        status: status_line("ready", ready, below=warning_list(picture.notes))
-    }
-    return updates | (box.show(path, picture.image) if box.follow or not given else {})
+        return {status: error_line(error_sentence(error, language)), **box.show(None, None)}
 
 
 def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
@@ -101,8 +102,8 @@ def wire(page: Page, buttons: dict[str, gr.Button]) -> None:
         outputs = [result.status, *box.show(None, None)]
         box.picture.input(check, box.picture, outputs, **UNQUEUED)
 
-    def choose(event: gr.SelectData) -> int:
-        return event.index
+    def choose(event: gr.EventData) -> int:
+        return event_value(event, "index", int)
 
     result.gallery.select(choose, None, result.chosen, **UNQUEUED)
     wire_buttons(page, buttons, [result.gallery, result.chosen], chosen_picture)

@@ -9,10 +9,12 @@ import gradio as gr
 
 from pipeline.model_files import library
 
+from ..server.visitors import identify
 from ..texts import request_language, say
 from ..ui import theme
 from ..ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
 from ..ui.listeners import PRIVATE, UNQUEUED
+from ..ui.refusal import show_refusal
 from ..ui.status import error_line, status_line
 from . import menus, sampler_menu, vocabulary
 
@@ -46,11 +48,13 @@ def wire(
     menu, current = form["model"], gr.State(model_cache.first.name)
     dependents = [page.head, *vocabulary_panel, *additions.values()]
 
-    def dependent_updates(name: str, models: Models, language: str) -> dict[Any, Any]:
+    def dependent_updates(name: str, models: Models, request: gr.Request) -> dict[Any, Any]:
+        language = request_language(request)
+        loras = page.runner.visitors.lora_folder(identify(request))
         updates = [
             theme.header(say("tagline", language), models),
             *vocabulary.panel_updates(models.vocabulary, language),
-            *menus.addition_updates(model_cache, name, language),
+            *menus.addition_updates(model_cache, name, language, loras),
         ]
         return dict(zip(dependents, updates, strict=True))
 
@@ -64,7 +68,7 @@ def wire(
             choices=menus.vae_choices(model_cache, language), visible=bool(model_cache.vaes())
         )
         updates = {menu: models, form["vae"]: vaes}
-        return updates | dependent_updates(first.name, first, language)
+        return updates | dependent_updates(first.name, first, request)
 
     def say_loading(name: str, before: str, request: gr.Request) -> Any:
         if name == before:
@@ -89,7 +93,7 @@ def wire(
             menu: gr.update(info=menus.describe_checkpoint(model_cache, name)),
             status: status_line("ready", say("model_ready", language, name=name)),
         }
-        updates |= dependent_updates(name, models, language)
+        updates |= dependent_updates(name, models, request)
         if defaults:
             values = models.defaults
             updates |= {form[key]: values[key] for key in NUMBERS}
@@ -111,13 +115,14 @@ def wire(
         """
         fields = (*sampler_menu.PAIR, *NUMBERS)
         outputs = [status, current, menu, *dependents, *(form[key] for key in fields)]
-        event(say_loading, [menu, current], status, **UNQUEUED).then(
+        loading = event(say_loading, [menu, current], status, **UNQUEUED).then(
             load_with_settings if defaults else load_alone,
             [menu, current],
             outputs,
             **PRIVATE,
             **LOAD,
         )
+        show_refusal(loading, page.runs.refusals, status)
 
     gr.on(None, open_page, None, [menu, form["vae"], *dependents], **UNQUEUED)
     load_after(menu.input, defaults=True)  # type: ignore[attr-defined]  # Gradio adds events

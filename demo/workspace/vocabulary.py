@@ -11,6 +11,7 @@ from gradio.components import Component
 from pipeline.prompt.text import with_article
 
 from ..texts import COLOURS, LANGUAGES, TEXTS, say
+from ..ui.listeners import event_value
 
 # JavaScript that reports a clicked object to the server.
 _ON_LOAD = """
@@ -64,7 +65,7 @@ def render_vocabulary(rows: list[dict], language: str) -> str:
 
 
 def _insert(prompt: str, chosen: gr.EventData) -> str:
-    name = str(chosen.value)
+    name = event_value(chosen, "value", str)
     if not prompt.strip():
         return with_article(name)
     return f"{prompt.rstrip()} {with_article(name)}"

@@ -178,7 +178,11 @@ def main(argv: list[str] | None = None) -> int:
     print("\n".join(lines))
     if args.json:
         text = ",\n".join(json.dumps(r.as_dict()) for r in rows)
-        args.json.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+        try:
+            args.json.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+        except OSError as error:
+            print(f"Cannot write {args.json}: {error.strerror}.", file=sys.stderr)
+            return 2
     if args.plot:
         from .plot import plots
 

@@ -332,8 +332,11 @@ class TunedFile:
         }
         self.path.parent.mkdir(exist_ok=True)
         part = self.path.with_name(self.path.name + ".part")  # so that it is never half written
-        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        part.replace(self.path)
+        try:
+            part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)  # it is there still where that failed
 
 
 def compile_target(device: str) -> str | None:
@@ -381,7 +384,11 @@ def tune(
         for key, group in tasks.items():
             found = [(task.config, next(results)) for task in group]
             failed = [(config, r) for config, r in found if isinstance(r, Failure)]
-            file.set(key, choose(key, found), failed)
+            try:
+                file.set(key, choose(key, found), failed)
+            except OSError as error:
+                print(f"Cannot write {path}: {error.strerror}.", file=sys.stderr)
+                return 2
     launch.clear_tuned_cache()
     print(file.path)
     print("Run `python -m kernels.check` next: launches take only what it finds right.")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES_PER_RECORDING = 256 << 20
 MAX_BYTES_IN_ALL = 1 << 30  # of all recordings that a server keeps
+MAX_AGE = 3600  # seconds after its last use in which a recording is dropped
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +130,17 @@ class Recording:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of its tensors, without the UNet calls that it shares with its parent.
+        """Size in bytes of its tensors, its picture and the pictures that its options hold.
 
-        The parent is the recorded picture that this one continues, if any.
+        The UNet calls that it shares with its parent, the recorded picture that it continues, do
+        not count.
         """
-        return sum(call.nbytes for call in self.calls[self.parent_calls :]) + self.final.nbytes
+        given = [getattr(value, "image", value) for value in vars(self.options).values()]
+        pictures = [self.image, *(value for value in given if hasattr(value, "getbands"))]
+        pixels = sum(4 * picture.width * picture.height for picture in pictures)  # as Pillow does
+        begin = [value for value in vars(self.origin.initial_state).values() if value is not None]
+        calls = sum(call.nbytes for call in self.calls[self.parent_calls :])
+        return calls + self.final.nbytes + pixels + sum(getattr(t, "nbytes", 0) for t in begin)
 
     def first_call(self, step: int) -> ModelCall:
         """Return the first recorded UNet call of a step; some samplers make several calls per step.
@@ -239,12 +246,13 @@ class RecordingStore:
     """Keeps recordings (all UNet calls of a picture) in memory, by their keys.
 
     At most `limit` bytes are kept: the least recently used recordings are dropped, but the one that
-    was put last stays even if it alone exceeds the limit. Safe to use from several threads.
+    was put last stays even if it alone exceeds the limit. `pipeline.lru.drop_unused` drops those
+    that were not used for `max_age` seconds. Safe to use from several threads.
     """
 
-    def __init__(self, limit: int = MAX_BYTES_IN_ALL):
+    def __init__(self, limit: int = MAX_BYTES_IN_ALL, max_age: float = MAX_AGE):
         self.limit = limit
-        self._recordings: LruCache[str, Recording] = LruCache(limit, lambda r: r.nbytes)
+        self._recordings: LruCache[str, Recording] = LruCache(limit, lambda r: r.nbytes, max_age)
 
     @property
     def nbytes(self) -> int:

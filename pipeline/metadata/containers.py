@@ -18,6 +18,9 @@ from ..errors import InputError
 
 MAX_BYTES = 1_000_000  # of one text in a file, both compressed and decompressed
 MAX_PARTS = 100_000  # chunks or segments of a file, ten times those of the largest pictures
+MAX_BLOCKS = 16  # of EXIF in a file; programs write one
+MAX_TAGS = 4_000  # of a directory of EXIF; 100 are usual
+MAX_TEXTS = 5_000  # texts of a file; programs write fewer than ten
 EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286  # EXIF tags
 
 
@@ -63,7 +66,9 @@ def encode_exif(text: str) -> bytes:
 def _collect(walk: Iterator[tuple[str, str]], wanted: str, path: str | Path) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
-        for key, text in walk:
+        for count, (key, text) in enumerate(walk):
+            if count == MAX_TEXTS:
+                raise DamagedFile(f"it has more than {MAX_TEXTS:,} texts")
             found.setdefault(key, text)
             if key == wanted:
                 break
@@ -79,6 +84,7 @@ def _collect(walk: Iterator[tuple[str, str]], wanted: str, path: str | Path) -> 
 
 def _png(file: BinaryIO, wanted: str) -> Iterator[tuple[str, str]]:
     file.seek(8)
+    exif = _ExifReader()
     for _ in range(MAX_PARTS):
         head = file.read(8)
         if head[4:] == b"IEND":
@@ -98,7 +104,7 @@ def _png(file: BinaryIO, wanted: str) -> Iterator[tuple[str, str]]:
                 body = _read_exactly(file, length)[len(keyword) + 1 :]
                 yield wanted, PNG_TEXTS[kind](body)
         elif kind == b"eXIf":
-            yield from _exif(_read_exactly(file, length))
+            yield from exif.read(_read_exactly(file, length))
         file.seek(after)
     raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
 
@@ -130,6 +136,7 @@ PNG_TEXTS = {
 
 def _jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
     file.seek(2)
+    exif = _ExifReader()
     for _ in range(MAX_PARTS):
         mark, kind = _read_exactly(file, 2)
         if mark != 0xFF:
@@ -143,7 +150,7 @@ def _jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
         if length < 2:
             raise DamagedFile("a segment has no length")
         if kind == 0xE1:
-            yield from _exif(_read_exactly(file, length - 2))
+            yield from exif.read(_read_exactly(file, length - 2))
         else:
             file.seek(length - 2, 1)
     raise DamagedFile(f"it has more than {MAX_PARTS:,} parts")
@@ -151,6 +158,7 @@ def _jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
 
 def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
     file.seek(12)
+    exif = _ExifReader()
     for _ in range(MAX_PARTS):
         head = file.read(8)
         if not head:
@@ -159,7 +167,7 @@ def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
             raise DamagedFile("it ends too early")
         length = int.from_bytes(head[4:], "little")
         if head[:4] == b"EXIF":
-            yield from _exif(_read_exactly(file, length))
+            yield from exif.read(_read_exactly(file, length))
             file.seek(length % 2, 1)
         else:
             file.seek(length + length % 2, 1)
@@ -181,6 +189,23 @@ def _read_exactly(file: BinaryIO, length: int) -> bytes:
     if len(body) < length:
         raise DamagedFile("it ends too early")
     return body
+
+
+class _ExifReader:
+    """Reads the comment of a file's EXIF blocks: of the first that has one, of the first few."""
+
+    def __init__(self) -> None:
+        self._left = MAX_BLOCKS
+
+    def read(self, body: bytes) -> Iterator[tuple[str, str]]:
+        """Yield ("UserComment", text) for a block, given its bytes, that has this comment."""
+        if self._left <= 0 or not body.removeprefix(b"Exif\0\0").startswith((b"II*\0", b"MM\0*")):
+            return
+        self._left -= 1
+        for found in _exif(body):
+            self._left = 0
+            yield found
+            return
 
 
 def _exif(body: bytes) -> Iterator[tuple[str, str]]:
@@ -216,6 +241,8 @@ def _read_directory(tiff: bytes, order: str, start: int) -> dict[int, tuple[int,
     struct.error where the bytes are truncated.
     """
     (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    if count > MAX_TAGS:
+        raise struct.error("more tags than a picture needs")
     entries = (struct.unpack_from(f"{order}HHLL", tiff, start + 2 + 12 * i) for i in range(count))
     return {tag: (length, value) for tag, _, length, value in entries}
 

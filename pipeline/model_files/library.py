@@ -42,15 +42,16 @@ class Entry:
     reason: str | None = None
 
 
-def scan() -> list[Entry]:
+def scan(folder: Path | None = None) -> list[Entry]:
     """List all models on this machine: those that this package ships, then those in ./models.
 
     In each folder they are sorted by name. A model whose name is that of an earlier one of the same
-    kind is called "name (folder)"; it is left out where that name is taken, too.
+    kind is called "name (folder)"; it is left out where that name is taken, too. folder: one more
+    folder to list, after the others; None for none.
     """
     entries: list[Entry] = []
     taken: set[tuple[str, str]] = set()
-    for place in (EMBEDDED, OWN):
+    for place in (EMBEDDED, OWN, *([folder] if folder else ())):
         for path in _walk(place, DEPTH):
             entry = _entry(path)
             name = entry.name
@@ -62,12 +63,13 @@ def scan() -> list[Entry]:
     return entries
 
 
-def find_entries(kind: str) -> dict[str, Entry]:
+def find_entries(kind: str, folder: Path | None = None) -> dict[str, Entry]:
     """Return all models of one kind that this package ships or that are in ./models, by name.
 
-    kind: "checkpoint", "lora", "embedding" or "vae".
+    kind: "checkpoint", "lora", "embedding" or "vae". folder: one more folder that is searched; None
+    for none.
     """
-    return {e.name: e for e in scan() if e.kind == kind}
+    return {e.name: e for e in scan(folder) if e.kind == kind}
 
 
 def find_checkpoint(name: str) -> Path | None:

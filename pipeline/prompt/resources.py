@@ -49,8 +49,8 @@ def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
     """Parse the prompts of a request and open the LoRAs and textual inversions that they name.
 
     options: the request's, after defaults were filled in, so that `steps` is set. The files are
-    looked up in ./models; a LoRA that is not there gives a warning. Raises InputError for a LoRA
-    that is damaged or does not fit this model.
+    looked up in ./models, LoRAs also in `models.lora_folder`; a LoRA that is not there gives a
+    warning. Raises InputError for a LoRA that is damaged or does not fit this model.
     """
     assert options.steps is not None, "resolved options have steps"
     parsed = parse(options.prompt, options.steps)
@@ -58,13 +58,14 @@ def find_resources(models: Models, options: GenerateOptions) -> PromptResources:
     warnings = [*parsed.hints, *negative.hints]
     used: dict[str, dict[str, str]] = {"lora": {}, "embedding": {}}
     adapters = []
-    there = library.find_entries("lora") if parsed.loras or negative.loras else {}
+    folder = models.lora_folder
+    there = library.find_entries("lora", folder) if parsed.loras or negative.loras else {}
     for lora in negative.loras:
         warnings.append(f"<lora:{short(lora.name)}> in the negative prompt does nothing.")
     for lora in parsed.loras:
         entry = _find(there, lora.name)
         if entry is None:
-            damaged = [e.reason for e in library.scan() if e.name == lora.name and e.reason]
+            damaged = [e.reason for e in library.scan(folder) if e.name == lora.name and e.reason]
             if damaged:
                 raise InputError(damaged[0])
             names = closest(lora.name, there) or f"none in the folder {library.OWN}"

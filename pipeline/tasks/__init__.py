@@ -3,7 +3,8 @@
 A task's file has
     Options   a pydantic model: the fields of a request, with their limits and help
     stream    stream(models, options, *, words) yields the engine's Steps, then its Result
-    cost      optional: cost(options) returns what one picture costs; text to image costs 1
+    work      optional: work(options, defaults) returns the pixels times model calls of a request; a
+              task without it takes those of text to image
 Command line, web API and page read TASKS and the fields of Options, so neither this module nor the
 module level of a task's file imports torch or other large packages.
 """
@@ -11,6 +12,7 @@ module level of a task's file imports torch or other large packages.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +81,23 @@ def options(key: str, **fields: Any) -> GenerateOptions:
     return module(key).Options(**fields)
 
 
-def cost(key: str, options: Any) -> float:
-    """Estimate the time that one picture of the task `key` takes, to reserve a GPU for it.
+def work(key: str, options: Any, defaults: Mapping[str, Any] | None = None) -> float:
+    """Return how much a request of the task `key` draws, in pixels times calls of the UNet.
 
-    The unit is the time of a picture of text to image of the same width and height.
+    It is summed over all pictures, passes, tiles and steps, each step with as many calls as its
+    sampler makes, and is at least what the request really takes. A picture of 512x512 in 20 steps
+    of Euler is 512 * 512 * 20 = 5,242,880. Limits on requests and the seconds that are reserved on
+    a GPU are counted with it.
+    options: those of the task, validated. defaults: the model's width, height, steps and sampler,
+    for options that are None; None: those of Stable Diffusion 1.5.
     """
-    cost = getattr(module(key), "cost", None)
-    return 1.0 if cost is None else float(cost(options))
+    from .common import USUAL, sampling_work
+
+    defaults = USUAL if defaults is None else defaults
+    own = getattr(module(key), "work", None)
+    if own is not None:
+        return float(own(options, defaults))
+    return options.count * sampling_work(options, defaults)
 
 
 def stream(

@@ -8,8 +8,9 @@ used, see images.lab.recolour.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
@@ -52,6 +53,15 @@ if TYPE_CHECKING:
 
         cfg: float
         steps: int
+
+
+def work(options: Options, defaults: Mapping[str, Any]) -> float:
+    """Return the pixels times UNet calls of all pictures. defaults: the model's size and steps."""
+    from .common import redrawn_size, sampling_work
+
+    size = redrawn_size(options, defaults, options.picture.image.size)
+    usual = {**defaults, "steps": max(1, round(STEPS * defaults["steps"]))}
+    return options.count * sampling_work(options, usual, size, options.strength)
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:

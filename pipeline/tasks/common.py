@@ -22,6 +22,47 @@ ENLARGERS = (*PIXELS, LATENT)  # choices for enlarging the first pass of hires
 MAX_AREA = 32_000_000  # pixels of an enlarged picture
 MAX_SIDE = 8192  # pixels of an enlarged picture's width or height
 MAX_DEFAULT_TILE = 768  # pixels of a tile's side where the user names none
+# What Stable Diffusion 1.5 draws where a request leaves it out.
+USUAL: Mapping[str, Any] = {"width": 512, "height": 512, "steps": 20, "sampler": "euler"}
+
+
+def sampling_work(
+    options: Any,
+    defaults: Mapping[str, Any],
+    size: tuple[int, int] | None = None,
+    strength: float | None = None,
+) -> float:
+    """Return how much the sampling of one picture takes, in pixels times calls of the UNet.
+
+    options: of the request. defaults: the model's width, height, steps and sampler, for options
+    that are None. size: (width, height) at which it is drawn in pixels; None: the options' own.
+    strength: of image to image, from 0 to 1, which skips the first steps; None: no step is skipped.
+    """
+    from ..samplers import SAMPLERS, start_step_for
+
+    steps = options.steps or defaults["steps"]
+    if strength is not None:
+        steps -= start_step_for(strength, steps)
+    sampler = SAMPLERS.get(options.sampler or defaults["sampler"])
+    width, height = size or (
+        options.width or defaults["width"],
+        options.height or defaults["height"],
+    )
+    return float(width * height * steps * (sampler.calls if sampler else 1))
+
+
+def redrawn_size(
+    options: Any, defaults: Mapping[str, Any], size: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the (width, height) at which a picture of `size` (width, height) is drawn anew.
+
+    As `resolve_size` finds it, for an autoencoder that divides sides by 8. options: of the request,
+    whose sides go first. defaults: the model's own width and height.
+    """
+    from ..images.open import working_size
+
+    native = defaults["width"], defaults["height"]
+    return working_size(size, native, 8, (options.width, options.height))
 
 
 def resolve_size(models: Models, options: Any, size: tuple[int, int]) -> Any:
@@ -99,8 +140,16 @@ def resolve_tiling(models: Models, options: Any) -> tuple[int, int]:
     """
     from ..latents import vae
 
-    factor = vae.factor(models.vae)
-    native = min(models.defaults["width"], models.defaults["height"])
+    return tiling(models.defaults, options, vae.factor(models.vae))
+
+
+def tiling(defaults: Mapping[str, Any], options: Any, factor: int = 8) -> tuple[int, int]:
+    """Return side and overlap of the tiles in which a large picture is drawn, in latent pixels.
+
+    defaults: the model's own width and height. options, errors: as of `resolve_tiling`. factor:
+    pixels of the picture for one of the latents, in each direction.
+    """
+    native = min(defaults["width"], defaults["height"])
     side = (options.tile or max(native, min(2 * native, MAX_DEFAULT_TILE))) // factor
     overlap = options.overlap // factor if options.overlap else side // 2
     if side < 4 or overlap >= side:

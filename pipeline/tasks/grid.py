@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import product
@@ -155,12 +156,16 @@ def _cell_error(
     return prefix_error(f"At {' and '.join(where)}", error)
 
 
-def cost(options: Options) -> float:
-    """Return how many pictures a grid has, as an estimate of the time that it takes to draw.
+def work(options: Options, defaults: Mapping[str, Any]) -> float:
+    """Return the pixels times UNet calls of all pictures of a grid, each with its own values.
 
-    The unit is the time of one picture. Used to reserve a GPU for long enough.
+    defaults: the width, height, steps and sampler of the request's model; those of other models
+    that an axis names are not known here.
     """
-    return float(len(plan_cells(options, parse_axes(options))))
+    from .common import sampling_work
+
+    cells = plan_cells(options, parse_axes(options))
+    return sum(sampling_work(cell.options, defaults) for cell in cells)
 
 
 def stream(
@@ -292,7 +297,8 @@ def _cell_models(models: Models, cell: Cell, model_cache: ModelCache | None) -> 
     if cell.model is None and cell.vae is None:
         return models
     assert model_cache is not None
-    return model_cache.get(cell.model or models.name, None if cell.vae == OWN_VAE[0] else cell.vae)
+    vae = None if cell.vae == OWN_VAE[0] else cell.vae
+    return model_cache.get(cell.model or models.name, vae, models.lora_folder)
 
 
 def _cell_sizes(

@@ -5,7 +5,8 @@ The second pass is image to image at the larger size, so the composition stays t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
         """Options after Models.resolve, which replaces every None; only for type checkers."""
 
 
-def cost(options: Options) -> float:
-    """Estimate the time of a picture drawn in two passes, the second one at a larger size.
+def work(options: Options, defaults: Mapping[str, Any]) -> float:
+    """Return the pixels times UNet calls of both passes of all pictures. defaults: the model's."""
+    from .common import sampling_work
 
-    The unit is the time of the first pass.
-    """
-    return 1 + options.scale**2
+    width, height = options.width or defaults["width"], options.height or defaults["height"]
+    large = round(width * options.scale), round(height * options.scale)
+    fine = options.model_copy(update={"steps": options.refine_steps or options.steps})
+    first = sampling_work(options, defaults)
+    return options.count * (first + sampling_work(fine, defaults, large, options.strength))
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:

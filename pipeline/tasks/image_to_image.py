@@ -6,7 +6,8 @@ a strength of 0.75 the last 16 run, and always at least one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
 
     class Resolved(Options, ResolvedOptions):
         """Options after Models.resolve, which replaces every None; only for type checkers."""
+
+
+def work(options: Options, defaults: Mapping[str, Any]) -> float:
+    """Return the pixels times UNet calls of all pictures. defaults: the model's size and steps."""
+    from .common import redrawn_size, sampling_work
+
+    size = redrawn_size(options, defaults, options.picture.image.size)
+    return options.count * sampling_work(options, defaults, size, options.strength)
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:

@@ -8,6 +8,7 @@ bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -88,6 +89,18 @@ if TYPE_CHECKING:
 
     class Resolved(Options, ResolvedOptions):
         """Options after Models.resolve, which replaces every None; only for type checkers."""
+
+
+def work(options: Options, defaults: Mapping[str, Any]) -> float:
+    """Return the pixels times UNet calls of all pictures. defaults: the model's size and steps."""
+    from .common import redrawn_size, sampling_work
+
+    if options.area == "masked":  # drawn at the size of a picture of text to image
+        return options.count * sampling_work(options, defaults, strength=options.strength)
+    width, height = options.picture.image.size
+    left, top, right, bottom = options.margins
+    size = redrawn_size(options, defaults, (width + left + right, height + top + bottom))
+    return options.count * sampling_work(options, defaults, size, options.strength)
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:

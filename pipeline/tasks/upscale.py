@@ -6,7 +6,8 @@ the UNet needs no more memory than for one tile.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
@@ -47,12 +48,25 @@ if TYPE_CHECKING:
         """Options after Models.resolve, which replaces every None; only for type checkers."""
 
 
-def cost(options: Options) -> float:
-    """Estimate how long it takes to enlarge a picture, to reserve a GPU for it.
+def work(options: Options, defaults: Mapping[str, Any]) -> float:
+    """Return the pixels times UNet calls of all pictures, each tile at each step by itself.
 
-    The unit is the time that text to image takes for a picture of the size before enlarging.
+    Without `redraw` the UNet is not called; the upscaler's pass then counts as one call for the
+    enlarged picture. defaults: the model's width, height, steps and sampler.
     """
-    return 1 + options.scale**2
+    from ..denoising.tiles import tile_starts
+    from .common import sampling_work, tiling
+
+    sides = [max(64, round(side * options.scale)) for side in options.picture.image.size]
+    if not options.redraw:
+        return float(options.count * sides[0] * sides[1])
+    tile, overlap = tiling(defaults, options)
+    # Of each direction: the pixels of all tiles together, which overlap.
+    covered = [
+        len(tile_starts(side // 8, tile, overlap)) * 8 * min(side // 8, tile) for side in sides
+    ]
+    size = covered[0], covered[1]
+    return options.count * sampling_work(options, defaults, size, options.strength)
 
 
 def stream(models: Models, options: Options, *, words: bool = False) -> Events:

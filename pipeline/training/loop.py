@@ -122,7 +122,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.stopped = False  # whether a signal has ended the training
         make_folder(folder)
-        for part in folder.glob(".checkpoint-*.part"):  # of a process that was killed while saving
+        for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
             remove(part)
 
     # ---- checkpoints --------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class FakeModels:
             self.active -= 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fake_models():
     """Return the class FakeModels."""
     return FakeModels
@@ -143,9 +143,9 @@ def fake_model_cache(monkeypatch):
     def fill(models, more=()):
         files = {m.name: Entry(m.name, Path(m.name), "checkpoint", "SD 2.x", m.what) for m in more}
         monkeypatch.setattr(
-            library, "find_entries", lambda kind: files if kind == "checkpoint" else {}
+            library, "find_entries", lambda kind, folder=None: files if kind == "checkpoint" else {}
         )
-        monkeypatch.setattr(library, "scan", lambda: list(files.values()))
+        monkeypatch.setattr(library, "scan", lambda folder=None: list(files.values()))
         model_cache = ModelCache(models)
         model_cache._held |= {(m.name, None): m for m in more}
         return model_cache
@@ -289,9 +289,9 @@ def visit(browser, server):
     """visit(language, **options) opens the page as a new visitor; it returns playwright's page.
 
     language: "en" or "zh". options: of the browser's context. `page.foreign` lists the requests
-    that went to other hosts.
+    that went to other hosts, `page.breaks_policy` what the Content-Security-Policy stopped.
     """
-    contexts = []
+    contexts, broken = [], []
 
     def home(url):
         return url.startswith((server.url, "data:", "blob:"))
@@ -303,6 +303,8 @@ def visit(browser, server):
         page.set_default_timeout(PATIENCE)
         page.foreign = []
         page.on("request", lambda r: home(r.url) or page.foreign.append(r.url))
+        page.breaks_policy = broken
+        page.on("console", lambda m: "Content Security" in m.text and broken.append(m.text))
         page.goto(server.url)
         page.wait_for_selector("#generate")
         word = TEXTS["generate"][language == "zh"]
@@ -313,3 +315,4 @@ def visit(browser, server):
     yield open_page
     for context in contexts:
         context.close()
+    assert not broken

@@ -61,7 +61,7 @@ def test_every_device_listener_shares_one_place(fake_models, fake_model_cache):
     assert {fn.concurrency_limit for fn in device} == {1}
     assert all(fn.queue for fn in device)
     assert page.api_open is False
-    assert page._queue.max_size
+    assert page._queue.size
     public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
     assert public >= set(TASKS)
 

@@ -1,7 +1,9 @@
 """Verdicts: which configurations may run on a GPU, and files that can't be used."""
 
+import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,6 +131,21 @@ def test_a_damaged_verdict_is_passed_over_with_one_line(card, caplog, damage):
     for _ in range(3):
         assert verdict.is_unchecked(verdict.problem(CARD, [PLACE]))
     assert caplog.text.count("is passed over") == 1
+
+
+def test_a_full_disk_leaves_the_old_verdict_alone(card, monkeypatch):
+    folder = card / "user"
+    path = write(folder, result(SMALL))
+    before = path.read_text()
+
+    def half(self, text, encoding):
+        self.write_bytes(text[:9].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="No space left"):
+        write(folder, result(LARGE))
+    assert [p.name for p in folder.iterdir()] == [path.name] and path.read_text() == before
 
 
 def test_launches_follow_the_verdict(card, monkeypatch):

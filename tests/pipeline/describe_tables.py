@@ -40,7 +40,7 @@ def test_describe(fake_models, fake_model_cache, capsys):
         tasks.options("doodle", wobble="ten")
     task = {
         "wobble": options.wobble,
-        "cost": tasks.cost("doodle", options),
+        "work": tasks.work("doodle", options),
         "sentence": str(wrong.value),
     }
     page = demo.build(fake_model_cache(fake_models()))

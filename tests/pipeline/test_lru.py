@@ -2,7 +2,7 @@
 
 import threading
 
-from pipeline.lru import LruCache
+from pipeline.lru import LruCache, drop_unused
 
 
 def test_the_least_recently_used_entry_is_evicted():
@@ -39,3 +39,24 @@ def test_threads_may_put_and_get_at_once():
     for thread in threads:
         thread.join()
     assert cache.size == 5
+
+
+def test_what_is_not_used_for_its_age_is_dropped_from_every_cache():
+    now = [0.0]
+    words = LruCache(99, len, max_age=10, clock=lambda: now[0])
+    numbers = LruCache(9, max_age=20, clock=lambda: now[0])
+    forever = LruCache(9, clock=lambda: now[0])
+    for cache, value in ((words, "xyz"), (numbers, 1), (forever, 1)):
+        cache.put("a", value)
+        cache.put("b", value)
+    now[0] = 8.0
+    assert words.get("a")
+    now[0] = 12.0
+    drop_unused()
+    assert words.size == 3 and words.get("b") is None and words.get("a") == "xyz"
+    assert numbers.size == 2
+    now[0] = 1e6
+    drop_unused()
+    assert words.size == numbers.size == 0 and forever.size == 2
+    words.put("a", "x")  # an entry that was dropped can come back
+    assert words.get("a") == "x" and words.size == 1

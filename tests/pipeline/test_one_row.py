@@ -81,8 +81,8 @@ def stream(models, options, *, words=False):
     return models.stream(options, words=words)
 
 
-def cost(options):
-    return 2.0
+def work(options, defaults):
+    return 2.0 * options.wobble * defaults["steps"]
 '''
 TASK_ROW = 'Task("Doodle", "draw with a shaky hand", signs=True)'
 
@@ -163,9 +163,9 @@ def test_a_task_is_an_endpoint_of_the_web_api(described):
     assert names[0] == "prompt" and "wobble" in names and "seed" in names
 
 
-def test_a_task_is_checked_and_says_what_it_costs(described):
+def test_a_task_is_checked_and_says_how_much_it_draws(described):
     assert described["task"] == {
         "wobble": 4,
-        "cost": 2.0,
+        "work": 160.0,  # 2 * 4 * 20
         "sentence": "Wobble must be a whole number from 0 to 9, not 'ten'.",
     }

@@ -107,7 +107,7 @@ def build(page: Page) -> None:
         """
         yield {status: status_line("running", say("starting", language))}
         fields = dict(zip(FIELDS, values, strict=True)) | {"model": model, "vae": vae}
-        names, models, options = races.resolve(fields)
+        names, models, options = races.resolve(fields, run.visitor)
         entries = entries_of(models)
         shown = plotted = 0.0
         with closing(races.stream(names, models, options, entries, language)) as views:

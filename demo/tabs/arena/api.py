@@ -13,6 +13,7 @@ from gradio.components import Component
 from pipeline.introspection import arena
 
 from ...server.runner import MODEL_FIELDS
+from ...server.visitors import identify
 from ...ui.failures import hide_internal_errors, raise_client_errors
 from ...ui.listeners import GPU
 from .races import Races
@@ -40,6 +41,7 @@ def add_endpoint(races: Races) -> None:
         height: float | None = None,
         model: str | None = None,
         vae: str | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[tuple[list[str], Any]]:
         """Draw one picture with several samplers from the same noise, and compare the samplers.
 
@@ -67,7 +69,7 @@ def add_endpoint(races: Races) -> None:
         with raise_client_errors():
             with hide_internal_errors():
                 entries = arena.parse_entries(filter(None, map(str.strip, lanes.split(","))))
-                names, models, options = races.resolve(fields)
+                names, models, options = races.resolve(fields, identify(request))
             with closing(races.stream(names, models, options, entries, "en")) as views:
                 yielded = 0.0
                 for view in views:

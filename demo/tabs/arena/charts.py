@@ -10,6 +10,7 @@ from pipeline.model import Models
 from pipeline.samplers import SAMPLERS
 
 from ...texts import say
+from ...ui.failures import hide_paths
 from ...ui.plots import Curve, Frame, plot, swatch
 from .race_events import LaneState
 
@@ -76,7 +77,7 @@ def explain_backends(models: Models, language: str) -> str:
     base = arena.BackendPair(**arena.PLAIN).label
     about = _notes(say("arena_backends_about", language, base=base))
     rows = "".join(
-        f"<li><b>{say(kind, language)}: {escape(name)}</b> {escape(why)}</li>"
+        f"<li><b>{say(kind, language)}: {escape(name)}</b> {escape(hide_paths(why))}</li>"
         for kind, name, why in arena.missing_backends(models)
     )
     if not rows:

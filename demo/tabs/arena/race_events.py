@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.introspection import arena
 
+from ...ui.failures import hide_paths
 from ...ui.images import data_url
 
 PICTURE_SIDE = 256  # pixels: the longer side of a picture in a lane
@@ -149,6 +150,6 @@ class LaneState:
         elif isinstance(event, arena.Distances):
             self.distances, self.last = list(event.distances), event.last
         elif isinstance(event, arena.Failed):
-            self.failure = event.reason
+            self.failure = hide_paths(event.reason)
         elif isinstance(event, arena.BackendComparison):
             self.comparison = event

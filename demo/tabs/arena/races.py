@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, cast
@@ -14,13 +13,12 @@ from pipeline.model_cache import ModelCache
 from pipeline.options import GenerateOptions
 
 from ...server.runner import MODEL_FIELDS, Runner
+from ...server.temp_folder import request_folder
 from .race_events import Entries, RaceEvent, to_race_events
 from .race_view import RaceView
 
 MAX_REFERENCES = 32  # reference solutions that are cached, so that the next race need not draw them
-Names = tuple[
-    str | None, ...
-]  # (model, autoencoder) by their names in the model cache; None: default
+Names = tuple[Any, ...]  # the arguments of ModelCache.get: model, autoencoder, folder of LoRAs
 
 
 class Races:
@@ -32,7 +30,7 @@ class Races:
     """
 
     def __init__(self, model_cache: ModelCache, runner: Runner):
-        self.model_cache = model_cache
+        self.model_cache, self.runner = model_cache, runner
         self.references: LruCache[tuple, arena.Reference] = LruCache(MAX_REFERENCES)
         self._race = runner.on_device(self._race_events)
 
@@ -48,7 +46,7 @@ class Races:
         """Run a race, in which samplers or backends draw the same picture; yield its RaceEvents.
 
         The PNG files are saved to `folder`. entries: the samplers, or the pairs of an attention and
-        a GroupNorm backend. names: (model, autoencoder) by their names in the model cache.
+        a GroupNorm backend. names: the arguments of ModelCache.get.
         reference: the almost exact solution with which samplers are compared, from an earlier race
         with the same options; None has it drawn after the samplers. task: always "arena".
         server/zerogpu.py estimates the GPU seconds from the arguments other than `reference`.
@@ -63,14 +61,16 @@ class Races:
             events = arena.race(models, options, samplers, reference)
         yield from to_race_events(cast("Generator[Any, None, None]", events), folder, entries)
 
-    def resolve(self, fields: dict[str, Any]) -> tuple[Names, Models, GenerateOptions]:
+    def resolve(
+        self, fields: dict[str, Any], visitor: str
+    ) -> tuple[Names, Models, GenerateOptions]:
         """Load the model of a race and replace each missing option by the model's default.
 
         In a race, samplers or backends draw the same picture. fields: its options in
         GenerateOptions by name, and "model" and "vae", names of the model cache; None or "" takes
-        the default. Returns ((name of the model, name of the autoencoder), the loaded model, the
-        complete options). Raises InputError for a wrong value and for a model that cannot be
-        loaded.
+        the default. visitor: the id of the visitor, whose own LoRAs the prompt may name. Returns
+        (the arguments of ModelCache.get, the loaded model, the complete options). Raises InputError
+        for a wrong value and for a model that cannot be loaded.
         """
         options_given = {}
         for name, value in fields.items():
@@ -78,7 +78,7 @@ class Races:
             if name not in MODEL_FIELDS and value not in (None, ""):
                 options_given[name] = value
         options = GenerateOptions(**options_given)
-        names = tuple(fields.get(name) or None for name in MODEL_FIELDS)
+        names = self.runner.names(fields, visitor)
         models = self.model_cache.get(*names)
         return names, models, arena.resolve_single(models, options)
 
@@ -106,7 +106,7 @@ class Races:
             reference = self.references.get(key)
         if reference is not None:
             view.set_reference(reference)
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+        with request_folder() as folder:
             work = self._race("arena", options, names, folder, entries, reference)
             with closing(cast("Generator[RaceEvent, None, None]", work)) as events:
                 yield view

@@ -18,7 +18,7 @@ from ...ui.stop import Final, StopButton, Update, Updates
 from ...ui.tab import Tab
 from . import texts
 from .api import add_endpoint
-from .training import TEXTS, TRAIN, train
+from .training import TEXTS, TRAIN, refusal, train
 from .view import done_line, lora_tag, progress_line, stopped_line
 
 SHOW_EVERY = 0.5  # seconds between two updates of the status line
@@ -30,9 +30,15 @@ def build(page: Page) -> None:
 
     Adds its components to the page that is being built, and attaches their listeners.
     """
-    i18n = page.i18n
+    i18n, refused = page.i18n, refusal(page.runner.visitors)
     with gr.Column(elem_id="gb-character", min_width=0):
         with gr.Column(elem_classes="gb-card", min_width=0):
+            if refused:
+                gr.HTML(
+                    f'<p class="gb-note gb-not">{i18n(refused)}</p>',
+                    apply_default_css=False,
+                    elem_id="character-off",
+                )
             images = gr.File(
                 label=i18n("character_images"),
                 file_count="multiple",
@@ -54,7 +60,11 @@ def build(page: Page) -> None:
             )
             with gr.Row():
                 go = gr.Button(
-                    i18n("character_go"), variant="primary", scale=4, elem_id="character-go"
+                    i18n("character_go"),
+                    variant="primary",
+                    scale=4,
+                    elem_id="character-go",
+                    interactive=not refused,
                 )
                 stop = gr.Button(
                     i18n("stop"), variant="stop", min_width=90, elem_id="character-stop"
@@ -104,7 +114,7 @@ def build(page: Page) -> None:
             name: (value or "").strip() for name, value in zip(form, values, strict=True)
         }
         fields |= {"images": pictures, "resume": continue_run, "model": model, "vae": vae}
-        for event in train(page.model_cache, fields):
+        for event in train(page.model_cache, page.runner.visitors, run.visitor, fields):
             if isinstance(event, Trained):
                 yield Final(
                     {
@@ -140,7 +150,7 @@ def build(page: Page) -> None:
         [shared["prompt"], page.tabs],
         **UNQUEUED,
     )
-    add_endpoint(page.model_cache)
+    add_endpoint(page.model_cache, page.runner.visitors)
 
 
 def _text(i18n: gr.I18n, name: str, placeholder: str | None = None) -> gr.Textbox:

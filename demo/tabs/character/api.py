@@ -9,15 +9,17 @@ from gradio.components import Component
 
 from pipeline.model_cache import ModelCache
 
+from ...server.visitors import Visitors, identify
 from ...ui.failures import raise_client_errors
 from .training import TRAIN, train
 from .view import lora_tag
 
 
-def add_endpoint(model_cache: ModelCache) -> None:
+def add_endpoint(model_cache: ModelCache, visitors: Visitors) -> None:
     """Add the endpoint `/train_lora`, which trains a LoRA of a character, to the page's web API.
 
-    Gradio derives endpoints from components, so hidden ones are added.
+    Gradio derives endpoints from components, so hidden ones are added. visitors: the visitors'
+    trainings.
     """
 
     def train_lora(
@@ -30,12 +32,14 @@ def add_endpoint(model_cache: ModelCache) -> None:
         prior_count: float | None = None,
         resume: bool = False,
         model: str | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[tuple[list[str], str]]:
         """Train a LoRA that teaches a model one character from a handful of pictures.
 
         Args:
             images: Pictures that show the character, two or more.
-            name: The name of the LoRA; <lora:name:0.8> in a prompt then draws the character.
+            name: The name of the LoRA; <lora:name:0.8> in a prompt of the same session, or with the
+                same cookie, then draws the character.
             prompt: The words that ask for the character, with a word that the model does not know,
                 such as: zog the striped creature.
             steps: Training steps; default: the model's own.
@@ -65,7 +69,7 @@ def add_endpoint(model_cache: ModelCache) -> None:
         from pipeline.training.lora.train import Trained
 
         with raise_client_errors():
-            for event in train(model_cache, fields):
+            for event in train(model_cache, visitors, identify(request), fields):
                 if isinstance(event, Trained):
                     text = f"{prompt} {lora_tag(event.name)}"
                     yield [str(event.path), str(event.other)], text

@@ -5,6 +5,16 @@ TEXTS = {  # key: (English, Chinese)
         "Pictures of one character: a handful, each another view of it",
         "同一个角色的几张图片，最好各不相同",
     ),
+    "character_off": (
+        "This server does not train, as anybody can reach it: train on a machine of your own, or "
+        "ask its owner to start it with --allow-training.",
+        "任何人都能访问这台服务器，所以它不提供训练：请在自己的电脑上训练，"
+        "或请所有者用 --allow-training 启动它。",
+    ),
+    "character_zero_gpu": (
+        "This server has a GPU for seconds at a time only; train on a machine of your own.",
+        "这台服务器每次只能用几秒钟 GPU；请在自己的电脑上训练。",
+    ),
     "character_name": ("Name", "名称"),
     "character_name_hint": (
         "Of the file; in a prompt it is <lora:name:0.8>.",

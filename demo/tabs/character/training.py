@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
 from pipeline.model_cache import ModelCache
 
+from ...server.visitors import MB, DiskQuotaExceeded, Visitors
 from ...server.zerogpu import ON_ZERO_GPU
+from ...texts import say
 from ...ui.failures import hide_internal_errors
 
 if TYPE_CHECKING:
@@ -26,28 +30,72 @@ WANTED = {  # by required field: the end of the sentence "There is no FIELD: ...
 }
 
 
-def train(model_cache: ModelCache, request: dict[str, Any]) -> Iterator[Progress | Trained]:
+def refusal(visitors: Visitors) -> str | None:
+    """Return the text key of the sentence that says why nobody can train here; None if they can.
+
+    visitors: the visitors' trainings, with the server's limits.
+    """
+    if ON_ZERO_GPU:
+        return "character_zero_gpu"
+    return None if visitors.limits.allow_training else "character_off"
+
+
+def train(
+    model_cache: ModelCache, visitors: Visitors, visitor: str, request: dict[str, Any]
+) -> Iterator[Progress | Trained]:
     """Train a LoRA on pictures of one character: yield a Progress for each step, then a Trained.
 
-    The Trained names the two files of the LoRA. request: fields of LoraOptions by name, such as
-    "name", "prompt" and "images", and "model" and "vae", names of the model cache; None or "" takes
-    the default. Closing the iterator stops the training. Raises InputError for what the user can
-    correct, and Broken for an internal error.
+    The Trained names the two files of the LoRA, which belong to the visitor: others can neither
+    name nor continue it. visitors: the visitors' trainings. visitor: the id of this one. request:
+    fields of LoraOptions by name, such as "name", "prompt" and "images", and "model" and "vae",
+    names of the model cache; None or "" takes the default. Closing the iterator stops the training.
+    Raises InputError for what the user can correct, a server without training and a full quota of
+    the disk, and Broken for an internal error.
     """
+    refused = refusal(visitors)
+    if refused:
+        raise InputError(say(refused, "en"))
     fields = read_fields(request)
-    if ON_ZERO_GPU:
-        raise InputError(
-            "This server has a GPU for seconds at a time only; train on a machine of your own."
-        )
     with hide_internal_errors():
         from pipeline.training.lora import train as lora
+        from pipeline.training.lora.options import check_file_name
 
+        check_file_name(fields["name"])
         models = model_cache.get(request.get("model") or None, request.get("vae") or None)
-        events = lora.train(models, lora.LoraOptions(previews=PREVIEWS, **fields))
+        folders = visitors.folders(visitor, fields["name"])
+        options = lora.LoraOptions(
+            previews=PREVIEWS,
+            run=folders.run,
+            out=folders.out,
+            keep_run=visitors.limits.shared_training,
+            **fields,
+        )
+        most = lora.disk_bytes(models, options)
         try:
-            yield from events
-        finally:
-            events.close()
+            with (
+                visitors.training(visitor, options.name, most),
+                closing(lora.train(models, options)) as events,
+            ):
+                for event in events:
+                    yield replace(event, notes=tuple(map(folders.hide, event.notes)))
+        except DiskQuotaExceeded as error:
+            rank = lora.largest_rank(models, options, error.left)
+            raise InputError(
+                f"This training takes up to {most / MB:.0f} MB of the disk, and"
+                f" {error.left / MB:.0f} MB are left for you: "
+                + (f"a rank of {rank} fits." if rank else _when_room(visitors))
+            ) from None
+        except InputError as error:
+            error.args = tuple(map(folders.hide, error.args))
+            raise
+
+
+def _when_room(visitors: Visitors) -> str:
+    """Return the end of a sentence that says when there is room for another training."""
+    hours = visitors.limits.training_hours
+    if hours:
+        return f"wait; trainings are deleted when nothing has used them for {hours} hours."
+    return "ask the owner of this server for more (--training-disk-mb)."
 
 
 def read_fields(request: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from gradio.events import Dependency
 
 from ...events import Finished
 from ...page import Page
+from ...server.visitors import identify
 from ...texts import request_language, say
 from ...ui.failures import FAILURES, error_sentence, hide_internal_errors
 from ...ui.listeners import GPU, PRIVATE
+from ...ui.refusal import show_refusal
 from ...ui.status import error_line, progress_line, status_line
 from .chapter_html import render_excerpt
 
@@ -72,6 +74,7 @@ def frame_slider(elem_id: str) -> gr.HTML:
 
 
 def on_device(
+    page: Page,
     event: Callable[..., Dependency],
     work: Callable[..., Iterator[dict[Any, Any]]],
     inputs: list[Component],
@@ -80,9 +83,10 @@ def on_device(
 ) -> Dependency:
     """Let an event such as `button.click` start a chapter's work on the server's device.
 
-    work(language, *values of inputs) yields updates {component: new value} of `outputs` and
-    `status`. An InputError or an internal error becomes one sentence in the status line `status`.
-    Returns Gradio's listener.
+    work(language, *values of inputs, visitor=id of the visitor) yields updates {component: new
+    value} of `outputs` and `status`. An InputError or an internal error becomes one sentence in
+    the status line `status`. Where the request may not wait for the device, the status line says so
+    and offers to try again. Returns Gradio's listener.
     """
 
     def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
@@ -90,24 +94,31 @@ def on_device(
         yield {status: status_line("running", say("zero_working", language))}
         try:
             with hide_internal_errors():
-                yield from work(language, *values)
+                yield from work(language, *values, visitor=identify(request))
         except FAILURES as error:
             yield {status: error_line(error_sentence(error, language))}
 
-    return event(run, inputs, [*outputs, status], **PRIVATE, **GPU)
+    running = event(run, inputs, [*outputs, status], **PRIVATE, **GPU)
+    show_refusal(running, page.runs.refusals, status)
+    return running
 
 
 def draw(
-    page: Page, fields: dict[str, Any], folder: str, language: str, status: gr.HTML
+    page: Page,
+    fields: dict[str, Any],
+    folder: str,
+    language: str,
+    status: gr.HTML,
+    visitor: str,
 ) -> Generator[dict[Any, Any], None, Finished]:
     """Draw a picture as the tab Generate does, for a chapter that then shows more about it.
 
     Yields updates of the status line `status` and returns the Finished event, which names the PNG
     file in `folder`. fields: options of the task "generate" by name, and "model" and "vae"; None
-    takes the default.
+    takes the default. visitor: the id of the visitor, whose own LoRAs the prompt may name.
     """
     options = {name: value for name, value in fields.items() if value is not None}
-    for event in page.runner.stream(options, folder):
+    for event in page.runner.stream(options, folder, visitor=visitor):
         if isinstance(event, Finished):
             return event
         yield {status: progress_line(event, language)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from pipeline.latents.noise import alphas_cumprod
 from pipeline.samplers.prediction import add_noise
 
 from ...page import Page
+from ...server.temp_folder import request_folder
 from ...texts import say
 from ...ui.images import THUMBNAIL_SIDE as SMALL
 from ...ui.images import data_url
@@ -76,22 +76,29 @@ def build(page: Page) -> None:
         models = page.model_cache.get(name, vae_name)
         yield from _render_views(models, path, (width, height), language)
 
-    def show_file(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
+    def show_file(language: str, *values: Any, visitor: str) -> Iterator[dict[Any, Any]]:
         began = time.monotonic()
         for html, frames in encode_on_device(language, *values):
             yield {view: html} if frames is None else {noise: frames}
         yield {status: done_line(language, time.monotonic() - began)}
 
     def draw_and_show(
-        language: str, name: str, vae_name: str, width: Any, height: Any, text: str
+        language: str,
+        name: str,
+        vae_name: str,
+        width: Any,
+        height: Any,
+        text: str,
+        visitor: str,
     ) -> Iterator[dict[Any, Any]]:
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+        with request_folder() as folder:
             fields = dict(model=name, vae=vae_name, width=width, height=height, prompt=text)
-            finished = yield from parts.draw(page, fields, folder, language, status)
-            yield from show_file(language, name, vae_name, width, height, finished.files[0])
+            finished = yield from parts.draw(page, fields, folder, language, status, visitor)
+            values = name, vae_name, width, height, finished.files[0]
+            yield from show_file(language, *values, visitor=visitor)
 
-    parts.on_device(draw.click, draw_and_show, [*model, prompt], [view, noise], status)
-    parts.on_device(box.upload, show_file, [*model, box], [view, noise], status)
+    parts.on_device(page, draw.click, draw_and_show, [*model, prompt], [view, noise], status)
+    parts.on_device(page, box.upload, show_file, [*model, box], [view, noise], status)
 
 
 def _render_views(

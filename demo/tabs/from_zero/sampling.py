@@ -25,6 +25,7 @@ from pipeline.samplers.gaussian_mixture import GaussianMixture, GuidedMixture, d
 
 from ...page import Page
 from ...texts import request_language, say
+from ...ui.failures import error_sentence
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_paragraph
 from . import chapter_parts, sampler_paths
@@ -222,7 +223,7 @@ def render_sampler(sampler: str, schedule: str, steps: int, seed: int, language:
     try:
         run = sampler_paths.run_paths(sampler, schedule, steps, seed)
     except InputError as error:
-        return error_paragraph(str(error))
+        return error_paragraph(error_sentence(error, language))
     label = SCHEDULES[run.schedule].label
     if run.schedule != schedule:
         label = say("zero_not_taken", language, plan=label, schedule=SCHEDULES[schedule].label)
@@ -248,7 +249,7 @@ def render_guidance(
     try:
         run = sampler_paths.run_paths(sampler, "automatic", steps, 0, name, scale)
     except InputError as error:
-        return error_paragraph(str(error)), ""
+        return error_paragraph(error_sentence(error, language)), ""
     at = min(at, len(run.sigmas) - 2)
     model, grid = sampler_paths.guided_model(name, scale), sampler_paths.GRID
     target, of_class = model.target_density(grid), model.cond.density(grid[:, None])

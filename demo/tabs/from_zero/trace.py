@@ -103,7 +103,7 @@ def build(page: Page) -> None:
     def stream_cards(task: str, options: Any, names: tuple, folder: str) -> Iterator[Card]:
         """Draw a picture and yield a Card for each stage.
 
-        names: (model, autoencoder) by their names in the model cache. server/zerogpu.py estimates
+        names: the arguments of ModelCache.get. server/zerogpu.py estimates
         the seconds of GPU time from these four arguments; task and folder have no other use.
         """
         for stage in trace.stages(page.model_cache.get(*names), options):
@@ -117,7 +117,7 @@ def build(page: Page) -> None:
         """
         yield {status: status_line("running", say("zero_working", language))}
         fields = dict(zip(SHARED, values, strict=True))
-        names = tuple(fields.pop(key) for key in MODEL_FIELDS)
+        names = page.runner.names({key: fields.pop(key) for key in MODEL_FIELDS}, run.visitor)
         seed = (seed_text or "").strip() or None
         options = GenerateOptions(prompt=text or "", seed=seed, **fields)
         page.model_cache.get(*names)  # opening a model need not hold the device

@@ -16,6 +16,7 @@ from pipeline.events import Step
 from pipeline.introspection.activations import Activations, Block
 from pipeline.latents.preview import Preview
 from pipeline.model import Models
+from pipeline.options import GenerateOptions
 
 from ...page import Page
 from ...texts import say
@@ -67,19 +68,18 @@ def build(page: Page) -> None:
 
     @page.runner.on_device
     def stream_frames(
-        language: str, name: str, vae: str, steps: Any, width: Any, height: Any, text: str
+        task: str, options: GenerateOptions, names: tuple[Any, ...], folder: str, language: str
     ) -> Iterator[tuple[str, str, Any]]:
         """Draw a picture: yield (status line, drawing of the UNet, frame) after each model call.
 
         The drawing is HTML, the frame a dict for `frames_json`. Last comes ("", "", data URL of the
-        finished picture).
+        finished picture). names: the arguments of ModelCache.get. task and folder have no use but
+        their place in the order of a drawing's arguments, see server/zerogpu.py.
         """
         from pipeline.events import Result
         from pipeline.introspection.activations import record_activations
-        from pipeline.options import GenerateOptions
 
-        models, html = page.model_cache.get(name, vae), ""
-        options = GenerateOptions(prompt=text, steps=steps, width=width, height=height)
+        models, html = page.model_cache.get(*names), ""
         stream = cast("Generator[Any]", models.stream(options))
         events = cast("Generator[Any]", record_activations(models, stream))
         try:
@@ -95,11 +95,22 @@ def build(page: Page) -> None:
         finally:
             events.close()
 
-    def draw(language: str, *values: Any) -> Iterator[dict[Any, Any]]:
+    def draw(
+        language: str,
+        name: str,
+        vae: str,
+        steps: Any,
+        width: Any,
+        height: Any,
+        text: str,
+        visitor: str,
+    ) -> Iterator[dict[Any, Any]]:
         """Draw a picture; yield updates that show the UNet at each step, then all steps."""
+        names = page.runner.names({"model": name, "vae": vae}, visitor)
+        options = GenerateOptions(prompt=text, steps=steps, width=width, height=height)
         began, label, drawing = time.monotonic(), say("zero_u_step", language), ""
         frames: list[dict[str, str]] = []
-        for line, html, frame in stream_frames(language, *values):
+        for line, html, frame in stream_frames("generate", options, names, "", language):
             if line:
                 drawing = html
                 frames.append(frame)
@@ -111,7 +122,7 @@ def build(page: Page) -> None:
             slider: frames_json(drawing, label, frames, len(frames) - 1),
         }
 
-    chapter_parts.on_device(go.click, draw, [*inputs, prompt], [slider], status)
+    chapter_parts.on_device(page, go.click, draw, [*inputs, prompt], [slider], status)
 
 
 def _frame(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,9 @@ from pipeline.model_cache import ModelCache
 from pipeline.prompt.encode import encode_prompts
 
 from ...page import Page
+from ...server.temp_folder import request_folder
 from ...texts import request_language, say
+from ...ui.failures import error_sentence
 from ...ui.images import data_url
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_line
@@ -135,7 +136,12 @@ def build(page: Page) -> None:
         return dict(zip(views, values, strict=True))
 
     def draw_all(
-        language: str, name: str | None, vae: str | None, text: str, path: str | None
+        language: str,
+        name: str | None,
+        vae: str | None,
+        text: str,
+        path: str | None,
+        visitor: str,
     ) -> Iterator[dict[Any, Any]]:
         """Draw a picture of each sentence and yield updates of the table after each.
 
@@ -146,10 +152,10 @@ def build(page: Page) -> None:
         name, models = model_with_clip(page.model_cache, name)
         width = sum(encoder.width for encoder in loaded.text.encoders)
         pictures = Pictures(str(models.path), width)
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+        with request_folder() as folder:
             for line in lines:
                 fields = {"model": name, "prompt": line, "steps": STEPS}
-                finished = yield from parts.draw(page, fields, folder, language, status)
+                finished = yield from parts.draw(page, fields, folder, language, status, visitor)
                 pictures = pictures.with_picture(finished.files[0])
                 yield {current: pictures, **render_views(pictures, lines, language)}
         if path:
@@ -165,10 +171,10 @@ def build(page: Page) -> None:
         try:
             lines = sentences(text, language)
         except InputError as error:
-            return {status: error_line(str(error))}
+            return {status: error_line(error_sentence(error, language))}
         return {status: ready_line(language), **render_views(pictures, lines, language)}
 
-    parts.on_device(draw.click, draw_all, [*model, box, own], [current, *views], status)
+    parts.on_device(page, draw.click, draw_all, [*model, box, own], [current, *views], status)
     box.change(
         compare_again, [current, box], [status, *views], trigger_mode="always_last", **UNQUEUED
     )

@@ -6,7 +6,6 @@ of the tab Generate. A file with a receipt can be verified, see verify.py.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ from pipeline.metadata import infotext
 
 from ...page import Page
 from ...texts import request_language, say
+from ...ui.failures import error_sentence
 from ...ui.listeners import UNQUEUED
 from ...ui.status import error_paragraph
 from ...ui.tab import Tab
@@ -30,7 +30,9 @@ def build(page: Page) -> None:
     Adds its components to the page that is being built, and attaches their listeners.
     """
     i18n = page.i18n
-    run = verify.make_verifier(page.model_cache, page.runner.on_device)
+    run = verify.make_verifier(
+        page.model_cache, page.runner.on_device, page.runner.visitors.lora_folder
+    )
     verify.add_endpoint(run)
     with gr.Column(elem_id="gb-info", min_width=0):
         with gr.Column(elem_id="gb-given", elem_classes="gb-card", min_width=0):
@@ -69,8 +71,7 @@ def build(page: Page) -> None:
         try:
             text = infotext.read(path)
         except InputError as error:
-            # The visitor sees the file's name, not its path on the server.
-            sentence = str(error).replace(str(path), Path(path).name)
+            sentence = error_sentence(error, request_language(request), upload=path)
             return {dropped: None, picture: error_paragraph(sentence)}
         language = request_language(request)
         updates = {dropped: None, pasted: text} | show_settings(text, language)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,7 @@ from pipeline.model_cache import ModelCache
 from pipeline.verify import StepChecked
 
 from ...page import Page
+from ...server.visitors import identify
 from ...texts import request_language, say
 from ...ui.failures import (
     FAILURES,
@@ -30,30 +32,35 @@ from ...ui.failures import (
     raise_client_errors,
 )
 from ...ui.listeners import GPU, PRIVATE, UNQUEUED
+from ...ui.refusal import show_refusal
 from ...ui.status import error_paragraph, status_line
 from ...ui.upload import PictureBox
 from .verdict_view import render_note, render_progress, render_verdict
 
 SHOW_EVERY = 0.05  # seconds between two updates of the progress
-# (path, picture=None, mask=None): see `make_verifier`.
+# (path, visitor, picture=None, mask=None): see `make_verifier`.
 Verifier = Callable[..., Iterator[StepChecked | Verdict]]
 
 
 def make_verifier(
-    model_cache: ModelCache, on_device: Callable[..., Callable[..., Iterator[Any]]]
+    model_cache: ModelCache,
+    on_device: Callable[..., Callable[..., Iterator[Any]]],
+    lora_folder: Callable[[str], Path | None],
 ) -> Verifier:
-    """Return the function run(path, picture=None, mask=None), which verifies a picture file.
+    """Return the function run(path, visitor, picture=None, mask=None), which verifies a picture.
 
     It draws the picture again from its receipt (the record in the file of how it was drawn) and
-    yields a StepChecked for each step compared, then the Verdict. picture, mask: the input files
+    yields a StepChecked for each step compared, then the Verdict. path: of its file. visitor: the
+    id of the visitor, whose own LoRAs it may have been drawn with. picture, mask: the input files
     that the receipt asks for, if any. It raises InputError for what the user can correct, and
     Broken for an internal error.
-    on_device: Runner.on_device, which gives a function the device to itself.
+    on_device: Runner.on_device, which gives a function the device to itself. lora_folder:
+    lora_folder(visitor) returns the folder of a visitor's LoRAs.
     """
 
     @on_device
     def check_on_device(
-        task: str, options: Any, names: tuple[str, str | None], case: verify.VerificationInput
+        task: str, options: Any, names: tuple[Any, ...], case: verify.VerificationInput
     ) -> Iterator[StepChecked | Verdict]:
         """Verify a picture on the device; yields as `verify.check` does.
 
@@ -61,7 +68,9 @@ def make_verifier(
         """
         yield from verify.check(model_cache.get(*names), case)
 
-    def run(path: str, **inputs: Any) -> Iterator[StepChecked | Verdict]:
+    def run(path: str | None, visitor: str, **inputs: Any) -> Iterator[StepChecked | Verdict]:
+        if not path:
+            raise InputError("There is no file to verify: choose one first.")
         with hide_internal_errors():
             case = verify.open_input(path, **inputs)
             if not case.receipt.intact:
@@ -69,7 +78,8 @@ def make_verifier(
                 return
             models = [entry.name for entry in model_cache.choices()]
             vaes = [entry.name for entry in model_cache.vaes()]
-            names = verify.choose_model(case.receipt, models, vaes, model_cache.hashes())
+            chosen = verify.choose_model(case.receipt, models, vaes, model_cache.hashes())
+            names = (*chosen, lora_folder(visitor))
             model_cache.get(*names)
         yield from check_on_device(case.receipt.task, case.options, names, case)
 
@@ -119,7 +129,7 @@ class Panel:
         except InputError as error:
             damaged = receipt.KEYWORD in containers.read_texts(path, receipt.KEYWORD)
             about = (
-                error_paragraph(str(error))
+                error_paragraph(error_sentence(error, language, upload=path))
                 if damaged
                 else render_note(say("verify_none", language))
             )
@@ -174,7 +184,8 @@ def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
         language, last_update = request_language(request), 0.0
         same: list[bool] = []
         try:
-            for event in verify(path, **dict(zip(inputs, pictures, strict=True))):
+            given = dict(zip(inputs, pictures, strict=True))
+            for event in verify(path, identify(request), **given):
                 if isinstance(event, Verdict):
                     yield render_verdict(event, language)
                     continue
@@ -185,9 +196,10 @@ def build_panel(page: Page, file: gr.State, verify: Verifier) -> Panel:
         except FAILURES as error:
             yield error_paragraph(error_sentence(error, language, upload=path))
 
-    button.click(wait, None, verdict, trigger_mode="once", **UNQUEUED).then(
+    running = button.click(wait, None, verdict, trigger_mode="once", **UNQUEUED).then(
         run, [file, *inputs.values()], verdict, **PRIVATE, **GPU
     )
+    show_refusal(running, page.runs.refusals, verdict)
     return Panel(column, about, inputs, button, verdict)
 
 
@@ -198,7 +210,12 @@ def add_endpoint(run: Verifier) -> None:
     `make_verifier`, which does the work.
     """
 
-    def verify(file: Any, picture: Any = None, mask: Any = None) -> Iterator[str]:
+    def verify(
+        file: Any,
+        picture: Any = None,
+        mask: Any = None,
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
+    ) -> Iterator[str]:
         """Draw a picture again as its receipt says, and compare the two step by step.
 
         Args:
@@ -213,7 +230,7 @@ def add_endpoint(run: Verifier) -> None:
         with raise_client_errors(upload=file):
             if not file:
                 raise InputError("Give a PNG file with its receipt.")
-            for event in run(file, picture=picture, mask=mask):
+            for event in run(file, identify(request), picture=picture, mask=mask):
                 yield "\n".join(event.sentences) if isinstance(event, Verdict) else ""
 
     with gr.Row(visible=False):

@@ -16,6 +16,7 @@ from pipeline.samplers import SAMPLERS, unsupported
 
 from ...page import Page
 from ...ui.listeners import GPU, PRIVATE, UNQUEUED
+from ...ui.refusal import show_refusal
 from ...ui.status import idle_frame, status_line, stopped_line
 from ...ui.stop import StopButton
 from ...ui.tab import Tab
@@ -68,7 +69,8 @@ def build(page: Page) -> None:
         (example.click, handlers.draw_example, [page.form[n] for n in handlers.field_names]),
     ):
         stopping.add(event, draw, inputs, outputs_of_runs, **GPU)
-    export.click(handlers.export_tree, tree, exported, **PRIVATE)
+    exporting = export.click(handlers.export_tree, tree, exported, **PRIVATE)
+    show_refusal(exporting, page.runs.refusals, status)
     load.upload(handlers.import_tree, load, outputs, **UNQUEUED)
 
 

@@ -24,7 +24,7 @@ from pipeline.model_cache import ModelCache
 
 from ...events import Broken
 from ...texts import say
-from ...ui.failures import hide_internal_errors
+from ...ui.failures import error_sentence, hide_internal_errors
 from .view import MAX_WORDS
 
 LOSSLESS_PIXELS = (
@@ -32,6 +32,7 @@ LOSSLESS_PIXELS = (
 )  # a frame of at most so many pixels is sent as PNG, a larger one as JPEG
 FRAME_SIDE = 512  # pixels: the longer side of a frame
 CACHE_CHARACTERS = 64 << 20  # total length of the data URLs that the server caches
+CACHE_SECONDS = 3600  # after its last use, a data URL is dropped
 
 
 class FrameServer:
@@ -45,7 +46,7 @@ class FrameServer:
 
     def __init__(self, model_cache: ModelCache, recordings: RecordingStore):
         self.model_cache, self.recordings = model_cache, recordings
-        self._urls: LruCache[tuple, str] = LruCache(CACHE_CHARACTERS, len)
+        self._urls: LruCache[tuple, str] = LruCache(CACHE_CHARACTERS, len, CACHE_SECONDS)
         self._decoding = threading.Lock()
 
     def frame(self, query: Any) -> dict[str, str]:
@@ -75,7 +76,7 @@ class FrameServer:
             self._urls.put((key, call, kind), url)
             return {"url": url}
         except InputError as error:
-            return {"error": str(error)}
+            return {"error": error_sentence(error, "en")}
         except (Broken, KeyError, TypeError, ValueError):
             return {"error": say("broken", "en")}
 

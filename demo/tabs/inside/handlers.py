@@ -7,7 +7,6 @@ picture) is evicted when the server needs its memory.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +17,20 @@ import gradio as gr
 from pipeline import tasks
 from pipeline.errors import InputError
 from pipeline.introspection import recording_file
-from pipeline.introspection.branch import BranchRun, ReplayRun
+from pipeline.introspection.branch import BranchRun, ReplayRun, resolve_changes
 from pipeline.introspection.recording import Recorder, Recording
+from pipeline.options import GenerateOptions
+from pipeline.samplers import SAMPLERS
 
 from ...events import Finished
 from ...page import Page
 from ...server.runner import MODEL_FIELDS, report_events, task_fields
 from ...server.runs import Run
+from ...server.temp_folder import request_folder
 from ...server.zerogpu import ON_ZERO_GPU
 from ...texts import request_language, say
 from ...ui.failures import FAILURES, error_sentence, error_toast, hide_internal_errors
+from ...ui.listeners import event_value
 from ...ui.status import error_line, progress_line, status_line
 from ...ui.stop import Final, Updates
 from ...workspace.fill_form import TEXT_NUMBERS
@@ -169,7 +172,7 @@ class InsideHandlers:
 
         event: its `key` is the key of the picture's recording.
         """
-        key, language = str(event.key), request_language(request)
+        key, language = event_value(event, "key", str), request_language(request)
         if key not in tree:
             return {self.opened: None}
         recording = self.recordings.get(key)
@@ -183,7 +186,7 @@ class InsideHandlers:
         event: its `key` is the recording's key; inside.js sends it after a request for it has
         failed.
         """
-        return self._show_evicted(str(event.key), tree, request_language(request))
+        return self._show_evicted(event_value(event, "key", str), tree, request_language(request))
 
     def set_step(self, event: gr.EventData) -> int:
         """Return the step, from 1, to which the visitor moved the viewer's slider, for the form.
@@ -191,7 +194,7 @@ class InsideHandlers:
         The form starts a branch, which draws the picture again from a step on with changed options.
         The number is filled in there as that step.
         """
-        return event.step
+        return event_value(event, "step", int)
 
     # ---- draw ---------------------------------------------------------------------------------
 
@@ -201,16 +204,28 @@ class InsideHandlers:
         events_of: Callable[[str], Iterator[Any]],
         language: str,
         show: Callable[[Recording], dict[Any, Any]],
+        task: str,
+        options: GenerateOptions,
+        names: tuple[str | None, ...],
     ) -> Updates:
         """Draw one picture on the server's device and open its recording in the viewer.
 
         Yields updates of the status line, then a Final with the updates of `show(recording)`.
         events_of: events_of(folder) yields a Progress for each step, then a Finished, and saves the
-        picture to `folder`. Raises InputError if the picture was not recorded.
+        picture to `folder`. task, options, names: "generate", or "branch" where a picture is
+        continued; what is drawn at most; (model, autoencoder) by their names in the model cache:
+        the server's limit is checked with them. Raises InputError if the picture was not recorded,
+        and Refused if it is too large.
         """
+
+        def draw(
+            task: str, options: GenerateOptions, names: tuple[str | None, ...], folder: str
+        ) -> Iterator[Any]:
+            yield from events_of(folder)
+
         yield {self.status: status_line("running", say("starting", language))}
-        with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
-            for event in self.page.runner.on_device(events_of)(folder):
+        with request_folder() as folder:
+            for event in self.page.runner.on_device(draw)(task, options, names, folder):
                 if isinstance(event, Finished):
                     recording = self.recordings.get(event.records[0]) if event.records else None
                     if recording is None:
@@ -219,6 +234,10 @@ class InsideHandlers:
                 else:
                     run.progress = event
                     yield {self.status: progress_line(event, language)}
+
+    def _names(self, model: str | None, vae: str | None, run: Run) -> tuple[Any, ...]:
+        """Return the arguments of ModelCache.get for a run. model, vae: names in the cache."""
+        return self.page.runner.names({"model": model, "vae": vae}, run.visitor)
 
     def draw_branch(
         self, run: Run, language: str, tree: Tree, key: str | None, at: Any, *values: Any
@@ -244,10 +263,12 @@ class InsideHandlers:
                 break
             parent = grandparent
         changes = {name: value for name, value in fields.items() if value is not None}
-        branched = parent
+        branched, names = parent, self._names(parent.model[0], parent.model[2], run)
+        with hide_internal_errors():
+            options, _ = resolve_changes(branched, changes)
 
         def events(folder: str) -> Iterator[Any]:
-            models = self.page.model_cache.get(branched.model[0], branched.model[2])
+            models = self.page.model_cache.get(*names)
             branch = BranchRun(models, branched, step, changes)  # type: ignore[arg-type]  # checked
             yield from report_events(branch, folder, self.recordings)
 
@@ -255,7 +276,7 @@ class InsideHandlers:
             message = say("inside_made", language, step=int(step) + 1)
             return self._show(recording, add_picture(tree, recording), language, message)
 
-        yield from self._draw(run, events, language, show)
+        yield from self._draw(run, events, language, show, "branch", options, names)
 
     def redraw(self, run: Run, language: str, tree: Tree, key: str) -> Updates:
         """Draw a picture once more, because its recording (all model calls) is no longer in memory.
@@ -267,16 +288,18 @@ class InsideHandlers:
         if node is None or not node.lineage:
             yield Final(self._error(say("inside_none", language)))
             return
+        names = self._names(node.model[0], node.model[2], run)
+        options = largest_options(node.lineage)
 
         def events(folder: str) -> Iterator[Any]:
-            models = self.page.model_cache.get(node.model[0], node.model[2])
+            models = self.page.model_cache.get(*names)
             replay = ReplayRun(models, node.lineage, node.key, node.parent)
             yield from report_events(replay, folder, self.recordings)
 
         def show(recording: Recording) -> dict[Any, Any]:
             return self._show(recording, tree, language)
 
-        yield from self._draw(run, events, language, show)
+        yield from self._draw(run, events, language, show, "branch", options, names)
 
     def draw_example(self, run: Run, language: str, *values: Any) -> Updates:
         """Draw a picture with the settings of the tab Generate, and open it in the tab Look inside.
@@ -287,19 +310,20 @@ class InsideHandlers:
         fields = dict(zip(self.field_names, values, strict=True)) | {"count": 1}
         for name in TEXT_NUMBERS:
             fields[name] = (fields[name] or "").strip() or None
-        names = [fields.pop(name, None) for name in MODEL_FIELDS]
+        names = self.page.runner.names(fields, run.visitor)
+        fields = {name: value for name, value in fields.items() if name not in MODEL_FIELDS}
         fields["prompt"] = fields["prompt"] or EXAMPLE
+        options = tasks.options("generate", **fields)
 
         def events(folder: str) -> Iterator[Any]:
             models = self.page.model_cache.get(*names)
-            options = tasks.options("generate", **fields)
             steps = cast("Generator[Any]", tasks.stream(models, "generate", options, words=True))
             yield from report_events(Recorder(models, steps), folder, self.recordings)
 
         def show(recording: Recording) -> dict[Any, Any]:
             return self._show(recording, add_picture({}, recording), language)
 
-        yield from self._draw(run, events, language, show)
+        yield from self._draw(run, events, language, show, "generate", options, names)
 
     # ---- export -------------------------------------------------------------------------------
 
@@ -314,11 +338,11 @@ class InsideHandlers:
         if not tree or len(recordings) < len(tree):
             raise error_toast(say("inside_evicted" if tree else "inside_none", language), language)
         try:
-            with tempfile.TemporaryDirectory(prefix="glassbox-") as folder:
+            with request_folder() as folder:
                 path = recording_file.save(recordings, Path(folder) / "glassbox-tree.safetensors")
                 yield gr.update(value=str(path), visible=True)
         except InputError as error:
-            raise error_toast(str(error), language) from None
+            raise error_toast(error_sentence(error, language), language) from None
 
     def import_tree(self, path: str, request: gr.Request) -> dict[Any, Any]:
         """Open an exported file with a picture and all its branches; show the last one in it.
@@ -337,3 +361,16 @@ class InsideHandlers:
         tree = {recording.key: make_node(recording) for recording in recordings}
         message = say("inside_opened", language, count=len(recordings))
         return self._show(recordings[-1], tree, language, message)
+
+
+def largest_options(lineage: tuple[dict[str, Any], ...]) -> GenerateOptions:
+    """Return options that draw at least as much as a ReplayRun of `lineage` does.
+
+    A ReplayRun draws a picture, then each branch that led to another one; here all are drawn with
+    the sampler that calls the model most often. lineage: see `ReplayRun`.
+    """
+    options = GenerateOptions(**lineage[0])
+    named = [change.get("sampler") for change in lineage]
+    samplers = [key for key in named if key in SAMPLERS]
+    costly = max(samplers, key=lambda key: SAMPLERS[key].calls, default=options.sampler)
+    return options.model_copy(update={"count": len(lineage), "sampler": costly})

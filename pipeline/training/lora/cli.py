@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     events = train(models, options)
     printed: set[str] = set()
     event: Progress | Trained | None = None
-    with catch_signals() as stop, tqdm(unit="step", dynamic_ncols=True, delay=1) as bar:
+    with catch_signals() as stop, tqdm(unit="step", dynamic_ncols=True) as bar:
         for event in events:
             for note in event.notes:
                 if note not in printed:

@@ -27,6 +27,25 @@ LAYERS = {  # value of --layers -> regular expression searched in the paths of t
 }
 
 
+def find_layers(unet: nn.Module, layers: str) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return {path: layer}, the linear and convolution layers of `unet` that a LoRA adds to.
+
+    layers: which ones: "attention", "blocks" (all of the transformer blocks) or "all".
+    """
+    return {
+        path: layer
+        for path, layer in unet.named_modules()
+        if (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1))
+        and re.search(LAYERS[layers], path)
+    }
+
+
+def count_parameters(unet: nn.Module, layers: str, rank: int) -> int:
+    """Return how many trainable numbers a LoRA has. layers: as in `find_layers`; rank: 1..256."""
+    shapes = [layer.weight.shape for layer in find_layers(unet, layers).values()]
+    return sum(rank * (rows + math.prod(columns)) for rows, *columns in shapes)
+
+
 class LowRankPair(nn.Module):
     """The two trainable matrices of a LoRA in one layer, fp32: up(down(x)) adds to its output.
 
@@ -53,12 +72,8 @@ class LoraLayers(nn.Module):
 
     def __init__(self, unet: nn.Module, layers: str, rank: int, alpha: float, seed: int):
         super().__init__()
-        candidates: dict[str, nn.Linear | nn.Conv2d] = {
-            path: layer
-            for path, layer in unet.named_modules()
-            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-        }
-        self.paths = tuple(path for path in candidates if re.search(LAYERS[layers], path))
+        candidates = find_layers(unet, layers)
+        self.paths = tuple(candidates)
         generator = torch.Generator().manual_seed(seed)
         self.pairs = nn.ModuleList(
             [LowRankPair(candidates[path], rank, generator) for path in self.paths]

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs/lora")
 NAME = re.compile(r"[^\W_](?:[\w .-]{0,62}[\w-])?")
+MAX_NAME_BYTES = 200  # in UTF-8: a file name has 255, and endings follow
+# Windows opens a device for a file of such a name, whatever ending it has:
+# https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
+DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I)
 PREDICTIONS = ("epsilon", "v_prediction")
 LIMITS: dict[str, tuple[float, float]] = {
     "steps": (1, 100_000),
@@ -92,6 +96,8 @@ class LoraOptions:
     naming: of the file's tensors, "peft" (for diffusers) or "kohya" (for AUTOMATIC1111 and ComfyUI)
     resume: go on from the newest checkpoint
     checkpoint_steps: number of steps between checkpoints
+    keep_run: keep the checkpoints and the class pictures when the training is done, so that it can
+        go on with more steps; otherwise they are deleted then
     run: folder of checkpoints, previews and log; None means runs/lora/NAME
     out: folder of the LoRA file; None means models/lora
     """
@@ -116,6 +122,7 @@ class LoraOptions:
     naming: str = "peft"
     resume: bool = False
     checkpoint_steps: int = 100
+    keep_run: bool = True
     run: Path | None = None
     out: Path | None = None
 
@@ -180,12 +187,32 @@ def resolve_options(models: Models, options: LoraOptions) -> ResolvedOptions:
             "The prompt is empty: say what the character shall be called, such as"
             " 'zog the striped creature'."
         )
-    if not NAME.fullmatch(resolved.name):
+    check_file_name(resolved.name)
+    return resolved
+
+
+def check_file_name(name: str) -> None:
+    """Raise InputError if a LoRA's files could not be called `name` on every system.
+
+    Refused are signs that are special in paths or prompts, more bytes than a file name may have,
+    and the names of Windows' devices, such as CON or com1.zog.
+    """
+    if not NAME.fullmatch(name):
         raise InputError(
-            f"{short(repr(resolved.name))} cannot be a LoRA's name: it has up to 64 letters,"
+            f"{short(repr(name))} cannot be a LoRA's name: it has up to 64 letters,"
             " digits, spaces, dots, - and _, and begins with a letter or a digit."
         )
-    return resolved
+    if DEVICE.fullmatch(name):
+        raise InputError(
+            f"{name} cannot be a LoRA's name, because Windows has a device of that name; choose"
+            " another name, such as zog."
+        )
+    size = len(name.encode())
+    if size > MAX_NAME_BYTES:
+        raise InputError(
+            f"{short(repr(name))} cannot be a LoRA's name: it takes {size} bytes, and a file's name"
+            f" at most {MAX_NAME_BYTES}."
+        )
 
 
 def _check_model(models: Models) -> None:
@@ -220,7 +247,9 @@ def check_name(options: LoraOptions) -> None:
             f"The name {options.name} is taken: {options.folder} holds a run; resume it, or choose"
             " another name."
         )
-    taken = library.find_entries("lora").get(options.name)
+    low = options.name.casefold()  # some systems, and prompts, take Zog and zog for the same
+    entries = library.find_entries("lora", options.out).items()
+    taken = next((entry for name, entry in entries if name.casefold() == low), None)
     if taken or options.path.exists():
         raise InputError(
             f"The name {options.name} is taken: {taken.path if taken else options.path} is there;"

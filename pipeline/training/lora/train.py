@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
+import json
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -26,13 +28,15 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 from ... import engine, oom
-from ...disk import make_folder
+from ...disk import make_folder, remove
 from ...errors import InputError
+from ...images.open import open_picture
 from ...metadata.save import save_picture
 from ...options import GenerateOptions
+from ...prompt import resources
 from .. import hardware
 from ..emoji.unet import denoising_loss
-from ..loop import CsvLog, Trainer, newest_checkpoint
+from ..loop import CsvLog, Trainer, checkpoints, newest_checkpoint
 from . import files as lora_files
 from .data import (
     Example,
@@ -42,7 +46,7 @@ from .data import (
     encode_dataset,
     read_examples,
 )
-from .layers import LoraLayers
+from .layers import LoraLayers, count_parameters, find_layers
 from .options import LoraOptions, ResolvedOptions, check_name, defaults, resolve_options
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from ...model import Models
 
 LOG_EVERY = 10  # steps between two rows of the log
+CLASS_PICTURES = "class"  # folder of a run that holds the pictures of the character's class
 
 
 @dataclass(frozen=True)
@@ -148,22 +153,74 @@ def _draw_class_pictures(models: Models, options: ResolvedOptions) -> Iterator[E
     """Yield `options.prior_count` pictures of the character's class for prior preservation.
 
     The model `models` draws them itself, from `options.prior_prompt` ("a dog"); if that is empty,
-    none. They are kept in the run's folder, so that a resumed run draws none again.
+    none. They are kept in the run's folder, under a key that stands for all that they depend on, so
+    that a resumed run draws none again and a run with another class finds none.
     """
     if not options.prior_prompt.strip():
         return
-    folder = options.folder / "class"
+    folder = options.folder / CLASS_PICTURES / class_key(models, options)
     make_folder(folder)
     for i in range(options.prior_count):
-        path = folder / f"{i:04d}.png"
+        seed = (options.seed + i) % 2**32
+        path = folder / f"{seed}.png"
         if not path.exists():
-            seed = (options.seed + i) % 2**32
             result = models.generate(
                 prompt=options.prior_prompt, seed=seed, width=options.size, height=options.size
             )
             save_picture(result.images[0], path)
-        with Image.open(path) as picture:
-            yield Example(picture.convert("RGB"), options.prior_prompt)
+        yield Example(open_picture(path).image, options.prior_prompt)
+
+
+def class_key(models: Models, options: ResolvedOptions) -> str:
+    """Return 10 hex digits for all that pictures of the character's class depend on but their seed.
+
+    These are the class's prompt with the textual inversions that it names, the pictures' size, the
+    weights of all networks of `models`, its noise schedule and its default options.
+    """
+    request = GenerateOptions(
+        prompt=options.prior_prompt, width=options.size, height=options.size, seed=0
+    )
+    resolved = models.resolve(request)
+    facts = {
+        "options": resolved.model_dump(mode="json"),
+        "used": resources.find_resources(models, resolved).used,
+        "model": (models.hash, models.digests, models.vae_name),
+        "scheduler": models.scheduler_config,
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:10]
+
+
+def disk_bytes(models: Models, options: LoraOptions) -> int:
+    """Return how many bytes a LoRA training may take on the disk at most, until it is done.
+
+    These are the checkpoints, the two files of the LoRA, the previews and the class pictures.
+    Raises InputError for options that cannot be used.
+    """
+    options = resolve_options(models, options)
+    parameters = count_parameters(models.unet, options.layers, options.rank)
+    names = 2000 * len(find_layers(models.unet, options.layers))  # of the tensors in a file
+    saved = math.ceil(options.steps / options.checkpoint_steps) + options.resume
+    # Weights, their averages and two moments in float32.
+    checkpoint = parameters * 4 * 4 + names
+    lora = (parameters * 2 + names) * 2  # two files in float16
+    pictures = options.previews + (options.prior_count if options.prior_prompt.strip() else 0)
+    # The third is written before the oldest is deleted.
+    return min(saved, 3) * checkpoint + lora + pictures * (options.size**2 * 3 + 10_000) + 100_000
+
+
+def largest_rank(models: Models, options: LoraOptions, limit: int) -> int:
+    """Return the largest rank whose LoRA training takes at most `limit` bytes; 0 if none does."""
+    rank = resolve_options(models, options).rank
+    while rank and disk_bytes(models, replace(options, rank=rank, alpha=None)) > limit:
+        rank -= 1
+    return rank
+
+
+def _delete_run(folder: Path) -> None:
+    """Delete the checkpoints and class pictures of a LoRA training in `folder`, which is done."""
+    for path in (*checkpoints(folder), folder / CLASS_PICTURES):
+        remove(path)
 
 
 def _copy_unet(models: Models) -> Any:
@@ -225,7 +282,10 @@ def make_trainer(
     # Keys are part of the checkpoint format: a run resumes only where these values are the same.
     names = ("prompt", "rank", "alpha", "rate", "batch", "layers", "size", "flip", "seed")
     config = {k: getattr(options, k) for k in names}
-    config |= {"prior": options.prior_prompt, "model": models.hash, "pictures": pictures}
+    weights = models.hash
+    if models.vae_name is not None:  # the latents are those of another autoencoder
+        weights += f" {models.digests['vae'][:10]}"
+    config |= {"prior": options.prior_prompt, "model": weights, "pictures": pictures}
     trainer = StepTrainer(
         options.folder,
         layers,
@@ -301,6 +361,8 @@ def _run_steps(
     other_path = options.folder / f"{options.name}-{other}.safetensors"
     lora_files.write(other_path, matrices, options.alpha, config, other, metadata)
     lora_files.write(options.path, matrices, options.alpha, config, naming, metadata)
+    if not options.keep_run:
+        _delete_run(options.folder)
     yield Trained(
         options.name, options.path, other_path, trainer.step, trainer.seconds, mean, tuple(notes)
     )

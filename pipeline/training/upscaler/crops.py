@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from ...images.open import decode
 from ...images.upscaler import as_pixels
 from ..emoji.scenes import PAIR_SIDE, SINGLE_SIDE, SIZE, Scene, random_scene
 from ..emoji.sprites import SKIN_TONES, list_keys, load_sprites
@@ -181,7 +182,7 @@ def degrade(small: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return (small + noise).clamp(0, 1).mul(255).round().div(255)
     file = io.BytesIO()
     to_image(small).save(file, "JPEG", quality=70 + random_below(26, generator))
-    return to_tensor(Image.open(file, formats=("JPEG",)))
+    return to_tensor(decode(file.getvalue()).image)
 
 
 class CropSource:

@@ -1,11 +1,14 @@
 """`/generate` of a real server, called as users call it."""
 
 import json
+import re
+import sys
 
 import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from PIL import Image
 
 from demo.server import api
@@ -236,3 +239,48 @@ def test_no_way_past_the_queue(server):
     for path in ("run", "api"):
         answer = httpx.post(f"{server.url}gradio_api/{path}/generate", json={"data": fields})
         assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields"),
+    [
+        ("/generate", {"prompt": "", "model": "damaged"}),
+        ("/generate", {"prompt": "<lora:damaged:1>"}),
+        ("/image_to_image", {"prompt": "", "picture": "text"}),
+        ("/inpaint", {"prompt": "", "picture": "picture", "mask": "text"}),
+        ("/upscale", {"picture": "text"}),
+        ("/verify", {"file": "picture"}),
+        ("/verify", {"file": "text"}),
+        ("/train_lora", {"images": ["text"], "name": "zog", "prompt": "zog"}),
+        ("/train_lora", {"images": ["picture"], "name": "soft light", "prompt": "zog"}),
+    ],
+)
+def test_no_error_names_a_path_of_the_server(client, tmp_path, endpoint, fields):
+    Image.new("RGB", (64, 64)).save(tmp_path / "picture.png")
+    (tmp_path / "text.png").write_text("no picture")
+    files = {name: handle_file(tmp_path / f"{name}.png") for name in ("picture", "text")}
+    sent = {
+        key: [files[v] for v in value] if isinstance(value, list) else files.get(value, value)
+        for key, value in fields.items()
+    }
+    with pytest.raises(AppError) as caught:
+        client.predict(**sent, api_name=endpoint)
+    sentence = str(caught.value)
+    assert sentence.endswith(".") and " " in sentence
+    assert not re.search(r"(?<![\w<])/\w+|0x[0-9a-f]{6}", sentence), sentence
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of a process")
+@pytest.mark.parametrize("fields", [{}, {"count": 2}, {"model": "other"}])
+def test_a_full_disk_is_said_and_then_it_draws_again(client, server, fields):
+    """A limit on the size of all files that the server writes stands in for the full disk."""
+    import resource
+
+    process, kind = server.process.pid, resource.RLIMIT_FSIZE
+    before = resource.prlimit(process, kind, (0, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(AppError, match="disk is full"):
+            call(client, **fields)
+    finally:
+        resource.prlimit(process, kind, before)
+    assert still_draws(client)

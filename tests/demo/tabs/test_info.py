@@ -162,8 +162,8 @@ def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
     """Who paints waits; closing gives it free; what cannot be is said without waiting."""
     model_cache = ModelCache(models)
     runner = Runner(model_cache)
-    verified = verifying.make_verifier(model_cache, runner.on_device)
-    events = verified(str(path), picture=None, mask=None)
+    verified = verifying.make_verifier(model_cache, runner.on_device, runner.visitors.lora_folder)
+    events = verified(str(path), "", picture=None, mask=None)
     assert next(events).same
     painted = threading.Event()
 
@@ -176,7 +176,7 @@ def test_the_device_is_held_while_it_is_made_again(models, path, tmp_path):
     assert not painted.wait(0.5)
     forged = changed(path, lambda about: about["model"].update(name="../x", hash="0"))
     with pytest.raises(InputError, match="which is not here; there is"):
-        next(verified(str(forged)))
+        next(verified(str(forged), ""))
     events.close()
     thread.join()
     assert painted.is_set()

@@ -40,7 +40,7 @@ def test_additions_of_another_family_are_marked(fake_models, fake_model_cache, m
     model_cache = fake_model_cache(fake_models())
     monkeypatch.setattr(model_cache, "choices", lambda: [entry("fake", "checkpoint", "SD 1.x")])
     found = [entry("own", family="SD 1.x"), entry("big", family="SD XL"), entry("any")]
-    monkeypatch.setattr(library, "scan", lambda: [*found, entry("fake", "checkpoint")])
+    monkeypatch.setattr(library, "scan", lambda folder=None: [*found, entry("fake", "checkpoint")])
     loras, embeddings = menus.addition_updates(model_cache, "fake", "en")
     assert loras["choices"] == [("own", "own"), ("big · for SD XL ✕", "big"), ("any", "any")]
     assert loras["visible"] and not embeddings["visible"]

@@ -613,3 +613,52 @@ def test_picture_is_frozen():
     assert picture.notes == ()
     with pytest.raises(AttributeError):
         picture.image = None
+
+
+def test_a_library_for_tiff_writes_nothing_to_stderr(tmp_path):
+    data = bytearray(coded(noisy((64, 64)), "TIFF", compression="tiff_adobe_deflate"))
+    hurt = []
+    for at in range(8, len(data), max(1, len(data) // 60)):
+        hurt.append(written(tmp_path, bytes(data[:at] + b"\xa5\x5a" + data[at + 2 :]), f"{at}.tif"))
+    code = (
+        "import sys\nfrom pipeline.images.open import open_picture, InputError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n        open_picture(path)\n    except InputError:\n        print('refused')\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, hurt)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "refused" in told.stdout and told.stderr == ""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "F", "I;16"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_strips_make_no_difference(mode, turn, monkeypatch):
+    image = noisy((30, 50), {"RGBA": 4, "CMYK": 4}.get(mode, 3))
+    if mode in ("F", "I;16"):
+        numbers = np.random.default_rng(3).integers(0, 60_000, (50, 30))
+        image = Image.fromarray(numbers.astype(np.float32 if mode == "F" else np.uint16))
+    elif mode == "CMYK":
+        image = Image.merge("CMYK", image.split())
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image.info["exif"] = exif.tobytes()
+    whole = open_picture(image)
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", 100)
+    strips = open_picture(image)
+    assert values(strips.image).tolist() == values(whole.image).tolist()
+    assert strips.notes == whole.notes
+    upright = values(whole.image) if mode == "RGB" else None
+    if upright is not None:
+        assert upright.tolist() == values(ImageOps.exif_transpose(image)).tolist()
+
+
+def test_memory_is_reserved_while_pictures_are_used(tmp_path):
+    path = written(tmp_path, coded(noisy((300, 200)), "PNG"))
+    with pictures.opened(path, path) as (one, two):
+        assert pictures.GATE.nbytes >= 2 * 8 * 300 * 200
+        assert one.image.size == two.image.size == (300, 200)
+    assert pictures.GATE.nbytes == 0
+    both = pictures.opened(path, tmp_path / "absent.png")
+    with pytest.raises(InputError, match=r"absent\.png does not exist"), both:
+        pass
+    assert pictures.GATE.count == 0

@@ -1,14 +1,20 @@
 """A tree of recordings goes into a file and comes back; what is no such file gets one sentence."""
 
+import io
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline import GenerateOptions, InputError, load, tasks
+from pipeline.images.gate import DecodingGate
+from pipeline.introspection import recording_file
 from pipeline.introspection.branch import BranchRun
 from pipeline.introspection.recording import Recorder
 from pipeline.introspection.recording_file import open_tree, save
@@ -62,8 +68,6 @@ def test_it_comes_back_as_it_was_and_is_gone_on_from(models, tree, file):
 def test_a_picture_that_began_from_another_is_looked_at_but_not_gone_on_from(models, tmp_path):
     (path,) = models.generate(prompt="red", seed=1, steps=1).save(tmp_path / "a.png")
     mask = tmp_path / "mask.png"
-    from PIL import Image
-
     Image.new("L", (64, 64), 255).save(mask)
     asked = tasks.options(
         "inpaint", picture=str(path), mask=str(mask), prompt="blue", strength=0.9, steps=3
@@ -110,6 +114,102 @@ DAMAGE = {
     "nan": (lambda h, t: t["0.0.output"].fill_(float("nan")), "not finite"),
     "png": (lambda h, t: t.update({"0.png": torch.zeros(50, dtype=torch.uint8)}), "damaged"),
 }
+
+
+def branch(**more):
+    """A change of the JSON of the first branch, the second picture in the file."""
+    return lambda h, t: h["recordings"][1].update(more)
+
+
+def lineage(number, /, **more):
+    return lambda h, t: h["recordings"][number]["lineage"][-1].update(more)
+
+
+# Each field is one that an export may have; together no export has them.
+CONTRADICTIONS = {
+    "size": lambda h, t: h["recordings"][0]["options"].update(width=128),
+    "picture": lambda h, t: t.update({"0.png": png(96, 64)}),
+    "steps": lambda h, t: h["recordings"][0]["options"].update(steps=9),
+    "first step": lambda h, t: [c.__setitem__(0, c[0] + 1) for c in h["recordings"][0]["calls"]],
+    "gap": lambda h, t: h["recordings"][0]["calls"][-1].__setitem__(0, 7),
+    "calls": lambda h, t: [c.__setitem__(0, 1) for c in h["recordings"][0]["calls"][2:]],
+    "shared calls": branch(before=1),
+    "no own calls": branch(before=5),
+    "sampler start": branch(first=1),
+    "seeds": branch(seeds=[5, None]),
+    "variation": lambda h, t: [r.update(seeds=[4, 9]) for r in h["recordings"]],
+    "large seed": lambda h, t: [r.update(seeds=[2**35, None]) for r in h["recordings"]],
+    "reseeds": branch(reseeds=[]),
+    "prediction": branch(prediction="v_prediction"),
+    "model": branch(model=["x", "y", None]),
+    "branch's options": lambda h, t: h["recordings"][1]["options"].update(cfg=7.0),
+    "root with a lineage": lambda h, t: h["recordings"][0].update(lineage=[{}]),
+    "no lineage": branch(lineage=[]),
+    "another root": lambda h, t: h["recordings"][2]["lineage"][0].update(seed=5),
+    "step of the change": lineage(1, at=4),
+    "step that is none": lineage(1, at="2"),
+    "unknown change": lineage(1, width=64),
+    "alias in a change": lineage(2, sampler="DPM++ 2M"),
+    "same key": branch(key="0"),
+    "begin": lambda h, t: h["recordings"][0].update(begin=3),
+    "maps": lambda h, t: t.update({"0.1.maps": t["0.1.maps"][:, :-1].contiguous()}),
+    "no maps": lambda h, t: t.pop("0.1.maps"),
+    "maps of nothing": lambda h, t: t["0.1.maps"].fill_(float("inf")),
+    "large numbers": lambda h, t: t["0.1.latents"].fill_(1e30),
+    "timestep": lambda h, t: h["recordings"][0]["calls"][0].__setitem__(1, -1e300),
+}
+
+
+def png(width, height):
+    data = io.BytesIO()
+    Image.new("RGB", (width, height)).save(data, "PNG")
+    return torch.frombuffer(bytearray(data.getvalue()), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("how", CONTRADICTIONS)
+def test_a_tree_is_checked_as_a_whole(how, file):
+    if how == "same key":
+        with safe_open(file, "pt") as opened:
+            first = json.loads(opened.metadata()["tree"])["recordings"][0]["key"]
+        rewritten(file, branch(key=first))
+    else:
+        rewritten(file, CONTRADICTIONS[how])
+    with pytest.raises(InputError, match="is damaged"):
+        open_tree(file)
+
+
+def test_the_picture_of_a_tree_has_the_limits_of_every_picture(file, monkeypatch):
+    rewritten(file, lambda h, t: t.update({"0.png": png(9000, 8000)}))
+    with pytest.raises(InputError, match="50,000,000"):
+        open_tree(file)
+    gate = DecodingGate(budget=100, at_once=1, patience=0)
+    monkeypatch.setattr(recording_file, "GATE", gate)
+    holder = threading.Thread(target=lambda: gate._enter(1))
+    holder.start()
+    holder.join()
+    with pytest.raises(InputError, match="try again"):
+        open_tree(file)
+
+
+def test_pictures_count_in_the_memory_of_a_recording(tree):
+    assert tree[0].nbytes >= 4 * tree[0].image.width * tree[0].image.height + tree[0].final.nbytes
+    large = replace(tree[0], image=Image.new("RGB", (1000, 1000)))
+    assert large.nbytes - tree[0].nbytes >= 3_900_000
+    given = tasks.options("image_to_image", picture=Image.new("RGB", (900, 900)), seed=1)
+    with_input = replace(large, origin=replace(large.origin, options=given))
+    assert with_input.nbytes - large.nbytes == 4 * 900 * 900
+
+
+@pytest.mark.parametrize("sampler", ["heun", "plms", "restart", "dpmpp_3m_sde", "lcm", "heunpp2"])
+def test_what_was_exported_is_opened_with_every_kind_of_sampler(models, sampler, tmp_path):
+    asked = GenerateOptions(prompt="[a:b:0.5] cat", seed=4, steps=5, sampler=sampler, count=2)
+    recorder = Recorder(models, models.stream(asked, words=True))
+    list(recorder)
+    pictures = [recorder.recordings[1]]
+    for step, change in ((0, {}), (2, {"cfg": 1.0, "noise_seed": 5}), (3, {"sampler": "ddim"})):
+        pictures.append(gone_on(models, pictures[-1], step, **change)[1])
+    opened = open_tree(save(pictures, tmp_path / "t.safetensors"))
+    assert [r.steps for r in opened] == [r.steps for r in pictures]
 
 
 @pytest.mark.parametrize("how", DAMAGE)

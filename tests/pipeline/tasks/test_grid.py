@@ -317,7 +317,7 @@ def test_models_are_an_axis_where_there_is_a_model_cache(model_cache):
     _, result = drawn(model_cache.first, model_cache, x="model: TWO, one", y="seed: 1, 2")
     names = [infotext.parse(text)["Model"] for text in result.parameters[1:]]
     assert names == ["two", "one", "two", "one"]
-    assert [name for name, _ in asked] == ["one", "one", "two", "two"]  # no model is loaded twice
+    assert [name for name, *_ in asked] == ["one", "one", "two", "two"]  # no model is loaded twice
     assert result.metadata["model"] == "two"
 
 

@@ -58,15 +58,13 @@ def few_objects(monkeypatch):
     monkeypatch.setattr(vocabulary, "OBJECTS", objects)
 
 
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory) -> Path:
-    """Return a folder with the three npm archives that training reads.
+def write_tiny_data(folder: Path) -> Path:
+    """Write the three npm archives that training reads to `folder`, which is there; return it.
 
     They hold a disc, an English name and a Chinese name for every object of the vocabulary.
     """
     from pipeline.training.emoji.vocabulary import OBJECTS
 
-    folder = tmp_path_factory.mktemp("data")
     emojis = [e for group in OBJECTS.values() for e in group]
     pictures, names = {}, {"en": {}, "zh": {}}
     for i, emoji in enumerate(emojis):
@@ -86,6 +84,12 @@ def tiny_data(tmp_path_factory) -> Path:
         }
         _archive(folder / f"cldr-annotations-{package}-1.0.0.tgz", members)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """Return the folder of `write_tiny_data`."""
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

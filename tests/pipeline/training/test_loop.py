@@ -1,21 +1,17 @@
 """The loop: a kill at any moment leaves a loadable checkpoint, and resuming is exact."""
 
+import errno
 import os
-import random
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from pipeline.training.loop import Ema, Trainer, checkpoints, load_ema, newest_checkpoint
-
-STEPS = 24
+from pipeline.errors import InputError
+from pipeline.training import loop
+from pipeline.training.loop import Ema, Trainer, checkpoints, newest_checkpoint
 
 
 def small(folder: Path, seed: int = 0, steps_between: int = 1) -> Trainer:
@@ -107,103 +103,52 @@ def test_log_is_one_csv_without_doubles(tmp_path):
     assert [int(r.split(",")[0]) for r in rows[1:]] == [50, 100, 150, 200]
 
 
-# A parent that imports everything and decodes the pictures once and forks the real command: each
-# child is killed for real, without ten times the start-up. Every other one is killed at a random
-# moment after its first checkpoint, however busy the machine is, the rest at any moment at all.
-FORKS = """
-    import os, random, signal, sys, time
-    from pathlib import Path
-    import pipeline.training.cli
-    from pipeline.__main__ import main
-    from pipeline.training import loop
-    from pipeline.training.emoji import scenes, sprites, vae
-    from pipeline.training.emoji.vocabulary import Vocabulary
-    folder, archives, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    argv = ["train", "vae", "--run", folder, "--data", archives, "--batch", "1", "--steps", "STEPS",
-            "--checkpoint-steps", "1", "--device", "cpu"]
-    random.seed(int(sys.argv[4]))
-    emojis = [o.emoji for o in Vocabulary.from_packages(Path(archives)).objects]
-    read = sprites.load_sprites
-    sides = (scenes.SINGLE_SIDE, scenes.PAIR_SIDE)
-    cache = {side: read(Path(archives), emojis, side) for side in sides}
-    cache[scenes.SIZE] = read(Path(archives), None, scenes.SIZE)
-    scenes.load_sprites = vae.load_sprites = lambda folder, emojis, side: cache[side].clone()
-    pictures = vae.PictureSource.__call__  # few for the sample sheet of every checkpoint
-    vae.PictureSource.__call__ = lambda self, count, g: pictures(self, min(count, 4), g)
-    def train(resume):
-        child = os.fork()
-        if child == 0:
-            os.environ["OMP_NUM_THREADS"] = "1"
-            import torch
-            torch.set_num_threads(1)
-            code = 1
-            try:
-                code = main(argv + (["--resume"] if resume else []))
-            finally:
-                os._exit(code)
-        return child
-    def newest():
-        return loop.newest_checkpoint(Path(folder) / "vae")
-    def over(child):
-        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-    for kill in range(kills):
-        before, until = newest(), time.monotonic() + 60
-        child = train(kill > 0)
-        while kill % 2 and newest() == before and not over(child) and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(random.uniform(0.0, 0.2 if kill % 2 else 0.8))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        print("killed" if os.WIFSIGNALED(status) else "ended", flush=True)
-        sys.stdin.readline()
-    _, status = os.waitpid(train(kills > 0), 0)
-    print("done", os.waitstatus_to_exitcode(status), flush=True)
-"""
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def forks(folder: Path, data: Path, kills: int, seed: int):
-    script = textwrap.dedent(FORKS).replace("STEPS", str(STEPS))
-    argv = [sys.executable, "-c", script, str(folder), str(data), str(kills), str(seed)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+def test_a_full_disk_ends_a_training_with_a_sentence(tmp_path, monkeypatch):
+    small(tmp_path).train(steps=2)
+    save_file = loop.save_file
+    for place in ("save_file", "fsync"):
+
+        def half(tensors, path, metadata):
+            path.write_bytes(b"half")
+            full()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "save_file", half if place == "save_file" else save_file)
+            if place == "fsync":
+                patch.setattr(os, "fsync", full)
+            trainer = small(tmp_path)
+            trainer.resume()
+            with pytest.raises(InputError, match=r"No space left .*00000002\S* stays: make room"):
+                trainer.train(steps=4)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            "checkpoint-00000001.safetensors",
+            "checkpoint-00000002.safetensors",
+            "log.csv",
+        ]
+    trainer = small(tmp_path)
+    assert trainer.resume() and trainer.step == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_ten_kills_never_leave_an_unloadable_checkpoint_and_resuming_ends_the_same(
-    tmp_path, tiny_data
-):
-    from pipeline.training.emoji import vae
+def test_a_full_disk_cuts_no_row_of_the_log_in_half(tmp_path, monkeypatch):
+    """The row that fails is taken back, and closing the log raises nothing of its own."""
+    log = loop.CsvLog(tmp_path / "log.csv", 0)
+    log.write(50, 1.0, 2.0, {"loss": 0.5})
+    before, file = (tmp_path / "log.csv").read_text(), log.file
 
-    seed = random.randrange(2**32)
-    print("kill seed", seed)
-    process = forks(tmp_path / "killed", tiny_data, 10, seed)
-    steps = []
-    for _ in range(10):
-        line = _word(process)
-        assert line in ("killed", "ended"), line
-        if newest_checkpoint(tmp_path / "killed" / "vae"):
-            steps.append(load_ema(vae.build(), tmp_path / "killed" / "vae"))
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert _word(process) == "done 0"
-    process.wait()
-    assert steps and steps == sorted(steps)
-    unbroken = forks(tmp_path / "whole", tiny_data, 0, 0)
-    assert _word(unbroken) == "done 0"
-    unbroken.wait()
-    killed, whole = tensors(tmp_path / "killed/vae"), tensors(tmp_path / "whole/vae")
-    assert killed.keys() == whole.keys()
-    assert all(torch.equal(killed[k], whole[k]) for k in whole)
-    assert (tmp_path / "killed/vae/final/config.json").exists()
+    class FullFile:
+        def write(self, content):
+            file.write(content[:5])
+            full()
 
+        def __getattr__(self, name):
+            return getattr(file, name)
 
-def _word(process: subprocess.Popen) -> str:
-    """The next line that the parent itself printed; the trainer prints lines of its own."""
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        line = process.stdout.readline()
-        if not line:
-            return "the parent ended"
-        if line.strip() in ("killed", "ended") or line.startswith("done"):
-            return line.strip()
-    return "no answer"
+    log.file = FullFile()
+    with pytest.raises(InputError, match=r"Cannot write .*log\.csv: No space left on device\. No"):
+        log.write(100, 2.0, 2.0, {"loss": 0.4})
+    log.close()
+    assert (tmp_path / "log.csv").read_text() == before

@@ -157,10 +157,11 @@ def test_a_log_whose_last_row_is_cut_off_does_not_stop_a_resume(tmp_path, end):
     assert path.read_text().replace("\r", "") == ROWS + "200,4.0,2.0,0.2\n"
 
 
-def test_checkpoints_half_written_by_a_killed_process_are_removed(make_trainer, tmp_path):
+def test_files_half_written_by_a_killed_process_are_removed(make_trainer, tmp_path):
     trainer = make_trainer("upscaler", tmp_path)
     trainer.train(steps=1)
     (tmp_path / ".checkpoint-00000002.safetensors.part").write_bytes(b"half")
+    (tmp_path / ".preview-000001.png.part").write_bytes(b"half")
     assert make_trainer("upscaler", tmp_path).resume()
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoint-00000001.safetensors",

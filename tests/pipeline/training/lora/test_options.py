@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
+from pipeline.training.lora import options
 
 BAD = {
     "prompt": ({"prompt": " \n"}, "The prompt is empty"),
@@ -14,6 +15,14 @@ BAD = {
     "colon": ({"name": "zog:1>"}, "cannot be a LoRA's name"),
     "hidden": ({"name": "_zog"}, "cannot be a LoRA's name"),  # the library passes over it
     "no name": ({"name": ""}, "cannot be a LoRA's name"),
+    "device": ({"name": "CON"}, "Windows has a device of that name"),
+    "device with an ending": ({"name": "lpt3.striped"}, "Windows has a device of that name"),
+    "device with a space": ({"name": "Nul .x"}, "Windows has a device of that name"),
+    "device with a raised digit": ({"name": "com²"}, "Windows has a device of that name"),
+    "dot at the end": ({"name": "zog."}, "cannot be a LoRA's name"),
+    "space at the end": ({"name": "zog "}, "cannot be a LoRA's name"),
+    "line break": ({"name": "zog\n"}, "cannot be a LoRA's name"),
+    "too many bytes": ({"name": "𝐳" * 60}, "240 bytes, and a file's name at most 200"),
     "rank": ({"rank": 0}, "rank must be 1 to 256, not 0"),
     "rate": ({"rate": float("nan")}, "rate must be 1e-07 to 1, not nan"),
     "size": ({"size": 100}, "size must be a multiple of 16"),
@@ -45,6 +54,19 @@ def test_a_name_that_is_taken(tiny, make_options, run):
     for resume in (False, True):  # nothing to go on from: the file is not overwritten
         with pytest.raises(InputError, match=r"zog\.safetensors is there; choose another name"):
             run(tiny, make_options(steps=2, resume=resume))
+
+
+@pytest.mark.parametrize(
+    "name", ["CONNIE", "com", "com10", "aux2", "a.con", "条纹怪", "Zog 2.1-b_c", "z" * 64]
+)
+def test_names_that_every_system_can_write(name):
+    options.check_file_name(name)
+
+
+def test_a_name_in_another_case_is_taken_too(tiny, make_options, run):
+    run(tiny, make_options(steps=1))
+    with pytest.raises(InputError, match=r"The name ZOG is taken: models/lora/zog\.safetensors"):
+        run(tiny, make_options(name="ZOG"))
 
 
 @pytest.mark.quick

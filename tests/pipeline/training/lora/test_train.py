@@ -2,12 +2,14 @@
 
 import csv
 import errno
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
 
 from pipeline import load
 from pipeline.errors import InputError
@@ -145,12 +147,108 @@ def test_class_pictures_are_drawn_once_and_learned(tiny, monkeypatch, make_optio
     events = run(tiny, options)
     assert [e.loss is None for e in events[:-1]] == [True, True, False, False]
     assert sizes == [(2, 4, 4)] * 2  # as many of the class as of the character
-    drawn = sorted(Path("runs/lora/zog/class").iterdir())
+    drawn = sorted(Path("runs/lora/zog/class").glob("*/*"))
     alike = tiny.generate(prompt="a blue apple", seed=1, width=64, height=64).images[0]
     assert len(drawn) == 2 and Image.open(drawn[1]).tobytes() == alike.tobytes()
     assert events[0].preview.tobytes() == Image.open(drawn[0]).tobytes()
     monkeypatch.setattr(type(tiny), "generate", None)  # not drawn again
     assert run(tiny, replace(options, resume=True, steps=3))[-1].steps == 3
+
+
+def class_pictures(models, options):
+    """The bytes of the class pictures of a training that is stopped before its first step."""
+    events = lora.train(models, options)
+    drawn = [next(events).preview.tobytes() for _ in range(options.prior_count)]
+    events.close()
+    return drawn
+
+
+@pytest.mark.parametrize("change", ["prompt", "model", "seed", "size", "embedding"])
+def test_class_pictures_of_another_class_or_model_are_not_taken(
+    tiny, tiny_model, make_options, change
+):
+    """A run that was stopped before its first step, and begun again with something changed."""
+    given = {"prior_prompt": "a blue apple zonk", "prior_count": 2}
+    before = class_pictures(tiny, make_options(**given))
+    models = tiny
+    if change == "prompt":
+        given["prior_prompt"] = "a red rocket zonk"
+    elif change == "seed":
+        given["seed"] = 2
+    elif change == "size":
+        given["size"] = 96
+    elif change == "embedding":
+        Path("models").mkdir()
+        save_file({"emb_params": torch.full((2, 32), 0.5)}, "models/zonk.safetensors")
+    else:
+        other = Path(shutil.copytree(tiny_model, "other"))
+        weights = next((other / "vae").glob("*.safetensors"))
+        tensors = {k: v * 1.1 for k, v in load_file(weights).items()}
+        save_file(tensors, weights, {"format": "pt"})
+        models = load(other, device="cpu")
+    after = class_pictures(models, make_options(**given))
+    wanted = [
+        models.generate(
+            prompt=given["prior_prompt"],
+            seed=given.get("seed", 0) + i,
+            width=given.get("size", 64),
+            height=given.get("size", 64),
+        ).images[0]
+        for i in range(2)
+    ]
+    assert after == [picture.tobytes() for picture in wanted]
+    assert not set(after) & set(before)
+
+
+def test_a_done_run_keeps_only_its_files_where_it_shall(tiny, make_options, run):
+    options = make_options(
+        keep_run=False, prior_prompt="a apple", prior_count=1, previews=1, steps=2
+    )
+    end = run(tiny, options)[-1]
+    left = sorted(p.name for p in Path("runs/lora/zog").rglob("*"))
+    assert left == ["log.csv", "preview-000002.png", "zog-kohya.safetensors"]
+    assert end.path.exists() and end.other.exists()
+    with pytest.raises(InputError, match="is there; choose another name"):
+        run(tiny, replace(options, resume=True))
+
+
+@pytest.mark.parametrize("more", [{}, {"rank": 40}, {"steps": 5}, {"layers": "attention"}])
+def test_a_training_takes_no_more_of_the_disk_than_was_said(tiny, make_options, monkeypatch, more):
+    given = {"checkpoint_steps": 2, "previews": 2, "prior_prompt": "a apple", "prior_count": 2}
+    options, most = make_options(**given | more), 0
+    seen = loop.save_file
+
+    def measure(*args):
+        nonlocal most
+        seen(*args)
+        most = max(most, sum(p.stat().st_size for p in Path("runs").rglob("*") if p.is_file()))
+
+    monkeypatch.setattr(loop, "save_file", measure)
+    list(lora.train(tiny, options))
+    written = (p for place in ("runs", "models") for p in Path(place).rglob("*") if p.is_file())
+    most = max(most, sum(p.stat().st_size for p in written))
+    said = lora.disk_bytes(tiny, options)
+    assert most <= said < 2 * most + 500_000
+    rank = lora.largest_rank(tiny, replace(options, rank=64), said)
+    assert lora.disk_bytes(tiny, replace(options, rank=rank)) <= said
+    assert rank >= options.rank
+
+
+def test_another_autoencoder_is_another_training(tiny, make_options, run):
+    run(tiny, make_options(steps=1))
+    other = replace(tiny, vae_name="sharp", digests=tiny.digests | {"vae": "ab" * 32})
+    with pytest.raises(InputError, match=r"model: .* there, .* abababab"):
+        run(other, make_options(steps=2, resume=True))
+
+
+def test_a_prompt_names_the_loras_of_the_folder_that_the_model_was_given(tiny, make_options, run):
+    run(tiny, make_options(name="mine", out=Path("visitor/lora"), run=Path("visitor/run")))
+    request = {"prompt": "a red apple <lora:mine:1>", "seed": 1, "steps": 1}
+    bare = tiny.generate(**request)
+    assert "There is no LoRA 'mine'" in bare.warnings[0]
+    drawn = replace(tiny, lora_folder=Path("visitor/lora")).generate(**request)
+    assert not drawn.warnings and drawn.images[0].tobytes() != bare.images[0].tobytes()
+    assert "mine" not in library.find_entries("lora")
 
 
 def test_other_settings_or_pictures_are_not_resumed(tiny, dots, make_options, run):
