@@ -329,12 +329,16 @@ def check(names: Iterable[str], quick: bool = True) -> dict[str, str | None]:
             mirrored = mirrored_tests(fault.file, broken)
             places = [(mirrored,)] if mirrored else []
             places += [()] if quick else []
-            found[name] = next(
-                (test for place in places if (test := find_fault(clean, broken, place))), None
-            )
+            problem = ""
+            try:
+                found[name] = next(
+                    (test for place in places if (test := find_fault(clean, broken, place))), None
+                )
+            except RuntimeError as error:
+                found[name], problem = None, f": {error}"
             shutil.copy2(clean / fault.file, broken / fault.file)
             seconds = time.monotonic() - began
-            print(f"{name:28} {seconds:6.0f} s  {found[name] or 'NOT FOUND'}", flush=True)
+            print(f"{name:28} {seconds:6.0f} s  {found[name] or 'NOT FOUND'}{problem}", flush=True)
     return found
 
 
