@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,6 +78,38 @@ def test_the_old_model_serves_while_the_new_one_loads(model_cache, monkeypatch):
     go.set()
     thread.join()
     assert got[0].name == "two"
+
+
+def test_who_chooses_a_model_that_is_being_loaded_waits_for_it(model_cache, monkeypatch):
+    """The second visitor's request comes while the first one's is loading: it loads nothing."""
+    loading_one, chose, loading_both = threading.Event(), threading.Event(), threading.Event()
+    loads, got = [], []
+
+    def slow(*arguments, **options):
+        loads.append(arguments)
+        (loading_both if len(loads) > 1 else loading_one).set()
+        assert chose.wait(60)  # the second visitor has come as far as to wait, or to load
+        loading_both.wait(0.3)
+        return replace(model_cache.first)
+
+    choices = model_cache.choices
+
+    def choose():
+        if loading_one.is_set():
+            chose.set()
+        return choices()
+
+    monkeypatch.setattr(loading, "load", slow)
+    monkeypatch.setattr(model_cache, "choices", choose)
+    threads = [
+        threading.Thread(target=lambda: got.append(model_cache.get("two"))) for _ in range(2)
+    ]
+    threads[0].start()
+    assert loading_one.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert len(loads) == 1 and got[0] is got[1]
 
 
 def test_model_cache_gives_another_autoencoder(model_cache, library_folder):

@@ -52,7 +52,8 @@ def fail(monkeypatch):
             left_out = [a.removeprefix("--deselect=") for a in arguments if a.startswith("--")]
             named = [a for a in arguments if "::" in a and not a.startswith("--")]
             left = [t for t in failing[root.name] if t not in left_out]
-            return [t for t in left if not named or t in named][:1], ""  # -x: the first alone
+            most = next((int(a[10:]) for a in arguments if a.startswith("--maxfail=")), None)
+            return [t for t in left if not named or t in named][:most]
 
         monkeypatch.setattr(mutation, "run_tests", run_tests)
 
@@ -68,6 +69,12 @@ def test_a_test_that_fails_without_the_fault_does_not_find_it(fail):
     assert find_fault() == "a.py::two"
 
 
+def test_a_test_that_fails_once_does_not_find_it(monkeypatch):
+    failing = iter([["a.py::one"], [], []])  # with others, alone, and when it is left out
+    monkeypatch.setattr(mutation, "run_tests", lambda *_: next(failing))
+    assert find_fault() is None
+
+
 def test_a_fault_that_no_test_finds_is_not_found(fail):
     fail(clean=["a.py::one"], broken=["a.py::one"])
     assert find_fault() is None
@@ -76,7 +83,7 @@ def test_a_fault_that_no_test_finds_is_not_found(fail):
 def test_a_suite_that_fails_anyway_finds_nothing(fail):
     tests = [f"a.py::test_{i}" for i in range(20)]
     fail(clean=tests, broken=tests)
-    with pytest.raises(RuntimeError, match="fail without the fault"):
+    with pytest.raises(RuntimeError, match="do not fail for the fault"):
         find_fault()
 
 

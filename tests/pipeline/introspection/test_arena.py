@@ -1,6 +1,8 @@
 """Races on a tiny random model: whose turn it is, what is counted, what is measured, who closes."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +237,23 @@ def test_a_reference_is_known_again_for_the_same_noise_and_words(models):
         assert arena.reference_key(models, arena.resolve_single(models, options(**more))) == base
     for more in ({"seed": 8}, {"prompt": "blue"}, {"cfg": 3.0}, {"negative": "red"}, {"width": 72}):
         assert arena.reference_key(models, arena.resolve_single(models, options(**more))) != base
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"vae_name": "soft"},
+        {"hash": "0123456789"},
+        {"path": Path("another")},
+        {"device": torch.device("meta")},
+        {"dtype": torch.float16},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_reference_of_another_model_is_another(models, other):
+    resolved = arena.resolve_single(models, options())
+    changed = replace(models, **other)
+    assert arena.reference_key(changed, resolved) != arena.reference_key(models, resolved)
 
 
 def test_backends_draw_the_same_picture(models):

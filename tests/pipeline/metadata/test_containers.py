@@ -40,10 +40,12 @@ def jpeg(block: bytes) -> bytes:
     return out.getvalue()[:2] + segment + out.getvalue()[2:]
 
 
-def webp(*blocks: bytes) -> bytes:
+def webp(*blocks: bytes, before: bytes = b"") -> bytes:
+    """A WebP of EXIF blocks; `before` is the content of a chunk of pixels before them."""
+    chunks = [*([(b"VP8 ", before)] if before else []), *((b"EXIF", block) for block in blocks)]
     body = b"".join(
-        b"EXIF" + struct.pack("<L", len(block)) + block + b"\0" * (len(block) % 2)
-        for block in blocks
+        kind + struct.pack("<L", len(block)) + block + b"\0" * (len(block) % 2)
+        for kind, block in chunks
     )
     return b"RIFF" + struct.pack("<L", len(body) + 4) + b"WEBP" + body
 
@@ -73,6 +75,14 @@ PLACES = {
     "WebP": (webp(exif(b"UNICODE\0" + TEXT.encode("utf-16-be"))), TEXT),
     "WebP, odd length": (webp(exif(b"ASCII\0\0\0Steps: 1, Seed: 22")), "Steps: 1, Seed: 22"),
     "WebP, behind an odd length": (webp(b"odd", exif(b"ASCII\0\0\0Steps: 1")), "Steps: 1"),
+    "WebP, behind odd pixels": (
+        webp(exif(b"ASCII\0\0\0Steps: 1"), before=b"pixels of odd"),
+        "Steps: 1",
+    ),
+    "WebP, behind even pixels": (
+        webp(exif(b"ASCII\0\0\0Steps: 1"), before=b"pixels of even"),
+        "Steps: 1",
+    ),
     "WebP with Exif's own mark": (webp(b"Exif\0\0" + exif(b"ASCII\0\0\0Steps: 1")), "Steps: 1"),
 }
 for mark in "<>":

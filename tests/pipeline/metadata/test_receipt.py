@@ -37,6 +37,21 @@ def test_a_receipt_says_how_its_picture_came_about(models, drawn, signed_png, re
     assert infotext.read(signed_png) == result.parameters[0]
 
 
+@pytest.mark.parametrize("name", [n for n in receipt.Receipt.model_fields if n != "digest"])
+def test_a_change_of_any_field_is_seen(signed_png, name):
+    found = receipt.read(signed_png)
+    value = getattr(found, name)
+    others = {
+        bool: lambda: not value,
+        int: lambda: value + 1,
+        str: lambda: value[::-1],
+        dict: lambda: value | {"more": "0"},
+        list: lambda: [*value, value[0] if value else {"at": 1, "cfg": 3.0}],
+    }
+    changed = found.model_copy(update={name: others[type(value)]()})
+    assert found.intact and getattr(changed, name) != value and not changed.intact
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from pipeline import load, tasks
 from pipeline.errors import InputError
+from pipeline.images import masks
 from pipeline.metadata import infotext
 from pipeline.samplers import SAMPLERS, unsupported
 
@@ -85,6 +86,20 @@ def test_only_masked_draws_the_part_alone_at_full_size(models, colours):
     assert found["Inpaint area"] == "Only masked"
     assert found["Masked area padding"] == "8"
     assert not differs(result.images[0], picture)[np.asarray(mask) < 128].any()
+
+
+@pytest.mark.parametrize("size", [(128, 64), (64, 128)])
+def test_only_masked_draws_a_part_of_the_drawing_s_shape(models, colours, monkeypatch, size):
+    boxes = []
+    padded_box = masks.padded_box
+    monkeypatch.setattr(
+        masks, "padded_box", lambda *args: boxes.append(padded_box(*args)) or boxes[-1]
+    )
+    picture, mask = colours(400, 400), circle((400, 400), (180, 180, 220, 220))
+    width, height = size
+    draw(models, picture=picture, mask=mask, area="masked", steps=1, width=width, height=height)
+    ((left, top, right, bottom),) = boxes
+    assert (right - left) / (bottom - top) == pytest.approx(width / height, abs=0.05)
 
 
 def test_painting_on_beyond_the_edges(models, colours):
