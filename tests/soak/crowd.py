@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -274,7 +275,9 @@ def soak(count: int, seed: int) -> Outcome:
         server = Server(write_tiny_model(place / "tiny"), place, *FLAGS)
         try:
             server.wait()
-            outcome = asyncio.run(Crowd(server.url, server.process.pid, count, seed).run())
+            crowd = Crowd(server.url, server.process.pid, count, seed)
+            with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already
+                outcome = pool.submit(lambda: asyncio.run(crowd.run())).result()
             if "Traceback" in server.log():
                 outcome.wrong.append(f"a traceback in the log: {server.log()[-600:]}")
             return outcome

@@ -17,6 +17,7 @@ def test_twelve_visits_leave_nothing_after_two_hours():
     assert after["sessions"] == 6  # with this seed, the pages that are left open
 
 
+@pytest.mark.quick
 def test_what_grows_or_stays_is_a_missed_target():
     row = dict.fromkeys(
         ("memory (MB)", "sessions", "unread messages", "requests", "recordings (MB)"), 0.0

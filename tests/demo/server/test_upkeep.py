@@ -72,7 +72,16 @@ def test_a_sweep_reaches_every_cache_with_an_age(page):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows knows no SIGHUP")
-def test_a_signal_ends_the_block_and_a_second_one_changes_nothing():
+@pytest.fixture
+def default_signals():
+    """The default handlers, whatever a library set in this process before."""
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_ends_the_block_and_a_second_one_changes_nothing(default_signals):
     cleaned = False
     with pytest.raises(SystemExit) as end, exit_on_signals():
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -80,7 +81,8 @@ def opened(headers=(), path="/", method="GET", scheme="http", **options):
         "type": "http", "method": method, "path": path, "headers": list(headers),
         "scheme": scheme, "query_string": b"", "http_version": "1.1", "root_path": "",
     }  # fmt: skip
-    asyncio.run(app(scope, receive, send))
+    with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already
+        pool.submit(lambda: asyncio.run(app(scope, receive, send))).result()
     rows = [value.decode() for name, value in sent[0]["headers"] if name == b"set-cookie"]
     assert rows.pop(0) == "own=1"
     return rows

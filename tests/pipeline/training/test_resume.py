@@ -145,6 +145,7 @@ def test_the_tiny_models_training_goes_on_exactly_after_a_pause_and_snapshots():
 ROWS = "step,seconds,images_per_second,loss\n50,1.0,2.0,0.5\n100,2.0,2.0,0.4\n"
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "end", ["150,3.0", "150", "15", "150,3.0,2.0,0.3", "\0\0\0", "150,3.0\n", "x,1,2,3\n", ","]
 )
