@@ -71,7 +71,6 @@ def test_a_sweep_reaches_every_cache_with_an_age(page):
     assert cache.size == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows knows no SIGHUP")
 @pytest.fixture
 def default_signals():
     """The default handlers, whatever a library set in this process before."""
@@ -81,6 +80,7 @@ def default_signals():
         signal.signal(number, handler)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows knows no SIGHUP")
 def test_a_signal_ends_the_block_and_a_second_one_changes_nothing(default_signals):
     cleaned = False
     with pytest.raises(SystemExit) as end, exit_on_signals():
