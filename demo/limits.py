@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 LOCAL_NAMES = ("localhost", "")
@@ -177,16 +175,6 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def fill(document: str) -> str:
-    """Return the text of docs/operations.md with today's `table` between its two marks."""
-    return re.sub(
-        r"(?<=<!-- limits -->\n).*?(?=<!-- /limits -->)",
-        lambda _: table() + "\n",
-        document,
-        flags=re.DOTALL,
-    )
-
-
 def is_public(
     host: str | None, share: bool = False, environment: Mapping[str, str] = os.environ
 ) -> bool:
@@ -225,13 +213,3 @@ def _whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 for no limit, not {text!r}")
     return int(text)
-
-
-def main() -> None:
-    """Write today's table into docs/operations.md."""
-    path = Path(__file__).parents[1] / "docs" / "operations.md"
-    path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

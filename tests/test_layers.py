@@ -45,6 +45,7 @@ ORDER = (
     "demo.workspace",
     "demo.tabs",
     "demo.serving",
+    "demo.document",
     "demo",
     "app",
 )

@@ -7,7 +7,6 @@ compares both tables with the routes of the running app.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from re import Pattern
 
@@ -213,13 +212,3 @@ def table() -> str:
         cells[0] = cells[0].replace("|", " ")
         rows.append("| " + " | ".join([*cells, str(route.at_once), route.keeps]) + " |")
     return "\n".join(rows)
-
-
-def fill(document: str) -> str:
-    """Return the text of docs/operations.md with today's `table` between its two marks."""
-    return re.sub(
-        r"(?<=<!-- routes -->\n).*?(?=<!-- /routes -->)",
-        lambda _: table() + "\n",
-        document,
-        flags=re.DOTALL,
-    )

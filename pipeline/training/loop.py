@@ -348,8 +348,9 @@ def _read_log(path: Path, step: int) -> tuple[list[str], list[dict[str, str]]]:
 def _what_stays(folder: Path) -> str:
     """Return the end of the sentence on a failed write: which checkpoint of `folder` is left."""
     last = newest_checkpoint(folder)
-    stays = f"{last.name} stays" if last else "No checkpoint was saved before"
-    return f" {stays}: make room and resume." if last else f" {stays}: make room and start again."
+    if last is None:
+        return " No checkpoint was saved before: make room and start again."
+    return f" {last.name} stays: make room and resume."
 
 
 def checkpoints(folder: Path) -> list[Path]:

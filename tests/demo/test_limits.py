@@ -1,13 +1,10 @@
 """The limits of a server: who counts as a stranger, and what the flags set."""
 
 import argparse
-from pathlib import Path
 
 import pytest
 
-from demo.limits import LIMITS, Limits, add_flags, fill, is_public, read_flags, table
-
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+from demo.limits import LIMITS, Limits, add_flags, is_public, read_flags
 
 
 def flags(*words, environment=()):
@@ -60,11 +57,3 @@ def test_a_limit_is_a_whole_number(text, capsys):
         flags(f"--max-waiting={text}")
     assert stop.value.code == 2
     assert "whole number" in capsys.readouterr().err
-
-
-def test_the_documents_have_todays_limits():
-    """`python -m demo.limits` writes them anew."""
-    text = OPERATIONS.read_text(encoding="utf-8")
-    assert fill(text) == text
-    assert fill(text.replace(table(), "")) == text
-    assert all(limit.help in text for limit in LIMITS.values())

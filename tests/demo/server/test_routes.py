@@ -1,7 +1,6 @@
 """Every route of the running app is a row of ROUTES, with its bounds, or closed."""
 
 import inspect
-from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -10,8 +9,6 @@ from starlette.testclient import TestClient
 from demo.server import request_body, routes
 from demo.server.guard import RouteGuard
 from demo.server.routes import CLOSED, ROUTES, find_route
-
-ROOT = Path(__file__).parents[3]
 
 
 def route_paths(app):
@@ -82,11 +79,3 @@ def test_closed_routes_are_answered_before_gradio_sees_them(path, method):
     answer = client.request(method, path.replace("{", "").replace("}", ""))
     assert answer.status_code == 404
     assert answer.json()["error"] == "There is no such page."
-
-
-def test_the_document_has_today_s_table():
-    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    assert routes.fill(document) == document
-    for path, route in ROUTES.items():
-        if not path.endswith("/") or path == "/":
-            assert f" {path}`" in document and route.serves in document
