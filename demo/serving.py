@@ -29,6 +29,9 @@ from .ui import theme
 from .workspace import layout
 
 QUEUE_SIZE = 24  # requests that may wait in each line; a further one is told that it is full
+# Seconds that a connection may be idle. Clients and proxies reuse theirs for up to a minute; closed
+# by the server at the moment of a request, it would lose that request.
+KEEP_ALIVE = 75
 LARGEST_FILE = "64mb"  # limit of one uploaded file; a large PNG picture has 30 MB
 # JavaScript that scrolls the row of tabs, on a narrow screen, until the selected tab is visible.
 INTO_VIEW = """() => {
@@ -92,7 +95,7 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         page._queue.watch(listeners)
     if not limits.shared_training:
         middleware.append(Middleware(VisitorCookie))
-    return page.launch(
+    app, local, shared = page.launch(
         prevent_thread_lock=True,
         quiet=True,
         show_error=False,
@@ -108,6 +111,8 @@ def serve(page: api.Blocks, **where: Any) -> tuple[App, str, str | None]:
         app_kwargs={"lifespan": page.upkeep.lifespan, "middleware": middleware},
         **where,
     )
+    page.server.config.timeout_keep_alive = KEEP_ALIVE  # of the connections from now on
+    return app, local, shared
 
 
 def _is_public(where: dict[str, Any]) -> bool:

@@ -46,8 +46,9 @@ async def read_values(listener: BlockFunction, values: list[Any], may_fetch: boo
             if has_surrogates(values[index]):
                 raise InputError(f"{name} must be whole Unicode characters.")
             value = _check_value(name, component, values[index])
-            if value is None and isinstance(component, gr.Textbox) and not public:
-                value = ""  # as the page sends it
+            if value is None and isinstance(component, gr.Textbox):
+                # As the page sends an empty box; for a client it is a value that it leaves out.
+                value = component.value if public else ""
             values[index] = value
 
 

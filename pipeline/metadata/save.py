@@ -6,10 +6,11 @@ Pillow is imported only to write, so that a bad path is refused before anything 
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..disk import reason, write_file
+from ..disk import explain_failure, reason, write_file
 from ..errors import InputError
 from .containers import encode_exif
 
@@ -64,7 +65,11 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
             f"(two a character, emoji four), which holds {JPEG_EXIF:,}; .png and .webp hold more."
         )
     try:
-        return write_file(path, lambda part: picture.save(part, kind, **flags))
+        # Into memory first: where the disk is full, Pillow writes a part of a JPEG and is silent.
+        data = BytesIO()
+        with explain_failure(path):
+            picture.save(data, kind, **flags)
+        return write_file(path, lambda part: part.write_bytes(data.getbuffer()))
     except ValueError as error:  # of Pillow: the picture does not fit the format
         if isinstance(error, InputError):
             raise

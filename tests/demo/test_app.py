@@ -1,11 +1,13 @@
 """`python app.py` as a person starts it."""
 
+import http.client
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -87,3 +89,16 @@ def test_sigterm_leaves_no_file_of_a_visitor(server_of, tiny_model, tmp_path, mo
         running.process.kill()
     assert not [p for p in temporary.rglob("*") if p.is_file()]
     assert not {p.name for p in temporary.iterdir() if p.name.startswith(("glassbox", "gradio"))}
+
+
+@pytest.mark.slow
+def test_an_idle_connection_serves_the_next_request(server):
+    """A client that reuses its connection after some seconds does not lose a request."""
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port, timeout=30)
+    for pause in (0, 6):
+        time.sleep(pause)
+        connection.request("GET", "/gradio_api/info")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+    connection.close()

@@ -22,12 +22,16 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 import torch
+import tqdm
 from PIL import Image
 from safetensors import safe_open
 
 from pipeline.__main__ import main
 from tests.conftest import write_tiny_model
 from tests.pipeline.training.conftest import write_tiny_data
+
+# Its thread would hold locks while a child is forked, which then waits for them for ever.
+tqdm.tqdm.monitor_interval = 0
 
 OBJECTS = 4  # of each group of the vocabulary
 BATCH = {"clip": 4, "vae": 1, "decoder": 1, "unet": 2, "upscaler": 1}

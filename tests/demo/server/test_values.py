@@ -106,6 +106,7 @@ def test_what_no_page_sends_is_refused_by_name(make, kind, value, words):
 def test_a_text_that_the_page_left_out_is_empty():
     assert read(gr.Textbox(), None, public=False) == ""
     assert read(gr.Textbox(), None, public=True) is None
+    assert read(gr.Textbox("a, b", label="Names"), None, public=True) == "a, b"
 
 
 # Files that are named by an address

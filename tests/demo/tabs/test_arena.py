@@ -202,6 +202,12 @@ def test_what_is_wrong_is_said_to_clients(server, fields, words):
         client.predict(prompt="a", **fields, api_name="/race")
 
 
+def test_a_client_may_leave_out_what_has_a_default_by_null(server):
+    client = Client(server.url, verbose=False)
+    pictures, _ = client.predict(prompt="a", lanes=None, steps=1, seed=1, api_name="/race")
+    assert len(pictures) == len(SAMPLERS)
+
+
 def test_one_after_the_other_on_the_device():
     """What runs through `on_device` is alone there, and leaves it when it is closed or fails."""
     active, most = 0, 0

@@ -1,5 +1,9 @@
 """Pictures on the disk: three formats that keep their text, and paths that cannot be."""
 
+import resource
+import signal
+
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,3 +120,23 @@ def test_a_picture_that_a_format_cannot_hold_leaves_no_file(tmp_path):
         save_picture(Image.new("RGB", (20_000, 1)), tmp_path / "a.webp")
     assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
     assert (tmp_path / "a.jpg").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("room", [0, 1, 4096, 20_000])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, ending, room):
+    """A file may have `room` bytes, so that the operating system writes a part of a block."""
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(b"old")
+    noise = np.random.default_rng(3).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        with pytest.raises(InputError, match="Cannot write"):
+            save_picture(picture, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, b"old")]
